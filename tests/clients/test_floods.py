@@ -24,7 +24,7 @@ from hansa_matrix.proto.pdu import parse
 from hansa_matrix.rooms.directory import public_rooms
 from hansa_matrix.rooms.membership import ended_invites
 from hansa_matrix.users import devices
-from hansa_matrix.users.to_device_rate import Pace, Rate
+from hansa_matrix.users.to_device_rate import BucketRate, ToDeviceRate
 from matrix.inbound import THEIRS, V1, inbound
 from matrix.test_forks import spoken
 
@@ -318,8 +318,8 @@ async def test_messages_to_devices_have_a_rate(tmp_path, moved):
         of = home.app.network("matrix")._known.messages
         clock = home.app.contexts["matrix"].clock
         moved(home, 0)  # it stands
-        small = Rate(messages=10, messages_a_second=1.0, size=10_000, size_a_second=1000.0)
-        of._of_person, of._of_server = Pace(clock, small), Pace(clock, small)
+        small = BucketRate(messages=10, messages_a_second=1.0, size=10_000, size_a_second=1000.0)
+        of._of_person, of._of_server = ToDeviceRate(clock, small), ToDeviceRate(clock, small)
 
         async def sends(who: Person, count: int, size: int = 1) -> list[int]:
             answers = []

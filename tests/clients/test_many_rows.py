@@ -13,8 +13,8 @@ import pytest
 from clients.people import House, house, part
 from hansa import Delete, Put, Write
 from hansa_matrix.client_api.account.accounts import Accounts
-from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, told
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, stream_write
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.rooms.care import Care
 from hansa_matrix.rooms.inbound import pdu_staging
 from hansa_matrix.rooms.inbound.room_queue import Line
@@ -42,7 +42,9 @@ async def test_a_change_of_devices_is_told_whatever_else_changed(tmp_path):
         await bob.join(await alice.create(preset="public_chat"))
         await alice.sync()
         began = alice.since
-        await kept(home, [told(DEVICES, bob.user), *(told(DEVICES, user) for user in strangers())])
+        await kept(
+            home, [stream_write(DEVICES, bob.user), *(stream_write(DEVICES, user) for user in strangers())]
+        )
         assert bob.user in (await alice.sync())["device_lists"]["changed"]
         changes = await alice.get(f"/keys/changes?from={began}&to={alice.since}")
         assert bob.user in changes["changed"]
@@ -59,7 +61,7 @@ async def test_who_came_and_went_among_many_events_of_a_room_is_told(tmp_path):
         await carol.room(room, "leave")
         said = await alice.say(room, "said again and again")
         group = home.app.network("matrix").get(room).head.group
-        await kept(home, (told(room, said, group) for _ in range(MANY)))
+        await kept(home, (stream_write(room, said, group) for _ in range(MANY)))
         found = (await alice.sync())["device_lists"]
         assert bob.user in found["changed"]
         assert found["left"] == [carol.user]
@@ -71,7 +73,7 @@ async def test_what_is_of_one_person_is_told_whatever_else_is(tmp_path):
         await alice.sync()
         await alice.call("PUT", f"/user/{part(alice.user)}/account_data/test.first", {"note": "kept"})
         room = await alice.create()
-        await kept(home, (told(alice.user, f"data  test.{number}") for number in range(MANY)))
+        await kept(home, (stream_write(alice.user, f"data  test.{number}") for number in range(MANY)))
         found = await alice.sync()
         assert {"type": "test.first", "content": {"note": "kept"}} in found["account_data"]["events"]
         assert room in found["rooms"]["join"]
@@ -85,7 +87,7 @@ async def test_all_receipts_of_a_room_are_told(tmp_path):
         await alice.sync()
         body = orjson.dumps([event, 1])
         await kept(home, (Put("receipt", (room, user, ""), body) for user in strangers()))
-        await kept(home, (told(RECEIPTS + room, user) for user in strangers()))
+        await kept(home, (stream_write(RECEIPTS + room, user) for user in strangers()))
         home.app.network("matrix")._signals._receipts.revoke(f"{room} ")  # these rows are nobody's doing
         for again in (alice.since, ""):
             alice.since = again
@@ -110,7 +112,7 @@ async def test_all_rooms_of_a_person_and_all_accounts_are_known_after_a_start(tm
         ctx = home.app.contexts["matrix"]
         body = orjson.dumps({"membership": "leave", "event_id": "", "sender": alice.user})
         await kept(home, (Put("stay", (alice.user, f"!r{n:05}:x"), body) for n in range(MANY)))
-        attendance = Attendance(ctx)
+        attendance = LocalMemberships(ctx)
         await attendance.load()
         assert len(attendance.stays(alice.user)) == MANY
         account = (await ctx.store.get("account", (alice.user,))).body

@@ -6,7 +6,7 @@ import pytest
 from hansa import ScopedStore
 from hansa.testing.harness import MemoryStore
 from hansa_matrix.local import client_stream as module
-from hansa_matrix.local.client_stream import News, told
+from hansa_matrix.local.client_stream import ClientStream, stream_write
 from hansa_matrix.schema import SCHEMA
 
 
@@ -17,7 +17,7 @@ async def filled(count: int) -> tuple[ScopedStore, list[int]]:
     await scoped.declare(SCHEMA)
     positions = []
     for number in range(count):
-        positions += await scoped.commit([told("!even" if number % 2 == 0 else "!odd", f"${number}")])
+        positions += await scoped.commit([stream_write("!even" if number % 2 == 0 else "!odd", f"${number}")])
     return scoped, positions
 
 
@@ -26,11 +26,13 @@ async def filled(count: int) -> tuple[ScopedStore, list[int]]:
 async def test_the_same_is_told_from_memory_and_from_the_store(monkeypatch, tail, before_asking):
     monkeypatch.setattr(module, "_TAIL", tail)
     store, positions = await filled(10 if before_asking else 0)
-    news = News(store)
+    news = ClientStream(store)
     await news.now()
     if not before_asking:
         for number in range(10):
-            positions += await store.commit([told("!even" if number % 2 == 0 else "!odd", f"${number}")])
+            positions += await store.commit(
+                [stream_write("!even" if number % 2 == 0 else "!odd", f"${number}")]
+            )
     now = await news.now()
     assert now == positions[-1]
     for since in (0, *positions):
@@ -50,7 +52,7 @@ async def test_the_same_is_told_from_memory_and_from_the_store(monkeypatch, tail
     assert [i.ref for i in await news.first("!odd", positions[2], 2)] == ["$3", "$5"]
     assert await news.of("!odd", "$3") == positions[3]
     assert await news.of("!even", "$3") == 0
-    more = await store.commit([told("!even", "$new")])
+    more = await store.commit([stream_write("!even", "$new")])
     assert [
         i.position for i in await news.last("!even", 2**53, 1)
     ] == more  # though nobody asked how far it is
@@ -58,7 +60,7 @@ async def test_the_same_is_told_from_memory_and_from_the_store(monkeypatch, tail
 
 async def test_a_purged_topic_is_gone():
     store, _ = await filled(6)
-    news = News(store)
+    news = ClientStream(store)
     await news.purge("!even")
-    assert await News(store).last("!even", 2**53, 10) == []
-    assert len(await News(store).last("!odd", 2**53, 10)) == 3
+    assert await ClientStream(store).last("!even", 2**53, 10) == []
+    assert len(await ClientStream(store).last("!odd", 2**53, 10)) == 3

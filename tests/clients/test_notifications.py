@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from clients.people import Person, Refused, house, part
-from hansa_matrix.local.client_stream import told as tell
+from hansa_matrix.local.client_stream import stream_write as tell
 
 
 async def told(person: Person, more: str = "") -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ async def test_two_processes_keep_one_quota(tmp_path):
     """What one process does not know of another, the store does."""
     async with house(tmp_path, media_quota_per_user=2500) as home:
         alice = await home.person("alice")
-        shelves = [repository.Library(home.app.contexts["matrix"], OURS) for _ in range(2)]
+        shelves = [repository.MediaRepository(home.app.contexts["matrix"], OURS) for _ in range(2)]
 
         async def chunks(number: int) -> AsyncIterator[bytes]:
             yield bytes([number]) * 1000
@@ -117,10 +117,10 @@ async def test_two_processes_keep_one_quota(tmp_path):
             *(shelves[n % 2].add(chunks(n), "a/b", "", owner=alice.user) for n in range(6)),
             return_exceptions=True,
         )
-        assert sum(isinstance(answer, repository.Item) for answer in answers) == 2
+        assert sum(isinstance(answer, repository.MediaItem) for answer in answers) == 2
         assert (await shelves[0].quotas.used(alice.user))[0] == quotas.Usage(2000, 2)
         assert kept(home) == 2000
-        given = [answer.mxc for answer in answers if isinstance(answer, repository.Item)]
+        given = [answer.mxc for answer in answers if isinstance(answer, repository.MediaItem)]
         removed = await asyncio.gather(*(shelf_.remove(mxc) for shelf_ in shelves for mxc in given))
         assert (await shelves[0].quotas.used(alice.user))[0] == quotas.Usage(0, 0)
         assert sum(removed) == 2 and kept(home) == 0

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from hansa_matrix.proto.devices import Device, ToDeviceEdu
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.user_services import Users
 from peers.stage import Stage
 from peers.synapse import MatrixUser
 from peers.waiting import until
@@ -46,7 +46,7 @@ class Phone:
         self.changed |= set(found.get("device_lists", {}).get("changed", []))
 
 
-async def town(stage: Any, alice: MatrixUser) -> tuple[Stage, Known, str, Phone]:
+async def town(stage: Any, alice: MatrixUser) -> tuple[Stage, Users, str, Phone]:
     """A Hansa whose bridge user has a device and is in a room with Alice, who has one too."""
     hansa = await stage()
     await hansa.run("rooms", "create", "matrix:#lobby")

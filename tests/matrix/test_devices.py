@@ -14,7 +14,7 @@ from hansa_matrix.proto import devices as proto
 from hansa_matrix.proto.devices import Device, ToDeviceEdu
 from hansa_matrix.retention import purge_expired
 from hansa_matrix.users.remote_devices import ANEW_BURST
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.user_services import Users
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
@@ -33,7 +33,7 @@ def keys_of(user: str, device_id: str, secret: str = "k") -> dict[str, Any]:
     }
 
 
-def known(house: Inbound) -> Known:
+def known(house: Inbound) -> Users:
     return house.app.network("matrix")._known
 
 

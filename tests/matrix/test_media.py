@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hansa import Action, HttpResponse, LocalProtocolError, MediaTransfer, RemoteProtocolError, Verdict
 from hansa_matrix.federation.client import RemoteError, ServerUnreachable
-from hansa_matrix.media.repository import Item
+from hansa_matrix.media.repository import MediaItem
 from hansa_matrix.proto import media as proto
 from hansa_matrix.proto.media import MultipartFileReader, MxcUri, multipart_head, multipart_tail, parse_mxc
 from hypothesis import given
@@ -28,7 +28,9 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
-async def kept(house: Inbound, data: bytes = PICTURE, kind: str = "image/png", name: str = "a b.png") -> Item:
+async def kept(
+    house: Inbound, data: bytes = PICTURE, kind: str = "image/png", name: str = "a b.png"
+) -> MediaItem:
     return await house.app.network("matrix")._library.add(pieces(data), kind, name)
 
 
@@ -48,7 +50,7 @@ def fetcher(house: Inbound) -> Any:
     return house.app.network("matrix")._fetcher
 
 
-async def bytes_of(house: Inbound, item: Item) -> bytes:
+async def bytes_of(house: Inbound, item: MediaItem) -> bytes:
     return b"".join([c async for c in house.app.network("matrix")._library.read(item)])
 
 

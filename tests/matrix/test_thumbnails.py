@@ -16,7 +16,7 @@ import pytest
 from hansa import Busy, RemoteProtocolError
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.media import image_process, image_worker
-from hansa_matrix.media.repository import Item
+from hansa_matrix.media.repository import MediaItem
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.test_media import kept
 from PIL import Image
@@ -112,7 +112,7 @@ def thumbnails(house: Inbound) -> Any:
     return house.app.network("matrix")._thumbnails
 
 
-async def made(house: Inbound, item: Item, side: int = 1600, who: str = "@a:x") -> int:
+async def made(house: Inbound, item: MediaItem, side: int = 1600, who: str = "@a:x") -> int:
     """The status of an answer."""
     try:
         small = await thumbnails(house).of(item, (side, side), crop=False, who=who)
@@ -271,7 +271,7 @@ async def test_a_peer_s_thumbnails_wait_behind_a_person_s(tmp_path):
         item, seen = await kept(house, png(900, 900)), []
         plain = thumbnails(house).of
 
-        async def of(item: Item, size: tuple[int, int], *, crop: bool, who: str) -> Any:
+        async def of(item: MediaItem, size: tuple[int, int], *, crop: bool, who: str) -> Any:
             seen.append(who)
             return await plain(item, size, crop=crop, who=who)
 

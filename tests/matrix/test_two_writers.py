@@ -23,15 +23,15 @@ from hansa_matrix.client_api.account.account_data import UserData
 from hansa_matrix.client_api.sync.stored_filters import KeptFilters
 from hansa_matrix.federation.destination_queue import destination_set
 from hansa_matrix.federation.key_store import KeyStore
-from hansa_matrix.local.memberships import Attendance, Stay
-from hansa_matrix.media.repository import Library
+from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
+from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.pdu import VerifyKey, parse
 from hansa_matrix.rooms.directory.aliases import given
 from hansa_matrix.rooms.typing_and_receipts import RoomSignals
 from hansa_matrix.users.key_backups import KeyBackups
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.user_services import Users
 from hansa_xmpp.occupant_store import SCHEMA as XMPP
 from hansa_xmpp.occupant_store import OccupantStore
 from matrix.inbound import OURS, THEIRS, inbound
@@ -58,10 +58,10 @@ async def at_once(*turns: Awaitable[Any]) -> list[Any]:
     return list(await asyncio.gather(*turns))
 
 
-def known(house: Any) -> Known:
+def known(house: Any) -> Users:
     """A further one of the parts that know of people."""
     network = house.app.network("matrix")
-    return Known(house.app.contexts["matrix"], network._client, network._sender)
+    return Users(house.app.contexts["matrix"], network._client, network._sender)
 
 
 async def rows(house: Any, collection: str, *equal: Any) -> list[Any]:
@@ -212,12 +212,12 @@ async def test_occupant_ids_have_one_salt():
 async def test_a_stay_and_a_name_of_a_room(house):
     """An invite that is answered elsewhere ends in nothing but an invite."""
     ctx, room = house.app.contexts["matrix"], house.room.room_id
-    two = [Attendance(ctx) for _ in range(2)]
+    two = [LocalMemberships(ctx) for _ in range(2)]
     for one in two:
         one.accounts.add(US)
 
-    def stay(membership: str) -> Stay:
-        return Stay(room_id=room, membership=membership, event_id="$e", sender=US)
+    def stay(membership: str) -> LocalMembership:
+        return LocalMembership(room_id=room, membership=membership, event_id="$e", sender=US)
 
     await two[0].move(US, stay("invite"))
     await at_once(
@@ -236,17 +236,17 @@ async def test_a_stay_and_a_name_of_a_room(house):
 
 async def test_an_account_that_was_made_elsewhere_is_known_by_its_row(house):
     ctx, user = house.app.contexts["matrix"], f"@new:{OURS}"
-    here, there = Attendance(ctx), house.app.network("matrix")._clients.accounts
+    here, there = LocalMemberships(ctx), house.app.network("matrix")._clients.accounts
     await there.create(user, "")
-    other = Stay(room_id="!other", membership="join", event_id="$e", sender=user)
+    other = LocalMembership(room_id="!other", membership="join", event_id="$e", sender=user)
     await house.app.network("matrix")._attendance.move(user, other)
     assert await here.concerned([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
     assert here.stay(user, "!other") == other
-    late = Attendance(ctx)
-    invite = Stay(room_id="!asked", membership="invite", event_id="$i", sender=THEM)
+    late = LocalMemberships(ctx)
+    invite = LocalMembership(room_id="!asked", membership="invite", event_id="$i", sender=THEM)
     await late.move(user, invite)
     assert (await late.as_kept(user, ["!asked"]))["!asked"] == invite
-    assert not await Attendance(ctx).has(f"@no:{OURS}") and await Attendance(ctx).has(user)
+    assert not await LocalMemberships(ctx).has(f"@no:{OURS}") and await LocalMemberships(ctx).has(user)
 
 
 async def test_an_id_of_a_server_s_key_is_never_given_to_another_key(house):
@@ -291,7 +291,7 @@ async def chunks(body: bytes) -> Any:
 
 
 async def test_what_files_take_is_counted_for_each(house):
-    two = [Library(house.app.contexts["matrix"], OURS) for _ in range(2)]
+    two = [MediaRepository(house.app.contexts["matrix"], OURS) for _ in range(2)]
     items = await at_once(
         *(two[n % 2].add(chunks(b"%d" % n * 9), "text/plain", "", owner=US) for n in range(6))
     )
@@ -304,7 +304,7 @@ async def test_what_files_take_is_counted_for_each(house):
 async def test_bytes_that_one_removes_are_not_another_s_file(house, monkeypatch):
     """Whoever gives the same bytes an address as they go is told so, and tries again."""
     ctx = house.app.contexts["matrix"]
-    two = [Library(ctx, OURS) for _ in range(2)]
+    two = [MediaRepository(ctx, OURS) for _ in range(2)]
     first = await two[0].add(chunks(b"same"), "text/plain", "", owner=US)
     remove, given = type(ctx.blobs).remove, []
 
@@ -328,7 +328,7 @@ async def test_bytes_that_one_removes_are_not_another_s_file(house, monkeypatch)
 
 async def test_bytes_that_went_before_a_commit_leave_nothing_of_the_file(house, monkeypatch):
     ctx = house.app.contexts["matrix"]
-    files = Library(ctx, OURS)
+    files = MediaRepository(ctx, OURS)
     size, asked = type(ctx.blobs).size, []
 
     async def gone(blobs: Any, digest: str) -> int:

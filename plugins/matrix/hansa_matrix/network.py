@@ -46,9 +46,9 @@ from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.federation.server_discovery import ServerDiscovery
 from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.local.ghosts import localpart
-from hansa_matrix.local.memberships import Attendance
-from hansa_matrix.media.remote import Fetcher
-from hansa_matrix.media.repository import Library
+from hansa_matrix.local.memberships import LocalMemberships
+from hansa_matrix.media.remote import RemoteMedia
+from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.old_rows import OldRows
 from hansa_matrix.proto import ids
@@ -99,8 +99,8 @@ from hansa_matrix.server_api.query import People, add_userinfo
 from hansa_matrix.server_api.send import Transactions
 from hansa_matrix.server_api.spaces import SpaceEndpoints
 from hansa_matrix.server_api.unproven_work import Strangers
-from hansa_matrix.users.edu_handler import Taker
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.edu_handler import EduHandler
+from hansa_matrix.users.user_services import Users
 
 _FEATURES = Features(
     levels={
@@ -134,7 +134,7 @@ class MatrixNetwork:
             ctx, self._client, self._server, StoredPdus(ctx, self._events, self.get)
         )
         self._views = RoomViewBuilder(ctx, self._server)
-        self._attendance = Attendance(ctx)
+        self._attendance = LocalMemberships(ctx)
         self._own = Own(
             ctx, self._server, self._keys, self._sender, self._views, self._attendance, self._stale
         )
@@ -154,9 +154,9 @@ class MatrixNetwork:
         self._keyring.learned = self._filler.learned
         self._membership = Membership(self._own, self._client, self._keyring, self._events)
         self._signals = RoomSignals(ctx, self._server, self._sender, self.get)
-        self._known = Known(ctx, self._client, self._sender)
-        self._library = Library(ctx, self._server)
-        self._fetcher = Fetcher(ctx, self._client, self._library)
+        self._known = Users(ctx, self._client, self._sender)
+        self._library = MediaRepository(ctx, self._server)
+        self._fetcher = RemoteMedia(ctx, self._client, self._library)
         self._thumbnails = Thumbnails(ctx, self._library)
         invites = Invites(self._own, self._client, self._keyring)
         self._consent = Consent(self._own, self._policing, invites, self.get)
@@ -229,7 +229,7 @@ class MatrixNetwork:
         gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from, strangers)
         gate.opened = self._opening.is_set
         entitled = self._entitled
-        takers: dict[str, Taker] = {
+        takers: dict[str, EduHandler] = {
             TYPING: self._signals.take_typing,
             RECEIPT: self._signals.take_receipts,
             **self._known.takers(),

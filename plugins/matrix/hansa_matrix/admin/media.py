@@ -12,8 +12,8 @@ from hansa import AdminCommand, BlobNotFound, BlobTooLarge, Busy, LocalProtocolE
 
 from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.media.quotas import DiskFull
-from hansa_matrix.media.remote import Fetcher
-from hansa_matrix.media.repository import Item, Library
+from hansa_matrix.media.remote import RemoteMedia
+from hansa_matrix.media.repository import MediaItem, MediaRepository
 from hansa_matrix.proto.media import MxcUri, parse_mxc
 
 _CHUNK = 256 * 1024
@@ -22,7 +22,7 @@ _CHUNK = 256 * 1024
 class MediaOperations:
     """``commands.py`` declares them. Files are named by their whole path, as the running Hansa sees it."""
 
-    def __init__(self, library: Library, fetcher: Fetcher) -> None:
+    def __init__(self, library: MediaRepository, fetcher: RemoteMedia) -> None:
         self._library = library
         self._fetcher = fetcher
 
@@ -89,7 +89,7 @@ async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _shown(item: Item) -> dict[str, Any]:
+def _shown(item: MediaItem) -> dict[str, Any]:
     return {
         "media": str(item.mxc),
         "size": item.blob.size,

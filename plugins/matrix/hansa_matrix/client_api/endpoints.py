@@ -40,8 +40,8 @@ from hansa_matrix.client_api.sync.unread_counts import Unread
 from hansa_matrix.client_api.user_directory import UserDirectory
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.federation.client import FederationClient
-from hansa_matrix.media.remote import Fetcher
-from hansa_matrix.media.repository import Library
+from hansa_matrix.media.remote import RemoteMedia
+from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.rooms.access.restricted_joins import Restricted
@@ -60,7 +60,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.typing_and_receipts import RoomSignals
 from hansa_matrix.rooms.upgrade.upgrade_room import Upgrades
 from hansa_matrix.users.key_backups import KeyBackups
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.user_services import Users
 
 _SPEC_VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
 
@@ -73,7 +73,7 @@ class ClientApi:
         own: Own,
         founder: Founder,
         client: FederationClient,
-        known: Known,
+        known: Users,
         entrance: Entrance,
         membership: Membership,
         pending: Pending,
@@ -81,8 +81,8 @@ class ClientApi:
         directory: Directory,
         backfill: Backfill,
         upgrades: Upgrades,
-        library: Library,
-        fetcher: Fetcher,
+        library: MediaRepository,
+        fetcher: RemoteMedia,
         thumbnails: Thumbnails,
         entitled: Entitled,
         granted: Granted,

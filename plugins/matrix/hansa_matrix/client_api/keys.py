@@ -28,7 +28,7 @@ from hansa_matrix.proto.devices import (
 )
 from hansa_matrix.proto.signing import signable, signatures_of
 from hansa_matrix.texts import texts_of_keys
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.user_services import Users
 
 _MOST_USERS, _MOST_SIGNED = 10_000, 200
 _WITHIN = 10.0
@@ -37,7 +37,7 @@ _WITHIN = 10.0
 class Crypto:
     """The endpoints."""
 
-    def __init__(self, ctx: NetworkContext, known: Known, sessions: Sessions, sync: Sync) -> None:
+    def __init__(self, ctx: NetworkContext, known: Users, sessions: Sessions, sync: Sync) -> None:
         self._ctx = ctx
         self._known = known
         self._sessions = sessions

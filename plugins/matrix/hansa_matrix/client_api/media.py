@@ -27,11 +27,11 @@ from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import ROOT, Door, Handler, Limited
 from hansa_matrix.errors import denial, error_response, json_response, matrix_error
 from hansa_matrix.federation.client import RemoteError, ServerUnreachable
-from hansa_matrix.media.minimum_rate import paced
+from hansa_matrix.media.minimum_rate import at_minimum_rate
 from hansa_matrix.media.quotas import DiskFull, OverQuota
-from hansa_matrix.media.remote import Fetcher, transfer
-from hansa_matrix.media.repository import HasFile, Item, Library, NotReserved
-from hansa_matrix.media.thumbnails import Thumbnails, wanted
+from hansa_matrix.media.remote import RemoteMedia, transfer
+from hansa_matrix.media.repository import HasFile, MediaItem, MediaRepository, NotReserved
+from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
 from hansa_matrix.proto.ids import is_valid_server_name
 from hansa_matrix.proto.media import (
     MxcUri,
@@ -65,7 +65,12 @@ class Files:
     """The endpoints. The paths of before want a token here too, as what they once gave away is private."""
 
     def __init__(
-        self, ctx: NetworkContext, door: Door, library: Library, fetcher: Fetcher, thumbnails: Thumbnails
+        self,
+        ctx: NetworkContext,
+        door: Door,
+        library: MediaRepository,
+        fetcher: RemoteMedia,
+        thumbnails: Thumbnails,
     ) -> None:
         self._ctx = ctx
         self._door = door
@@ -139,7 +144,7 @@ class Files:
             return error_response(matrix_error(507, "M_RESOURCE_LIMIT_EXCEEDED", text, admin_contact=contact))
         return json_response({} if "media" in request.path else {"content_uri": str(item.mxc)})
 
-    async def _given(self, caller: Caller, request: Request) -> Item:
+    async def _given(self, caller: Caller, request: Request) -> MediaItem:
         """Keep what a request brings."""
         if request.chunks is None:
             raise matrix_error(400, "M_UNKNOWN", "there is no file")
@@ -165,7 +170,7 @@ class Files:
         if not verdict.allowed:
             raise denial(verdict)
         reserved = "media" in request.path
-        async with self._uploads.slot(("person", caller.user)), paced(*_LEAST) as pace:
+        async with self._uploads.slot(("person", caller.user)), at_minimum_rate(*_LEAST) as pace:
             chunks = pace.of(request.chunks)
             item = await self._library.add(
                 chunks, described, name, mxc=mxc, reserved=reserved, owner=caller.user, size=size
@@ -179,7 +184,7 @@ class Files:
             raise matrix_error(400, "M_INVALID_PARAM", "this is not the address of a file")
         return MxcUri(server, media)
 
-    async def _item(self, caller: Caller, request: Request) -> Item:
+    async def _item(self, caller: Caller, request: Request) -> MediaItem:
         mxc = self._mxc(request)
         item = await self._library.get(mxc)
         if item is None:
@@ -189,7 +194,7 @@ class Files:
             raise denial(verdict)
         return item
 
-    async def _elsewhere(self, caller: Caller, request: Request, mxc: MxcUri) -> Item:
+    async def _elsewhere(self, caller: Caller, request: Request, mxc: MxcUri) -> MediaItem:
         if mxc.server == self._server:
             if await self._library.reserved(mxc):
                 raise matrix_error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")
@@ -215,7 +220,7 @@ class Files:
         named = sanitise_name(request.path.get("name", "")) or item.name
         return self._file(item, named, request)
 
-    def _file(self, item: Item, name: str, request: Request) -> Response:
+    def _file(self, item: MediaItem, name: str, request: Request) -> Response:
         """A file, or the part of it that is asked for, as players do that seek. SPEC: RFC 9110, "Range"."""
         size = item.blob.size
         asked = request.headers.get("range", "") if request.method == "GET" else ""
@@ -254,7 +259,7 @@ class Files:
         request.reads_only()
         try:
             caller = await self._door.caller(request)
-            size, crop = wanted(request)
+            size, crop = parse_thumbnail_query(request)
             item = await self._item(caller, request)
             small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)
         except RemoteProtocolError as problem:

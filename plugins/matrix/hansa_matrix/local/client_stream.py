@@ -24,7 +24,7 @@ _PAGE_SIZE, _AT_ONCE = 10_000, 500
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class StreamItem:
     """One row."""
 
     position: int
@@ -33,12 +33,12 @@ class Item:
     state: int
 
 
-def told(topic: str, ref: str, state: int = 0) -> Append:
+def stream_write(topic: str, ref: str, state: int = 0) -> Append:
     """The write that tells of something."""
     return Append("news", b"", {"topic": topic, "ref": ref, "state": state})
 
 
-class Topics(Protocol):
+class TopicSet(Protocol):
     """Some topics, which may be many."""
 
     def __contains__(self, topic: str) -> bool: ...
@@ -48,12 +48,12 @@ class Topics(Protocol):
     def __len__(self) -> int: ...
 
 
-class News:
+class ClientStream:
     """The end of the stream in memory, the rest in the store, and who waits for more."""
 
     def __init__(self, store: ScopedStore) -> None:
         self._store = store
-        self._by_topic: dict[str, deque[Item]] = {}
+        self._by_topic: dict[str, deque[StreamItem]] = {}
         self._tail = StreamTail(
             store,
             "news",
@@ -70,24 +70,26 @@ class News:
         """How far the stream is, with everything up to there in reach."""
         return await self._tail.catch_up()
 
-    def _add(self, item: Item) -> None:
+    def _add(self, item: StreamItem) -> None:
         self._by_topic.setdefault(item.topic, deque()).append(item)
 
-    def _drop(self, item: Item) -> None:
+    def _drop(self, item: StreamItem) -> None:
         of_topic = self._by_topic[item.topic]
         of_topic.popleft()
         if not of_topic:
             del self._by_topic[item.topic]
 
-    async def between(self, since: int, upto: int, topics: Topics, most: int) -> dict[str, Sequence[Item]]:
+    async def between(
+        self, since: int, upto: int, topics: TopicSet, most: int
+    ) -> dict[str, Sequence[StreamItem]]:
         """By topic what was told of it after ``since`` and up to ``upto``, in order; nothing for a topic
         without any. Of a room and of ``DEVICES`` the last ``most`` at most, so that as many are not all of
         them; of what else was told more often the last time of each.
         """
-        found: dict[str, Sequence[Item]] = {}
+        found: dict[str, Sequence[StreamItem]] = {}
         near = self._tail.reaches(since)
         if near and upto - since < len(topics):  # less has happened than there are topics
-            latest: dict[str, list[Item]] = {}
+            latest: dict[str, list[StreamItem]] = {}
             for item in reversed(self._tail.items):
                 if item.position <= since:
                     break
@@ -104,20 +106,20 @@ class News:
                 found[topic] = items
         return found
 
-    async def _latest(self, topic: str, since: int, upto: int) -> list[Item]:
+    async def _latest(self, topic: str, since: int, upto: int) -> list[StreamItem]:
         """The last time that each was told of under a topic, however often that was."""
-        latest: dict[str, Item] = {}
+        latest: dict[str, StreamItem] = {}
         index = ("topic", "position")
         async for row in scan_all(self._store, "news", index=index, equal=(topic,), after=since, upto=upto):
             item = _item(row)
             latest[item.ref] = item
         return sorted(latest.values(), key=lambda item: item.position)
 
-    async def last(self, topic: str, before: int, most: int, *, since: int = 0) -> list[Item]:
+    async def last(self, topic: str, before: int, most: int, *, since: int = 0) -> list[StreamItem]:
         """The last ``most`` of a topic before a position and after ``since``, in order."""
         if before > self._tail.end + 1:
             await self.now()
-        found: list[Item] = []
+        found: list[StreamItem] = []
         for item in reversed(self._by_topic.get(topic, ())):
             if item.position <= since or len(found) == most:
                 break
@@ -137,7 +139,7 @@ class News:
         )
         return [_item(row) for row in reversed(rows)]
 
-    async def first(self, topic: str, after: int, most: int, *, upto: int | None = None) -> list[Item]:
+    async def first(self, topic: str, after: int, most: int, *, upto: int | None = None) -> list[StreamItem]:
         """The first ``most`` of a topic after a position, in order."""
         rows = await self._store.scan(
             "news", index=("topic", "position"), equal=(topic,), after=after, upto=upto, limit=most
@@ -178,11 +180,11 @@ class News:
                     del self._waiting[topic]
 
 
-def _of(topic: str, items: list[Item], most: int) -> list[Item]:
-    """What is told of a topic, the newest first: see ``News.between``."""
+def _of(topic: str, items: list[StreamItem], most: int) -> list[StreamItem]:
+    """What is told of a topic, the newest first: see ``ClientStream.between``."""
     return items[:most] if topic == DEVICES or topic.startswith("!") else items
 
 
-def _item(row: Row) -> Item:
+def _item(row: Row) -> StreamItem:
     fields = row.fields
-    return Item(row.position, str(fields["topic"]), str(fields["ref"]), int(fields["state"] or 0))
+    return StreamItem(row.position, str(fields["topic"]), str(fields["ref"]), int(fields["state"] or 0))

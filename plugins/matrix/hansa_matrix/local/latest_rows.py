@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hansa import Delete, LruCache, Write
 
-from hansa_matrix.local.client_stream import told
+from hansa_matrix.local.client_stream import stream_write
 
 _MOST = 50_000
 
 
-class Latest:
+class LatestRows:
     """Where the last row of each stands, of as many as fit in memory; after a restart one more row is left.
 
     Whoever has read up to a position before the row that goes reads the one that comes.
@@ -22,7 +22,7 @@ class Latest:
         """Tell of something in place of the last time."""
         before = self._at.get((topic, ref))
         gone = [Delete("news", (before,))] if before is not None else []
-        return [*gone, told(topic, ref)]
+        return [*gone, stream_write(topic, ref)]
 
     def noted(self, topic: str, ref: str, position: int) -> None:
         """The row is durable, at a position."""

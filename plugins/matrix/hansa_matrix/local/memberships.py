@@ -21,14 +21,14 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.local.client_stream import News, told
-from hansa_matrix.local.transaction_ids import Sent
+from hansa_matrix.local.client_stream import ClientStream, stream_write
+from hansa_matrix.local.transaction_ids import TransactionIds
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stay:
+class LocalMembership:
     """How one person stands to one room: the membership, and the event and person that made it so."""
 
     room_id: str
@@ -37,25 +37,27 @@ class Stay:
     sender: str
 
 
-def stay_of(room_id: str, user: str, member: Pdu | None) -> Stay:
+def membership_from_event(room_id: str, user: str, member: Pdu | None) -> LocalMembership:
     """By the member event in a room's state; without one nobody is in."""
     if member is None:
-        return Stay(room_id=room_id, membership="leave", event_id="", sender=user)
+        return LocalMembership(room_id=room_id, membership="leave", event_id="", sender=user)
     membership = member.membership or ""
-    return Stay(room_id=room_id, membership=membership, event_id=member.event_id, sender=member.sender)
+    return LocalMembership(
+        room_id=room_id, membership=membership, event_id=member.event_id, sender=member.sender
+    )
 
 
-def _body(stay: Stay) -> bytes:
+def _body(stay: LocalMembership) -> bytes:
     return orjson.dumps({"membership": stay.membership, "event_id": stay.event_id, "sender": stay.sender})
 
 
-class Attendance:
+class LocalMemberships:
     """In memory for all people with an account; the store has it too."""
 
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
-        self.news = News(ctx.store)
-        self.sent = Sent()
+        self.news = ClientStream(ctx.store)
+        self.sent = TransactionIds()
         #: Everybody who has, or had, an account.
         self.accounts: set[str] = set()
         #: Of those whoever left for good and wants to be forgotten.
@@ -64,7 +66,7 @@ class Attendance:
         self.entered: Callable[[str, str], None] = lambda _user, _room_id: None
         #: Told of a room, and of servers of which nobody was in it before.
         self.servers_came: Callable[[str, Collection[str]], None] = lambda _room_id, _servers: None
-        self._stays: dict[str, dict[str, Stay]] = {}
+        self._stays: dict[str, dict[str, LocalMembership]] = {}
         self._joined: dict[str, set[str]] = {}
 
     async def load(self) -> None:
@@ -75,16 +77,16 @@ class Attendance:
                 self.erased.add(str(row.key[0]))
         for user in self.accounts:
             async for row in scan_all(self._ctx.store, "stay", equal=(user,)):
-                self._keep(user, Stay(room_id=str(row.key[1]), **orjson.loads(row.body)))
+                self._keep(user, LocalMembership(room_id=str(row.key[1]), **orjson.loads(row.body)))
 
-    def _keep(self, user: str, stay: Stay) -> None:
+    def _keep(self, user: str, stay: LocalMembership) -> None:
         self._stays.setdefault(user, {})[stay.room_id] = stay
         if stay.membership == "join":
             self._joined.setdefault(stay.room_id, set()).add(user)
         else:
             self._joined.get(stay.room_id, set()).discard(user)
 
-    def stays(self, user: str) -> Mapping[str, Stay]:
+    def stays(self, user: str) -> Mapping[str, LocalMembership]:
         """Everything that one person is or was in, or is asked into, by room."""
         return self._stays.get(user, {})
 
@@ -92,12 +94,15 @@ class Attendance:
         """Those with an account who are in a room."""
         return self._joined.get(room_id, ())
 
-    async def as_kept(self, user: str, room_ids: Iterable[str]) -> dict[str, Stay]:
+    async def as_kept(self, user: str, room_ids: Iterable[str]) -> dict[str, LocalMembership]:
         """How one person stands to some rooms by what is durable, which memory follows a moment later."""
         rows = await self._ctx.store.get_many("stay", [(user, room_id) for room_id in room_ids])
-        return {str(key[1]): Stay(room_id=str(key[1]), **orjson.loads(row.body)) for key, row in rows.items()}
+        return {
+            str(key[1]): LocalMembership(room_id=str(key[1]), **orjson.loads(row.body))
+            for key, row in rows.items()
+        }
 
-    def stay(self, user: str, room_id: str) -> Stay | None:
+    def stay(self, user: str, room_id: str) -> LocalMembership | None:
         """How one person stands to one room."""
         return self._stays.get(user, {}).get(room_id)
 
@@ -148,7 +153,7 @@ class Attendance:
         if orjson.loads(account.body).get("erased"):
             self.erased.add(user)
         for row in rows:
-            stay = Stay(room_id=str(row.key[1]), **orjson.loads(row.body))
+            stay = LocalMembership(room_id=str(row.key[1]), **orjson.loads(row.body))
             if self.stay(user, stay.room_id) is None:
                 self._keep(user, stay)
 
@@ -159,22 +164,25 @@ class Attendance:
         rows = await self._ctx.store.get_many("stay", [(user, room_id) for user in people])
         for user in people:
             row = rows.get((user, room_id))
-            stay = Stay(room_id=room_id, **orjson.loads(row.body)) if row is not None else None
+            stay = LocalMembership(room_id=room_id, **orjson.loads(row.body)) if row is not None else None
             if stay is not None and stay != self.stay(user, room_id):
                 self.moved(user, stay)
         self.tell(room_id)
 
     @staticmethod
-    def writes(user: str, stay: Stay) -> list[Write]:
+    def writes(user: str, stay: LocalMembership) -> list[Write]:
         """What keeps a stay, and tells its person: in the commit of the room that made it so."""
-        return [Put("stay", (user, stay.room_id), _body(stay)), told(user, stay.room_id)]
+        return [Put("stay", (user, stay.room_id), _body(stay)), stream_write(user, stay.room_id)]
 
     @staticmethod
-    def _moves(user: str, stay: Stay, before: bytes | None) -> list[Write]:
+    def _moves(user: str, stay: LocalMembership, before: bytes | None) -> list[Write]:
         """The same, in place of the row that was read."""
-        return [CompareAndSwap("stay", (user, stay.room_id), before, _body(stay)), told(user, stay.room_id)]
+        return [
+            CompareAndSwap("stay", (user, stay.room_id), before, _body(stay)),
+            stream_write(user, stay.room_id),
+        ]
 
-    def moved(self, user: str, stay: Stay) -> None:
+    def moved(self, user: str, stay: LocalMembership) -> None:
         """``writes`` are durable."""
         before = self.stay(user, stay.room_id)
         self._keep(user, stay)
@@ -182,7 +190,7 @@ class Attendance:
         if stay.membership == "join" and (before is None or before.membership != "join"):
             self.entered(user, stay.room_id)
 
-    async def move(self, user: str, stay: Stay, *, over: Collection[str] | None = None) -> None:
+    async def move(self, user: str, stay: LocalMembership, *, over: Collection[str] | None = None) -> None:
         """Keep a stay that no event of a room of ours made; ``over``: only in place of such memberships."""
         if not await self.has(user):
             return

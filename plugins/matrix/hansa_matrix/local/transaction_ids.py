@@ -14,7 +14,7 @@ _MOST = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handle:
+class ClientTransaction:
     """One send of one device."""
 
     user: str
@@ -22,13 +22,13 @@ class Handle:
     txn: str
 
 
-class Sent:
+class TransactionIds:
     """In memory only."""
 
     def __init__(self) -> None:
-        self._kept: LruCache[str, Handle] = LruCache(_MOST)
+        self._kept: LruCache[str, ClientTransaction] = LruCache(_MOST)
 
-    def keep(self, event_id: str, handle: Handle) -> None:
+    def keep(self, event_id: str, handle: ClientTransaction) -> None:
         """An event is about to be committed."""
         self._kept.put(event_id, handle)
 

@@ -33,14 +33,14 @@ class TooLarge(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Small:
+class Thumbnail:
     """A picture that was made here."""
 
     type: str
     data: bytes
 
 
-class Decoder:
+class ImageProcess:
     """One job at a time: whoever calls sees to that."""
 
     def __init__(self, ctx: NetworkContext) -> None:
@@ -54,7 +54,7 @@ class Decoder:
 
     async def shrink(
         self, chunks: AsyncIterator[bytes], kind: str, file_size: int, size: tuple[int, int], *, crop: bool
-    ) -> Small | None:
+    ) -> Thumbnail | None:
         """A smaller picture of a file of ``file_size`` bytes; None if it is as small already. Raises
         ``Unreadable``, ``TooLarge``, OSError if the process cannot be begun.
         """
@@ -73,7 +73,7 @@ class Decoder:
             raise
         match head["result"]:
             case "made":
-                return Small(head["type"], data)
+                return Thumbnail(head["type"], data)
             case "small":
                 return None
             case "large":

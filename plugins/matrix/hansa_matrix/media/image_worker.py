@@ -39,7 +39,7 @@ _COEFFICIENT = 2
 _TURNED = frozenset({5, 6, 7, 8})
 
 
-class TooLarge(Exception):
+class ImageTooLarge(Exception):
     """A picture would take more memory than there is."""
 
 
@@ -62,12 +62,12 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 def _bounded(pixels: int, each: int, packed: int, most: int = _MOST_PIXELS) -> None:
     if pixels > most or pixels * each + packed > MOST_UNPACKED:
-        raise TooLarge
+        raise ImageTooLarge
 
 
 def shrunk(data: bytes, kind: str, size: tuple[int, int], *, crop: bool) -> tuple[str, bytes] | None:
-    """The media type and the bytes of a smaller picture; None if it is as small already. Raises ``TooLarge``,
-    MemoryError, and what Pillow raises for what it cannot read.
+    """The media type and the bytes of a smaller picture; None if it is as small already. Raises
+    ``ImageTooLarge``, MemoryError, and what Pillow raises for what it cannot read.
     """
     if kind == "image/webp":
         width, height = webp_size(data)
@@ -137,7 +137,7 @@ def answer(job: dict[str, object], data: bytes) -> tuple[dict[str, object], byte
     size = int(str(job["width"])), int(str(job["height"]))
     try:
         made = shrunk(data, str(job["type"]), size, crop=bool(job["crop"]))
-    except (TooLarge, MemoryError, Image.DecompressionBombError):
+    except (ImageTooLarge, MemoryError, Image.DecompressionBombError):
         return {"result": "large", "size": 0}, b""
     except Exception:  # noqa: BLE001  # a codec may raise anything about a file that somebody made to harm it
         return {"result": "unreadable", "size": 0}, b""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Pace:
+class MinimumRate:
     """Puts off an end for as long as ``least`` bytes come in each window of so many seconds."""
 
     def __init__(self, limit: asyncio.Timeout, least: int, window: float) -> None:
@@ -27,7 +27,7 @@ class Pace:
 
 
 @asynccontextmanager
-async def paced(least: int, window: float) -> AsyncIterator[Pace]:
+async def at_minimum_rate(least: int, window: float) -> AsyncIterator[MinimumRate]:
     """Raises TimeoutError out of the block when too little came."""
     async with asyncio.timeout(window) as limit:
-        yield Pace(limit, least, window)
+        yield MinimumRate(limit, least, window)

@@ -36,9 +36,9 @@ from hansa_matrix.federation.client import (
     build_path,
     unreachable_error,
 )
-from hansa_matrix.media.minimum_rate import Pace, paced
+from hansa_matrix.media.minimum_rate import MinimumRate, at_minimum_rate
 from hansa_matrix.media.quotas import DiskFull, OverQuota
-from hansa_matrix.media.repository import Item, Library
+from hansa_matrix.media.repository import MediaItem, MediaRepository
 from hansa_matrix.proto.media import MultipartFileReader, MxcUri, file_name, media_type
 
 #: Seconds for a whole file.
@@ -50,7 +50,7 @@ BOUNDS = SlotLimits(in_all=40, each={"server": 4, "person": 10}, waiting=100)
 _UNKNOWN = frozenset({"M_UNRECOGNIZED", "M_NOT_FOUND", "M_UNKNOWN"})
 
 
-def transfer(network: str, server: str, item: Item, *, outbound: bool) -> MediaTransfer:
+def transfer(network: str, server: str, item: MediaItem, *, outbound: bool) -> MediaTransfer:
     """What policies are asked about a file of which everything is known."""
     return MediaTransfer(
         network=network,
@@ -76,22 +76,22 @@ def denied(verdict: Verdict) -> Exception:
 class _UnderWay:
     """A fetch, and how many wait for it."""
 
-    future: asyncio.Future[Item]
+    future: asyncio.Future[MediaItem]
     task: asyncio.Task[None] | None = None
     readers: int = 0
 
 
-class Fetcher:
+class RemoteMedia:
     """Everybody who asks for a file while it is fetched gets the same one."""
 
-    def __init__(self, ctx: NetworkContext, client: FederationClient, library: Library) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, library: MediaRepository) -> None:
         self._ctx = ctx
         self._client = client
         self._library = library
         self._under_way: dict[MxcUri, _UnderWay] = {}
         self._shares = FairSlots(BOUNDS)
 
-    async def get(self, mxc: MxcUri, who: str = "") -> Item:
+    async def get(self, mxc: MxcUri, who: str = "") -> MediaItem:
         """A file from here, or fetched for ``who``, a person here. Raises ``RemoteError`` (404 if there is
         none, 403 by policy, 502 if it is too large) and ``ServerUnreachable``.
         """
@@ -132,15 +132,15 @@ class Fetcher:
             self._end(mxc, under_way)
             under_way.future.cancel()
 
-    async def _in_time(self, mxc: MxcUri) -> Item:
+    async def _in_time(self, mxc: MxcUri) -> MediaItem:
         try:
-            async with paced(LEAST_BYTES, WINDOW) as pace:
+            async with at_minimum_rate(LEAST_BYTES, WINDOW) as pace:
                 return await self._fetch(mxc, pace)
         except TimeoutError as error:
             self._ctx.count("matrix_media_slow")
             raise ServerUnreachable(f"{mxc.server} gives the file too slowly") from error
 
-    async def _fetch(self, mxc: MxcUri, pace: Pace) -> Item:
+    async def _fetch(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
         verdict = await self._ctx.check(
             MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
         )
@@ -161,7 +161,7 @@ class Fetcher:
         except HttpError as error:
             raise unreachable_error(mxc.server, error) from error
 
-    async def _in_parts(self, mxc: MxcUri, pace: Pace) -> Item:
+    async def _in_parts(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
         target = build_path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
         # The file may be as large as it may be, and what is around it is little.
         most = self._ctx.config.max_upload_size + 128 * 1024
@@ -188,7 +188,7 @@ class Fetcher:
 
             return await self._keep(mxc, headers, file())
 
-    async def _as_before(self, mxc: MxcUri, pace: Pace) -> Item:
+    async def _as_before(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
         where = f"{quote(mxc.server, safe='')}/{mxc.media_id}"
         target = f"/_matrix/media/v3/download/{where}?allow_remote=false"
         most = self._ctx.config.max_upload_size
@@ -196,7 +196,7 @@ class Fetcher:
         async with asked as answer:
             return await self._keep(mxc, answer.headers, pace.of(answer.chunks))
 
-    async def _keep(self, mxc: MxcUri, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> Item:
+    async def _keep(self, mxc: MxcUri, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> MediaItem:
         """Keep a file, if policies let one of this type and name in."""
         name = file_name(headers.get("content-disposition"))
         kind = media_type(headers.get("content-type"))

@@ -49,7 +49,7 @@ class HasFile(NotReserved):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class MediaItem:
     """A file that is here. ``used`` is when it was asked for last (ms), ``owner`` who gave it: a person here,
     empty for an operator, another server for a copy.
     """
@@ -64,7 +64,7 @@ class Item:
     charset: str = ""
 
 
-class Library:
+class MediaRepository:
     """Files by their address; the bytes are in ``ctx.blobs``, once however many addresses they have."""
 
     def __init__(self, ctx: NetworkContext, server: str) -> None:
@@ -86,7 +86,7 @@ class Library:
         reserved: bool = False,
         owner: str = "",
         size: int | None = None,
-    ) -> Item:
+    ) -> MediaItem:
         """Keep a file, of this server if no other address is given, of ``owner``, a person here.
 
         ``reserved``: the address was given out before. ``size`` in bytes where it is known before. Raises
@@ -108,7 +108,7 @@ class Library:
                     raise OverQuota("the files of this person take as much as they may") from None
                 raise
         kind, name = media_type(content_type), sanitise_name(name)
-        item = Item(
+        item = MediaItem(
             mxc=mxc,
             blob=blob,
             type=kind,
@@ -124,7 +124,7 @@ class Library:
                 await self._let_go(blob.digest)
                 raise
 
-    async def _commit(self, item: Item, *, reserved: bool) -> Item:
+    async def _commit(self, item: MediaItem, *, reserved: bool) -> MediaItem:
         """Make a stored blob a file, if it still may be one; copies that are in its way go."""
         for _ in range(_TRIES):
             await self._there(item)
@@ -159,7 +159,7 @@ class Library:
             return item
         raise OSError("files are being changed by too many at once: try again")
 
-    async def _there(self, item: Item) -> None:
+    async def _there(self, item: MediaItem) -> None:
         """Raises OSError where the bytes were removed since they came."""
         try:
             await self._ctx.blobs.size(item.blob.digest)
@@ -210,7 +210,7 @@ class Library:
             row is not None and row.body != _FILLED and int(row.fields["until"] or 0) > self._ctx.clock.now()
         )
 
-    async def get(self, mxc: MxcUri) -> Item | None:
+    async def get(self, mxc: MxcUri) -> MediaItem | None:
         """A file if it is here. A row whose bytes a disk has lost is none, and that of a copy goes: it can be
         fetched again.
         """
@@ -226,7 +226,7 @@ class Library:
             return None
         return found
 
-    async def _find(self, mxc: MxcUri) -> Item | None:
+    async def _find(self, mxc: MxcUri) -> MediaItem | None:
         row = await self._ctx.store.get("media", (mxc.server, mxc.media_id))
         if row is None:
             return None
@@ -239,11 +239,11 @@ class Library:
                 row = await self._ctx.store.get("media", row.key)
         return _item(row) if row is not None else None
 
-    def read(self, item: Item, start: int = 0) -> AsyncIterator[bytes]:
+    def read(self, item: MediaItem, start: int = 0) -> AsyncIterator[bytes]:
         """Its bytes from the one at ``start`` on. Raises ``BlobNotFound``."""
         return self._ctx.blobs.read(item.blob.digest, start)
 
-    async def all(self, server: str = "") -> list[Item]:
+    async def all(self, server: str = "") -> list[MediaItem]:
         """Those here, of one server or of all."""
         rows = scan_all(self._ctx.store, "media", equal=(server,) if server else ())
         return [_item(row) async for row in rows]
@@ -295,7 +295,7 @@ class Library:
         await self._ctx.store.commit([Delete(_GOING, (digest,))])
         return nobodys
 
-    async def _make_room(self, item: Item) -> None:
+    async def _make_room(self, item: MediaItem) -> None:
         """Copies that a new one is one too many with go, those unused for longest first. Raises ``OverQuota``
         for a file that is larger than all may be together.
         """
@@ -355,7 +355,7 @@ class Library:
                         self._ctx.count("matrix_media_orphans")
 
 
-def _row(item: Item, server: str) -> Insert:
+def _row(item: MediaItem, server: str) -> Insert:
     fields: dict[str, Value] = {
         "digest": item.blob.digest,
         "used": item.used,
@@ -367,9 +367,9 @@ def _row(item: Item, server: str) -> Insert:
     return Insert("media", (item.mxc.server, item.mxc.media_id), orjson.dumps(kept), fields)
 
 
-def _item(row: Row) -> Item:
+def _item(row: Row) -> MediaItem:
     kept = orjson.loads(row.body)
-    return Item(
+    return MediaItem(
         mxc=MxcUri(str(row.key[0]), str(row.key[1])),
         blob=Blob(str(row.fields["digest"]), kept["size"]),
         type=kept["type"],

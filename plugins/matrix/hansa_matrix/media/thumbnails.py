@@ -6,9 +6,9 @@ from hansa import BlobNotFound, LruCache, NetworkContext, RemoteProtocolError, R
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.media.image_process import Decoder, Small, TooLarge, Unreadable
+from hansa_matrix.media.image_process import ImageProcess, Thumbnail, TooLarge, Unreadable
 from hansa_matrix.media.image_worker import FORMATS
-from hansa_matrix.media.repository import Item, Library
+from hansa_matrix.media.repository import MediaItem, MediaRepository
 
 #: Bytes of a file that is unpacked.
 _MOST_BYTES = 30 * 1024 * 1024
@@ -21,7 +21,7 @@ _KEPT_BYTES, _MOST_KEPT = 16 * 1024 * 1024, 10_000
 _BOUNDS = SlotLimits(in_all=1, each={"for": 1}, waiting=200)
 
 
-def wanted(request: Request) -> tuple[tuple[int, int], bool]:
+def parse_thumbnail_query(request: Request) -> tuple[tuple[int, int], bool]:
     """The size that a request asks for, and whether the picture may be cut to it. Raises the error answer of
     one that asks for none.
     """
@@ -38,19 +38,19 @@ def wanted(request: Request) -> tuple[tuple[int, int], bool]:
 class Thumbnails:
     """The last ones are kept in memory."""
 
-    def __init__(self, ctx: NetworkContext, library: Library) -> None:
+    def __init__(self, ctx: NetworkContext, library: MediaRepository) -> None:
         self._ctx = ctx
         self._library = library
-        self._decoder = Decoder(ctx)
+        self._decoder = ImageProcess(ctx)
         self._shares = FairSlots(_BOUNDS)
         #: None stands for a file that is as small already.
-        self._kept: WeightedLruCache[tuple[str, int, int, bool], Small | None] = WeightedLruCache(
+        self._kept: WeightedLruCache[tuple[str, int, int, bool], Thumbnail | None] = WeightedLruCache(
             _MOST_KEPT, _KEPT_BYTES, lambda small: len(small.data) if small is not None else 0
         )
         #: Files of which none can be made, and why: everybody in a room looks at the same picture.
         self._failed: LruCache[str, tuple[float, RemoteProtocolError]] = LruCache(_MOST_KEPT)
 
-    async def of(self, item: Item, size: tuple[int, int], *, crop: bool, who: str) -> Small | None:
+    async def of(self, item: MediaItem, size: tuple[int, int], *, crop: bool, who: str) -> Thumbnail | None:
         """A picture of about a size; None if the file is as small already. ``who`` asks: a person or a
         server. Raises the error answer of a file that is no picture, or too large a one, and ``Busy``.
         """
@@ -71,7 +71,7 @@ class Thumbnails:
             self._kept.put(key, small)
             return small
 
-    async def _made(self, item: Item, size: tuple[int, int], *, crop: bool) -> Small | None:
+    async def _made(self, item: MediaItem, size: tuple[int, int], *, crop: bool) -> Thumbnail | None:
         try:
             chunks = self._library.read(item)
             return await self._decoder.shrink(chunks, item.type, item.blob.size, size, crop=crop)
@@ -85,13 +85,13 @@ class Thumbnails:
         except BlobNotFound as problem:
             raise matrix_error(404, "M_NOT_FOUND", "the file is gone") from problem
 
-    def _fails(self, item: Item, problem: RemoteProtocolError) -> RemoteProtocolError:
+    def _fails(self, item: MediaItem, problem: RemoteProtocolError) -> RemoteProtocolError:
         self._ctx.count("matrix_thumbnails_failed")
         until = self._ctx.clock.monotonic() + _FAILED_FOR
         self._failed.put(item.blob.digest + item.type, (until, problem))
         return problem
 
-    def _may(self, item: Item) -> None:
+    def _may(self, item: MediaItem) -> None:
         """Raises the error answer of a file that failed a while ago."""
         until, problem = self._failed.get(item.blob.digest + item.type) or (0.0, None)
         if problem is not None and until > self._ctx.clock.monotonic():

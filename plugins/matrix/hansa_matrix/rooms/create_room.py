@@ -24,7 +24,7 @@ from hansa import (
 )
 from hansa import Membership as Standing
 
-from hansa_matrix.local.client_stream import told
+from hansa_matrix.local.client_stream import stream_write
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import check_auth_events
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER, POWER_LEVELS
@@ -204,7 +204,7 @@ class Founder:
             raise LocalProtocolError(f"{CREATE}: {reject.reason}")
         writes: list[Write] = [stored.put()]
         if room.attended:
-            writes.append(told(create.room_id, create.event_id, group))
+            writes.append(stream_write(create.room_id, create.event_id, group))
         speech = Speech(draft)
         for type_, state_key, content in steps:
             writes += await speech.own_event(creator, type_, state_key, content)

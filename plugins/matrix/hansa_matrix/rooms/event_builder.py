@@ -22,7 +22,7 @@ from hansa import (
 )
 
 from hansa_matrix.conversion import EventDraft, event_from_content
-from hansa_matrix.local.transaction_ids import Handle
+from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
@@ -106,7 +106,7 @@ class Speech:
         both = ViewDelta(upserts=view.upserts + change.upserts, removed=change.removed, info=change.info)
         return self._draft.prepared([*writes, *more], native_id=pdu.event_id, view=both)
 
-    def _sent(self, pdu: Pdu, handle: Handle | None) -> None:
+    def _sent(self, pdu: Pdu, handle: ClientTransaction | None) -> None:
         if handle is not None:
             self._draft.own.attendance.sent.keep(pdu.event_id, handle)
 

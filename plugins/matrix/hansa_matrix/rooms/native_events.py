@@ -13,8 +13,8 @@ from hansa_matrix.conversion import EventDraft, RoomViewBuilder
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.federation.signing_keys import SigningKeys
-from hansa_matrix.local.memberships import Attendance
-from hansa_matrix.local.transaction_ids import Handle
+from hansa_matrix.local.memberships import LocalMemberships
+from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.rooms.room import MatrixRoom
@@ -73,7 +73,7 @@ class Spoken:
     """
 
     draft: EventDraft
-    handle: Handle | None = None
+    handle: ClientTransaction | None = None
     follows: bool = False
 
 
@@ -94,7 +94,7 @@ class Own:
     keys: SigningKeys
     sender: FederationSender
     views: RoomViewBuilder
-    attendance: Attendance
+    attendance: LocalMemberships
     #: Told of a room whose memory may be older than the store.
     stale: Callable[[MatrixRoom], None] = lambda _: None
 

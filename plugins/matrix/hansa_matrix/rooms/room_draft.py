@@ -9,8 +9,8 @@ from functools import partial
 from hansa import Prepared, ViewDelta, Whole, Write
 
 from hansa_matrix.conversion import view_state_keys
-from hansa_matrix.local.client_stream import told
-from hansa_matrix.local.memberships import Stay, stay_of
+from hansa_matrix.local.client_stream import stream_write
+from hansa_matrix.local.memberships import LocalMembership, membership_from_event
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys_of, check_event_auth
@@ -53,7 +53,7 @@ class Uncommitted:
         self._resident = room.resident
         self._attended = room.attended
         #: What becomes of people with an account, and whether there is news for those in the room.
-        self._stays: list[tuple[str, Stay]] = []
+        self._stays: list[tuple[str, LocalMembership]] = []
         self._news = False
         #: Servers of which nobody was in the room before.
         self._came: set[str] = set()
@@ -278,7 +278,7 @@ class Uncommitted:
             # Who may not be shown the event learns of what it did to the room, a membership for one.
             self._news = True
             self.stored[pdu.event_id] = self.stored[pdu.event_id].as_live()
-            writes.append(told(pdu.room_id, pdu.event_id, self.head.group))
+            writes.append(stream_write(pdu.room_id, pdu.event_id, self.head.group))
             if self.head.gap:
                 gaps = (*self.head.gaps, pdu.event_id)[-MOST_GAPS:]
                 self.head = replace(self.head, gaps=gaps, gap=False)
@@ -331,7 +331,7 @@ class Uncommitted:
             writes += self.relates(stored, live=live)
             if self._attended and live:
                 self._news, stored = True, replace(stored, live=True)
-                writes.append(told(stored.pdu.room_id, stored.pdu.event_id, self.head.group))
+                writes.append(stream_write(stored.pdu.room_id, stored.pdu.event_id, self.head.group))
         self.stored[stored.pdu.event_id] = stored
         return [*writes, stored.put()]
 
@@ -341,7 +341,7 @@ class Uncommitted:
         concerned = await self.own.attendance.concerned(keys)
         members = await self.view_of(current, [(MEMBER, user) for user in concerned]) if concerned else {}
         for user in concerned:
-            stay = stay_of(self.room.room_id, user, members.get((MEMBER, user)))
+            stay = membership_from_event(self.room.room_id, user, members.get((MEMBER, user)))
             self._attended = self._attended or stay.membership == "join"
             self._stays.append((user, stay))
             writes += self.own.attendance.writes(user, stay)

@@ -33,7 +33,7 @@ from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.crossings import passes, require, said
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.local.client_stream import RECEIPTS
-from hansa_matrix.local.latest_rows import Latest
+from hansa_matrix.local.latest_rows import LatestRows
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import (
     RECEIPT,
@@ -83,7 +83,7 @@ class RoomSignals:
         )
         self._news = asyncio.Event()
         self._receipts: Generations[tuple[str, str], Receipts] = Generations(_RECEIPTS)
-        self._latest = Latest()
+        self._latest = LatestRows()
         #: Counts changes of what is not kept, by the room whose people type or the person who is there or
         #: gone; a client that has seen a count has seen all before it.
         self.changes = 0
@@ -92,7 +92,7 @@ class RoomSignals:
         self.told: Callable[[str], None] = lambda _: None
 
     async def take_typing(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
-        """See ``edus.Taker``."""
+        """See ``edus.EduHandler``."""
         ignored = 0
         for content in contents:
             typing = parse_typing(content, origin)
@@ -103,7 +103,7 @@ class RoomSignals:
         return ignored
 
     async def take_receipts(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
-        """See ``edus.Taker``. One that is older than what is known is none."""
+        """See ``edus.EduHandler``. One that is older than what is known is none."""
         ignored = 0
         for receipt in (one for content in contents for one in parse_receipts(content, origin)):
             if receipt is None or not await self._may(receipt.room_id, receipt.user, origin):

@@ -9,7 +9,7 @@ from hansa import Busy, NetworkContext, StoreError
 
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
-from hansa_matrix.users.edu_handler import Taker
+from hansa_matrix.users.edu_handler import EduHandler
 
 #: What the peer has to send again if it could not be stored.
 LASTING = frozenset({DEVICE_LIST, SIGNING_KEYS, TO_DEVICE})
@@ -18,7 +18,7 @@ LASTING = frozenset({DEVICE_LIST, SIGNING_KEYS, TO_DEVICE})
 class Edus:
     """What is wrong with one EDU is no matter of the others, nor of the events."""
 
-    def __init__(self, ctx: NetworkContext, takers: Mapping[str, Taker]) -> None:
+    def __init__(self, ctx: NetworkContext, takers: Mapping[str, EduHandler]) -> None:
         self._ctx = ctx
         self._takers = takers
 

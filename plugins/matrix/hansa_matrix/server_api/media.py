@@ -9,8 +9,8 @@ from hansa import NetworkContext, Request, Response
 
 from hansa_matrix.errors import denial, matrix_error
 from hansa_matrix.media.remote import transfer
-from hansa_matrix.media.repository import Item, Library
-from hansa_matrix.media.thumbnails import Thumbnails, wanted
+from hansa_matrix.media.repository import MediaItem, MediaRepository
+from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
 from hansa_matrix.proto.media import MxcUri, multipart_head, multipart_tail, valid_media_id, with_charset
 from hansa_matrix.server_api.auth import Answerer
 
@@ -18,7 +18,9 @@ from hansa_matrix.server_api.auth import Answerer
 class Files:
     """What peers may fetch: the files of this server, never those that it fetched itself."""
 
-    def __init__(self, ctx: NetworkContext, server: str, library: Library, thumbnails: Thumbnails) -> None:
+    def __init__(
+        self, ctx: NetworkContext, server: str, library: MediaRepository, thumbnails: Thumbnails
+    ) -> None:
         self._ctx = ctx
         self._server = server
         self._library = library
@@ -38,14 +40,14 @@ class Files:
     async def thumbnail(self, origin: str, request: Request, _body: Any) -> Response:
         """``GET /media/thumbnail``: a smaller picture, or the picture itself where it is as small already."""
         request.reads_only()
-        size, crop = wanted(request)
+        size, crop = parse_thumbnail_query(request)
         item = await self._given(origin, request)
         small = await self._thumbnails.of(item, size, crop=crop, who=origin)
         if small is None:
             return self._in_parts(item)
         return self._multipart(small.type, "", _once(small.data))
 
-    async def _given(self, origin: str, request: Request) -> Item:
+    async def _given(self, origin: str, request: Request) -> MediaItem:
         media_id = request.path["media"]
         item = await self._library.get(MxcUri(self._server, media_id)) if valid_media_id(media_id) else None
         if item is None:
@@ -55,7 +57,7 @@ class Files:
             raise denial(verdict)
         return item
 
-    def _in_parts(self, item: Item) -> Response:
+    def _in_parts(self, item: MediaItem) -> Response:
         return self._multipart(with_charset(item.type, item.charset), item.name, self._library.read(item))
 
     def _multipart(self, kind: str, name: str, file: AsyncIterator[bytes]) -> Response:

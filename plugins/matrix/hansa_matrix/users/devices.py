@@ -32,7 +32,7 @@ from hansa import (
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.sender import FederationSender
-from hansa_matrix.local.client_stream import DEVICES, told
+from hansa_matrix.local.client_stream import DEVICES, stream_write
 from hansa_matrix.proto.devices import (
     MAX_DEVICES,
     MAX_KEYS_SIZE,
@@ -53,7 +53,7 @@ from hansa_matrix.proto.devices import (
 )
 from hansa_matrix.proto.signing import signable, signatures_of
 from hansa_matrix.users.key_texts import KeyTexts
-from hansa_matrix.users.shared_rooms import Company
+from hansa_matrix.users.shared_rooms import SharedRooms
 
 _MOST_ONE_TIME = 5000
 #: One-time keys of all devices of one person, fallback keys of one device, and signatures of one person on
@@ -69,7 +69,7 @@ _GONE_AT_ONCE, _BELONGINGS, _CLAIMED_AT_ONCE = 20, 150, 500
 class Devices:
     """Every change is durable, and on its way to the servers concerned, when it returns."""
 
-    def __init__(self, ctx: NetworkContext, company: Company, sender: FederationSender) -> None:
+    def __init__(self, ctx: NetworkContext, company: SharedRooms, sender: FederationSender) -> None:
         self._ctx = ctx
         self._company = company
         self._sender = sender
@@ -231,7 +231,7 @@ class Devices:
             all_writes += self._sender.lasting(device_list_edu(update), servers)
         was = last.body if last is not None else None
         all_writes.append(CompareAndSwap("device_list", (user,), was, str(stream_id).encode()))
-        all_writes.append(told(DEVICES, user))
+        all_writes.append(stream_write(DEVICES, user))
         await self._ctx.store.commit(all_writes)
         self._sender.sent(servers)
         self.changed(user)
@@ -281,7 +281,7 @@ class Devices:
             at, body = (user, usage), orjson.dumps(key)
             put = Put("cross_signing_key", at, body)
             writes.append(CompareAndSwap("cross_signing_key", at, was[usage], body) if usage in was else put)
-        writes.append(told(DEVICES, user))
+        writes.append(stream_write(DEVICES, user))
         shown = {usage: key for usage, key in keys.items() if usage in SHOWN_USAGES}
         if shown:
             writes += self._sender.lasting(signing_keys_edu(SigningKeyUpdate(user=user, keys=shown)), servers)
@@ -349,7 +349,7 @@ class Devices:
         if known is None and await self._ctx.store.count("vouched", equal={"by": by}) >= MOST_VOUCHED:
             return f"{by} has signed the keys of {MOST_VOUCHED} people: that is enough"
         body = orjson.dumps(signed["signatures"][by])
-        writes: list[Write] = [Put("vouched", (by, user, key_id), body), told(DEVICES, user)]
+        writes: list[Write] = [Put("vouched", (by, user, key_id), body), stream_write(DEVICES, user)]
         await self._ctx.store.commit(writes)
         self.changed(user)
         return ""

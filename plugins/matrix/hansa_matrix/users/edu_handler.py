@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
-class Taker(Protocol):
+class EduHandler(Protocol):
     """Takes the EDUs of one kind."""
 
     async def __call__(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:

@@ -25,8 +25,8 @@ from hansa_matrix.proto.devices import (
 )
 from hansa_matrix.users.devices import Devices
 from hansa_matrix.users.key_texts import KeyTexts
-from hansa_matrix.users.remote_devices import RemoteDevices
-from hansa_matrix.users.shared_rooms import Company
+from hansa_matrix.users.remote_devices import RemoteDeviceLists
+from hansa_matrix.users.shared_rooms import SharedRooms
 
 #: Seconds for one server, and servers that are asked at a time.
 WITHIN, _AT_A_TIME = 10.0, 50
@@ -34,16 +34,16 @@ WITHIN, _AT_A_TIME = 10.0, 50
 _Keys = dict[str, dict[str, Any]]
 
 
-class KeyDirectory:
+class KeyQueries:
     """Query and claim."""
 
     def __init__(
         self,
         ctx: NetworkContext,
         client: FederationClient,
-        company: Company,
+        company: SharedRooms,
         devices: Devices,
-        remote: RemoteDevices,
+        remote: RemoteDeviceLists,
     ) -> None:
         self._ctx = ctx
         self._client = client

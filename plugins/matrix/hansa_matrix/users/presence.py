@@ -17,7 +17,7 @@ from hansa_matrix.crossings import Crossings, passes, require
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
-from hansa_matrix.users.shared_rooms import Company
+from hansa_matrix.users.shared_rooms import SharedRooms
 
 #: Strangers of whom it is remembered what was said, and for how long (s): their server may have heard that
 #: somebody of ours came into a room before that is taken up here.
@@ -33,10 +33,12 @@ _IN_A_ROW = 10
 SETTLED = 20.0
 
 
-class Presences:
+class PresenceTracker:
     """Of people elsewhere what their servers said last; of people here what they are told."""
 
-    def __init__(self, ctx: NetworkContext, company: Company, sender: FederationSender, *, on: bool) -> None:
+    def __init__(
+        self, ctx: NetworkContext, company: SharedRooms, sender: FederationSender, *, on: bool
+    ) -> None:
         self._ctx = ctx
         self._company = company
         self._sender = sender

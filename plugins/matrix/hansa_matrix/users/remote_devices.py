@@ -31,7 +31,7 @@ from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import FederationClient, ServerUnreachable, build_path
 from hansa_matrix.local.client_stream import DEVICES
-from hansa_matrix.local.latest_rows import Latest
+from hansa_matrix.local.latest_rows import LatestRows
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     MAX_DEVICES,
@@ -44,7 +44,7 @@ from hansa_matrix.proto.devices import (
 )
 from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.users.key_texts import KeyTexts
-from hansa_matrix.users.shared_rooms import Company
+from hansa_matrix.users.shared_rooms import SharedRooms
 
 #: A list in more bytes is not kept: it is asked for each time.
 _LARGEST = 768 * 1024
@@ -65,10 +65,10 @@ _WITHIN = 10.0
 _ATTEMPTS = 3
 
 
-class RemoteDevices:
+class RemoteDeviceLists:
     """Lists by user. Nobody is told twice of the same change, and of none that was not kept."""
 
-    def __init__(self, ctx: NetworkContext, client: FederationClient, company: Company) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, company: SharedRooms) -> None:
         self._ctx = ctx
         self._client = client
         self._company = company
@@ -77,7 +77,7 @@ class RemoteDevices:
         self._one = asyncio.Lock()
         self._fetching: dict[str, int] = {}
         self._shares = FairSlots(BOUNDS)
-        self._latest = Latest()
+        self._latest = LatestRows()
         self._anew = RateLimiter(ctx.clock, ANEW_RATE, ANEW_BURST)
         self._again: set[str] = set()
         self._bytes: int | None = None

@@ -9,7 +9,7 @@ from hansa import Membership, NativeId, NetworkContext, RoomView
 from hansa_matrix.proto import ids
 
 
-class Company:
+class SharedRooms:
     """Asked of users of Matrix, never of ghosts: those are people of other networks."""
 
     def __init__(self, ctx: NetworkContext, server: str) -> None:

@@ -27,9 +27,9 @@ from hansa_matrix.proto.devices import (
     to_device_edu,
 )
 from hansa_matrix.users.devices import Devices
-from hansa_matrix.users.shared_rooms import Company
-from hansa_matrix.users.to_device_rate import OF_PERSON, OF_SERVER, Pace
-from hansa_matrix.users.to_device_shares import Batch, WaitingShares
+from hansa_matrix.users.shared_rooms import SharedRooms
+from hansa_matrix.users.to_device_rate import OF_PERSON, OF_SERVER, ToDeviceRate
+from hansa_matrix.users.to_device_shares import Batch, ToDeviceShares
 
 #: How long a message waits for its device (ms).
 KEPT_FOR = 180 * 86_400_000
@@ -44,7 +44,7 @@ _GENERATION, _MOST_JUDGED = "generation", 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class QueuedMessage:
     """A message that a device has not got. ``event`` is as a client gets it, ``generation`` the policies that
     judged it.
     """
@@ -54,11 +54,11 @@ class Waiting:
     generation: int = 0
 
 
-class DeviceMessages:
+class ToDeviceInbox:
     """What waits for devices here, and what goes to devices elsewhere."""
 
     def __init__(
-        self, ctx: NetworkContext, company: Company, devices: Devices, sender: FederationSender
+        self, ctx: NetworkContext, company: SharedRooms, devices: Devices, sender: FederationSender
     ) -> None:
         self._ctx = ctx
         self._company = company
@@ -69,9 +69,9 @@ class DeviceMessages:
         self._judged: LruCache[int, tuple[int, bool]] = LruCache(_MOST_JUDGED)
         #: By peer, whose counts a commit compares.
         self._locks = KeyLocks()
-        self.shares = WaitingShares(ctx)
-        self._of_person = Pace(ctx.clock, OF_PERSON)
-        self._of_server = Pace(ctx.clock, OF_SERVER)
+        self.shares = ToDeviceShares(ctx)
+        self._of_person = ToDeviceRate(ctx.clock, OF_PERSON)
+        self._of_server = ToDeviceRate(ctx.clock, OF_SERVER)
         self.seen = TrimmedRows(ctx, "to_device_seen", MOST_SEEN, _TRIM_EVERY)
         #: Told for which user and device something came.
         self.arrived: Callable[[str, str], None] = lambda _user, _device: None
@@ -268,14 +268,16 @@ class DeviceMessages:
             return kept
         return []
 
-    async def waiting(self, user: str, device_id: str, after: int = 0, most: int = 100) -> list[Waiting]:
+    async def waiting(
+        self, user: str, device_id: str, after: int = 0, most: int = 100
+    ) -> list[QueuedMessage]:
         """What waits for a device behind a position, in order."""
         rows = await self._ctx.store.scan(
             "to_device", index=_INDEX, equal=(user, device_id), after=after, limit=most
         )
-        return [_waiting(row) for row in rows]
+        return [_queued_message(row) for row in rows]
 
-    async def permitted(self, user: str, waiting: Waiting) -> bool:
+    async def permitted(self, user: str, waiting: QueuedMessage) -> bool:
         """Whether the policies of now let somebody have a message that waits for a device of theirs."""
         generation = self._ctx.policy_generation
         if not self._ctx.governed or waiting.generation == generation:
@@ -325,10 +327,10 @@ class DeviceMessages:
         await self.shares.count()
 
 
-def _waiting(row: Row) -> Waiting:
+def _queued_message(row: Row) -> QueuedMessage:
     event = orjson.loads(row.body)
     generation = event.pop(_GENERATION, 0)
-    return Waiting(position=row.position, event=event, generation=generation)
+    return QueuedMessage(position=row.position, event=event, generation=generation)
 
 
 def _each(contents: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from hansa_matrix.ratelimit import RateLimiter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
+class BucketRate:
     """Messages and bytes at once, and a second after that. A message counts for each device that gets it."""
 
     messages: int
@@ -20,17 +20,19 @@ class Rate:
 
 
 #: Of one person: what is over it is refused to people here, and dropped of people elsewhere.
-OF_PERSON = Rate(messages=5000, messages_a_second=20.0, size=16 * 1024 * 1024, size_a_second=256.0 * 1024)
+OF_PERSON = BucketRate(
+    messages=5000, messages_a_second=20.0, size=16 * 1024 * 1024, size_a_second=256.0 * 1024
+)
 #: Of all people of one server together, which is told to send it again later.
-OF_SERVER = Rate(
+OF_SERVER = BucketRate(
     messages=20_000, messages_a_second=200.0, size=64 * 1024 * 1024, size_a_second=2.0 * 1024 * 1024
 )
 
 
-class Pace:
+class ToDeviceRate:
     """Of each name, at a rate."""
 
-    def __init__(self, clock: Clock, rate: Rate) -> None:
+    def __init__(self, clock: Clock, rate: BucketRate) -> None:
         self._rate = rate
         self._messages = RateLimiter(clock, rate.messages_a_second, rate.messages)
         self._bytes = RateLimiter(clock, rate.size_a_second, rate.size)

@@ -34,7 +34,7 @@ BYTES_FOR_ALL, BYTES_IN_ALL, LEAST = 512 * _MIB, 2048 * _MIB, _MIB
 _BY_PEER = ("user_id", "device_id", "peer", "position")
 
 
-class WaitingShares:
+class ToDeviceShares:
     """What each peer has in all, in memory: two processes may pass that bound by a little."""
 
     def __init__(self, ctx: NetworkContext) -> None:
@@ -78,7 +78,7 @@ class Batch:
     batch is made again.
     """
 
-    def __init__(self, ctx: NetworkContext, shares: WaitingShares) -> None:
+    def __init__(self, ctx: NetworkContext, shares: ToDeviceShares) -> None:
         self._ctx = ctx
         self._shares = shares
         self._used: dict[tuple[str, str], dict[str, list[int]]] = {}

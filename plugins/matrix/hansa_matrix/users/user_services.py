@@ -12,28 +12,28 @@ from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 from hansa_matrix.proto.edus import PRESENCE
 from hansa_matrix.retention import ExpiringRows
 from hansa_matrix.users.devices import Devices
-from hansa_matrix.users.edu_handler import Taker
-from hansa_matrix.users.key_queries import KeyDirectory
+from hansa_matrix.users.edu_handler import EduHandler
+from hansa_matrix.users.key_queries import KeyQueries
 from hansa_matrix.users.openid import OpenId
-from hansa_matrix.users.presence import Presences
+from hansa_matrix.users.presence import PresenceTracker
 from hansa_matrix.users.profiles import Profiles
-from hansa_matrix.users.remote_devices import RemoteDevices
-from hansa_matrix.users.shared_rooms import Company
-from hansa_matrix.users.to_device import DeviceMessages
+from hansa_matrix.users.remote_devices import RemoteDeviceLists
+from hansa_matrix.users.shared_rooms import SharedRooms
+from hansa_matrix.users.to_device import ToDeviceInbox
 
 
-class Known:
+class Users:
     """The parts, which a client API and the federation endpoints use alike."""
 
     def __init__(self, ctx: NetworkContext, client: FederationClient, sender: FederationSender) -> None:
-        self.company = Company(ctx, client.server)
+        self.company = SharedRooms(ctx, client.server)
         self.devices = Devices(ctx, self.company, sender)
-        self.remote = RemoteDevices(ctx, client, self.company)
-        self.keys = KeyDirectory(ctx, client, self.company, self.devices, self.remote)
-        self.messages = DeviceMessages(ctx, self.company, self.devices, sender)
+        self.remote = RemoteDeviceLists(ctx, client, self.company)
+        self.keys = KeyQueries(ctx, client, self.company, self.devices, self.remote)
+        self.messages = ToDeviceInbox(ctx, self.company, self.devices, sender)
         self.profiles = Profiles(ctx, client, client.server)
         self.openid = OpenId(ctx, client)
-        self.presences = Presences(ctx, self.company, sender, on=ctx.config.presence_enabled)
+        self.presences = PresenceTracker(ctx, self.company, sender, on=ctx.config.presence_enabled)
 
     async def meet(self, user: str, room_id: str, others: Iterable[str]) -> None:
         """Somebody with an account came into a room: whoever meets them there, and in none of their others,
@@ -45,7 +45,7 @@ class Known:
             await self.devices.introduce(user, servers)
             await self.presences.introduce(user, servers)
 
-    def takers(self) -> dict[str, Taker]:
+    def takers(self) -> dict[str, EduHandler]:
         """Who takes which EDU."""
         return {
             DEVICE_LIST: self.remote.take_updates,

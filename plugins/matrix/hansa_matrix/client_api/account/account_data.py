@@ -23,7 +23,7 @@ from hansa_matrix.client_api.http import Handler, Limited, own
 from hansa_matrix.client_api.sync.filters import SyncFilter, in_body
 from hansa_matrix.client_api.sync.stored_filters import KeptFilters
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.client_stream import News, told
+from hansa_matrix.local.client_stream import ClientStream, stream_write
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import fits_object
 
@@ -41,7 +41,7 @@ MOST_BYTES = 32 * 1024 * 1024
 class UserData:
     """Account data, of a person as a whole (room ``""``) or in a room."""
 
-    def __init__(self, ctx: NetworkContext, news: News) -> None:
+    def __init__(self, ctx: NetworkContext, news: ClientStream) -> None:
         self._ctx = ctx
         self._news = news
         self._locks = KeyLocks()
@@ -103,7 +103,7 @@ class UserData:
             [
                 CompareAndSwap("account_data", key, before, body),
                 counted,
-                told(user, f"data {room_id} {type_}"),
+                stream_write(user, f"data {room_id} {type_}"),
             ]
         )
 

@@ -38,7 +38,7 @@ from hansa_matrix.client_api.account.last_seen import LastSeen
 from hansa_matrix.client_api.account.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, require, said
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, truncate_name, valid_device_id
 from hansa_matrix.texts import texts_of_keys
@@ -81,7 +81,9 @@ class Caller:
 class Accounts:
     """Accounts, passwords and tokens."""
 
-    def __init__(self, ctx: NetworkContext, server: str, attendance: Attendance, devices: Devices) -> None:
+    def __init__(
+        self, ctx: NetworkContext, server: str, attendance: LocalMemberships, devices: Devices
+    ) -> None:
         self._ctx = ctx
         self._server = server
         self._attendance = attendance

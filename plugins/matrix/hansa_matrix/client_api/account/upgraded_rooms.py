@@ -11,7 +11,7 @@ from hansa import NetworkContext, RemoteProtocolError
 
 from hansa_matrix.client_api.account.account_data import UserData
 from hansa_matrix.client_api.account.push_rules import PushRules
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.state_content import predecessor, replacement_room
 from hansa_matrix.rooms.room import MatrixRoom
@@ -26,7 +26,7 @@ class Inheritance:
     def __init__(
         self,
         ctx: NetworkContext,
-        attendance: Attendance,
+        attendance: LocalMemberships,
         data: UserData,
         push: PushRules,
         room: Callable[[str], MatrixRoom | None],

@@ -9,7 +9,7 @@ from hansa import NetworkContext
 
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.rooms.previous_content import MOST_BYTES, Replaced
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import RoomVersion
@@ -60,7 +60,7 @@ def as_sent(pdu: Pdu) -> dict[str, Any]:
 class Shapes:
     """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
 
-    def __init__(self, ctx: NetworkContext, attendance: Attendance, visibility: Visibility) -> None:
+    def __init__(self, ctx: NetworkContext, attendance: LocalMemberships, visibility: Visibility) -> None:
         self._ctx = ctx
         self._visibility = visibility
         self.related = Relations(ctx.store)

@@ -36,7 +36,7 @@ from hansa_matrix.rooms.directory.public_rooms import Directory
 from hansa_matrix.rooms.directory.room_summaries import SPACE, Spaces
 from hansa_matrix.rooms.native_events import Own
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.user_services import Users
 
 _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
 _STATES = ("online", "unavailable", "offline")
@@ -53,7 +53,7 @@ class People:
     def __init__(  # noqa: PLR0917  # what looking around takes
         self,
         own: Own,
-        known: Known,
+        known: Users,
         client: FederationClient,
         voice: Voice,
         spaces: Spaces,

@@ -14,7 +14,7 @@ from hansa_matrix.client_api.http import refused
 from hansa_matrix.client_api.rooms.invitees import Invitees
 from hansa_matrix.conversion import EventDraft, content_from_event
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.transaction_ids import Handle
+from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
@@ -53,7 +53,11 @@ class Voice:
         """As ``say``; the same transaction id of the same device again is the same event."""
         origin = self.origin(caller, room_id, draft[0], txn)
         return await self.say(
-            caller.user, room_id, draft, origin, Handle(user=caller.user, device=caller.device, txn=txn)
+            caller.user,
+            room_id,
+            draft,
+            origin,
+            ClientTransaction(user=caller.user, device=caller.device, txn=txn),
         )
 
     @staticmethod
@@ -67,7 +71,7 @@ class Voice:
         room_id: str,
         draft: EventDraft,
         origin: str = "",
-        handle: Handle | None = None,
+        handle: ClientTransaction | None = None,
         *,
         follows: bool = False,
     ) -> str:

@@ -25,8 +25,8 @@ from hansa_matrix.client_api.rooms.state_rules import check_state
 from hansa_matrix.client_api.rooms.third_party_invites import refuse_address, require_no_addresses
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.federation.client import RemoteError
-from hansa_matrix.local.client_stream import told
-from hansa_matrix.local.memberships import Stay, stay_of
+from hansa_matrix.local.client_stream import stream_write
+from hansa_matrix.local.memberships import LocalMembership, membership_from_event
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.canonical_json import check_values
@@ -233,10 +233,10 @@ class Rooms:
         member = (await room.events_of(await room.state(), [key])).get(key)
         if member is None or member.membership != "join":
             return False
-        attendance, stay = self._own.attendance, stay_of(room.room_id, user, member)
+        attendance, stay = self._own.attendance, membership_from_event(room.room_id, user, member)
         if attendance.stay(user, room.room_id) == stay:
             return True
-        news = told(room.room_id, member.event_id, room.head.group)
+        news = stream_write(room.room_id, member.event_id, room.head.group)
         await self._ctx.store.commit([*attendance.writes(user, stay), news])
         attendance.moved(user, stay)
         return True
@@ -293,7 +293,7 @@ class Rooms:
         await self._leave(caller.user, stay, more)
         return {}
 
-    async def _leave(self, user: str, stay: Stay, more: Mapping[str, Any]) -> None:
+    async def _leave(self, user: str, stay: LocalMembership, more: Mapping[str, Any]) -> None:
         room_id = stay.room_id
         if stay.membership == "ban":  # no event could say so, and a client would take the room for left
             raise matrix_error(403, "M_FORBIDDEN", f"{user} is banned from that room")
@@ -310,7 +310,7 @@ class Rooms:
             left = await self._membership.leave_remote(room_id, user, [waiting.origin], more)
         await self._pending.drop(room_id, user, left)
         if self._own.attendance.stay(user, room_id) == stay:
-            gone = stay_of(room_id, user, None)
+            gone = membership_from_event(room_id, user, None)
             await self._own.attendance.move(user, gone, over={stay.membership})
 
     async def leave_all(self, user: str) -> None:

@@ -10,7 +10,7 @@ from hansa import Membership, NativeId, NetworkContext, Request
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import Handler, Limited
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
 
 #: Rooms of one answer.
@@ -20,7 +20,7 @@ _MOST = 200
 class MutualRooms:
     """Of the rooms that who asks is in."""
 
-    def __init__(self, ctx: NetworkContext, attendance: Attendance) -> None:
+    def __init__(self, ctx: NetworkContext, attendance: LocalMemberships) -> None:
         self._ctx = ctx
         self._attendance = attendance
 

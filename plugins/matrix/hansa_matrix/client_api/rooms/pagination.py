@@ -20,7 +20,7 @@ from hansa import LocalProtocolError, LruCache, NetworkContext, RemoteProtocolEr
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.rooms.stream_gaps import Absence, Absences, since_return
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.client_stream import News
+from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.rooms.event_store import Stored, is_live, is_shown
 from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom
 
@@ -81,7 +81,7 @@ class Timeline:
     def __init__(
         self,
         ctx: NetworkContext,
-        news: News,
+        news: ClientStream,
         fetch: Callable[[Mapping[str, Any]], Awaitable[Any]],
     ) -> None:
         self._ctx = ctx

@@ -16,7 +16,7 @@ from hansa_matrix.client_api.http import Handler, Limited, number
 from hansa_matrix.client_api.rooms.client_events import Shapes
 from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.client_stream import News
+from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.rooms.access.user_visibility import Visibility, without
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -31,7 +31,7 @@ class Peeking:
         self,
         ctx: NetworkContext,
         accounts: Accounts,
-        news: News,
+        news: ClientStream,
         visibility: Visibility,
         shapes: Shapes,
         timeline: Timeline,

@@ -17,7 +17,7 @@ from hansa_matrix.client_api.rooms.peeking import Peeking
 from hansa_matrix.client_api.rooms.relations import Relating
 from hansa_matrix.client_api.sync.filters import EventFilter
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.memberships import Attendance, Stay
+from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import avatar_url, display_name
@@ -42,7 +42,7 @@ class Reading:
         self,
         ctx: NetworkContext,
         accounts: Accounts,
-        attendance: Attendance,
+        attendance: LocalMemberships,
         visibility: Visibility,
         shapes: Shapes,
         timeline: Timeline,
@@ -156,7 +156,7 @@ class Reading:
             answer["membership"] = stay.membership
         return answer
 
-    async def _last(self, room: MatrixRoom, stay: Stay | None) -> int:
+    async def _last(self, room: MatrixRoom, stay: LocalMembership | None) -> int:
         """The end of a room's stream as somebody may know it: now, or when they left."""
         news = self._attendance.news
         if (

@@ -12,7 +12,7 @@ from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.http import text
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
 
 _MOST_REASON, _PAGE = 4000, 1000
@@ -23,7 +23,7 @@ MOST_OF_USER, MOST_IN_ALL = 500, 50_000
 class Reports:
     """Kept for ``hansa matrix reports``, counted for an alarm."""
 
-    def __init__(self, ctx: NetworkContext, attendance: Attendance) -> None:
+    def __init__(self, ctx: NetworkContext, attendance: LocalMemberships) -> None:
         self._ctx = ctx
         self._attendance = attendance
 

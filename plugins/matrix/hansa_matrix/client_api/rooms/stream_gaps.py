@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hansa import LruCache
 
-from hansa_matrix.local.client_stream import Item, News
+from hansa_matrix.local.client_stream import ClientStream, StreamItem
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Absences that are remembered, of all rooms.
@@ -40,7 +40,7 @@ class Absence:
 class Absences:
     """Found by our returns and by gaps, of which a room has a hundred at most."""
 
-    def __init__(self, news: News) -> None:
+    def __init__(self, news: ClientStream) -> None:
         self._news = news
         self._known: LruCache[tuple[str, str], Absence] = LruCache(_KNOWN)
 
@@ -51,7 +51,7 @@ class Absences:
         if not room.breaks:
             return []
         found: list[Absence] = []
-        first: Sequence[Item] = ()
+        first: Sequence[StreamItem] = ()
         for event_id in room.breaks:
             known = self._known.get((room.room_id, event_id))
             if known is not None:
@@ -74,7 +74,7 @@ class Absences:
         return sorted(found, key=lambda one: one.upto)
 
 
-def since_return(room: MatrixRoom, items: Sequence[Item]) -> Sequence[Item]:
+def since_return(room: MatrixRoom, items: Sequence[StreamItem]) -> Sequence[StreamItem]:
     """What was told of a room from our last return or the last gap on, if that is among it: what stands
     before was not followed by it.
     """

@@ -9,12 +9,12 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.client_api.sync.request import MOST_NEWS, Asked
-from hansa_matrix.local.client_stream import DEVICES, Item
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.client_stream import DEVICES, StreamItem
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.rooms.event_store import Stored
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.user_services import Users
 
 _TO_DEVICE = 100
 
@@ -37,8 +37,8 @@ class DevicesPart:
     def __init__(
         self,
         ctx: NetworkContext,
-        attendance: Attendance,
-        known: Known,
+        attendance: LocalMemberships,
+        known: Users,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
         self._ctx = ctx
@@ -122,7 +122,7 @@ class DevicesPart:
             found |= await self._people(room) if room is not None else set()
         return found
 
-    async def _moved(self, room: MatrixRoom, asked: Asked, last: Item) -> tuple[set[str], set[str]]:
+    async def _moved(self, room: MatrixRoom, asked: Asked, last: StreamItem) -> tuple[set[str], set[str]]:
         """Who came into a room, and who left it, between two places with very many events between them."""
         before = await self._attendance.news.last(room.room_id, asked.since.position + 1, 1)
         first = before[0] if before else None

@@ -15,7 +15,7 @@ from hansa_matrix.client_api.rooms.client_events import Shapes
 from hansa_matrix.client_api.rooms.threads import threads_of
 from hansa_matrix.client_api.sync.unread_counts import Count, Unread
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.rooms.access.user_visibility import Visibility
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -30,7 +30,7 @@ class Notifications:
     def __init__(  # noqa: PLR0917  # what an answer is made of
         self,
         ctx: NetworkContext,
-        attendance: Attendance,
+        attendance: LocalMemberships,
         visibility: Visibility,
         shapes: Shapes,
         unread: Unread,

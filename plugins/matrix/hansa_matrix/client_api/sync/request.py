@@ -17,8 +17,8 @@ from hansa_matrix.client_api.account.account_data import IGNORED
 from hansa_matrix.client_api.account.accounts import Caller
 from hansa_matrix.client_api.sync.filters import SyncFilter
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, Item
-from hansa_matrix.local.memberships import Stay
+from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, StreamItem
+from hansa_matrix.local.memberships import LocalMembership
 
 _TOKEN = re.compile(
     r"s(?P<position>[0-9]{1,18})(?:_(?P<typing>[0-9]{1,18}))?(?:_(?P<device>[0-9]{1,18}))?"
@@ -52,7 +52,7 @@ class Asked:
     full: bool
     after: bool
     ignored: frozenset[str]
-    news: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    news: Mapping[str, Sequence[StreamItem]] = field(default_factory=dict)
     #: All account data by room, where it is all wanted.
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ class Asked:
 class Concerning:
     """The topics that one person is told of: themselves, devices, and the rooms that they are in."""
 
-    def __init__(self, user: str, stays: Mapping[str, Stay]) -> None:
+    def __init__(self, user: str, stays: Mapping[str, LocalMembership]) -> None:
         self._user, self._stays = user, stays
 
     def __contains__(self, topic: str) -> bool:

@@ -18,7 +18,7 @@ from hansa_matrix.client_api.sync.request import Asked
 from hansa_matrix.client_api.sync.timeline import RoomTimelines, Span, states_after
 from hansa_matrix.client_api.sync.unread_counts import Unread
 from hansa_matrix.local.client_stream import RECEIPTS
-from hansa_matrix.local.memberships import Attendance, Stay
+from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.stripped_state import STRIPPED_FIELDS, STRIPPED_KEYS, stripped_event
@@ -44,7 +44,7 @@ class RoomsPart:
     def __init__(  # noqa: PLR0917  # what is told of a room
         self,
         ctx: NetworkContext,
-        attendance: Attendance,
+        attendance: LocalMemberships,
         visibility: Visibility,
         shapes: Shapes,
         data: UserData,
@@ -66,7 +66,7 @@ class RoomsPart:
         self._rooms = rooms
         self._timelines = RoomTimelines(attendance.news, visibility, shapes)
 
-    async def of(self, asked: Asked, stays: Mapping[str, Stay]) -> dict[str, dict[str, Any]]:
+    async def of(self, asked: Asked, stays: Mapping[str, LocalMembership]) -> dict[str, dict[str, Any]]:
         """What there is to tell of rooms, by how one stands to them and by room."""
         moved = asked.moved
         again = not asked.whole and asked.ignores_others  # invites of who was ignored are told now
@@ -92,7 +92,7 @@ class RoomsPart:
                 found.setdefault(kind, {})[stay.room_id] = shown
         return found
 
-    def _stirred(self, asked: Asked, stays: Mapping[str, Stay]) -> list[Stay]:
+    def _stirred(self, asked: Asked, stays: Mapping[str, LocalMembership]) -> list[LocalMembership]:
         """How one stands to the rooms of which there is something to tell."""
         rooms = asked.moved
         for topic, items in asked.news.items():
@@ -106,7 +106,7 @@ class RoomsPart:
             rooms.update(stay.room_id for stay in stays.values() if stay.membership == "invite")
         return [stays[room_id] for room_id in sorted(rooms) if room_id in stays]
 
-    async def _joined(self, asked: Asked, stay: Stay, *, new: bool) -> dict[str, Any] | None:
+    async def _joined(self, asked: Asked, stay: LocalMembership, *, new: bool) -> dict[str, Any] | None:
         """A room that one is in; None if there is nothing to tell."""
         room_id = stay.room_id
         room = self._rooms.get(room_id)
@@ -150,7 +150,7 @@ class RoomsPart:
             shown["unread_thread_notifications"] = threads
         return shown
 
-    async def _entered(self, asked: Asked, room: MatrixRoom, stay: Stay) -> bool:
+    async def _entered(self, asked: Asked, room: MatrixRoom, stay: LocalMembership) -> bool:
         """Whether one came in since the last time: then one knows nothing of the room yet."""
         if asked.since.position < 0:
             return True
@@ -244,14 +244,14 @@ class RoomsPart:
             found = {t: v for t, v in values.items() if v is not None}
         return [{"type": t, "content": c} for t, c in found.items() if wanted.typed(t, room_id)]
 
-    async def _permitted(self, stay: Stay, asked: Asked) -> bool:
+    async def _permitted(self, stay: LocalMembership, asked: Asked) -> bool:
         """Whether the policies let an invite be shown that came under older ones."""
         if not self._ctx.governed:
             return True
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         return waiting is None or await self._pending.permitted(waiting)
 
-    async def _stripped(self, asked: Asked, stay: Stay) -> Sequence[Mapping[str, Any]]:
+    async def _stripped(self, asked: Asked, stay: LocalMembership) -> Sequence[Mapping[str, Any]]:
         """What somebody who is asked in is shown of a room."""
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         if waiting is not None:
@@ -266,7 +266,7 @@ class RoomsPart:
         found = await room.shown_of(await room.state(), keys)
         return [stripped_event(found[key].raw) for key in dict.fromkeys(keys) if key in found]
 
-    async def _left(self, asked: Asked, stay: Stay) -> dict[str, Any]:
+    async def _left(self, asked: Asked, stay: LocalMembership) -> dict[str, Any]:
         """A room that one is not in any more: up to the moment when that happened. Who was never in it is
         told of the event by which an invite or a knock ended, and of nothing else.
         """
@@ -305,14 +305,16 @@ class RoomsPart:
         before = (await room.events_of(await room.groups.load(items[0].state), [key])).get(key)
         return before is None or before.membership != "join"
 
-    async def _kept_of(self, asked: Asked, stay: Stay) -> dict[str, Any] | None:
+    async def _kept_of(self, asked: Asked, stay: LocalMembership) -> dict[str, Any] | None:
         """A room that one left before, of which one keeps something else now; None if there is no such
         news.
         """
         data = await self.account_data(asked, stay.room_id)
         return {**self._nothing_said(asked, []), "account_data": {"events": data}} if data else None
 
-    async def _outside(self, asked: Asked, stay: Stay, event: Mapping[str, Any] | None) -> dict[str, Any]:
+    async def _outside(
+        self, asked: Asked, stay: LocalMembership, event: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         """A room that one was never in. The event stands in the state where its filter lets no timeline."""
         shown: list[Mapping[str, Any]] = []
         if event is not None:

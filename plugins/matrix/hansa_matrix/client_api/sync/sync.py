@@ -19,11 +19,11 @@ from hansa_matrix.client_api.sync.request import MOST_NEWS, Asked, Concerning, S
 from hansa_matrix.client_api.sync.rooms import RoomsPart
 from hansa_matrix.client_api.sync.stored_filters import KeptFilters
 from hansa_matrix.errors import json_response, matrix_error
-from hansa_matrix.local.client_stream import Item
-from hansa_matrix.local.memberships import Attendance
+from hansa_matrix.local.client_stream import StreamItem
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.rooms.typing_and_receipts import RoomSignals
-from hansa_matrix.users.user_services import Known
+from hansa_matrix.users.user_services import Users
 
 _LONGEST = 120.0
 #: Seconds after the last sync until somebody counts as gone.
@@ -36,10 +36,10 @@ class Sync:
     def __init__(  # noqa: PLR0917  # a sync is of everything
         self,
         ctx: NetworkContext,
-        attendance: Attendance,
+        attendance: LocalMemberships,
         accounts: Accounts,
         data: UserData,
-        known: Known,
+        known: Users,
         signals: RoomSignals,
         of_rooms: RoomsPart,
         of_devices: DevicesPart,
@@ -163,7 +163,7 @@ class Sync:
         if since.typing > typing:  # counted by a process of before
             since = Since(since.position, device=since.device)
         stays = self._attendance.stays(caller.user)
-        news: dict[str, Sequence[Item]] = {}
+        news: dict[str, Sequence[StreamItem]] = {}
         if since.position >= 0:
             news = await self._news.between(since.position, upto, Concerning(caller.user, stays), MOST_NEWS)
         whole = await self._data.whole(caller.user) if since.position < 0 or full else {}

@@ -15,7 +15,7 @@ from hansa_matrix.client_api.rooms.client_events import Shapes
 from hansa_matrix.client_api.rooms.pagination import Place
 from hansa_matrix.client_api.rooms.stream_gaps import since_return
 from hansa_matrix.client_api.sync.request import Asked
-from hansa_matrix.local.client_stream import News
+from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.rooms.access.user_visibility import Visibility, without
@@ -53,7 +53,7 @@ class _Looked:
 class RoomTimelines:
     """Of rooms that a person is in, or was."""
 
-    def __init__(self, news: News, visibility: Visibility, shapes: Shapes) -> None:
+    def __init__(self, news: ClientStream, visibility: Visibility, shapes: Shapes) -> None:
         self._news = news
         self._visibility = visibility
         self._shapes = shapes

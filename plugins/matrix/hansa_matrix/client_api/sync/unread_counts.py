@@ -14,7 +14,7 @@ from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.client_api.account.account_data import UserData
 from hansa_matrix.client_api.account.push_rules import PushRules
 from hansa_matrix.client_api.rooms.threads import MAIN, threads_of
-from hansa_matrix.local.client_stream import Item, News
+from hansa_matrix.local.client_stream import ClientStream, StreamItem
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.push_rules import PushContext, PushDecision, evaluate
 from hansa_matrix.proto.state_content import display_name
@@ -88,7 +88,7 @@ class Unread:
     """Counted on from where it was counted last."""
 
     def __init__(
-        self, ctx: NetworkContext, news: News, data: UserData, rules: PushRules, signals: RoomSignals
+        self, ctx: NetworkContext, news: ClientStream, data: UserData, rules: PushRules, signals: RoomSignals
     ) -> None:
         self._ctx = ctx
         self._news = news
@@ -150,7 +150,7 @@ class Unread:
                 return True
         return False
 
-    async def _events(self, room: MatrixRoom, items: Sequence[Item]) -> list[tuple[int, Stored]]:
+    async def _events(self, room: MatrixRoom, items: Sequence[StreamItem]) -> list[tuple[int, Stored]]:
         """Events with their positions, in order."""
         loaded = await room.readable([item.ref for item in items])
         return [(item.position, loaded[item.ref]) for item in items if item.ref in loaded]

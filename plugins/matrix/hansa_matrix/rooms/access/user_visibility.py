@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from hansa_matrix.local.memberships import Attendance, Stay
+from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.history_visibility import user_can_read, visibility_of
@@ -18,7 +18,9 @@ _MOST_OLD = 20
 class Visibility:
     """Asked for one person at a time. ``ignored`` says whom somebody does not want to hear."""
 
-    def __init__(self, attendance: Attendance, ignored: Callable[[str], Awaitable[frozenset[str]]]) -> None:
+    def __init__(
+        self, attendance: LocalMemberships, ignored: Callable[[str], Awaitable[frozenset[str]]]
+    ) -> None:
         self._attendance = attendance
         self._ignored = ignored
 
@@ -61,7 +63,7 @@ class Visibility:
         read = await self.of(user, room, old[:_MOST_OLD]) if old else []
         return {one.pdu.event_id for one in (*read, *(one for one in events if one.depth >= since))}
 
-    async def _until(self, stay: Stay | None, room: MatrixRoom) -> int | None:
+    async def _until(self, stay: LocalMembership | None, room: MatrixRoom) -> int | None:
         """The depth, by our count, up to which a room's shared past is somebody's: None for who was never in
         it.
         """

@@ -30,7 +30,7 @@ from hansa import (
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.local.memberships import Attendance, stay_of
+from hansa_matrix.local.memberships import LocalMemberships, membership_from_event
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, key_valid_at, parse, required_servers, signature_problem
@@ -77,7 +77,7 @@ class Waiting:
 class Pending:
     """What waits for an answer, of ours or of others."""
 
-    def __init__(self, ctx: NetworkContext, keyring: Keyring, attendance: Attendance) -> None:
+    def __init__(self, ctx: NetworkContext, keyring: Keyring, attendance: LocalMemberships) -> None:
         self._ctx = ctx
         self._keyring = keyring
         self._attendance = attendance
@@ -128,7 +128,7 @@ class Pending:
             if await self._ctx.store.get("invite", key) is None:
                 await self._make_room(user, str(fields["peer"]))
             await self._ctx.store.commit([Put("invite", key, orjson.dumps(body), fields)])
-        await self._attendance.move(user, stay_of(pdu.room_id, user, pdu))
+        await self._attendance.move(user, membership_from_event(pdu.room_id, user, pdu))
 
     async def _make_room(self, user: str, peer: str) -> None:
         """Let go of what one more would be too many with."""
@@ -234,7 +234,7 @@ class Pending:
         stay = self._attendance.stay(user, room_id)
         if stay is not None and stay.membership in {"invite", "knock"}:
             over = {"invite", "knock"}
-            await self._attendance.move(user, stay_of(room_id, user, None), over=over)
+            await self._attendance.move(user, membership_from_event(room_id, user, None), over=over)
 
     async def elsewhere(self, obj: Mapping[str, Any]) -> bool:
         """An event of a room that we are not in: a leave of an invited person by who invited them takes the
