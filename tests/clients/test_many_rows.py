@@ -17,7 +17,7 @@ from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, stream_write
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.rooms.care import Care
 from hansa_matrix.rooms.inbound import pdu_staging
-from hansa_matrix.rooms.inbound.room_queue import Line
+from hansa_matrix.rooms.inbound.room_queue import RoomQueue
 from hansa_matrix.users import to_device_shares
 from matrix.inbound import THEIRS
 
@@ -142,7 +142,7 @@ async def test_all_that_waits_to_be_judged_is_taken_up_after_a_start(tmp_path, m
             Put("staged", (room.room_id, at), orjson.dumps(raw), fields) for at, raw in enumerate(raws, 1)
         ]
         await kept(home, puts)
-        line = Line()
+        line = RoomQueue()
         await home.app.network("matrix")._ingest._taken_up(room, line)
         assert [entry.at for entry in line.waiting()] == list(range(1, 8))
         await kept(home, [Delete("staged", put.key) for put in puts])

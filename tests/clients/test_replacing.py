@@ -8,7 +8,7 @@ import pytest
 from clients.people import House, Person, Refused, house, part
 from hansa import ALLOW, Action, Custom, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
-from hansa_matrix.rooms.directory.aliases import Alias, alias_of, aliases_of, given, moved, taken
+from hansa_matrix.rooms.directory.aliases import RoomAlias, alias_of, aliases_of, given, moved, taken
 from hansa_matrix.rooms.directory.public_rooms import listing
 from matrix.inbound import OURS, THEIRS
 
@@ -228,8 +228,8 @@ async def test_a_row_of_before_says_who_gave_the_name(tmp_path):
         for name, by in (("#a:x", b"@alice:x"), ("#b:x", b"")):
             await store.commit([Put("room_alias", (name,), by, {"room_id": "!one"})])
         assert await aliases_of(store, "!one") == [
-            Alias("#a:x", "!one", "@alice:x", b"@alice:x"),
-            Alias("#b:x", "!one", "", b""),
+            RoomAlias("#a:x", "!one", "@alice:x", b"@alice:x"),
+            RoomAlias("#b:x", "!one", "", b""),
         ]
         one = await alias_of(store, "#a:x")
         assert one is not None

@@ -10,7 +10,7 @@ from hansa.store.faults import FaultKind, StoreFault
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.rooms.inbound import backlog, pdu_staging
-from hansa_matrix.rooms.inbound.missing_events import GapFiller
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from matrix.inbound import THEIRS, V1, inbound
 
 
@@ -188,7 +188,7 @@ async def test_what_turns_out_to_lack_something_is_staged(tmp_path, monkeypatch)
             return []
 
         with monkeypatch.context() as patched:
-            patched.setattr(GapFiller, "lacking", nothing)
+            patched.setattr(MissingEvents, "lacking", nothing)
             sent = asyncio.ensure_future(house.send(second))
             await until(lambda: watched.of("txn"))
         assert (await sent)[0] == 200 and watched.of("staged")

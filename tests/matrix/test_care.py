@@ -11,7 +11,7 @@ from hansa import CannotOpenRoom, Delete, LocalProtocolError, Put, pieces
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.rooms import care
-from hansa_matrix.rooms.create_room import Founding
+from hansa_matrix.rooms.create_room import RoomTemplate
 from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
 from peers.forger import now
 
@@ -189,7 +189,7 @@ async def test_a_space_shows_what_the_server_that_asks_may_know(tmp_path):
     async with inbound(tmp_path) as house:
         network = house.app.network("matrix")
         say = network._administration.state
-        founding = Founding(create={"type": "m.space"})
+        founding = RoomTemplate(create={"type": "m.space"})
         alias = f"#space:{OURS}"
         made = await network._entrance._founder.create(network.bridge_user, "12", alias, founding)
         await house.app.link_room(["matrix:#space"], create=False)

@@ -11,7 +11,7 @@ import pytest
 from hansa import HttpRequest
 from hansa.testing import ManualClock, until
 from hansa_matrix.federation.client import ServerUnreachable
-from hansa_matrix.rooms.inbound.bounded_fetch import Bounds, Errands
+from hansa_matrix.rooms.inbound.bounded_fetch import FetchLimits, FetchPool
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.test_gaps import History
 
@@ -31,10 +31,10 @@ async def until_tried(house: Inbound) -> None:
     await until(lambda: any(tries for _, _, tries in ingest.stuck(house.room.room_id)))
 
 
-def bounded(house: Inbound, **bounds: Any) -> tuple[Errands, ManualClock]:
+def bounded(house: Inbound, **bounds: Any) -> tuple[FetchPool, ManualClock]:
     network, clock = house.app.network("matrix"), ManualClock()
     ctx: Any = SimpleNamespace(clock=clock, count=network._ctx.count)
-    return Errands(ctx, network._client, Bounds(**bounds)), clock
+    return FetchPool(ctx, network._client, FetchLimits(**bounds)), clock
 
 
 async def test_a_gap_that_takes_more_than_one_errand_waits_and_is_filled_later(tmp_path):

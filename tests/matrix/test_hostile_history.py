@@ -16,7 +16,7 @@ from hansa import Backoff, CannotOpenRoom, HttpRequest, RemoteProtocolError
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.rooms.inbound import outliers, room_queue
-from hansa_matrix.rooms.inbound.outliers import in_auth_order
+from hansa_matrix.rooms.inbound.outliers import sort_by_auth
 from hansa_matrix.rooms.membership import remote_membership
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from matrix.peering import status_of
@@ -45,7 +45,7 @@ class Cites:
 def test_a_ring_of_auth_events_comes_to_an_end(ring):
     Cites.looks = 0
     pdus = [Cites(one, other, "x") for one, other in zip(*ring, strict=True)] + [Cites("x"), Cites("y", "a")]
-    order = [one.event_id for one in in_auth_order(pdus)]  # type: ignore[arg-type]
+    order = [one.event_id for one in sort_by_auth(pdus)]  # type: ignore[arg-type]
     assert sorted(order) == sorted({*ring[0], "x", "y"})
     assert order.index("x") < min(order.index(one) for one in ring[0])
     assert order.index("a") < order.index("y")
@@ -56,7 +56,7 @@ def test_the_order_of_many_that_cite_many_holds_one_place_for_each():
     pdus = [SimpleNamespace(event_id=str(n), auth_events=[str(m) for m in range(n)]) for n in range(500)]
     tracemalloc.start()
     try:
-        order = [one.event_id for one in in_auth_order(reversed(pdus))]  # type: ignore[arg-type]
+        order = [one.event_id for one in sort_by_auth(reversed(pdus))]  # type: ignore[arg-type]
         assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
     finally:
         tracemalloc.stop()

@@ -8,7 +8,7 @@ from hansa import Backoff
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.inbound import room_queue as lines
 from hansa_matrix.rooms.inbound.backlog import MOST_EACH, Backlog
-from hansa_matrix.rooms.inbound.room_queue import Entry, Line
+from hansa_matrix.rooms.inbound.room_queue import QueuedPdu, RoomQueue
 
 
 class Hand:
@@ -24,7 +24,7 @@ class Hand:
         return self.at
 
 
-def entry(name: str, *prev: str) -> Entry:
+def entry(name: str, *prev: str) -> QueuedPdu:
     pdu = Pdu(
         event_id=name,
         room_id="!r",
@@ -39,15 +39,15 @@ def entry(name: str, *prev: str) -> Entry:
         raw={},
         wire=b"",
     )
-    return Entry(1, pdu, "b")
+    return QueuedPdu(1, pdu, "b")
 
 
-def names(line: Line, most: int = 50) -> list[str]:
+def names(line: RoomQueue, most: int = 50) -> list[str]:
     return [one.pdu.event_id for one in line.front(most)]
 
 
 async def test_who_steps_aside_is_passed_and_comes_back_when_it_is_time():
-    line, clock = Line(), Hand()
+    line, clock = RoomQueue(), Hand()
     for name in ("a", "b", "c"):
         line.put(entry(name))
     line.step_aside(clock.at)
@@ -61,7 +61,7 @@ async def test_who_steps_aside_is_passed_and_comes_back_when_it_is_time():
 
 
 async def test_who_stood_aside_for_an_event_comes_back_with_it():
-    line, clock = Line(), Hand()
+    line, clock = RoomQueue(), Hand()
     line.put(entry("child", "parent"))
     line.step_aside(clock.at)
     line.put(entry("parent"))
@@ -72,7 +72,7 @@ async def test_who_stood_aside_for_an_event_comes_back_with_it():
 
 
 async def test_an_arrival_ends_the_wait():
-    line, clock = Line(), Hand()
+    line, clock = RoomQueue(), Hand()
     line.put(entry("stuck"))
     line.step_aside(clock.at)
     waits = asyncio.ensure_future(line.ready(clock))
@@ -86,7 +86,7 @@ async def test_an_arrival_ends_the_wait():
 
 async def test_the_wait_grows_and_ends(monkeypatch):
     monkeypatch.setattr(lines, "RETRY", Backoff(first=1.0, most=3.0))
-    line, clock = Line(), Hand()
+    line, clock = RoomQueue(), Hand()
     line.put(entry("stuck"))
     for wait in (1.0, 2.0, 3.0, 3.0):
         line.step_aside(clock.at)
@@ -97,7 +97,7 @@ async def test_the_wait_grows_and_ends(monkeypatch):
 
 async def test_there_is_room_for_so_many_only(monkeypatch):
     monkeypatch.setattr(lines, "MOST_ASIDE", 2)
-    line, clock = Line(), Hand()
+    line, clock = RoomQueue(), Hand()
     for name in ("a", "b", "c"):
         line.put(entry(name))
     line.step_aside(clock.at)
@@ -109,7 +109,7 @@ async def test_there_is_room_for_so_many_only(monkeypatch):
 
 async def test_what_waits_is_weighed_until_it_is_gone():
     backlog = Backlog()
-    line, clock = Line(backlog), Hand()
+    line, clock = RoomQueue(backlog), Hand()
     for name in ("a", "b", "c", "d", "e"):
         line.put(entry(name))
     each = backlog.bytes // 5
@@ -129,7 +129,7 @@ async def test_what_waits_is_weighed_until_it_is_gone():
 async def test_who_is_let_go_of_weighs_nothing(monkeypatch):
     monkeypatch.setattr(lines, "MOST_ASIDE", 2)
     backlog = Backlog()
-    line, clock = Line(backlog), Hand()
+    line, clock = RoomQueue(backlog), Hand()
     for name in ("a", "b", "c"):
         line.put(entry(name))
     each = backlog.bytes // 3

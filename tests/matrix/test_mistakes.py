@@ -12,7 +12,7 @@ from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.federation.destination_queue import DestinationQueue
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.rooms.event_store import Status, Stored
+from hansa_matrix.rooms.event_store import Status, StoredEvent
 from matrix.inbound import OURS, THEIRS, V2, Inbound, inbound
 
 USER = f"@m:{THEIRS}"
@@ -205,7 +205,7 @@ async def test_r7_what_was_rejected_as_an_outlier_is_judged_anew_when_it_comes_b
     async with inbound(tmp_path, version) as house:
         await mighty(house)
         name, raw = state_event(house, "m.room.topic", {"topic": "after all"})
-        outlier = Stored(
+        outlier = StoredEvent(
             from_raw(raw, house.room.version), Status.REJECTED, reason="3.rejected: as an outlier"
         )
         await house.app.network("matrix")._ctx.store.commit([outlier.insert()])

@@ -56,13 +56,13 @@ async def test_signatures_and_rules(tmp_path):
         pdus = members(house)
         await network._keyring.need([(THEIRS, house.forger.key.key_id)], 0)
         async with others() as turns:
-            seen = await outliers.signed(pdus, house.room.version, network._keyring)
+            seen = await outliers.verify_signatures(pdus, house.room.version, network._keyring)
             good, bad = seen.good, len(seen.bad)
             verified = turns.count
             room = network.get(house.room.room_id)
             create = (await room.events_of(await room.state(), ()))["m.room.create", ""]
             began = turns.count
-            made = await outliers.judged(network._ctx, good, room.version, room.events, create)
+            made = await outliers.check_auth(network._ctx, good, room.version, room.events, create)
             judged = turns.count - began
         assert (len(good), bad, len(made)) == (MANY, 0, MANY)
         assert [p.event_id for p in good] == [p.event_id for p in pdus]
@@ -75,7 +75,7 @@ async def test_a_few_signatures_cost_no_thread(tmp_path, monkeypatch):
         network, pdus = house.app.network("matrix"), members(house)[:20]
         await network._keyring.need([(THEIRS, house.forger.key.key_id)], 0)
         monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", None, raising=False)
-        assert len((await outliers.signed(pdus, house.room.version, network._keyring)).good) == 20
+        assert len((await outliers.verify_signatures(pdus, house.room.version, network._keyring)).good) == 20
 
 
 async def test_a_view(tmp_path):

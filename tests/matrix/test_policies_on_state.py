@@ -10,7 +10,7 @@ from hansa import Membership, NativeId
 from hansa.setup import PolicySetup
 from hansa.testing import until
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.rooms.pdu_receipt import RoomTurn
+from hansa_matrix.rooms.pdu_receipt import PduBatch
 from matrix.inbound import THEIRS, Inbound, inbound
 
 WORD = "classified"
@@ -81,13 +81,13 @@ async def test_an_event_keeps_the_generation_that_judged_it_however_the_policies
     tmp_path, monkeypatch
 ) -> None:
     async with inbound(tmp_path, policies=[policy(words=[WORD])]) as house:
-        prepare, judged = RoomTurn.prepare, house.app.decisions.generation
+        prepare, judged = PduBatch.prepare, house.app.decisions.generation
 
-        async def late(self: RoomTurn, *args: Any) -> Any:
+        async def late(self: PduBatch, *args: Any) -> Any:
             house.app.decisions.generation = judged + 1
             return await prepare(self, *args)
 
-        monkeypatch.setattr(RoomTurn, "prepare", late)
+        monkeypatch.setattr(PduBatch, "prepare", late)
         raw = house.forger.message(house.room, "x")
         assert await house.fate(raw) == "accepted"
         room = house.app.network("matrix").get(house.room.room_id)

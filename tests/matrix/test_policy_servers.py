@@ -23,7 +23,7 @@ from hansa_matrix.proto.servers.policy_server import (
     policy_server,
 )
 from hansa_matrix.proto.signing import event_signable, with_signature
-from hansa_matrix.rooms.pdu_receipt import RoomTurn
+from hansa_matrix.rooms.pdu_receipt import PduBatch
 from hypothesis import given
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 from matrix.peering import OTHER, at, invited
@@ -413,7 +413,7 @@ async def test_what_comes_again_with_its_signature_is_still_judged_by_our_polici
         network = house.app.network("matrix")
         room = network.get(house.room.room_id)
         again = from_raw(police.signed(raw), room.version)
-        turn = RoomTurn(room, network._own, network._policing)
+        turn = PduBatch(room, network._own, network._policing)
         prepared = await turn.prepare(await network._ingest.inbound(again, THEIRS), Verdict(action=action))
         allowed = action is Action.ALLOW
         assert prepared.visible is allowed

@@ -93,7 +93,7 @@ def test_every_read_past_what_may_be_shown_has_a_reason():
 
 @pytest.mark.parametrize("folder", ANSWERS)
 def test_nothing_makes_an_answer_of_the_status_itself(folder):
-    """``Stored.shown``, and ``is_shown`` of a row, are the one test of what may be shown."""
+    """``StoredEvent.shown``, and ``is_shown`` of a row, are the one test of what may be shown."""
     found = [
         f"{file.relative_to(ROOT)}:{node.lineno}"
         for file in sorted((ROOT / folder).rglob("*.py"))
@@ -115,7 +115,7 @@ def test_stored_bytes_leave_by_few_functions():
         if isinstance(node, ast.Attribute) and node.attr == "wire"
     }
     assert found == {
-        "rooms/access/server_access.py raw",
+        "rooms/access/server_access.py pdu_json",
         "server_api/membership.py send_knock",  # of `shown_of`
         "rooms/access/outbound_pdus.py cached",  # None for what is withheld, or judged by other policies
         "rooms/access/outbound_pdus.py load",

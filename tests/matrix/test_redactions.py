@@ -14,8 +14,8 @@ from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.redact import redact
 from hansa_matrix.retention import purge_expired
-from hansa_matrix.rooms.event_store import Status, Stored, is_live
-from hansa_matrix.rooms.redactions import Awaited, Waiting
+from hansa_matrix.rooms.event_store import Status, StoredEvent, is_live
+from hansa_matrix.rooms.redactions import PendingRedaction, PendingRedactions
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 
 each_version = pytest.mark.parametrize("version", ["1", "9", "10", "11", "12"])
@@ -184,14 +184,14 @@ async def test_a_command_redacts_nothing_that_it_may_not(tmp_path):
 
 
 def test_what_waits_is_bounded_for_each_server():
-    awaited = Awaited("!r")
+    awaited = PendingRedactions("!r")
     for number in range(300):
-        awaited.wait(f"$t{number}", Waiting(f"$r{number}", "loud"))
+        awaited.wait(f"$t{number}", PendingRedaction(f"$r{number}", "loud"))
     assert len(awaited.by_target) == 200
-    assert awaited.wait("$t", Waiting("$r", "loud")) == []
-    assert awaited.wait("$t", Waiting("$r", "quiet"))
+    assert awaited.wait("$t", PendingRedaction("$r", "loud")) == []
+    assert awaited.wait("$t", PendingRedaction("$r", "quiet"))
     for number in range(2000):
-        awaited.wait("$t", Waiting(f"$q{number}", f"server{number}"))
+        awaited.wait("$t", PendingRedaction(f"$q{number}", f"server{number}"))
     assert sum(map(len, awaited.by_target.values())) == 1000
 
 
@@ -213,7 +213,7 @@ async def test_what_was_taken_back_before_it_had_a_place_says_nothing_once_it_ha
         room = house.app.network("matrix").get(house.room.room_id)
         said = house.forger.message(house.room, "secret")
         pdu = from_raw(said, house.room.version)
-        await room.events._all._store.commit([Stored(pdu, Status.OUTLIER).put()])
+        await room.events._all._store.commit([StoredEvent(pdu, Status.OUTLIER).put()])
         await accepted(house, redaction(house, pdu.event_id))
         assert room.awaited.by_target == {}
         assert (await house.send(said))[0] == 200

@@ -9,14 +9,14 @@ import pytest
 from hansa.testing import until
 from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.rooms.inbound.backlog import LITTLE, MOST, MOST_EACH, Backlog
-from hansa_matrix.rooms.inbound.staging_shares import Shares
+from hansa_matrix.rooms.inbound.staging_shares import StagingShares
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from peers.forger import Forger, JoinedRoom
 
 MUTE = "127.0.0.3:3"
 
 
-def filled(shares: Shares, origin: str, room_id: str = "!r", at_once: int = 50) -> int:
+def filled(shares: StagingShares, origin: str, room_id: str = "!r", at_once: int = 50) -> int:
     """How many PDUs of a server are taken until it is refused."""
     taken = 0
     while not shares.full(origin, {room_id: at_once}):
@@ -27,7 +27,7 @@ def filled(shares: Shares, origin: str, room_id: str = "!r", at_once: int = 50) 
 
 
 def test_one_server_fills_half_of_a_room_and_others_go_on():
-    shares = Shares(5000, 20_000)
+    shares = StagingShares(5000, 20_000)
     assert filled(shares, "evil") == 2500
     assert shares.full("evil", {"!r": 1}) == "room"
     assert filled(shares, "good") == 2500
@@ -36,21 +36,21 @@ def test_one_server_fills_half_of_a_room_and_others_go_on():
 
 
 def test_one_server_fills_half_of_everything_and_others_go_on():
-    shares = Shares(5000, 20_000)
+    shares = StagingShares(5000, 20_000)
     assert sum(filled(shares, "evil", f"!{n}") for n in range(20)) == 10_000
     assert shares.full("evil", {"!new": 1}) == "all"
     assert filled(shares, "good", "!new") == 2500
 
 
 def test_there_is_an_end_for_everybody():
-    shares = Shares(100, 20_000)
+    shares = StagingShares(100, 20_000)
     for number in range(1000):
         filled(shares, f"s{number}", at_once=1)
     assert shares.waiting <= 200
 
 
 def test_what_waits_no_more_is_room_for_others():
-    shares = Shares(100, 200)
+    shares = StagingShares(100, 200)
     assert filled(shares, "evil", at_once=10) == 50
     for _ in range(50):
         shares.remove("!r", "evil")
@@ -60,7 +60,7 @@ def test_what_waits_no_more_is_room_for_others():
 
 @pytest.mark.parametrize("most", [50, 51, 99])
 def test_a_whole_transaction_of_one_server_always_finds_room_in_an_empty_line(most):
-    assert not Shares(most, most).full("good", {"!r": 50})
+    assert not StagingShares(most, most).full("good", {"!r": 50})
 
 
 async def waiting(house: Inbound) -> dict[str, float]:

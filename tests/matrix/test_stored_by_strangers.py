@@ -18,7 +18,7 @@ from hansa import Collection
 from hansa.bus.schema import SCHEMA as CORE
 from hansa_matrix.config import Config
 from hansa_matrix.retention import COUNTED
-from hansa_matrix.rooms.redactions import Awaited, Waiting
+from hansa_matrix.rooms.redactions import PendingRedaction, PendingRedactions
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.server_api import send
 from hansa_matrix.users import devices
@@ -435,15 +435,17 @@ async def test_signatures_on_the_keys_of_others_are_bounded(tmp_path, monkeypatc
 
 
 async def test_redactions_that_wait_are_bounded():
-    awaited = Awaited("!r:x")
+    awaited = PendingRedactions("!r:x")
     written = [
-        bool(awaited.wait(f"$t{number_}", Waiting(f"$r{number_}", f"s{number_ % 8}.example")))
+        bool(awaited.wait(f"$t{number_}", PendingRedaction(f"$r{number_}", f"s{number_ % 8}.example")))
         for number_ in range(2000)
     ]
     assert sum(written) == 1000 and len(awaited.by_target) == 1000
-    alone = Awaited("!r:x")
-    assert sum(bool(alone.wait(f"$t{n}", Waiting(f"$r{n}", "one.example"))) for n in range(500)) == 200
-    assert alone.wait("$t", Waiting("$r", "other.example"))
+    alone = PendingRedactions("!r:x")
+    assert (
+        sum(bool(alone.wait(f"$t{n}", PendingRedaction(f"$r{n}", "one.example"))) for n in range(500)) == 200
+    )
+    assert alone.wait("$t", PendingRedaction("$r", "other.example"))
 
 
 async def vouch(house: Inbound, user: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa import Message, NativeId, Submission
 from hansa_matrix.rooms.local_events import EventDraft
-from hansa_matrix.rooms.native_events import Arrived, Backfilled, Spoken
+from hansa_matrix.rooms.native_events import BackfilledPdu, ClientEvent, ReceivedPdu
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 from hansa_matrix.texts import NAMES, texts_of_event
 
@@ -139,7 +139,8 @@ def _facts(native):
 def test_a_draft_and_a_pdu_have_the_same_facts():
     draft: EventDraft = ("m.room.member", "@ann:x.example", {"membership": "join", "displayname": WORD})
     texts = {
-        frozenset(_facts(native).texts) for native in (draft, Spoken(draft=draft), Backfilled(_Pdu(*draft)))
+        frozenset(_facts(native).texts)
+        for native in (draft, ClientEvent(draft=draft), BackfilledPdu(_Pdu(*draft)))
     }
     assert texts == {frozenset({WORD})}
     assert _facts(draft).state_key == "@ann:x.example" and _facts(draft).sender_server == "x.example"
@@ -159,12 +160,12 @@ def _acts(native, sender="@ann:x.example", server="x.example"):
 def test_an_act_is_of_who_does_it_now_and_of_nobody_else():
     draft = ("m.room.message", None, {"body": "x"})
     pdu = _Pdu(*draft)
-    arrived = Arrived(pdu=pdu, origin="y.example")
-    assert _acts(Spoken(draft=draft)) == "$e"
+    arrived = ReceivedPdu(pdu=pdu, origin="y.example")
+    assert _acts(ClientEvent(draft=draft)) == "$e"
     assert _acts(arrived, "@eve:y.example") == "$e"
     assert _acts(arrived) == "", "another server hands us a copy, or a fork, of what was said here"
     assert _acts(draft) == "", "we do it in their name"
-    assert _acts(Backfilled(pdu), "@eve:y.example") == "", "it is of the past"
+    assert _acts(BackfilledPdu(pdu), "@eve:y.example") == "", "it is of the past"
 
 
 def test_additional_creators_are_concerned():

@@ -29,7 +29,7 @@ from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.pdu import VerifyKey, parse
 from hansa_matrix.rooms.directory.aliases import given
-from hansa_matrix.rooms.typing_and_receipts import RoomSignals
+from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.users.key_backups import KeyBackups
 from hansa_matrix.users.user_services import Users
 from hansa_xmpp.occupant_store import SCHEMA as XMPP
@@ -165,7 +165,7 @@ async def test_fields_of_a_profile_and_values_of_account_data(house):
 
 async def test_the_latest_receipt_stays(house):
     ctx, network = house.app.contexts["matrix"], house.app.network("matrix")
-    two = [RoomSignals(ctx, OURS, network._sender, network.get) for _ in range(2)]
+    two = [TypingAndReceipts(ctx, OURS, network._sender, network.get) for _ in range(2)]
     room = house.room.room_id
 
     def receipt(n: int) -> ReceiptEdu:

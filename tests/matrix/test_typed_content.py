@@ -51,7 +51,7 @@ EXCEPTIONS = {
     "server_api/membership.py _template": "made here",
     "server_api/invite.py exchange": "what another server says, checked and handed to the turn as it is",
     "rooms/directory/room_summaries.py said": "handed to the readers",
-    "rooms/directory/room_summaries.py _listed": "answered as it is",
+    "rooms/directory/room_summaries.py _public_children": "answered as it is",
     "conversion.py said": "handed to the readers",
     "client_api/rooms/room_summary.py _may_know": "handed to the readers",
     "proto/auth_rules/rules.py _check_create": "rule 1: a wrong type is refused, not read as the default",

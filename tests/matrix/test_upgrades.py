@@ -23,7 +23,7 @@ from hansa import (
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.setup import PolicySetup
 from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.rooms.create_room import Founding
+from hansa_matrix.rooms.create_room import RoomTemplate
 from matrix.inbound import OURS, THEIRS, inbound
 
 
@@ -126,7 +126,7 @@ async def test_a_room_that_no_server_would_take_is_not_made(tmp_path):
     async with inbound(tmp_path) as house:
         network = house.app.network("matrix")
         before, kept = set(network._rooms), await network._ctx.store.scan("pdu", limit=100)
-        founding = Founding(create={"additional_creators": ["nobody"]})
+        founding = RoomTemplate(create={"additional_creators": ["nobody"]})
         with pytest.raises(LocalProtocolError, match=r"m\.room\.create: "):
             await network._entrance._founder.create(network.bridge_user, "12", "", founding)
         assert set(network._rooms) == before
@@ -157,7 +157,7 @@ async def test_a_policy_may_deny_that_others_replace_a_room(tmp_path):
                 return ALLOW
 
         old = network.get(house.room.room_id)
-        founding = Founding(create={"predecessor": {"room_id": old.room_id}})
+        founding = RoomTemplate(create={"predecessor": {"room_id": old.room_id}})
         new = await network._entrance._founder.create(network.bridge_user, "11", "", founding)
         home = house.app.contexts["matrix"].link(old.room_id).room
         house.app.decisions.replace([InstalledPolicy(name="stays", policy=Stays())])

@@ -38,8 +38,8 @@ CHECKED = {
 }
 #: Every call that says something in the name of our people beside the pipeline, and who asks the policies.
 BESIDE = {
-    "rooms/create_room.py _drafted": "`Founder._judge`, before anything is made",
-    "rooms/upgrade/upgrade_room.py _bring": "`Judging.drafts`, for each person",
+    "rooms/create_room.py _drafted": "`RoomCreator._judge`, before anything is made",
+    "rooms/upgrade/upgrade_room.py _bring": "`PolicyChecks.drafts`, for each person",
     "rooms/upgrade/upgrade_room.py _undo": "nobody is kept from leaving, and nobody else is in the room",
 }
 #: What makes the write that others ask for.
@@ -55,7 +55,7 @@ def _puts_an_event(call: ast.Call) -> bool:
     match call.func:
         case ast.Attribute(attr="put" | "insert"):
             return not call.args and not call.keywords
-        case ast.Attribute(attr="storing"):  # ``Uncommitted.storing``, which is one of both
+        case ast.Attribute(attr="storing"):  # ``RoomDraft.storing``, which is one of both
             return True
         case ast.Name(id="Put" | "Insert"):
             first = call.args[0] if call.args else None

@@ -56,36 +56,36 @@ from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.retention import ExpiringRows, run_retention
 from hansa_matrix.rooms.access.outbound_pdus import StoredPdus
-from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.care import Care
-from hansa_matrix.rooms.countersigning import Consent
-from hansa_matrix.rooms.create_room import Founder
-from hansa_matrix.rooms.directory.public_rooms import Directory
-from hansa_matrix.rooms.directory.room_addresses import Addresses
-from hansa_matrix.rooms.event_store import Events
+from hansa_matrix.rooms.countersigning import Countersigning
+from hansa_matrix.rooms.create_room import RoomCreator
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
+from hansa_matrix.rooms.directory.room_addresses import RoomAddresses
+from hansa_matrix.rooms.event_store import EventStore
 from hansa_matrix.rooms.inbound.backfill import Backfill
-from hansa_matrix.rooms.inbound.extremity_merge import Healing
+from hansa_matrix.rooms.inbound.extremity_merge import ExtremityMerger
 from hansa_matrix.rooms.inbound.hole_filler import HoleFiller
-from hansa_matrix.rooms.inbound.missing_events import GapFiller
-from hansa_matrix.rooms.inbound.pdu_staging import Ingest
-from hansa_matrix.rooms.inbound.policy_server import Policing
-from hansa_matrix.rooms.inbound.staging_shares import Shares
-from hansa_matrix.rooms.local_events import Administration
-from hansa_matrix.rooms.membership.join_by_resident import Granted
-from hansa_matrix.rooms.membership.join_rooms import Entrance
-from hansa_matrix.rooms.membership.pending_invites import Pending
-from hansa_matrix.rooms.membership.remote_membership import Membership
-from hansa_matrix.rooms.membership.send_invite import Invites
-from hansa_matrix.rooms.native_events import Arrived, FirstWord, Own
-from hansa_matrix.rooms.pdu_receipt import RoomTurn
-from hansa_matrix.rooms.policy.policy_checks import Judging
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
+from hansa_matrix.rooms.inbound.staging_shares import StagingShares
+from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
+from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
+from hansa_matrix.rooms.membership.pending_invites import PendingInvites
+from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
+from hansa_matrix.rooms.membership.send_invite import OutboundInvites
+from hansa_matrix.rooms.native_events import JoinThenSend, LocalServer, ReceivedPdu
+from hansa_matrix.rooms.pdu_receipt import PduBatch
+from hansa_matrix.rooms.policy.policy_checks import PolicyChecks
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
-from hansa_matrix.rooms.policy.policy_rechecks import Rejudging
+from hansa_matrix.rooms.policy.policy_rechecks import PolicyRechecks
 from hansa_matrix.rooms.relations import Relations
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state.depth_migration import count_anew
-from hansa_matrix.rooms.typing_and_receipts import RoomSignals
-from hansa_matrix.rooms.upgrade.upgrade_room import Upgrades
+from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
+from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.server_api.auth import Gate
 from hansa_matrix.server_api.edus import Edus
@@ -129,51 +129,51 @@ class MatrixNetwork:
         self._client.check = ctx.check
         self._client.network = ctx.id
         self._keyring = Keyring(ctx, self._server, self._keys, self._client)
-        self._events = Events(ctx.store)
+        self._events = EventStore(ctx.store)
         self._sender = FederationSender(
             ctx, self._client, self._server, StoredPdus(ctx, self._events, self.get)
         )
         self._views = RoomViewBuilder(ctx, self._server)
         self._attendance = LocalMemberships(ctx)
-        self._own = Own(
+        self._own = LocalServer(
             ctx, self._server, self._keys, self._sender, self._views, self._attendance, self._stale
         )
         #: Rooms that are being read again.
         self._rereading: set[str] = set()
-        self._gaps = GapFiller(ctx, self._client, self._keyring)
+        self._gaps = MissingEvents(ctx, self._client, self._keyring)
         self._backfill = Backfill(ctx, self._gaps, self.get)
-        self._policing = Policing(self._own, self._client)
-        shares = Shares(config.max_staged_pdus_per_room, config.max_staged_pdus)
-        self._ingest = Ingest(self._own, self._keyring, self._gaps, self._policing, shares)
+        self._policing = PolicyServerClient(self._own, self._client)
+        shares = StagingShares(config.max_staged_pdus_per_room, config.max_staged_pdus)
+        self._ingest = PduStaging(self._own, self._keyring, self._gaps, self._policing, shares)
         self._gaps.ingest = self._ingest
         self._ingest.room_of = self.get
         self._ingest.unverified = self._gaps.unverified.note
-        self._events.judge = Rejudging(ctx, self._views.home_of, self.facts)
+        self._events.judge = PolicyRechecks(ctx, self._views.home_of, self.facts)
         self._rooms: dict[str, MatrixRoom] = {}
         self._filler = HoleFiller(ctx, self._keyring, self._gaps, self._rooms.values)
         self._keyring.learned = self._filler.learned
-        self._membership = Membership(self._own, self._client, self._keyring, self._events)
-        self._signals = RoomSignals(ctx, self._server, self._sender, self.get)
+        self._membership = RemoteMembership(self._own, self._client, self._keyring, self._events)
+        self._signals = TypingAndReceipts(ctx, self._server, self._sender, self.get)
         self._known = Users(ctx, self._client, self._sender)
         self._library = MediaRepository(ctx, self._server)
         self._fetcher = RemoteMedia(ctx, self._client, self._library)
         self._thumbnails = Thumbnails(ctx, self._library)
-        invites = Invites(self._own, self._client, self._keyring)
-        self._consent = Consent(self._own, self._policing, invites, self.get)
-        self._pending = Pending(ctx, self._keyring, self._attendance)
+        invites = OutboundInvites(self._own, self._client, self._keyring)
+        self._consent = Countersigning(self._own, self._policing, invites, self.get)
+        self._pending = PendingInvites(ctx, self._keyring, self._attendance)
         self._ingest.elsewhere = self._pending.elsewhere
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
         self._doctor = Doctor(ctx, self._server, self._keys, self._client, routes)
         self._operations = Operations(ctx, self._keys, self._sender, self._ingest)
-        self._administration = Administration(ctx, self.bridge_user, self.get)
-        judging = Judging(ctx, self._views)
-        founder = Founder(self._own, self._events, judging, self._rooms)
-        self._upgrades = Upgrades(self._own, founder, judging, self._administration, self.bridge_user)
-        self._directory = Directory(ctx, self._administration.room)
-        self._addresses = Addresses(ctx, self._server, self._membership, self._rooms)
-        self._entrance = Entrance(
+        self._administration = LocalEvents(ctx, self.bridge_user, self.get)
+        judging = PolicyChecks(ctx, self._views)
+        founder = RoomCreator(self._own, self._events, judging, self._rooms)
+        self._upgrades = RoomUpgrades(self._own, founder, judging, self._administration, self.bridge_user)
+        self._directory = PublicRoomList(ctx, self._administration.room)
+        self._addresses = RoomAddresses(ctx, self._server, self._membership, self._rooms)
+        self._entrance = RoomJoiner(
             self._own,
             founder,
             self._membership,
@@ -185,7 +185,7 @@ class MatrixNetwork:
         )
         self._ingest.entered = self._entrance.entered
         self._ingest.arrived = self._entrance.arrived
-        self._ingest.settled = Healing(self._own, self._administration, self.bridge_user).heal
+        self._ingest.settled = ExtremityMerger(self._own, self._administration, self.bridge_user).heal
         self._care = Care(ctx, self._server, self.get, self._administration, self._gaps)
         self._care.forget = self._forget
         self._care.restore = self._restore
@@ -195,7 +195,7 @@ class MatrixNetwork:
         self._entrance.waiting = self._ingest.waiting
         self._known.profiles.known = self._attendance.accounts.__contains__
         self._known.profiles.erased = self._attendance.erased
-        self._entitled = Entitled(self._own, self)
+        self._entitled = ServerAccess(self._own, self)
         self._clients = ClientApi(
             self._own,
             founder,
@@ -212,7 +212,7 @@ class MatrixNetwork:
             self._fetcher,
             self._thumbnails,
             self._entitled,
-            Granted(self._own, self._membership, self._ingest, self._gaps),
+            JoinByResident(self._own, self._membership, self._ingest, self._gaps),
             self._rooms,
         )
         ctx.declare(SCHEMA)
@@ -355,7 +355,7 @@ class MatrixNetwork:
         found = await room.events.load(refs, room.version)
         return all(ref in found for ref in refs)
 
-    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | EventDraft | Refusal:
+    async def countersign(self, link: Link, draft: Pdu | JoinThenSend) -> ReceivedPdu | EventDraft | Refusal:
         """See ``hansa.Authority.countersign``."""
         return await self._consent.countersign(link, draft)
 
@@ -366,7 +366,7 @@ class MatrixNetwork:
         if room is None:
             raise LocalProtocolError(f"{link.id} is not a room of {self._server}")
         await self._own.fresh(room)
-        turn = RoomTurn(room, self._own, self._policing)
+        turn = PduBatch(room, self._own, self._policing)
         await turn.expect(batch)
         return turn
 

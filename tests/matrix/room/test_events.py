@@ -7,11 +7,11 @@ from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.pdu import from_raw
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.rooms.event_store import Events, Status, Stored
+from hansa_matrix.rooms.event_store import EventStore, Status, StoredEvent
 from memory import peak_memory
 
 
-def event(number: int, size: int) -> Stored:
+def event(number: int, size: int) -> StoredEvent:
     raw = {
         "type": "m.room.message",
         "sender": "@a:x",
@@ -24,11 +24,11 @@ def event(number: int, size: int) -> Stored:
         "hashes": {"sha256": ""},
         "signatures": {},
     }
-    return Stored(from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)
+    return StoredEvent(from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)
 
 
 def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
-    events = Events(ScopedStore(MemoryStore(), "m"))
+    events = EventStore(ScopedStore(MemoryStore(), "m"))
     small = [event(n, 10) for n in range(6000)]
     events.keep(small)
     assert [s.pdu.event_id for s in small if events.at_hand(s.pdu.event_id)] == [
@@ -47,14 +47,14 @@ def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
 
 def test_few_events_of_many_small_objects_are_kept():
     """64 KiB of these take 2 MiB once they are parsed: 8 MiB of them would be 270."""
-    events = Events(ScopedStore(MemoryStore(), "m"))
+    events = EventStore(ScopedStore(MemoryStore(), "m"))
     made = []
     with peak_memory() as peak:
         for number in range(200):
             one = event(number, 10)
             raw = {**one.pdu.raw, "content": orjson.loads(b'{"a":[' + b'{"":0},' * 8500 + b"0]}")}
             made.append(from_raw(raw, VERSIONS["12"]).event_id)
-            events.keep([Stored(from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)])
+            events.keep([StoredEvent(from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)])
     kept = [name for name in made if events.at_hand(name)]
     assert kept == made[-len(kept) :] and 3 <= len(kept) <= 8
     assert peak.bytes < 32 * 2**20

@@ -9,7 +9,7 @@ import pytest
 from hansa.model.errors import LocalProtocolError
 from hansa.store.base import MAX_BODY, Conflict, ScopedStore
 from hansa.store.memory import MemoryStore
-from hansa_matrix.rooms.state.state_groups import Groups
+from hansa_matrix.rooms.state.state_groups import StateGroups
 from hansa_matrix.schema import SCHEMA
 
 
@@ -31,21 +31,21 @@ async def keep(store, groups):
 
 
 async def test_a_room_with_very_many_members_is_kept_in_rows_of_bounded_size(store):
-    groups, state = Groups("!r", store, 0), members(20_000)
+    groups, state = StateGroups("!r", store, 0), members(20_000)
     group = groups.grow(0, {}, state)
     assert max(len(write.body) for write in groups.drafts()) < MAX_BODY
     await keep(store, groups)
     fewer = dict(list(state.items())[:10_000])
     less = groups.grow(group, state, fewer)
     await keep(store, groups)
-    fresh = Groups("!r", store, less)
+    fresh = StateGroups("!r", store, less)
     assert await fresh.load(less) == fewer
     assert await fresh.load(group) == state
 
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_long_life_reads_back_after_every_step(store, seed):
-    chance, groups = random.Random(seed), Groups("!r", store, 0)
+    chance, groups = random.Random(seed), StateGroups("!r", store, 0)
     state: dict[tuple[str, str], str] = {}
     group, kept = 0, {}
     for step in range(400):
@@ -59,13 +59,13 @@ async def test_a_long_life_reads_back_after_every_step(store, seed):
             group = groups.after(group, state, key, after[key])
         await keep(store, groups)
         state = kept[group] = after
-    fresh = Groups("!r", store, group)
+    fresh = StateGroups("!r", store, group)
     for number, wanted in kept.items():
         assert await fresh.load(number) == wanted, f"seed {seed}"
 
 
 async def test_one_event_more_is_one_line_however_large_the_state(store):
-    groups, state = Groups("!r", store, 0), members(3000)
+    groups, state = StateGroups("!r", store, 0), members(3000)
     group = groups.grow(0, {}, state)
     await keep(store, groups)
     for number in range(300):
@@ -73,11 +73,11 @@ async def test_one_event_more_is_one_line_however_large_the_state(store):
         assert [len(orjson.loads(write.body)[1]) for write in groups.drafts()] == [1]
         await keep(store, groups)
         state = {**state, ("topic", ""): f"$t{number}"}
-    assert await Groups("!r", store, group).load(group) == state
+    assert await StateGroups("!r", store, group).load(group) == state
 
 
 async def test_a_small_state_is_whole_again_after_a_hundred_events(store):
-    groups, state, rows = Groups("!r", store, 0), members(10), dict[int, bytes]()
+    groups, state, rows = StateGroups("!r", store, 0), members(10), dict[int, bytes]()
     group = groups.grow(0, {}, state)
     for number in range(250):
         rows |= {int(write.key[1]): write.body for write in groups.drafts()}
@@ -88,7 +88,7 @@ async def test_a_small_state_is_whole_again_after_a_hundred_events(store):
 
 @pytest.mark.parametrize(("size", "most"), [(10, 100), (1_000, 21), (5_000, 8)])
 async def test_what_is_kept_in_memory_is_bounded_by_its_size(store, size, most):
-    groups, state = Groups("!r", store, 0), members(size)
+    groups, state = StateGroups("!r", store, 0), members(size)
     group = groups.grow(0, {}, state)
     for number in range(150):
         await keep(store, groups)
@@ -103,7 +103,7 @@ async def test_what_is_kept_in_memory_is_bounded_by_its_size(store, size, most):
 
 
 async def test_what_a_turn_abandoned_is_forgotten_and_its_number_is_not_given_again(store):
-    groups = Groups("!r", store, 0)
+    groups = StateGroups("!r", store, 0)
     first = groups.grow(0, {}, {("a", ""): "$1"})
     await keep(store, groups)
     gone = groups.grow(first, {("a", ""): "$1"}, members(4000))
@@ -116,7 +116,7 @@ async def test_what_a_turn_abandoned_is_forgotten_and_its_number_is_not_given_ag
 
 
 async def test_two_who_make_a_group_of_one_number_never_write_one_over_the_other(store):
-    one, other = Groups("!r", store, 0), Groups("!r", store, 0)
+    one, other = StateGroups("!r", store, 0), StateGroups("!r", store, 0)
     kept, lost = one.grow(0, {}, {("a", ""): "$1"}), other.grow(0, {}, {("a", ""): "$2"})
     assert kept == lost
     await keep(store, one)
@@ -126,14 +126,14 @@ async def test_two_who_make_a_group_of_one_number_never_write_one_over_the_other
     await other.catch_up()
     anew = other.grow(0, {}, {("a", ""): "$2"})
     await keep(store, other)
-    fresh = Groups("!r", store, 0)
+    fresh = StateGroups("!r", store, 0)
     assert await fresh.load(kept) == {("a", ""): "$1"} and await fresh.load(anew) == {("a", ""): "$2"}
 
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_values_of_many_groups_are_those_of_the_whole_states(store, seed):
     """Also where branches follow one group, a state is stored whole anew, and keys are gone."""
-    chance, groups = random.Random(seed), Groups("!r", store, 0)
+    chance, groups = random.Random(seed), StateGroups("!r", store, 0)
     kept: dict[int, dict[tuple[str, str], str]] = {0: {}}
     for step in range(400):
         parent = chance.choice(list(kept)[-4:])
@@ -147,7 +147,7 @@ async def test_values_of_many_groups_are_those_of_the_whole_states(store, seed):
             group = groups.after(parent, kept[parent], key, after[key])
         await keep(store, groups)
         kept[group] = after
-    for fresh in (Groups("!r", store, groups.last), groups):
+    for fresh in (StateGroups("!r", store, groups.last), groups):
         wanted = {("t", str(n)): chance.choice(list(kept)) for n in range(45)}
         found = await fresh.values(wanted)
         assert found == {key: kept[g][key] for key, g in wanted.items() if key in kept[g]}, f"seed {seed}"
@@ -155,14 +155,14 @@ async def test_values_of_many_groups_are_those_of_the_whole_states(store, seed):
 
 async def test_values_of_many_groups_take_few_reads(store, monkeypatch):
     """Every member came by an event of their own, after a state of their own."""
-    groups, before, wanted = Groups("!r", store, 0), members(0), dict[tuple[str, str], int]()
+    groups, before, wanted = StateGroups("!r", store, 0), members(0), dict[tuple[str, str], int]()
     group = 0
     for key, event_id in [*members(1000).items(), *((k, e + "2") for k, e in members(1000).items())]:
         wanted[key] = group
         group = groups.after(group, before, key, event_id)
         before = {**before, key: event_id}
         await keep(store, groups)
-    fresh, reads = Groups("!r", store, group), list[str]()
+    fresh, reads = StateGroups("!r", store, group), list[str]()
     for name in ("scan", "get", "get_many"):
         read = getattr(store, name)
 
@@ -176,10 +176,10 @@ async def test_values_of_many_groups_take_few_reads(store, monkeypatch):
 
 
 async def test_a_row_that_is_gone_keeps_no_other_value_out(store):
-    groups, state = Groups("!r", store, 0), {("t", "1"): "$1"}
+    groups, state = StateGroups("!r", store, 0), {("t", "1"): "$1"}
     first = groups.grow(0, {}, state)
     await store.commit(groups.drafts())
     groups.committed()
     second = groups.after(first, state, ("t", "2"), "$2")
-    fresh = Groups("!r", store, second)
+    fresh = StateGroups("!r", store, second)
     assert await fresh.values({("t", "1"): first, ("t", "2"): second}) == {("t", "1"): "$1"}

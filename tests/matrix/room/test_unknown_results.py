@@ -13,7 +13,7 @@ from hansa.store.base import CompareAndSwap, Conflict
 from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.rooms.event_store import Events
+from hansa_matrix.rooms.event_store import EventStore
 from hansa_matrix.rooms.room import MatrixRoom
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 
@@ -69,7 +69,7 @@ async def as_kept(house):
     """The room as a process would find it that starts now."""
     store = house.app.contexts["matrix"].store
     row = await store.get("room", (house.room.room_id,))
-    return MatrixRoom.load(house.room.room_id, row.body, store, Events(store))
+    return MatrixRoom.load(house.room.room_id, row.body, store, EventStore(store))
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -14,14 +14,14 @@ from hansa import (
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.levels import levels_said
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, POWER_LEVELS, POWER_LEVELS_KEY
-from hansa_matrix.rooms.local_events import Administration
+from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.redactions import REDACTION
 
 
 class EventCommands:
     """State events and redactions by the bridge user, judged by the room's rules as anybody's."""
 
-    def __init__(self, events: Administration) -> None:
+    def __init__(self, events: LocalEvents) -> None:
         self._events = events
 
     def operations(self) -> Mapping[str, AdminCommand]:

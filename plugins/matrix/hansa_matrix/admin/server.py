@@ -10,14 +10,14 @@ from hansa import AdminCommand, LocalProtocolError, NetworkContext
 
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.federation.signing_keys import SigningKeys
-from hansa_matrix.rooms.inbound.pdu_staging import Ingest
+from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
 
 
 class Operations:
     """Keys, destinations, events that are stuck; ``commands.py`` declares them."""
 
     def __init__(
-        self, ctx: NetworkContext, keys: SigningKeys, sender: FederationSender, ingest: Ingest
+        self, ctx: NetworkContext, keys: SigningKeys, sender: FederationSender, ingest: PduStaging
     ) -> None:
         self._ctx = ctx
         self._keys = keys

@@ -44,21 +44,21 @@ from hansa_matrix.media.remote import RemoteMedia
 from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.rooms.access.restricted_joins import Restricted
-from hansa_matrix.rooms.access.server_access import Entitled
-from hansa_matrix.rooms.access.user_visibility import Visibility
-from hansa_matrix.rooms.create_room import Founder
-from hansa_matrix.rooms.directory.public_rooms import Directory
-from hansa_matrix.rooms.directory.room_summaries import Spaces
+from hansa_matrix.rooms.access.restricted_joins import RestrictedJoins
+from hansa_matrix.rooms.access.server_access import ServerAccess
+from hansa_matrix.rooms.access.user_visibility import UserVisibility
+from hansa_matrix.rooms.create_room import RoomCreator
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
+from hansa_matrix.rooms.directory.room_summaries import RoomSummaries
 from hansa_matrix.rooms.inbound.backfill import Backfill
-from hansa_matrix.rooms.membership.join_by_resident import Granted
-from hansa_matrix.rooms.membership.join_rooms import Entrance
-from hansa_matrix.rooms.membership.pending_invites import Pending
-from hansa_matrix.rooms.membership.remote_membership import Membership
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
+from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
+from hansa_matrix.rooms.membership.pending_invites import PendingInvites
+from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.typing_and_receipts import RoomSignals
-from hansa_matrix.rooms.upgrade.upgrade_room import Upgrades
+from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
+from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 from hansa_matrix.users.key_backups import KeyBackups
 from hansa_matrix.users.user_services import Users
 
@@ -70,22 +70,22 @@ class ClientApi:
 
     def __init__(  # noqa: PLR0917  # a server's parts, each used
         self,
-        own: Own,
-        founder: Founder,
+        own: LocalServer,
+        founder: RoomCreator,
         client: FederationClient,
         known: Users,
-        entrance: Entrance,
-        membership: Membership,
-        pending: Pending,
-        signals: RoomSignals,
-        directory: Directory,
+        entrance: RoomJoiner,
+        membership: RemoteMembership,
+        pending: PendingInvites,
+        signals: TypingAndReceipts,
+        directory: PublicRoomList,
         backfill: Backfill,
-        upgrades: Upgrades,
+        upgrades: RoomUpgrades,
         library: MediaRepository,
         fetcher: RemoteMedia,
         thumbnails: Thumbnails,
-        entitled: Entitled,
-        granted: Granted,
+        entitled: ServerAccess,
+        granted: JoinByResident,
         rooms: dict[str, MatrixRoom],
     ) -> None:
         ctx: NetworkContext = own.ctx
@@ -100,7 +100,7 @@ class ClientApi:
         self._voice = Voice(own, rooms.get)
         self._sessions = Sessions(ctx, self.accounts, known.devices, self.tokens)
         data = UserData(ctx, news)
-        visibility = Visibility(attendance, data.ignored)
+        visibility = UserVisibility(attendance, data.ignored)
         shapes = Shapes(ctx, attendance, visibility)
         push = PushRules(data)
         unread = Unread(ctx, news, data, push, signals)
@@ -112,12 +112,12 @@ class ClientApi:
             membership,
             pending,
             known.profiles,
-            Restricted(entitled),
+            RestrictedJoins(entitled),
             granted,
             founder,
             rooms,
         )
-        spaces = Spaces(entitled, directory)
+        spaces = RoomSummaries(entitled, directory)
         self._sync = sync = Sync(
             ctx,
             attendance,

@@ -15,8 +15,8 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import avatar_url, display_name, join_rule
-from hansa_matrix.rooms.directory.public_rooms import Directory
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
 
@@ -43,10 +43,10 @@ class UserDirectory:
 
     def __init__(
         self,
-        own: Own,
+        own: LocalServer,
         accounts: Accounts,
         profiles: Profiles,
-        directory: Directory,
+        directory: PublicRoomList,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
         self._own = own

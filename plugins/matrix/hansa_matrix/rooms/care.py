@@ -24,9 +24,9 @@ from hansa import (
 
 from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.rooms.directory.aliases import aliases_of, taken
-from hansa_matrix.rooms.event_store import Status, Stored
-from hansa_matrix.rooms.inbound.missing_events import GapFiller
-from hansa_matrix.rooms.local_events import Administration
+from hansa_matrix.rooms.event_store import Status, StoredEvent
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.room import MatrixRoom
 
 _PAGE = 500
@@ -41,8 +41,8 @@ class Care:
         ctx: NetworkContext,
         server: str,
         room_of: Callable[[str], MatrixRoom | None],
-        administration: Administration,
-        gaps: GapFiller,
+        administration: LocalEvents,
+        gaps: MissingEvents,
     ) -> None:  # five parts, each used
         self._ctx = ctx
         self._server = server
@@ -122,7 +122,7 @@ class Care:
             "holes": list(holes.values()),
         }
 
-    async def _pages(self, room: MatrixRoom) -> AsyncIterator[dict[str, Stored]]:
+    async def _pages(self, room: MatrixRoom) -> AsyncIterator[dict[str, StoredEvent]]:
         """Everything that is stored of a room, by depth as we count it."""
         found = pages(self._ctx.store, "pdu", index=("room_id", "depth"), equal=(room.room_id,), size=_PAGE)
         async for rows in found:

@@ -13,17 +13,21 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import federates
-from hansa_matrix.rooms.inbound.policy_server import Policing
-from hansa_matrix.rooms.membership.send_invite import Invites
-from hansa_matrix.rooms.native_events import Arrived, FirstWord, Own
+from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
+from hansa_matrix.rooms.membership.send_invite import OutboundInvites
+from hansa_matrix.rooms.native_events import JoinThenSend, LocalServer, ReceivedPdu
 from hansa_matrix.rooms.room import MatrixRoom
 
 
-class Consent:
+class Countersigning:
     """``room_of`` finds the rooms of the network."""
 
     def __init__(
-        self, own: Own, policing: Policing, invites: Invites, room_of: Callable[[str], MatrixRoom | None]
+        self,
+        own: LocalServer,
+        policing: PolicyServerClient,
+        invites: OutboundInvites,
+        room_of: Callable[[str], MatrixRoom | None],
     ) -> None:
         self._own = own
         self._ctx = own.ctx
@@ -54,12 +58,12 @@ class Consent:
             return await self._invites.allowed(link.native.id, inbound.sender, content, target)
         return None
 
-    async def countersign(self, link: Link, draft: Pdu | FirstWord) -> Arrived | EventDraft | Refusal:
+    async def countersign(self, link: Link, draft: Pdu | JoinThenSend) -> ReceivedPdu | EventDraft | Refusal:
         """See ``hansa.Authority.countersign``: the room's policy server, and the server of who is invited."""
         room = self._room_of(link.native.id)
         if room is None:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
-        if isinstance(draft, FirstWord):
+        if isinstance(draft, JoinThenSend):
             join = Submission(
                 origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
                 room=link.native,
@@ -78,4 +82,4 @@ class Consent:
         invite = draft.type == MEMBER and draft.membership == "invite"
         if invite and ids.domain_of(draft.state_key or "") != self._own.server:
             return await self._invites.countersigned(room, signed)
-        return Arrived(pdu=signed, origin=self._own.server, handshake=True)
+        return ReceivedPdu(pdu=signed, origin=self._own.server, handshake=True)

@@ -34,26 +34,26 @@ from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import federates, room_version
 from hansa_matrix.rooms.directory.aliases import given
 from hansa_matrix.rooms.directory.public_rooms import MOST, full, listing
-from hansa_matrix.rooms.event_builder import Speech
-from hansa_matrix.rooms.event_store import Events, Status, Stored
-from hansa_matrix.rooms.native_events import Own
-from hansa_matrix.rooms.policy.policy_checks import Judging, Said
-from hansa_matrix.rooms.room import Head, MatrixRoom
-from hansa_matrix.rooms.room_draft import Uncommitted
-from hansa_matrix.rooms.upgrade.unfinished_upgrades import Unfinished
+from hansa_matrix.rooms.event_builder import EventBuilder
+from hansa_matrix.rooms.event_store import EventStore, Status, StoredEvent
+from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.policy.policy_checks import CheckedEvent, PolicyChecks
+from hansa_matrix.rooms.room import MatrixRoom, RoomHead
+from hansa_matrix.rooms.room_draft import RoomDraft
+from hansa_matrix.rooms.upgrade.unfinished_upgrades import UnfinishedUpgrade
 
 #: ``(type, state key, content)`` of a state event.
-Step = tuple[str, str, dict[str, Any]]
+InitialEvent = tuple[str, str, dict[str, Any]]
 
 #: What makes a room that everybody may enter, and whose past everybody in it may read.
-PUBLIC: tuple[Step, ...] = (
+PUBLIC: tuple[InitialEvent, ...] = (
     ("m.room.join_rules", "", {"join_rule": "public"}),
     ("m.room.history_visibility", "", {"history_visibility": "shared"}),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Founding:
+class RoomTemplate:
     """How a room begins: further content of its create event, what its creator says of themselves, power
     levels (None: the usual ones), and the state events that follow.
 
@@ -65,16 +65,18 @@ class Founding:
     create: Mapping[str, Any] = field(default_factory=dict)
     member: Mapping[str, Any] = field(default_factory=dict)
     levels: Mapping[str, Any] | None = None
-    then: Sequence[Step] = PUBLIC
+    then: Sequence[InitialEvent] = PUBLIC
     invited: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     published: bool = False
     replaces: str = ""
 
 
-_USUAL = Founding()
+_USUAL = RoomTemplate()
 
 
-def _create_event(own: Own, creator: str, version_id: str, room_id: str, founding: Founding) -> Pdu:
+def _create_event(
+    own: LocalServer, creator: str, version_id: str, room_id: str, founding: RoomTemplate
+) -> Pdu:
     version = VERSIONS[version_id]
     content: dict[str, Any] = {**founding.create, "room_version": version_id}
     if version.creator_in_content:
@@ -99,7 +101,7 @@ def _create_event(own: Own, creator: str, version_id: str, room_id: str, foundin
     return hash_and_sign(event, version, own.server, (own.key.key_id, own.key.sign))
 
 
-def usual_levels(creator: str, version_id: str, *, naming: int, operator: str = "") -> dict[str, Any]:
+def default_power_levels(creator: str, version_id: str, *, naming: int, operator: str = "") -> dict[str, Any]:
     """The levels of a room that bridges. ``naming`` is the level that it takes to name it and to say what it
     is about; ``operator``, if any, is its first administrator.
     """
@@ -128,10 +130,12 @@ def usual_levels(creator: str, version_id: str, *, naming: int, operator: str = 
     }
 
 
-class Founder:
+class RoomCreator:
     """Makes rooms, which are among ``rooms`` before anybody hears of them."""
 
-    def __init__(self, own: Own, events: Events, judging: Judging, rooms: dict[str, MatrixRoom]) -> None:
+    def __init__(
+        self, own: LocalServer, events: EventStore, judging: PolicyChecks, rooms: dict[str, MatrixRoom]
+    ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._events = events
@@ -144,7 +148,7 @@ class Founder:
         return room if room is not None and room.resident else None
 
     async def create(
-        self, creator: str, version_id: str, alias: str, founding: Founding = _USUAL
+        self, creator: str, version_id: str, alias: str, founding: RoomTemplate = _USUAL
     ) -> MatrixRoom:
         """A room with an alias (none if it is empty), all its first events in one commit, after every policy
         was asked about each of them.
@@ -168,7 +172,7 @@ class Founder:
         if alias:
             writes.append(given(alias, room.room_id, creator))
         if founding.replaces:
-            writes.append(Unfinished(old=founding.replaces, new=room.room_id).begin())
+            writes.append(UnfinishedUpgrade(old=founding.replaces, new=room.room_id).begin())
         if founding.published:
             writes.append(listing(room.room_id, creator))
         self._rooms[room.room_id] = room
@@ -179,24 +183,26 @@ class Founder:
             raise
         return room
 
-    def _levels(self, creator: str, version_id: str, founding: Founding) -> Mapping[str, Any]:
+    def _levels(self, creator: str, version_id: str, founding: RoomTemplate) -> Mapping[str, Any]:
         config = self._ctx.config
         if founding.levels is not None:
             return founding.levels
-        return usual_levels(creator, version_id, naming=config.naming_level, operator=config.operator)
+        return default_power_levels(creator, version_id, naming=config.naming_level, operator=config.operator)
 
     async def _drafted(
-        self, room: MatrixRoom, create: Pdu, steps: Sequence[Step], generation: int
-    ) -> tuple[Uncommitted, list[Write]]:
+        self, room: MatrixRoom, create: Pdu, steps: Sequence[InitialEvent], generation: int
+    ) -> tuple[RoomDraft, list[Write]]:
         """The first events of a room, judged by the policies of ``generation``, and the writes that keep
         them.
         """
         creator = create.sender
         room.attended = creator in self._own.attendance.accounts
         group = room.groups.grow(0, {}, {create.key: create.event_id})
-        stored = Stored(create, Status.ACCEPTED, 0, group, live=room.attended, generation=generation, depth=1)
-        room.head = Head(extremities={create.event_id: group}, group=group, depth=1, last=1)
-        draft = Uncommitted(room, self._own)
+        stored = StoredEvent(
+            create, Status.ACCEPTED, 0, group, live=room.attended, generation=generation, depth=1
+        )
+        room.head = RoomHead(extremities={create.event_id: group}, group=group, depth=1, last=1)
+        draft = RoomDraft(room, self._own)
         draft.generation = generation
         draft.stored[create.event_id] = stored
         reject = check_auth_events(create, [], room.version)
@@ -205,18 +211,20 @@ class Founder:
         writes: list[Write] = [stored.put()]
         if room.attended:
             writes.append(stream_write(create.room_id, create.event_id, group))
-        speech = Speech(draft)
+        speech = EventBuilder(draft)
         for type_, state_key, content in steps:
             writes += await speech.own_event(creator, type_, state_key, content)
         return draft, writes
 
-    async def _judge(self, create: Pdu, alias: str, founding: Founding, steps: Sequence[Step]) -> None:
+    async def _judge(
+        self, create: Pdu, alias: str, founding: RoomTemplate, steps: Sequence[InitialEvent]
+    ) -> None:
         """Ask about the room as a whole, everybody it is made for, its address, and each first event."""
         ctx, judging, room_id, creator = self._ctx, self._judging, create.room_id, create.sender
         who = NativeId(ctx.id, creator)
-        drafts: list[Step] = [(CREATE, "", dict(create.content)), *steps]
+        drafts: list[InitialEvent] = [(CREATE, "", dict(create.content)), *steps]
         drafts += [(MEMBER, user, {**c, "membership": "invite"}) for user, c in founding.invited.items()]
-        said = [Said(who, self._own.server, draft) for draft in drafts]
+        said = [CheckedEvent(who, self._own.server, draft) for draft in drafts]
         people = [user for user in _begun_with(founding) if user != creator]
         servers = frozenset(ids.domain_of(user) for user in people)
         texts = await judging.texts(room_id, said)
@@ -266,16 +274,16 @@ class Founder:
         await judging.drafts(room_id, view, said)
 
 
-def _begun_with(founding: Founding) -> list[str]:
+def _begun_with(founding: RoomTemplate) -> list[str]:
     """Whom a room is made for: who is invited, and who is to be its creator too."""
     more = founding.create.get("additional_creators")
     creators = [user for user in more if isinstance(user, str)] if isinstance(more, list) else []
     return list(dict.fromkeys([*founding.invited, *creators]))
 
 
-def _steps(creator: str, levels: Mapping[str, Any], alias: str, founding: Founding) -> list[Step]:
+def _steps(creator: str, levels: Mapping[str, Any], alias: str, founding: RoomTemplate) -> list[InitialEvent]:
     """The events of a room after its first. SPEC: client-server API, "Creation", has their order."""
-    called: list[Step] = [("m.room.canonical_alias", "", {"alias": alias})] if alias else []
+    called: list[InitialEvent] = [("m.room.canonical_alias", "", {"alias": alias})] if alias else []
     return [
         (MEMBER, creator, {**founding.member, "membership": "join"}),
         (POWER_LEVELS, "", dict(levels)),

@@ -30,20 +30,20 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import hash_and_sign, reference
 from hansa_matrix.proto.servers.policy_server import is_exempt
 from hansa_matrix.rooms.event_store import Status
-from hansa_matrix.rooms.inbound.policy_server import Policing
-from hansa_matrix.rooms.native_events import FirstWord, Spoken, refusal_of
+from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
+from hansa_matrix.rooms.native_events import ClientEvent, JoinThenSend, refusal_of
 from hansa_matrix.rooms.redactions import REDACTION
-from hansa_matrix.rooms.room_draft import Uncommitted
+from hansa_matrix.rooms.room_draft import RoomDraft
 
 _MAX_PREV = 20
 
 
-class Speech:
+class EventBuilder:
     """Makes events of ours, signs them and puts them into the DAG. Without ``policing`` no policy server is
     asked: an event that founds a room, say.
     """
 
-    def __init__(self, draft: Uncommitted, policing: Policing | None = None) -> None:
+    def __init__(self, draft: RoomDraft, policing: PolicyServerClient | None = None) -> None:
         self._draft = draft
         self._policing = policing
 
@@ -65,9 +65,9 @@ class Speech:
         content = inbound.content
         sender = await self._draft.ctx.ghost(inbound.sender)
         target = await self._draft.ctx.ghost(content.user) if isinstance(content, Member) else ""
-        spoken = isinstance(inbound.native, Spoken)
-        handle = inbound.native.handle if isinstance(inbound.native, Spoken) else None
-        if isinstance(inbound.native, Spoken):
+        spoken = isinstance(inbound.native, ClientEvent)
+        handle = inbound.native.handle if isinstance(inbound.native, ClientEvent) else None
+        if isinstance(inbound.native, ClientEvent):
             draft: EventDraft | None = inbound.native.draft
         elif isinstance(inbound.native, tuple):
             draft = inbound.native
@@ -79,7 +79,7 @@ class Speech:
         abroad = invite and ids.domain_of(target) != self._draft.own.server
         if abroad or await self._policed(*draft[:2]):
             if not spoken and isinstance(content, Message) and await self._absent(sender):
-                return Countersign(draft=FirstWord(inbound.sender, draft))
+                return Countersign(draft=JoinThenSend(inbound.sender, draft))
             signed = await self._signed(sender, *draft)
             if isinstance(signed, Refusal):
                 return signed

@@ -49,7 +49,7 @@ class Status(StrEnum):
 
 @quick
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredEvent:
     """One event with its status and the state groups before and after it. ``after`` is 0 for an event that
     has no place in the DAG yet: an outlier.
     """
@@ -66,8 +66,9 @@ class Stored:
     redacted: bool = False
     #: The policies that judged it: under others it is judged again before anybody reads it. 0 for none.
     generation: int = 0
-    #: Its place in the room by our own count, greater than that of everything it follows: see ``room.Head``.
-    #: What the event itself says of its depth is its sender's choice. 0 for what has no place.
+    #: Its place in the room by our own count, greater than that of everything it follows: see
+    #: ``room.RoomHead``. What the event itself says of its depth is its sender's choice. 0 for what has no
+    #: place.
     depth: int = 0
 
     @property
@@ -96,9 +97,9 @@ class Stored:
         dense = max(0, values_in(wire) - len(wire) // _PER_VALUE)
         return len(wire) + len(self.pdu.signable) + dense * _VALUE
 
-    def as_live(self) -> Stored:
+    def as_live(self) -> StoredEvent:
         """The same with its place in the timeline."""
-        return Stored(
+        return StoredEvent(
             self.pdu,
             self.status,
             self.before,
@@ -147,7 +148,7 @@ def is_live(row: Row) -> bool:
 
 
 def is_shown(row: Row) -> bool:
-    """``Stored.shown`` of a row's event."""
+    """``StoredEvent.shown`` of a row's event."""
     return row.fields["status"] == Status.ACCEPTED.value
 
 
@@ -156,7 +157,7 @@ def is_withheld(row: Row) -> bool:
     return row.fields["status"] == Status.WITHHELD.value
 
 
-class Judge(Protocol):
+class PolicyRechecker(Protocol):
     """Judges events again that were judged by other policies, or by nobody."""
 
     @property
@@ -164,23 +165,25 @@ class Judge(Protocol):
         """Whether there is anything that could deny an event."""
         ...
 
-    async def __call__(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
+    async def __call__(self, found: Mapping[str, StoredEvent]) -> Mapping[str, StoredEvent]:
         """The same events, those withheld that are denied now."""
         ...
 
 
-class Events:
+class EventStore:
     """Reads through a bounded memory. ``version`` is asked per event's room."""
 
     def __init__(self, store: ScopedStore) -> None:
         self._store = store
         #: Asked of what somebody is to read.
-        self.judge: Judge | None = None
-        self._kept: WeightedLruCache[str, Stored] = WeightedLruCache(_KEPT, _KEPT_BYTES, attrgetter("size"))
+        self.judge: PolicyRechecker | None = None
+        self._kept: WeightedLruCache[str, StoredEvent] = WeightedLruCache(
+            _KEPT, _KEPT_BYTES, attrgetter("size")
+        )
 
-    async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
+    async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, StoredEvent]:
         """Those of the events that are stored."""
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredEvent] = {}
         missing: list[str] = []
         for event_id in ids:
             kept = self._kept.get(event_id)
@@ -192,7 +195,7 @@ class Events:
             rows = await self._store.get_many("pdu", [(event_id,) for event_id in missing])
             for key, row in rows.items():
                 event_id = str(key[0])
-                stored = Stored(
+                stored = StoredEvent(
                     from_wire(event_id, row.body, version),
                     Status(str(row.fields["status"])),
                     int(row.fields["before"] or 0),
@@ -207,12 +210,12 @@ class Events:
                 self.keep([stored])
         return found
 
-    def keep(self, stored: Iterable[Stored]) -> None:
+    def keep(self, stored: Iterable[StoredEvent]) -> None:
         """Remember what was just written or read."""
         for one in stored:
             self._kept.put(one.pdu.event_id, one)
 
-    def at_hand(self, event_id: str) -> Stored | None:
+    def at_hand(self, event_id: str) -> StoredEvent | None:
         """An event if it is in memory, where it stays longer for it."""
         return self._kept.get(event_id)
 
@@ -227,11 +230,11 @@ class RoomEvents:
     well it is known.
     """
 
-    def __init__(self, events: Events, room_id: str) -> None:
+    def __init__(self, events: EventStore, room_id: str) -> None:
         self._all = events
         self._room_id = room_id
 
-    async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
+    async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, StoredEvent]:
         """Those of the events that are stored and of the room."""
         found = await self._all.load(ids, version)
         for one in found.values():
@@ -239,11 +242,11 @@ class RoomEvents:
                 return {e: one for e, one in found.items() if one.pdu.room_id == self._room_id}
         return found
 
-    async def readable(self, ids: Iterable[str], version: RoomVersion) -> Mapping[str, Stored]:
+    async def readable(self, ids: Iterable[str], version: RoomVersion) -> Mapping[str, StoredEvent]:
         """As ``load``, for who reads them: withheld is also what the policies of now deny."""
         return await self.judged(await self.load(ids, version))
 
-    async def judged(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
+    async def judged(self, found: Mapping[str, StoredEvent]) -> Mapping[str, StoredEvent]:
         """Events as they may be read now."""
         judge = self._all.judge
         return found if judge is None or not judge.active else await judge(found)
@@ -253,7 +256,7 @@ class RoomEvents:
         """Whether events may be read as they are stored: there are no policies."""
         return self._all.judge is None or not self._all.judge.active
 
-    async def foreign(self, ids: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
+    async def foreign(self, ids: Iterable[str], version: RoomVersion) -> dict[str, StoredEvent]:
         """Those of the ids that are events of other rooms: to say that they are, and for nothing else."""
         found = await self._all.load(ids, version)
         return {e: one for e, one in found.items() if one.pdu.room_id != self._room_id}
@@ -269,24 +272,24 @@ class RoomEvents:
         known = [(pdu, found[pdu.event_id].pdu) for pdu in pdus if pdu.event_id in found]
         return {p.event_id for p, had in known if not same_event(had, unpacked(p, version), version)}
 
-    def keep(self, stored: Iterable[Stored]) -> None:
-        """See ``Events.keep``."""
+    def keep(self, stored: Iterable[StoredEvent]) -> None:
+        """See ``EventStore.keep``."""
         self._all.keep(stored)
 
     def forget(self) -> None:
-        """See ``Events.forget``."""
+        """See ``EventStore.forget``."""
         self._all.forget(self._room_id)
 
-    def at_hand(self, event_id: str) -> Stored | None:
-        """See ``Events.at_hand``."""
+    def at_hand(self, event_id: str) -> StoredEvent | None:
+        """See ``EventStore.at_hand``."""
         one = self._all.at_hand(event_id)
         return one if one is not None and one.pdu.room_id == self._room_id else None
 
-    async def auth_chain(self, roots: Iterable[str], version: RoomVersion) -> dict[str, Stored]:
+    async def auth_chain(self, roots: Iterable[str], version: RoomVersion) -> dict[str, StoredEvent]:
         """Every event of the room reachable by ``auth_events`` from ``roots``, which are in it only if
         reached. The create event authorises every other, also in rooms whose events do not cite it.
         """
-        chain: dict[str, Stored] = {}
+        chain: dict[str, StoredEvent] = {}
         loaded = await self.load(roots, version)
         edge = {a for one in loaded.values() for a in one.pdu.auth_events}
         if version.hashed_room_id and any(one.pdu.type != CREATE for one in loaded.values()):

@@ -23,7 +23,7 @@ from hansa_matrix.proto.servers.server_acl import parse_acl
 from hansa_matrix.rooms.room import MatrixRoom
 
 
-class Administration:
+class LocalEvents:
     """Events by local users, judged by the rules of the room and by policies as any event is."""
 
     def __init__(self, ctx: NetworkContext, user: str, room_of: Callable[[str], MatrixRoom | None]) -> None:

@@ -22,7 +22,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrived:
+class ReceivedPdu:
     """``Submission.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came
     by send_join or the like, or is ours with another's signature: a failed check is an answer, and we send it
     on to the other servers of the room.
@@ -44,7 +44,7 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adopted:
+class PduWithRemoteState:
     """``Submission.native`` of an event whose past is not to be had: ``state`` is what another server says
     was before it. It becomes something to build on, and is not shown. ``depth`` is its depth by our count if
     it is of the past, 0 for one of now, which is held against the present too.
@@ -56,7 +56,7 @@ class Adopted:
 
 
 @dataclass(frozen=True, slots=True)
-class Backfilled:
+class BackfilledPdu:
     """``Submission.native`` of an event of the past that what we have follows. It is not shown. ``depth`` is
     by our count.
     """
@@ -66,7 +66,7 @@ class Backfilled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
+class ClientEvent:
     """What somebody says with a client of their own: they have come in before, or they may not speak.
     ``follows``: it is a part of what they did elsewhere, such as a name that they have in every room, and no
     act of its own.
@@ -78,7 +78,7 @@ class Spoken:
 
 
 @dataclass(frozen=True, slots=True)
-class FirstWord:
+class JoinThenSend:
     """What somebody says who has to come in first, where a policy server wants to see both."""
 
     sender: NativeId
@@ -86,7 +86,7 @@ class FirstWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class LocalServer:
     """What every turn of our server needs: who we are and where to send."""
 
     ctx: NetworkContext

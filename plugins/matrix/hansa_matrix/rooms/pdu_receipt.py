@@ -27,26 +27,34 @@ from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.auth_rules.rules import check_auth_events
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.event_builder import Speech
-from hansa_matrix.rooms.event_store import DECISION, Status, Stored
-from hansa_matrix.rooms.inbound.policy_server import Policing
-from hansa_matrix.rooms.native_events import Adopted, Arrived, Backfilled, Own, refusal_of
+from hansa_matrix.rooms.event_builder import EventBuilder
+from hansa_matrix.rooms.event_store import DECISION, Status, StoredEvent
+from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
+from hansa_matrix.rooms.native_events import (
+    BackfilledPdu,
+    LocalServer,
+    PduWithRemoteState,
+    ReceivedPdu,
+    refusal_of,
+)
 from hansa_matrix.rooms.redactions import REDACTION
-from hansa_matrix.rooms.room import GAP, MatrixRoom, without_past
-from hansa_matrix.rooms.room_draft import Uncommitted
+from hansa_matrix.rooms.room import GAP, MatrixRoom, advance_with_gap
+from hansa_matrix.rooms.room_draft import RoomDraft
 from hansa_matrix.rooms.state.state_groups import StateIds
 
 
-class RoomTurn:
+class PduBatch:
     """See ``hansa.Turn``."""
 
-    def __init__(self, room: MatrixRoom, own: Own, policing: Policing | None = None) -> None:
-        self._draft = Uncommitted(room, own)
-        self._speech = Speech(self._draft, policing)
+    def __init__(
+        self, room: MatrixRoom, own: LocalServer, policing: PolicyServerClient | None = None
+    ) -> None:
+        self._draft = RoomDraft(room, own)
+        self._speech = EventBuilder(self._draft, policing)
 
     async def expect(self, batch: Iterable[Submission]) -> None:
         """Read in one go what the arrived events of a batch need."""
-        arrived = [one.native for one in batch if isinstance(one.native, Arrived)]
+        arrived = [one.native for one in batch if isinstance(one.native, ReceivedPdu)]
         fresh = {one.pdu.event_id for one in arrived if one.at_once}
         await self._draft.expect([one.pdu for one in arrived], fresh)
 
@@ -73,11 +81,11 @@ class RoomTurn:
     async def _prepared(
         self, inbound: Submission, verdict: Verdict
     ) -> Prepared | Missing | Countersign | Refusal:
-        if isinstance(inbound.native, Arrived):
+        if isinstance(inbound.native, ReceivedPdu):
             return await self._arrived(inbound.native, verdict)
-        if isinstance(inbound.native, Adopted):
+        if isinstance(inbound.native, PduWithRemoteState):
             return await self._adopted(inbound.native, verdict)
-        if isinstance(inbound.native, Backfilled):
+        if isinstance(inbound.native, BackfilledPdu):
             return await self._backfilled(inbound.native, verdict)
         if not verdict.allowed:  # ours is no history that could be withheld yet
             return refusal_by(verdict)
@@ -86,7 +94,7 @@ class RoomTurn:
         except RemoteProtocolError as error:
             return Refusal(code=RefusalCode.TOO_LARGE, text=error.reason)
 
-    async def _arrived(self, arrived: Arrived, verdict: Verdict) -> Prepared | Missing | Refusal:
+    async def _arrived(self, arrived: ReceivedPdu, verdict: Verdict) -> Prepared | Missing | Refusal:
         pdu, room = arrived.pdu, self._draft.room
         if room.version.named_event_ids and await room.events.taken([pdu], room.version):
             return _taken(pdu)
@@ -139,7 +147,7 @@ class RoomTurn:
                 if passed:
                     puts += await self._draft.spread(pdu, passed, after, since) or ()
             why = f"{reject.rule}: {reject.reason}"
-            stored = Stored(pdu, status, before_group, after, why, depth=self._draft.deeper())
+            stored = StoredEvent(pdu, status, before_group, after, why, depth=self._draft.deeper())
             self._draft.stored[pdu.event_id] = stored
             puts += passing.rejected(pdu, [e for e in pdu.auth_events if e in holes])
             return self._draft.prepared([*done, *made, *puts, self._draft.storing(stored)], shown=False)
@@ -169,7 +177,7 @@ class RoomTurn:
         )
 
     async def _recommended(
-        self, arrived: Arrived, verdict: Verdict, known: Stored, done: list[Write]
+        self, arrived: ReceivedPdu, verdict: Verdict, known: StoredEvent, done: list[Write]
     ) -> Prepared:
         """An event that came again, with the signature that it lacked: it has its place already, and is shown
         now. One that is state stays as it is, as others have built on that.
@@ -177,7 +185,7 @@ class RoomTurn:
         status, why = _accepted(verdict)
         before = await self._draft.room.groups.load(known.before)
         again = self._draft.judged_now(
-            Stored(arrived.pdu, status, known.before, known.after, why, depth=known.depth)
+            StoredEvent(arrived.pdu, status, known.before, known.after, why, depth=known.depth)
         )
         again = await self._draft.effective(again, before)
         writes = [*done, *self._draft.late(again), *await self._draft.redacted(again.pdu, before)]
@@ -202,7 +210,7 @@ class RoomTurn:
         groups = {*self._draft.head.extremities.values(), group}
         return (await self._draft.room.resolved(groups, self._draft.drafted))[1]
 
-    async def _adopted(self, adopted: Adopted, verdict: Verdict) -> Prepared | Refusal:
+    async def _adopted(self, adopted: PduWithRemoteState, verdict: Verdict) -> Prepared | Refusal:
         """Judge an event by the state that others say was before it. That is their word: what was said since
         by somebody who is not in the room by what we know ourselves is soft-failed.
         """
@@ -233,13 +241,13 @@ class RoomTurn:
         if status is not Status.REJECTED and pdu.state_key is not None:
             after = room.groups.after(before, state, pdu.key, pdu.event_id)
         depth = adopted.depth or self._draft.deeper(GAP)
-        stored = self._draft.judged_now(Stored(pdu, status, before, after, why, depth=depth))
+        stored = self._draft.judged_now(StoredEvent(pdu, status, before, after, why, depth=depth))
         if reject is None:
             stored = await self._draft.effective(stored, state)
         self._draft.stored[pdu.event_id] = stored
         placed = await self._draft.load(pdu.prev_events)
         missing = [e for e in pdu.prev_events if e not in placed or not placed[e].after]
-        self._draft.head = without_past(self._draft.head, pdu, missing, depth)
+        self._draft.head = advance_with_gap(self._draft.head, pdu, missing, depth)
         if not adopted.depth:  # it is told to nobody itself
             self._draft.skipped()
         writes.append(stored.put())
@@ -248,7 +256,7 @@ class RoomTurn:
             writes += await self._draft.redacted(pdu, state, live=False)
         return self._draft.prepared(writes, shown=False)
 
-    async def _backfilled(self, backfilled: Backfilled, verdict: Verdict) -> Prepared | Refusal:
+    async def _backfilled(self, backfilled: BackfilledPdu, verdict: Verdict) -> Prepared | Refusal:
         """Judge an event by what was before it, and put it behind what follows it: the present stays."""
         pdu, depth = backfilled.pdu, backfilled.depth
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
@@ -269,14 +277,14 @@ class RoomTurn:
         writes = made
         if reject is not None:
             why = f"{reject.rule}: {reject.reason}"
-            stored = Stored(pdu, Status.REJECTED, group, group, why, depth=depth)
+            stored = StoredEvent(pdu, Status.REJECTED, group, group, why, depth=depth)
         else:
             after = self._draft.after(pdu, group, before)
             status, why = _accepted(verdict)
-            stored = self._draft.judged_now(Stored(pdu, status, group, after, why, depth=depth))
+            stored = self._draft.judged_now(StoredEvent(pdu, status, group, after, why, depth=depth))
             stored = await self._draft.effective(stored, before)
         self._draft.stored[pdu.event_id] = stored
-        self._draft.head = without_past(self._draft.head, pdu, ())
+        self._draft.head = advance_with_gap(self._draft.head, pdu, ())
         writes.append(stored.put())
         if reject is None:
             writes += self._draft.relates(stored, live=False)
@@ -284,7 +292,7 @@ class RoomTurn:
         return self._draft.prepared(writes, shown=False)
 
     async def _own_auth(
-        self, pdu: Pdu, cited: Mapping[str, Stored], before: StateIds
+        self, pdu: Pdu, cited: Mapping[str, StoredEvent], before: StateIds
     ) -> AuthRejection | None:
         """Check 4: against the event's own auth events."""
         version = self._draft.room.version

@@ -18,7 +18,7 @@ from hansa_matrix.proto.auth_rules.rules import redaction_allowed
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.rooms.event_store import NO_REDACTION, Status, Stored
+from hansa_matrix.rooms.event_store import NO_REDACTION, Status, StoredEvent
 
 REDACTION = "m.room.redaction"
 #: Redactions of one room that wait for their targets, in all and of one server.
@@ -32,7 +32,7 @@ def target_of(pdu: Pdu, version: RoomVersion) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingRedaction:
     """A redaction whose target is not here. ``live``: it came as it happened, not as a part of the past."""
 
     event_id: str
@@ -41,18 +41,20 @@ class Waiting:
 
 
 @dataclass(slots=True)
-class Awaited:
+class PendingRedactions:
     """Redactions of one room whose target is not here yet, by target: 1,000 at most, 200 of one server."""
 
     room_id: str
-    by_target: dict[str, tuple[Waiting, ...]] = field(default_factory=dict)
+    by_target: dict[str, tuple[PendingRedaction, ...]] = field(default_factory=dict)
 
     async def load(self, store: ScopedStore) -> None:
         """Take up what waited before a restart."""
         rows = scan_all(store, "redaction", equal=(self.room_id,))
-        self.by_target = {str(row.key[1]): tuple(map(_waiting, orjson.loads(row.body))) async for row in rows}
+        self.by_target = {
+            str(row.key[1]): tuple(map(_pending_redaction, orjson.loads(row.body))) async for row in rows
+        }
 
-    def wait(self, target: str, one: Waiting) -> list[Write]:
+    def wait(self, target: str, one: PendingRedaction) -> list[Write]:
         """One more that waits; no writes if too many do."""
         every = [w for listed in self.by_target.values() for w in listed]
         if len(every) >= _MOST or sum(w.server == one.server for w in every) >= _MOST_OF_SERVER:
@@ -61,18 +63,18 @@ class Awaited:
         body = orjson.dumps([[w.event_id, w.server, w.live] for w in listed])
         return [Put("redaction", (self.room_id, target), body)]
 
-    def come(self, target: str) -> tuple[tuple[Waiting, ...], list[Write]]:
+    def come(self, target: str) -> tuple[tuple[PendingRedaction, ...], list[Write]]:
         """The redactions that waited for an event, and the write that ends their waiting."""
         return self.by_target.pop(target, ()), [Delete("redaction", (self.room_id, target))]
 
 
-def _waiting(entry: Any) -> Waiting:
+def _pending_redaction(entry: Any) -> PendingRedaction:
     """An entry of a row; rows of before have the event ids alone."""
-    return Waiting(entry, "") if isinstance(entry, str) else Waiting(*entry)
+    return PendingRedaction(entry, "") if isinstance(entry, str) else PendingRedaction(*entry)
 
 
 def problem(
-    redaction: Pdu, target: Stored | None, state: Mapping[StateKey, Pdu], version: RoomVersion
+    redaction: Pdu, target: StoredEvent | None, state: Mapping[StateKey, Pdu], version: RoomVersion
 ) -> str:
     """Why a redaction does not apply to its target, empty if it does. ``state`` is that at the redaction.
 
@@ -91,7 +93,7 @@ def problem(
     return ""
 
 
-def withheld(stored: Stored, why: str) -> Stored:
+def withheld(stored: StoredEvent, why: str) -> StoredEvent:
     """A redaction as it is stored: in the DAG in any case, shown only if it applies (``why`` is empty)."""
     if stored.shown and why:
         return replace(stored, status=Status.WITHHELD, reason=f"{NO_REDACTION}{why}")
@@ -102,12 +104,12 @@ def withheld(stored: Stored, why: str) -> Stored:
     return stored
 
 
-def applied(target: Stored, version: RoomVersion) -> Stored | None:
+def apply_redaction(target: StoredEvent, version: RoomVersion) -> StoredEvent | None:
     """A target as it is stored once a redaction applies to it; None if that changes nothing."""
     bare = redacted(target.pdu, version)
     return None if bare.wire == target.pdu.wire else replace(target, pdu=bare, redacted=True)
 
 
-def kept(target: Stored, until: int) -> Put:
+def original_write(target: StoredEvent, until: int) -> Put:
     """The write that keeps an original until a time (ms)."""
     return Put("original", (target.pdu.event_id,), target.pdu.wire, {"until": until})

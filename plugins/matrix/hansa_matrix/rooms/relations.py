@@ -41,7 +41,7 @@ def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
     return str(target), kind
 
 
-def related(pdu: Pdu, now: int, *, live: bool = True) -> list[Write]:
+def relation_writes(pdu: Pdu, now: int, *, live: bool = True) -> list[Write]:
     """The writes by which an event that comes ``now`` (ms) is found from the one that it relates to. It came
     as it happened if it is ``live``.
     """
@@ -60,7 +60,7 @@ def related(pdu: Pdu, now: int, *, live: bool = True) -> list[Write]:
     return [Put("related", (target,)), Put("relation", (target, pdu.event_id), b"", fields)]
 
 
-def unrelated(pdu: Pdu, by: str) -> list[Write]:
+def remove_relation_writes(pdu: Pdu, by: str) -> list[Write]:
     """What becomes of an event's relation when another takes it back."""
     found = relation(pdu)
     mark: list[Write] = [Put("redacted_by", (pdu.event_id,), by.encode())]

@@ -30,10 +30,10 @@ from hansa_matrix.proto.servers.policy_server import POLICY_KEY, PolicyServer, p
 from hansa_matrix.proto.servers.server_acl import parse_acl
 from hansa_matrix.proto.state_res.v2 import MissingAuthEvents, resolve_steps
 from hansa_matrix.rooms.access.visible_events import places_of, shown_of
-from hansa_matrix.rooms.event_store import Events, RoomEvents, Status, Stored
-from hansa_matrix.rooms.redactions import Awaited
+from hansa_matrix.rooms.event_store import EventStore, RoomEvents, Status, StoredEvent
+from hansa_matrix.rooms.redactions import PendingRedactions
 from hansa_matrix.rooms.state.holes import Holes
-from hansa_matrix.rooms.state.state_groups import Groups, StateIds
+from hansa_matrix.rooms.state.state_groups import StateGroups, StateIds
 from hansa_matrix.rooms.third_party_check import THIRD_PARTY_OK
 
 _MERGED = 64
@@ -56,7 +56,7 @@ FIRST, GAP = 2**52, 2**32
 
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class RoomHead:
     """What changes with every event: forward extremities (id -> group after it), the current state's
     group, the greatest depth that an event says of itself.
 
@@ -91,7 +91,7 @@ class Head:
         return event_id in self.behind and self.below.get(event_id, 0) <= self.floor
 
 
-class _Said(Generic[_T]):
+class _CachedState(Generic[_T]):
     """What one event of the current state says, read again when another has taken its place."""
 
     def __init__(self, key: StateKey, read: Callable[[Mapping[str, Any]], _T | None]) -> None:
@@ -122,7 +122,7 @@ class MatrixRoom:
     happens in it before ``fresh``.
     """
 
-    def __init__(self, room_id: str, version: RoomVersion, store: ScopedStore, events: Events) -> None:
+    def __init__(self, room_id: str, version: RoomVersion, store: ScopedStore, events: EventStore) -> None:
         self.room_id = room_id
         self.version = version
         self.kept: bytes | None = None
@@ -133,17 +133,17 @@ class MatrixRoom:
         self.counted = True
         self._store = store
         self._reading = asyncio.Lock()
-        self.head = Head()
-        self.groups = Groups(room_id, store, 0)
+        self.head = RoomHead()
+        self.groups = StateGroups(room_id, store, 0)
         self.events = RoomEvents(events, room_id)
         self.levels = PowerLevelCache(8)
-        self._acl = _Said(ACL_KEY, parse_acl)
-        self._policy = _Said(POLICY_KEY, policy_server)
+        self._acl = _CachedState(ACL_KEY, parse_acl)
+        self._policy = _CachedState(POLICY_KEY, policy_server)
         #: What branches were resolved to, by their groups; the states are kept or read by ``groups``.
         self._merged: LruCache[frozenset[int], int] = LruCache(_MERGED)
         #: How many of the events that come next are looked for before they are taken for new.
         self.doubted = 0
-        self.awaited = Awaited(room_id)
+        self.awaited = PendingRedactions(room_id)
         self.holes = Holes(room_id)
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
@@ -152,7 +152,7 @@ class MatrixRoom:
         #: Joins by which we came back after nobody of ours was there: events follow each other up to one.
         self.returns: tuple[str, ...] = ()
 
-    def keeping(self, head: Head, *, resident: bool = True, attended: bool | None = None) -> list[Write]:
+    def keeping(self, head: RoomHead, *, resident: bool = True, attended: bool | None = None) -> list[Write]:
         """The writes that keep the room at ``head``, with the state groups that were made: a ``Conflict``
         where another writer has kept it elsewhere. After they are committed, ``committed``.
         """
@@ -218,7 +218,7 @@ class MatrixRoom:
             self.stale = False
 
     @classmethod
-    def load(cls, room_id: str, body: bytes, store: ScopedStore, events: Events) -> MatrixRoom:
+    def load(cls, room_id: str, body: bytes, store: ScopedStore, events: EventStore) -> MatrixRoom:
         """A room out of its row."""
         room = cls(room_id, VERSIONS[orjson.loads(body)["version"]], store, events)
         room._take(body)
@@ -227,7 +227,7 @@ class MatrixRoom:
     def _take(self, body: bytes) -> None:
         data = orjson.loads(body)
         self.kept, self.counted = body, "last" in data
-        self.head = Head(
+        self.head = RoomHead(
             extremities=data["extremities"],
             group=data["group"],
             depth=data["depth"],
@@ -246,7 +246,7 @@ class MatrixRoom:
 
     @property
     def breaks(self) -> tuple[str, ...]:
-        """Events that do not follow what was told before them: see ``returns`` and ``Head.gaps``."""
+        """Events that do not follow what was told before them: see ``returns`` and ``RoomHead.gaps``."""
         return (*self.returns, *self.head.gaps) if self.head.gaps else self.returns
 
     async def state(self) -> dict[StateKey, str]:
@@ -274,7 +274,7 @@ class MatrixRoom:
 
     async def places_of(
         self, state: StateIds, keys: Iterable[StateKey] | None = None
-    ) -> dict[StateKey, Stored]:
+    ) -> dict[StateKey, StoredEvent]:
         """As ``shown_of``, with the places of the events in the room."""
         return await places_of(state, keys, self.readable, self.groups, self.version)
 
@@ -285,11 +285,11 @@ class MatrixRoom:
         for at in range(0, len(keys), _PEOPLE):
             yield await self.shown_of(state, keys[at : at + _PEOPLE])
 
-    async def readable(self, event_ids: Iterable[str]) -> Mapping[str, Stored]:
+    async def readable(self, event_ids: Iterable[str]) -> Mapping[str, StoredEvent]:
         """Stored events for who reads them: see ``RoomEvents.readable``."""
         return await self.events.readable(event_ids, self.version)
 
-    async def judged(self, events: Sequence[Stored]) -> list[Stored]:
+    async def judged(self, events: Sequence[StoredEvent]) -> list[StoredEvent]:
         """Events as they may be read now, in order."""
         if self.events.settled:
             return list(events)
@@ -320,7 +320,7 @@ class MatrixRoom:
         return [one.pdu for one in stored.values()]
 
     async def resolved(
-        self, groups: Iterable[int], draft: Callable[[str], Stored | None] = lambda _: None
+        self, groups: Iterable[int], draft: Callable[[str], StoredEvent | None] = lambda _: None
     ) -> tuple[int, dict[StateKey, str]]:
         """The state that several groups resolve to, and a group that holds exactly it (0: none yet).
 
@@ -335,7 +335,7 @@ class MatrixRoom:
             return merged, await self.groups.load(merged)
         distinct = sorted(several)
         sets = [await self.groups.load(group) for group in distinct]
-        known: dict[str, Stored] = {}
+        known: dict[str, StoredEvent] = {}
 
         def fetch(event_id: str) -> Pdu | None:
             stored = known.get(event_id) or draft(event_id) or self.events.at_hand(event_id)
@@ -363,7 +363,7 @@ class MatrixRoom:
         return 0, state
 
     async def joined(
-        self, groups: Iterable[int], parent: int, draft: Callable[[str], Stored | None]
+        self, groups: Iterable[int], parent: int, draft: Callable[[str], StoredEvent | None]
     ) -> tuple[int, dict[StateKey, str]]:
         """As ``resolved``, with a group in any case: a new one is a difference to ``parent``."""
         several = frozenset(groups)
@@ -398,7 +398,7 @@ async def _paused(steps: Generator[None, None, dict[StateKey, str]]) -> dict[Sta
 class _Rejected:
     """The rejected among the events that a resolution has seen."""
 
-    def __init__(self, known: Mapping[str, Stored]) -> None:
+    def __init__(self, known: Mapping[str, StoredEvent]) -> None:
         self._known = known
 
     def __contains__(self, event_id: object) -> bool:
@@ -406,8 +406,8 @@ class _Rejected:
         return stored is not None and stored.status is Status.REJECTED
 
 
-def advanced(
-    head: Head,
+def advance_head(
+    head: RoomHead,
     pdu: Pdu,
     after: int,
     group: int,
@@ -415,7 +415,7 @@ def advanced(
     *,
     behind_holes: Collection[str] = (),
     followed: bool = False,
-) -> Head:
+) -> RoomHead:
     """The head once an event is in the DAG, with ``group`` as the current state and ``last`` as the depth
     that we count for it: a forward extremity unless what follows it came before it. It follows its
     ``prev_events`` and what is ``behind_holes`` among them. Where it is known to be ``followed`` the
@@ -430,7 +430,7 @@ def advanced(
         if behind is head.behind or not left:
             left[pdu.event_id] = after
     # Made with every event: ``replace`` takes four times as long.
-    return Head(
+    return RoomHead(
         extremities=left,
         group=group,
         depth=max(head.depth, pdu.depth),
@@ -443,7 +443,7 @@ def advanced(
     )
 
 
-def bounded(head: Head) -> Head:
+def bound_extremities(head: RoomHead) -> RoomHead:
     """The head with no more ends, and branches, than each further event may cost: where there are more, all
     stand at the current state, in which every one of them was counted, as if an event had tied them together.
     The oldest ends are left to others to follow.
@@ -454,7 +454,7 @@ def bounded(head: Head) -> Head:
     return replace(head, extremities=dict.fromkeys(list(ends)[-MOST_ENDS:], head.group))
 
 
-def without_past(head: Head, pdu: Pdu, missing: Collection[str], depth: int = 0) -> Head:
+def advance_with_gap(head: RoomHead, pdu: Pdu, missing: Collection[str], depth: int = 0) -> RoomHead:
     """The head once an event is in the DAG, at a depth by our count, of which ``missing`` predecessors are
     not.
     """

@@ -18,14 +18,22 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_L
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_res.conflicts import state_delta
 from hansa_matrix.rooms.access.visible_events import shown_of
-from hansa_matrix.rooms.event_store import Status, Stored
-from hansa_matrix.rooms.native_events import Own
-from hansa_matrix.rooms.redactions import REDACTION, Waiting, applied, kept, problem, target_of, withheld
-from hansa_matrix.rooms.relations import related, unrelated
-from hansa_matrix.rooms.room import MOST_GAPS, Head, MatrixRoom, advanced, bounded
-from hansa_matrix.rooms.state.hole_states import Passing
+from hansa_matrix.rooms.event_store import Status, StoredEvent
+from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.redactions import (
+    REDACTION,
+    PendingRedaction,
+    apply_redaction,
+    original_write,
+    problem,
+    target_of,
+    withheld,
+)
+from hansa_matrix.rooms.relations import relation_writes, remove_relation_writes
+from hansa_matrix.rooms.room import MOST_GAPS, MatrixRoom, RoomHead, advance_head, bound_extremities
+from hansa_matrix.rooms.state.hole_states import HoleStates
 from hansa_matrix.rooms.state.state_groups import StateIds
-from hansa_matrix.rooms.state.state_propagation import Spread
+from hansa_matrix.rooms.state.state_propagation import StatePropagation
 from hansa_matrix.rooms.third_party_check import THIRD_PARTY_OK
 
 #: What an event that is no state, and takes nothing back, does to the view.
@@ -35,20 +43,20 @@ _SAME = ViewDelta()
 _DOUBTED = 1000
 
 
-class Uncommitted:
+class RoomDraft:
     """Events are put into the DAG here one after the other; the room itself changes with ``committed``."""
 
-    def __init__(self, room: MatrixRoom, own: Own, servers: frozenset[str] = frozenset()) -> None:
+    def __init__(self, room: MatrixRoom, own: LocalServer, servers: frozenset[str] = frozenset()) -> None:
         self.room = room
         self.own = own
         self.ctx = own.ctx
         #: Where the room will stand.
-        self.head: Head = room.head
+        self.head: RoomHead = room.head
         #: The policies that judge: who makes this judges afterwards, or has judged by no others (the core
         #: sends what was judged by others back). They may change before the turn ends.
         self.generation = self.ctx.policy_generation
         #: The events of this turn.
-        self.stored: dict[str, Stored] = {}
+        self.stored: dict[str, StoredEvent] = {}
         #: Whether somebody of ours is still joined.
         self._resident = room.resident
         self._attended = room.attended
@@ -66,7 +74,7 @@ class Uncommitted:
         self._assumed: frozenset[str] = frozenset()
         #: The room's row and state groups, once they are asked for.
         self._keeping: list[Write] = []
-        self.passing = Passing(room, self.load, self.drafted)
+        self.passing = HoleStates(room, self.load, self.drafted)
         #: What is counted and logged of all this once it is committed.
         self._results: list[Callable[[], None]] = []
         #: Events redacted by the one that is being prepared.
@@ -172,13 +180,13 @@ class Uncommitted:
 
         return undo
 
-    def drafted(self, event_id: str) -> Stored | None:
+    def drafted(self, event_id: str) -> StoredEvent | None:
         """An event of this turn."""
         return self.stored.get(event_id)
 
-    async def load(self, event_ids: Iterable[str]) -> dict[str, Stored]:
+    async def load(self, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
         """Those of some events that are here, in this turn or stored."""
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredEvent] = {}
         others: list[str] = []
         at_hand = self.room.events.at_hand
         for event_id in event_ids:
@@ -193,7 +201,7 @@ class Uncommitted:
             found.update(await self.room.events.load(others, self.room.version))
         return found
 
-    async def _readable(self, event_ids: Iterable[str]) -> Mapping[str, Stored]:
+    async def _readable(self, event_ids: Iterable[str]) -> Mapping[str, StoredEvent]:
         """As ``load``, for who reads them: also what was judged by other policies."""
         return await self.room.events.judged(await self.load(event_ids))
 
@@ -214,7 +222,7 @@ class Uncommitted:
         return self.check(pdu, await self.view_of(state, auth_event_keys_of(pdu, self.room.version)))
 
     async def before(
-        self, pdu: Pdu, cited: Mapping[str, Stored]
+        self, pdu: Pdu, cited: Mapping[str, StoredEvent]
     ) -> tuple[int, dict[StateKey, str], list[Write]]:
         """The state before an event: its group, itself, and the writes of the holes that it passes over:
         events that it follows and that are not ``cited`` with a place.
@@ -253,7 +261,9 @@ class Uncommitted:
         old_group = self.head.group
         after = self.after(pdu, before_group, before)
         depth = self.deeper() if passed else self.head.last + 1
-        stored = Stored(pdu, status, before_group, after, reason, generation=self.generation, depth=depth)
+        stored = StoredEvent(
+            pdu, status, before_group, after, reason, generation=self.generation, depth=depth
+        )
         stored = await self.effective(stored, before)
         self.stored[pdu.event_id] = stored
         followed = False
@@ -262,9 +272,9 @@ class Uncommitted:
             followed = more is not None
             writes += more or ()
         behind = self.passing.behind(pdu.prev_events)
-        head = advanced(self.head, pdu, after, after, depth, behind_holes=behind, followed=followed)
+        head = advance_head(self.head, pdu, after, after, depth, behind_holes=behind, followed=followed)
         group, current = await room.joined(head.extremities.values(), after, self.drafted)
-        self.head = bounded(head if head.group == group else replace(head, group=group))
+        self.head = bound_extremities(head if head.group == group else replace(head, group=group))
         if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
             self._resident = await self._anybody(current)
         if pdu.type == MEMBER and pdu.membership == "join" and stored.shown:
@@ -293,15 +303,15 @@ class Uncommitted:
         if not known and server != self.own.server:
             self._came.add(server)
 
-    def storing(self, stored: Stored) -> Write:
+    def storing(self, stored: StoredEvent) -> Write:
         """The write that keeps an event. It is a ``Conflict`` if the event was taken for a new one."""
         return stored.insert() if stored.pdu.event_id in self._assumed else stored.put()
 
-    def relates(self, stored: Stored, *, live: bool = True) -> list[Write]:
+    def relates(self, stored: StoredEvent, *, live: bool = True) -> list[Write]:
         """The writes by which an event that is shown is found from the one that it relates to."""
-        return related(stored.pdu, self.ctx.clock.now(), live=live) if stored.shown else []
+        return relation_writes(stored.pdu, self.ctx.clock.now(), live=live) if stored.shown else []
 
-    def judged_now(self, stored: Stored) -> Stored:
+    def judged_now(self, stored: StoredEvent) -> StoredEvent:
         """An event that the policies of this turn were asked about."""
         return replace(stored, generation=self.generation)
 
@@ -313,7 +323,7 @@ class Uncommitted:
     async def spread(self, pdu: Pdu, passed: int, after: int, since: int) -> list[Write] | None:
         """The writes that count an event in for what was put behind it before; None where it is too much."""
         was, now = await self.room.groups.load(passed), await self.room.groups.load(after)
-        spread = Spread(self.room, self.ctx.store, self.stored, self.passing.every(), since)
+        spread = StatePropagation(self.room, self.ctx.store, self.stored, self.passing.every(), since)
         self.head = await spread.go(pdu, was, now, self.head)
         if not spread.complete:
             self.counted("matrix_late_state_branches")
@@ -322,7 +332,7 @@ class Uncommitted:
         self.passing.drafted |= spread.holes
         return spread.writes
 
-    def late(self, stored: Stored, *, live: bool = True) -> list[Write]:
+    def late(self, stored: StoredEvent, *, live: bool = True) -> list[Write]:
         """The writes of an event that has its place already, and is shown only now if it is accepted. It is
         news for clients if it is ``live``.
         """
@@ -347,18 +357,18 @@ class Uncommitted:
             writes += self.own.attendance.writes(user, stay)
         return writes
 
-    def comes_again(self, known: Stored | None) -> None:
+    def comes_again(self, known: StoredEvent | None) -> None:
         """An event that is stored is about to get its place, or to be shown: its redaction still holds."""
         if known is not None and known.redacted:
             self._taken_back.add(known.pdu.event_id)
 
-    async def effective(self, stored: Stored, before: StateIds) -> Stored:
+    async def effective(self, stored: StoredEvent, before: StateIds) -> StoredEvent:
         """An event as it is to be stored: a redaction that does not apply, or not yet, is withheld, and what
         was taken back before it had a place says nothing.
         """
         if stored.pdu.event_id in self._taken_back:
             self._blanked.append(stored.pdu.event_id)
-            stored = applied(stored, self.room.version) or replace(stored, redacted=True)
+            stored = apply_redaction(stored, self.room.version) or replace(stored, redacted=True)
         if stored.pdu.type != REDACTION:
             return stored
         return withheld(stored, await self.no_redaction(stored.pdu, before))
@@ -370,7 +380,7 @@ class Uncommitted:
         powers = await self.view_of(before, [POWER_LEVELS_KEY])
         return problem(pdu, target, powers, self.room.version)
 
-    async def _target(self, named: str) -> Stored | None:
+    async def _target(self, named: str) -> StoredEvent | None:
         """What a redaction names, also where that is an event of another room, which it does nothing to."""
         found = await self.load([named]) or await self.room.events.foreign([named], self.room.version)
         return found.get(named)
@@ -406,7 +416,7 @@ class Uncommitted:
             return []
         target, writes = await self._target(named), list[Write]()
         if target is None:
-            waiting = Waiting(redaction.event_id, ids.domain_of(redaction.sender), live)
+            waiting = PendingRedaction(redaction.event_id, ids.domain_of(redaction.sender), live)
             writes += self.room.awaited.wait(named, waiting)
             if not writes:
                 self.counted("matrix_redactions", status="not_awaited")
@@ -414,15 +424,15 @@ class Uncommitted:
         if await self.no_redaction(redaction, before):
             self.counted("matrix_redactions", status="withheld")
             return writes
-        after = applied(target, self.room.version)
+        after = apply_redaction(target, self.room.version)
         if after is None:
             return writes
         self.stored[named] = after
         self._blanked.append(named)
-        writes += [*unrelated(target.pdu, redaction.event_id), after.put()]
+        writes += [*remove_relation_writes(target.pdu, redaction.event_id), after.put()]
         keep = self.ctx.config.redacted_event_ttl
         if keep:
-            writes.append(kept(target, self.ctx.clock.now() + keep * 1000))
+            writes.append(original_write(target, self.ctx.clock.now() + keep * 1000))
         return writes
 
     def _of_ours(self, user: str | None) -> bool:
@@ -453,7 +463,7 @@ class Uncommitted:
         changed = {key: around.get(key) for key in sorted(keys)}
         return await self.own.views.changed(self.room.room_id, changed, around, self.room.version.id, levels)
 
-    async def _blank_state(self, current: StateIds) -> list[Stored]:
+    async def _blank_state(self, current: StateIds) -> list[StoredEvent]:
         """Of what was redacted just now that which is state: a name or topic that says nothing any more."""
         found = (await self.load(self._blanked)).values()
         return [s for s in found if s.pdu.state_key is not None and current.get(s.pdu.key) == s.pdu.event_id]

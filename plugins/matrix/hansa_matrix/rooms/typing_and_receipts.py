@@ -64,7 +64,7 @@ Receipts = Mapping[tuple[str, str], tuple[str, int]]
 _RECEIPTS, _MOST_REMEMBERED = 10_000, 50
 
 
-class RoomSignals:
+class TypingAndReceipts:
     """Both ways. Nothing here is kept but the last receipt of each person in each thread."""
 
     def __init__(

@@ -10,10 +10,10 @@ from hansa import Request
 
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.pdu import redacted
-from hansa_matrix.rooms.access.server_access import Entitled, wire
-from hansa_matrix.rooms.access.server_visibility import Visibility
+from hansa_matrix.rooms.access.server_access import ServerAccess, pdus_json
+from hansa_matrix.rooms.access.server_visibility import ServerVisibility
 from hansa_matrix.rooms.access.visible_events import is_of
-from hansa_matrix.rooms.event_store import Status, Stored
+from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.server_api.auth import Answerer
 
@@ -24,9 +24,9 @@ _MISSING = 20
 class History:
     """What was said and what was so."""
 
-    def __init__(self, entitled: Entitled) -> None:
+    def __init__(self, entitled: ServerAccess) -> None:
         self._entitled = entitled
-        self._visibility = Visibility()
+        self._visibility = ServerVisibility()
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -44,14 +44,14 @@ class History:
         room, stored = await self._entitled.served(origin, request.path["event"])
         return self._entitled.transaction(room, await self._shown(room, [stored], origin))
 
-    async def _shown(self, room: MatrixRoom, found: Sequence[Stored], origin: str) -> list[Stored]:
+    async def _shown(self, room: MatrixRoom, found: Sequence[StoredEvent], origin: str) -> list[StoredEvent]:
         """Events as ``origin`` may have them: whole, or without what its people could not read."""
         return [
             one if await self._whole(room, one, origin) else replace(one, pdu=redacted(one.pdu, room.version))
             for one in found
         ]
 
-    async def _whole(self, room: MatrixRoom, one: Stored, origin: str) -> bool:
+    async def _whole(self, room: MatrixRoom, one: StoredEvent, origin: str) -> bool:
         """Whether a server may have what an event says. What the erased said is for those who were there.
 
         SPEC: client-server API, ``POST /account/deactivate``.
@@ -69,8 +69,8 @@ class History:
         chain = await room.events.judged(await room.events.auth_chain(state, room.version))
         erased = self._entitled.own.attendance.erased
         return {
-            "pdus": wire(room, state.values(), erased),
-            "auth_chain": wire(room, chain.values(), erased),
+            "pdus": pdus_json(room, state.values(), erased),
+            "auth_chain": pdus_json(room, chain.values(), erased),
         }
 
     async def state_ids(self, origin: str, request: Request, _body: Any) -> Any:
@@ -85,7 +85,7 @@ class History:
         room, stored = await self._entitled.served(origin, request.path["event"], request.path["room"])
         chain = await room.events.auth_chain([stored.pdu.event_id], room.version)
         given = await room.events.judged(chain)
-        return {"auth_chain": wire(room, given.values(), self._entitled.own.attendance.erased)}
+        return {"auth_chain": pdus_json(room, given.values(), self._entitled.own.attendance.erased)}
 
     async def backfill(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /backfill``: newest first, the named events included."""
@@ -113,9 +113,9 @@ class History:
         known = await room.events.load(latest, room.version)
         start = [e for s in known.values() if s.pdu.room_id == room.room_id for e in s.pdu.prev_events]
         found = await self._walk(room, start, [*earliest, *latest], limit)
-        return {"events": wire(room, await self._shown(room, found[::-1], origin))}
+        return {"events": pdus_json(room, await self._shown(room, found[::-1], origin))}
 
-    async def _state_at(self, origin: str, request: Request) -> tuple[MatrixRoom, dict[str, Stored]]:
+    async def _state_at(self, origin: str, request: Request) -> tuple[MatrixRoom, dict[str, StoredEvent]]:
         await self._entitled.admitted(request.path["room"], origin)
         room, stored = await self._entitled.served(origin, request.first("event_id"), request.path["room"])
         if not stored.after:
@@ -125,9 +125,9 @@ class History:
 
     async def _walk(
         self, room: MatrixRoom, start: Sequence[str], stop: Sequence[str], limit: int
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """Backwards from ``start``, itself included, breadth first."""
-        seen, found, edge = set(stop), list[Stored](), list(start)
+        seen, found, edge = set(stop), list[StoredEvent](), list(start)
         while edge and len(found) < limit:
             loaded = await room.readable([e for e in edge if e not in seen])
             seen.update(edge)

@@ -28,9 +28,9 @@ from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.proto.send_join import check_stripped_state, servers_of
 from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped_state import TYPES, stripped_state
-from hansa_matrix.rooms.access.server_access import Entitled
-from hansa_matrix.rooms.local_events import Administration
-from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.rooms.access.server_access import ServerAccess
+from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.server_api.auth import Answerer
 from hansa_matrix.texts import texts_of_event
 
@@ -39,7 +39,7 @@ class Invited:
     """Invites of people of ours, and third-party invites that turn out to be for somebody."""
 
     def __init__(
-        self, entitled: Entitled, keyring: Keyring, pending: Pending, administration: Administration
+        self, entitled: ServerAccess, keyring: Keyring, pending: PendingInvites, administration: LocalEvents
     ) -> None:
         self._entitled = entitled
         self._own = entitled.own

@@ -18,11 +18,11 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import add_signature, from_raw, parse, reference
 from hansa_matrix.proto.state_content import AUTHORISING_USER, authorising_user
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
-from hansa_matrix.rooms.access.join_policy import may_join, may_knock
-from hansa_matrix.rooms.access.restricted_joins import Restricted
-from hansa_matrix.rooms.access.server_access import Entitled, raw, wire
-from hansa_matrix.rooms.inbound.pdu_staging import Ingest
-from hansa_matrix.rooms.inbound.policy_server import Policing
+from hansa_matrix.rooms.access.join_policy import require_join_allowed, require_knock_allowed
+from hansa_matrix.rooms.access.restricted_joins import RestrictedJoins
+from hansa_matrix.rooms.access.server_access import ServerAccess, pdu_json, pdus_json
+from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.server_api.auth import Answerer
 
@@ -30,13 +30,13 @@ from hansa_matrix.server_api.auth import Answerer
 class Handshakes:
     """The resident's half of a membership handshake."""
 
-    def __init__(self, entitled: Entitled, ingest: Ingest, policing: Policing) -> None:
+    def __init__(self, entitled: ServerAccess, ingest: PduStaging, policing: PolicyServerClient) -> None:
         self._entitled = entitled
         self._own = entitled.own
         self._ctx: NetworkContext = entitled.own.ctx
         self._ingest = ingest
         self._policing = policing
-        self._restricted = Restricted(entitled)
+        self._restricted = RestrictedJoins(entitled)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
         """See ``server.Answers.table``."""
@@ -55,7 +55,7 @@ class Handshakes:
         """``GET /make_join``."""
         user = self._entitled.own_user(request.path["user"], origin)
         room = await self._offered(origin, request)
-        await may_join(self._ctx, room.room_id, user)
+        await require_join_allowed(self._ctx, room.room_id, user)
         authoriser = await self._restricted.authoriser(room, user)
         return await self._template(room, user, "join", authoriser)
 
@@ -75,7 +75,7 @@ class Handshakes:
     async def send_join(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v2/send_join``: the state before the join, and all its auth chain."""
         room, pdu = await self._handshake(origin, request, body, "join", authorised=self._authorised)
-        await may_join(self._ctx, room.room_id, pdu.sender, pdu)
+        await require_join_allowed(self._ctx, room.room_id, pdu.sender, pdu)
         await self._accepted(pdu, origin)
         stored = (await room.readable([pdu.event_id]))[pdu.event_id]
         before = await room.groups.load(stored.before)
@@ -86,9 +86,9 @@ class Handshakes:
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {
             "origin": self._own.server,
-            "state": wire(room, state.values(), self._own.attendance.erased),
-            "auth_chain": wire(room, given.values(), self._own.attendance.erased),
-            "event": raw(room, stored),
+            "state": pdus_json(room, state.values(), self._own.attendance.erased),
+            "auth_chain": pdus_json(room, given.values(), self._own.attendance.erased),
+            "event": pdu_json(room, stored),
             "members_omitted": False,
             "servers_in_room": sorted(servers | {self._own.server}),
         }
@@ -113,13 +113,13 @@ class Handshakes:
         """``GET /make_knock``."""
         user = self._entitled.own_user(request.path["user"], origin)
         room = await self._offered(origin, request)
-        await may_knock(self._ctx, room.room_id, user)
+        await require_knock_allowed(self._ctx, room.room_id, user)
         return await self._template(room, user, "knock")
 
     async def send_knock(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v1/send_knock``: what the person is shown of the room meanwhile."""
         room, pdu = await self._handshake(origin, request, body, "knock")
-        await may_knock(self._ctx, room.room_id, pdu.sender, pdu)
+        await require_knock_allowed(self._ctx, room.room_id, pdu.sender, pdu)
         await self._accepted(pdu, origin)
         shown = await room.shown_of(await room.state(), STRIPPED_KEYS)
         return {"knock_room_state": [Fragment(one.wire) for one in shown.values()]}

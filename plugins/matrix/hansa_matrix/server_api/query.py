@@ -11,7 +11,7 @@ from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import UserDevices
-from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.server_api.auth import Answerer
 from hansa_matrix.users.openid import OpenId
 from hansa_matrix.users.user_services import Users
@@ -20,7 +20,7 @@ from hansa_matrix.users.user_services import Users
 class People:
     """Questions about rooms' names and people."""
 
-    def __init__(self, entitled: Entitled, known: Users) -> None:
+    def __init__(self, entitled: ServerAccess, known: Users) -> None:
         self._entitled = entitled
         self._known = known
         self._own = entitled.own

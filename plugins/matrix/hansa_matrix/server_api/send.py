@@ -11,7 +11,7 @@ from hansa import NetworkContext, Request
 from hansa_matrix.bounds.bounded_rows import TrimmedRows
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.streaming.transactions import parse_transaction
-from hansa_matrix.rooms.inbound.pdu_staging import Ingest
+from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
 from hansa_matrix.server_api.auth import Answerer
 from hansa_matrix.server_api.edus import Edus
 
@@ -25,7 +25,7 @@ _READ_AT_ONCE = 256 * 1024
 class Transactions:
     """Transactions of other servers."""
 
-    def __init__(self, ctx: NetworkContext, ingest: Ingest, edus: Edus) -> None:
+    def __init__(self, ctx: NetworkContext, ingest: PduStaging, edus: Edus) -> None:
         self._ctx = ctx
         self._ingest = ingest
         self._edus = edus

@@ -11,20 +11,20 @@ from typing import Any
 from hansa import NetworkContext, Request
 
 from hansa_matrix.crossings import Crossings, require
-from hansa_matrix.rooms.access.server_access import Entitled
-from hansa_matrix.rooms.directory.public_rooms import Directory
-from hansa_matrix.rooms.directory.room_summaries import MAX_PUBLIC_ROOMS, Spaces, nearest
+from hansa_matrix.rooms.access.server_access import ServerAccess
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
+from hansa_matrix.rooms.directory.room_summaries import MAX_PUBLIC_ROOMS, RoomSummaries, event_nearest
 from hansa_matrix.server_api.auth import Answerer
 
 
 class SpaceEndpoints:
     """What other servers may know of rooms that they are not in."""
 
-    def __init__(self, entitled: Entitled, directory: Directory) -> None:
+    def __init__(self, entitled: ServerAccess, directory: PublicRoomList) -> None:
         self._entitled = entitled
         self._ctx: NetworkContext = entitled.own.ctx
         self._directory = directory
-        self._spaces = Spaces(entitled, directory)
+        self._spaces = RoomSummaries(entitled, directory)
         self._crossings = Crossings(entitled.own.ctx)
 
     def table(self) -> Mapping[tuple[str, str], Answerer]:
@@ -59,5 +59,5 @@ class SpaceEndpoints:
         """``GET /timestamp_to_event``."""
         room = await self._entitled.admitted(request.path["room"], origin)
         await require(self._ctx, self._crossings.directory_query(origin, room.room_id, outbound=False))
-        found = await nearest(self._directory, room, request)
+        found = await event_nearest(self._directory, room, request)
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}

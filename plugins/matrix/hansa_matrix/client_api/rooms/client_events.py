@@ -13,9 +13,9 @@ from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.access.visible_events import nameless, of_erased, unspoken
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.redactions import REDACTION, target_of
 from hansa_matrix.rooms.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
 from hansa_matrix.rooms.room import MatrixRoom
@@ -60,7 +60,7 @@ def as_sent(pdu: Pdu) -> dict[str, Any]:
 class Shapes:
     """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
 
-    def __init__(self, ctx: NetworkContext, attendance: LocalMemberships, visibility: Visibility) -> None:
+    def __init__(self, ctx: NetworkContext, attendance: LocalMemberships, visibility: UserVisibility) -> None:
         self._ctx = ctx
         self._visibility = visibility
         self.related = Relations(ctx.store)
@@ -72,7 +72,7 @@ class Shapes:
         self,
         caller: Caller,
         room: MatrixRoom,
-        events: Sequence[Stored],
+        events: Sequence[StoredEvent],
         *,
         room_id: bool = True,
         federation: bool = False,
@@ -117,7 +117,7 @@ class Shapes:
         self,
         caller: Caller,
         room: MatrixRoom,
-        events: Iterable[Stored],
+        events: Iterable[StoredEvent],
         *,
         room_id: bool = True,
         federation: bool = False,
@@ -144,7 +144,9 @@ class Shapes:
             for one in given
         ]
 
-    async def _nameless(self, reader: str, room: MatrixRoom, given: Sequence[Stored]) -> list[Stored]:
+    async def _nameless(
+        self, reader: str, room: MatrixRoom, given: Sequence[StoredEvent]
+    ) -> list[StoredEvent]:
         """The events of a state; of an erased person's membership what it did, unless the reader was there,
         for which the newest are looked at.
         """
@@ -156,7 +158,7 @@ class Shapes:
         return list(found.values())
 
     async def _taken_back(
-        self, caller: Caller, room: MatrixRoom, events: Sequence[Stored], *, room_id: bool
+        self, caller: Caller, room: MatrixRoom, events: Sequence[StoredEvent], *, room_id: bool
     ) -> dict[str, dict[str, Any]]:
         """Members of ``unsigned`` of those events that another took back, by their ids."""
         gone = [(one.pdu.event_id,) for one in events if one.redacted]
@@ -182,7 +184,7 @@ class Shapes:
         return found
 
     async def _before(
-        self, room: MatrixRoom, one: Stored, membership: str, *, named: bool
+        self, room: MatrixRoom, one: StoredEvent, membership: str, *, named: bool
     ) -> tuple[dict[str, Any], int]:
         """What a state event of a timeline replaced, or its name alone if ``named``; and its bytes."""
         state = await room.groups.load(one.before)
@@ -197,7 +199,7 @@ class Shapes:
         return self._replaced.shown(room, replaced, there=membership == "join"), len(replaced.wire)
 
     @staticmethod
-    async def _membership(user: str, room: MatrixRoom, one: Stored, known: dict[int, str]) -> str:
+    async def _membership(user: str, room: MatrixRoom, one: StoredEvent, known: dict[int, str]) -> str:
         """The reader's membership once the event had happened."""
         if one.pdu.type == MEMBER and one.pdu.state_key == user:
             return one.pdu.membership or "leave"
@@ -207,7 +209,7 @@ class Shapes:
             known[one.before] = (member.membership or "leave") if member is not None else "leave"
         return known[one.before]
 
-    async def _relations(self, caller: Caller, room: MatrixRoom, one: Stored) -> dict[str, Any]:
+    async def _relations(self, caller: Caller, room: MatrixRoom, one: StoredEvent) -> dict[str, Any]:
         """The latest edit, the thread, and what refers to it, as far as the reader may read them."""
         pdu, found = one.pdu, dict[str, Any]()
         edited = pdu.state_key is None and (relation(pdu) or ("", ""))[1] != REPLACE
@@ -223,7 +225,7 @@ class Shapes:
             found[THREAD] = thread
         return found
 
-    async def _edit(self, caller: Caller, room: MatrixRoom, pdu: Pdu) -> Stored | None:
+    async def _edit(self, caller: Caller, room: MatrixRoom, pdu: Pdu) -> StoredEvent | None:
         """The newest edit of an event that the reader may read: only its sender edits it."""
         after: str | None = None
         for _ in range(0, _MOST_RELATED, _AT_ONCE):
@@ -267,7 +269,7 @@ class Shapes:
         }
 
     async def took_part(
-        self, user: str, room: MatrixRoom, root: Pdu, seen: Mapping[str, Stored] | None = None
+        self, user: str, room: MatrixRoom, root: Pdu, seen: Mapping[str, StoredEvent] | None = None
     ) -> bool:
         """Whether somebody began a thread or answered in it; ``seen`` are answers that they may read."""
         if root.sender == user or any(one.pdu.sender == user for one in (seen or {}).values()):

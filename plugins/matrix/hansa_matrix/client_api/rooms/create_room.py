@@ -10,7 +10,7 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.rooms.create_room import Founding, Step
+from hansa_matrix.rooms.create_room import InitialEvent, RoomTemplate
 
 _PRESETS = {
     "private_chat": ("invite", "shared", "can_join"),
@@ -62,7 +62,7 @@ def founding(
     body: Mapping[str, Any],
     invited: Mapping[str, Mapping[str, Any]],
     shown: Mapping[str, Any],
-) -> Founding:
+) -> RoomTemplate:
     """Of the body of ``/createRoom``; ``invited`` has what the invites say, ``shown`` what its creator says
     of themselves. Raises the error answer of what is none.
     """
@@ -84,7 +84,7 @@ def founding(
     override = body.get("power_level_content_override", {})
     if not isinstance(override, dict):
         raise matrix_error(400, "M_BAD_JSON", "power_level_content_override must be an object")
-    then: list[Step] = [
+    then: list[InitialEvent] = [
         ("m.room.join_rules", "", {"join_rule": rule}),
         ("m.room.history_visibility", "", {"history_visibility": history}),
         ("m.room.guest_access", "", {"guest_access": guests}),
@@ -98,7 +98,7 @@ def founding(
         topic = text(body, "topic")
         plain = {"m.text": [{"body": topic}]}
         then.append(("m.room.topic", "", {"topic": topic, "m.topic": plain}))
-    return Founding(
+    return RoomTemplate(
         create=create,
         member=shown,
         levels={**levels, **override},
@@ -108,11 +108,11 @@ def founding(
     )
 
 
-def _initial(body: Mapping[str, Any]) -> list[Step]:
+def _initial(body: Mapping[str, Any]) -> list[InitialEvent]:
     listed = body.get("initial_state", [])
     if not isinstance(listed, list) or len(listed) > _MOST_STATE:
         raise matrix_error(400, "M_BAD_JSON", "initial_state must be a list of state events")
-    found: list[Step] = []
+    found: list[InitialEvent] = []
     for one in listed:
         if not isinstance(one, dict) or not isinstance(one.get("content"), dict):
             raise matrix_error(400, "M_BAD_JSON", "each entry of initial_state must be a state event")

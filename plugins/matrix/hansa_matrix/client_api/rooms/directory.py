@@ -31,10 +31,10 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.proto.state_content import space_child
-from hansa_matrix.rooms.access.user_visibility import Visibility
-from hansa_matrix.rooms.directory.public_rooms import Directory
-from hansa_matrix.rooms.directory.room_summaries import SPACE, Spaces
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.access.user_visibility import UserVisibility
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
+from hansa_matrix.rooms.directory.room_summaries import SPACE, RoomSummaries
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.user_services import Users
 
@@ -52,13 +52,13 @@ class People:
 
     def __init__(  # noqa: PLR0917  # what looking around takes
         self,
-        own: Own,
+        own: LocalServer,
         known: Users,
         client: FederationClient,
         voice: Voice,
-        spaces: Spaces,
-        directory: Directory,
-        visibility: Visibility,
+        spaces: RoomSummaries,
+        directory: PublicRoomList,
+        visibility: UserVisibility,
         entering: Rooms,
         caller: Callable[[Request], Awaitable[Caller]],
         rooms: Mapping[str, MatrixRoom],

@@ -6,13 +6,13 @@ from hansa import LocalProtocolError, NetworkContext
 
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.ghosts import people_behind
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.native_events import LocalServer
 
 
 class Invitees:
     """People of this server and of other networks: of both it may be known that there is nobody."""
 
-    def __init__(self, own: Own) -> None:
+    def __init__(self, own: LocalServer) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
 

@@ -21,14 +21,14 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_L
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import AUTHORISING_USER, membership
-from hansa_matrix.rooms.native_events import Own, Spoken
+from hansa_matrix.rooms.native_events import ClientEvent, LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 
 class Voice:
     """Events by people who are in the room, or about to be."""
 
-    def __init__(self, own: Own, room_of: Callable[[str], MatrixRoom | None]) -> None:
+    def __init__(self, own: LocalServer, room_of: Callable[[str], MatrixRoom | None]) -> None:
         self._own = own
         self._ctx = own.ctx
         self._room_of = room_of
@@ -103,7 +103,7 @@ class Voice:
             sender=NativeId(self._ctx.id, user),
             content=what,
             ts=self._ctx.clock.now(),
-            native=Spoken(draft=draft, handle=handle, follows=follows),
+            native=ClientEvent(draft=draft, handle=handle, follows=follows),
             local=True,
         )
         (outcome,) = await self._ctx.submit([inbound])
@@ -136,7 +136,7 @@ class Voice:
         *,
         follows: bool = False,
     ) -> str:
-        """A member event; ``follows`` as in ``Spoken``."""
+        """A member event; ``follows`` as in ``ClientEvent``."""
         draft = ("m.room.member", target, {**more, "membership": membership})
         return await self.say(user, room_id, draft, follows=follows)
 

@@ -32,14 +32,14 @@ from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.rooms.access.join_policy import may_join, may_knock
-from hansa_matrix.rooms.access.restricted_joins import UNABLE, Restricted
-from hansa_matrix.rooms.create_room import Founder
-from hansa_matrix.rooms.membership.join_by_resident import Granted
-from hansa_matrix.rooms.membership.join_rooms import Entrance, named
-from hansa_matrix.rooms.membership.pending_invites import Pending
-from hansa_matrix.rooms.membership.remote_membership import Membership
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.access.join_policy import require_join_allowed, require_knock_allowed
+from hansa_matrix.rooms.access.restricted_joins import UNABLE, RestrictedJoins
+from hansa_matrix.rooms.create_room import RoomCreator
+from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
+from hansa_matrix.rooms.membership.join_rooms import RoomJoiner, parse_address
+from hansa_matrix.rooms.membership.pending_invites import PendingInvites
+from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
 
@@ -61,15 +61,15 @@ class Rooms:
 
     def __init__(  # noqa: PLR0917  # what entering and leaving takes
         self,
-        own: Own,
+        own: LocalServer,
         voice: Voice,
-        entrance: Entrance,
-        membership: Membership,
-        pending: Pending,
+        entrance: RoomJoiner,
+        membership: RemoteMembership,
+        pending: PendingInvites,
         profiles: Profiles,
-        restricted: Restricted,
-        granted: Granted,
-        founder: Founder,
+        restricted: RestrictedJoins,
+        granted: JoinByResident,
+        founder: RoomCreator,
         rooms: dict[str, MatrixRoom],
     ) -> None:
         self._own = own
@@ -184,7 +184,7 @@ class Rooms:
         """The room behind an id or alias, and servers to ask."""
         try:
             if address.startswith("!"):
-                room_id, more = named(address)
+                room_id, more = parse_address(address)
                 servers = [s for s in via if ids.is_valid_server_name(s)]
                 return room_id, list(dict.fromkeys([*servers, *more]))[:20]
             if not ids.is_valid_alias(address):
@@ -244,7 +244,7 @@ class Rooms:
     async def _join_here(
         self, user: str, room: MatrixRoom, via: Sequence[str], more: Mapping[str, Any]
     ) -> None:
-        await may_join(self._ctx, room.room_id, user)
+        await require_join_allowed(self._ctx, room.room_id, user)
         try:
             authoriser = await self._restricted.authoriser(room, user)
         except RemoteProtocolError as problem:
@@ -270,7 +270,7 @@ class Rooms:
         more = reason(body)
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
-            await may_knock(self._ctx, room_id, caller.user)
+            await require_knock_allowed(self._ctx, room_id, caller.user)
             shown = {**await self._shown(caller.user), **more}
             await self._voice.member(caller.user, room_id, caller.user, "knock", shown)
             return {"room_id": room_id}

@@ -21,7 +21,7 @@ from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.rooms.stream_gaps import Absence, Absences, since_return
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import ClientStream
-from hansa_matrix.rooms.event_store import Stored, is_live, is_shown
+from hansa_matrix.rooms.event_store import StoredEvent, is_live, is_shown
 from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom
 
 _TOKEN = re.compile(
@@ -95,13 +95,13 @@ class Timeline:
 
     async def before(
         self, room: MatrixRoom, place: Place, most: int, asks: Asks | None = None
-    ) -> tuple[list[Stored], Place | None]:
+    ) -> tuple[list[StoredEvent], Place | None]:
         """Up to ``most`` events before a place, newest first, and the place before them; None where the room
         begins. Where others give nothing the page goes on, up to what they would have to be asked for again.
         """
         if most <= 0:
             return [], place
-        found: list[Stored] = []
+        found: list[StoredEvent] = []
         asks = asks or Asks()
         absences = await self._absences.of(room)
         while place.position >= 0:
@@ -133,12 +133,12 @@ class Timeline:
 
     async def _meanwhile(
         self, room: MatrixRoom, absence: Absence, depth: int, most: int, asks: Asks
-    ) -> tuple[list[Stored], Place | None]:
+    ) -> tuple[list[StoredEvent], Place | None]:
         """What was said in an absence below a depth, and the place before that; None where there is no more
         of it. Once that is reached others are asked for more.
         """
         waited, asked, at = False, False, depth
-        found: list[Stored] = []
+        found: list[StoredEvent] = []
         while len(found) < most:
             levels = await self._levels(room, after=at, upto=absence.floor, reverse=True)
             if not levels and found and absence.lacks(room):
@@ -179,11 +179,13 @@ class Timeline:
         loaded = await room.events.load([item.ref for item in first], room.version)
         return next((one.depth + 1 for one in loaded.values()), room.head.last + 1)
 
-    async def _deeper(self, room: MatrixRoom, depth: int, most: int) -> tuple[list[Stored], Place | None]:
+    async def _deeper(
+        self, room: MatrixRoom, depth: int, most: int
+    ) -> tuple[list[StoredEvent], Place | None]:
         """Events below a depth that were not told as they happened. All of one depth come together, so that
         the next page begins where this one ends.
         """
-        found: list[Stored] = []
+        found: list[StoredEvent] = []
         at = depth
         while len(found) < most:
             levels = await self._levels(room, after=at, upto=1, reverse=True)
@@ -238,11 +240,11 @@ class Timeline:
             async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):
                 return
 
-    async def after(self, room: MatrixRoom, place: Place, most: int) -> tuple[list[Stored], Place]:
+    async def after(self, room: MatrixRoom, place: Place, most: int) -> tuple[list[StoredEvent], Place]:
         """Up to ``most`` events after a place, oldest first, and the place after them."""
         if most <= 0:
             return [], place
-        found: list[Stored] = []
+        found: list[StoredEvent] = []
         if place.position < 0:
             told = await self._oldest_told(room)
             end = await self._rising(room, place.depth - 1, told, most, found)
@@ -271,7 +273,7 @@ class Timeline:
         return found, place
 
     async def _rising(
-        self, room: MatrixRoom, depth: int, upto: int, most: int, found: list[Stored]
+        self, room: MatrixRoom, depth: int, upto: int, most: int, found: list[StoredEvent]
     ) -> int | None:
         """Put what comes after a depth, oldest first, into ``found`` until that has ``most``; then the depth
         to go on from, None where there is no more.
@@ -288,7 +290,7 @@ class Timeline:
                     break
         return depth + 1
 
-    async def place(self, room: MatrixRoom, stored: Stored) -> tuple[Place, Place]:
+    async def place(self, room: MatrixRoom, stored: StoredEvent) -> tuple[Place, Place]:
         """The places before and after an event."""
         if stored.live:
             position = await self._news.of(room.room_id, stored.pdu.event_id)
@@ -310,5 +312,5 @@ def _depth(row: Row) -> int:
     return int(row.fields["depth"] or 0)
 
 
-def _when(stored: Stored) -> tuple[int, str]:
+def _when(stored: StoredEvent) -> tuple[int, str]:
     return stored.pdu.origin_server_ts, stored.pdu.event_id

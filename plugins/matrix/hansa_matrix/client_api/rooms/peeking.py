@@ -17,7 +17,7 @@ from hansa_matrix.client_api.rooms.client_events import Shapes
 from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import ClientStream
-from hansa_matrix.rooms.access.user_visibility import Visibility, without
+from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Seconds that a request waits at most, and events of one answer.
@@ -32,7 +32,7 @@ class Peeking:
         ctx: NetworkContext,
         accounts: Accounts,
         news: ClientStream,
-        visibility: Visibility,
+        visibility: UserVisibility,
         shapes: Shapes,
         timeline: Timeline,
         data: UserData,
@@ -67,7 +67,7 @@ class Peeking:
             with self._news.listening([room_id]) as happened:
                 page, end = await self._timeline.after(room, start, _MOST)
                 ignored = await self._data.ignored(caller.user)
-                seen = without(await self._visibility.of(caller.user, room, page), ignored)
+                seen = drop_ignored(await self._visibility.of(caller.user, room, page), ignored)
                 left = until - self._ctx.clock.monotonic()
                 if seen or left <= 0:
                     chunk = await self._shapes.of(caller, room, seen)

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.access.visible_events import of_erased
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Events whose predecessors are read together, and the bytes of all that one answer has: behind that it names
@@ -23,7 +23,7 @@ _AT_ONCE, MOST_BYTES = 50, 4 * 1024 * 1024
 class Replaced:
     """``erased`` are people whose words are given to nobody who was not there."""
 
-    def __init__(self, erased: Collection[str], visibility: Visibility) -> None:
+    def __init__(self, erased: Collection[str], visibility: UserVisibility) -> None:
         self._erased = erased
         self._visibility = visibility
 
@@ -40,7 +40,7 @@ class Replaced:
         }
 
     async def of_state(
-        self, user: str, room: MatrixRoom, events: Sequence[Stored]
+        self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]
     ) -> Mapping[str, Mapping[str, Any]]:
         """Members of ``unsigned`` of the events of one state, by their ids."""
         wanted = {one.pdu.key: one.before for one in events if one.before}

@@ -21,10 +21,10 @@ from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import avatar_url, display_name
-from hansa_matrix.rooms.access.user_visibility import Visibility, without
-from hansa_matrix.rooms.directory.public_rooms import Directory
-from hansa_matrix.rooms.directory.room_summaries import nearest
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
+from hansa_matrix.rooms.directory.room_summaries import event_nearest
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 
 _MOST, _DEFAULT = 500, 10
@@ -43,11 +43,11 @@ class Reading:
         ctx: NetworkContext,
         accounts: Accounts,
         attendance: LocalMemberships,
-        visibility: Visibility,
+        visibility: UserVisibility,
         shapes: Shapes,
         timeline: Timeline,
         data: UserData,
-        directory: Directory,
+        directory: PublicRoomList,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
         self._attendance = attendance
@@ -102,7 +102,7 @@ class Reading:
             return await room.groups.load(left.after)
         return await room.state()
 
-    async def _one(self, caller: Caller, room_id: str, event_id: str) -> tuple[MatrixRoom, Stored]:
+    async def _one(self, caller: Caller, room_id: str, event_id: str) -> tuple[MatrixRoom, StoredEvent]:
         """An event that somebody may see. Raises the error answer of any other."""
         room = self._rooms.get(room_id)
         found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
@@ -112,12 +112,12 @@ class Reading:
                 return room, found
         raise matrix_error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")
 
-    async def _heard(self, caller: Caller, request: Request) -> tuple[MatrixRoom, Stored]:
+    async def _heard(self, caller: Caller, request: Request) -> tuple[MatrixRoom, StoredEvent]:
         """The event of a path that somebody may see, and not of whom they ignore. Raises the error answer of
         any other.
         """
         room, found = await self._one(caller, request.path["room"], request.path["event"])
-        if not without([found], await self._data.ignored(caller.user)):
+        if not drop_ignored([found], await self._data.ignored(caller.user)):
             raise matrix_error(404, "M_NOT_FOUND", "you ignore the sender of this event")
         return room, found
 
@@ -129,7 +129,7 @@ class Reading:
         end = Place(position=await self._last(room, stay))
         start: Place | None = end
         most, ignored = number(request, "limit", _DEFAULT, 100), await self._data.ignored(caller.user)
-        events: list[Stored] = []
+        events: list[StoredEvent] = []
         for _ in range(_MOST_LOOKS):
             if start is None or len(events) >= most:
                 break
@@ -137,7 +137,7 @@ class Reading:
             if not page and before == start:  # others have more, and do not give it now
                 break
             start = before
-            seen = without(await self._visibility.of(caller.user, room, page), ignored)
+            seen = drop_ignored(await self._visibility.of(caller.user, room, page), ignored)
             events = seen[::-1] + events
         published = room.room_id in await self._directory.published()
         own = await self._data.every(caller.user, room.room_id)
@@ -184,7 +184,7 @@ class Reading:
         # Where the page ends if nothing lies behind it.
         last = limit or (Place(depth=0) if direction == "b" else start)
         ignored = await self._data.ignored(caller.user)
-        chunk: list[Stored] = []
+        chunk: list[StoredEvent] = []
         place: Place | None = start
         asks = Asks()
         for _ in range(_MOST_LOOKS):
@@ -201,7 +201,7 @@ class Reading:
                 place = None if after == place else after
             if limit is not None and (place is None or _past(place, limit, direction)):
                 page, place = await self._until(room, page, limit, direction), None
-            seen = without(await self._visibility.of(caller.user, room, page), ignored)
+            seen = drop_ignored(await self._visibility.of(caller.user, room, page), ignored)
             chunk += [one for one in seen if wanted.takes(one.pdu)]
             if direction == "f" and not page:
                 break
@@ -217,10 +217,10 @@ class Reading:
         return answer
 
     async def _until(
-        self, room: MatrixRoom, page: Sequence[Stored], limit: Place, direction: str
-    ) -> list[Stored]:
+        self, room: MatrixRoom, page: Sequence[StoredEvent], limit: Place, direction: str
+    ) -> list[StoredEvent]:
         """Of a page what lies before a place, seen in its direction."""
-        found: list[Stored] = []
+        found: list[StoredEvent] = []
         for one in page:
             before, after = await self._timeline.place(room, one)
             if _past(before if direction == "b" else after, limit, direction):
@@ -229,7 +229,7 @@ class Reading:
         return found
 
     async def _people(
-        self, caller: Caller, room: MatrixRoom, events: Sequence[Stored]
+        self, caller: Caller, room: MatrixRoom, events: Sequence[StoredEvent]
     ) -> list[Mapping[str, Any]]:
         """The member events of who says something, as they are now."""
         keys = {(MEMBER, one.pdu.sender) for one in events}
@@ -251,7 +251,9 @@ class Reading:
         earlier, start = await self._timeline.before(room, before, most // 2)
         later, end = await self._timeline.after(room, after, most - most // 2)
         ignored = await self._data.ignored(caller.user)
-        seen = [without(await self._visibility.of(caller.user, room, e), ignored) for e in (earlier, later)]
+        seen = [
+            drop_ignored(await self._visibility.of(caller.user, room, e), ignored) for e in (earlier, later)
+        ]
         earlier, later = ([one for one in part if wanted.takes(one.pdu)] for part in seen)
         last = later[-1] if later else found
         state = await room.groups.load(last.after or last.before)
@@ -344,7 +346,7 @@ class Reading:
     async def at(self, caller: Caller, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
         room = await self._readable(caller, request.path["room"])
-        found = await nearest(self._directory, room, request)
+        found = await event_nearest(self._directory, room, request)
         await self._one(caller, room.room_id, found.event_id)
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
 

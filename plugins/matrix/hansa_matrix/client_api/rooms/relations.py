@@ -22,8 +22,8 @@ from hansa_matrix.client_api.rooms.client_events import Shapes
 from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.pdu import redacted
-from hansa_matrix.rooms.access.user_visibility import Visibility, without
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.relations import THREAD, event_ids_of, relation
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -65,11 +65,11 @@ class Relating:
 
     def __init__(  # noqa: PLR0917  # what reading takes
         self,
-        visibility: Visibility,
+        visibility: UserVisibility,
         shapes: Shapes,
         timeline: Timeline,
         data: UserData,
-        one: Callable[[Caller, str, str], Awaitable[tuple[MatrixRoom, Stored]]],
+        one: Callable[[Caller, str, str], Awaitable[tuple[MatrixRoom, StoredEvent]]],
         readable: Callable[[Caller, str], Awaitable[MatrixRoom]],
     ) -> None:
         self._visibility = visibility
@@ -223,13 +223,13 @@ class Relating:
         ignored = await self._data.ignored(caller.user)
         token = request.first("from")
         place: Place | None = place_of(token) if token else Place(position=2**53)
-        found: list[Stored] = []
+        found: list[StoredEvent] = []
         for _ in range(_MOST_LOOKS):
             if place is None or len(found) >= most:
                 break
             page, place = await self._timeline.before(room, place, _PAGE)
             answers = [one for one in page if _root(one)]
-            for one in without(await self._visibility.of(caller.user, room, answers), ignored):
+            for one in drop_ignored(await self._visibility.of(caller.user, room, answers), ignored):
                 root = await self._shown_at(caller.user, room, one, ignored)
                 if root is None:
                     continue
@@ -244,8 +244,8 @@ class Relating:
         return answer
 
     async def _shown_at(
-        self, user: str, room: MatrixRoom, answer: Stored, ignored: frozenset[str]
-    ) -> Stored | None:
+        self, user: str, room: MatrixRoom, answer: StoredEvent, ignored: frozenset[str]
+    ) -> StoredEvent | None:
         """The root of the thread of an answer, if that is the newest that the reader may read. What the root
         says is not shown if they ignore who said it.
         """
@@ -270,7 +270,7 @@ class Relating:
         return None
 
 
-def _root(one: Stored) -> str:
+def _root(one: StoredEvent) -> str:
     """The root of the thread that an event is an answer in."""
     related = relation(one.pdu)
     return related[0] if related is not None and related[1] == THREAD else ""

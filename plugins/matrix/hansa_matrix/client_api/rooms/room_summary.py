@@ -16,9 +16,9 @@ from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import FederationClient, ServerUnreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule
-from hansa_matrix.rooms.access.user_visibility import Visibility
-from hansa_matrix.rooms.directory.room_summaries import Spaces
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.access.user_visibility import UserVisibility
+from hansa_matrix.rooms.directory.room_summaries import RoomSummaries
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Join rules under which anybody may know of a room.
@@ -51,11 +51,11 @@ class Summaries:
 
     def __init__(  # noqa: PLR0917  # what a summary is made of
         self,
-        own: Own,
+        own: LocalServer,
         client: FederationClient,
         voice: Voice,
-        spaces: Spaces,
-        visibility: Visibility,
+        spaces: RoomSummaries,
+        visibility: UserVisibility,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
         self._own = own

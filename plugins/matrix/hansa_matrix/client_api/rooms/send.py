@@ -24,7 +24,7 @@ from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.rooms.annotations import annotates_again
 from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
 
 #: What a room stands on: without its words the rules of the room are others, or let nobody in.
 _NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})
@@ -39,7 +39,7 @@ class Speaking:
         ctx: NetworkContext,
         voice: Voice,
         rooms: Rooms,
-        signals: RoomSignals,
+        signals: TypingAndReceipts,
         data: UserData,
         unread: Unread,
     ) -> None:

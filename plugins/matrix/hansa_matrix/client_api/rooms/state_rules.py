@@ -13,7 +13,7 @@ from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.servers.server_acl import parse_acl
 from hansa_matrix.proto.state_content import alias, alt_aliases
-from hansa_matrix.rooms.create_room import Step
+from hansa_matrix.rooms.create_room import InitialEvent
 
 CANONICAL_ALIAS = "m.room.canonical_alias"
 #: Names that a room may call itself by.
@@ -21,7 +21,7 @@ _MOST_NAMES = 100
 
 
 async def check_state(
-    step: Step,
+    step: InitialEvent,
     server: str,
     leads_here: Callable[[str], Awaitable[bool]],
     present: Mapping[str, Any] | None = None,

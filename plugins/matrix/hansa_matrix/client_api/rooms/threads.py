@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.relations import THREAD, relation
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -14,7 +14,7 @@ MAIN = "main"
 _HOPS = 3
 
 
-async def threads_of(room: MatrixRoom, events: Iterable[Stored]) -> dict[str, str]:
+async def threads_of(room: MatrixRoom, events: Iterable[StoredEvent]) -> dict[str, str]:
     """By event id the root of the thread that each event is in, or ``MAIN``. What reacts to an answer in a
     thread, or edits it, is in that thread; what relates to its root otherwise is not.
     """
@@ -32,7 +32,9 @@ async def threads_of(room: MatrixRoom, events: Iterable[Stored]) -> dict[str, st
     return found | dict.fromkeys(following, MAIN)
 
 
-def _follow(event_id: str, reached: Stored | None, found: dict[str, str], following: dict[str, str]) -> None:
+def _follow(
+    event_id: str, reached: StoredEvent | None, found: dict[str, str], following: dict[str, str]
+) -> None:
     """Note the thread of an event by another that its relations lead to, or where they lead on."""
     related = relation(reached.pdu) if reached is not None and reached.pdu.state_key is None else None
     if related is None:
@@ -43,7 +45,7 @@ def _follow(event_id: str, reached: Stored | None, found: dict[str, str], follow
         following[event_id] = related[0]
 
 
-async def belongs(room: MatrixRoom, event: Stored, thread: str) -> bool:
+async def belongs(room: MatrixRoom, event: StoredEvent, thread: str) -> bool:
     """Whether a receipt for a thread may name an event.
 
     COMPAT: Element Web marks a thread as read at its root, and at reactions to that, where it has no other
@@ -51,7 +53,7 @@ async def belongs(room: MatrixRoom, event: Stored, thread: str) -> bool:
     """
     if (await threads_of(room, [event]))[event.pdu.event_id] == thread:
         return True
-    reached: Stored | None = event
+    reached: StoredEvent | None = event
     for _ in range(_HOPS + 1):
         if reached is None or thread == MAIN:
             return False

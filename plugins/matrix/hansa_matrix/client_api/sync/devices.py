@@ -12,7 +12,7 @@ from hansa_matrix.client_api.sync.request import MOST_NEWS, Asked
 from hansa_matrix.local.client_stream import DEVICES, StreamItem
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.user_services import Users
 
@@ -144,7 +144,7 @@ class DevicesPart:
         return not own or any([not await self._was_in(room, one) for one in joins])
 
     @staticmethod
-    async def _was_in(room: MatrixRoom, one: Stored) -> bool:
+    async def _was_in(room: MatrixRoom, one: StoredEvent) -> bool:
         """Whether whom a member event is of was in the room before it: then they have another name now."""
         key = (MEMBER, one.pdu.state_key or "")
         before = (await room.events_of(await room.groups.load(one.before), [key])).get(key)

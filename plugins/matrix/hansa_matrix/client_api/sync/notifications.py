@@ -16,7 +16,7 @@ from hansa_matrix.client_api.rooms.threads import threads_of
 from hansa_matrix.client_api.sync.unread_counts import Count, Unread
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import LocalMemberships
-from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.room import MatrixRoom
 
 _DEFAULT, _MOST = 20, 100
@@ -31,7 +31,7 @@ class Notifications:
         self,
         ctx: NetworkContext,
         attendance: LocalMemberships,
-        visibility: Visibility,
+        visibility: UserVisibility,
         shapes: Shapes,
         unread: Unread,
         rooms: Mapping[str, MatrixRoom],

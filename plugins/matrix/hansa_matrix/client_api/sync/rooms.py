@@ -22,12 +22,12 @@ from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.stripped_state import STRIPPED_FIELDS, STRIPPED_KEYS, stripped_event
-from hansa_matrix.rooms.access.user_visibility import Visibility
+from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.access.visible_events import unspoken
-from hansa_matrix.rooms.event_store import Stored
-from hansa_matrix.rooms.membership.pending_invites import Pending
+from hansa_matrix.rooms.event_store import StoredEvent
+from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
 
 _HEROES = 5
 #: Members that are looked at together for heroes, and in all.
@@ -45,12 +45,12 @@ class RoomsPart:
         self,
         ctx: NetworkContext,
         attendance: LocalMemberships,
-        visibility: Visibility,
+        visibility: UserVisibility,
         shapes: Shapes,
         data: UserData,
         push: PushRules,
-        signals: RoomSignals,
-        pending: Pending,
+        signals: TypingAndReceipts,
+        pending: PendingInvites,
         unread: Unread,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
@@ -192,8 +192,8 @@ class RoomsPart:
         in, or else of who was.
         """
         others = [(key, event) for key, event in state.items() if key[0] == MEMBER and key[1] != user]
-        here: list[Stored] = []
-        gone: list[Stored] = []
+        here: list[StoredEvent] = []
+        gone: list[StoredEvent] = []
         for at in range(0, min(len(others), _MOST_LOOKED_AT), _LOOKED_AT):
             page = others[at : at + _LOOKED_AT]
             members = await room.events.load([event for _, event in page], room.version)
@@ -271,7 +271,7 @@ class RoomsPart:
         told of the event by which an invite or a knock ended, and of nothing else.
         """
         room, position = self._rooms.get(stay.room_id), 0
-        left: Stored | None = None
+        left: StoredEvent | None = None
         if room is not None and stay.event_id:
             position = await self._news.of(room.room_id, stay.event_id)
             left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)

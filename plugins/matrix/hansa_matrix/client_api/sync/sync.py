@@ -22,7 +22,7 @@ from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.local.client_stream import StreamItem
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.edus import PresenceEdu
-from hansa_matrix.rooms.typing_and_receipts import RoomSignals
+from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.users.user_services import Users
 
 _LONGEST = 120.0
@@ -40,7 +40,7 @@ class Sync:
         accounts: Accounts,
         data: UserData,
         known: Users,
-        signals: RoomSignals,
+        signals: TypingAndReceipts,
         of_rooms: RoomsPart,
         of_devices: DevicesPart,
     ) -> None:

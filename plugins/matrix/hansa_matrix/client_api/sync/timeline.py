@@ -18,8 +18,8 @@ from hansa_matrix.client_api.sync.request import Asked
 from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.event import StateKey
-from hansa_matrix.rooms.access.user_visibility import Visibility, without
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Pages of the stream that are looked through for events that a client wants, and items of the largest.
@@ -45,7 +45,7 @@ class Span:
 class _Looked:
     """The end of a span: events that are wanted, whether there are more, and the place before them."""
 
-    events: Sequence[Stored]
+    events: Sequence[StoredEvent]
     limited: bool
     start: int
 
@@ -53,7 +53,7 @@ class _Looked:
 class RoomTimelines:
     """Of rooms that a person is in, or was."""
 
-    def __init__(self, news: ClientStream, visibility: Visibility, shapes: Shapes) -> None:
+    def __init__(self, news: ClientStream, visibility: UserVisibility, shapes: Shapes) -> None:
         self._news = news
         self._visibility = visibility
         self._shapes = shapes
@@ -72,7 +72,7 @@ class RoomTimelines:
         if asked.wanted.state.lazy or not asked.wanted.state.open:
             state = await self._chosen(asked, room, span, state, looked.events)
         present = await room.places_of(state) if state else {}
-        chosen: Iterable[Stored] = present.values()
+        chosen: Iterable[StoredEvent] = present.values()
         if not wanted.state.by_key:
             chosen = [one for one in chosen if wanted.state.takes(one.pdu)]
         states = await self._shapes.of_state(asked.caller, room, chosen, room_id=False, federation=raw)
@@ -86,7 +86,7 @@ class RoomTimelines:
         not read, is not counted.
         """
         wanted, most = asked.wanted.timeline, asked.wanted.timeline.limit
-        found: list[tuple[int, Stored]] = []
+        found: list[tuple[int, StoredEvent]] = []
         before, size, created, ended = span.upto + 1, most + 1, False, False
         for _ in range(_MOST_LOOKS):
             floor = 0 if span.fresh else span.since
@@ -95,7 +95,7 @@ class RoomTimelines:
             loaded = await room.readable([item.ref for item in told])
             events = [loaded[item.ref] for item in told if item.ref in loaded]
             visible = await self._visibility.of(asked.caller.user, room, events)
-            seen = {one.pdu.event_id: one for one in without(visible, asked.ignored)}
+            seen = {one.pdu.event_id: one for one in drop_ignored(visible, asked.ignored)}
             if span.own in loaded and loaded[span.own].shown:
                 seen.setdefault(span.own, loaded[span.own])
             page = [(item.position, seen[item.ref]) for item in told if item.ref in seen]
@@ -114,7 +114,7 @@ class RoomTimelines:
         return _Looked([one for _, one in found], limited, before - 1)
 
     async def _lacking(
-        self, asked: Asked, room: MatrixRoom, span: Span, timeline: Sequence[Stored]
+        self, asked: Asked, room: MatrixRoom, span: Span, timeline: Sequence[StoredEvent]
     ) -> dict[StateKey, str]:
         """What a client lacks to have the state: before the timeline, or with ``state_after`` behind it."""
         last = await self._news.last(room.room_id, span.upto + 1, 1)
@@ -146,7 +146,7 @@ class RoomTimelines:
         room: MatrixRoom,
         span: Span,
         state: Mapping[StateKey, str],
-        timeline: Sequence[Stored],
+        timeline: Sequence[StoredEvent],
     ) -> dict[StateKey, str]:
         """Of a state what a client wants: with ``lazy_load_members`` of the people those who speak and those
         that name the room, and whoever came or went since, as nobody would ask for them.

@@ -18,11 +18,11 @@ from hansa_matrix.local.client_stream import ClientStream, StreamItem
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.push_rules import PushContext, PushDecision, evaluate
 from hansa_matrix.proto.state_content import display_name
-from hansa_matrix.rooms.access.user_visibility import without
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.access.user_visibility import drop_ignored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.redactions import REDACTION, target_of
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.typing_and_receipts import PRIVATE, RoomSignals
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
 
 _REMEMBERED = 20_000
 #: More is not counted: a client shows "99+" long before.
@@ -88,7 +88,12 @@ class Unread:
     """Counted on from where it was counted last."""
 
     def __init__(
-        self, ctx: NetworkContext, news: ClientStream, data: UserData, rules: PushRules, signals: RoomSignals
+        self,
+        ctx: NetworkContext,
+        news: ClientStream,
+        data: UserData,
+        rules: PushRules,
+        signals: TypingAndReceipts,
     ) -> None:
         self._ctx = ctx
         self._news = news
@@ -139,7 +144,7 @@ class Unread:
         return replace(known, reads=reads, since=max(known.since, reads.room), threads=kept)
 
     async def _takes_back(
-        self, room: MatrixRoom, events: Sequence[tuple[int, Stored]], known: Counts
+        self, room: MatrixRoom, events: Sequence[tuple[int, StoredEvent]], known: Counts
     ) -> bool:
         """Whether any of some events takes back one that may have been counted."""
         for _, one in events:
@@ -150,7 +155,7 @@ class Unread:
                 return True
         return False
 
-    async def _events(self, room: MatrixRoom, items: Sequence[StreamItem]) -> list[tuple[int, Stored]]:
+    async def _events(self, room: MatrixRoom, items: Sequence[StreamItem]) -> list[tuple[int, StoredEvent]]:
         """Events with their positions, in order."""
         loaded = await room.readable([item.ref for item in items])
         return [(item.position, loaded[item.ref]) for item in items if item.ref in loaded]
@@ -199,7 +204,7 @@ class Unread:
         self,
         user: str,
         room: MatrixRoom,
-        events: Sequence[tuple[int, Stored]],
+        events: Sequence[tuple[int, StoredEvent]],
         reads: Reads,
         counts: Mapping[str, Count],
         *,
@@ -222,9 +227,11 @@ class Unread:
                 found[thread] = found.get(thread, Count()) + Count(1, int(verdict.highlight), position)
         return found
 
-    async def judged(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> dict[str, PushDecision]:
+    async def judged(
+        self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]
+    ) -> dict[str, PushDecision]:
         """What the rules of somebody in a room make of events of others that are still there."""
-        others = [e for e in without(events, await self._data.ignored(user)) if e.pdu.sender != user]
+        others = [e for e in drop_ignored(events, await self._data.ignored(user)) if e.pdu.sender != user]
         others = [one for one in others if one.shown and not one.redacted]
         if not others:
             return {}

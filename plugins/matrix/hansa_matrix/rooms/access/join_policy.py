@@ -9,7 +9,9 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 
 
-async def may_join(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:
+async def require_join_allowed(
+    ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None
+) -> None:
     """Raises the error answer of a join that policy does not have. ``event`` is the join, if there is one."""
     view = ctx.view(room_id)
     await require(
@@ -26,8 +28,10 @@ async def may_join(ctx: NetworkContext, room_id: str, user: str, event: Pdu | No
     )
 
 
-async def may_knock(ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None) -> None:
-    """As ``may_join``, of a knock."""
+async def require_knock_allowed(
+    ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None
+) -> None:
+    """As ``require_join_allowed``, of a knock."""
     view = ctx.view(room_id)
     await require(
         ctx,

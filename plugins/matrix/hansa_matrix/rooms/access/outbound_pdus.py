@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from hansa import NetworkContext, Row
 
 from hansa_matrix.rooms.access.visible_events import for_servers
-from hansa_matrix.rooms.event_store import Events, Stored, is_withheld
+from hansa_matrix.rooms.event_store import EventStore, StoredEvent, is_withheld
 from hansa_matrix.rooms.room import MatrixRoom
 
 
@@ -15,7 +15,7 @@ class StoredPdus:
     """See ``federation.outbound_pdus.OutboundPdus``."""
 
     def __init__(
-        self, ctx: NetworkContext, events: Events, room_of: Callable[[str], MatrixRoom | None]
+        self, ctx: NetworkContext, events: EventStore, room_of: Callable[[str], MatrixRoom | None]
     ) -> None:
         self._ctx = ctx
         self._events = events
@@ -28,7 +28,7 @@ class StoredPdus:
             return None
         return stored.pdu.wire
 
-    def _outdated(self, stored: Stored) -> bool:
+    def _outdated(self, stored: StoredEvent) -> bool:
         return self._ctx.governed and stored.generation != self._ctx.policy_generation
 
     def is_withheld(self, row: Row) -> bool:

@@ -9,7 +9,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule
-from hansa_matrix.rooms.access.server_access import Entitled
+from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state.state_groups import StateIds
 
@@ -18,10 +18,10 @@ _NOT_GRANTED, _NOT_KNOWN = "M_UNABLE_TO_GRANT_JOIN", "M_UNABLE_TO_AUTHORISE_JOIN
 UNABLE = frozenset([_NOT_GRANTED, _NOT_KNOWN])
 
 
-class Restricted:
+class RestrictedJoins:
     """The conditions of restricted rooms, as far as they are ours to check."""
 
-    def __init__(self, entitled: Entitled) -> None:
+    def __init__(self, entitled: ServerAccess) -> None:
         self._rooms = entitled.rooms
         self._server = entitled.own.server
 

@@ -12,12 +12,12 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.access.visible_events import for_servers, nameless
-from hansa_matrix.rooms.event_store import Stored
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.event_store import StoredEvent
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 
-class Rooms(Protocol):
+class RoomLookup(Protocol):
     """The rooms of this server."""
 
     def get(self, room_id: str) -> MatrixRoom | None:
@@ -37,10 +37,10 @@ class Rooms(Protocol):
         ...
 
 
-class Entitled:
+class ServerAccess:
     """The rooms and events that a server may ask about; anything else is an error answer."""
 
-    def __init__(self, own: Own, rooms: Rooms) -> None:
+    def __init__(self, own: LocalServer, rooms: RoomLookup) -> None:
         self.own = own
         self.rooms = rooms
         self._ctx: NetworkContext = own.ctx
@@ -78,7 +78,7 @@ class Entitled:
             raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not of {origin}")
         return user
 
-    async def served(self, origin: str, event_id: str, room_id: str = "") -> tuple[MatrixRoom, Stored]:
+    async def served(self, origin: str, event_id: str, room_id: str = "") -> tuple[MatrixRoom, StoredEvent]:
         """An event that ``origin`` may have, with its room."""
         rows = await self._ctx.store.get_many("pdu", [(event_id,)])
         row = rows.get((event_id,))
@@ -87,21 +87,21 @@ class Entitled:
         room = self.room(str(row.fields["room_id"]), origin)
         return room, (await room.readable([event_id]))[event_id]
 
-    def transaction(self, room: MatrixRoom, stored: Iterable[Stored]) -> dict[str, Any]:
+    def transaction(self, room: MatrixRoom, stored: Iterable[StoredEvent]) -> dict[str, Any]:
         """Events in the shape of a transaction."""
         now = self._ctx.clock.now()
-        return {"origin": self.own.server, "origin_server_ts": now, "pdus": wire(room, stored)}
+        return {"origin": self.own.server, "origin_server_ts": now, "pdus": pdus_json(room, stored)}
 
 
-def raw(room: MatrixRoom, stored: Stored) -> Any:
+def pdu_json(room: MatrixRoom, stored: StoredEvent) -> Any:
     """An event as the bytes that it hashes to, never encoded again; one that a policy of ours withholds as
     a redaction would leave it.
     """
     return orjson.Fragment(for_servers(stored, room.version).pdu.wire)
 
 
-def wire(room: MatrixRoom, stored: Iterable[Stored], erased: Collection[str] = ()) -> list[Any]:
+def pdus_json(room: MatrixRoom, stored: Iterable[StoredEvent], erased: Collection[str] = ()) -> list[Any]:
     """Events of a room as the bytes they hash to; those of a state without the names of the ``erased``."""
     if erased:
         stored = [nameless(one, room.version, erased) for one in stored]
-    return [raw(room, one) for one in stored]
+    return [pdu_json(room, one) for one in stored]

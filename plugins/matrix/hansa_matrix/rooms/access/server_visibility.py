@@ -12,20 +12,20 @@ from hansa import LruCache
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
 from hansa_matrix.proto.history_visibility import memberships_that_read, visibility_of
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 
 _MOST = 2000
 _AT_ONCE = 100
 
 
-class Visibility:
+class ServerVisibility:
     """Answers are remembered by the state that an event stood in."""
 
     def __init__(self) -> None:
         self._known: LruCache[tuple[str, int, str], bool] = LruCache(_MOST)
 
-    async def seen(self, room: MatrixRoom, stored: Stored, server: str) -> bool:
+    async def seen(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
         """Whether somebody of ``server``, which is in the room, could read an event. What changes the
         visibility itself, or a membership, is read by whom either side of the change lets.
         """
@@ -35,7 +35,7 @@ class Visibility:
             return True
         return stored.before != stored.after and await self._in(room, stored.before, server)
 
-    async def there(self, room: MatrixRoom, stored: Stored, server: str) -> bool:
+    async def there(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
         """Whether somebody of ``server`` was in the room when an event happened."""
         if await _any_of(room, stored.after, server, frozenset({"join"})):
             return True

@@ -8,14 +8,14 @@ from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import HISTORY_VISIBILITY_KEY, MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.history_visibility import user_can_read, visibility_of
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom
 
 #: Old events of one state that are held against the state of their time.
 _MOST_OLD = 20
 
 
-class Visibility:
+class UserVisibility:
     """Asked for one person at a time. ``ignored`` says whom somebody does not want to hear."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Visibility:
         self._attendance = attendance
         self._ignored = ignored
 
-    async def of(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> list[Stored]:
+    async def of(self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]) -> list[StoredEvent]:
         """Those of some events of a room that somebody may read, in order."""
         stay = self._attendance.stay(user, room.room_id)
         until = await self._until(stay, room)
@@ -35,7 +35,7 @@ class Visibility:
             if one.shown and await self._may(user, room, one, until, memo)
         ]
 
-    async def beside(self, user: str, room: MatrixRoom, event_ids: Iterable[str]) -> dict[str, Stored]:
+    async def beside(self, user: str, room: MatrixRoom, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
         """Those of some events that somebody is shown beside another: what they may read, and not of whom
         they ignore. Whatever is bundled with an event is made of these alone.
         """
@@ -43,9 +43,9 @@ class Visibility:
         if not loaded:
             return {}
         seen = await self.of(user, room, list(loaded.values()))
-        return {one.pdu.event_id: one for one in without(seen, await self._ignored(user))}
+        return {one.pdu.event_id: one for one in drop_ignored(seen, await self._ignored(user))}
 
-    async def of_state(self, user: str, room: MatrixRoom, events: Sequence[Stored]) -> set[str]:
+    async def of_state(self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]) -> set[str]:
         """The ids of those events of one state that somebody may read as they happened, not only for what
         they make of the room now. What came since the reader joined is theirs, and in a shared room what came
         since it is shared; of what is older the newest 20 are looked at.
@@ -75,7 +75,7 @@ class Visibility:
         return left.depth if left is not None and await self.was_in(room, left) else None
 
     @staticmethod
-    async def was_in(room: MatrixRoom, left: Stored) -> bool:
+    async def was_in(room: MatrixRoom, left: StoredEvent) -> bool:
         """Whether whom a member event is of was in the room before it."""
         key = (MEMBER, left.pdu.state_key or "")
         member = (await room.events_of(await room.groups.load(left.before), [key])).get(key)
@@ -85,7 +85,7 @@ class Visibility:
         self,
         user: str,
         room: MatrixRoom,
-        one: Stored,
+        one: StoredEvent,
         until: int | None,
         memo: dict[int, tuple[str, str]],
     ) -> bool:
@@ -114,6 +114,6 @@ class Visibility:
         return visibility_of(found.get(HISTORY_VISIBILITY_KEY)) == "world_readable"
 
 
-def without(events: Iterable[Stored], ignored: frozenset[str]) -> list[Stored]:
+def drop_ignored(events: Iterable[StoredEvent], ignored: frozenset[str]) -> list[StoredEvent]:
     """Events but for what people said whom somebody ignores; what they did to the room stays."""
     return [one for one in events if one.pdu.state_key is not None or one.pdu.sender not in ignored]

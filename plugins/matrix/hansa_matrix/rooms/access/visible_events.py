@@ -21,12 +21,12 @@ from hansa_matrix.proto.auth_rules.state_keys import (
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.rooms.event_store import Status, Stored
-from hansa_matrix.rooms.state.state_groups import Groups, StateIds
+from hansa_matrix.rooms.event_store import Status, StoredEvent
+from hansa_matrix.rooms.state.state_groups import StateGroups, StateIds
 from hansa_matrix.texts import without_texts
 
 #: Events by their ids, as far as they are here.
-Load = Callable[[Iterable[str]], Awaitable[Mapping[str, Stored]]]
+Load = Callable[[Iterable[str]], Awaitable[Mapping[str, StoredEvent]]]
 
 #: Types of which people have to know what a redaction leaves, however it came about.
 _RULES = frozenset({CREATE, MEMBER, JOIN_RULES, POWER_LEVELS, HISTORY_VISIBILITY})
@@ -37,7 +37,7 @@ _WITHHELD = Status.WITHHELD
 _BACK = 20
 
 
-def for_servers(stored: Stored, version: RoomVersion) -> Stored:
+def for_servers(stored: StoredEvent, version: RoomVersion) -> StoredEvent:
     """An event as other servers may have it."""
     return replace(stored, pdu=redacted(stored.pdu, version)) if stored.by_policy else stored
 
@@ -49,7 +49,7 @@ def is_of(pdu: Pdu, people: Collection[str]) -> bool:
     return pdu.sender in people or (pdu.type == MEMBER and pdu.state_key in people)
 
 
-def nameless(stored: Stored, version: RoomVersion, erased: Collection[str]) -> Stored:
+def nameless(stored: StoredEvent, version: RoomVersion, erased: Collection[str]) -> StoredEvent:
     """An event of a state for who was not there: of the erased there are memberships, and no names."""
     pdu = stored.pdu
     if pdu.type != MEMBER or pdu.state_key not in erased or "third_party_invite" in pdu.content:
@@ -74,7 +74,7 @@ def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:
 
 
 async def shown_of(
-    state: StateIds, keys: Iterable[StateKey] | None, load: Load, groups: Groups, version: RoomVersion
+    state: StateIds, keys: Iterable[StateKey] | None, load: Load, groups: StateGroups, version: RoomVersion
 ) -> dict[StateKey, Pdu]:
     """The events of some keys of a state, of all without ``keys``, as people may be shown them. A key is left
     out whose event may not be shown, and none before it.
@@ -83,8 +83,8 @@ async def shown_of(
 
 
 async def places_of(
-    state: StateIds, keys: Iterable[StateKey] | None, load: Load, groups: Groups, version: RoomVersion
-) -> dict[StateKey, Stored]:
+    state: StateIds, keys: Iterable[StateKey] | None, load: Load, groups: StateGroups, version: RoomVersion
+) -> dict[StateKey, StoredEvent]:
     """As ``shown_of``, with the places of the events in the room."""
     wanted = state if keys is None else {key: state[key] for key in keys if key in state}
     stored = await load(wanted.values())
@@ -98,7 +98,9 @@ async def places_of(
     return found
 
 
-async def _instead(one: Stored, load: Load, groups: Groups, version: RoomVersion) -> Stored | None:
+async def _instead(
+    one: StoredEvent, load: Load, groups: StateGroups, version: RoomVersion
+) -> StoredEvent | None:
     """What people see in the place of a state event that is withheld."""
     if one.pdu.type in _RULES and (one.pdu.type == MEMBER or not one.pdu.state_key):
         return replace(one, pdu=unspoken(one.pdu, version))

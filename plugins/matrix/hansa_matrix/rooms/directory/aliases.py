@@ -22,7 +22,7 @@ _ALIAS = "room_alias"
 
 
 @dataclass(frozen=True, slots=True)
-class Alias:
+class RoomAlias:
     """One name, its room, and who gave it. ``body`` is the row as it was read."""
 
     name: str
@@ -31,25 +31,25 @@ class Alias:
     body: bytes
 
 
-def _read(row: Row) -> Alias:
+def _read(row: Row) -> RoomAlias:
     """A row; one of before holds who gave the name alone, or nothing where an operator did."""
     by = row.body.decode()
     if by.startswith("{"):
         by = str(orjson.loads(row.body)["by"])
-    return Alias(str(row.key[0]), str(row.fields["room_id"]), by, row.body)
+    return RoomAlias(str(row.key[0]), str(row.fields["room_id"]), by, row.body)
 
 
 def _body(room_id: str, by: str) -> bytes:
     return orjson.dumps({"by": by, "room_id": room_id})
 
 
-async def alias_of(store: ScopedStore, name: str) -> Alias | None:
+async def alias_of(store: ScopedStore, name: str) -> RoomAlias | None:
     """A name of a room here, None if there is no such name."""
     row = await store.get(_ALIAS, (name,))
     return _read(row) if row is not None else None
 
 
-async def aliases_of(store: ScopedStore, room_id: str) -> list[Alias]:
+async def aliases_of(store: ScopedStore, room_id: str) -> list[RoomAlias]:
     """The names of one room."""
     return [_read(row) async for row in scan_all(store, _ALIAS, index=("room_id",), equal=(room_id,))]
 
@@ -59,7 +59,7 @@ def given(name: str, room_id: str, by: str) -> Insert:
     return Insert(_ALIAS, (name,), _body(room_id, by), {"room_id": room_id})
 
 
-def moved(alias: Alias, room_id: str) -> CompareAndSwap:
+def moved(alias: RoomAlias, room_id: str) -> CompareAndSwap:
     """The write by which a name becomes another room's; a ``Conflict`` if it was given to another room, or
     taken away, meanwhile.
     """
@@ -67,6 +67,6 @@ def moved(alias: Alias, room_id: str) -> CompareAndSwap:
     return CompareAndSwap(_ALIAS, (alias.name,), alias.body, _body(room_id, alias.by), fields)
 
 
-def taken(alias: Alias) -> list[Write]:
+def taken(alias: RoomAlias) -> list[Write]:
     """The writes that end a name; a ``Conflict`` if it became another room's meanwhile."""
     return [Remove(_ALIAS, (alias.name,), alias.body)]

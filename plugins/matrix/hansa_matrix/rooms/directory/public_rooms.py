@@ -8,7 +8,7 @@ from typing import Any
 from hansa import AdminCommand, Delete, LocalProtocolError, NetworkContext, Put, ScopedStore, scan_all
 
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.event_store import Stored, is_shown
+from hansa_matrix.rooms.event_store import StoredEvent, is_shown
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Rooms in the public list.
@@ -27,7 +27,7 @@ def listing(room_id: str, by: str) -> Put:
     return Put("published", (room_id,), by.encode())
 
 
-class Directory:
+class PublicRoomList:
     """The public list: a room is in it because a row of ours says so, which its state cannot change."""
 
     def __init__(self, ctx: NetworkContext, room: Callable[[str], MatrixRoom]) -> None:
@@ -81,7 +81,7 @@ class Directory:
         earlier = [one for one in found if one.pdu.origin_server_ts <= ts]
         return _pdu(max(earlier, key=_when, default=None))
 
-    async def _some(self, room: MatrixRoom, after: int, limit: int) -> list[Stored]:
+    async def _some(self, room: MatrixRoom, after: int, limit: int) -> list[StoredEvent]:
         rows = await self._ctx.store.scan(
             "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=after, limit=limit
         )
@@ -89,9 +89,9 @@ class Directory:
         return list((await room.events.load(sorted(shown), room.version)).values())
 
 
-def _when(stored: Stored) -> tuple[int, int]:
+def _when(stored: StoredEvent) -> tuple[int, int]:
     return stored.pdu.origin_server_ts, stored.depth
 
 
-def _pdu(stored: Stored | None) -> Pdu | None:
+def _pdu(stored: StoredEvent | None) -> Pdu | None:
     return stored.pdu if stored is not None else None

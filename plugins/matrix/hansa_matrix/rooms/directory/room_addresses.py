@@ -11,7 +11,7 @@ from hansa import AdminCommand, CannotOpenRoom, LocalProtocolError, NetworkConte
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import alias
 from hansa_matrix.rooms.directory.aliases import alias_of
-from hansa_matrix.rooms.membership.remote_membership import Membership
+from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Rooms of other servers whose own word for their address is read for one answer.
@@ -21,11 +21,11 @@ _ALIAS_KEY = ("m.room.canonical_alias", "")
 _ABROAD = frozenset({"rooms knock"})
 
 
-class Addresses:
+class RoomAddresses:
     """``rooms`` are those of the network."""
 
     def __init__(
-        self, ctx: NetworkContext, server: str, membership: Membership, rooms: Mapping[str, MatrixRoom]
+        self, ctx: NetworkContext, server: str, membership: RemoteMembership, rooms: Mapping[str, MatrixRoom]
     ) -> None:
         self._ctx = ctx
         self._server = server

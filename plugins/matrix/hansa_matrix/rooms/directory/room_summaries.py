@@ -37,8 +37,8 @@ from hansa_matrix.proto.state_content import (
     space_child,
 )
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
-from hansa_matrix.rooms.access.server_access import Entitled
-from hansa_matrix.rooms.directory.public_rooms import Directory
+from hansa_matrix.rooms.access.server_access import ServerAccess
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.room import MatrixRoom
 
 MAX_PUBLIC_ROOMS, _MOST_CHILDREN = 100, 50
@@ -48,10 +48,10 @@ SPACE = "m.space"
 _SHOWN: tuple[StateKey, ...] = (*STRIPPED_KEYS, HISTORY_VISIBILITY_KEY, ("m.room.guest_access", ""))
 
 
-class Spaces:
+class RoomSummaries:
     """What may be known of a room without being in it."""
 
-    def __init__(self, entitled: Entitled, directory: Directory) -> None:
+    def __init__(self, entitled: ServerAccess, directory: PublicRoomList) -> None:
         self._entitled = entitled
         self._ctx: NetworkContext = entitled.own.ctx
         self._directory = directory
@@ -69,7 +69,7 @@ class Spaces:
         for room_id in await self._directory.published():
             room = self._entitled.rooms.get(room_id)
             summary = await self._summary(room) if room is not None and room.resident else None
-            if summary is not None and _matches(summary, wanted):
+            if summary is not None and _matches_filter(summary, wanted):
                 found.append(summary)
         found.sort(key=lambda one: (-one["num_joined_members"], one["room_id"]))
         at = int(since) if since.isascii() and since.isdigit() and len(since) < 8 else 0
@@ -146,7 +146,7 @@ class Spaces:
             else:
                 found.append(summary)
         return {
-            "room": {**known, "children_state": _listed(children)},
+            "room": {**known, "children_state": _public_children(children)},
             "children": found,
             "inaccessible_children": hidden,
         }
@@ -158,7 +158,7 @@ class Spaces:
             return None
         space = summary.get("room_type") == SPACE
         children = await self._children(room, suggested=suggested) if space else []
-        return {**summary, "children_state": _listed(children)}
+        return {**summary, "children_state": _public_children(children)}
 
     async def _children(self, room: MatrixRoom, *, suggested: bool) -> list[Pdu]:
         state = await room.state()
@@ -196,7 +196,7 @@ class Spaces:
         return any(p.membership == "invite" for k, p in members.items() if k[0] == MEMBER)
 
 
-async def nearest(directory: Directory, room: MatrixRoom, request: Request) -> Pdu:
+async def event_nearest(directory: PublicRoomList, room: MatrixRoom, request: Request) -> Pdu:
     """The event that ``ts`` and ``dir`` of a query ask for. Raises the error answer where there is none."""
     given, direction = request.first("ts"), request.first("dir")
     if not given.isascii() or not given.isdigit() or len(given) > 15 or direction not in {"f", "b"}:
@@ -207,7 +207,7 @@ async def nearest(directory: Directory, room: MatrixRoom, request: Request) -> P
     return found
 
 
-def _listed(children: Sequence[Pdu]) -> list[dict[str, Any]]:
+def _public_children(children: Sequence[Pdu]) -> list[dict[str, Any]]:
     return [
         {
             "type": c.type,
@@ -220,7 +220,7 @@ def _listed(children: Sequence[Pdu]) -> list[dict[str, Any]]:
     ]
 
 
-def _matches(summary: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+def _matches_filter(summary: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     term, types = wanted.get("generic_search_term"), wanted.get("room_types")
     if isinstance(types, list) and summary.get("room_type") not in types:
         return False

@@ -17,12 +17,12 @@ from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Submi
 from hansa_matrix.federation.client import ServerUnreachable, build_path
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.streaming.packed_pdus import unpacked
-from hansa_matrix.rooms.inbound.bounded_fetch import Errand
-from hansa_matrix.rooms.inbound.fetched_events import Notes
-from hansa_matrix.rooms.inbound.missing_events import GapFiller
-from hansa_matrix.rooms.inbound.ordering import oldest_first
-from hansa_matrix.rooms.native_events import Backfilled
-from hansa_matrix.rooms.room import MAX_COUNT, Head, MatrixRoom
+from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch
+from hansa_matrix.rooms.inbound.fetched_events import FetchNotes
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.inbound.ordering import sort_topologically
+from hansa_matrix.rooms.native_events import BackfilledPdu
+from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom, RoomHead
 from hansa_matrix.rooms.state.holes import Why
 
 _LIMIT = 1000
@@ -42,7 +42,7 @@ class Backfill:
     def __init__(
         self,
         ctx: NetworkContext,
-        gaps: GapFiller,
+        gaps: MissingEvents,
         room_of: Callable[[str], MatrixRoom | None],
     ) -> None:
         self._ctx = ctx
@@ -130,21 +130,21 @@ class Backfill:
     async def _from(  # what a run has come to
         self,
         room: MatrixRoom,
-        errand: Errand,
+        errand: BoundedFetch,
         ends: Sequence[str],
         limit: int,
         beyond: dict[str, tuple[str, ...]],
     ) -> int:
         target = build_path("_matrix", "federation", "v1", "backfill", room.room_id)
         named = "&".join(f"v={quote(event_id, safe='')}" for event_id in ends)
-        target, notes = f"{target}?{named}&limit={limit}", Notes(errand.server)
+        target, notes = f"{target}?{named}&limit={limit}", FetchNotes(errand.server)
         came = await self._gaps.fetched.members(room, errand, target, ["pdus"], notes)
         found = {p.event_id: p for p in came[:limit]}
         wanted = _reached(found | self._doubtful(room, notes), ends)
         beyond |= {p.event_id: p.prev_events for p in wanted if p.event_id not in found}
         wanted = [p for p in wanted if p.event_id in found]
         placed = await self._placed(room, (e for p in wanted for e in (p.event_id, *p.prev_events)))
-        ordered = oldest_first(p for p in wanted if p.event_id not in placed)
+        ordered = sort_topologically(p for p in wanted if p.event_id not in placed)
         inside = {p.event_id for p in ordered}
         depths = _depths(room.head, ordered, beyond)
         for pdu in ordered:
@@ -152,7 +152,7 @@ class Backfill:
                 await self._gaps.adopt(room, pdu.event_id, errand, depth=depths[pdu.event_id])
         return await self._take(room, errand, ordered, depths)
 
-    def _doubtful(self, room: MatrixRoom, notes: Notes) -> dict[str, Pdu]:
+    def _doubtful(self, room: MatrixRoom, notes: FetchNotes) -> dict[str, Pdu]:
         """What cannot be verified: it gets no place, and where ids are hashes it says for certain what stands
         behind it. Raises ``ServerUnreachable`` while its keys may still come.
         """
@@ -162,7 +162,7 @@ class Backfill:
         return {} if room.version.named_event_ids else notes.doubtful
 
     async def _take(
-        self, room: MatrixRoom, errand: Errand, ordered: Sequence[Pdu], depths: Mapping[str, int]
+        self, room: MatrixRoom, errand: BoundedFetch, ordered: Sequence[Pdu], depths: Mapping[str, int]
     ) -> int:
         """Judge them in their order; how many have a place now."""
         assert self._gaps.ingest is not None
@@ -174,7 +174,7 @@ class Backfill:
                 await self._gaps.fetched.auth(room, pdu, errand)
             whole = unpacked(pdu, room.version)
             inbound = await self._gaps.ingest.inbound(whole, errand.server)
-            items.append(replace(inbound, native=Backfilled(whole, depths[pdu.event_id])))
+            items.append(replace(inbound, native=BackfilledPdu(whole, depths[pdu.event_id])))
             size += len(whole.wire)
             if size > _TAKEN_BYTES:
                 await self._gaps.ingest.submit(items)
@@ -201,7 +201,7 @@ def _reached(found: Mapping[str, Pdu], ends: Iterable[str]) -> list[Pdu]:
     return list(seen.values())
 
 
-def _depths(head: Head, ordered: Sequence[Pdu], beyond: Mapping[str, Sequence[str]]) -> dict[str, int]:
+def _depths(head: RoomHead, ordered: Sequence[Pdu], beyond: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """The depths by our count of events of the past: each less deep than what follows it. What their senders
     say is taken only for rooms that were joined when nothing else was kept.
     """

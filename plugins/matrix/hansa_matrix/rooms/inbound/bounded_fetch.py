@@ -19,7 +19,7 @@ _AT_A_TIME = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class FetchLimits:
     """What one errand may take; what came of it until then is kept, and the next one goes on from there."""
 
     seconds: float = 300.0
@@ -28,12 +28,14 @@ class Bounds:
     events: int = 100_000
 
 
-class Errand:
+class BoundedFetch:
     """Requests to one server for one room. Each raises ``ServerUnreachable`` once the bounds are reached,
     and as ``FederationClient.request`` does.
     """
 
-    def __init__(self, ctx: NetworkContext, client: FederationClient, server: str, bounds: Bounds) -> None:
+    def __init__(
+        self, ctx: NetworkContext, client: FederationClient, server: str, bounds: FetchLimits
+    ) -> None:
         self.server = server
         self._ctx = ctx
         self._client = client
@@ -91,30 +93,32 @@ class Errand:
         return ServerUnreachable(f"what is missing takes {what} with {self.server}: it is gone on with later")
 
 
-class Errands:
+class FetchPool:
     """Errands to many servers, some at a time for each."""
 
-    def __init__(self, ctx: NetworkContext, client: FederationClient, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, ctx: NetworkContext, client: FederationClient, bounds: FetchLimits | None = None
+    ) -> None:
         self._ctx = ctx
         self._client = client
-        self._bounds = bounds or Bounds()
+        self._bounds = bounds or FetchLimits()
         self._lanes: dict[str, asyncio.Semaphore] = {}
         self._users: dict[str, int] = {}
 
-    def beside(self, server: str) -> Errand:
+    def beside(self, server: str) -> BoundedFetch:
         """One for a few requests in the midst of an errand to another server: nobody who holds a place with
         one server waits for a place with a second.
         """
-        return Errand(self._ctx, self._client, server, self._bounds)
+        return BoundedFetch(self._ctx, self._client, server, self._bounds)
 
     @asynccontextmanager
-    async def to(self, server: str) -> AsyncIterator[Errand]:
+    async def to(self, server: str) -> AsyncIterator[BoundedFetch]:
         """One errand, once there is room for it."""
         lane = self._lanes.setdefault(server, asyncio.Semaphore(_AT_A_TIME))
         self._users[server] = self._users.get(server, 0) + 1
         try:
             async with lane:
-                yield Errand(self._ctx, self._client, server, self._bounds)
+                yield BoundedFetch(self._ctx, self._client, server, self._bounds)
         finally:
             self._users[server] -= 1
             if not self._users[server]:

@@ -13,7 +13,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.rooms.inbound import outliers
-from hansa_matrix.rooms.inbound.outliers import Signed
+from hansa_matrix.rooms.inbound.outliers import SignatureResult
 
 #: Events that are held without having been verified: some 10 MB. So many again may wait for their keys.
 MOST_UNVERIFIED = 1000
@@ -22,7 +22,7 @@ MOST_UNVERIFIED = 1000
 MOST_LOST, _LOST_TO_GOOD = 5000, 4
 
 
-class Reading(Protocol):
+class PduReader(Protocol):
     """The reader of an answer."""
 
     #: What it has taken since this was looked at.
@@ -34,7 +34,7 @@ class Reading(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked(Signed):
+class CheckedPdus(SignatureResult):
     """``good`` are all of the answer, ``bad`` those that were looked at last; ``lost`` counts all that are
     not good.
     """
@@ -45,7 +45,7 @@ class Checked(Signed):
 class EarlyChecks:
     """The checks 2 and 3 of everything that one reader takes, each event once."""
 
-    def __init__(self, reader: Reading, version: RoomVersion, keyring: Keyring) -> None:
+    def __init__(self, reader: PduReader, version: RoomVersion, keyring: Keyring) -> None:
         self._reader = reader
         self._version = version
         self._keyring = keyring
@@ -60,16 +60,16 @@ class EarlyChecks:
             fresh, self._reader.fresh = self._reader.fresh, []
             await self._look(fresh)
 
-    async def finished(self) -> Checked:
+    async def finished(self) -> CheckedPdus:
         """Once the answer is there; again, to look anew at those whose keys were not to be had."""
         fresh, self._reader.fresh = [*self._waiting, *self._reader.fresh], []
         self._waiting = []
         seen = await self._look(fresh)
         lost = self._lost + len(self._waiting)
-        return Checked(good=self._good, bad=seen.bad, awaited=seen.awaited, lost=lost)
+        return CheckedPdus(good=self._good, bad=seen.bad, awaited=seen.awaited, lost=lost)
 
-    async def _look(self, pdus: Sequence[Pdu]) -> Signed:
-        seen = await outliers.signed(pdus, self._version, self._keyring, self._lookups)
+    async def _look(self, pdus: Sequence[Pdu]) -> SignatureResult:
+        seen = await outliers.verify_signatures(pdus, self._version, self._keyring, self._lookups)
         self._good += seen.good
         awaited = frozenset(seen.awaited)
         waiting = [p for p in seen.bad if ids.domain_of(p.sender) in awaited]

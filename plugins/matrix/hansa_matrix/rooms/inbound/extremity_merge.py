@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from hansa import Busy, Custom, LocalProtocolError
 
-from hansa_matrix.rooms.local_events import Administration
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 DUMMY = "org.matrix.dummy_event"
@@ -21,10 +21,10 @@ _SPEAKERS = 5
 _PATIENCE = 3600.0
 
 
-class Healing:
+class ExtremityMerger:
     """See the module."""
 
-    def __init__(self, own: Own, administration: Administration, bridge_user: str) -> None:
+    def __init__(self, own: LocalServer, administration: LocalEvents, bridge_user: str) -> None:
         self._ctx = own.ctx
         self._server = own.server
         self._administration = administration

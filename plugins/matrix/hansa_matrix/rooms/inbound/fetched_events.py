@@ -20,9 +20,9 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import key_ids, oversized, required_servers
 from hansa_matrix.proto.streaming.gathered_pdus import GatheredIds, GatheredPdus
 from hansa_matrix.proto.streaming.packed_pdus import unpacked
-from hansa_matrix.rooms.event_store import Status, Stored
+from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.inbound import outliers
-from hansa_matrix.rooms.inbound.bounded_fetch import Errand, Errands
+from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch, FetchPool
 from hansa_matrix.rooms.inbound.early_checks import EarlyChecks
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state.holes import Why
@@ -33,7 +33,7 @@ _AT_ONCE = 200
 
 
 @dataclass(slots=True)
-class Notes:
+class FetchNotes:
     """What came of one attempt to fetch: why some events could not be taken, those of them that are
     well-formed, and who was asked.
     """
@@ -53,16 +53,16 @@ class Notes:
         return self.why.get(event_id, Why.NOT_FOUND)
 
 
-class Fetched:
+class FetchedEvents:
     """Asks, checks and keeps outliers."""
 
-    def __init__(self, ctx: NetworkContext, errands: Errands, keyring: Keyring) -> None:
+    def __init__(self, ctx: NetworkContext, errands: FetchPool, keyring: Keyring) -> None:
         self._ctx = ctx
         self.errands = errands
         self._keyring = keyring
 
     async def checked(
-        self, room: MatrixRoom, objects: Iterable[Any], notes: Notes | None = None
+        self, room: MatrixRoom, objects: Iterable[Any], notes: FetchNotes | None = None
     ) -> list[Pdu]:
         """Those that are well-formed, signed and of the room, packed; the others are counted, and noted.
         Without ``notes`` it raises ``ServerUnreachable`` where keys are not to be had at the moment.
@@ -74,10 +74,10 @@ class Fetched:
     async def members(
         self,
         room: MatrixRoom,
-        errand: Errand,
+        errand: BoundedFetch,
         target: str,
         names: Sequence[str],
-        notes: Notes | None = None,
+        notes: FetchNotes | None = None,
     ) -> list[Pdu]:
         """As ``checked``, of an answer that is read as it comes."""
         gathered = GatheredPdus(room.room_id, room.version)
@@ -88,7 +88,11 @@ class Fetched:
         return await self._signed(room, gathered, notes, checks)
 
     async def _signed(
-        self, room: MatrixRoom, gathered: GatheredPdus, notes: Notes | None, checks: EarlyChecks | None = None
+        self,
+        room: MatrixRoom,
+        gathered: GatheredPdus,
+        notes: FetchNotes | None,
+        checks: EarlyChecks | None = None,
     ) -> list[Pdu]:
         for _ in range(gathered.dropped):
             self._ctx.count("matrix_pdus", status="dropped")
@@ -127,7 +131,9 @@ class Fetched:
         """``(server, key id)`` of what signed an event and has to, 10 at most."""
         return tuple(sorted(key_ids(pdu, required_servers(pdu, room.version)))[:10])
 
-    async def auth(self, room: MatrixRoom, pdu: Pdu, errand: Errand, notes: Notes | None = None) -> None:
+    async def auth(
+        self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes | None = None
+    ) -> None:
         """Have the auth events of an event, as outliers at least."""
         found = await room.events.load(pdu.auth_events, room.version)
         if all(a in found or a in room.holes for a in pdu.auth_events):
@@ -135,21 +141,21 @@ class Fetched:
         target = build_path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
         await self.keep(room, await self.members(room, errand, target, ["auth_chain"], notes), notes)
 
-    async def keep(self, room: MatrixRoom, pdus: list[Pdu], notes: Notes | None = None) -> None:
+    async def keep(self, room: MatrixRoom, pdus: list[Pdu], notes: FetchNotes | None = None) -> None:
         """Store events without a place."""
         known = await room.events.load((p.event_id for p in pdus), room.version)
         taken = await room.events.taken([p for p in pdus if p.event_id not in known], room.version)
         fresh = [p for p in pdus if p.event_id not in known and p.event_id not in taken]
         state = await room.state()
         create = (await room.events_of(state, ())).get(CREATE_KEY)
-        made = await outliers.judged(self._ctx, fresh, room.version, room.events, create)
+        made = await outliers.check_auth(self._ctx, fresh, room.version, room.events, create)
         if notes is not None:
             notes.why |= {p.event_id: Why.UNVERIFIABLE for p in fresh if p.event_id not in made}
         whole = list(made.values())
         for at in range(0, len(whole), _AT_ONCE):
             await self._insert(room, whole[at : at + _AT_ONCE])
 
-    async def _insert(self, room: MatrixRoom, some: Sequence[Stored]) -> None:
+    async def _insert(self, room: MatrixRoom, some: Sequence[StoredEvent]) -> None:
         left = {one.pdu.event_id: one for one in some}
         while left:
             try:
@@ -162,7 +168,7 @@ class Fetched:
                 return
 
     async def one(
-        self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes | None = None
+        self, room: MatrixRoom, event_id: str, errand: BoundedFetch, notes: FetchNotes | None = None
     ) -> Pdu | None:
         """One event. Raises ``RemoteError`` where the server does not give it."""
         known = (await room.events.load([event_id], room.version)).get(event_id)
@@ -175,7 +181,9 @@ class Fetched:
             notes.why[event_id] = Why.OVERSIZED if oversized(objects[0], room.version) else Why.MALFORMED
         return next((unpacked(p, room.version) for p in found if p.event_id == event_id), None)
 
-    async def state_ids(self, room: MatrixRoom, event_id: str, errand: Errand) -> tuple[list[str], list[str]]:
+    async def state_ids(
+        self, room: MatrixRoom, event_id: str, errand: BoundedFetch
+    ) -> tuple[list[str], list[str]]:
         """What a server says was the state before an event, and the auth chain of that, by ids."""
         target = build_path("_matrix", "federation", "v1", "state_ids", room.room_id)
         gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
@@ -185,7 +193,7 @@ class Fetched:
         return gathered.of("pdu_ids"), gathered.of("auth_chain_ids")
 
     async def state(
-        self, room: MatrixRoom, event_id: str, errand: Errand, given: tuple[list[str], list[str]]
+        self, room: MatrixRoom, event_id: str, errand: BoundedFetch, given: tuple[list[str], list[str]]
     ) -> dict[StateKey, str]:
         """The events of ``given`` (see ``state_ids``) that are of the room and passed the checks, by key."""
         state_ids, chain_ids = given
@@ -200,9 +208,11 @@ class Fetched:
             if one.pdu.state_key is not None and one.status is not Status.REJECTED
         }
 
-    async def _fetched(self, room: MatrixRoom, event_id: str, errand: Errand, wanted: list[str]) -> list[Pdu]:
+    async def _fetched(
+        self, room: MatrixRoom, event_id: str, errand: BoundedFetch, wanted: list[str]
+    ) -> list[Pdu]:
         """What a state needs; it is without what cannot be had or verified."""
-        notes = Notes(errand.server)
+        notes = FetchNotes(errand.server)
         if len(wanted) > _SINGLY:
             target = build_path("_matrix", "federation", "v1", "state", room.room_id)
             target = f"{target}?event_id={quote(event_id, safe='')}"
@@ -217,14 +227,14 @@ class Fetched:
         return found
 
     async def agreed(
-        self, room: MatrixRoom, event_id: str, asked: Sequence[Errand], *, strict: bool = True
+        self, room: MatrixRoom, event_id: str, asked: Sequence[BoundedFetch], *, strict: bool = True
     ) -> dict[StateKey, str] | None:
         """The state before an event as servers of the room say alike. None where they do not: where fewer
         than two say the same, or no more than half of those that answer; without ``strict`` the answer of
         one counts if no other contradicts it. An answer that there is no such event is one, if ``strict``.
         Raises ``ServerUnreachable`` if nobody answers.
         """
-        answers: list[tuple[Errand, tuple[list[str], list[str]]]] = []
+        answers: list[tuple[BoundedFetch, tuple[list[str], list[str]]]] = []
         denials, silent = 0, list[str]()
         for errand in asked:
             try:

@@ -13,9 +13,9 @@ from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_store import Status
-from hansa_matrix.rooms.inbound.fetched_events import Notes
-from hansa_matrix.rooms.inbound.missing_events import GapFiller
-from hansa_matrix.rooms.inbound.ordering import oldest_first
+from hansa_matrix.rooms.inbound.fetched_events import FetchNotes
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.inbound.ordering import sort_topologically
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state.holes import FOR_A_KEY, Hole, Why
 
@@ -31,7 +31,7 @@ class HoleFiller:
         self,
         ctx: NetworkContext,
         keyring: Keyring,
-        gaps: GapFiller,
+        gaps: MissingEvents,
         rooms: Callable[[], Collection[MatrixRoom]],
     ) -> None:
         self._ctx = ctx
@@ -86,7 +86,7 @@ class HoleFiller:
         if hole.why in FOR_A_KEY and not await self._keys(hole):
             await self._in_vain(room, hole, ())
             return
-        notes = Notes(hole.origin)
+        notes = FetchNotes(hole.origin)
         for server in self._gaps.candidates(room, hole.origin):
             notes.asked.append(server)
             try:
@@ -131,7 +131,7 @@ class HoleFiller:
         """What was rejected for want of an event that is here now."""
         found = await room.events.load(hole.rejects, room.version)
         ingest = self._gaps.ingest
-        for pdu in oldest_first(one.pdu for one in found.values()):
+        for pdu in sort_topologically(one.pdu for one in found.values()):
             one = found[pdu.event_id]
             if one.status is not Status.REJECTED or ingest is None:
                 continue

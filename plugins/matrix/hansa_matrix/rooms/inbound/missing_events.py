@@ -19,11 +19,11 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import required_servers
 from hansa_matrix.proto.streaming.packed_pdus import unpacked
-from hansa_matrix.rooms.inbound.bounded_fetch import Errand, Errands
-from hansa_matrix.rooms.inbound.fetched_events import Fetched, Notes, listed
-from hansa_matrix.rooms.inbound.pdu_staging import Ingest
-from hansa_matrix.rooms.inbound.unverified_servers import Unverified
-from hansa_matrix.rooms.native_events import Adopted
+from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch, FetchPool
+from hansa_matrix.rooms.inbound.fetched_events import FetchedEvents, FetchNotes, listed
+from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.unverified_servers import UnverifiedServers
+from hansa_matrix.rooms.native_events import PduWithRemoteState
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state.holes import DEFINITE, TRIES, Hole, Suspects, Why
 
@@ -48,31 +48,31 @@ def _stands(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
     return all(event_id in coming or at_hand(event_id) is not None for event_id in pdu.auth_events)
 
 
-class GapFiller:
-    """See ``ingest.Gaps``. ``ingest`` is set once both exist."""
+class MissingEvents:
+    """See ``ingest.MissingEventSource``. ``ingest`` is set once both exist."""
 
     def __init__(self, ctx: NetworkContext, client: FederationClient, keyring: Keyring) -> None:
         self._ctx = ctx
         self._server = client.server
         self._keyring = keyring
-        self.fetched = Fetched(ctx, Errands(ctx, client), keyring)
+        self.fetched = FetchedEvents(ctx, FetchPool(ctx, client), keyring)
         self._suspects = Suspects(ctx.clock, ctx.config.gap_patience)
         self._told: set[tuple[str, str, str]] = set()
-        self.unverified = Unverified(ctx, client.server)
-        self.ingest: Ingest | None = None
+        self.unverified = UnverifiedServers(ctx, client.server)
+        self.ingest: PduStaging | None = None
 
     @property
-    def errands(self) -> Errands:
+    def errands(self) -> FetchPool:
         """Where others are asked."""
         return self.fetched.errands
 
     @errands.setter
-    def errands(self, errands: Errands) -> None:
+    def errands(self, errands: FetchPool) -> None:
         """Ask through others from now on."""
         self.fetched.errands = errands
 
     async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
-        """See ``ingest.Gaps.lacking``."""
+        """See ``ingest.MissingEventSource.lacking``."""
         if _stands(room, pdu, coming):
             return []
         prev = [e for e in pdu.prev_events if e not in coming]
@@ -86,8 +86,10 @@ class GapFiller:
         return [e for e in lacking if e not in foreign and e not in room.holes]
 
     async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
-        """See ``ingest.Gaps.fill``. Who sent the event is asked first, then others of the room."""
-        notes = Notes(origin)
+        """See ``ingest.MissingEventSource.fill``. Who sent the event is asked first, then others of the
+        room.
+        """
+        notes = FetchNotes(origin)
         for server in self.candidates(room, origin):
             notes.asked.append(server)
             try:
@@ -115,7 +117,9 @@ class GapFiller:
         found = await room.events.load(wanted, room.version)
         return [e for e in wanted if e not in found or not found[e].after]
 
-    async def _fill(self, room: MatrixRoom, pdu: Pdu, errand: Errand, notes: Notes, *, skip: bool) -> None:
+    async def _fill(
+        self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes, *, skip: bool
+    ) -> None:
         """Only who sent the event is believed that there is nothing before it to be had (``skip``): others
         may just not have the event yet.
         """
@@ -182,7 +186,9 @@ class GapFiller:
             edge = await self._unplaced(room, [e for e in following if e not in needed and e not in ends])
         return needed, list(ends)
 
-    async def _missing(self, room: MatrixRoom, errand: Errand, latest: list[str], notes: Notes) -> list[Pdu]:
+    async def _missing(
+        self, room: MatrixRoom, errand: BoundedFetch, latest: list[str], notes: FetchNotes
+    ) -> list[Pdu]:
         """What lies before some events. Where ids are hashes, that an event which cannot be verified is cited
         says for certain what it follows: the way goes on behind it.
         """
@@ -197,7 +203,9 @@ class GapFiller:
         found = await self.fetched.checked(room, listed(answer, "events")[: _ASK * 2], notes)
         return found if room.version.named_event_ids else [*found, *notes.doubtful.values()]
 
-    async def _take(self, room: MatrixRoom, got: dict[str, Pdu], errand: Errand, notes: Notes) -> None:
+    async def _take(
+        self, room: MatrixRoom, got: dict[str, Pdu], errand: BoundedFetch, notes: FetchNotes
+    ) -> None:
         """Through the same turn as what is pushed, oldest first."""
         assert self.ingest is not None
         left = sorted(got.values(), key=lambda one: (one.origin_server_ts, one.event_id))
@@ -222,12 +230,14 @@ class GapFiller:
                 notes.taken.add(one.event_id)
             left = [p for p in left if p.event_id not in placed]
 
-    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, errand: Errand, notes: Notes) -> None:
+    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes) -> None:
         for event_id in await self._unplaced(room, pdu.prev_events):
             if event_id not in notes.taken:
                 await self._try_adopt(room, event_id, errand, notes)
 
-    async def _try_adopt(self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes) -> None:
+    async def _try_adopt(
+        self, room: MatrixRoom, event_id: str, errand: BoundedFetch, notes: FetchNotes
+    ) -> None:
         """Adopt an event if it is to be had."""
         try:
             await self.adopt(room, event_id, errand, notes)
@@ -235,11 +245,16 @@ class GapFiller:
             self._ctx.log.info("%s does not give %s: %s", errand.server, event_id, error)
 
     async def adopt(
-        self, room: MatrixRoom, event_id: str, errand: Errand, notes: Notes | None = None, depth: int = 0
+        self,
+        room: MatrixRoom,
+        event_id: str,
+        errand: BoundedFetch,
+        notes: FetchNotes | None = None,
+        depth: int = 0,
     ) -> None:
         """Give an event whose past we do not have the state that servers say was before it; in a gap others
         than the one that sent it are asked too, and none of them may contradict it. ``depth``: see
-        ``Adopted``.
+        ``PduWithRemoteState``.
         """
         # First the event: of what nobody gives no other server is asked for the state.
         event = await self.fetched.one(room, event_id, errand, notes)
@@ -254,9 +269,13 @@ class GapFiller:
             await self.fetched.auth(room, event, errand, notes)
         assert self.ingest is not None
         inbound = await self.ingest.inbound(event, errand.server)
-        await self.ingest.submit([replace(inbound, native=Adopted(pdu=event, state=state, depth=depth))])
+        await self.ingest.submit(
+            [replace(inbound, native=PduWithRemoteState(pdu=event, state=state, depth=depth))]
+        )
 
-    async def _said(self, room: MatrixRoom, event_id: str, errand: Errand) -> dict[StateKey, str] | None:
+    async def _said(
+        self, room: MatrixRoom, event_id: str, errand: BoundedFetch
+    ) -> dict[StateKey, str] | None:
         """The state before an event. Raises ``ServerUnreachable`` while somebody may still tell it."""
         others = (s for s in self.candidates(room, errand.server) if s != errand.server)
         asked = [errand, *(self.errands.beside(server) for server in others)]
@@ -267,7 +286,7 @@ class GapFiller:
                 return None
             raise
 
-    def passable(self, room: MatrixRoom, event_id: str, notes: Notes) -> bool:
+    def passable(self, room: MatrixRoom, event_id: str, notes: FetchNotes) -> bool:
         """Whether an event that is not here need not be waited for any longer. Each is counted once in an
         attempt.
         """
@@ -284,7 +303,7 @@ class GapFiller:
         patience = self._ctx.config.gap_patience
         return any(self._keyring.failing_for(server) > patience for server in servers)
 
-    async def _pass_over(self, room: MatrixRoom, pdu: Pdu, notes: Notes) -> bool:
+    async def _pass_over(self, room: MatrixRoom, pdu: Pdu, notes: FetchNotes) -> bool:
         """Pass over what an event lacks, if all of that has been asked for long enough; False if not."""
         lacking = await self.lacking(room, pdu, ())
         early = [e for e in lacking if not self.passable(room, e, notes)]
@@ -314,7 +333,7 @@ class GapFiller:
         room: MatrixRoom,
         event_id: str,
         known: Pdu | None,
-        notes: Notes,
+        notes: FetchNotes,
         citing: Pdu,
         state: Mapping[StateKey, str] | None = None,
     ) -> None:
@@ -345,7 +364,7 @@ class GapFiller:
             self._ctx.log.warning(text, event_id, room.room_id, why.value, server)
 
     async def _looked(
-        self, room: MatrixRoom, event_id: str, servers: Iterable[str], notes: Notes
+        self, room: MatrixRoom, event_id: str, servers: Iterable[str], notes: FetchNotes
     ) -> Pdu | None:
         """Look once more for an event, to know why it is not here."""
         for server in servers:

@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from hansa_matrix.proto.event import Pdu
 
 
-def oldest_first(pdus: Iterable[Pdu]) -> list[Pdu]:
+def sort_topologically(pdus: Iterable[Pdu]) -> list[Pdu]:
     """Each after those that it follows. What stands side by side goes by the depth that it claims. A ring,
     which no hash allows where ids are hashes, is left out.
     """

@@ -23,7 +23,7 @@ from hansa_matrix.proto.pdu import (
 )
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.streaming.packed_pdus import Unpacking, packed, unpacked
-from hansa_matrix.rooms.event_store import RoomEvents, Status, Stored
+from hansa_matrix.rooms.event_store import RoomEvents, Status, StoredEvent
 from hansa_matrix.rooms.third_party_check import THIRD_PARTY_OK
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ _JUDGED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
+class SignatureResult:
     """``good`` are those whose signatures do, after checks 2 and 3; ``awaited`` the servers without whose
     keys some of the ``bad`` could not be judged, but which may still give them.
     """
@@ -81,9 +81,9 @@ class KeyLookups:
             self._vain += len(some) - given
 
 
-async def signed(
+async def verify_signatures(
     pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring, lookups: KeyLookups | None = None
-) -> Signed:
+) -> SignatureResult:
     """Look at the signatures of events. One key look-up per server, as many as ``lookups`` lets through."""
     wanted: dict[tuple[str, str], int] = {}
     async for found in _in_steps(pdus, _wanted, version):
@@ -96,7 +96,7 @@ async def signed(
     good = [p async for some in _in_steps(pdus, _verified, version, keyring) for p in some]
     passed = {p.event_id for p in good}
     bad = [p for p in pdus if p.event_id not in passed]
-    return Signed(good=good, bad=bad, awaited=keyring.awaited(wanted) if bad else [])
+    return SignatureResult(good=good, bad=bad, awaited=keyring.awaited(wanted) if bad else [])
 
 
 async def _in_steps(
@@ -134,7 +134,7 @@ def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> li
     return good
 
 
-def in_auth_order(pdus: Iterable[Pdu]) -> list[Pdu]:
+def sort_by_auth(pdus: Iterable[Pdu]) -> list[Pdu]:
     """Every event after those of its auth events that are among them. Of a ring, which no hash allows where
     ids are hashes, one event comes before an auth event of its own.
     """
@@ -158,21 +158,21 @@ def in_auth_order(pdus: Iterable[Pdu]) -> list[Pdu]:
     return ordered
 
 
-async def judged(
+async def check_auth(
     ctx: NetworkContext, pdus: Sequence[Pdu], version: RoomVersion, events: RoomEvents, create: Pdu | None
-) -> dict[str, Stored]:
+) -> dict[str, StoredEvent]:
     """Receipt check 4 for each, in the order of their auth chains. What cites an event that cannot be had
     is left out; what fails is kept as rejected. Packed events stay so.
     """
-    known: dict[str, Stored] = {}
+    known: dict[str, StoredEvent] = {}
     cited_ids = list({a for p in pdus for a in p.auth_events})
     for at in range(0, len(cited_ids), READ):
         known |= await events.load(cited_ids[at : at + READ], version)
-    made: dict[str, Stored] = {}
+    made: dict[str, StoredEvent] = {}
     unpacking, looked = Unpacking(version), 0
     create = unpacked(create, version) if create is not None else None
     many = len(pdus) > _STEP
-    ordered = await asyncio.to_thread(in_auth_order, pdus) if many else in_auth_order(pdus)
+    ordered = await asyncio.to_thread(sort_by_auth, pdus) if many else sort_by_auth(pdus)
     for number, held in enumerate(ordered, 1):
         looked += len(held.wire)
         if looked > _STEP_BYTES or not number % _JUDGED:
@@ -197,5 +197,5 @@ async def judged(
         status, why = Status.OUTLIER, ""
         if reject is not None:
             status, why = Status.REJECTED, f"{reject.rule}: {reject.reason}"
-        made[held.event_id] = Stored(held, status, reason=why)
+        made[held.event_id] = StoredEvent(held, status, reason=why)
     return made

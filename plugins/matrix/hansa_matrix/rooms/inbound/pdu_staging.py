@@ -40,11 +40,11 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import Signers, check_content_hash, parse, signature_problem, signers
 from hansa_matrix.rooms.inbound.backlog import Backlog, weight
-from hansa_matrix.rooms.inbound.pending_commits import Coming
-from hansa_matrix.rooms.inbound.policy_server import Policing
-from hansa_matrix.rooms.inbound.room_queue import Entry, Line
-from hansa_matrix.rooms.inbound.staging_shares import Shares
-from hansa_matrix.rooms.native_events import Arrived, Own
+from hansa_matrix.rooms.inbound.pending_commits import PendingCommits
+from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
+from hansa_matrix.rooms.inbound.room_queue import QueuedPdu, RoomQueue
+from hansa_matrix.rooms.inbound.staging_shares import StagingShares
+from hansa_matrix.rooms.native_events import LocalServer, ReceivedPdu
 from hansa_matrix.rooms.room import MatrixRoom
 
 _BATCH = 50
@@ -60,7 +60,7 @@ _FILLS_OF_ONE = 2
 _IN_LINE = 3
 
 
-class Gaps(Protocol):
+class MissingEventSource(Protocol):
     """Who fetches what an event stands on."""
 
     async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
@@ -76,11 +76,16 @@ class Gaps(Protocol):
         ...
 
 
-class Ingest:
+class PduStaging:
     """Everything that waits to be judged, a line per room."""
 
     def __init__(  # all that stands between a transaction and a turn
-        self, own: Own, keyring: Keyring, gaps: Gaps, policing: Policing, shares: Shares
+        self,
+        own: LocalServer,
+        keyring: Keyring,
+        gaps: MissingEventSource,
+        policing: PolicyServerClient,
+        shares: StagingShares,
     ) -> None:
         self._own = own
         self._ctx = own.ctx
@@ -90,9 +95,9 @@ class Ingest:
         self._shares = shares
         #: Staged rows that stay though their events have left the line: tried again at the next start.
         self._left: set[int] = set()
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, RoomQueue] = {}
         self._backlog = Backlog()
-        self._coming = Coming()
+        self._coming = PendingCommits()
         self._at = 0
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Waits while a room is being entered; False if that takes too long for a request.
@@ -110,17 +115,17 @@ class Ingest:
     async def load(self, rooms: Sequence[MatrixRoom]) -> None:
         """Take up what was acknowledged before a restart."""
         for room in rooms:
-            line = self._lines.setdefault(room.room_id, Line(self._backlog))
+            line = self._lines.setdefault(room.room_id, RoomQueue(self._backlog))
             await self._taken_up(room, line)
             if len(line):
                 self._go(room, line)
 
-    async def _taken_up(self, room: MatrixRoom, line: Line) -> None:
+    async def _taken_up(self, room: MatrixRoom, line: RoomQueue) -> None:
         async for rows in pages(self._ctx.store, "staged", equal=(room.room_id,), size=_LOADED):
             for row in rows:
                 pdu = parse(orjson.loads(row.body), room.version)
                 at, origin = int(row.key[1]), str(row.fields["origin"])
-                line.put(Entry(at, pdu, origin))
+                line.put(QueuedPdu(at, pdu, origin))
                 self._shares.add(room.room_id, origin)
                 self._at = max(self._at, at)
         self._measure()
@@ -129,7 +134,7 @@ class Ingest:
         self._ctx.gauge("matrix_waiting", self._shares.waiting)
         self._ctx.gauge("matrix_waiting_bytes", self._backlog.bytes)
 
-    def _released(self, room_id: str, gone: Iterable[Entry]) -> None:
+    def _released(self, room_id: str, gone: Iterable[QueuedPdu]) -> None:
         """Entries have left the line; those whose row stays keep their part of the share."""
         for entry in gone:
             if entry.at not in self._left:
@@ -237,11 +242,11 @@ class Ingest:
         if not 0 < len(fresh) <= _BATCH or self._ctx.governed or len({room.room_id for room, _ in fresh}) > 1:
             return False
         room = fresh[0][0]
-        line = self._lines.setdefault(room.room_id, Line(self._backlog))
+        line = self._lines.setdefault(room.room_id, RoomQueue(self._backlog))
         names = {(room.room_id, pdu.event_id) for _, pdu in fresh}
         if len(line) or line.running or any(name in self._coming for name in names):
             return False
-        entries = [Entry(0, pdu, origin) for _, pdu in fresh if room.events.at_hand(pdu.event_id) is None]
+        entries = [QueuedPdu(0, pdu, origin) for _, pdu in fresh if room.events.at_hand(pdu.event_id) is None]
         if len(names) < len(fresh) or len(entries) < len(fresh):
             return False
         line.running = True
@@ -257,7 +262,7 @@ class Ingest:
             if len(line):
                 self._go(room, line)
 
-    async def _judged_at_once(self, room: MatrixRoom, receipt: Insert, entries: Sequence[Entry]) -> bool:
+    async def _judged_at_once(self, room: MatrixRoom, receipt: Insert, entries: Sequence[QueuedPdu]) -> bool:
         await self._foresee(room, entries)
         items: list[Submission] = []
         expected: set[str] = set()
@@ -302,10 +307,10 @@ class Ingest:
     async def _staged(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
         writes: list[Write] = [receipt]
         staged: dict[tuple[str, str], tuple[MatrixRoom, int, Pdu]] = {}
-        completed: list[tuple[Entry, Pdu]] = []
+        completed: list[tuple[QueuedPdu, Pdu]] = []
         for room, pdu in fresh:
             known = room.events.at_hand(pdu.event_id)
-            line = self._lines.setdefault(room.room_id, Line(self._backlog))
+            line = self._lines.setdefault(room.room_id, RoomQueue(self._backlog))
             settled = known is not None and known.after and not known.unwanted
             if pdu.event_id in line.ids:
                 entry = line.find(pdu.event_id)
@@ -328,26 +333,26 @@ class Ingest:
             entry.pdu, entry.unwanted = pdu, ""
         for room, at, pdu in staged.values():
             line = self._lines[room.room_id]
-            line.put(Entry(at, pdu, origin))
+            line.put(QueuedPdu(at, pdu, origin))
             self._shares.add(room.room_id, origin)
             self._go(room, line)
 
-    def _go(self, room: MatrixRoom, line: Line) -> None:
+    def _go(self, room: MatrixRoom, line: RoomQueue) -> None:
         if not line.running:
             line.running = True
             self._ctx.spawn(partial(self._work, room, line), f"ingest {room.room_id}")
 
     def _spawn(
         self,
-        work: Callable[[MatrixRoom, Line, Entry], Coroutine[Any, Any, None]],
+        work: Callable[[MatrixRoom, RoomQueue, QueuedPdu], Coroutine[Any, Any, None]],
         room: MatrixRoom,
-        line: Line,
-        entry: Entry,
+        line: RoomQueue,
+        entry: QueuedPdu,
         what: str,
     ) -> None:
         self._ctx.spawn(partial(work, room, line, entry), f"{what} {entry.pdu.event_id}")
 
-    async def _work(self, room: MatrixRoom, line: Line) -> None:
+    async def _work(self, room: MatrixRoom, line: RoomQueue) -> None:
         try:
             while len(line):
                 await line.ready(self._ctx.clock)
@@ -385,11 +390,11 @@ class Ingest:
         finally:
             line.running = False
 
-    def _in_line(self, room: MatrixRoom, line: Line, ids: Iterable[str]) -> bool:
+    def _in_line(self, room: MatrixRoom, line: RoomQueue, ids: Iterable[str]) -> bool:
         """Whether all of these wait here, or are about to."""
         return all(one in line.ids or (room.room_id, one) in self._coming for one in ids)
 
-    async def _fill(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+    async def _fill(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
         """Ask for what an event lacks, as long as that takes: its room's line goes on."""
         filled = False
         try:
@@ -401,7 +406,7 @@ class Ingest:
         finally:
             self._give_back(line, entry, ready=filled)
 
-    async def _keyless(self, room: MatrixRoom, entry: Entry) -> bool:
+    async def _keyless(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
         """Whether keys have to be asked for, which keeps nobody else in the room waiting."""
         if entry.keyed:
             return False
@@ -412,7 +417,7 @@ class Ingest:
                 return not await self._keyring.has(needed.keys, needed.at)
         return False
 
-    async def _ask_keys(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+    async def _ask_keys(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
         """Ask once, however that ends: without the keys the event is dropped at its turn."""
         pdu = entry.pdu
         try:
@@ -427,11 +432,11 @@ class Ingest:
         entry.keyed = True
         self._give_back(line, entry, ready=True)
 
-    async def _unsigned(self, room: MatrixRoom, entry: Entry) -> bool:
+    async def _unsigned(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
         """Whether the room's policy server has to be asked about an event."""
         return not entry.unwanted and await self._policing.lacking(room, entry.pdu) is not None
 
-    async def _ask(self, room: MatrixRoom, line: Line, entry: Entry) -> None:
+    async def _ask(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
         """Ask once, however that ends: a policy server that is dead does not stall its rooms."""
         before = signed = entry.pdu
         why = ""
@@ -450,7 +455,7 @@ class Ingest:
             entry.pdu, entry.unwanted = signed, why
         self._give_back(line, entry, ready=True)
 
-    def _give_back(self, line: Line, entry: Entry, *, ready: bool) -> None:
+    def _give_back(self, line: RoomQueue, entry: QueuedPdu, *, ready: bool) -> None:
         gone = line.give_back(entry, self._ctx.clock.monotonic(), ready=ready)
         if gone is not None:  # its row stays
             self._left.add(gone.at)
@@ -472,7 +477,7 @@ class Ingest:
         self._ctx.log.info("dropped %s: %s", pdu.event_id, problem)
         return None
 
-    async def _judge(self, room: MatrixRoom, batch: Sequence[Entry]) -> int:
+    async def _judge(self, room: MatrixRoom, batch: Sequence[QueuedPdu]) -> int:
         """Judge from the front of the line; how many are done with."""
         items: list[Submission] = []
         drops: list[Write] = []
@@ -506,7 +511,7 @@ class Ingest:
             await self.submit(items)
         return taken
 
-    async def _foresee(self, room: MatrixRoom, batch: Sequence[Entry]) -> None:
+    async def _foresee(self, room: MatrixRoom, batch: Sequence[QueuedPdu]) -> None:
         """Read what several events stand on in one go."""
         if len(batch) < 2:
             return
@@ -536,7 +541,7 @@ class Ingest:
                     self._failed(items[0].origin.id, error)
                     native = items[0].native
                     self._left.update(
-                        native.staged[1:] if isinstance(native, Arrived) and native.staged else ()
+                        native.staged[1:] if isinstance(native, ReceivedPdu) and native.staged else ()
                     )
                     return
                 for item in items:
@@ -553,10 +558,10 @@ class Ingest:
             if outcome.refusal is not None:
                 self._ctx.count("matrix_pdus", status="refused")
                 self._ctx.log.info("refused %s: %s", item.origin.id, outcome.refusal.text)
-            if isinstance(item.native, Arrived) and outcome.event is not None and not outcome.duplicate:
+            if isinstance(item.native, ReceivedPdu) and outcome.event is not None and not outcome.duplicate:
                 self.arrived(item.native.pdu)
-            staged = item.native.staged if isinstance(item.native, Arrived) else None
-            if staged and (outcome.duplicate or _final(outcome)):
+            staged = item.native.staged if isinstance(item.native, ReceivedPdu) else None
+            if staged and (outcome.duplicate or _is_permanent(outcome)):
                 stale.append(Delete("staged", staged))
             elif staged and outcome.refusal is not None:
                 self._left.add(staged[1])
@@ -581,17 +586,17 @@ class Ingest:
             sender=NativeId(self._ctx.id, pdu.sender),
             content=await content_from_pdu(pdu, self._own.views.home_of),
             ts=pdu.origin_server_ts,
-            native=Arrived(pdu=pdu, origin=origin, staged=staged, handshake=handshake, unwanted=unwanted),
+            native=ReceivedPdu(pdu=pdu, origin=origin, staged=staged, handshake=handshake, unwanted=unwanted),
         )
 
 
-def _by_its_own(origin: str, waiting: Entry, pdu: Pdu) -> bool:
+def _by_its_own(origin: str, waiting: QueuedPdu, pdu: Pdu) -> bool:
     """Whether the server whose event it is sends another copy of one that waits in somebody else's: that may
     have other content or signatures, by which it is cut or dropped.
     """
     return origin == domain_of(pdu.sender) != waiting.origin and waiting.pdu.wire != pdu.wire
 
 
-def _final(outcome: SubmitResult) -> bool:
+def _is_permanent(outcome: SubmitResult) -> bool:
     """True for a refusal that will be the same at the next start."""
     return outcome.refusal is not None and outcome.refusal.code is not RefusalCode.UNREACHABLE

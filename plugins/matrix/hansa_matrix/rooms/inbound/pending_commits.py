@@ -12,7 +12,7 @@ from contextlib import contextmanager
 Named = tuple[str, str]
 
 
-class Coming:
+class PendingCommits:
     """Events that some transaction is writing."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from hansa_matrix.federation.client import FederationClient, RemoteError, Server
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.servers.policy_server import PolicyServer, add_policy_signature, is_exempt, is_signed
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _SIGN = "/_matrix/policy/v1/sign"
@@ -23,10 +23,10 @@ _WITHIN, _FAILURES, _ALONE_FOR = 15.0, 3, 60.0
 _MAX_BREAKERS = 1000
 
 
-class Policing:
+class PolicyServerClient:
     """Which events need a signature, and getting it."""
 
-    def __init__(self, own: Own, client: FederationClient) -> None:
+    def __init__(self, own: LocalServer, client: FederationClient) -> None:
         self._own = own
         self._ctx = own.ctx
         self._client = client

@@ -21,7 +21,7 @@ MOST_ASIDE = 500
 
 
 @dataclass(slots=True)
-class Entry:
+class QueuedPdu:
     """``at`` is the key of its staged row, ``origin`` the server that sent it."""
 
     at: int
@@ -30,7 +30,7 @@ class Entry:
     tries: int = 0
     #: When it is tried again (monotonic seconds).
     again: float = 0.0
-    #: See ``Arrived.unwanted``.
+    #: See ``ReceivedPdu.unwanted``.
     unwanted: str = ""
     #: Whether the keys that it needs were asked for.
     keyed: bool = False
@@ -38,7 +38,7 @@ class Entry:
     size: int = 0
 
 
-class Line:
+class RoomQueue:
     """First come, first served, except for those that stand aside."""
 
     def __init__(self, backlog: Backlog | None = None) -> None:
@@ -46,15 +46,15 @@ class Line:
         self.ids: set[str] = set()
         self.running = False
         #: Entries for which somebody is asking other servers.
-        self.held: dict[str, Entry] = {}
-        self._waiting: deque[Entry] = deque()
-        self._aside: list[Entry] = []
+        self.held: dict[str, QueuedPdu] = {}
+        self._waiting: deque[QueuedPdu] = deque()
+        self._aside: list[QueuedPdu] = []
         self._news = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._aside) + len(self.held)
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: QueuedPdu) -> None:
         """At the end."""
         self.ids.add(entry.pdu.event_id)
         entry.size = weight(entry.pdu)
@@ -62,11 +62,11 @@ class Line:
         self._waiting.append(entry)
         self._news.set()
 
-    def front(self, most: int) -> list[Entry]:
+    def front(self, most: int) -> list[QueuedPdu]:
         """The next ones; none if all stand aside."""
         return [self._waiting[i] for i in range(min(most, len(self._waiting)))]
 
-    def done(self, count: int) -> list[Entry]:
+    def done(self, count: int) -> list[QueuedPdu]:
         """The first ones are judged: who stands aside for one of them need not wait any longer."""
         gone = [self._waiting.popleft() for _ in range(count)]
         for entry in gone:
@@ -78,17 +78,17 @@ class Line:
                 entry.again = 0.0
         return gone
 
-    def step_aside(self, now: float) -> Entry | None:
+    def step_aside(self, now: float) -> QueuedPdu | None:
         """The first one cannot be judged now. The one that is let go of for it, if there are too many."""
         return self.give_back(self.take(), now, ready=False)
 
-    def take(self) -> Entry:
+    def take(self) -> QueuedPdu:
         """Take the first one out of the line while what it lacks is asked for; ``give_back`` it."""
         entry = self._waiting.popleft()
         self.held[entry.pdu.event_id] = entry
         return entry
 
-    def give_back(self, entry: Entry, now: float, *, ready: bool) -> Entry | None:
+    def give_back(self, entry: QueuedPdu, now: float, *, ready: bool) -> QueuedPdu | None:
         """It is judged next if it is ``ready``, else tried again after a while. The one that is let go of
         for it, if too many stand aside.
         """
@@ -109,7 +109,7 @@ class Line:
         """For how many events of a server somebody is asking other servers."""
         return sum(entry.origin == origin for entry in self.held.values())
 
-    def remove(self, event_id: str) -> Entry | None:
+    def remove(self, event_id: str) -> QueuedPdu | None:
         """Take out one that nobody asks for at the moment; None if it is not here."""
         for queue in (self._waiting, self._aside):
             for entry in queue:
@@ -120,12 +120,12 @@ class Line:
                     return entry
         return None
 
-    def find(self, event_id: str) -> Entry | None:
+    def find(self, event_id: str) -> QueuedPdu | None:
         """The entry of an event, wherever it waits."""
         waits = (e for queue in (self._waiting, self._aside) for e in queue if e.pdu.event_id == event_id)
         return self.held.get(event_id) or next(waits, None)
 
-    def waiting(self) -> list[Entry]:
+    def waiting(self) -> list[QueuedPdu]:
         """Everything that waits here."""
         return [*self._waiting, *self._aside]
 

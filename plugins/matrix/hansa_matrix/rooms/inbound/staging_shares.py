@@ -37,7 +37,7 @@ class _Pool:
             del self.of[origin]
 
 
-class Shares:
+class StagingShares:
     """Counts what waits, in PDUs. Their memory is ``backlog``'s."""
 
     def __init__(self, of_a_room: int, in_all: int) -> None:

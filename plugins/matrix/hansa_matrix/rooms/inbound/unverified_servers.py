@@ -18,7 +18,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 _NOTED_FOR, _MOST, _MOST_ROOMS = 3600.0, 100, 10_000
 
 
-class Unverified:
+class UnverifiedServers:
     """Tells the core of them. Nothing is stored: holes are."""
 
     def __init__(self, ctx: NetworkContext, server: str) -> None:

@@ -24,7 +24,7 @@ _LEFT, _PAGE = "left", 500
 _SHORT = ("type", "state_key", "sender", "room_id", "origin_server_ts")
 
 
-class Ended:
+class EndedInvites:
     """Rows by person and room."""
 
     def __init__(self, ctx: NetworkContext) -> None:

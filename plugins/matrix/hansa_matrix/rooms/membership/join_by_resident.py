@@ -13,19 +13,21 @@ from hansa import CannotOpenRoom, SubmitResult
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.inbound.pdu_staging import Gaps, Ingest
-from hansa_matrix.rooms.membership.remote_membership import Membership
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.inbound.pdu_staging import MissingEventSource, PduStaging
+from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Servers that are asked for one join.
 _MOST = 10
 
 
-class Granted:
+class JoinByResident:
     """The handshake of a join, of a room whose state is here already."""
 
-    def __init__(self, own: Own, membership: Membership, ingest: Ingest, gaps: Gaps) -> None:
+    def __init__(
+        self, own: LocalServer, membership: RemoteMembership, ingest: PduStaging, gaps: MissingEventSource
+    ) -> None:
         self._own = own
         self._ctx = own.ctx
         self._membership = membership

@@ -30,16 +30,16 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_L
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS, version_of
 from hansa_matrix.proto.state_content import replacement_room
-from hansa_matrix.rooms.create_room import PUBLIC, Founder, Founding
+from hansa_matrix.rooms.create_room import PUBLIC, RoomCreator, RoomTemplate
 from hansa_matrix.rooms.directory.aliases import alias_of
-from hansa_matrix.rooms.directory.public_rooms import Directory
-from hansa_matrix.rooms.local_events import Administration
-from hansa_matrix.rooms.membership.pending_invites import Pending, Waiting
-from hansa_matrix.rooms.membership.remote_membership import Membership
-from hansa_matrix.rooms.native_events import Own
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
+from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.membership.pending_invites import PendingInvite, PendingInvites
+from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.upgrade.unfinished_upgrades import Unfinished, unfinished_of
-from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE, Upgrades
+from hansa_matrix.rooms.upgrade.unfinished_upgrades import UnfinishedUpgrade, unfinished_of
+from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE, RoomUpgrades
 
 #: A transaction waits for a room that is being entered, 30 s at most.
 _LOOK, _LOOKS = 0.1, 300
@@ -48,7 +48,7 @@ _NAME_KEY = ("m.room.name", "")
 _ACCEPT_BACKOFF, _MAX_TRIES = Backoff(first=0.5, most=4.0), 5
 
 
-def named(address: str) -> tuple[str, list[str]]:
+def parse_address(address: str) -> tuple[str, list[str]]:
     """``!id``, ``!id:server`` or ``!id?via=server&via=server``: the room and the servers to ask."""
     room_id, _, query = address.partition("?")
     via = [value for key, value in parse_qsl(query) if key == "via" and ids.is_valid_server_name(value)]
@@ -56,18 +56,18 @@ def named(address: str) -> tuple[str, list[str]]:
     return room_id, list(dict.fromkeys([*via, *own]))
 
 
-class Entrance:
+class RoomJoiner:
     """``rooms`` are those of the network, and what is entered is put there."""
 
     def __init__(  # noqa: PLR0917  # eight parts, each used
         self,
-        own: Own,
-        founder: Founder,
-        membership: Membership,
-        pending: Pending,
-        upgrades: Upgrades,
-        administration: Administration,
-        directory: Directory,
+        own: LocalServer,
+        founder: RoomCreator,
+        membership: RemoteMembership,
+        pending: PendingInvites,
+        upgrades: RoomUpgrades,
+        administration: LocalEvents,
+        directory: PublicRoomList,
         rooms: dict[str, MatrixRoom],
     ) -> None:
         self._own = own
@@ -102,7 +102,7 @@ class Entrance:
         """``#name`` is ours, ``#name:server`` and ``!id`` anybody's. Raises ``CannotOpenRoom``."""
         alias = address if ":" in address or address.startswith("!") else f"{address}:{self._own.server}"
         if alias.startswith("!"):
-            room_id, via = named(alias)
+            room_id, via = parse_address(alias)
             return await self.enter(room_id, via)
         if not ids.is_valid_alias(alias):
             refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is not a room alias")
@@ -150,7 +150,7 @@ class Entrance:
     async def _made(self, alias: str, version: str, wish: RoomWish | None = None) -> OpenedRoom:
         name = (wish.name or alias[1:].partition(":")[0]) if wish is not None else ""
         profile = self._membership.profile
-        founding = Founding(
+        founding = RoomTemplate(
             member=await profile(self._user) if profile is not None else {},
             then=[*PUBLIC, *([(*_NAME_KEY, {"name": name})] if name else [])],
             published=wish is not None and wish.published,
@@ -180,7 +180,7 @@ class Entrance:
         return await self.opened(room, anew=anew)
 
     async def entered(self, room_id: str) -> bool:
-        """See ``Ingest.entered``. Others count us in from send_join on, and send; the core knows the room
+        """See ``PduStaging.entered``. Others count us in from send_join on, and send; the core knows the room
         from its link on.
         """
         for _ in range(_LOOKS):
@@ -259,7 +259,7 @@ class Entrance:
         self._ctx.log.info("joined %s, invited by %s", pdu.room_id, pdu.sender)
 
     def arrived(self, pdu: Pdu) -> None:
-        """See ``Ingest.arrived``: where somebody replaces a room, what is linked to it follows."""
+        """See ``PduStaging.arrived``: where somebody replaces a room, what is linked to it follows."""
         replacement = replacement_room(pdu.content) if pdu.type == TOMBSTONE and pdu.state_key == "" else None
         if replacement is not None:
             self._ctx.spawn(partial(self._follow, pdu, replacement), f"follow {pdu.room_id}")
@@ -270,7 +270,7 @@ class Entrance:
             return
         if (await old.state()).get(key) != tombstone.event_id:  # another one counts
             return
-        begun = Unfinished(old=old.room_id, new=replacement, followed=True)
+        begun = UnfinishedUpgrade(old=old.room_id, new=replacement, followed=True)
         try:
             await self._ctx.store.commit([begun.begin()])
         except Conflict:
@@ -309,7 +309,7 @@ class Entrance:
             for w in await self._pending.every()
         ]
 
-    async def _invite_of(self, arguments: Mapping[str, Any]) -> Waiting:
+    async def _invite_of(self, arguments: Mapping[str, Any]) -> PendingInvite:
         user = str(arguments.get("user") or self._user)
         waiting = await self._pending.get(str(arguments["room"]), user)
         if waiting is None or waiting.membership != "invite":
@@ -336,7 +336,7 @@ class Entrance:
         address = str(arguments["room"])
         try:
             room_id, via = (
-                named(address) if address.startswith("!") else await self._membership.resolve(address)
+                parse_address(address) if address.startswith("!") else await self._membership.resolve(address)
             )
             generation = self._ctx.policy_generation
             event, server, version, shown = await self._membership.knock(room_id, self._user, via)

@@ -38,8 +38,8 @@ from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import membership
 from hansa_matrix.proto.stripped_state import stripped_state
 from hansa_matrix.ratelimit import RateLimiter
-from hansa_matrix.rooms.membership.ended_invites import Ended
-from hansa_matrix.rooms.membership.remote_room_texts import Outside
+from hansa_matrix.rooms.membership.ended_invites import EndedInvites
+from hansa_matrix.rooms.membership.remote_room_texts import RemoteRoomTexts
 from hansa_matrix.texts import texts_of_event
 
 _PAGE = 1000
@@ -58,7 +58,7 @@ _MOST_GONE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class PendingInvite:
     """One of them. ``origin`` is the server to answer by, ``shown`` what it showed of the room."""
 
     room_id: str
@@ -74,7 +74,7 @@ class Waiting:
     event: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Pending:
+class PendingInvites:
     """What waits for an answer, of ours or of others."""
 
     def __init__(self, ctx: NetworkContext, keyring: Keyring, attendance: LocalMemberships) -> None:
@@ -83,8 +83,8 @@ class Pending:
         self._attendance = attendance
         self._of_peer = RateLimiter(ctx.clock, _RATE_OF_PEER, _BURST_OF_PEER)
         self._of_server = RateLimiter(ctx.clock, _RATE_OF_SERVER, _BURST_OF_SERVER)
-        self._ended = Ended(ctx)
-        self._outside = Outside(ctx)
+        self._ended = EndedInvites(ctx)
+        self._outside = RemoteRoomTexts(ctx)
         #: What is too many is counted, then removed: one at a time.
         self._one = asyncio.Lock()
         #: Invites that were judged again: ``(room, user) -> (generation, whether it may be shown)``.
@@ -171,10 +171,10 @@ class Pending:
         self._ctx.gauge("matrix_invites_waiting", await self._ctx.store.count("invite"))
         await self._ended.sweep()
 
-    async def get(self, room_id: str, user: str) -> Waiting | None:
+    async def get(self, room_id: str, user: str) -> PendingInvite | None:
         """What waits for one person in one room."""
         row = await self._ctx.store.get("invite", (room_id, user))
-        return _waiting(row) if row is not None else None
+        return _pending_invite(row) if row is not None else None
 
     async def event(self, room_id: str, user: str) -> Mapping[str, Any]:
         """The invite or knock itself; empty if none waits."""
@@ -188,17 +188,17 @@ class Pending:
         """
         return await self._outside.leave(await self._ended.get(user, room_id))
 
-    async def shown(self, waiting: Waiting) -> Sequence[Mapping[str, Any]]:
+    async def shown(self, waiting: PendingInvite) -> Sequence[Mapping[str, Any]]:
         """What a person is shown of the room. An invite is judged as a whole: see ``permitted``."""
         if waiting.membership == "invite":
             return waiting.shown
         return await self._outside.state(waiting.origin, waiting.room_id, waiting.shown)
 
-    async def every(self) -> list[Waiting]:
+    async def every(self) -> list[PendingInvite]:
         """All of them."""
-        return [_waiting(row) async for row in scan_all(self._ctx.store, "invite")]
+        return [_pending_invite(row) async for row in scan_all(self._ctx.store, "invite")]
 
-    async def permitted(self, waiting: Waiting) -> bool:
+    async def permitted(self, waiting: PendingInvite) -> bool:
         """Whether the policies of now let somebody be shown what waits for them."""
         generation = self._ctx.policy_generation
         if not self._ctx.governed or waiting.generation == generation or waiting.membership != "invite":
@@ -266,10 +266,10 @@ class Pending:
         return True
 
 
-def _waiting(row: Row) -> Waiting:
+def _pending_invite(row: Row) -> PendingInvite:
     body = orjson.loads(row.body)
     event = body["event"]
-    return Waiting(
+    return PendingInvite(
         room_id=str(row.key[0]),
         user=str(row.key[1]),
         sender=event["sender"],

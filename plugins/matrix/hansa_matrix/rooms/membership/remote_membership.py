@@ -40,12 +40,12 @@ from hansa_matrix.proto.send_join import (
     parse_make_join,
     with_returned_signatures,
 )
-from hansa_matrix.rooms.event_store import Events, RoomEvents, Status, Stored
+from hansa_matrix.rooms.event_store import EventStore, RoomEvents, Status, StoredEvent
 from hansa_matrix.rooms.inbound import outliers
 from hansa_matrix.rooms.inbound.early_checks import EarlyChecks
 from hansa_matrix.rooms.membership.send_membership import send_join, send_leave
-from hansa_matrix.rooms.native_events import Own
-from hansa_matrix.rooms.room import BEHIND, FIRST, GAP, Head, MatrixRoom
+from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.room import BEHIND, FIRST, GAP, MatrixRoom, RoomHead
 
 _NOTHING: Mapping[str, Any] = {}
 INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"
@@ -66,7 +66,7 @@ _AT_ONCE = 200
 _STAGGER = 3.0
 
 
-class _Offer(NamedTuple):
+class _MembershipTemplate(NamedTuple):
     """A server that would take us, and the event that it would take."""
 
     server: str
@@ -85,10 +85,12 @@ def _refused(code: RefusalCode, text: str) -> CannotOpenRoom:
     return CannotOpenRoom(Refusal(code=code, text=text))
 
 
-class Membership:
+class RemoteMembership:
     """Joins and leaves by the handshake of two requests."""
 
-    def __init__(self, own: Own, client: FederationClient, keyring: Keyring, events: Events) -> None:
+    def __init__(
+        self, own: LocalServer, client: FederationClient, keyring: Keyring, events: EventStore
+    ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._client = client
@@ -183,12 +185,12 @@ class Membership:
 
     async def _offers(
         self, step: str, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
-    ) -> AsyncGenerator[_Offer | Exception, None]:
+    ) -> AsyncGenerator[_MembershipTemplate | Exception, None]:
         """What the candidates answer to ``make_<step>``, as it comes. The next one is asked when one has
         refused, and also when none has answered for a while.
         """
         waiting = deque(dict.fromkeys(s for s in via if s != self._own.server))
-        asked: dict[asyncio.Task[_Offer], str] = {}
+        asked: dict[asyncio.Task[_MembershipTemplate], str] = {}
         try:
             while waiting or asked:
                 if waiting:
@@ -209,7 +211,9 @@ class Membership:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _ask(self, server: str, step: str, room_id: str, user: str, more: Mapping[str, Any]) -> _Offer:
+    async def _ask(
+        self, server: str, step: str, room_id: str, user: str, more: Mapping[str, Any]
+    ) -> _MembershipTemplate:
         versions = "&".join(f"ver={v}" for v in VERSIONS)
         make = build_path("_matrix", "federation", "v1", f"make_{step}", room_id, user)
         target = make if step == "leave" else f"{make}?{versions}"
@@ -225,9 +229,9 @@ class Membership:
         if self.profile is not None and step != "leave":
             more = {**await self.profile(user), **more}
         event["content"] = {**more, **event["content"]}
-        return _Offer(server, version, self._completed(event, version))
+        return _MembershipTemplate(server, version, self._completed(event, version))
 
-    async def _join_by(self, offer: _Offer, room_id: str, user: str) -> MatrixRoom:
+    async def _join_by(self, offer: _MembershipTemplate, room_id: str, user: str) -> MatrixRoom:
         server, version, event = offer
         self._ctx.progress(f"joining {room_id}", 0)
         try:
@@ -353,7 +357,7 @@ class Membership:
         if join.event_id in taken:
             raise RemoteProtocolError("the join has the id of another event")
         good = [pdu for pdu in seen.good if pdu.event_id not in taken]
-        made = await outliers.judged(self._ctx, good, version, of_room, answer.create)
+        made = await outliers.check_auth(self._ctx, good, version, of_room, answer.create)
         if answer.create.event_id not in made:
             raise RemoteProtocolError("the create event could not be verified")
         if seen.lost or answer.dropped:
@@ -366,7 +370,7 @@ class Membership:
         join: Pdu,
         answer: SendJoinResponse,
         version: RoomVersion,
-        made: Mapping[str, Stored],
+        made: Mapping[str, StoredEvent],
     ) -> MatrixRoom:
         """Commit the room as it is after our join. Raises ``Conflict`` where another has changed it since it
         was read.
@@ -393,11 +397,11 @@ class Membership:
         await asyncio.sleep(0)
         after = room.groups.after(before, state, join.key, join.event_id)
         place = room.head.last + GAP if row is not None else FIRST
-        mine = Stored(join, Status.ACCEPTED, before, after, live=room.attended, depth=place)
+        mine = StoredEvent(join, Status.ACCEPTED, before, after, live=room.attended, depth=place)
         depth = max([join.depth, *(p.depth for p in answer.state)])
         placed = await of_room.load(join.prev_events, version)
         lacking = [e for e in join.prev_events if e not in placed or not placed[e].after]
-        room.head = Head(
+        room.head = RoomHead(
             extremities={join.event_id: after},
             group=after,
             depth=min(depth, join.depth + 1),
@@ -407,7 +411,7 @@ class Membership:
             below={**room.head.below, **dict.fromkeys(lacking, place)},
             gaps=room.head.gaps,
         )
-        had, names = dict[str, Stored](), list(made)
+        had, names = dict[str, StoredEvent](), list(made)
         for at in range(0, len(names), outliers.READ):
             had |= await self._events.load(names[at : at + outliers.READ], version)
         # An event that has its place keeps it, and where servers make ids another room keeps its event.
@@ -446,6 +450,6 @@ class Membership:
         return None
 
 
-def _placeless(stored: Stored, room_id: str) -> bool:
+def _placeless(stored: StoredEvent, room_id: str) -> bool:
     """Whether an event is one of that room without a place in its DAG."""
     return not stored.after and stored.pdu.room_id == room_id

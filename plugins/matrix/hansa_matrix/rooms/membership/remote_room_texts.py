@@ -20,7 +20,7 @@ from hansa_matrix.texts import texts_of_event, without_texts
 _REMEMBERED = 10_000
 
 
-class Outside:
+class RemoteRoomTexts:
     """With no policy everything is shown as it came. Each event is judged once for each generation."""
 
     def __init__(self, ctx: NetworkContext) -> None:

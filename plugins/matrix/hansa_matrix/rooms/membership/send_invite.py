@@ -26,14 +26,14 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_ids, key_valid_at, parse, signature_problem
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
-from hansa_matrix.rooms.native_events import Arrived, Own
+from hansa_matrix.rooms.native_events import LocalServer, ReceivedPdu
 from hansa_matrix.rooms.room import MatrixRoom
 
 
-class Invites:
+class OutboundInvites:
     """Invites out."""
 
-    def __init__(self, own: Own, client: FederationClient, keyring: Keyring) -> None:
+    def __init__(self, own: LocalServer, client: FederationClient, keyring: Keyring) -> None:
         self._own = own
         self._client = client
         self._keyring = keyring
@@ -57,7 +57,7 @@ class Invites:
         )
         return None if verdict.allowed else refusal_by(verdict)
 
-    async def countersigned(self, room: MatrixRoom, draft: Pdu) -> Arrived | Refusal:
+    async def countersigned(self, room: MatrixRoom, draft: Pdu) -> ReceivedPdu | Refusal:
         """The invite with the signature of the invited person's server."""
         server = ids.domain_of(draft.state_key or "")
         shown = await room.shown_of(await room.state(), [*STRIPPED_KEYS, (MEMBER, draft.sender)])
@@ -68,7 +68,7 @@ class Invites:
             return Refusal(code=RefusalCode.FORBIDDEN, text=f"{server} says: {error.reason}")
         except (ServerUnreachable, RemoteProtocolError) as error:
             return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
-        return Arrived(pdu=signed, origin=self._own.server, handshake=True)
+        return ReceivedPdu(pdu=signed, origin=self._own.server, handshake=True)
 
     async def _asked(
         self, server: str, version: RoomVersion, draft: Pdu, shown: Sequence[Mapping[str, Any]]

@@ -25,12 +25,12 @@ from hansa import (
 )
 
 from hansa_matrix.conversion import EventDraft, RoomViewBuilder, content_from_event
-from hansa_matrix.rooms.native_events import Spoken
+from hansa_matrix.rooms.native_events import ClientEvent
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CheckedEvent:
     """Who says something, of which server on their own network, and what."""
 
     sender: NativeId
@@ -38,7 +38,7 @@ class Said:
     draft: EventDraft
 
 
-class Judging:
+class PolicyChecks:
     """With no policy nothing is asked and nothing made ready."""
 
     def __init__(self, ctx: NetworkContext, views: RoomViewBuilder) -> None:
@@ -52,7 +52,7 @@ class Judging:
             return
         raise CannotOpenRoom(refusal_by(verdict))
 
-    async def _event(self, room_id: str, said: Said) -> tuple[Content, NativeFacts]:
+    async def _event(self, room_id: str, said: CheckedEvent) -> tuple[Content, NativeFacts]:
         """What an event says, and what policies may know of it, as if it were submitted to the core."""
         inbound = Submission(
             origin=NativeId(self._ctx.id, ""),
@@ -60,13 +60,13 @@ class Judging:
             sender=said.sender,
             content=await content_from_event(said.draft, self._views.home_of),
             ts=self._ctx.clock.now(),
-            native=Spoken(draft=said.draft),
+            native=ClientEvent(draft=said.draft),
             local=True,
         )
         facts = replace(facts_of_native(inbound, said.server), sender_server=said.server, automatic=True)
         return inbound.content, facts
 
-    async def texts(self, room_id: str, said: Iterable[Said]) -> tuple[str, ...]:
+    async def texts(self, room_id: str, said: Iterable[CheckedEvent]) -> tuple[str, ...]:
         """The strings of some events that a person may read."""
         if not self._ctx.governed:
             return ()
@@ -76,7 +76,7 @@ class Judging:
             found |= dict.fromkeys(facts.texts)
         return tuple(found)
 
-    async def drafts(self, room_id: str, view: RoomView, said: Iterable[Said]) -> None:
+    async def drafts(self, room_id: str, view: RoomView, said: Iterable[CheckedEvent]) -> None:
         """Ask about events on their way in, and out to the servers in ``view``. Raises ``CannotOpenRoom`` for
         the first that a policy denies.
         """

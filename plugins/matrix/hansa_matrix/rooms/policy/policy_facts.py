@@ -7,7 +7,7 @@ from hansa import NativeFacts, NativeId, Submission
 from hansa_matrix.proto.auth_rules.state_keys import CREATE
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.state_content import additional_creators
-from hansa_matrix.rooms.native_events import Arrived, Spoken
+from hansa_matrix.rooms.native_events import ClientEvent, ReceivedPdu
 from hansa_matrix.texts import texts_of_event, texts_of_pdu
 
 #: Additional creators that are looked at; an event has no room for more.
@@ -28,11 +28,11 @@ def facts_of_native(inbound: Submission, server: str) -> NativeFacts:
     if pdu is not None:
         type_, state_key, content, size = pdu.type, pdu.state_key, pdu.content, len(pdu.wire)
         texts = texts_of_pdu(type_, state_key, pdu.raw)
-        act = inbound.origin.id if isinstance(native, Arrived) and home != server else ""
+        act = inbound.origin.id if isinstance(native, ReceivedPdu) and home != server else ""
     elif draft is not None:
         type_, state_key, content = draft
         texts = texts_of_event(type_, state_key, content)
-        act = inbound.origin.id if isinstance(native, Spoken) and not native.follows else ""
+        act = inbound.origin.id if isinstance(native, ClientEvent) and not native.follows else ""
     else:
         return NativeFacts(sender_server=home, automatic=True)
     named = additional_creators(content) if type_ == CREATE else ()

@@ -15,16 +15,16 @@ from hansa import EventIn, Link, LruCache, NativeFacts, NativeId, NetworkContext
 
 from hansa_matrix.conversion import GhostResolver, content_from_pdu
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.event_store import DECISION, Status, Stored
-from hansa_matrix.rooms.native_events import Backfilled
+from hansa_matrix.rooms.event_store import DECISION, Status, StoredEvent
+from hansa_matrix.rooms.native_events import BackfilledPdu
 
 #: Events whose verdict is remembered, and those that are judged without a pause.
 _REMEMBERED, _STEP = 50_000, 50
 _DECIDED = frozenset({Status.WITHHELD, Status.REJECTED})
 
 
-class Rejudging:
-    """See ``Events.judge``."""
+class PolicyRechecks:
+    """See ``EventStore.judge``."""
 
     def __init__(
         self, ctx: NetworkContext, home_of: GhostResolver, facts: Callable[[Submission], NativeFacts]
@@ -40,10 +40,10 @@ class Rejudging:
         """Whether there is any policy."""
         return self._ctx.governed
 
-    async def __call__(self, found: Mapping[str, Stored]) -> Mapping[str, Stored]:
+    async def __call__(self, found: Mapping[str, StoredEvent]) -> Mapping[str, StoredEvent]:
         """Events as the policies of now have them."""
         generation = self._ctx.policy_generation
-        denied: dict[str, Stored] = {}
+        denied: dict[str, StoredEvent] = {}
         asked = 0
         for event_id, one in found.items():
             if one.generation == generation or one.status in _DECIDED:
@@ -68,7 +68,7 @@ class Rejudging:
             sender=NativeId(self._ctx.id, pdu.sender),
             content=await content_from_pdu(pdu, self._home_of),
             ts=pdu.origin_server_ts,
-            native=Backfilled(pdu),
+            native=BackfilledPdu(pdu),
         )
         link = self._ctx.link(pdu.room_id) or Link(room="", native=room, authority=True)
         verdict = await self._ctx.check(

@@ -16,7 +16,7 @@ from hansa import NetworkContext, Row, StoreError, Write, pages
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.event_store import Stored
+from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import FIRST, MatrixRoom
 
 #: Events that are read, and written, at a time.
@@ -101,7 +101,7 @@ def _enters(pdu: Pdu, server: str) -> bool:
     return pdu.type == MEMBER and pdu.membership == "join" and ids.domain_of(pdu.state_key or "") == server
 
 
-async def _events(ctx: NetworkContext, room: MatrixRoom) -> AsyncIterator[Mapping[str, Stored]]:
+async def _events(ctx: NetworkContext, room: MatrixRoom) -> AsyncIterator[Mapping[str, StoredEvent]]:
     """All stored events of a room; those without a place get the depth 0 here."""
     async for rows in _rows(ctx, room):
         loaded = await room.events.load([str(row.key[0]) for row in rows], room.version)
@@ -128,13 +128,13 @@ def _bare(row: Row) -> Row:
     return Row(key=row.key, fields={}, body=b"")
 
 
-async def _pages_of(room: MatrixRoom, order: Sequence[str]) -> AsyncIterator[Sequence[Stored]]:
+async def _pages_of(room: MatrixRoom, order: Sequence[str]) -> AsyncIterator[Sequence[StoredEvent]]:
     for at in range(0, len(order), _PAGE):
         yield list((await room.events.load(order[at : at + _PAGE], room.version)).values())
 
 
 async def _written(
-    ctx: NetworkContext, room: MatrixRoom, events: Sequence[Stored], depths: Mapping[str, int]
+    ctx: NetworkContext, room: MatrixRoom, events: Sequence[StoredEvent], depths: Mapping[str, int]
 ) -> None:
     """Keep events with their depths, 0 where they have none."""
     changed = [replace(one, depth=depths.get(one.pdu.event_id, 0)) for one in events]

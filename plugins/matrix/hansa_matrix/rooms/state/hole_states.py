@@ -8,18 +8,18 @@ from dataclasses import replace
 from hansa import Write
 
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.event_store import Stored
-from hansa_matrix.rooms.room import Head, MatrixRoom, without_past
+from hansa_matrix.rooms.event_store import StoredEvent
+from hansa_matrix.rooms.room import MatrixRoom, RoomHead, advance_with_gap
 from hansa_matrix.rooms.state.holes import Hole, Why, forgotten
 
 #: Gives the events of a turn, or of the store.
-Load = Callable[[Iterable[str]], Awaitable[dict[str, Stored]]]
+Load = Callable[[Iterable[str]], Awaitable[dict[str, StoredEvent]]]
 
 
-class Passing:
+class HoleStates:
     """What of a room's holes changes with a turn; None is a hole that is filled."""
 
-    def __init__(self, room: MatrixRoom, load: Load, drafted: Callable[[str], Stored | None]) -> None:
+    def __init__(self, room: MatrixRoom, load: Load, drafted: Callable[[str], StoredEvent | None]) -> None:
         self._room = room
         self._load = load
         self._drafted_event = drafted
@@ -50,8 +50,8 @@ class Passing:
         return found
 
     async def follow(
-        self, pdu: Pdu, lacking: Sequence[str], beside: Iterable[int], head: Head
-    ) -> tuple[list[int], list[Write], Head]:
+        self, pdu: Pdu, lacking: Sequence[str], beside: Iterable[int], head: RoomHead
+    ) -> tuple[list[int], list[Write], RoomHead]:
         """Where an event follows holes: the groups of the states there, the writes that keep them, and the
         head. ``beside`` are the groups after the other events that it follows.
         """
@@ -63,7 +63,7 @@ class Passing:
                 self.drafted[one.event_id] = placed
                 writes.append(placed.row())
                 if not one.prev:  # what is before it may be had by paging back
-                    head = without_past(head, pdu, [one.event_id], head.last + 1)
+                    head = advance_with_gap(head, pdu, [one.event_id], head.last + 1)
             hole = self.get(event_id)
             groups += [hole.group] if hole is not None and hole.group else []
         return groups, writes, head
@@ -85,7 +85,7 @@ class Passing:
                 order.append(hole)
         return order
 
-    async def _group(self, hole: Hole, beside: list[int], head: Head) -> int:
+    async def _group(self, hole: Hole, beside: list[int], head: RoomHead) -> int:
         """The state at a hole: what the events before it give, else what servers say, else what was there
         before the events that stand beside it, or is there now.
         """

@@ -32,7 +32,7 @@ _AHEAD = 10_000
 _PAGE, MOST_ROWS = 100, 20_000
 
 
-class Groups:
+class StateGroups:
     """The state groups of one room. Group 0 is the empty state before the create event.
 
     A number means one state for ever. ``last`` is the greatest that was given: it does not go back where a

@@ -13,8 +13,8 @@ from hansa import ScopedStore, Write, pages
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_res.conflicts import state_delta
-from hansa_matrix.rooms.event_store import Stored
-from hansa_matrix.rooms.room import MAX_COUNT, Head, MatrixRoom
+from hansa_matrix.rooms.event_store import StoredEvent
+from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom, RoomHead
 from hansa_matrix.rooms.state.holes import Hole
 from hansa_matrix.rooms.state.state_groups import StateIds
 
@@ -22,7 +22,7 @@ from hansa_matrix.rooms.state.state_groups import StateIds
 _PAGE, _MOST, _MOST_BYTES = 200, 5000, 32 * 1024 * 1024
 
 
-class Spread:
+class StatePropagation:
     """One event's effect on what descends from it. ``drafted`` are events of the turn, ``holes`` those of it
     and of the room; ``since`` is the depth by our count of the first that descends from it.
     """
@@ -31,7 +31,7 @@ class Spread:
         self,
         room: MatrixRoom,
         store: ScopedStore,
-        drafted: Mapping[str, Stored],
+        drafted: Mapping[str, StoredEvent],
         holes: Iterable[Hole],
         since: int = 0,
     ) -> None:
@@ -46,10 +46,10 @@ class Spread:
         self._groups: dict[int, int] = {}
         self.writes: list[Write] = []
         #: The events and holes that changed.
-        self.events: dict[str, Stored] = {}
+        self.events: dict[str, StoredEvent] = {}
         self.holes: dict[str, Hole] = {}
 
-    async def go(self, pdu: Pdu, was: StateIds, now: StateIds, head: Head) -> Head:
+    async def go(self, pdu: Pdu, was: StateIds, now: StateIds, head: RoomHead) -> RoomHead:
         """The head with the groups as they are afterwards. What follows the event was put behind a state
         that ``was``, and there is another ``now``.
         """
@@ -57,7 +57,7 @@ class Spread:
         if not self._changes:
             return head
         prev: dict[str, tuple[str, ...]] = {hole.event_id: hole.prev for hole in self._holes.values()}
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredEvent] = {}
         async for page in self._pages():
             found |= page
             prev |= {e: one.pdu.prev_events for e, one in page.items()}
@@ -87,7 +87,7 @@ class Spread:
                 self._groups[group] = self._room.groups.grow(group, state, {**state, **more})
         return self._groups[group]
 
-    async def _pages(self) -> AsyncIterator[dict[str, Stored]]:
+    async def _pages(self) -> AsyncIterator[dict[str, StoredEvent]]:
         """What has a place in the room, the newest first, as far as that is gone through."""
         yield dict(self._drafted)
         read, size, before = 0, 0, MAX_COUNT

@@ -20,8 +20,8 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.servers.server_acl import parse_acl
 from hansa_matrix.proto.state_content import alias, alt_aliases, federates, room_type
-from hansa_matrix.rooms.create_room import PUBLIC, Founding, Step
-from hansa_matrix.rooms.directory.aliases import Alias
+from hansa_matrix.rooms.create_room import PUBLIC, InitialEvent, RoomTemplate
+from hansa_matrix.rooms.directory.aliases import RoomAlias
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.upgrade.inherited_levels import inherited, raised
 
@@ -54,8 +54,8 @@ def succeeding(
     state: Mapping[StateKey, Pdu],
     version: RoomVersion,
     creators: Sequence[str],
-    names: Sequence[Alias],
-) -> Founding:
+    names: Sequence[RoomAlias],
+) -> RoomTemplate:
     """How the new room begins: what outlives the old one, on its levels. The first of ``creators`` makes
     it.
     """
@@ -70,7 +70,7 @@ def succeeding(
     if version.privileged_creators and creators[1:]:
         create["additional_creators"] = list(creators[1:])
     own = ids.domain_of(creators[0])
-    copied: list[Step] = [
+    copied: list[InitialEvent] = [
         (p.type, p.state_key or "", dict(p.content))
         for p in state.values()
         if (p.type in _COPIED and not p.state_key) or (p.type == MEMBER and p.membership == "ban")
@@ -80,16 +80,16 @@ def succeeding(
     steps = [step for step in PUBLIC if step[0] not in given] + copied + _named(state, names)
     present = state.get(POWER_LEVELS_KEY)
     if present is None:
-        return Founding(create=create, then=steps, replaces=old.room_id)
+        return RoomTemplate(create=create, then=steps, replaces=old.room_id)
     levels = old.levels(state[CREATE_KEY], present, old.version)
     final = inherited(present.content, levels, old.version, version, creators)
     first = final if version.privileged_creators else raised(final, creators[0], levels, steps)
     if first != final:  # who was lower in the old room is as low in the new one, once it is made
         steps.append((POWER_LEVELS, "", final))
-    return Founding(create=create, levels=first, then=steps, replaces=old.room_id)
+    return RoomTemplate(create=create, levels=first, then=steps, replaces=old.room_id)
 
 
-def _named(state: Mapping[StateKey, Pdu], names: Sequence[Alias]) -> list[Step]:
+def _named(state: Mapping[StateKey, Pdu], names: Sequence[RoomAlias]) -> list[InitialEvent]:
     """The names that the room calls itself by, of those which are its own."""
     event = state.get((_ALIAS_EVENT, ""))
     if event is None:

@@ -9,7 +9,7 @@ from hansa import Delete, Insert, Row, ScopedStore, scan_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unfinished:
+class UnfinishedUpgrade:
     """The room ``old`` is to be replaced by ``new``: by ours, or, if it is ``followed``, as another server
     says.
     """
@@ -28,16 +28,16 @@ class Unfinished:
         return Delete("upgrade", (self.old,))
 
 
-def _read(row: Row) -> Unfinished:
-    return Unfinished(old=str(row.key[0]), **orjson.loads(row.body))
+def _read(row: Row) -> UnfinishedUpgrade:
+    return UnfinishedUpgrade(old=str(row.key[0]), **orjson.loads(row.body))
 
 
-async def unfinished_of(store: ScopedStore, room_id: str) -> Unfinished | None:
+async def unfinished_of(store: ScopedStore, room_id: str) -> UnfinishedUpgrade | None:
     """What was begun with one room."""
     row = await store.get("upgrade", (room_id,))
     return _read(row) if row is not None else None
 
 
-async def all_unfinished(store: ScopedStore) -> list[Unfinished]:
+async def all_unfinished(store: ScopedStore) -> list[UnfinishedUpgrade]:
     """Everything that was begun."""
     return [_read(row) async for row in scan_all(store, "upgrade")]

@@ -38,29 +38,34 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_L
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.state_content import predecessor, replacement_room
-from hansa_matrix.rooms.create_room import Founder
+from hansa_matrix.rooms.create_room import RoomCreator
 from hansa_matrix.rooms.directory.aliases import aliases_of, moved
 from hansa_matrix.rooms.directory.public_rooms import listing
-from hansa_matrix.rooms.event_builder import Speech
-from hansa_matrix.rooms.local_events import Administration
-from hansa_matrix.rooms.native_events import Own
-from hansa_matrix.rooms.policy.policy_checks import Judging, Said
+from hansa_matrix.rooms.event_builder import EventBuilder
+from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.policy.policy_checks import CheckedEvent, PolicyChecks
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.room_draft import Uncommitted
+from hansa_matrix.rooms.room_draft import RoomDraft
 from hansa_matrix.rooms.upgrade.inherited_levels import closed
 from hansa_matrix.rooms.upgrade.replacement_room import speaks, succeeding
-from hansa_matrix.rooms.upgrade.unfinished_upgrades import Unfinished, all_unfinished, unfinished_of
+from hansa_matrix.rooms.upgrade.unfinished_upgrades import UnfinishedUpgrade, all_unfinished, unfinished_of
 
 TOMBSTONE = "m.room.tombstone"
 #: Commits by which a room's names are moved, lost races included, and names that are moved by each.
 _ROUNDS, _NAMES = 10, 1000
 
 
-class Upgrades:
+class RoomUpgrades:
     """Of our rooms by command, and of others' by their word."""
 
     def __init__(
-        self, own: Own, founder: Founder, judging: Judging, administration: Administration, user: str
+        self,
+        own: LocalServer,
+        founder: RoomCreator,
+        judging: PolicyChecks,
+        administration: LocalEvents,
+        user: str,
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
@@ -121,7 +126,7 @@ class Upgrades:
         )
         body = {"body": "This room has been replaced", "replacement_room": old.room_id}
         if view is not None:
-            tombstone = Said(NativeId(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
+            tombstone = CheckedEvent(NativeId(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
             await self._judging.drafts(old.room_id, view, [tombstone])
         names = await aliases_of(self._ctx.store, old.room_id)
         said = [key for key, event in state.items() if speaks(event)]
@@ -132,7 +137,7 @@ class Upgrades:
             new = await self._founder.create(user, version, "", founding)
         except Conflict as conflict:  # another process was first
             raise LocalProtocolError(f"{old.room_id} is being replaced") from conflict
-        begun = Unfinished(old=old.room_id, new=new.room_id)
+        begun = UnfinishedUpgrade(old=old.room_id, new=new.room_id)
         body["replacement_room"] = new.room_id
         try:
             refusal = await self._administration.say(
@@ -147,7 +152,7 @@ class Upgrades:
         await self._finish(old, new, user)
         return new.room_id
 
-    async def _continued(self, old: MatrixRoom, closed: Pdu, begun: Unfinished | None) -> str:
+    async def _continued(self, old: MatrixRoom, closed: Pdu, begun: UnfinishedUpgrade | None) -> str:
         """Finish an upgrade that was cut off; the id of the new room. Raises LocalProtocolError if there is
         nothing to finish.
         """
@@ -169,7 +174,7 @@ class Upgrades:
             except (LocalProtocolError, RemoteProtocolError, CannotOpenRoom, Busy) as error:
                 self._ctx.log.warning("the upgrade of %s to %s waits: %s", begun.old, begun.new, error)
 
-    async def _resume(self, begun: Unfinished) -> None:
+    async def _resume(self, begun: UnfinishedUpgrade) -> None:
         old, new = self._founder.room(begun.old), self._founder.room(begun.new)
         closed = await self._closed(old) if old is not None else None
         says = replacement_room(closed.content) if closed is not None else None
@@ -200,7 +205,7 @@ class Upgrades:
             await self._bring(new, old.room_id, frozenset())
             await self._moved(old, new)
         await self._close(old, user)
-        await self._ctx.store.commit([Unfinished(old=old.room_id, new=new.room_id).end()])
+        await self._ctx.store.commit([UnfinishedUpgrade(old=old.room_id, new=new.room_id).end()])
 
     async def _close(self, old: MatrixRoom, user: str) -> None:
         """Let nobody speak in the old room, or invite into it, who is not set over others; as far as who
@@ -216,14 +221,14 @@ class Upgrades:
             self._ctx.count("matrix_upgrades_left_open")
             self._ctx.log.info("%s stays open: %s", old.room_id, refusal.text)
 
-    async def _undo(self, begun: Unfinished) -> None:
+    async def _undo(self, begun: UnfinishedUpgrade) -> None:
         """Leave a room that is to replace nothing: nobody has heard of it but who made it."""
         new = self._founder.room(begun.new)
         if new is not None:
             await self._own.fresh(new)
             writes = list[Write]()
-            draft = Uncommitted(new, self._own)
-            speech = Speech(draft)
+            draft = RoomDraft(new, self._own)
+            speech = EventBuilder(draft)
             people = [user async for user in new.people_of(self._own.server)]
             for user in people:
                 writes += await speech.own_event(user, MEMBER, user, {"membership": "leave"})
@@ -307,8 +312,8 @@ class Upgrades:
         view = self._ctx.view(old_id)
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
         await self._own.fresh(new)
-        draft, writes = Uncommitted(new, self._own, servers), list[Write]()
-        speech, present = Speech(draft), await self._present(new)
+        draft, writes = RoomDraft(new, self._own, servers), list[Write]()
+        speech, present = EventBuilder(draft), await self._present(new)
         state = await new.state()
         for person in people:
             if person.membership is not Membership.JOIN:
@@ -318,7 +323,7 @@ class Upgrades:
                 continue  # before it was cut off
             content = {"membership": "join"} | ({"displayname": person.name} if person.name else {})
             try:
-                said = Said(person.user, person.server, (MEMBER, ghost, content))
+                said = CheckedEvent(person.user, person.server, (MEMBER, ghost, content))
                 await self._judging.drafts(new.room_id, present, [said])
                 writes += await speech.own_event(ghost, MEMBER, ghost, content)
             except (LocalProtocolError, RemoteProtocolError, CannotOpenRoom) as error:
