@@ -10,7 +10,7 @@ from hansa import Busy
 from hansa.pacing import token_buckets
 from hansa_matrix.client_api.account.address_shares import Shares
 from hansa_matrix.ratelimit import RateLimiter
-from hansa_matrix.server_api.unproven_work import MOST_EACH, Strangers
+from hansa_matrix.server_api.unproven_work import MOST_EACH, UnprovenWork
 
 
 class At:
@@ -48,7 +48,7 @@ def test_who_has_a_wide_network_has_few_times_the_allowance_of_one_64():
 
 def test_a_wide_network_does_not_take_the_pool_of_all_strangers():
     clock: Any = At()
-    strangers = Strangers(clock)
+    strangers = UnprovenWork(clock)
     with ExitStack() as stack:
         for n in range(2 * MOST_EACH):
             stack.enter_context(strangers.work(f"2a00:1:2:{n:x}::1"))

@@ -16,7 +16,7 @@ from hansa_matrix.federation.key_store import MOST_DOCUMENT, MOST_KEYS
 from hansa_matrix.proto.servers.key_document import DAY, key_document
 from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
 from hansa_matrix.proto.signing import signable, with_signature
-from hansa_matrix.server_api.auth import Gate
+from hansa_matrix.server_api.auth import FederationAuth
 from hansa_matrix.server_api.unproven_work import MOST, MOST_EACH
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 from memory import peak_memory
@@ -174,7 +174,7 @@ async def test_invented_origins_cost_neither_look_ups_nor_decisions(tmp_path):
                 checks.append(crossing)
                 return Verdict(Action.ALLOW)
 
-        gate = next(one.__self__ for one in admits(house) if isinstance(one.__self__, Gate))
+        gate = next(one.__self__ for one in admits(house) if isinstance(one.__self__, FederationAuth))
         gate._ctx = Watched()
         for n in range(2000):
             status, _, read = await claim(house, f"s{n}.example:1")

@@ -87,18 +87,18 @@ from hansa_matrix.rooms.state.depth_migration import count_anew
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 from hansa_matrix.schema import SCHEMA
-from hansa_matrix.server_api.auth import Gate
-from hansa_matrix.server_api.edus import Edus
+from hansa_matrix.server_api.auth import FederationAuth
+from hansa_matrix.server_api.edus import EduDispatcher
 from hansa_matrix.server_api.endpoints import add_routes
-from hansa_matrix.server_api.events import History
-from hansa_matrix.server_api.invite import Invited
+from hansa_matrix.server_api.events import EventEndpoints
+from hansa_matrix.server_api.invite import InviteEndpoints
 from hansa_matrix.server_api.key_notary import Notary
-from hansa_matrix.server_api.media import Files
-from hansa_matrix.server_api.membership import Handshakes
-from hansa_matrix.server_api.query import People, add_userinfo
-from hansa_matrix.server_api.send import Transactions
+from hansa_matrix.server_api.media import FederationMedia
+from hansa_matrix.server_api.membership import MembershipEndpoints
+from hansa_matrix.server_api.query import QueryEndpoints, add_openid_userinfo
+from hansa_matrix.server_api.send import TransactionEndpoint
 from hansa_matrix.server_api.spaces import SpaceEndpoints
-from hansa_matrix.server_api.unproven_work import Strangers
+from hansa_matrix.server_api.unproven_work import UnprovenWork
 from hansa_matrix.users.edu_handler import EduHandler
 from hansa_matrix.users.user_services import Users
 
@@ -225,8 +225,8 @@ class MatrixNetwork:
     @hookimpl
     def register_routes(self, router: Router) -> None:
         """The federation endpoints and our keys."""
-        strangers = Strangers(self._ctx.clock)
-        gate = Gate(self._ctx, self._server, self._keyring, self._sender.heard_from, strangers)
+        strangers = UnprovenWork(self._ctx.clock)
+        gate = FederationAuth(self._ctx, self._server, self._keyring, self._sender.heard_from, strangers)
         gate.opened = self._opening.is_set
         entitled = self._entitled
         takers: dict[str, EduHandler] = {
@@ -235,17 +235,17 @@ class MatrixNetwork:
             **self._known.takers(),
         }
         answers = (
-            Transactions(self._ctx, self._ingest, Edus(self._ctx, takers)),
-            Handshakes(entitled, self._ingest, self._policing),
-            Invited(entitled, self._keyring, self._pending, self._administration),
-            History(entitled),
-            People(entitled, self._known),
+            TransactionEndpoint(self._ctx, self._ingest, EduDispatcher(self._ctx, takers)),
+            MembershipEndpoints(entitled, self._ingest, self._policing),
+            InviteEndpoints(entitled, self._keyring, self._pending, self._administration),
+            EventEndpoints(entitled),
+            QueryEndpoints(entitled, self._known),
             SpaceEndpoints(entitled, self._directory),
-            Files(self._ctx, self._server, self._library, self._thumbnails),
+            FederationMedia(self._ctx, self._server, self._library, self._thumbnails),
         )
         add_routes(router, gate, answers, self._keyring, self._config.well_known_server)
         Notary(self._keyring, self._ctx.clock, strangers).register(router)
-        add_userinfo(router, self._known.openid)
+        add_openid_userinfo(router, self._known.openid)
         self._clients.register(router, self._opening.is_set)
 
     async def start(self) -> None:

@@ -24,7 +24,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.canonical_json import TRANSACTION, loads_json
 from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
 from hansa_matrix.ratelimit import RateLimiter
-from hansa_matrix.server_api.unproven_work import Strangers
+from hansa_matrix.server_api.unproven_work import UnprovenWork
 
 #: A body that is parsed to find out whether it is signed, as its sender did not write it in canonical form.
 _UNPROVEN = Limits(bytes=TRANSACTION.bytes, values=50_000)
@@ -33,10 +33,10 @@ _HASHED_AT_ONCE = 256 * 1024
 _WITH_BODY = frozenset({"PUT", "POST"})
 
 #: ``(origin, request, body) -> answer``.
-Answerer = Callable[[str, Request, Any], Awaitable[Any]]
+FederationHandler = Callable[[str, Request, Any], Awaitable[Any]]
 
 
-class Heard(Protocol):
+class OnServerAlive(Protocol):
     """Who is told that a server is alive."""
 
     def __call__(self, server: str) -> None:
@@ -44,13 +44,18 @@ class Heard(Protocol):
         ...
 
 
-class Gate:
+class FederationAuth:
     """Request authentication, cheapest first: the head, then the keys, then the body's signature, and only
     then what the body says.
     """
 
     def __init__(
-        self, ctx: NetworkContext, server: str, keyring: Keyring, heard: Heard, strangers: Strangers
+        self,
+        ctx: NetworkContext,
+        server: str,
+        keyring: Keyring,
+        heard: OnServerAlive,
+        strangers: UnprovenWork,
     ) -> None:
         self._ctx = ctx
         self._server = server
@@ -64,7 +69,9 @@ class Gate:
         #: False while our rooms are not loaded: a room that we seem not to be in would be news to the peer.
         self.opened: Callable[[], bool] = lambda: True
 
-    def __call__(self, answerer: Answerer, limits: Limits | None) -> Callable[[Request], Awaitable[Response]]:
+    def __call__(
+        self, answerer: FederationHandler, limits: Limits | None
+    ) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that lets only authenticated requests through, behind ``admit``. ``limits`` None leaves
         the body to the answerer, as bytes.
         """
@@ -190,9 +197,9 @@ def _object(body: bytes, limits: Limits) -> dict[str, Any]:
     return value
 
 
-class Answers(Protocol):
+class FederationEndpoints(Protocol):
     """A part of what a peer can ask."""
 
-    def table(self) -> Mapping[tuple[str, str], Answerer]:
+    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """``(method, pattern) -> answerer``, patterns below ``/_matrix/federation``."""
         ...

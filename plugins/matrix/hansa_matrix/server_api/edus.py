@@ -12,10 +12,10 @@ from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 from hansa_matrix.users.edu_handler import EduHandler
 
 #: What the peer has to send again if it could not be stored.
-LASTING = frozenset({DEVICE_LIST, SIGNING_KEYS, TO_DEVICE})
+DURABLE_EDUS = frozenset({DEVICE_LIST, SIGNING_KEYS, TO_DEVICE})
 
 
-class Edus:
+class EduDispatcher:
     """What is wrong with one EDU is no matter of the others, nor of the events."""
 
     def __init__(self, ctx: NetworkContext, takers: Mapping[str, EduHandler]) -> None:
@@ -42,7 +42,7 @@ class Edus:
             except Busy:  # it comes too fast: all of it is to come again, and what is known by then is known
                 raise
             except StoreError as problem:
-                unstored |= kind in LASTING
+                unstored |= kind in DURABLE_EDUS
                 self._ctx.count("matrix_edus_failed")
                 self._ctx.log.info("the %s of %s was not stored: %s", kind, origin, problem)
             except Exception:  # ours: the peer may repeat what it cannot mend

@@ -10,14 +10,18 @@ from hansa.model.bounded_json import Limits
 from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.canonical_json import TRANSACTION
-from hansa_matrix.server_api.auth import Answers, Gate
+from hansa_matrix.server_api.auth import FederationAuth, FederationEndpoints
 
 #: A PDU of 64 KiB as it may be written, with the stripped state of an invite.
 _BODY = Limits(bytes=128 * 1024)
 
 
 def add_routes(
-    router: Router, gate: Gate, answers: Iterable[Answers], keyring: Keyring, delegate: str
+    router: Router,
+    gate: FederationAuth,
+    answers: Iterable[FederationEndpoints],
+    keyring: Keyring,
+    delegate: str,
 ) -> None:
     """Everything that this network serves."""
 

@@ -15,20 +15,20 @@ from hansa_matrix.rooms.access.server_visibility import ServerVisibility
 from hansa_matrix.rooms.access.visible_events import is_of
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.server_api.auth import Answerer
+from hansa_matrix.server_api.auth import FederationHandler
 
 _BACKFILL = 100
 _MISSING = 20
 
 
-class History:
+class EventEndpoints:
     """What was said and what was so."""
 
     def __init__(self, entitled: ServerAccess) -> None:
         self._entitled = entitled
         self._visibility = ServerVisibility()
 
-    def table(self) -> Mapping[tuple[str, str], Answerer]:
+    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``server.Answers.table``."""
         return {
             ("GET", "/v1/event/{event}"): self.event,

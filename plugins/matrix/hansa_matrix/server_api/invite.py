@@ -31,11 +31,11 @@ from hansa_matrix.proto.stripped_state import TYPES, stripped_state
 from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
-from hansa_matrix.server_api.auth import Answerer
+from hansa_matrix.server_api.auth import FederationHandler
 from hansa_matrix.texts import texts_of_event
 
 
-class Invited:
+class InviteEndpoints:
     """Invites of people of ours, and third-party invites that turn out to be for somebody."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Invited:
         self._pending = pending
         self._administration = administration
 
-    def table(self) -> Mapping[tuple[str, str], Answerer]:
+    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``server.Answers.table``."""
         return {
             ("PUT", "/v1/invite/{room}/{event}"): self.old_invite,

@@ -19,7 +19,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, loads_json, loads_lenient
 from hansa_matrix.proto.servers.key_document import keys_named
-from hansa_matrix.server_api.unproven_work import Strangers
+from hansa_matrix.server_api.unproven_work import UnprovenWork
 
 _SERVERS = 100
 _BODY = Limits(bytes=128 * 1024)
@@ -30,7 +30,7 @@ _ANSWER = 256 * 1024
 class Notary:
     """Answers whatever is asked, by leaving out what it does not know."""
 
-    def __init__(self, keyring: Keyring, clock: Clock, strangers: Strangers) -> None:
+    def __init__(self, keyring: Keyring, clock: Clock, strangers: UnprovenWork) -> None:
         self._keyring = keyring
         self._clock = clock
         self._strangers = strangers

@@ -12,10 +12,10 @@ from hansa_matrix.media.remote import transfer
 from hansa_matrix.media.repository import MediaItem, MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
 from hansa_matrix.proto.media import MxcUri, multipart_head, multipart_tail, valid_media_id, with_charset
-from hansa_matrix.server_api.auth import Answerer
+from hansa_matrix.server_api.auth import FederationHandler
 
 
-class Files:
+class FederationMedia:
     """What peers may fetch: the files of this server, never those that it fetched itself."""
 
     def __init__(
@@ -26,7 +26,7 @@ class Files:
         self._library = library
         self._thumbnails = thumbnails
 
-    def table(self) -> Mapping[tuple[str, str], Answerer]:
+    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``server.Answers.table``."""
         return {
             ("GET", "/v1/media/download/{media}"): self.download,

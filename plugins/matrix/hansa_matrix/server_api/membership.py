@@ -24,10 +24,10 @@ from hansa_matrix.rooms.access.server_access import ServerAccess, pdu_json, pdus
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.server_api.auth import Answerer
+from hansa_matrix.server_api.auth import FederationHandler
 
 
-class Handshakes:
+class MembershipEndpoints:
     """The resident's half of a membership handshake."""
 
     def __init__(self, entitled: ServerAccess, ingest: PduStaging, policing: PolicyServerClient) -> None:
@@ -38,7 +38,7 @@ class Handshakes:
         self._policing = policing
         self._restricted = RestrictedJoins(entitled)
 
-    def table(self) -> Mapping[tuple[str, str], Answerer]:
+    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``server.Answers.table``."""
         return {
             ("GET", "/v1/make_join/{room}/{user}"): self.make_join,

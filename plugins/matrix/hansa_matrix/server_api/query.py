@@ -12,12 +12,12 @@ from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import UserDevices
 from hansa_matrix.rooms.access.server_access import ServerAccess
-from hansa_matrix.server_api.auth import Answerer
+from hansa_matrix.server_api.auth import FederationHandler
 from hansa_matrix.users.openid import OpenId
 from hansa_matrix.users.user_services import Users
 
 
-class People:
+class QueryEndpoints:
     """Questions about rooms' names and people."""
 
     def __init__(self, entitled: ServerAccess, known: Users) -> None:
@@ -27,7 +27,7 @@ class People:
         self._ctx: NetworkContext = entitled.own.ctx
         self._crossings = Crossings(entitled.own.ctx)
 
-    def table(self) -> Mapping[tuple[str, str], Answerer]:
+    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``server.Answers.table``."""
         return {
             ("GET", "/v1/query/directory"): self.directory,
@@ -93,7 +93,7 @@ class People:
         return [u for u in users if ids.is_valid_user_id(u) and ids.domain_of(u) == self._own.server]
 
 
-def add_userinfo(router: Router, openid: OpenId) -> None:
+def add_openid_userinfo(router: Router, openid: OpenId) -> None:
     """``GET /openid/userinfo``, which no server signs: the token is all there is."""
 
     async def userinfo(request: Request) -> Response:

@@ -12,8 +12,8 @@ from hansa_matrix.bounds.bounded_rows import TrimmedRows
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.streaming.transactions import parse_transaction
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
-from hansa_matrix.server_api.auth import Answerer
-from hansa_matrix.server_api.edus import Edus
+from hansa_matrix.server_api.auth import FederationHandler
+from hansa_matrix.server_api.edus import EduDispatcher
 
 _LONGEST_TXN = 255
 #: Transactions of one server of which the answer is known.
@@ -22,16 +22,16 @@ MOST_TRANSACTIONS, _TRIM_EVERY = 10_000, 500
 _READ_AT_ONCE = 256 * 1024
 
 
-class Transactions:
+class TransactionEndpoint:
     """Transactions of other servers."""
 
-    def __init__(self, ctx: NetworkContext, ingest: PduStaging, edus: Edus) -> None:
+    def __init__(self, ctx: NetworkContext, ingest: PduStaging, edus: EduDispatcher) -> None:
         self._ctx = ctx
         self._ingest = ingest
         self._edus = edus
         self._known = TrimmedRows(ctx, "txn", MOST_TRANSACTIONS, _TRIM_EVERY)
 
-    def table(self) -> Mapping[tuple[str, str], Answerer]:
+    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``server.Answers.table``."""
         return {
             ("PUT", "/v1/send/{txn}"): self.send,

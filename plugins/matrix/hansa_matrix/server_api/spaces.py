@@ -14,7 +14,7 @@ from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.directory.room_summaries import MAX_PUBLIC_ROOMS, RoomSummaries, event_nearest
-from hansa_matrix.server_api.auth import Answerer
+from hansa_matrix.server_api.auth import FederationHandler
 
 
 class SpaceEndpoints:
@@ -27,7 +27,7 @@ class SpaceEndpoints:
         self._spaces = RoomSummaries(entitled, directory)
         self._crossings = Crossings(entitled.own.ctx)
 
-    def table(self) -> Mapping[tuple[str, str], Answerer]:
+    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``auth.Answers.table``."""
         return {
             ("GET", "/v1/publicRooms"): self.public,

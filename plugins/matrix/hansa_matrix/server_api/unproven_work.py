@@ -18,7 +18,7 @@ _RATE, _BURST = 10.0, 400.0
 _RATE_EACH, _BURST_EACH = 1.0, 105.0
 
 
-class Strangers:
+class UnprovenWork:
     """One pool for everything of the kind: keys of unknown servers that claim to ask us, and those that
     anybody asks us about.
     """
