@@ -16,7 +16,7 @@ from clients.test_absences import There, each_version, has, pages
 from hansa import HttpRequest
 from hansa.testing import until
 from hansa_matrix.client_api.rooms import pagination
-from hansa_matrix.client_api.rooms.pagination import Timeline
+from hansa_matrix.client_api.rooms.pagination import RoomPaginator
 from hansa_matrix.rooms.inbound.backfill import Backfill
 from matrix.test_joining import ALIAS
 
@@ -130,13 +130,13 @@ async def test_a_page_waits_for_others_once_and_nobody_asks_for_the_same_in_vain
         for name in ("one", "two", "three", "four", "five"):
             expected += await skipped(past, juliet, room, name, 3)
         runs: list[Any] = []
-        fetched = Timeline._fetched
+        fetched = RoomPaginator._fetched
 
-        async def counted(self: Timeline, *given: Any) -> bool:
+        async def counted(self: RoomPaginator, *given: Any) -> bool:
             runs.append(given)
             return await fetched(self, *given)
 
-        monkeypatch.setattr(Timeline, "_fetched", counted)
+        monkeypatch.setattr(RoomPaginator, "_fetched", counted)
         # What stands right before the gap's end came with it.
         heard = [text for text in expected if not text.endswith((" 0", " 1"))]
         monkeypatch.setattr(pagination, "ASKED_AGAIN", 0.0)

@@ -10,7 +10,7 @@ from clients.people import house, part
 from hansa import Busy
 from hansa_matrix.client_api import request_slots
 from hansa_matrix.client_api.http import READS
-from hansa_matrix.client_api.request_slots import Place, Places
+from hansa_matrix.client_api.request_slots import RequestSlot, RequestSlots
 
 
 async def test_others_are_answered_before_two_hundred_questions_of_one_person(tmp_path):
@@ -53,11 +53,11 @@ async def test_who_waits_for_news_keeps_nothing_from_being_answered(tmp_path, mo
 
 async def test_places_are_given_in_order_and_come_back(monkeypatch):
     monkeypatch.setattr(request_slots, "HELD", 3600.0)
-    some, order = Places(each=2, waiting=3), list[int]()
+    some, order = RequestSlots(each=2, waiting=3), list[int]()
     first = [await some.take("a"), await some.take("a")]
     assert (await some.take("b")) is not None  # has places of their own
 
-    async def waits(number: int) -> Place:
+    async def waits(number: int) -> RequestSlot:
         place = await some.take("a")
         order.append(number)
         return place
@@ -78,7 +78,7 @@ async def test_places_are_given_in_order_and_come_back(monkeypatch):
 
 
 async def test_who_hangs_up_as_they_are_served_gives_the_place_back():
-    some = Places(each=1, waiting=3)
+    some = RequestSlots(each=1, waiting=3)
     first = await some.take("a")
     async with asyncio.TaskGroup() as group:
         gone = group.create_task(some.take("a"))
@@ -93,7 +93,7 @@ async def test_who_hangs_up_as_they_are_served_gives_the_place_back():
 async def test_what_takes_long_keeps_its_place_for_a_time_alone(monkeypatch):
     """It waits for another server: the person goes on meanwhile."""
     monkeypatch.setattr(request_slots, "HELD", 0.02)
-    some = Places(each=2, waiting=10)
+    some = RequestSlots(each=2, waiting=10)
     slow = [await some.take("a") for _ in range(2)]
     async with asyncio.timeout(5):
         later = await asyncio.gather(*(some.take("a") for _ in range(4)))

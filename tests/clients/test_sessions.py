@@ -10,7 +10,7 @@ import pytest
 from clients.people import Person, Refused, house, part
 from hansa import Busy, LocalProtocolError
 from hansa.testing import until
-from hansa_matrix.client_api.account.address_shares import Shares, address_group
+from hansa_matrix.client_api.account.address_shares import AddressShares, address_group
 from hansa_matrix.client_api.account.login_attempts import ADDRESSES
 from hansa_matrix.client_api.account.passwords import Passwords
 from matrix.inbound import OURS
@@ -474,7 +474,7 @@ class Time:
 
 def test_shares_are_bounded_for_each_address_and_in_all():
     time = Time()
-    shares = Shares(time, most=10, each=3, seconds=60)
+    shares = AddressShares(time, most=10, each=3, seconds=60)
     for number in range(5):
         shares.put(f"a{number}", "192.0.2.1", number)
     assert [n for n in range(5) if shares.get(f"a{n}") is not None] == [2, 3, 4]

@@ -34,7 +34,7 @@ REPEATED: dict[str, set[str]] = {
         "_Known",
     }
 }
-REUSED: dict[str, set[str]] = {"hansa_matrix": {"Membership", "ToDevice"}}
+REUSED: dict[str, set[str]] = {}
 
 
 def classes(folder: Path) -> dict[str, list[Path]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa import Busy
 from hansa.pacing import token_buckets
-from hansa_matrix.client_api.account.address_shares import Shares
+from hansa_matrix.client_api.account.address_shares import AddressShares
 from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.server_api.unproven_work import MOST_EACH, UnprovenWork
 
@@ -65,7 +65,7 @@ def test_a_wide_network_does_not_take_the_pool_of_all_strangers():
 def test_a_wide_network_pushes_out_its_own_and_keeps_nobody_out():
     """One value for each of its /64 took all places, and everybody else was told to wait."""
     clock: Any = At()
-    shares: Shares[int] = Shares(clock, most=50, each=5, seconds=60.0)
+    shares: AddressShares[int] = AddressShares(clock, most=50, each=5, seconds=60.0)
     shares.put("mine", "192.0.2.1", 0)
     for n in range(500):
         shares.put(f"theirs{n}", f"2a00:1:2:{n:x}::1", n)

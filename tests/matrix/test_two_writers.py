@@ -19,8 +19,8 @@ from hansa.store.memory import MemoryStore
 from hansa.store.mongo import MongoStore
 from hansa.store.postgres import PostgresStore
 from hansa.store.sqlite import SqliteStore
-from hansa_matrix.client_api.account.account_data import UserData
-from hansa_matrix.client_api.sync.stored_filters import KeptFilters
+from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.sync.stored_filters import StoredFilters
 from hansa_matrix.federation.destination_queue import destination_set
 from hansa_matrix.federation.key_store import KeyStore
 from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
@@ -151,14 +151,14 @@ async def test_fields_of_a_profile_and_values_of_account_data(house):
     await at_once(*(two[n % 2].profiles.set(US, f"x.{n}", n) for n in range(6)))
     assert {f"x.{n}" for n in range(6)} <= set(await two[0].profiles.here(US))
     ctx = house.app.contexts["matrix"]
-    data = [UserData(ctx, house.app.network("matrix")._attendance.news) for _ in range(2)]
+    data = [AccountData(ctx, house.app.network("matrix")._attendance.news) for _ in range(2)]
 
     def counted(value: Any) -> dict[str, int]:
         return {"n": (value or {"n": 0})["n"] + 1}
 
     await at_once(*(data[n % 2].change(US, "", "count", counted) for n in range(6)))
     assert await data[0].get(US, "", "count") == {"n": 6}
-    filters = [KeptFilters(ctx) for _ in range(2)]
+    filters = [StoredFilters(ctx) for _ in range(2)]
     names = await at_once(*(filters[n % 2].add(US, {"n": n % 3}) for n in range(6)))
     assert len(set(names)) == 3 and all([await filters[0].get(US, name) for name in names])
 

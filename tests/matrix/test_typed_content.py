@@ -43,7 +43,7 @@ EXCEPTIONS = {
     "client_api/rooms/directory.py _set": "somebody's own member event, compared and sent on as it is",
     "client_api/rooms/read.py state_event": "answered as it is",
     "client_api/rooms/previous_content.py shown": "answered as it is",
-    "client_api/rooms/client_events.py bare": "answered as it is, beside what `target_of` reads",
+    "client_api/rooms/client_events.py client_event": "answered as it is, beside what `target_of` reads",
     "client_api/rooms/send.py state": "compared, and handed to `check_state`",
     "client_api/rooms/state_rules.py check_state": "what a person here says, each field checked and refused",
     "client_api/rooms/local_sender.py _member_content": "a key is left out",

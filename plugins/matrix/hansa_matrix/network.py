@@ -34,8 +34,8 @@ from hansa import (
 
 from hansa_matrix.admin.doctor import Doctor
 from hansa_matrix.admin.events import EventCommands
-from hansa_matrix.admin.media import MediaOperations
-from hansa_matrix.admin.server import Operations
+from hansa_matrix.admin.media import MediaCommands
+from hansa_matrix.admin.server import ServerCommands
 from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.config import Config
 from hansa_matrix.conversion import EventDraft, RoomViewBuilder
@@ -166,7 +166,7 @@ class MatrixNetwork:
         self._opening = asyncio.Event()
         self.bridge_user = f"@{config.bridge_user}:{self._server}"
         self._doctor = Doctor(ctx, self._server, self._keys, self._client, routes)
-        self._operations = Operations(ctx, self._keys, self._sender, self._ingest)
+        self._operations = ServerCommands(ctx, self._keys, self._sender, self._ingest)
         self._administration = LocalEvents(ctx, self.bridge_user, self.get)
         judging = PolicyChecks(ctx, self._views)
         founder = RoomCreator(self._own, self._events, judging, self._rooms)
@@ -416,7 +416,7 @@ class MatrixNetwork:
                 **self._care.operations(),
                 **self._clients.operations(),
                 **self._doctor.operations(),
-                **MediaOperations(self._library, self._fetcher).table(),
+                **MediaCommands(self._library, self._fetcher).table(),
                 "rooms upgrade": self._upgrades.upgrade,
                 "rooms backfill": self._backfill.backfill,
             }

@@ -19,7 +19,7 @@ from hansa_matrix.proto.media import MxcUri, parse_mxc
 _CHUNK = 256 * 1024
 
 
-class MediaOperations:
+class MediaCommands:
     """``commands.py`` declares them. Files are named by their whole path, as the running Hansa sees it."""
 
     def __init__(self, library: MediaRepository, fetcher: RemoteMedia) -> None:

@@ -13,7 +13,7 @@ from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
 
 
-class Operations:
+class ServerCommands:
     """Keys, destinations, events that are stuck; ``commands.py`` declares them."""
 
     def __init__(

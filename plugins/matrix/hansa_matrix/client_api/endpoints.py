@@ -10,33 +10,45 @@ from typing import Any
 
 from hansa import AdminCommand, CannotOpenRoom, NetworkContext, Request, Response, Router
 
-from hansa_matrix.client_api.account.account_data import IGNORED, PUSH_RULES, Data, UserData
-from hansa_matrix.client_api.account.accounts import Accounts, Caller
-from hansa_matrix.client_api.account.login import Sessions
-from hansa_matrix.client_api.account.push_rules import PushRules
-from hansa_matrix.client_api.account.registration_tokens import Tokens
-from hansa_matrix.client_api.account.upgraded_rooms import Inheritance
+from hansa_matrix.client_api.account.account_data import (
+    IGNORED,
+    PUSH_RULES,
+    AccountData,
+    AccountDataEndpoints,
+)
+from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.account.login import LoginEndpoints
+from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
+from hansa_matrix.client_api.account.registration_tokens import RegistrationTokens
+from hansa_matrix.client_api.account.upgraded_rooms import UpgradedRooms
 from hansa_matrix.client_api.account.whois import Whois
-from hansa_matrix.client_api.http import Door, Handler, Limited, Part, refused, text
-from hansa_matrix.client_api.key_backup import KeyBackup
-from hansa_matrix.client_api.keys import Crypto
-from hansa_matrix.client_api.media import Files
-from hansa_matrix.client_api.rooms.aliases import Aliases
-from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.http import (
+    ClientHttp,
+    EndpointGroup,
+    Handler,
+    RateLimited,
+    error_from_refusal,
+    get_string,
+)
+from hansa_matrix.client_api.key_backup import KeyBackupEndpoints
+from hansa_matrix.client_api.keys import KeysEndpoints
+from hansa_matrix.client_api.media import MediaEndpoints
+from hansa_matrix.client_api.rooms.aliases import AliasEndpoints
+from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
 from hansa_matrix.client_api.rooms.create_room import user_ids
-from hansa_matrix.client_api.rooms.directory import People
-from hansa_matrix.client_api.rooms.local_sender import Voice
-from hansa_matrix.client_api.rooms.membership import Rooms
+from hansa_matrix.client_api.rooms.directory import DirectoryEndpoints
+from hansa_matrix.client_api.rooms.local_sender import LocalSender
+from hansa_matrix.client_api.rooms.membership import RoomEndpoints
 from hansa_matrix.client_api.rooms.mutual_rooms import MutualRooms
-from hansa_matrix.client_api.rooms.pagination import Timeline
-from hansa_matrix.client_api.rooms.read import Reading
+from hansa_matrix.client_api.rooms.pagination import RoomPaginator
+from hansa_matrix.client_api.rooms.read import ReadEndpoints
 from hansa_matrix.client_api.rooms.reports import Reports
-from hansa_matrix.client_api.rooms.send import Speaking
-from hansa_matrix.client_api.sync.devices import DevicesPart
+from hansa_matrix.client_api.rooms.send import SendEndpoints
+from hansa_matrix.client_api.sync.devices import DeviceSync
 from hansa_matrix.client_api.sync.notifications import Notifications
-from hansa_matrix.client_api.sync.rooms import RoomsPart
-from hansa_matrix.client_api.sync.sync import Sync
-from hansa_matrix.client_api.sync.unread_counts import Unread
+from hansa_matrix.client_api.sync.rooms import RoomSync
+from hansa_matrix.client_api.sync.sync import SyncEndpoint
+from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
 from hansa_matrix.client_api.user_directory import UserDirectory
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.federation.client import FederationClient
@@ -94,18 +106,18 @@ class ClientApi:
         self._upgrades = upgrades
         attendance, news = own.attendance, own.attendance.news
         self.accounts = Accounts(ctx, own.server, attendance, known.devices)
-        self.tokens = Tokens(ctx)
+        self.tokens = RegistrationTokens(ctx)
         self._reports = Reports(ctx, attendance)
-        self._door = Door(ctx, self.accounts)
-        self._voice = Voice(own, rooms.get)
-        self._sessions = Sessions(ctx, self.accounts, known.devices, self.tokens)
-        data = UserData(ctx, news)
+        self._door = ClientHttp(ctx, self.accounts)
+        self._voice = LocalSender(own, rooms.get)
+        self._sessions = LoginEndpoints(ctx, self.accounts, known.devices, self.tokens)
+        data = AccountData(ctx, news)
         visibility = UserVisibility(attendance, data.ignored)
-        shapes = Shapes(ctx, attendance, visibility)
-        push = PushRules(data)
-        unread = Unread(ctx, news, data, push, signals)
-        timeline = Timeline(ctx, news, backfill.backfill)
-        entering = Rooms(
+        shapes = ClientEventFormatter(ctx, attendance, visibility)
+        push = PushRuleEndpoints(data)
+        unread = UnreadCounter(ctx, news, data, push, signals)
+        timeline = RoomPaginator(ctx, news, backfill.backfill)
+        entering = RoomEndpoints(
             own,
             self._voice,
             entrance,
@@ -118,21 +130,21 @@ class ClientApi:
             rooms,
         )
         spaces = RoomSummaries(entitled, directory)
-        self._sync = sync = Sync(
+        self._sync = sync = SyncEndpoint(
             ctx,
             attendance,
             self.accounts,
             data,
             known,
             signals,
-            RoomsPart(ctx, attendance, visibility, shapes, data, push, signals, pending, unread, rooms),
-            DevicesPart(ctx, attendance, known, rooms),
+            RoomSync(ctx, attendance, visibility, shapes, data, push, signals, pending, unread, rooms),
+            DeviceSync(ctx, attendance, known, rooms),
         )
         self._entering = entering
-        self._inheritance = Inheritance(ctx, attendance, data, push, rooms.get)
+        self._inheritance = UpgradedRooms(ctx, attendance, data, push, rooms.get)
         entering.came = self._inheritance.take
-        self._aliases = Aliases(ctx, self._door, own.server, self._voice, entering)
-        self._people = People(
+        self._aliases = AliasEndpoints(ctx, self._door, own.server, self._voice, entering)
+        self._people = DirectoryEndpoints(
             own,
             known,
             client,
@@ -145,21 +157,23 @@ class ClientApi:
             rooms,
         )
         backups = KeyBackups(ctx)
-        self._files = Files(ctx, self._door, library, fetcher, thumbnails)
-        self._parts: tuple[Part, ...] = (
+        self._files = MediaEndpoints(ctx, self._door, library, fetcher, thumbnails)
+        self._parts: tuple[EndpointGroup, ...] = (
             self,
             self._sessions,
             entering,
             self._aliases,
-            Speaking(ctx, self._voice, entering, signals, data, unread),
-            Reading(ctx, self.accounts, attendance, visibility, shapes, timeline, data, directory, rooms),
+            SendEndpoints(ctx, self._voice, entering, signals, data, unread),
+            ReadEndpoints(
+                ctx, self.accounts, attendance, visibility, shapes, timeline, data, directory, rooms
+            ),
             sync,
-            Data(ctx, data),
+            AccountDataEndpoints(ctx, data),
             push,
             MutualRooms(ctx, attendance),
             Notifications(ctx, attendance, visibility, shapes, unread, rooms),
-            KeyBackup(backups),
-            Crypto(ctx, known, self._sessions, sync),
+            KeyBackupEndpoints(backups),
+            KeysEndpoints(ctx, known, self._sessions, sync),
             self._people,
             UserDirectory(own, self.accounts, known.profiles, directory, rooms),
             Whois(self.accounts, known.devices),
@@ -252,17 +266,17 @@ class ClientApi:
         router.add("GET", tools, self._door.anybody(self._sessions.nonce))
         router.add("POST", tools, self._door.anybody(self._sessions.by_secret))
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {
             ("GET", "/v3/capabilities"): self.capabilities,
-            ("POST", "/v3/rooms/{room}/upgrade"): Limited(self.upgrade),
+            ("POST", "/v3/rooms/{room}/upgrade"): RateLimited(self.upgrade),
             ("GET", "/v3/voip/turnServer"): self._nothing,
             ("GET", "/v3/thirdparty/protocols"): self._nothing,
             ("GET", "/v3/pushers"): self._no_pushers,
-            ("POST", "/v3/rooms/{room}/report"): Limited(self._reports.room),
-            ("POST", "/v3/rooms/{room}/report/{event}"): Limited(self._reports.event),
-            ("POST", "/v3/users/{user}/report"): Limited(self._reports.user),
+            ("POST", "/v3/rooms/{room}/report"): RateLimited(self._reports.room),
+            ("POST", "/v3/rooms/{room}/report/{event}"): RateLimited(self._reports.event),
+            ("POST", "/v3/users/{user}/report"): RateLimited(self._reports.user),
         }
 
     async def versions(self, _request: Request, _body: Any) -> Any:
@@ -276,7 +290,7 @@ class ClientApi:
             raise matrix_error(404, "M_NOT_FOUND", "this server does not say where clients are to go")
         return {"m.homeserver": {"base_url": base}}
 
-    async def capabilities(self, _caller: Caller, _request: Request, _body: Any) -> Any:
+    async def capabilities(self, _caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /capabilities``."""
         default = self._ctx.config.room_version
         return {
@@ -291,9 +305,9 @@ class ClientApi:
             }
         }
 
-    async def upgrade(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def upgrade(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/upgrade``."""
-        version = text(body, "new_version")
+        version = get_string(body, "new_version")
         if version not in VERSIONS:
             raise matrix_error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
         room = self._voice.joined(caller.user, request.path["room"])
@@ -302,7 +316,7 @@ class ClientApi:
         try:
             replacement = await self._upgrades.replace(room, version, caller.user, creators)
         except CannotOpenRoom as problem:
-            raise refused(problem.refusal) from problem
+            raise error_from_refusal(problem.refusal) from problem
         await self._inheritance.take(caller.user, replacement)
         return {"replacement_room": replacement}
 

@@ -24,16 +24,16 @@ from hansa import (
     decision_fields,
 )
 
-from hansa_matrix.client_api.account.accounts import Accounts, Caller
-from hansa_matrix.client_api.request_slots import Places
+from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.request_slots import RequestSlots
 from hansa_matrix.errors import error_response, json_response, matrix_error
 from hansa_matrix.proto.canonical_json import CLIENT_BODY, CLIENT_DEPTH, check_depth, loads_lenient
 from hansa_matrix.ratelimit import RateLimiter
 
 #: ``(who, request, body) -> answer``.
-Handler = Callable[[Caller, Request, Any], Awaitable[Any]]
+Handler = Callable[[Requester, Request, Any], Awaitable[Any]]
 #: The same of somebody who need not be anybody.
-OpenHandler = Callable[[Request, Any], Awaitable[Any]]
+PublicHandler = Callable[[Request, Any], Awaitable[Any]]
 
 ROOT = "/_matrix/client"
 #: Keys and messages for the devices of a large room come at once.
@@ -74,7 +74,7 @@ _STATUS = {
 }
 
 
-def refused(refusal: Refusal) -> RemoteProtocolError:
+def error_from_refusal(refusal: Refusal) -> RemoteProtocolError:
     """A refusal as an error answer."""
     if refusal.code in {RefusalCode.RATE, RefusalCode.BUSY}:
         raise Busy(refusal.text, after=refusal.retry_after or 1.0, decision=refusal.decision)
@@ -83,21 +83,21 @@ def refused(refusal: Refusal) -> RemoteProtocolError:
 
 
 @dataclass(frozen=True, slots=True)
-class Limited:
+class RateLimited:
     """A handler whose callers may not ask as often as they like."""
 
     handler: Handler
 
 
-class Part(Protocol):
+class EndpointGroup(Protocol):
     """A part of the client API."""
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """``(method, pattern) -> handler``, patterns below ``/_matrix/client``."""
         ...
 
 
-class Door:
+class ClientHttp:
     """Lets in whoever has a token, with a body that is an object."""
 
     def __init__(self, ctx: NetworkContext, accounts: Accounts) -> None:
@@ -105,12 +105,12 @@ class Door:
         self._accounts = accounts
         config = ctx.config
         self._acts = RateLimiter(ctx.clock, config.client_rate, config.client_burst)
-        self._reads = Places(each=READS, waiting=WAITING)
-        self._writes = Places(each=WRITES, waiting=WAITING)
+        self._reads = RequestSlots(each=READS, waiting=WAITING)
+        self._writes = RequestSlots(each=WRITES, waiting=WAITING)
         #: False while our rooms are not loaded.
         self.opened: Callable[[], bool] = lambda: True
 
-    def register(self, router: Router, parts: Sequence[Part]) -> None:
+    def register(self, router: Router, parts: Sequence[EndpointGroup]) -> None:
         """Every endpoint of some parts, those of ``v3`` under their name of before too."""
         for part in parts:
             for (method, pattern), handler in part.table().items():
@@ -118,13 +118,13 @@ class Door:
                 endpoint = self.authenticated(handler, self._places(method, pattern))
                 self._add(router, method, pattern, endpoint, most=_BODY, admit=admit)
 
-    def _places(self, method: str, pattern: str) -> Places | None:
+    def _places(self, method: str, pattern: str) -> RequestSlots | None:
         """The places for requests of a route; None for one that waits for others, and keeps no place."""
         if (method, pattern) in LONG_POLLS | ABANDONED:
             return None
         return self._reads if method == "GET" else self._writes
 
-    def open(self, router: Router, table: Mapping[tuple[str, str], OpenHandler]) -> None:
+    def open(self, router: Router, table: Mapping[tuple[str, str], PublicHandler]) -> None:
         """Endpoints for everybody."""
         for (method, pattern), handler in table.items():
             self._add(router, method, pattern, self.anybody(handler), most=_OPEN_BODY)
@@ -158,7 +158,7 @@ class Door:
         for prefix in ("/_matrix/client", "/_matrix/media", "/.well-known/matrix/client"):
             router.headers(prefix, _OPEN_TO_BROWSERS)
 
-    def anybody(self, handler: OpenHandler) -> Callable[[Request], Awaitable[Response]]:
+    def anybody(self, handler: PublicHandler) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that asks for no token."""
 
         async def endpoint(request: Request) -> Response:
@@ -167,11 +167,11 @@ class Door:
         return endpoint
 
     def authenticated(
-        self, handler: Handler | Limited, places: Places | None = None
+        self, handler: Handler | RateLimited, places: RequestSlots | None = None
     ) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that does; with ``places`` a few requests of one person at a time."""
-        inner = handler.handler if isinstance(handler, Limited) else handler
-        limited = isinstance(handler, Limited)
+        inner = handler.handler if isinstance(handler, RateLimited) else handler
+        limited = isinstance(handler, RateLimited)
 
         async def answer(request: Request) -> Any:
             caller = await self.caller(request)
@@ -205,7 +205,7 @@ class Door:
             return error_response(problem)
         return Admitted(share=caller.user, proven=True)
 
-    async def caller(self, request: Request) -> Caller:
+    async def caller(self, request: Request) -> Requester:
         """Who bears the request's token. Raises the error answer of a request without a good one."""
         if not self.opened():
             raise Busy("this server is starting", after=1.0)
@@ -249,7 +249,7 @@ def _body(request: Request) -> Any:
     return value
 
 
-def text(body: Mapping[str, Any], key: str, default: str | None = None) -> str:
+def get_string(body: Mapping[str, Any], key: str, default: str | None = None) -> str:
     """A string of a body. Raises the error answer of one that is missing, unless there is a default."""
     value = body.get(key, default)
     if value is None:
@@ -259,19 +259,19 @@ def text(body: Mapping[str, Any], key: str, default: str | None = None) -> str:
     return value
 
 
-def reason(body: Mapping[str, Any]) -> dict[str, str]:
+def get_reason(body: Mapping[str, Any]) -> dict[str, str]:
     """The reason that somebody gives for what they do, where they give one."""
-    return {"reason": text(body, "reason")} if "reason" in body else {}
+    return {"reason": get_string(body, "reason")} if "reason" in body else {}
 
 
-def own(caller: Caller, request: Request) -> str:
+def require_own_user(caller: Requester, request: Request) -> str:
     """The user of a path that is for the caller alone. Raises the error answer of anybody else's."""
     if request.path["user"] != caller.user:
         raise matrix_error(403, "M_FORBIDDEN", "this belongs to another user")
     return caller.user
 
 
-def number(request: Request, key: str, default: int, most: int) -> int:
+def get_int(request: Request, key: str, default: int, most: int) -> int:
     """A number from 0 of a query, never over ``most``. Raises the error answer of what is none."""
     value = request.first(key)
     if not value:

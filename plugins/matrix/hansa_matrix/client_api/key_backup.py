@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 from hansa import Request, Response
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited, text
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, get_string
 from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.proto.devices import fits_object
 from hansa_matrix.proto.key_backup import valid_key, valid_place
@@ -29,19 +29,19 @@ CHUNK = 256 * 1024
 AT_ONCE = 500
 
 
-class KeyBackup:
+class KeyBackupEndpoints:
     """The endpoints."""
 
     def __init__(self, backups: KeyBackups) -> None:
         self._backups = backups
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         version, keys = "/v3/room_keys/version", "/v3/room_keys/keys"
         places = (keys, f"{keys}/{{room}}", f"{keys}/{{room}}/{{session}}")
         return {
             ("GET", version): self.latest,
-            ("POST", version): Limited(self.create),
+            ("POST", version): RateLimited(self.create),
             ("GET", f"{version}/{{version}}"): self.get,
             ("PUT", f"{version}/{{version}}"): self.change,
             ("DELETE", f"{version}/{{version}}"): self.delete,
@@ -50,27 +50,31 @@ class KeyBackup:
             **{("DELETE", place): self.remove for place in places},
         }
 
-    async def latest(self, caller: Caller, _request: Request, _body: Any) -> Any:
+    async def latest(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /room_keys/version``."""
         found = await self._backups.latest(caller.user)
         if found is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no backup of keys")
         return _shown(found)
 
-    async def create(self, caller: Caller, _request: Request, body: Any) -> Any:
+    async def create(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /room_keys/version``."""
-        algorithm = text(body, "algorithm")
+        algorithm = get_string(body, "algorithm")
         if not fits_object(algorithm, MOST_KEY):
             raise matrix_error(400, "M_INVALID_PARAM", "algorithm must be a string")
         return {"version": str(await self._backups.create(caller.user, algorithm, _auth_data(body)))}
 
-    async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /room_keys/version/{version}``."""
         return _shown(await self._backups.get(caller.user, _number(request.path["version"])))
 
-    async def change(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def change(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /room_keys/version/{version}``: what says how it is encrypted, and nothing else."""
-        version, algorithm, auth_data = request.path["version"], text(body, "algorithm"), _auth_data(body)
+        version, algorithm, auth_data = (
+            request.path["version"],
+            get_string(body, "algorithm"),
+            _auth_data(body),
+        )
         if body.get("version", version) != version:
             raise matrix_error(400, "M_INVALID_PARAM", "version in the body must be that of the path")
 
@@ -82,12 +86,12 @@ class KeyBackup:
         await self._backups.change(caller.user, _number(version), changed)
         return {}
 
-    async def delete(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def delete(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /room_keys/version/{version}``."""
         await self._backups.delete(caller.user, _number(request.path["version"]))
         return {}
 
-    async def put(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def put(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /room_keys/keys``, of all rooms, of one, or of one session in it."""
         version, place = _version(request), _place(request)
         given = body
@@ -117,7 +121,7 @@ class KeyBackup:
                     await asyncio.sleep(0)
         return _counted(await self._backups.put(caller.user, version, keys))
 
-    async def keys(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def keys(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /room_keys/keys``, of all rooms, of one, or of one session in it."""
         version, place = _version(request), _place(request)
         await self._backups.get(caller.user, version)
@@ -149,7 +153,7 @@ class KeyBackup:
         pieces.append(b"}}}}" if room and not place else b"}}")
         yield b"".join(pieces)
 
-    async def remove(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def remove(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /room_keys/keys``, of all rooms, of one, or of one session in it."""
         version = _version(request)
         return _counted(await self._backups.remove(caller.user, version, _place(request)))

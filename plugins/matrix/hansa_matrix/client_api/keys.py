@@ -11,10 +11,10 @@ from typing import Any
 
 from hansa import Conflict, NetworkContext, Request
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.account.login import Sessions
-from hansa_matrix.client_api.http import Handler, Limited
-from hansa_matrix.client_api.sync.sync import Sync
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.account.login import LoginEndpoints
+from hansa_matrix.client_api.http import Handler, RateLimited
+from hansa_matrix.client_api.sync.sync import SyncEndpoint
 from hansa_matrix.crossings import Crossings, require
 from hansa_matrix.crypto import verify
 from hansa_matrix.errors import matrix_error
@@ -34,17 +34,19 @@ _MOST_USERS, _MOST_SIGNED = 10_000, 200
 _WITHIN = 10.0
 
 
-class Crypto:
+class KeysEndpoints:
     """The endpoints."""
 
-    def __init__(self, ctx: NetworkContext, known: Users, sessions: Sessions, sync: Sync) -> None:
+    def __init__(
+        self, ctx: NetworkContext, known: Users, sessions: LoginEndpoints, sync: SyncEndpoint
+    ) -> None:
         self._ctx = ctx
         self._known = known
         self._sessions = sessions
         self._sync = sync
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {
             ("POST", "/v3/keys/upload"): self.upload,
             ("POST", "/v3/keys/upload/{device}"): self.upload,
@@ -53,10 +55,10 @@ class Crypto:
             ("GET", "/v3/keys/changes"): self._sync.changes,
             ("POST", "/v3/keys/device_signing/upload"): self.cross_signing,
             ("POST", "/v3/keys/signatures/upload"): self.signatures,
-            ("PUT", "/v3/sendToDevice/{type}/{txn}"): Limited(self.send_to_device),
+            ("PUT", "/v3/sendToDevice/{type}/{txn}"): RateLimited(self.send_to_device),
         }
 
-    async def upload(self, caller: Caller, _request: Request, body: Any) -> Any:
+    async def upload(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/upload``."""
         user, device_id = caller.user, caller.device
         await self._permit(caller, body)
@@ -74,13 +76,13 @@ class Crypto:
             await self._known.devices.set_fallback_keys(user, device_id, fallback)
         return {"one_time_key_counts": await self._known.devices.counts(user, device_id)}
 
-    async def _permit(self, caller: Caller, keys: Any) -> None:
+    async def _permit(self, caller: Requester, keys: Any) -> None:
         """Raises the error answer where a policy denies what keys say beside being keys: others get it."""
         texts = texts_of_keys(keys) if self._ctx.governed else ()
         if texts:
             await require(self._ctx, Crossings(self._ctx).profile_change(caller.user, texts))
 
-    async def query(self, caller: Caller, _request: Request, body: Any) -> Any:
+    async def query(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/query``."""
         wanted = body.get("device_keys")
         if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
@@ -89,7 +91,7 @@ class Crypto:
             raise matrix_error(400, "M_BAD_JSON", "each value of device_keys must be a list of device IDs")
         return await self._known.keys.query(wanted, within=self._within(body), reader=caller.user)
 
-    async def claim(self, _caller: Caller, _request: Request, body: Any) -> Any:
+    async def claim(self, _caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/claim``."""
         wanted = body.get("one_time_keys")
         if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
@@ -108,7 +110,7 @@ class Crypto:
             raise matrix_error(400, "M_BAD_JSON", "timeout is in milliseconds")
         return max(1.0, min(_WITHIN, timeout / 1000))
 
-    async def cross_signing(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def cross_signing(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /keys/device_signing/upload``: the first time as it is, then with the password."""
         keys = {u: body[f"{u}_key"] for u in USAGES if f"{u}_key" in body}
         for usage, key in keys.items():
@@ -132,7 +134,7 @@ class Crypto:
         await self._known.devices.set_cross_signing(caller.user, fresh)
         return {}
 
-    async def signatures(self, caller: Caller, _request: Request, body: Any) -> Any:
+    async def signatures(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/signatures/upload``: what fails fails alone."""
         failures: dict[str, dict[str, Any]] = {}
         number_ = 0
@@ -151,7 +153,7 @@ class Crypto:
                     failures.setdefault(user, {})[key_id] = why
         return {"failures": failures}
 
-    async def send_to_device(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def send_to_device(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /sendToDevice/{eventType}/{txnId}``: a repeat is the same message."""
         messages = body.get("messages")
         if not isinstance(messages, dict) or len(messages) > _MOST_USERS:

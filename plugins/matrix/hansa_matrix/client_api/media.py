@@ -23,8 +23,8 @@ from hansa import (
 )
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import ROOT, Door, Handler, Limited
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import ROOT, ClientHttp, Handler, RateLimited
 from hansa_matrix.errors import denial, error_response, json_response, matrix_error
 from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.media.minimum_rate import at_minimum_rate
@@ -61,13 +61,13 @@ UPLOADS = SlotLimits(in_all=200, each={"person": 8}, waiting=50)
 _LEAST = (16 * 1024, 30.0)
 
 
-class Files:
+class MediaEndpoints:
     """The endpoints. The paths of before want a token here too, as what they once gave away is private."""
 
     def __init__(
         self,
         ctx: NetworkContext,
-        door: Door,
+        door: ClientHttp,
         library: MediaRepository,
         fetcher: RemoteMedia,
         thumbnails: Thumbnails,
@@ -80,8 +80,8 @@ class Files:
         self._thumbnails = thumbnails
         self._uploads = FairSlots(UPLOADS)
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {("GET", "/v1/media/config"): self._config}
 
     def register(self, router: Router) -> None:
@@ -97,7 +97,7 @@ class Files:
                 admit=self._door.admit,
             )
             router.add("GET", f"{_OLD}/{version}/config", self._door.authenticated(self._config))
-        create = self._door.authenticated(Limited(self._create))
+        create = self._door.authenticated(RateLimited(self._create))
         router.add("POST", f"{_OLD}/v1/create", create, admit=self._door.admit)
         for version in ("v3", "v1"):
             path = f"{_OLD}/{version}/upload/{{server}}/{{media}}"
@@ -111,7 +111,7 @@ class Files:
         """``GET /media/config``."""
         return {"m.upload.size": self._ctx.config.max_upload_size}
 
-    async def _create(self, caller: Caller, *_: Any) -> Any:
+    async def _create(self, caller: Requester, *_: Any) -> Any:
         """``POST /media/create``: an address for a file that the same person gives later."""
         until = self._ctx.clock.now() + _RESERVED_FOR
         return {
@@ -144,7 +144,7 @@ class Files:
             return error_response(matrix_error(507, "M_RESOURCE_LIMIT_EXCEEDED", text, admin_contact=contact))
         return json_response({} if "media" in request.path else {"content_uri": str(item.mxc)})
 
-    async def _given(self, caller: Caller, request: Request) -> MediaItem:
+    async def _given(self, caller: Requester, request: Request) -> MediaItem:
         """Keep what a request brings."""
         if request.chunks is None:
             raise matrix_error(400, "M_UNKNOWN", "there is no file")
@@ -184,7 +184,7 @@ class Files:
             raise matrix_error(400, "M_INVALID_PARAM", "this is not the address of a file")
         return MxcUri(server, media)
 
-    async def _item(self, caller: Caller, request: Request) -> MediaItem:
+    async def _item(self, caller: Requester, request: Request) -> MediaItem:
         mxc = self._mxc(request)
         item = await self._library.get(mxc)
         if item is None:
@@ -194,7 +194,7 @@ class Files:
             raise denial(verdict)
         return item
 
-    async def _elsewhere(self, caller: Caller, request: Request, mxc: MxcUri) -> MediaItem:
+    async def _elsewhere(self, caller: Requester, request: Request, mxc: MxcUri) -> MediaItem:
         if mxc.server == self._server:
             if await self._library.reserved(mxc):
                 raise matrix_error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")

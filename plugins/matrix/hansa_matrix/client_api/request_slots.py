@@ -19,7 +19,7 @@ HELD = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class RequestSlot:
     """That a request is worked on, and since when on the loop's clock (s)."""
 
     since: float
@@ -28,12 +28,12 @@ class Place:
 @dataclass(slots=True, eq=False)
 class _Person:
     #: Oldest first.
-    places: dict[Place, None] = field(default_factory=dict)
-    line: deque[asyncio.Future[Place]] = field(default_factory=deque)
+    places: dict[RequestSlot, None] = field(default_factory=dict)
+    line: deque[asyncio.Future[RequestSlot]] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
 
 
-class Places:
+class RequestSlots:
     """``each`` of one person, behind which ``waiting`` requests may wait."""
 
     def __init__(self, *, each: int, waiting: int) -> None:
@@ -44,7 +44,7 @@ class Places:
     def __len__(self) -> int:
         return len(self._people)
 
-    async def take(self, who: str) -> Place:
+    async def take(self, who: str) -> RequestSlot:
         """A place, once there is one. ``give`` it back. Raises ``Busy`` where too many wait already."""
         person = self._people.get(who)
         if person is None:
@@ -54,7 +54,7 @@ class Places:
             return _taken(person, loop.time())
         if len(person.line) >= self._waiting:
             raise Busy("too many of your requests wait already", after=HELD)
-        ready: asyncio.Future[Place] = loop.create_future()
+        ready: asyncio.Future[RequestSlot] = loop.create_future()
         person.line.append(ready)
         self._watch(who, person)
         try:
@@ -68,13 +68,13 @@ class Places:
                 self._serve(who, person)
             raise
 
-    def give(self, who: str, place: Place) -> None:
+    def give(self, who: str, place: RequestSlot) -> None:
         """A request is answered. Its place is free when the loop comes round: a request that waits for
         nothing would else be followed by the next of its person before anybody else is heard.
         """
         asyncio.get_running_loop().call_soon(self._free, who, place)
 
-    def _free(self, who: str, place: Place) -> None:
+    def _free(self, who: str, place: RequestSlot) -> None:
         person = self._people.get(who)
         if person is not None:
             person.places.pop(place, None)
@@ -107,7 +107,7 @@ class Places:
         self._watch(who, person)
 
 
-def _taken(person: _Person, now: float) -> Place:
-    place = Place(now)
+def _taken(person: _Person, now: float) -> RequestSlot:
+    place = RequestSlot(now)
     person.places[place] = None
     return place

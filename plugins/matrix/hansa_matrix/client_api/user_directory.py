@@ -9,8 +9,8 @@ from typing import Any
 
 from hansa import Membership, NetworkContext, Request, RoomMember
 
-from hansa_matrix.client_api.account.accounts import Accounts, Caller
-from hansa_matrix.client_api.http import Handler, Limited
+from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.http import Handler, RateLimited
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
@@ -56,11 +56,11 @@ class UserDirectory:
         self._directory = directory
         self._rooms = rooms
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
-        return {("POST", "/v3/user_directory/search"): Limited(self.search)}
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
+        return {("POST", "/v3/user_directory/search"): RateLimited(self.search)}
 
-    async def search(self, caller: Caller, _request: Request, body: Any) -> Any:
+    async def search(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /user_directory/search``."""
         term, limit = body.get("search_term"), body.get("limit", 10)
         if not isinstance(term, str) or type(limit) is not int:

@@ -18,10 +18,10 @@ from hansa import (
 )
 
 from hansa_matrix.bounds.key_locks import KeyLocks
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited, own
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, require_own_user
 from hansa_matrix.client_api.sync.filters import SyncFilter, in_body
-from hansa_matrix.client_api.sync.stored_filters import KeptFilters
+from hansa_matrix.client_api.sync.stored_filters import StoredFilters
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import ClientStream, stream_write
 from hansa_matrix.proto import ids
@@ -38,7 +38,7 @@ _MOST_KEPT = 10_000
 MOST_BYTES = 32 * 1024 * 1024
 
 
-class UserData:
+class AccountData:
     """Account data, of a person as a whole (room ``""``) or in a room."""
 
     def __init__(self, ctx: NetworkContext, news: ClientStream) -> None:
@@ -126,16 +126,16 @@ class UserData:
         return frozenset(users) if isinstance(users, dict) else frozenset()
 
 
-class Data:
+class AccountDataEndpoints:
     """The endpoints."""
 
-    def __init__(self, ctx: NetworkContext, data: UserData) -> None:
+    def __init__(self, ctx: NetworkContext, data: AccountData) -> None:
         self._ctx = ctx
         self._data = data
-        self._filters = KeptFilters(ctx)
+        self._filters = StoredFilters(ctx)
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         user, in_room = "/v3/user/{user}", "/v3/user/{user}/rooms/{room}"
         return {
             ("GET", f"{user}/account_data/{{type}}"): self.get,
@@ -150,21 +150,21 @@ class Data:
         }
 
     @staticmethod
-    def _mine(caller: Caller, request: Request) -> tuple[str, str]:
+    def _mine(caller: Requester, request: Request) -> tuple[str, str]:
         """``(user, room)`` of a path."""
-        user, room_id = own(caller, request), request.path.get("room", "")
+        user, room_id = require_own_user(caller, request), request.path.get("room", "")
         if room_id and not ids.is_valid_room_id(room_id):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not a room ID")
         return user, room_id
 
-    async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /account_data/{type}``."""
         found = await self._data.get(*self._mine(caller, request), request.path["type"])
         if found is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such account data")
         return found
 
-    async def put(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def put(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /account_data/{type}``."""
         type_ = request.path["type"]
         if type_ in _OURS:
@@ -174,11 +174,11 @@ class Data:
         await self._data.put(*self._mine(caller, request), type_, body)
         return {}
 
-    async def tags(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def tags(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /tags``."""
         return {"tags": _tags(await self._data.get(*self._mine(caller, request), _TAGS))}
 
-    async def tag(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def tag(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /tags/{tag}``."""
         user, room_id = self._mine(caller, request)
         order = body.get("order")
@@ -197,7 +197,7 @@ class Data:
         await self._data.change(user, room_id, _TAGS, tagged)
         return {}
 
-    async def untag(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def untag(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /tags/{tag}``."""
         user, room_id = self._mine(caller, request)
         name = request.path["tag"]
@@ -208,13 +208,13 @@ class Data:
         await self._data.change(user, room_id, _TAGS, untagged)
         return {}
 
-    async def make_filter(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def make_filter(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /filter``: the same filter has the same id. What is none is not kept."""
         user, _ = self._mine(caller, request)
         in_body(SyncFilter.of, body)
         return {"filter_id": await self._filters.add(user, body)}
 
-    async def get_filter(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def get_filter(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /filter/{filterId}``."""
         user, _ = self._mine(caller, request)
         found = await self._filters.get(user, request.path["filter"])

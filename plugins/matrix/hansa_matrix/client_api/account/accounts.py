@@ -69,7 +69,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Requester:
     """Whose token a request has. ``token`` is the token's hash."""
 
     user: str
@@ -92,7 +92,7 @@ class Accounts:
         config = ctx.config
         self._passwords = Passwords(rounds=config.argon2_time_cost, memory=config.argon2_memory_kib)
         #: By the hash of a token; whose owner is a user id.
-        self._known: Generations[str, Caller] = Generations(_REMEMBERED)
+        self._known: Generations[str, Requester] = Generations(_REMEMBERED)
         #: When people, and devices of theirs, were logged out: for logins that are under way.
         self._logins: Generations[str, None] = Generations(1)
         self._entering = KeyLocks()
@@ -283,7 +283,7 @@ class Accounts:
     def _device_id(self) -> str:
         return "".join(chr(ord("A") + byte % 26) for byte in self._ctx.random.bytes(10))
 
-    async def bearer(self, token: str) -> Caller | None:
+    async def bearer(self, token: str) -> Requester | None:
         """Whose token it is."""
         if len(token) > 1000:
             return None
@@ -299,15 +299,15 @@ class Accounts:
         account = await self.get(user)
         if account is None or account.deactivated:
             return None
-        caller = Caller(user=user, device=str(row.fields["device_id"]), token=hashed, admin=account.admin)
+        caller = Requester(user=user, device=str(row.fields["device_id"]), token=hashed, admin=account.admin)
         # Of a token that was taken back while it was read, the caller is told to whom it was, and no more.
         return caller if self._known.put(hashed, user, caller, began) else await self._anew(caller)
 
-    async def _anew(self, caller: Caller) -> Caller | None:
+    async def _anew(self, caller: Requester) -> Requester | None:
         row = await self._ctx.store.get("access_token", (caller.token,))
         return caller if row is not None else None
 
-    async def holds(self, caller: Caller) -> bool:
+    async def holds(self, caller: Requester) -> bool:
         """Whether a caller's token is still one."""
         return caller.token in self._known or bool(await self._ctx.store.get("access_token", (caller.token,)))
 

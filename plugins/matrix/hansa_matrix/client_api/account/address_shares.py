@@ -18,7 +18,7 @@ def address_group(address: str) -> str:
     return neighbourhood(address)
 
 
-class Shares(Generic[T]):
+class AddressShares(Generic[T]):
     """Values by name that end after ``seconds``: ``each`` for a group of addresses, ``most`` in all. Where
     all are taken whoever has the most loses its oldest, an IPv6 /32 as one, since it has thousands of /64;
     where nobody has two, newcomers wait.

@@ -12,13 +12,13 @@ from typing import Any
 
 from hansa import Conflict, LocalProtocolError, NetworkContext, Request, Write
 
-from hansa_matrix.client_api.account.accounts import Accounts, Caller, Proof
-from hansa_matrix.client_api.account.address_shares import Shares, address_group
+from hansa_matrix.client_api.account.accounts import Accounts, Proof, Requester
+from hansa_matrix.client_api.account.address_shares import AddressShares, address_group
 from hansa_matrix.client_api.account.last_seen import NEVER, Seen
-from hansa_matrix.client_api.account.login_attempts import Attempts
-from hansa_matrix.client_api.account.registration_tokens import Tokens
-from hansa_matrix.client_api.account.ui_auth import DUMMY, PASSWORD, TOKEN, Check, Stages
-from hansa_matrix.client_api.http import Handler, Limited, OpenHandler, text
+from hansa_matrix.client_api.account.login_attempts import LoginAttempts
+from hansa_matrix.client_api.account.registration_tokens import RegistrationTokens
+from hansa_matrix.client_api.account.ui_auth import DUMMY, PASSWORD, TOKEN, Check, UserInteractiveAuth
+from hansa_matrix.client_api.http import Handler, PublicHandler, RateLimited, get_string
 from hansa_matrix.crossings import Crossings, require, said
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.devices import Device, truncate_name
@@ -28,21 +28,23 @@ _MOST_DEVICES_GONE = 1000
 _MOST_NONCES, _NONCES_EACH, _NONCE_FOR = 1000, 20, 60.0
 
 
-class Sessions:
+class LoginEndpoints:
     """Everything with which a person, or an administrator's tool, begins."""
 
-    def __init__(self, ctx: NetworkContext, accounts: Accounts, devices: Devices, tokens: Tokens) -> None:
+    def __init__(
+        self, ctx: NetworkContext, accounts: Accounts, devices: Devices, tokens: RegistrationTokens
+    ) -> None:
         self._ctx = ctx
-        self._attempts = Attempts(ctx, accounts.came_from)
+        self._attempts = LoginAttempts(ctx, accounts.came_from)
         self._accounts = accounts
         self._devices = devices
         self._tokens = tokens
-        self._stages = Stages(ctx.clock, ctx.random)
-        self._nonces: Shares[bool] = Shares(
+        self._stages = UserInteractiveAuth(ctx.clock, ctx.random)
+        self._nonces: AddressShares[bool] = AddressShares(
             ctx.clock, most=_MOST_NONCES, each=_NONCES_EACH, seconds=_NONCE_FOR
         )
 
-    def open(self) -> Mapping[tuple[str, str], OpenHandler]:
+    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
         """What takes no token."""
         return {
             ("GET", "/v3/login"): self.flows,
@@ -52,8 +54,8 @@ class Sessions:
             ("GET", "/v1/register/m.login.registration_token/validity"): self.validity,
         }
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {
             ("GET", "/v3/account/whoami"): self.whoami,
             ("POST", "/v3/account/password"): self.password,
@@ -74,12 +76,12 @@ class Sessions:
 
     async def login(self, request: Request, body: Any) -> Any:
         """``POST /login``."""
-        if text(body, "type") != PASSWORD:
+        if get_string(body, "type") != PASSWORD:
             raise matrix_error(400, "M_UNKNOWN", "only password login is supported")
         user = self._named(body)
         await self._attempts.login(request, user)
         began = self._accounts.began()
-        proof = await self._accounts.proves(user, text(body, "password"))
+        proof = await self._accounts.proves(user, get_string(body, "password"))
         if proof is not Proof.RIGHT:
             self._ctx.count("matrix_logins", status="refused")
             if proof is Proof.CLOSED:
@@ -91,9 +93,9 @@ class Sessions:
     def _named(self, body: Mapping[str, Any]) -> str:
         identifier = body.get("identifier")
         if identifier is None:
-            name = text(body, "user")
+            name = get_string(body, "user")
         elif isinstance(identifier, dict) and identifier.get("type") == "m.id.user":
-            name = text(identifier, "user")
+            name = get_string(identifier, "user")
         else:
             raise matrix_error(400, "M_UNKNOWN", "only user IDs are supported as identifiers")
         try:
@@ -104,9 +106,9 @@ class Sessions:
     async def _entered(
         self, request: Request, user: str, body: Mapping[str, Any], began: int
     ) -> dict[str, Any]:
-        name, group = text(body, "initial_device_display_name", ""), address_group(request.remote)
+        name, group = get_string(body, "initial_device_display_name", ""), address_group(request.remote)
         device_id, token = await self._accounts.login(
-            user, text(body, "device_id", ""), name, group=group, began=began
+            user, get_string(body, "device_id", ""), name, group=group, began=began
         )
         self._attempts.succeeded(request, user, device_id)
         answer: dict[str, Any] = {"user_id": user, "access_token": token, "device_id": device_id}
@@ -123,8 +125,8 @@ class Sessions:
         if mode == "closed":
             raise matrix_error(403, "M_FORBIDDEN", "registration is disabled on this server")
         self._attempts.stranger(request)
-        user = await self._free(text(body, "username", "") or self._ctx.random.bytes(6).hex())
-        password = text(body, "password", "")
+        user = await self._free(get_string(body, "username", "") or self._ctx.random.bytes(6).hex())
+        password = get_string(body, "password", "")
         checks: dict[str, Check] = {}
         if mode == "token":
 
@@ -210,21 +212,25 @@ class Sessions:
                 404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server"
             )
         self._attempts.stranger(request)
-        nonce, name, password = text(body, "nonce"), text(body, "username"), text(body, "password")
+        nonce, name, password = (
+            get_string(body, "nonce"),
+            get_string(body, "username"),
+            get_string(body, "password"),
+        )
         if self._nonces.take(nonce) is None:
             raise matrix_error(400, "M_UNKNOWN", "unknown or expired nonce")
         admin = body.get("admin") is True
         said = [nonce, name, password, "admin" if admin else "notadmin"]
         mac = hmac.new(secret.encode(), "\0".join(said).encode(), hashlib.sha1).hexdigest()
-        if not hmac.compare_digest(mac.encode(), text(body, "mac").encode()):
+        if not hmac.compare_digest(mac.encode(), get_string(body, "mac").encode()):
             raise matrix_error(403, "M_FORBIDDEN", "the HMAC is wrong")
         return await self._made(request, await self._free(name), password, body, admin=admin)
 
-    async def whoami(self, caller: Caller, _request: Request, _body: Any) -> Any:
+    async def whoami(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /account/whoami``."""
         return {"user_id": caller.user, "device_id": caller.device, "is_guest": False}
 
-    async def proven(self, caller: Caller, request: Request, body: Mapping[str, Any]) -> None:
+    async def proven(self, caller: Requester, request: Request, body: Mapping[str, Any]) -> None:
         """The caller knows the password too. Raises the error answer that asks for it, until it is given, and
         ``Busy`` where it is guessed.
         """
@@ -239,9 +245,9 @@ class Sessions:
 
         await self._stages.passed(request, body, caller.user, [PASSWORD], {PASSWORD: mine})
 
-    async def password(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def password(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /account/password``."""
-        fresh = text(body, "new_password")
+        fresh = get_string(body, "new_password")
         if not fresh:
             raise matrix_error(400, "M_INVALID_PARAM", "the password must not be empty")
         await self.proven(caller, request, body)
@@ -250,27 +256,27 @@ class Sessions:
             await self._accounts.logout_all(caller.user, but=caller.device)
         return {}
 
-    async def deactivate(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def deactivate(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /account/deactivate``."""
         await self.proven(caller, request, body)
         await self._accounts.deactivate(caller.user, erase=body.get("erase") is True)
         return {"id_server_unbind_result": "no-support"}
 
-    async def third_party_ids(self, _caller: Caller, _request: Request, _body: Any) -> Any:
+    async def third_party_ids(self, _caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /account/3pid``: nobody is known by an address here."""
         return {"threepids": []}
 
-    async def logout(self, caller: Caller, _request: Request, _body: Any) -> Any:
+    async def logout(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``POST /logout``."""
         await self._accounts.logout(caller.user, [caller.device])
         return {}
 
-    async def logout_all(self, caller: Caller, _request: Request, _body: Any) -> Any:
+    async def logout_all(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``POST /logout/all``."""
         await self._accounts.logout_all(caller.user)
         return {}
 
-    async def devices(self, caller: Caller, _request: Request, _body: Any) -> Any:
+    async def devices(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /devices``."""
         found = (await self._devices.of(caller.user)).devices.values()
         seen = await self._accounts.last_seen.of(caller.user)
@@ -278,36 +284,36 @@ class Sessions:
             "devices": [_shown(device, caller.user, seen.get(device.device_id, NEVER)) for device in found]
         }
 
-    async def device(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def device(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /devices/{deviceId}``."""
         device = await self._device(caller, request)
         seen = await self._accounts.last_seen.of(caller.user)
         return _shown(device, caller.user, seen.get(device.device_id, NEVER))
 
-    async def _device(self, caller: Caller, request: Request) -> Device:
+    async def _device(self, caller: Requester, request: Request) -> Device:
         device = await self._devices.get(caller.user, request.path["device"])
         if device is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such device")
         return device
 
-    async def rename(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def rename(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /devices/{deviceId}``."""
         device = await self._device(caller, request)
         if "display_name" in body:
-            name = truncate_name(text(body, "display_name", ""))
+            name = truncate_name(get_string(body, "display_name", ""))
             if self._ctx.governed:
                 crossings = Crossings(self._ctx)
                 await require(self._ctx, crossings.profile_change(caller.user, said(body=name)))
             await self._devices.change(caller.user, device.device_id, lambda known: replace(known, name=name))
         return {}
 
-    async def remove(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def remove(self, caller: Requester, request: Request, body: Any) -> Any:
         """``DELETE /devices/{deviceId}``."""
         await self.proven(caller, request, body)
         await self._accounts.logout(caller.user, [request.path["device"]])
         return {}
 
-    async def remove_several(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def remove_several(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /delete_devices``."""
         listed = body.get("devices")
         if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:

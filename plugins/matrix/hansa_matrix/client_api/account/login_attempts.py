@@ -19,7 +19,7 @@ _MOST_KNOWN = 10_000
 ADDRESSES = 4
 
 
-class Attempts:
+class LoginAttempts:
     """``came_from`` says whether somebody has a device that logged in from a group of addresses."""
 
     def __init__(self, ctx: NetworkContext, came_from: Callable[[str, str], Awaitable[bool]]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from hansa import Request
 
-from hansa_matrix.client_api.account.account_data import PUSH_RULES, UserData
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited
+from hansa_matrix.client_api.account.account_data import PUSH_RULES, AccountData
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, RateLimited
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.push_rules import (
@@ -29,14 +29,14 @@ _PARTS = {"override": ("conditions",), "underride": ("conditions",), "content": 
 _Rules = dict[str, list[dict[str, Any]]]
 
 
-class PushRules:
+class PushRuleEndpoints:
     """The rules of each person, kept as a whole once they change one."""
 
-    def __init__(self, data: UserData) -> None:
+    def __init__(self, data: AccountData) -> None:
         self._data = data
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         one = "/v3/pushrules/global/{kind}/{rule}"
         return {
             ("GET", "/v3/pushrules"): self.every,
@@ -82,19 +82,19 @@ class PushRules:
         if rules != before:
             await self._change(user, follow)
 
-    async def every(self, caller: Caller, _request: Request, _body: Any) -> Any:
+    async def every(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /pushrules/``."""
         return {"global": await self.of(caller.user)}
 
-    async def all_global(self, caller: Caller, _request: Request, _body: Any) -> Any:
+    async def all_global(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /pushrules/global/``."""
         return await self.of(caller.user)
 
-    async def get(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /pushrules/global/{kind}/{ruleId}``."""
         return _one(await self.of(caller.user), request)
 
-    async def put(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def put(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /pushrules/global/{kind}/{ruleId}``, before or after another."""
         kind, name = request.path["kind"], request.path["rule"]
         if (
@@ -143,7 +143,7 @@ class PushRules:
         # What people say goes before what the server says, but for the switch that turns all off.
         return 1 if names[:1] == [MASTER] else 0
 
-    async def delete(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def delete(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /pushrules/global/{kind}/{ruleId}``."""
 
         def delete(rules: _Rules) -> None:
@@ -157,11 +157,11 @@ class PushRules:
         await self._change(caller.user, delete)
         return {}
 
-    async def enabled(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def enabled(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET …/enabled``."""
         return {"enabled": _one(await self.of(caller.user), request)["enabled"]}
 
-    async def set_enabled(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def set_enabled(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT …/enabled``."""
 
         def set_enabled(rules: _Rules) -> None:
@@ -173,11 +173,11 @@ class PushRules:
         await self._change(caller.user, set_enabled)
         return {}
 
-    async def actions(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def actions(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET …/actions``."""
         return {"actions": _one(await self.of(caller.user), request)["actions"]}
 
-    async def set_actions(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def set_actions(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT …/actions``."""
 
         def set_actions(rules: _Rules) -> None:

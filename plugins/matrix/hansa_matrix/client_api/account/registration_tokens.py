@@ -13,7 +13,7 @@ from hansa import CompareAndSwap, Delete, Insert, LocalProtocolError, NetworkCon
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}", re.ASCII)
 
 
-class Tokens:
+class RegistrationTokens:
     """``hansa matrix tokens``."""
 
     def __init__(self, ctx: NetworkContext) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hansa import Clock, Random, Request
 
-from hansa_matrix.client_api.account.address_shares import Shares
+from hansa_matrix.client_api.account.address_shares import AddressShares
 from hansa_matrix.errors import matrix_error
 
 DUMMY, PASSWORD, TOKEN = "m.login.dummy", "m.login.password", "m.login.registration_token"
@@ -31,14 +31,14 @@ class _Session:
     proven: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-class Stages:
+class UserInteractiveAuth:
     """What has been proven in which session. A session is for one request, and is used up by the one answer
     that it opens: of two that end at once, one is told that it is over.
     """
 
     def __init__(self, clock: Clock, random: Random) -> None:
         self._random = random
-        self._sessions: Shares[_Session] = Shares(clock, most=_MOST, each=_EACH, seconds=_FOR)
+        self._sessions: AddressShares[_Session] = AddressShares(clock, most=_MOST, each=_EACH, seconds=_FOR)
 
     async def passed(
         self,

@@ -9,8 +9,8 @@ from typing import Any
 
 from hansa import NetworkContext, RemoteProtocolError
 
-from hansa_matrix.client_api.account.account_data import UserData
-from hansa_matrix.client_api.account.push_rules import PushRules
+from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.state_content import predecessor, replacement_room
@@ -20,15 +20,15 @@ from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE
 TAGS, DIRECT = "m.tag", "m.direct"
 
 
-class Inheritance:
+class UpgradedRooms:
     """Asked when somebody comes into a room."""
 
     def __init__(
         self,
         ctx: NetworkContext,
         attendance: LocalMemberships,
-        data: UserData,
-        push: PushRules,
+        data: AccountData,
+        push: PushRuleEndpoints,
         room: Callable[[str], MatrixRoom | None],
     ) -> None:
         self._ctx = ctx

@@ -7,9 +7,9 @@ from typing import Any
 
 from hansa import Request
 
-from hansa_matrix.client_api.account.accounts import Accounts, Caller
+from hansa_matrix.client_api.account.accounts import Accounts, Requester
 from hansa_matrix.client_api.account.last_seen import NEVER
-from hansa_matrix.client_api.http import Handler, Limited
+from hansa_matrix.client_api.http import Handler, RateLimited
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.users.devices import Devices
 
@@ -21,11 +21,11 @@ class Whois:
         self._accounts = accounts
         self._devices = devices
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {("GET", "/v3/admin/whois/{user}"): self.whois}
 
-    async def whois(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def whois(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /admin/whois/{userId}``: a device has one session, with its last request."""
         user = request.path["user"]
         if user != caller.user and not caller.admin:

@@ -7,10 +7,10 @@ from typing import Any
 
 from hansa import Conflict, DirectoryPublish, NativeId, NetworkContext, Request
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Door, Handler, Limited, OpenHandler, text
-from hansa_matrix.client_api.rooms.local_sender import Voice
-from hansa_matrix.client_api.rooms.membership import Rooms
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import ClientHttp, Handler, PublicHandler, RateLimited, get_string
+from hansa_matrix.client_api.rooms.local_sender import LocalSender
+from hansa_matrix.client_api.rooms.membership import RoomEndpoints
 from hansa_matrix.crossings import passes, require
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
@@ -20,22 +20,24 @@ from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, given, ta
 MOST_OF_ROOM = 100
 
 
-class Aliases:
+class AliasEndpoints:
     """Looked up anywhere, given and taken here."""
 
-    def __init__(self, ctx: NetworkContext, door: Door, server: str, voice: Voice, rooms: Rooms) -> None:
+    def __init__(
+        self, ctx: NetworkContext, door: ClientHttp, server: str, voice: LocalSender, rooms: RoomEndpoints
+    ) -> None:
         self._ctx = ctx
         self._door = door
         self._server = server
         self._voice = voice
         self._rooms = rooms
 
-    def open(self) -> Mapping[tuple[str, str], OpenHandler]:
+    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
         """What takes no token."""
         return {("GET", "/v3/directory/room/{alias}"): self.look_up}
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {
             ("PUT", "/v3/directory/room/{alias}"): self.name,
             ("DELETE", "/v3/directory/room/{alias}"): self.unname,
@@ -56,9 +58,9 @@ class Aliases:
             servers = sorted(s for n, s in view.joined_servers if n == self._ctx.id) if view else []
         return {"room_id": room_id, "servers": servers or [self._server]}
 
-    async def name(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def name(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /directory/room/{alias}``."""
-        alias, room_id = request.path["alias"], text(body, "room_id")
+        alias, room_id = request.path["alias"], get_string(body, "room_id")
         if not ids.is_valid_alias(alias) or ids.domain_of(alias) != self._server:
             raise matrix_error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
         self._voice.joined(caller.user, room_id)
@@ -71,7 +73,7 @@ class Aliases:
             raise matrix_error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
         return {}
 
-    async def unname(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def unname(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /directory/room/{alias}``: by who gave the name, or may say which is the room's own."""
         name = request.path["alias"]
         alias = await alias_of(self._ctx.store, name)
@@ -87,7 +89,7 @@ class Aliases:
             raise matrix_error(409, "M_UNKNOWN", f"{name} was given to another room just now") from conflict
         return {}
 
-    async def aliases(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def aliases(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/aliases``: those that the policies of now let a room have."""
         room = self._voice.joined(caller.user, request.path["room"])
         found = await aliases_of(self._ctx.store, room.room_id)

@@ -7,8 +7,8 @@ from typing import Any
 
 from hansa import NetworkContext
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.rooms.previous_content import MOST_BYTES, Replaced
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.rooms.previous_content import MOST_BYTES, PreviousContent
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
@@ -29,7 +29,7 @@ MOST_ERASED = 20
 _AT_ONCE = 50
 
 
-def bare(pdu: Pdu, version: RoomVersion, *, room_id: bool = True) -> dict[str, Any]:
+def client_event(pdu: Pdu, version: RoomVersion, *, room_id: bool = True) -> dict[str, Any]:
     """An event without what depends on who reads it. A redaction names its target where clients of either
     kind of version look, and no other event in the place that its own version does not read.
     """
@@ -57,7 +57,7 @@ def as_sent(pdu: Pdu) -> dict[str, Any]:
     return {**pdu.raw, "event_id": pdu.event_id}
 
 
-class Shapes:
+class ClientEventFormatter:
     """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
 
     def __init__(self, ctx: NetworkContext, attendance: LocalMemberships, visibility: UserVisibility) -> None:
@@ -66,11 +66,11 @@ class Shapes:
         self.related = Relations(ctx.store)
         self._sent = attendance.sent
         self._erased = attendance.erased
-        self._replaced = Replaced(attendance.erased, visibility)
+        self._replaced = PreviousContent(attendance.erased, visibility)
 
     async def of(
         self,
-        caller: Caller,
+        caller: Requester,
         room: MatrixRoom,
         events: Sequence[StoredEvent],
         *,
@@ -94,7 +94,7 @@ class Shapes:
             pdu = one.pdu
             if membership != "join":
                 pdu = of_erased(pdu, room.version, self._erased)
-            shown = as_sent(pdu) if federation else bare(pdu, room.version, room_id=room_id)
+            shown = as_sent(pdu) if federation else client_event(pdu, room.version, room_id=room_id)
             unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
             unsigned |= because.get(one.pdu.event_id, {})
             if one.pdu.state_key is not None:
@@ -115,7 +115,7 @@ class Shapes:
 
     async def of_state(
         self,
-        caller: Caller,
+        caller: Requester,
         room: MatrixRoom,
         events: Iterable[StoredEvent],
         *,
@@ -134,7 +134,7 @@ class Shapes:
         because = await self._taken_back(caller, room, given, room_id=room_id)
         return [
             {
-                **(as_sent(one.pdu) if federation else bare(one.pdu, room.version, room_id=room_id)),
+                **(as_sent(one.pdu) if federation else client_event(one.pdu, room.version, room_id=room_id)),
                 "unsigned": {
                     "age": max(0, now - one.pdu.origin_server_ts),
                     **replaced.get(one.pdu.event_id, {}),
@@ -158,7 +158,7 @@ class Shapes:
         return list(found.values())
 
     async def _taken_back(
-        self, caller: Caller, room: MatrixRoom, events: Sequence[StoredEvent], *, room_id: bool
+        self, caller: Requester, room: MatrixRoom, events: Sequence[StoredEvent], *, room_id: bool
     ) -> dict[str, dict[str, Any]]:
         """Members of ``unsigned`` of those events that another took back, by their ids."""
         gone = [(one.pdu.event_id,) for one in events if one.redacted]
@@ -178,7 +178,7 @@ class Shapes:
                 because = unspoken(redaction.pdu, room.version)
             # COMPAT: clients read ``redacted_by`` where Synapse gives it.
             found[event_id] = {
-                "redacted_because": bare(because, room.version, room_id=room_id),
+                "redacted_because": client_event(because, room.version, room_id=room_id),
                 "redacted_by": name,
             }
         return found
@@ -209,7 +209,7 @@ class Shapes:
             known[one.before] = (member.membership or "leave") if member is not None else "leave"
         return known[one.before]
 
-    async def _relations(self, caller: Caller, room: MatrixRoom, one: StoredEvent) -> dict[str, Any]:
+    async def _relations(self, caller: Requester, room: MatrixRoom, one: StoredEvent) -> dict[str, Any]:
         """The latest edit, the thread, and what refers to it, as far as the reader may read them."""
         pdu, found = one.pdu, dict[str, Any]()
         edited = pdu.state_key is None and (relation(pdu) or ("", ""))[1] != REPLACE
@@ -225,7 +225,7 @@ class Shapes:
             found[THREAD] = thread
         return found
 
-    async def _edit(self, caller: Caller, room: MatrixRoom, pdu: Pdu) -> StoredEvent | None:
+    async def _edit(self, caller: Requester, room: MatrixRoom, pdu: Pdu) -> StoredEvent | None:
         """The newest edit of an event that the reader may read: only its sender edits it."""
         after: str | None = None
         for _ in range(0, _MOST_RELATED, _AT_ONCE):
@@ -246,7 +246,7 @@ class Shapes:
             after = str(rows[-1].fields["place"])
         return None
 
-    async def _thread(self, caller: Caller, room: MatrixRoom, root: Pdu) -> dict[str, Any]:
+    async def _thread(self, caller: Requester, room: MatrixRoom, root: Pdu) -> dict[str, Any]:
         """A thread's summary; empty if the reader may read none of it. Of the answers before the newest
         1,000 all count, for nobody can look at them all each time.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa_matrix.client_api.http import text
+from hansa_matrix.client_api.http import get_string
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
@@ -56,7 +56,7 @@ def _levels(creator: str, version: RoomVersion) -> dict[str, Any]:
     }
 
 
-def founding(
+def template_from_request(
     creator: str,
     version: RoomVersion,
     body: Mapping[str, Any],
@@ -93,9 +93,9 @@ def founding(
     named = {(type_, key) for type_, key, _ in given}
     then = [step for step in then if step[:2] not in named] + given
     if body.get("name"):
-        then.append(("m.room.name", "", {"name": text(body, "name")}))
+        then.append(("m.room.name", "", {"name": get_string(body, "name")}))
     if body.get("topic"):
-        topic = text(body, "topic")
+        topic = get_string(body, "topic")
         plain = {"m.text": [{"body": topic}]}
         then.append(("m.room.topic", "", {"topic": topic, "m.topic": plain}))
     return RoomTemplate(
@@ -116,7 +116,7 @@ def _initial(body: Mapping[str, Any]) -> list[InitialEvent]:
     for one in listed:
         if not isinstance(one, dict) or not isinstance(one.get("content"), dict):
             raise matrix_error(400, "M_BAD_JSON", "each entry of initial_state must be a state event")
-        step = (text(one, "type"), text(one, "state_key", ""), one["content"])
+        step = (get_string(one, "type"), get_string(one, "state_key", ""), one["content"])
         if step[0] == MEMBER:
             raise matrix_error(400, "M_INVALID_PARAM", f"{step[0]} cannot be initial state")
         found.append(step)

@@ -18,12 +18,12 @@ from hansa import (
     Request,
 )
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited, OpenHandler, number, own
-from hansa_matrix.client_api.rooms.local_sender import Voice
-from hansa_matrix.client_api.rooms.membership import Rooms
-from hansa_matrix.client_api.rooms.remote_rooms import Told
-from hansa_matrix.client_api.rooms.room_summary import Summaries
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, PublicHandler, RateLimited, get_int, require_own_user
+from hansa_matrix.client_api.rooms.local_sender import LocalSender
+from hansa_matrix.client_api.rooms.membership import RoomEndpoints
+from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
+from hansa_matrix.client_api.rooms.room_summary import AccessibleSummaries
 from hansa_matrix.crossings import Crossings, require, said
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable
@@ -47,7 +47,7 @@ _MOST_SPACES, _SPACES_WITHIN = 1000, 20.0
 _VISIBILITIES = ("public", "private")
 
 
-class People:
+class DirectoryEndpoints:
     """Profiles, directories, spaces, presence."""
 
     def __init__(  # noqa: PLR0917  # what looking around takes
@@ -55,12 +55,12 @@ class People:
         own: LocalServer,
         known: Users,
         client: FederationClient,
-        voice: Voice,
+        voice: LocalSender,
         spaces: RoomSummaries,
         directory: PublicRoomList,
         visibility: UserVisibility,
-        entering: Rooms,
-        caller: Callable[[Request], Awaitable[Caller]],
+        entering: RoomEndpoints,
+        caller: Callable[[Request], Awaitable[Requester]],
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
         self._own = own
@@ -70,14 +70,14 @@ class People:
         self._voice = voice
         self._spaces = spaces
         self._directory = directory
-        self._summaries = Summaries(own, client, voice, spaces, visibility, rooms)
+        self._summaries = AccessibleSummaries(own, client, voice, spaces, visibility, rooms)
         self._entering = entering
         self._caller = caller
         self._rooms = rooms
         self._crossings = Crossings(own.ctx)
-        self._told = Told(own.ctx)
+        self._told = RemoteRooms(own.ctx)
 
-    def open(self) -> Mapping[tuple[str, str], OpenHandler]:
+    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
         """What takes no token."""
         return {
             ("GET", "/v3/profile/{user}"): self.profile,
@@ -86,11 +86,11 @@ class People:
             ("GET", "/v3/publicRooms"): self.public,
         }
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {
-            ("PUT", "/v3/profile/{user}/{field}"): Limited(self.set_field),
-            ("DELETE", "/v3/profile/{user}/{field}"): Limited(self.remove_field),
+            ("PUT", "/v3/profile/{user}/{field}"): RateLimited(self.set_field),
+            ("DELETE", "/v3/profile/{user}/{field}"): RateLimited(self.remove_field),
             ("PUT", "/v3/directory/list/room/{room}"): self.list,
             ("POST", "/v3/publicRooms"): self.search_public,
             ("GET", "/v1/rooms/{room}/hierarchy"): self.hierarchy,
@@ -138,9 +138,9 @@ class People:
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {name[:80]!r} in that profile")
         return {name: found[name]} if name in found else {}
 
-    async def set_field(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def set_field(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /profile/{userId}/{keyName}``: also in every room that the person is in."""
-        user, name = own(caller, request), request.path["field"]
+        user, name = require_own_user(caller, request), request.path["field"]
         if name not in body:
             raise matrix_error(400, "M_MISSING_PARAM", f"{name[:80]!r} is missing")
         value = body[name]
@@ -149,9 +149,9 @@ class People:
         await self._set(user, name, value or None if name in _SHOWN_IN_ROOMS else value)
         return {}
 
-    async def remove_field(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def remove_field(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /profile/{userId}/{keyName}``."""
-        await self._set(own(caller, request), request.path["field"], None)
+        await self._set(require_own_user(caller, request), request.path["field"], None)
         return {}
 
     async def _set(self, user: str, name: str, value: Any) -> None:
@@ -190,7 +190,7 @@ class People:
                 return {"visibility": _VISIBILITIES[1]}
         raise matrix_error(404, "M_NOT_FOUND", "there is no such room in the public list")
 
-    async def list(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def list(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /directory/list/room/{roomId}``, by who may say what a room is called."""
         wanted = body.get("visibility", "public")
         if wanted not in _VISIBILITIES:
@@ -222,13 +222,13 @@ class People:
         if not self._ctx.config.public_reading:
             await self._caller(request)
         await self._abroad(request, request.first("server"))
-        limit = number(request, "limit", 100, 1000)
+        limit = get_int(request, "limit", 100, 1000)
         body: dict[str, Any] = {"limit": limit or 100}
         if request.first("since"):
             body["since"] = request.first("since")
         return await self._public(request.first("server"), body)
 
-    async def search_public(self, _caller: Caller, request: Request, body: Any) -> Any:
+    async def search_public(self, _caller: Requester, request: Request, body: Any) -> Any:
         """``POST /publicRooms``."""
         return await self._public(request.first("server"), body)
 
@@ -246,10 +246,10 @@ class People:
         except (ServerUnreachable, RemoteProtocolError) as problem:
             raise matrix_error(502, "M_UNKNOWN", str(problem)) from problem
 
-    async def hierarchy(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def hierarchy(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /hierarchy``: a space, what is in it, and in that, depth first."""
-        root, most = request.path["room"], max(1, number(request, "limit", 50, 50))
-        deep, suggested = number(request, "max_depth", 10, 10), request.first("suggested_only") == "true"
+        root, most = request.path["room"], max(1, get_int(request, "limit", 50, 50))
+        deep, suggested = get_int(request, "max_depth", 10, 10), request.first("suggested_only") == "true"
         start = _start(request.first("from"), deep, suggested=suggested)
         found: list[dict[str, Any]] = []
         seen: set[str] = set()
@@ -278,7 +278,7 @@ class People:
             answer["next_batch"] = f"{start + most}_{deep}_{int(suggested)}"
         return answer
 
-    async def summary(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def summary(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /room_summary/{roomIdOrAlias}``."""
         address = request.path["room"]
         via = [v for k, v in request.query if k == "via"]
@@ -290,7 +290,7 @@ class People:
         one.pop("children_state", None)
         return {**one, "membership": stay.membership if stay is not None else "leave"}
 
-    async def presence(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def presence(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /presence/{userId}/status``."""
         user = request.path["user"]
         if user != caller.user and not self._own.attendance.together(caller.user, user):
@@ -303,9 +303,9 @@ class People:
         message = {"status_msg": known.status} if known.status else {}
         return {"presence": known.presence, "currently_active": known.active, **message}
 
-    async def set_presence(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def set_presence(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /presence/{userId}/status``."""
-        own(caller, request)
+        require_own_user(caller, request)
         state, message = body.get("presence"), body.get("status_msg")
         if state not in _STATES or not isinstance(message, str | None) or len(message or "") > 1000:
             raise matrix_error(
@@ -316,9 +316,9 @@ class People:
         await self._known.presences.tell(one)
         return {}
 
-    async def openid(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def openid(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``POST /openid/request_token``."""
-        token = await self._known.openid.issue(own(caller, request), 3600)
+        token = await self._known.openid.issue(require_own_user(caller, request), 3600)
         return {
             "access_token": token,
             "expires_in": 3600,

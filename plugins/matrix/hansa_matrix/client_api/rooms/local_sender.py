@@ -9,8 +9,8 @@ from typing import Any
 
 from hansa import Member, NativeId, Submission
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import refused
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import error_from_refusal
 from hansa_matrix.client_api.rooms.invitees import Invitees
 from hansa_matrix.conversion import EventDraft, content_from_event
 from hansa_matrix.errors import matrix_error
@@ -25,7 +25,7 @@ from hansa_matrix.rooms.native_events import ClientEvent, LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 
-class Voice:
+class LocalSender:
     """Events by people who are in the room, or about to be."""
 
     def __init__(self, own: LocalServer, room_of: Callable[[str], MatrixRoom | None]) -> None:
@@ -49,7 +49,7 @@ class Voice:
             raise matrix_error(403, "M_FORBIDDEN", f"{user} is not in that room")
         return room
 
-    async def send(self, caller: Caller, room_id: str, draft: EventDraft, txn: str) -> str:
+    async def send(self, caller: Requester, room_id: str, draft: EventDraft, txn: str) -> str:
         """As ``say``; the same transaction id of the same device again is the same event."""
         origin = self.origin(caller, room_id, draft[0], txn)
         return await self.say(
@@ -61,7 +61,7 @@ class Voice:
         )
 
     @staticmethod
-    def origin(caller: Caller, room_id: str, type_: str, txn: str) -> str:
+    def origin(caller: Requester, room_id: str, type_: str, txn: str) -> str:
         """The name by which what a device says is known again."""
         return f"txn {caller.user} {caller.device} {room_id}/{type_} {txn}"
 
@@ -108,7 +108,7 @@ class Voice:
         )
         (outcome,) = await self._ctx.submit([inbound])
         if outcome.refusal is not None:
-            raise refused(outcome.refusal)
+            raise error_from_refusal(outcome.refusal)
         if outcome.event is None:
             raise matrix_error(403, "M_FORBIDDEN", "the event is hidden by a policy")
         return outcome.native_id or await self._ctx.native_id(outcome.event) or ""

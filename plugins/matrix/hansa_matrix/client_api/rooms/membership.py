@@ -17,10 +17,10 @@ from hansa import (
     Request,
 )
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited, reason, refused, text
-from hansa_matrix.client_api.rooms.create_room import founding, user_ids
-from hansa_matrix.client_api.rooms.local_sender import Voice
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, error_from_refusal, get_reason, get_string
+from hansa_matrix.client_api.rooms.create_room import template_from_request, user_ids
+from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.state_rules import check_state
 from hansa_matrix.client_api.rooms.third_party_invites import refuse_address, require_no_addresses
 from hansa_matrix.errors import matrix_error
@@ -56,13 +56,13 @@ _PASSED_ON = frozenset(
 )
 
 
-class Rooms:
+class RoomEndpoints:
     """What a person does with a whole room."""
 
     def __init__(  # noqa: PLR0917  # what entering and leaving takes
         self,
         own: LocalServer,
-        voice: Voice,
+        voice: LocalSender,
         entrance: RoomJoiner,
         membership: RemoteMembership,
         pending: PendingInvites,
@@ -87,16 +87,16 @@ class Rooms:
         #: Told who has come into which room.
         self.came: Callable[[str, str], Awaitable[None]] = _nobody_asks
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {
-            ("POST", "/v3/createRoom"): Limited(self.create),
-            ("POST", "/v3/join/{room}"): Limited(self.join),
-            ("POST", "/v3/rooms/{room}/join"): Limited(self.join),
-            ("POST", "/v3/knock/{room}"): Limited(self.knock),
+            ("POST", "/v3/createRoom"): RateLimited(self.create),
+            ("POST", "/v3/join/{room}"): RateLimited(self.join),
+            ("POST", "/v3/rooms/{room}/join"): RateLimited(self.join),
+            ("POST", "/v3/knock/{room}"): RateLimited(self.knock),
             ("POST", "/v3/rooms/{room}/leave"): self.leave,
             ("POST", "/v3/rooms/{room}/forget"): self.forget,
-            ("POST", "/v3/rooms/{room}/invite"): Limited(self.invite),
+            ("POST", "/v3/rooms/{room}/invite"): RateLimited(self.invite),
             ("POST", "/v3/rooms/{room}/kick"): self.kick,
             ("POST", "/v3/rooms/{room}/ban"): self.ban,
             ("POST", "/v3/rooms/{room}/unban"): self.unban,
@@ -111,7 +111,7 @@ class Rooms:
         named = ("displayname", "avatar_url")
         return {key: profile[key] for key in named if isinstance(profile.get(key), str)}
 
-    async def create(self, caller: Caller, _request: Request, body: Any) -> Any:
+    async def create(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /createRoom``."""
         wanted = body.get("room_version", self._ctx.config.room_version)
         if not isinstance(wanted, str):
@@ -128,7 +128,7 @@ class Rooms:
         wanted_in = user_ids(body, "invite")
         await asyncio.gather(*(self._voice.invitees.require(user) for user in wanted_in))
         invited = {user: {**direct, **await self._shown(user)} for user in wanted_in}
-        begun = founding(caller.user, version, body, invited, await self._shown(caller.user))
+        begun = template_from_request(caller.user, version, body, invited, await self._shown(caller.user))
 
         async def leads_here(name: str) -> bool:
             return name == alias
@@ -138,7 +138,7 @@ class Rooms:
         try:
             room = await self._founder.create(caller.user, version.id, alias, begun)
         except CannotOpenRoom as problem:
-            raise refused(problem.refusal) from problem
+            raise error_from_refusal(problem.refusal) from problem
         except InternalError:
             raise
         except LocalProtocolError as problem:
@@ -151,7 +151,7 @@ class Rooms:
         return {"room_id": room.room_id, **({"dev.hansa.not_invited": missed} if missed else {})}
 
     async def _invite(
-        self, caller: Caller, room_id: str, invited: Mapping[str, Mapping[str, Any]]
+        self, caller: Requester, room_id: str, invited: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, str]:
         """Invite people into a room that is there now; why some are not, by user id. What may not be was
         refused before: here another server does not take the invite, or does not answer.
@@ -175,9 +175,9 @@ class Rooms:
             raise matrix_error(400, "M_INVALID_PARAM", "room_alias_name is not a valid localpart")
         return alias
 
-    async def join(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def join(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /join/{roomIdOrAlias}``, ``POST /rooms/{roomId}/join``."""
-        room_id = await self.enter(caller.user, request.path["room"], _via(request), reason(body))
+        room_id = await self.enter(caller.user, request.path["room"], _via(request), get_reason(body))
         return {"room_id": room_id}
 
     async def found(self, address: str, via: Sequence[str]) -> tuple[str, list[str]]:
@@ -192,7 +192,7 @@ class Rooms:
             if ids.domain_of(address) != self._own.server:
                 return await self._membership.resolve(address)
         except CannotOpenRoom as problem:
-            raise refused(problem.refusal) from problem
+            raise error_from_refusal(problem.refusal) from problem
         known = await self._entrance.alias(address)
         if known is None:
             raise matrix_error(404, "M_NOT_FOUND", f"no room is called {address}")
@@ -260,14 +260,14 @@ class Rooms:
         try:
             outcome = await self._granted.join(room, user, via)
         except CannotOpenRoom as problem:
-            raise refused(problem.refusal) from problem
+            raise error_from_refusal(problem.refusal) from problem
         if outcome.refusal is not None:
-            raise refused(outcome.refusal)
+            raise error_from_refusal(outcome.refusal)
 
-    async def knock(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def knock(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /knock/{roomIdOrAlias}``."""
         room_id, servers = await self.found(request.path["room"], _via(request))
-        more = reason(body)
+        more = get_reason(body)
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
             await require_knock_allowed(self._ctx, room_id, caller.user)
@@ -284,9 +284,9 @@ class Rooms:
         await self._pending.keep(event, server, shown_state, version, generation=generation)
         return {"room_id": room_id}
 
-    async def leave(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def leave(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/leave``: out of it, or no to an invite."""
-        more = reason(body)
+        more = get_reason(body)
         stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
@@ -323,7 +323,7 @@ class Rooms:
             except (RemoteProtocolError, LocalProtocolError, Busy) as problem:
                 self._ctx.log.warning("%s stays in %s: %s", user, stay.room_id, problem)
 
-    async def forget(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def forget(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``POST /rooms/{roomId}/forget``."""
         stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is not None and stay.membership not in {"leave", "ban"}:
@@ -331,34 +331,34 @@ class Rooms:
         await self._own.attendance.forget(caller.user, request.path["room"])
         return {}
 
-    async def invite(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def invite(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/invite``."""
         if "user_id" not in body and "medium" in body:
             refuse_address(body)
-        user = text(body, "user_id")
+        user = get_string(body, "user_id")
         self._voice.joined(caller.user, request.path["room"])
-        more = reason(body)
+        more = get_reason(body)
         shown = {**await self._shown(user), **more}
         await self._voice.member(caller.user, request.path["room"], user, "invite", shown)
         return {}
 
-    async def kick(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def kick(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/kick``."""
-        user, room_id = text(body, "user_id"), request.path["room"]
+        user, room_id = get_string(body, "user_id"), request.path["room"]
         room = self._voice.joined(caller.user, room_id)
         member = await self._voice.state_event(room, MEMBER, user)
         if member is None or member.membership not in {"join", "invite", "knock"}:
             raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not in that room")
         return await self._out(caller, room_id, user, "leave", body)
 
-    async def ban(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def ban(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/ban``."""
         self._voice.joined(caller.user, request.path["room"])
-        return await self._out(caller, request.path["room"], text(body, "user_id"), "ban", body)
+        return await self._out(caller, request.path["room"], get_string(body, "user_id"), "ban", body)
 
-    async def unban(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def unban(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/unban``."""
-        user, room_id = text(body, "user_id"), request.path["room"]
+        user, room_id = get_string(body, "user_id"), request.path["room"]
         room = self._voice.joined(caller.user, room_id)
         member = await self._voice.state_event(room, MEMBER, user)
         if member is None or member.membership != "ban":
@@ -366,13 +366,13 @@ class Rooms:
         return await self._out(caller, room_id, user, "leave", body)
 
     async def _out(
-        self, caller: Caller, room_id: str, user: str, membership: str, body: Mapping[str, Any]
+        self, caller: Requester, room_id: str, user: str, membership: str, body: Mapping[str, Any]
     ) -> Any:
-        more = reason(body)
+        more = get_reason(body)
         await self._voice.member(caller.user, room_id, user, membership, more)
         return {}
 
-    async def joined_rooms(self, caller: Caller, _request: Request, _body: Any) -> Any:
+    async def joined_rooms(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /joined_rooms``."""
         stays = self._own.attendance.stays(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
@@ -386,7 +386,7 @@ def passed_on(problem: CannotOpenRoom) -> RemoteProtocolError:
     if isinstance(cause, RemoteError) and cause.hint in {400, 403, 404} and cause.code in _PASSED_ON:
         more = {"room_version": cause.room_version} if cause.room_version else {}
         return matrix_error(cause.hint, cause.code, problem.refusal.text, **more)
-    return refused(problem.refusal)
+    return error_from_refusal(problem.refusal)
 
 
 async def _nobody_asks(_user: str, _room_id: str) -> None:

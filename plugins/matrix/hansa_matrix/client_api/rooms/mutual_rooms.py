@@ -7,8 +7,8 @@ from typing import Any
 
 from hansa import Membership, NativeId, NetworkContext, Request
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, RateLimited
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
@@ -24,11 +24,11 @@ class MutualRooms:
         self._ctx = ctx
         self._attendance = attendance
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
-        return {("GET", "/v1/mutual_rooms"): Limited(self.shared)}
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
+        return {("GET", "/v1/mutual_rooms"): RateLimited(self.shared)}
 
-    async def shared(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def shared(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /mutual_rooms``. A token is the last room of the page before."""
         user, after = request.first("user_id"), request.first("from")
         if not user:

@@ -18,7 +18,7 @@ from typing import Any
 from hansa import LocalProtocolError, LruCache, NetworkContext, RemoteProtocolError, Row, first_page
 
 from hansa_matrix.bounds.key_locks import KeyLocks
-from hansa_matrix.client_api.rooms.stream_gaps import Absence, Absences, since_return
+from hansa_matrix.client_api.rooms.stream_gaps import StreamGap, StreamGaps, since_return
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.rooms.event_store import StoredEvent, is_live, is_shown
@@ -38,7 +38,7 @@ ASKED_AGAIN, _VAIN = 60.0, 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PaginationToken:
     """A point in a room's past. ``depth`` is -1 for one in the stream; one with both is in an absence."""
 
     position: int = -1
@@ -57,15 +57,15 @@ class Place:
         return True, self.position, self.depth
 
 
-def place_of(token: str) -> Place:
+def parse_token(token: str) -> PaginationToken:
     """A token of ours. Raises the error answer of what is none."""
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
     if match["s"]:
-        return Place(position=int(match["position"]))
+        return PaginationToken(position=int(match["position"]))
     depth = min(int(match["depth"]), MAX_COUNT)
-    return Place(position=int(match["since"] or -1), depth=depth)
+    return PaginationToken(position=int(match["since"] or -1), depth=depth)
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Asks:
     left: int = 1
 
 
-class Timeline:
+class RoomPaginator:
     """Pages of any room that we are or were in."""
 
     def __init__(
@@ -87,15 +87,15 @@ class Timeline:
         self._ctx = ctx
         self._news = news
         self._fetch = fetch
-        self._absences = Absences(news)
+        self._absences = StreamGaps(news)
         #: Readers of one room's past wait for each other: what one has fetched the next one reads.
         self._fetching = KeyLocks()
         #: When others were asked in vain for an absence, by its room and end.
         self._vain: LruCache[tuple[str, int], float] = LruCache(_VAIN)
 
     async def before(
-        self, room: MatrixRoom, place: Place, most: int, asks: Asks | None = None
-    ) -> tuple[list[StoredEvent], Place | None]:
+        self, room: MatrixRoom, place: PaginationToken, most: int, asks: Asks | None = None
+    ) -> tuple[list[StoredEvent], PaginationToken | None]:
         """Up to ``most`` events before a place, newest first, and the place before them; None where the room
         begins. Where others give nothing the page goes on, up to what they would have to be asked for again.
         """
@@ -119,11 +119,11 @@ class Timeline:
             loaded = await room.events.load([item.ref for item in told], room.version)
             found += [loaded[item.ref] for item in reversed(told) if item.ref in loaded]
             if len(told) == left or len(told) < len(items):
-                place = Place(position=told[0].position - 1)
+                place = PaginationToken(position=told[0].position - 1)
                 if len(told) == left:
                     return found, place
                 continue
-            place = Place(depth=await self._oldest_told(room))
+            place = PaginationToken(depth=await self._oldest_told(room))
         older, end = await self._deeper(room, place.depth, most - len(found))
         if end is not None and not older and room.head.behind and asks.left:
             asks.left -= 1
@@ -132,8 +132,8 @@ class Timeline:
         return [*found, *older], end
 
     async def _meanwhile(
-        self, room: MatrixRoom, absence: Absence, depth: int, most: int, asks: Asks
-    ) -> tuple[list[StoredEvent], Place | None]:
+        self, room: MatrixRoom, absence: StreamGap, depth: int, most: int, asks: Asks
+    ) -> tuple[list[StoredEvent], PaginationToken | None]:
         """What was said in an absence below a depth, and the place before that; None where there is no more
         of it. Once that is reached others are asked for more.
         """
@@ -164,9 +164,9 @@ class Timeline:
                 depth = at if loaded else depth  # what is fetched may be above those that are told
                 if len(found) >= most:
                     break
-        return found, Place(position=absence.since, depth=depth)
+        return found, PaginationToken(position=absence.since, depth=depth)
 
-    def _worth_asking(self, room: MatrixRoom, absence: Absence) -> bool:
+    def _worth_asking(self, room: MatrixRoom, absence: StreamGap) -> bool:
         """Whether others are asked for an absence: something of it is not here, and may be to be had."""
         if not absence.lacks(room):
             return False
@@ -181,7 +181,7 @@ class Timeline:
 
     async def _deeper(
         self, room: MatrixRoom, depth: int, most: int
-    ) -> tuple[list[StoredEvent], Place | None]:
+    ) -> tuple[list[StoredEvent], PaginationToken | None]:
         """Events below a depth that were not told as they happened. All of one depth come together, so that
         the next page begins where this one ends.
         """
@@ -190,14 +190,14 @@ class Timeline:
         while len(found) < most:
             levels = await self._levels(room, after=at, upto=1, reverse=True)
             if not levels:
-                return found, Place(depth=depth) if room.head.behind else None
+                return found, PaginationToken(depth=depth) if room.head.behind else None
             for at, ids in levels:
                 loaded = await room.events.load(ids, room.version)
                 found += sorted(loaded.values(), key=_when, reverse=True)
                 depth = at if loaded else depth  # what is fetched may be above those that are not told
                 if len(found) >= most:
                     break
-        return found, Place(depth=depth)
+        return found, PaginationToken(depth=depth)
 
     async def _levels(
         self, room: MatrixRoom, *, after: int, upto: int | None = None, reverse: bool = False
@@ -240,7 +240,9 @@ class Timeline:
             async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):
                 return
 
-    async def after(self, room: MatrixRoom, place: Place, most: int) -> tuple[list[StoredEvent], Place]:
+    async def after(
+        self, room: MatrixRoom, place: PaginationToken, most: int
+    ) -> tuple[list[StoredEvent], PaginationToken]:
         """Up to ``most`` events after a place, oldest first, and the place after them."""
         if most <= 0:
             return [], place
@@ -249,8 +251,8 @@ class Timeline:
             told = await self._oldest_told(room)
             end = await self._rising(room, place.depth - 1, told, most, found)
             if end is not None:
-                return found, Place(depth=end)
-            place = Place(position=0)
+                return found, PaginationToken(depth=end)
+            place = PaginationToken(position=0)
         absences, back = await self._absences.of(room), 0
         while len(found) < most:
             absence = _within(absences, place.position)
@@ -258,8 +260,8 @@ class Timeline:
                 depth = max(place.depth, absence.floor)
                 end = await self._rising(room, depth - 1, absence.top - 1, most, found)
                 if end is not None:
-                    return found, Place(position=absence.since, depth=end)
-                place, back = Place(position=absence.upto - 1), absence.upto
+                    return found, PaginationToken(position=absence.since, depth=end)
+                place, back = PaginationToken(position=absence.upto - 1), absence.upto
             items = await self._news.first(room.room_id, place.position, most - len(found))
             upto = next((one.upto for one in absences if one.since > place.position), None)
             items = [item for item in items if upto is None or item.position < upto]
@@ -267,7 +269,7 @@ class Timeline:
             found += [loaded[item.ref] for item in items if item.ref in loaded]
             if not items:
                 break
-            place = Place(position=items[-1].position)
+            place = PaginationToken(position=items[-1].position)
             if _within(absences, place.position) is None:
                 break
         return found, place
@@ -290,20 +292,20 @@ class Timeline:
                     break
         return depth + 1
 
-    async def place(self, room: MatrixRoom, stored: StoredEvent) -> tuple[Place, Place]:
+    async def place(self, room: MatrixRoom, stored: StoredEvent) -> tuple[PaginationToken, PaginationToken]:
         """The places before and after an event."""
         if stored.live:
             position = await self._news.of(room.room_id, stored.pdu.event_id)
             if position:
-                return Place(position=position - 1), Place(position=position)
+                return PaginationToken(position=position - 1), PaginationToken(position=position)
         depth, since = stored.depth, -1
         for absence in await self._absences.of(room):
             if absence.floor <= depth < absence.top:
                 since = absence.since
-        return Place(position=since, depth=depth), Place(position=since, depth=depth + 1)
+        return PaginationToken(position=since, depth=depth), PaginationToken(position=since, depth=depth + 1)
 
 
-def _within(absences: Sequence[Absence], position: int) -> Absence | None:
+def _within(absences: Sequence[StreamGap], position: int) -> StreamGap | None:
     """The absence that a place in the stream lies before, if our return is what was told next."""
     return next((one for one in absences if one.since <= position < one.upto), None)
 

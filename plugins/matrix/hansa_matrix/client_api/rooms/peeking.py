@@ -10,11 +10,11 @@ from typing import Any
 
 from hansa import NetworkContext, Request
 
-from hansa_matrix.client_api.account.account_data import UserData
-from hansa_matrix.client_api.account.accounts import Accounts, Caller
-from hansa_matrix.client_api.http import Handler, Limited, number
-from hansa_matrix.client_api.rooms.client_events import Shapes
-from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
+from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, get_int
+from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
+from hansa_matrix.client_api.rooms.pagination import PaginationToken, RoomPaginator, parse_token
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
@@ -24,7 +24,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 _LONGEST, _MOST = 120.0, 100
 
 
-class Peeking:
+class PeekEndpoints:
     """``readable`` gives a room whose past somebody may read, and raises the error answer of any other."""
 
     def __init__(  # noqa: PLR0917  # what an answer is made of
@@ -33,10 +33,10 @@ class Peeking:
         accounts: Accounts,
         news: ClientStream,
         visibility: UserVisibility,
-        shapes: Shapes,
-        timeline: Timeline,
-        data: UserData,
-        readable: Callable[[Caller, str], Awaitable[MatrixRoom]],
+        shapes: ClientEventFormatter,
+        timeline: RoomPaginator,
+        data: AccountData,
+        readable: Callable[[Requester, str], Awaitable[MatrixRoom]],
     ) -> None:
         self._ctx = ctx
         self._accounts = accounts
@@ -47,11 +47,11 @@ class Peeking:
         self._data = data
         self._readable = readable
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {("GET", "/v3/events"): self.events}
 
-    async def events(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def events(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /events`` of one room: at once where there is news, else when there is some or time is up."""
         room_id = request.first("room_id")
         if not room_id:
@@ -59,8 +59,8 @@ class Peeking:
                 400, "M_MISSING_PARAM", "room_id is missing: the news of all rooms are those of /sync"
             )
         token = request.first("from")
-        start = place_of(token) if token else Place(position=await self._news.now())
-        seconds = min(number(request, "timeout", 0, 10**9) / 1000, _LONGEST)
+        start = parse_token(token) if token else PaginationToken(position=await self._news.now())
+        seconds = min(get_int(request, "timeout", 0, 10**9) / 1000, _LONGEST)
         until = self._ctx.clock.monotonic() + seconds
         while True:
             room = await self._readable(caller, room_id)

@@ -20,7 +20,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 _AT_ONCE, MOST_BYTES = 50, 4 * 1024 * 1024
 
 
-class Replaced:
+class PreviousContent:
     """``erased`` are people whose words are given to nobody who was not there."""
 
     def __init__(self, erased: Collection[str], visibility: UserVisibility) -> None:

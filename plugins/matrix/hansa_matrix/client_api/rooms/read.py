@@ -8,13 +8,13 @@ from typing import Any
 
 from hansa import Membership, NetworkContext, Request
 
-from hansa_matrix.client_api.account.account_data import UserData
-from hansa_matrix.client_api.account.accounts import Accounts, Caller
-from hansa_matrix.client_api.http import Handler, Limited, number
-from hansa_matrix.client_api.rooms.client_events import Shapes
-from hansa_matrix.client_api.rooms.pagination import Asks, Place, Timeline, place_of
-from hansa_matrix.client_api.rooms.peeking import Peeking
-from hansa_matrix.client_api.rooms.relations import Relating
+from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, get_int
+from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
+from hansa_matrix.client_api.rooms.pagination import Asks, PaginationToken, RoomPaginator, parse_token
+from hansa_matrix.client_api.rooms.peeking import PeekEndpoints
+from hansa_matrix.client_api.rooms.relations import RelationEndpoints
 from hansa_matrix.client_api.sync.filters import EventFilter
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
@@ -35,7 +35,7 @@ _WITHHELD_ON_END = 20
 _MOST_LOOKS = 20
 
 
-class Reading:
+class ReadEndpoints:
     """The past and the present of rooms that somebody is, was, or may look into."""
 
     def __init__(  # noqa: PLR0917  # what reading takes
@@ -44,9 +44,9 @@ class Reading:
         accounts: Accounts,
         attendance: LocalMemberships,
         visibility: UserVisibility,
-        shapes: Shapes,
-        timeline: Timeline,
-        data: UserData,
+        shapes: ClientEventFormatter,
+        timeline: RoomPaginator,
+        data: AccountData,
         directory: PublicRoomList,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
@@ -57,13 +57,13 @@ class Reading:
         self._data = data
         self._directory = directory
         self._rooms = rooms
-        self._peeking = Peeking(
+        self._peeking = PeekEndpoints(
             ctx, accounts, attendance.news, visibility, shapes, timeline, data, self._readable
         )
-        self._relating = Relating(visibility, shapes, timeline, data, self._one, self._readable)
+        self._relating = RelationEndpoints(visibility, shapes, timeline, data, self._one, self._readable)
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         room = "/v3/rooms/{room}"
         return {
             ("GET", f"{room}/initialSync"): self.preview,
@@ -80,7 +80,7 @@ class Reading:
             ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.at,
         }
 
-    async def _readable(self, caller: Caller, room_id: str) -> MatrixRoom:
+    async def _readable(self, caller: Requester, room_id: str) -> MatrixRoom:
         """A room that somebody was in, or may look into. Raises the error answer of any other."""
         room, stay = self._rooms.get(room_id), self._attendance.stay(caller.user, room_id)
         if room is not None:
@@ -90,7 +90,7 @@ class Reading:
                 return room
         raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
 
-    async def _present(self, caller: Caller, room: MatrixRoom) -> Mapping[StateKey, str]:
+    async def _present(self, caller: Requester, room: MatrixRoom) -> Mapping[StateKey, str]:
         """The state as somebody may know it: of now, or of when they left."""
         stay = self._attendance.stay(caller.user, room.room_id)
         if stay is not None and stay.membership in {"leave", "ban"}:
@@ -102,7 +102,7 @@ class Reading:
             return await room.groups.load(left.after)
         return await room.state()
 
-    async def _one(self, caller: Caller, room_id: str, event_id: str) -> tuple[MatrixRoom, StoredEvent]:
+    async def _one(self, caller: Requester, room_id: str, event_id: str) -> tuple[MatrixRoom, StoredEvent]:
         """An event that somebody may see. Raises the error answer of any other."""
         room = self._rooms.get(room_id)
         found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
@@ -112,7 +112,7 @@ class Reading:
                 return room, found
         raise matrix_error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")
 
-    async def _heard(self, caller: Caller, request: Request) -> tuple[MatrixRoom, StoredEvent]:
+    async def _heard(self, caller: Requester, request: Request) -> tuple[MatrixRoom, StoredEvent]:
         """The event of a path that somebody may see, and not of whom they ignore. Raises the error answer of
         any other.
         """
@@ -121,14 +121,14 @@ class Reading:
             raise matrix_error(404, "M_NOT_FOUND", "you ignore the sender of this event")
         return room, found
 
-    async def preview(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def preview(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
         room = await self._readable(caller, request.path["room"])
         state = (await room.places_of(await self._present(caller, room))).values()
         stay = self._attendance.stay(caller.user, room.room_id)
-        end = Place(position=await self._last(room, stay))
-        start: Place | None = end
-        most, ignored = number(request, "limit", _DEFAULT, 100), await self._data.ignored(caller.user)
+        end = PaginationToken(position=await self._last(room, stay))
+        start: PaginationToken | None = end
+        most, ignored = get_int(request, "limit", _DEFAULT, 100), await self._data.ignored(caller.user)
         events: list[StoredEvent] = []
         for _ in range(_MOST_LOOKS):
             if start is None or len(events) >= most:
@@ -146,7 +146,7 @@ class Reading:
             "state": await self._shapes.of_state(caller, room, state),
             "messages": {
                 "chunk": await self._shapes.of(caller, room, events),
-                "start": str(start or Place(depth=0)),
+                "start": str(start or PaginationToken(depth=0)),
                 "end": str(end),
             },
             "visibility": "public" if published else "private",
@@ -168,24 +168,24 @@ class Reading:
         newest = await news.last(room.room_id, 2**53, 1)
         return newest[0].position if newest else 0
 
-    async def messages(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def messages(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /messages``."""
         room = await self._readable(caller, request.path["room"])
         direction = request.first("dir", "b")
         if direction not in {"b", "f"}:
             raise matrix_error(400, "M_INVALID_PARAM", "dir is b or f")
-        most = number(request, "limit", _DEFAULT, _MOST)
+        most = get_int(request, "limit", _DEFAULT, _MOST)
         wanted = EventFilter.read(request.first("filter"))
         if request.first("from"):
-            start = place_of(request.first("from"))
+            start = parse_token(request.first("from"))
         else:
-            start = Place(position=2**53) if direction == "b" else Place(depth=0)
-        limit = place_of(request.first("to")) if request.first("to") else None
+            start = PaginationToken(position=2**53) if direction == "b" else PaginationToken(depth=0)
+        limit = parse_token(request.first("to")) if request.first("to") else None
         # Where the page ends if nothing lies behind it.
-        last = limit or (Place(depth=0) if direction == "b" else start)
+        last = limit or (PaginationToken(depth=0) if direction == "b" else start)
         ignored = await self._data.ignored(caller.user)
         chunk: list[StoredEvent] = []
-        place: Place | None = start
+        place: PaginationToken | None = start
         asks = Asks()
         for _ in range(_MOST_LOOKS):
             if place is None or len(chunk) >= most:
@@ -217,7 +217,7 @@ class Reading:
         return answer
 
     async def _until(
-        self, room: MatrixRoom, page: Sequence[StoredEvent], limit: Place, direction: str
+        self, room: MatrixRoom, page: Sequence[StoredEvent], limit: PaginationToken, direction: str
     ) -> list[StoredEvent]:
         """Of a page what lies before a place, seen in its direction."""
         found: list[StoredEvent] = []
@@ -229,23 +229,23 @@ class Reading:
         return found
 
     async def _people(
-        self, caller: Caller, room: MatrixRoom, events: Sequence[StoredEvent]
+        self, caller: Requester, room: MatrixRoom, events: Sequence[StoredEvent]
     ) -> list[Mapping[str, Any]]:
         """The member events of who says something, as they are now."""
         keys = {(MEMBER, one.pdu.sender) for one in events}
         members = await room.places_of(await room.state(), keys)
         return await self._shapes.of_state(caller, room, members.values())
 
-    async def event(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def event(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /event/{eventId}``."""
         room, found = await self._heard(caller, request)
         (shown,) = await self._shapes.of(caller, room, [found])
         return shown
 
-    async def context(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def context(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /context/{eventId}``."""
         room, found = await self._heard(caller, request)
-        most = number(request, "limit", _DEFAULT, 100)
+        most = get_int(request, "limit", _DEFAULT, 100)
         wanted = EventFilter.read(request.first("filter"))
         before, after = await self._timeline.place(room, found)
         earlier, start = await self._timeline.before(room, before, most // 2)
@@ -270,13 +270,13 @@ class Reading:
             "end": str(end),
         }
 
-    async def state(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def state(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /state``."""
         room = await self._readable(caller, request.path["room"])
         events = await room.places_of(await self._present(caller, room))
         return await self._shapes.of_state(caller, room, events.values())
 
-    async def state_event(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def state_event(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /state/{eventType}/{stateKey}``: what it says, or with ``format=event`` all of it."""
         room = await self._readable(caller, request.path["room"])
         key = (request.path["type"], request.path.get("key", ""))
@@ -289,7 +289,7 @@ class Reading:
         (shown,) = await self._shapes.of(caller, room, [replace(stored, pdu=event)])
         return shown
 
-    async def members(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def members(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /members``, now or at a token."""
         room = await self._readable(caller, request.path["room"])
         state = await self._present(caller, room)
@@ -297,7 +297,7 @@ class Reading:
         if not {kept, left} <= _MEMBERSHIPS:
             raise matrix_error(400, "M_INVALID_PARAM", "a membership is join, invite, knock, leave or ban")
         if request.first("at"):
-            state = await self._then(caller, room, place_of(request.first("at")), state)
+            state = await self._then(caller, room, parse_token(request.first("at")), state)
         members = await room.places_of(state, [key for key in state if key[0] == MEMBER])
         events = [
             one
@@ -309,7 +309,7 @@ class Reading:
         return {"chunk": await self._shapes.of_state(caller, room, events)}
 
     async def _then(
-        self, caller: Caller, room: MatrixRoom, place: Place, present: Mapping[StateKey, str]
+        self, caller: Requester, room: MatrixRoom, place: PaginationToken, present: Mapping[StateKey, str]
     ) -> Mapping[StateKey, str]:
         """The state at a place: nothing before the first event. Raises the error answer of a place of which
         somebody may not know; of who left the room the present is that of when they did.
@@ -325,7 +325,7 @@ class Reading:
             return present
         raise matrix_error(403, "M_FORBIDDEN", "who was in the room then is not for you to know")
 
-    async def joined_members(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def joined_members(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /joined_members``."""
         room, stay = (
             self._rooms.get(request.path["room"]),
@@ -343,7 +343,7 @@ class Reading:
             }
         }
 
-    async def at(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def at(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
         room = await self._readable(caller, request.path["room"])
         found = await event_nearest(self._directory, room, request)
@@ -356,6 +356,6 @@ def _face(pdu: Pdu) -> dict[str, Any]:
     return {"display_name": display_name(pdu.content), "avatar_url": avatar_url(pdu.content)}
 
 
-def _past(place: Place, limit: Place, direction: str) -> bool:
+def _past(place: PaginationToken, limit: PaginationToken, direction: str) -> bool:
     """Whether a page that ends at ``place`` goes beyond ``limit``."""
     return place.order < limit.order if direction == "b" else place.order > limit.order

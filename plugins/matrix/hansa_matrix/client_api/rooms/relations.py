@@ -15,11 +15,11 @@ from typing import Any
 from hansa import Request, Row
 
 from hansa_matrix.bounds.key_locks import KeyLocks
-from hansa_matrix.client_api.account.account_data import UserData
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited, number
-from hansa_matrix.client_api.rooms.client_events import Shapes
-from hansa_matrix.client_api.rooms.pagination import Place, Timeline, place_of
+from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, get_int
+from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
+from hansa_matrix.client_api.rooms.pagination import PaginationToken, RoomPaginator, parse_token
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.pdu import redacted
 from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
@@ -47,7 +47,7 @@ class _Edge:
     """Where a page begins or ends: among relations, or in the room."""
 
     place: str = ""
-    room: Place | None = None
+    room: PaginationToken | None = None
 
     def cursor(self, *, newest_first: bool) -> str | None:
         """Behind what the rows of a page are, as the store compares."""
@@ -58,7 +58,7 @@ class _Edge:
         return self.place[:-1] if self.place.endswith(_BEHIND) else _before(self.place)
 
 
-class Relating:
+class RelationEndpoints:
     """``one`` gives an event that somebody may see, ``readable`` a room whose past they may read; both raise
     the error answer of any other.
     """
@@ -66,11 +66,11 @@ class Relating:
     def __init__(  # noqa: PLR0917  # what reading takes
         self,
         visibility: UserVisibility,
-        shapes: Shapes,
-        timeline: Timeline,
-        data: UserData,
-        one: Callable[[Caller, str, str], Awaitable[tuple[MatrixRoom, StoredEvent]]],
-        readable: Callable[[Caller, str], Awaitable[MatrixRoom]],
+        shapes: ClientEventFormatter,
+        timeline: RoomPaginator,
+        data: AccountData,
+        one: Callable[[Requester, str, str], Awaitable[tuple[MatrixRoom, StoredEvent]]],
+        readable: Callable[[Requester, str], Awaitable[MatrixRoom]],
     ) -> None:
         self._visibility = visibility
         self._shapes = shapes
@@ -81,8 +81,8 @@ class Relating:
         #: By person: what relates in turn takes thousands of reads, and one of theirs at a time.
         self._gathering = KeyLocks()
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         relations = "/v1/rooms/{room}/relations/{event}"
         return {
             ("GET", relations): self.relations,
@@ -91,10 +91,10 @@ class Relating:
             ("GET", "/v1/rooms/{room}/threads"): self.threads,
         }
 
-    async def relations(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def relations(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /relations/{eventId}/{relType}/{eventType}``."""
         room, found = await self._one(caller, request.path["room"], request.path["event"])
-        most, recurse = max(1, number(request, "limit", _DEFAULT, _MOST)), request.first("recurse", "false")
+        most, recurse = max(1, get_int(request, "limit", _DEFAULT, _MOST)), request.first("recurse", "false")
         way, type_ = request.first("dir", "b"), request.path.get("type")
         if way not in {"b", "f"} or recurse not in {"true", "false"}:
             raise matrix_error(400, "M_INVALID_PARAM", "dir is b or f, and recurse true or false")
@@ -174,7 +174,7 @@ class Relating:
         return source
 
     async def _behind(
-        self, room: MatrixRoom, page: Sequence[Row], start: Place, *, newest_first: bool
+        self, room: MatrixRoom, page: Sequence[Row], start: PaginationToken, *, newest_first: bool
     ) -> list[Row]:
         """Of a page what lies behind a place in the room. What relates to one event stands in the order in
         which it came, as the room does.
@@ -202,7 +202,9 @@ class Relating:
                 return rows[:count]
         return rows
 
-    async def _lies_behind(self, room: MatrixRoom, row: Row, place: Place, *, newest_first: bool) -> bool:
+    async def _lies_behind(
+        self, room: MatrixRoom, row: Row, place: PaginationToken, *, newest_first: bool
+    ) -> bool:
         """Whether the event of a row lies behind a place in the room, in the direction of reading."""
         event_id = str(row.key[1])
         stored = (await room.events.load([event_id], room.version)).get(event_id)
@@ -211,18 +213,18 @@ class Relating:
         before, after = await self._timeline.place(room, stored)
         return after.order <= place.order if newest_first else before.order >= place.order
 
-    async def threads(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def threads(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /threads``: the roots, those with the newest answer first. A root stands where its newest
         answer does that the reader may read, and nowhere else.
         """
         room = await self._readable(caller, request.path["room"])
-        most = max(1, number(request, "limit", _DEFAULT, _MOST))
+        most = max(1, get_int(request, "limit", _DEFAULT, _MOST))
         include = request.first("include", "all")
         if include not in {"all", "participated"}:
             raise matrix_error(400, "M_INVALID_PARAM", "include is all or participated")
         ignored = await self._data.ignored(caller.user)
         token = request.first("from")
-        place: Place | None = place_of(token) if token else Place(position=2**53)
+        place: PaginationToken | None = parse_token(token) if token else PaginationToken(position=2**53)
         found: list[StoredEvent] = []
         for _ in range(_MOST_LOOKS):
             if place is None or len(found) >= most:
@@ -280,7 +282,7 @@ def _edge(token: str) -> _Edge:
     """Raises the error answer of what is no token."""
     if not token:
         return _Edge()
-    return _Edge(token) if _TOKEN.fullmatch(token) else _Edge(room=place_of(token))
+    return _Edge(token) if _TOKEN.fullmatch(token) else _Edge(room=parse_token(token))
 
 
 def _before(name: str) -> str:

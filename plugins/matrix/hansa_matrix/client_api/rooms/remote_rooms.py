@@ -45,7 +45,7 @@ _STEP = 20
 _TOKENS = ("next_batch", "prev_batch")
 
 
-class Told:
+class RemoteRooms:
     """With no policy everything is shown as it came."""
 
     def __init__(self, ctx: NetworkContext) -> None:

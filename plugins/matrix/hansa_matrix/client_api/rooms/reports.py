@@ -9,8 +9,8 @@ import orjson
 from hansa import Append, Delete, NetworkContext, Request, Value
 
 from hansa_matrix.bounds.bounded_rows import oldest_over
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import text
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import get_string
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
@@ -35,8 +35,8 @@ class Reports:
         rows = await self._ctx.store.scan("report", limit=_PAGE, reverse=True)
         return [orjson.loads(row.body) for row in reversed(rows)]
 
-    async def _keep(self, caller: Caller, body: Mapping[str, Any], **what: str) -> dict[str, Any]:
-        reason = text(body, "reason", "")[:_MOST_REASON]
+    async def _keep(self, caller: Requester, body: Mapping[str, Any], **what: str) -> dict[str, Any]:
+        reason = get_string(body, "reason", "")[:_MOST_REASON]
         now = self._ctx.clock.now()
         told = {"at": now, "by": caller.user, "reason": reason, **what}
         store, fields = self._ctx.store, dict[str, Value](by=caller.user, ts=now)
@@ -47,23 +47,23 @@ class Reports:
         self._ctx.count("matrix_reports")
         return {}
 
-    def _known(self, caller: Caller, room_id: str) -> None:
+    def _known(self, caller: Requester, room_id: str) -> None:
         if self._attendance.stay(caller.user, room_id) is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
 
-    async def room(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def room(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report``."""
         self._known(caller, request.path["room"])
         return await self._keep(caller, body, room=request.path["room"])
 
-    async def event(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def event(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report/{eventId}``."""
         self._known(caller, request.path["room"])
         if not ids.is_valid_event_id(request.path["event"]):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")
         return await self._keep(caller, body, room=request.path["room"], event=request.path["event"])
 
-    async def user(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def user(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /users/{userId}/report``."""
         if not ids.is_valid_user_id(request.path["user"]):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not a user ID")

@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 
 from hansa import RemoteProtocolError
 
-from hansa_matrix.client_api.rooms.local_sender import Voice
-from hansa_matrix.client_api.rooms.remote_rooms import Told
+from hansa_matrix.client_api.rooms.local_sender import LocalSender
+from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import FederationClient, ServerUnreachable
 from hansa_matrix.proto import ids
@@ -46,14 +46,14 @@ _FIELDS: Mapping[str, type] = {
 }
 
 
-class Summaries:
+class AccessibleSummaries:
     """Of rooms here by their state, of others by what a server says, for one person at a time."""
 
     def __init__(  # noqa: PLR0917  # what a summary is made of
         self,
         own: LocalServer,
         client: FederationClient,
-        voice: Voice,
+        voice: LocalSender,
         spaces: RoomSummaries,
         visibility: UserVisibility,
         rooms: Mapping[str, MatrixRoom],
@@ -65,7 +65,7 @@ class Summaries:
         self._visibility = visibility
         self._rooms = rooms
         self._crossings = Crossings(own.ctx)
-        self._told = Told(own.ctx)
+        self._told = RemoteRooms(own.ctx)
 
     async def of(
         self, user: str, room_id: str, via: Iterable[str], *, suggested: bool

@@ -9,14 +9,14 @@ from typing import Any
 
 from hansa import NetworkContext, RemoteProtocolError, Request
 
-from hansa_matrix.client_api.account.account_data import FULLY_READ, UserData
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited, reason, text
-from hansa_matrix.client_api.rooms.local_sender import Voice
-from hansa_matrix.client_api.rooms.membership import Rooms
+from hansa_matrix.client_api.account.account_data import FULLY_READ, AccountData
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, get_reason, get_string
+from hansa_matrix.client_api.rooms.local_sender import LocalSender
+from hansa_matrix.client_api.rooms.membership import RoomEndpoints
 from hansa_matrix.client_api.rooms.state_rules import check_state
 from hansa_matrix.client_api.rooms.threads import belongs
-from hansa_matrix.client_api.sync.unread_counts import Unread
+from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER
@@ -31,17 +31,17 @@ _NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})
 _MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.private"}
 
 
-class Speaking:
+class SendEndpoints:
     """Events, and what is said beside them."""
 
     def __init__(  # noqa: PLR0917  # what is said beside events too
         self,
         ctx: NetworkContext,
-        voice: Voice,
-        rooms: Rooms,
+        voice: LocalSender,
+        rooms: RoomEndpoints,
         signals: TypingAndReceipts,
-        data: UserData,
-        unread: Unread,
+        data: AccountData,
+        unread: UnreadCounter,
     ) -> None:
         self._ctx = ctx
         self._voice = voice
@@ -50,19 +50,19 @@ class Speaking:
         self._data = data
         self._unread = unread
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {
-            ("PUT", "/v3/rooms/{room}/send/{type}/{txn}"): Limited(self.send),
-            ("PUT", "/v3/rooms/{room}/redact/{event}/{txn}"): Limited(self.redact),
-            ("PUT", "/v3/rooms/{room}/state/{type}"): Limited(self.state),
-            ("PUT", "/v3/rooms/{room}/state/{type}/{key}"): Limited(self.state),
+            ("PUT", "/v3/rooms/{room}/send/{type}/{txn}"): RateLimited(self.send),
+            ("PUT", "/v3/rooms/{room}/redact/{event}/{txn}"): RateLimited(self.redact),
+            ("PUT", "/v3/rooms/{room}/state/{type}"): RateLimited(self.state),
+            ("PUT", "/v3/rooms/{room}/state/{type}/{key}"): RateLimited(self.state),
             ("PUT", "/v3/rooms/{room}/typing/{user}"): self.typing,
             ("POST", "/v3/rooms/{room}/receipt/{kind}/{event}"): self.receipt,
             ("POST", "/v3/rooms/{room}/read_markers"): self.markers,
         }
 
-    async def send(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def send(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /send/{eventType}/{txnId}``; a redaction, which room versions write differently, too."""
         room_id, type_ = request.path["room"], request.path["type"]
         room = self._voice.joined(caller.user, room_id)
@@ -75,10 +75,10 @@ class Speaking:
                 raise matrix_error(400, "M_DUPLICATE_ANNOTATION", "you have sent the same annotation already")
         return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
 
-    async def redact(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def redact(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /redact/{eventId}/{txnId}``."""
         room_id, target = request.path["room"], request.path["event"]
-        content = {"redacts": target, **reason(body)}
+        content = {"redacts": target, **get_reason(body)}
         room = self._voice.joined(caller.user, room_id)
         await self._may_redact(caller.user, room, target)
         draft = (REDACTION, None, content)
@@ -100,7 +100,7 @@ class Speaking:
         if found.pdu.sender != user and not await self._voice.may_redact(user, room):
             raise matrix_error(403, "M_FORBIDDEN", "you need permission to redact the events of others")
 
-    async def state(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def state(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /state/{eventType}/{stateKey}``."""
         room_id, type_, key = request.path["room"], request.path["type"], request.path.get("key", "")
 
@@ -126,7 +126,7 @@ class Speaking:
             return {"event_id": present.event_id}
         return {"event_id": await self._voice.say(caller.user, room_id, (type_, key, body))}
 
-    async def typing(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def typing(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /typing/{userId}``."""
         if request.path["user"] != caller.user:
             raise matrix_error(403, "M_FORBIDDEN", "you can only set your own typing status")
@@ -139,7 +139,7 @@ class Speaking:
         await self._signals.type(caller.user, room, typing=on, seconds=timeout / 1000)
         return {}
 
-    async def receipt(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def receipt(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /receipt/{receiptType}/{eventId}``."""
         kind, thread = request.path["kind"], body.get("thread_id", "")
         if kind not in _MARKS:
@@ -153,13 +153,13 @@ class Speaking:
         await self._read(caller, request.path["room"], {kind: request.path["event"]}, thread)
         return {}
 
-    async def markers(self, caller: Caller, request: Request, body: Any) -> Any:
+    async def markers(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /read_markers``."""
-        marks = {kind: text(body, kind) for kind in _MARKS if kind in body}
+        marks = {kind: get_string(body, kind) for kind in _MARKS if kind in body}
         await self._read(caller, request.path["room"], marks, "")
         return {}
 
-    async def _read(self, caller: Caller, room_id: str, marks: Mapping[str, str], thread: str) -> None:
+    async def _read(self, caller: Requester, room_id: str, marks: Mapping[str, str], thread: str) -> None:
         room = self._voice.joined(caller.user, room_id)
         if not all(map(ids.is_valid_event_id, marks.values())):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")

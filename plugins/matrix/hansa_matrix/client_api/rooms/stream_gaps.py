@@ -20,7 +20,7 @@ _KNOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Absence:
+class StreamGap:
     """``since`` is the place in the stream of what was told last before, ``upto`` that of our return, or of
     the first event behind a gap. What was said meanwhile has at least the depth ``floor``, by our count, and
     a smaller one than that event, ``top``.
@@ -37,20 +37,20 @@ class Absence:
         return any(self.floor < below.get(event_id, 0) <= self.top for event_id in room.head.behind)
 
 
-class Absences:
+class StreamGaps:
     """Found by our returns and by gaps, of which a room has a hundred at most."""
 
     def __init__(self, news: ClientStream) -> None:
         self._news = news
-        self._known: LruCache[tuple[str, str], Absence] = LruCache(_KNOWN)
+        self._known: LruCache[tuple[str, str], StreamGap] = LruCache(_KNOWN)
 
-    async def of(self, room: MatrixRoom) -> list[Absence]:
+    async def of(self, room: MatrixRoom) -> list[StreamGap]:
         """Every absence from a room, oldest first. Without any told event before it, a return is where the
         room's timeline begins.
         """
         if not room.breaks:
             return []
-        found: list[Absence] = []
+        found: list[StreamGap] = []
         first: Sequence[StreamItem] = ()
         for event_id in room.breaks:
             known = self._known.get((room.room_id, event_id))
@@ -68,7 +68,7 @@ class Absences:
             if back is None or last is None or begin is None:
                 continue
             floor = max(last.depth, begin.depth) + 1
-            one = Absence(since=before[0].position, upto=upto, floor=floor, top=back.depth)
+            one = StreamGap(since=before[0].position, upto=upto, floor=floor, top=back.depth)
             self._known.put((room.room_id, event_id), one)
             found.append(one)
         return sorted(found, key=lambda one: one.upto)

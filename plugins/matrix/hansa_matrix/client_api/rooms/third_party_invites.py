@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa_matrix.client_api.http import text
+from hansa_matrix.client_api.http import get_string
 from hansa_matrix.errors import matrix_error
 
 _NEEDED = ("medium", "address", "id_server", "id_access_token")
@@ -26,7 +26,7 @@ def require_no_addresses(body: Mapping[str, Any]) -> None:
 def refuse_address(given: Mapping[str, Any]) -> None:
     """Somebody is invited by an address. Raises the error answer."""
     for name in _NEEDED:
-        text(given, name)
+        get_string(given, name)
     # COMPAT: the code that clients are given elsewhere by servers that invite nobody by an address.
     raise matrix_error(
         403, "M_THREEPID_DENIED", "this server asks no identity server, so it invites user ids alone"

@@ -8,7 +8,7 @@ from typing import Any
 
 from hansa import NetworkContext
 
-from hansa_matrix.client_api.sync.request import MOST_NEWS, Asked
+from hansa_matrix.client_api.sync.request import MOST_NEWS, SyncRequest
 from hansa_matrix.local.client_stream import DEVICES, StreamItem
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
@@ -20,7 +20,7 @@ _TO_DEVICE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceNews:
+class DeviceSyncResult:
     """What a sync says of devices: at every time, and as news; and up to where messages to it are in. ``met``
     are people with other keys than before, among whom are those that one meets now.
     """
@@ -31,7 +31,7 @@ class DeviceNews:
     met: Collection[str] = ()
 
 
-class DevicesPart:
+class DeviceSync:
     """Messages to the device that asks, its keys that are left, and whose devices changed."""
 
     def __init__(
@@ -46,7 +46,7 @@ class DevicesPart:
         self._known = known
         self._rooms = rooms
 
-    async def of(self, asked: Asked) -> DeviceNews:
+    async def of(self, asked: SyncRequest) -> DeviceSyncResult:
         """Messages to the device, keys that are left, and whose devices have changed."""
         user, device = asked.caller.user, asked.caller.device
         always: dict[str, Any] = {
@@ -67,9 +67,9 @@ class DevicesPart:
                 news["device_lists"] = lists
             met = frozenset(lists["changed"])
         upto = waiting[-1].position if len(waiting) == _TO_DEVICE else asked.upto
-        return DeviceNews(always, news, upto, met)
+        return DeviceSyncResult(always, news, upto, met)
 
-    async def lists(self, asked: Asked) -> dict[str, list[str]]:
+    async def lists(self, asked: SyncRequest) -> dict[str, list[str]]:
         """Of people in common rooms whose keys changed or whom one meets now, and who is met no more."""
         user, moved = asked.caller.user, asked.moved
         items = asked.news.get(DEVICES, ())
@@ -122,7 +122,9 @@ class DevicesPart:
             found |= await self._people(room) if room is not None else set()
         return found
 
-    async def _moved(self, room: MatrixRoom, asked: Asked, last: StreamItem) -> tuple[set[str], set[str]]:
+    async def _moved(
+        self, room: MatrixRoom, asked: SyncRequest, last: StreamItem
+    ) -> tuple[set[str], set[str]]:
         """Who came into a room, and who left it, between two places with very many events between them."""
         before = await self._attendance.news.last(room.room_id, asked.since.position + 1, 1)
         first = before[0] if before else None
@@ -134,7 +136,7 @@ class DevicesPart:
         here = {one async for one in room.joined_of(now, people)}
         return here - then, then - here
 
-    async def _came(self, asked: Asked, room: MatrixRoom) -> bool:
+    async def _came(self, asked: SyncRequest, room: MatrixRoom) -> bool:
         """Whether somebody came into a room since they asked last: another name is no coming in."""
         items = asked.news.get(room.room_id, ())
         loaded = await room.events.load([item.ref for item in items], room.version)

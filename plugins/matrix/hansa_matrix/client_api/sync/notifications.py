@@ -9,11 +9,11 @@ from typing import Any
 
 from hansa import NetworkContext, Request
 
-from hansa_matrix.client_api.account.accounts import Caller
-from hansa_matrix.client_api.http import Handler, Limited, number
-from hansa_matrix.client_api.rooms.client_events import Shapes
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, get_int
+from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
 from hansa_matrix.client_api.rooms.threads import threads_of
-from hansa_matrix.client_api.sync.unread_counts import Count, Unread
+from hansa_matrix.client_api.sync.unread_counts import Count, UnreadCounter
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
@@ -32,8 +32,8 @@ class Notifications:
         ctx: NetworkContext,
         attendance: LocalMemberships,
         visibility: UserVisibility,
-        shapes: Shapes,
-        unread: Unread,
+        shapes: ClientEventFormatter,
+        unread: UnreadCounter,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
         self._ctx = ctx
@@ -43,13 +43,13 @@ class Notifications:
         self._unread = unread
         self._rooms = rooms
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
-        return {("GET", "/v3/notifications"): Limited(self.told)}
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
+        return {("GET", "/v3/notifications"): RateLimited(self.told)}
 
-    async def told(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def told(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /notifications``. A token is a position of the stream: what is told of comes before it."""
-        most = max(1, number(request, "limit", _DEFAULT, _MOST))
+        most = max(1, get_int(request, "limit", _DEFAULT, _MOST))
         loud, token = request.first("only") == "highlight", request.first("from")
         if token and (not token.isascii() or not token.isdigit() or len(token) > 18):
             raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
@@ -81,7 +81,7 @@ class Notifications:
 
     async def _in(
         self,
-        caller: Caller,
+        caller: Requester,
         room: MatrixRoom | None,
         items: Sequence[tuple[int, str]],
         now: int,

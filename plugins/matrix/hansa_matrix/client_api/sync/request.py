@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from hansa_matrix.client_api.account.account_data import IGNORED
-from hansa_matrix.client_api.account.accounts import Caller
+from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.sync.filters import SyncFilter
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, StreamItem
@@ -31,7 +31,7 @@ MOST_NEWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Since:
+class SyncToken:
     """How far a client is; ``position`` is -1 for one that knows nothing. ``device``: it has the messages to
     its device up to there, which may be less, as those come some at a time.
     """
@@ -42,11 +42,11 @@ class Since:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class SyncRequest:
     """One sync: who asks, what they want, and what happened between two positions."""
 
-    caller: Caller
-    since: Since
+    caller: Requester
+    since: SyncToken
     upto: int
     wanted: SyncFilter
     full: bool
@@ -72,7 +72,7 @@ class Asked:
         return any(item.ref == f"data  {IGNORED}" for item in self.news.get(self.caller.user, ()))
 
 
-class Concerning:
+class UserTopics:
     """The topics that one person is told of: themselves, devices, and the rooms that they are in."""
 
     def __init__(self, user: str, stays: Mapping[str, LocalMembership]) -> None:
@@ -96,24 +96,24 @@ class Concerning:
         return 2 + 2 * len(self._stays)
 
 
-def token_of(position: int, typing: int, device: int, caller: Caller) -> str:
-    """How far a client is; see ``since_of``."""
+def token_of(position: int, typing: int, device: int, caller: Requester) -> str:
+    """How far a client is; see ``parse_sync_token``."""
     return f"s{position}_{typing}_{device}_{_whose(caller)}"
 
 
-def since_of(token: str, caller: Caller) -> Since:
+def parse_sync_token(token: str, caller: Requester) -> SyncToken:
     """Raises the error answer of what is no token of ours. One that another device got, or another endpoint
     gave, leaves all messages to this device to be told: none is taken for delivered.
     """
     if not token:
-        return Since()
+        return SyncToken()
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
     mine = match["whose"] == _whose(caller)
     device = int(match["device"] or 0) if mine else 0
-    return Since(int(match["position"]), int(match["typing"] or 0), device)
+    return SyncToken(int(match["position"]), int(match["typing"] or 0), device)
 
 
-def _whose(caller: Caller) -> str:
+def _whose(caller: Requester) -> str:
     return blake2b(f"{caller.user}\0{caller.device}".encode(), digest_size=4).hexdigest()

@@ -8,15 +8,15 @@ from typing import Any
 
 from hansa import Membership, NetworkContext
 
-from hansa_matrix.client_api.account.account_data import PUSH_RULES, UserData
-from hansa_matrix.client_api.account.push_rules import PushRules
-from hansa_matrix.client_api.rooms.client_events import Shapes
-from hansa_matrix.client_api.rooms.pagination import Place
+from hansa_matrix.client_api.account.account_data import PUSH_RULES, AccountData
+from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
+from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
+from hansa_matrix.client_api.rooms.pagination import PaginationToken
 from hansa_matrix.client_api.rooms.threads import MAIN
 from hansa_matrix.client_api.sync.filters import EventFilter
-from hansa_matrix.client_api.sync.request import Asked
-from hansa_matrix.client_api.sync.timeline import RoomTimelines, Span, states_after
-from hansa_matrix.client_api.sync.unread_counts import Unread
+from hansa_matrix.client_api.sync.request import SyncRequest
+from hansa_matrix.client_api.sync.timeline import Span, TimelineSync, states_after
+from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
 from hansa_matrix.local.client_stream import RECEIPTS
 from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
@@ -38,7 +38,7 @@ _ONE_BY_ONE = 100
 _NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
 
-class RoomsPart:
+class RoomSync:
     """Of rooms that one is in, is asked into, or has left."""
 
     def __init__(  # noqa: PLR0917  # what is told of a room
@@ -46,12 +46,12 @@ class RoomsPart:
         ctx: NetworkContext,
         attendance: LocalMemberships,
         visibility: UserVisibility,
-        shapes: Shapes,
-        data: UserData,
-        push: PushRules,
+        shapes: ClientEventFormatter,
+        data: AccountData,
+        push: PushRuleEndpoints,
         signals: TypingAndReceipts,
         pending: PendingInvites,
-        unread: Unread,
+        unread: UnreadCounter,
         rooms: Mapping[str, MatrixRoom],
     ) -> None:
         self._ctx = ctx
@@ -64,9 +64,9 @@ class RoomsPart:
         self._pending = pending
         self._unread = unread
         self._rooms = rooms
-        self._timelines = RoomTimelines(attendance.news, visibility, shapes)
+        self._timelines = TimelineSync(attendance.news, visibility, shapes)
 
-    async def of(self, asked: Asked, stays: Mapping[str, LocalMembership]) -> dict[str, dict[str, Any]]:
+    async def of(self, asked: SyncRequest, stays: Mapping[str, LocalMembership]) -> dict[str, dict[str, Any]]:
         """What there is to tell of rooms, by how one stands to them and by room."""
         moved = asked.moved
         again = not asked.whole and asked.ignores_others  # invites of who was ignored are told now
@@ -92,7 +92,7 @@ class RoomsPart:
                 found.setdefault(kind, {})[stay.room_id] = shown
         return found
 
-    def _stirred(self, asked: Asked, stays: Mapping[str, LocalMembership]) -> list[LocalMembership]:
+    def _stirred(self, asked: SyncRequest, stays: Mapping[str, LocalMembership]) -> list[LocalMembership]:
         """How one stands to the rooms of which there is something to tell."""
         rooms = asked.moved
         for topic, items in asked.news.items():
@@ -106,7 +106,7 @@ class RoomsPart:
             rooms.update(stay.room_id for stay in stays.values() if stay.membership == "invite")
         return [stays[room_id] for room_id in sorted(rooms) if room_id in stays]
 
-    async def _joined(self, asked: Asked, stay: LocalMembership, *, new: bool) -> dict[str, Any] | None:
+    async def _joined(self, asked: SyncRequest, stay: LocalMembership, *, new: bool) -> dict[str, Any] | None:
         """A room that one is in; None if there is nothing to tell."""
         room_id = stay.room_id
         room = self._rooms.get(room_id)
@@ -150,7 +150,7 @@ class RoomsPart:
             shown["unread_thread_notifications"] = threads
         return shown
 
-    async def _entered(self, asked: Asked, room: MatrixRoom, stay: LocalMembership) -> bool:
+    async def _entered(self, asked: SyncRequest, room: MatrixRoom, stay: LocalMembership) -> bool:
         """Whether one came in since the last time: then one knows nothing of the room yet."""
         if asked.since.position < 0:
             return True
@@ -169,7 +169,7 @@ class RoomsPart:
         before = (await room.events_of(state, [key])).get(key)
         return before is None or before.membership != "join"
 
-    async def _summary(self, asked: Asked, room: MatrixRoom) -> dict[str, Any]:
+    async def _summary(self, asked: SyncRequest, room: MatrixRoom) -> dict[str, Any]:
         view = self._ctx.view(room.room_id)
         if view is None:
             return {}
@@ -204,7 +204,9 @@ class RoomsPart:
         first = sorted(here or gone, key=lambda one: (one.depth, one.pdu.event_id))[:_HEROES]
         return [str(one.pdu.state_key) for one in first]
 
-    async def _receipts(self, asked: Asked, room_id: str, users: set[str] | None) -> list[dict[str, Any]]:
+    async def _receipts(
+        self, asked: SyncRequest, room_id: str, users: set[str] | None
+    ) -> list[dict[str, Any]]:
         """Of some people, or of all; those of the room and of each thread apart: one event may be the last
         that somebody has read in both.
         """
@@ -226,7 +228,9 @@ class RoomsPart:
             by_thread.setdefault(name, {}).setdefault(event_id, {}).setdefault(kind, {})[user] = entry
         return [{"type": "m.receipt", "content": by_thread[name]} for name in sorted(by_thread)]
 
-    async def account_data(self, asked: Asked, room_id: str, *, whole: bool = False) -> list[dict[str, Any]]:
+    async def account_data(
+        self, asked: SyncRequest, room_id: str, *, whole: bool = False
+    ) -> list[dict[str, Any]]:
         """What somebody keeps for themselves in a room, or (room empty) altogether, as far as it is news."""
         wanted: EventFilter = asked.wanted.room_data if room_id else asked.wanted.data
         if asked.whole or whole:
@@ -244,14 +248,14 @@ class RoomsPart:
             found = {t: v for t, v in values.items() if v is not None}
         return [{"type": t, "content": c} for t, c in found.items() if wanted.typed(t, room_id)]
 
-    async def _permitted(self, stay: LocalMembership, asked: Asked) -> bool:
+    async def _permitted(self, stay: LocalMembership, asked: SyncRequest) -> bool:
         """Whether the policies let an invite be shown that came under older ones."""
         if not self._ctx.governed:
             return True
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         return waiting is None or await self._pending.permitted(waiting)
 
-    async def _stripped(self, asked: Asked, stay: LocalMembership) -> Sequence[Mapping[str, Any]]:
+    async def _stripped(self, asked: SyncRequest, stay: LocalMembership) -> Sequence[Mapping[str, Any]]:
         """What somebody who is asked in is shown of a room."""
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         if waiting is not None:
@@ -266,7 +270,7 @@ class RoomsPart:
         found = await room.shown_of(await room.state(), keys)
         return [stripped_event(found[key].raw) for key in dict.fromkeys(keys) if key in found]
 
-    async def _left(self, asked: Asked, stay: LocalMembership) -> dict[str, Any]:
+    async def _left(self, asked: SyncRequest, stay: LocalMembership) -> dict[str, Any]:
         """A room that one is not in any more: up to the moment when that happened. Who was never in it is
         told of the event by which an invite or a knock ended, and of nothing else.
         """
@@ -296,7 +300,7 @@ class RoomsPart:
         state = state or {"state": {"events": []}}
         return {"timeline": timeline, **state, "account_data": {"events": data}}
 
-    async def _came_and_went(self, asked: Asked, room: MatrixRoom) -> bool:
+    async def _came_and_went(self, asked: SyncRequest, room: MatrixRoom) -> bool:
         """Whether one was not in a room at the last time, which one has left since."""
         items = await self._news.last(room.room_id, asked.since.position + 1, 1)
         if not items:
@@ -305,7 +309,7 @@ class RoomsPart:
         before = (await room.events_of(await room.groups.load(items[0].state), [key])).get(key)
         return before is None or before.membership != "join"
 
-    async def _kept_of(self, asked: Asked, stay: LocalMembership) -> dict[str, Any] | None:
+    async def _kept_of(self, asked: SyncRequest, stay: LocalMembership) -> dict[str, Any] | None:
         """A room that one left before, of which one keeps something else now; None if there is no such
         news.
         """
@@ -313,7 +317,7 @@ class RoomsPart:
         return {**self._nothing_said(asked, []), "account_data": {"events": data}} if data else None
 
     async def _outside(
-        self, asked: Asked, stay: LocalMembership, event: Mapping[str, Any] | None
+        self, asked: SyncRequest, stay: LocalMembership, event: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """A room that one was never in. The event stands in the state where its filter lets no timeline."""
         shown: list[Mapping[str, Any]] = []
@@ -324,11 +328,15 @@ class RoomsPart:
         return {**self._nothing_said(asked, shown), "account_data": {"events": data}}
 
     @staticmethod
-    def _nothing_said(asked: Asked, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _nothing_said(asked: SyncRequest, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The timeline and state of a room of which one is told some state events at most."""
         wanted = asked.wanted.timeline
         timely = [one for one in shown if wanted.limit and wanted.named(str(one["type"]), str(one["sender"]))]
         return {
-            "timeline": {"events": timely, "limited": False, "prev_batch": str(Place(position=asked.upto))},
+            "timeline": {
+                "events": timely,
+                "limited": False,
+                "prev_batch": str(PaginationToken(position=asked.upto)),
+            },
             **(states_after(shown) if asked.after else {"state": {"events": [] if timely else shown}}),
         }

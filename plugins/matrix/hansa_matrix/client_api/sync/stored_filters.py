@@ -19,7 +19,7 @@ MOST_OF_USER, MOST_BYTES = 200, 16 * 1024
 _NOTED_EVERY, _IN_USE = 3_600_000, 2 * 3_600_000
 
 
-class KeptFilters:
+class StoredFilters:
     """By person and name; ``at`` is when one was made or used last (ms)."""
 
     def __init__(self, ctx: NetworkContext) -> None:

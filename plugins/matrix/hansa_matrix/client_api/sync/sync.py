@@ -10,14 +10,21 @@ from typing import Any
 
 from hansa import NetworkContext, Request, Response
 
-from hansa_matrix.client_api.account.account_data import UserData
-from hansa_matrix.client_api.account.accounts import Accounts, Caller
-from hansa_matrix.client_api.http import Handler, Limited, number
-from hansa_matrix.client_api.sync.devices import DevicesPart
+from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.http import Handler, RateLimited, get_int
+from hansa_matrix.client_api.sync.devices import DeviceSync
 from hansa_matrix.client_api.sync.filters import SyncFilter, in_query
-from hansa_matrix.client_api.sync.request import MOST_NEWS, Asked, Concerning, Since, since_of, token_of
-from hansa_matrix.client_api.sync.rooms import RoomsPart
-from hansa_matrix.client_api.sync.stored_filters import KeptFilters
+from hansa_matrix.client_api.sync.request import (
+    MOST_NEWS,
+    SyncRequest,
+    SyncToken,
+    UserTopics,
+    parse_sync_token,
+    token_of,
+)
+from hansa_matrix.client_api.sync.rooms import RoomSync
+from hansa_matrix.client_api.sync.stored_filters import StoredFilters
 from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.local.client_stream import StreamItem
 from hansa_matrix.local.memberships import LocalMemberships
@@ -30,7 +37,7 @@ _LONGEST = 120.0
 _GONE_AFTER = 60.0
 
 
-class Sync:
+class SyncEndpoint:
     """``GET /sync``."""
 
     def __init__(  # noqa: PLR0917  # a sync is of everything
@@ -38,11 +45,11 @@ class Sync:
         ctx: NetworkContext,
         attendance: LocalMemberships,
         accounts: Accounts,
-        data: UserData,
+        data: AccountData,
         known: Users,
         signals: TypingAndReceipts,
-        of_rooms: RoomsPart,
-        of_devices: DevicesPart,
+        of_rooms: RoomSync,
+        of_devices: DeviceSync,
     ) -> None:
         self._ctx = ctx
         self._attendance = attendance
@@ -57,16 +64,16 @@ class Sync:
         self._asking: dict[str, int] = {}
         self._seen: dict[str, float] = {}
 
-    def table(self) -> Mapping[tuple[str, str], Handler | Limited]:
-        """See ``door.Part.table``."""
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``door.EndpointGroup.table``."""
         return {("GET", "/v3/sync"): self.sync}
 
-    async def sync(self, caller: Caller, request: Request, _body: Any) -> Response:
+    async def sync(self, caller: Requester, request: Request, _body: Any) -> Response:
         """Answer at once where there is news, else when there is some or time is up."""
-        since = since_of(request.first("since"), caller)
+        since = parse_sync_token(request.first("since"), caller)
         if max(since.position, since.device) > await self._news.now():
             # Of a store that was set back, or of elsewhere: what happened since then nobody has been told.
-            since = Since()
+            since = SyncToken()
         wanted = await self._filter(caller, request.first("filter"))
         full = request.first("full_state") == "true"
         after = "true" in {
@@ -75,7 +82,7 @@ class Sync:
         }
         state = request.first("set_presence", "online")
         await self._there(caller.user, state)
-        seconds = min(number(request, "timeout", 0, 10**9) / 1000, _LONGEST)
+        seconds = min(get_int(request, "timeout", 0, 10**9) / 1000, _LONGEST)
         until = self._ctx.clock.monotonic() + seconds
         if since.device > 0:
             await self._known.messages.delivered(caller.user, caller.device, since.device)
@@ -85,7 +92,14 @@ class Sync:
             return await self._waited(caller, since, wanted, until, full=full, after=after)
 
     async def _waited(
-        self, caller: Caller, since: Since, wanted: SyncFilter, until: float, *, full: bool, after: bool
+        self,
+        caller: Requester,
+        since: SyncToken,
+        wanted: SyncFilter,
+        until: float,
+        *,
+        full: bool,
+        after: bool,
     ) -> Response:
         while True:
             with self._news.listening([caller.user]) as happened:
@@ -144,30 +158,30 @@ class Sync:
             one = PresenceEdu(user=user, presence=state, active=state == "online", status=status)
             await presences.tell(one)
 
-    async def _filter(self, caller: Caller, given: str) -> SyncFilter:
+    async def _filter(self, caller: Requester, given: str) -> SyncFilter:
         if not given:
             return SyncFilter()
         if given.startswith("{"):
             return SyncFilter.read(given)
-        kept = await KeptFilters(self._ctx).get(caller.user, given)
+        kept = await StoredFilters(self._ctx).get(caller.user, given)
         if kept is None:
             raise matrix_error(400, "M_INVALID_PARAM", "there is no such filter")
         return in_query(SyncFilter.of, kept.decode())
 
     async def _answer(
-        self, caller: Caller, since: Since, wanted: SyncFilter, *, full: bool, after: bool
+        self, caller: Requester, since: SyncToken, wanted: SyncFilter, *, full: bool, after: bool
     ) -> tuple[dict[str, Any], bool]:
         """The answer, and whether it says anything."""
         upto = await self._news.now()
         typing = self._signals.changes
         if since.typing > typing:  # counted by a process of before
-            since = Since(since.position, device=since.device)
+            since = SyncToken(since.position, device=since.device)
         stays = self._attendance.stays(caller.user)
         news: dict[str, Sequence[StreamItem]] = {}
         if since.position >= 0:
-            news = await self._news.between(since.position, upto, Concerning(caller.user, stays), MOST_NEWS)
+            news = await self._news.between(since.position, upto, UserTopics(caller.user, stays), MOST_NEWS)
         whole = await self._data.whole(caller.user) if since.position < 0 or full else {}
-        asked = Asked(
+        asked = SyncRequest(
             caller=caller,
             since=since,
             upto=upto,
@@ -194,16 +208,19 @@ class Sync:
         answer |= device.news
         return answer, bool(rooms or data or presence or device.news)
 
-    async def changes(self, caller: Caller, request: Request, _body: Any) -> Any:
+    async def changes(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /keys/changes``: as in a sync, between two tokens."""
-        since, upto = since_of(request.first("from"), caller), since_of(request.first("to"), caller)
+        since, upto = (
+            parse_sync_token(request.first("from"), caller),
+            parse_sync_token(request.first("to"), caller),
+        )
         if since.position < 0:
             raise matrix_error(400, "M_MISSING_PARAM", "from is missing")
         now = await self._news.now()
         end = min(upto.position, now) if upto.position >= 0 else now
-        topics = Concerning(caller.user, self._attendance.stays(caller.user))
+        topics = UserTopics(caller.user, self._attendance.stays(caller.user))
         news = await self._news.between(since.position, end, topics, MOST_NEWS)
-        asked = Asked(
+        asked = SyncRequest(
             caller=caller,
             since=since,
             upto=end,
@@ -215,7 +232,7 @@ class Sync:
         )
         return await self._of_devices.lists(asked)
 
-    def _presence(self, asked: Asked, met: Collection[str]) -> list[dict[str, Any]]:
+    def _presence(self, asked: SyncRequest, met: Collection[str]) -> list[dict[str, Any]]:
         """Of people whom one shares a room with, those who came, went, said something or are ``met``."""
         if not self._ctx.config.presence_enabled or not asked.wanted.presence.typed("m.presence"):
             return []

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hansa_matrix.client_api.rooms.client_events import Shapes
-from hansa_matrix.client_api.rooms.pagination import Place
+from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
+from hansa_matrix.client_api.rooms.pagination import PaginationToken
 from hansa_matrix.client_api.rooms.stream_gaps import since_return
-from hansa_matrix.client_api.sync.request import Asked
+from hansa_matrix.client_api.sync.request import SyncRequest
 from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
 from hansa_matrix.proto.event import StateKey
@@ -50,15 +50,17 @@ class _Looked:
     start: int
 
 
-class RoomTimelines:
+class TimelineSync:
     """Of rooms that a person is in, or was."""
 
-    def __init__(self, news: ClientStream, visibility: UserVisibility, shapes: Shapes) -> None:
+    def __init__(self, news: ClientStream, visibility: UserVisibility, shapes: ClientEventFormatter) -> None:
         self._news = news
         self._visibility = visibility
         self._shapes = shapes
 
-    async def of(self, asked: Asked, room: MatrixRoom, span: Span) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def of(
+        self, asked: SyncRequest, room: MatrixRoom, span: Span
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The timeline, and the state before it or after it."""
         looked = await self._looked(asked, room, span)
         wanted, raw = asked.wanted, asked.wanted.federation
@@ -66,7 +68,7 @@ class RoomTimelines:
         timeline: dict[str, Any] = {
             "events": wanted.fitted(events),
             "limited": looked.limited,
-            "prev_batch": str(Place(position=looked.start)),
+            "prev_batch": str(PaginationToken(position=looked.start)),
         }
         state = await self._lacking(asked, room, span, looked.events)
         if asked.wanted.state.lazy or not asked.wanted.state.open:
@@ -81,7 +83,7 @@ class RoomTimelines:
             return timeline, states_after(shown)
         return timeline, {"state": {"events": shown}} if shown or span.whole else {}
 
-    async def _looked(self, asked: Asked, room: MatrixRoom, span: Span) -> _Looked:
+    async def _looked(self, asked: SyncRequest, room: MatrixRoom, span: Span) -> _Looked:
         """The last events of a span that the client wants, as many as it wants: what it does not want, or may
         not read, is not counted.
         """
@@ -114,7 +116,7 @@ class RoomTimelines:
         return _Looked([one for _, one in found], limited, before - 1)
 
     async def _lacking(
-        self, asked: Asked, room: MatrixRoom, span: Span, timeline: Sequence[StoredEvent]
+        self, asked: SyncRequest, room: MatrixRoom, span: Span, timeline: Sequence[StoredEvent]
     ) -> dict[StateKey, str]:
         """What a client lacks to have the state: before the timeline, or with ``state_after`` behind it."""
         last = await self._news.last(room.room_id, span.upto + 1, 1)
@@ -142,7 +144,7 @@ class RoomTimelines:
 
     async def _chosen(
         self,
-        asked: Asked,
+        asked: SyncRequest,
         room: MatrixRoom,
         span: Span,
         state: Mapping[StateKey, str],

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from hansa import Membership, NetworkContext
 
 from hansa_matrix.bounds.generations import Generations
-from hansa_matrix.client_api.account.account_data import UserData
-from hansa_matrix.client_api.account.push_rules import PushRules
+from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.client_api.rooms.threads import MAIN, threads_of
 from hansa_matrix.local.client_stream import ClientStream, StreamItem
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
@@ -65,7 +65,7 @@ class Reads:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class UnreadCounts:
     """By thread what is after the event read last there, of the events after ``since`` and up to ``upto``."""
 
     reads: Reads = field(default_factory=Reads)
@@ -84,15 +84,15 @@ class Counts:
         return sum(self.threads.values(), Count())
 
 
-class Unread:
+class UnreadCounter:
     """Counted on from where it was counted last."""
 
     def __init__(
         self,
         ctx: NetworkContext,
         news: ClientStream,
-        data: UserData,
-        rules: PushRules,
+        data: AccountData,
+        rules: PushRuleEndpoints,
         signals: TypingAndReceipts,
     ) -> None:
         self._ctx = ctx
@@ -101,13 +101,13 @@ class Unread:
         self._rules = rules
         self._signals = signals
         self._positions: Generations[str, int] = Generations(_REMEMBERED)
-        self._counts: Generations[tuple[str, str], Counts] = Generations(_REMEMBERED)
+        self._counts: Generations[tuple[str, str], UnreadCounts] = Generations(_REMEMBERED)
 
     def forget(self, user: str) -> None:
         """Somebody has other rules now, or ignores others."""
         self._counts.revoke(user)
 
-    async def of(self, user: str, room: MatrixRoom, upto: int) -> Counts:
+    async def of(self, user: str, room: MatrixRoom, upto: int) -> UnreadCounts:
         """What somebody in a room has not read."""
         key, began = (user, room.room_id), self._counts.began()
         reads = await self.reads(user, room.room_id)
@@ -128,11 +128,11 @@ class Unread:
         self._counts.put(key, user, known, began)
         return known
 
-    async def _anew(self, user: str, room: MatrixRoom, reads: Reads) -> Counts:
+    async def _anew(self, user: str, room: MatrixRoom, reads: Reads) -> UnreadCounts:
         since = max(reads.room, await self._entered(user, room))
-        return Counts(reads, since, since)
+        return UnreadCounts(reads, since, since)
 
-    async def _read_on(self, user: str, room: MatrixRoom, known: Counts, reads: Reads) -> Counts:
+    async def _read_on(self, user: str, room: MatrixRoom, known: UnreadCounts, reads: Reads) -> UnreadCounts:
         """The counts once more was read: those threads are counted again of which something is left."""
         moved = {t for t in known.threads if reads.of(t) != known.reads.of(t)}
         kept = {t: count for t, count in known.threads.items() if t not in moved}
@@ -144,7 +144,7 @@ class Unread:
         return replace(known, reads=reads, since=max(known.since, reads.room), threads=kept)
 
     async def _takes_back(
-        self, room: MatrixRoom, events: Sequence[tuple[int, StoredEvent]], known: Counts
+        self, room: MatrixRoom, events: Sequence[tuple[int, StoredEvent]], known: UnreadCounts
     ) -> bool:
         """Whether any of some events takes back one that may have been counted."""
         for _, one in events:
