@@ -184,15 +184,15 @@ async def test_what_was_begun_in_vain_is_undone_by_asking_again(tmp_path):
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         network = home.app.network("matrix")
-        say = network._administration.say
+        say = network._administration.send
 
         async def dies(*_: Any) -> Any:
             raise OSError("the power fails")
 
-        network._administration.say = dies
+        network._administration.send = dies
         with pytest.raises(Refused, match="500"):
             await replace(alice, room)
-        network._administration.say = say
+        network._administration.send = say
         begun = (await alice.get("/joined_rooms"))["joined_rooms"]
         new = await replace(alice, room)
         assert set((await alice.get("/joined_rooms"))["joined_rooms"]) == {room, new}

@@ -252,7 +252,7 @@ async def test_nobody_takes_a_name_by_what_a_room_says(tmp_path):
         room_of = network.get(room)
         said = {"alias": f"#lobby:{OURS}", "alt_aliases": [f"#lobby:{OURS}"]}
         what = Custom(type="m.room.canonical_alias")
-        refusal = await network._administration.say(mallory.user, room, what, (what.type, "", said))
+        refusal = await network._administration.send(mallory.user, room, what, (what.type, "", said))
         assert refusal is None
         assert ("m.room.canonical_alias", "") in await room_of.state()
         for one in (alice, lobby), (mallory, room):

@@ -142,7 +142,7 @@ async def test_a_name_that_only_a_rooms_state_claims_stays_where_it_is(tmp_path)
         network, room = home.app.network("matrix"), home.wire.room.room_id
         await carol.join(room)
         levels = {"users": {f"@m:{THEIRS}": 50, carol.user: 100, network.bridge_user: 100}}
-        await network._administration.state(room, "m.room.power_levels", "", levels)
+        await network._administration.send_state(room, "m.room.power_levels", "", levels)
         home.wire.room.tips = dict.fromkeys(network.get(room).head.extremities, 50)
         state_ids = await network.get(room).state()
         auth = [state_ids[key] for key in (("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", f"@m:{THEIRS}"))]  # fmt: skip

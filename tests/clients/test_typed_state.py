@@ -174,7 +174,7 @@ class Scene:
 
     async def ours(self, type_: str, content: dict[str, Any], key: str = "") -> None:
         """State that our side sets, which the stranger learns of."""
-        made = await self.home.app.network("matrix")._administration.state(
+        made = await self.home.app.network("matrix")._administration.send_state(
             self.room.room_id, type_, key, content
         )
         status, answer = await self.wire.ask("GET", f"{V1}/event/{part(made)}")

@@ -230,7 +230,7 @@ async def leaks(made: Scene) -> set[str]:
         answer = await home.wire.ask("PUT", f"{V1}/send_knock/{path}", knock)
         assert answer[0] == 200, answer
         look("knock", answer[1], (WORD,))
-    await home.app.network("matrix")._administration.state(
+    await home.app.network("matrix")._administration.send_state(
         made.room, "m.room.join_rules", "", {"join_rule": "public"}
     )
     _, template = await home.wire.ask("GET", f"{V1}/make_join/{where}")

@@ -148,7 +148,7 @@ REASONS = {
     ): "last: a cursor behind sends again",
     (
         f"{MATRIX}federation/sender.py",
-        "_on_its_way",
+        "_stream_writes",
         "Put",
         "'recipients'",
     ): "same: the id is the names' hash",
@@ -195,7 +195,7 @@ REASONS = {
     (f"{MATRIX}rooms/event_store.py", "put", "Put", "'pdu'"): "guarded: the Matrix room's row",
     (f"{MATRIX}rooms/state/holes.py", "row", "Put", "'hole'"): "guarded: the Matrix room's row",
     (f"{MATRIX}rooms/state/holes.py", "delete", "Delete", "'hole'"): "gone: it is filled, or forgotten",
-    (f"{MATRIX}rooms/inbound/pdu_staging.py", "skip", "Delete", "'staged'"): "gone: by the operator",
+    (f"{MATRIX}rooms/inbound/pdu_staging.py", "discard", "Delete", "'staged'"): "gone: by the operator",
     (
         f"{MATRIX}rooms/inbound/pdu_staging.py",
         "_staged",
@@ -203,7 +203,7 @@ REASONS = {
         "'staged'",
     ): "own: a row of this process's line",
     (f"{MATRIX}rooms/inbound/pdu_staging.py", "_judge", "Delete", "'staged'"): "gone: it is judged",
-    (f"{MATRIX}rooms/inbound/pdu_staging.py", "_settle", "Delete", "'staged'"): "gone: it is judged",
+    (f"{MATRIX}rooms/inbound/pdu_staging.py", "_remove_staged", "Delete", "'staged'"): "gone: it is judged",
     (f"{MATRIX}local/latest_rows.py", "writes", "Delete", "'news'"): "gone: this process's row, told anew",
     (f"{MATRIX}local/client_stream.py", "purge", "Delete", "'news'"): "gone: with the room",
     (
@@ -235,7 +235,7 @@ REASONS = {
     (f"{MATRIX}rooms/typing_and_receipts.py", "_kept", "Delete", "'receipt'"): "gone: the oldest of too many",
     (f"{MATRIX}retention.py", "purge_expired", "Delete", "collection"): "gone: it is old",
     (f"{MATRIX}retention.py", "_purge_transactions", "Delete", "'txn'"): "gone: it is old",
-    (f"{MATRIX}rooms/pdu_receipt.py", "_arrived", "Delete", "'staged'"): "gone: it is judged",
+    (f"{MATRIX}rooms/pdu_receipt.py", "_receive", "Delete", "'staged'"): "gone: it is judged",
     (
         f"{MATRIX}rooms/upgrade/unfinished_upgrades.py",
         "end",

@@ -149,7 +149,7 @@ async def test_published_rooms_are_listed_paged_and_filtered(tmp_path):
         network = house.app.network("matrix")
         assert (await ask(house, "publicRooms"))["chunk"] == []
         for room, name in ((house.room, "Verona"), (house.other, "Mantua")):
-            await network._administration.state(room.room_id, "m.room.name", "", {"name": name})
+            await network._administration.send_state(room.room_id, "m.room.name", "", {"name": name})
             await run(house, "rooms publish", room=room.room_id)
         both = await ask(house, "publicRooms")
         assert {r["name"] for r in both["chunk"]} == {"Verona", "Mantua"}
@@ -181,14 +181,14 @@ async def test_published_rooms_are_listed_paged_and_filtered(tmp_path):
 
 
 async def child(house: Inbound, space: str, room_id: str, **content: Any) -> None:
-    say = house.app.network("matrix")._administration.state
+    say = house.app.network("matrix")._administration.send_state
     await say(space, "m.space.child", room_id, content)
 
 
 async def test_a_space_shows_what_the_server_that_asks_may_know(tmp_path):
     async with inbound(tmp_path) as house:
         network = house.app.network("matrix")
-        say = network._administration.state
+        say = network._administration.send_state
         founding = RoomTemplate(create={"type": "m.space"})
         alias = f"#space:{OURS}"
         made = await network._entrance._founder.create(network.bridge_user, "12", alias, founding)

@@ -138,7 +138,7 @@ async def test_a_server_that_is_denied_is_answered_nothing(tmp_path):
 async def requests(house: Inbound) -> dict[str, tuple[str, Any]]:
     """A request for each route of ``ASKED`` that would be answered: ``(target, body)``."""
     room, version = house.room.room_id, house.room.version
-    await house.app.network("matrix")._administration.state(
+    await house.app.network("matrix")._administration.send_state(
         room, "m.room.join_rules", "", {"join_rule": "knock"}
     )
     _, knock = await house.ask("GET", f"{V1}/make_knock/{at(room, OTHER)}?{OFFERED}")

@@ -143,7 +143,7 @@ async def test_who_is_barred_by_the_server_acl_types_and_reads_nothing_there(tmp
         room, other = house.room.room_id, house.other.room_id
         barred = {"allow": ["*"], "deny": [THEIRS.partition(":")[0]]}
         administration = house.app.network("matrix")._administration
-        await administration.state(room, "m.room.server_acl", "", barred)
+        await administration.send_state(room, "m.room.server_acl", "", barred)
         entry = {"event_ids": ["$e"], "data": {"ts": 5}}
         content = {one: {"m.read": {USER: entry}} for one in (room, other)}
         await send(house, typing(house), {"edu_type": "m.receipt", "content": content})
@@ -283,7 +283,7 @@ async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_pat
         network._sender._learn(1, (THEIRS,))
         peer = network._sender._peers[THEIRS]
         peer.edus["x",] = {"edu_type": "m.typing", "content": {}}
-        await network._administration.state(house.room.room_id, "m.room.message", None, {"body": "kept"})
+        await network._administration.send_state(house.room.room_id, "m.room.message", None, {"body": "kept"})
         await until(lambda: any(body["pdus"] and not body.get("edus") for _, body in bodies))
         assert len({target for target, _ in bodies}) == len(bodies)
         assert ("matrix_poison_events", (("plugin", "matrix"),)) not in house.app.counters

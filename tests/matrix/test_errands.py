@@ -57,7 +57,7 @@ async def test_a_request_gets_what_is_left_of_the_time_and_none_when_that_is_ove
         errands, clock = bounded(house, seconds=50.0)
         house.peer.answer = lambda _: (200, {})
         house.peer.asked.clear()
-        async with errands.to(THEIRS) as errand:
+        async with errands.acquire(THEIRS) as errand:
             await errand.get("/one")
             await errand.members("/two", [], lambda *_: None)
             clock.advance(45)
@@ -135,7 +135,7 @@ async def test_so_many_errands_to_one_server_keep_nobody_from_another(tmp_path):
         done, inside = asyncio.Event(), list[str]()
 
         async def run(server: str) -> None:
-            async with errands.to(server) as errand:
+            async with errands.acquire(server) as errand:
                 inside.append(errand.server)
                 await done.wait()
 

@@ -172,7 +172,7 @@ async def test_a_flood_of_branches_neither_stops_a_room_nor_undoes_a_ban(tmp_pat
         store, user = network._ctx.store, room.user
         here = network.get(room.room_id)
         tips = list(room.tips)
-        refusal = await network._administration.said(
+        refusal = await network._administration.send_membership(
             network.bridge_user,
             room.room_id,
             Member(user=NativeId("matrix", "@bad:x"), membership=Membership.BAN),

@@ -68,16 +68,16 @@ async def test_the_bridge_user_ties_before_anybody_else_does(tmp_path):
         early = f"@aaa:{network.bridge_user.partition(':')[2]}"
         joins = Member(user=NativeId("matrix", early), membership=Membership.JOIN)
         draft = ("m.room.member", early, {"membership": "join"})
-        assert await network._administration.say(early, house.room.room_id, joins, draft) is None
+        assert await network._administration.send(early, house.room.room_id, joins, draft) is None
         await forked(house, 12)
         (dummy,) = await told(house, 1)
         assert dummy["sender"] == network.bridge_user
         room, server = room_of(house), early.partition(":")[2]
-        assert [user async for user in room.people_of(server)] == [early, network.bridge_user]
+        assert [user async for user in room.joined_users_of(server)] == [early, network.bridge_user]
         leaves = Member(user=NativeId("matrix", early), membership=Membership.LEAVE)
         draft = ("m.room.member", early, {"membership": "leave"})
-        assert await network._administration.say(early, house.room.room_id, leaves, draft) is None
-        assert [user async for user in room.people_of(server)] == [network.bridge_user]
+        assert await network._administration.send(early, house.room.room_id, leaves, draft) is None
+        assert [user async for user in room.joined_users_of(server)] == [network.bridge_user]
 
 
 async def test_as_many_as_it_takes(tmp_path):
@@ -103,9 +103,9 @@ async def test_where_nobody_of_ours_may_speak_it_is_tried_once_an_hour(tmp_path,
         ]
         bridge = house.app.network("matrix").bridge_user
         content = {**levels.content, "events": {DUMMY: 100}, "users": {bridge: 50}}
-        await administration.state(room_id, "m.room.power_levels", "", content)
+        await administration.send_state(room_id, "m.room.power_levels", "", content)
         tried: list[str] = []
-        say = administration.say
+        say = administration.send
 
         async def watched(sender: str, *rest: Any) -> Any:
             tried.append(sender)

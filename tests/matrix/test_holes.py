@@ -229,7 +229,7 @@ async def test_what_follows_an_event_that_was_dropped_at_the_gate_goes_on(tmp_pa
         raw = world.events[lost]
         if lose is barred:
             acl = {"allow": ["*"], "deny": [MUTE.rpartition(":")[0], MUTE]}
-            await network._administration.state(house.room.room_id, "m.room.server_acl", "", acl)
+            await network._administration.send_state(house.room.room_id, "m.room.server_acl", "", acl)
         if lose is blocked:
             await network.operations()["rooms block"]({"room": house.room.room_id})
         signing = {"origin": MUTE, "key": world.mute.key} if lose is barred else {}
@@ -381,7 +381,7 @@ async def allow_kicks(house: Inbound) -> None:
     )
     users = {**levels.content.get("users", {}), house.room.user: 50}
     content = {**levels.content, "users": users}
-    name = await network._administration.state(house.room.room_id, "m.room.power_levels", "", content)
+    name = await network._administration.send_state(house.room.room_id, "m.room.power_levels", "", content)
     pdu = (await room.events.load([name], room.version))[name].pdu
     house.room.keep(pdu)
 

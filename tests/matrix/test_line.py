@@ -43,39 +43,39 @@ def entry(name: str, *prev: str) -> QueuedPdu:
 
 
 def names(line: RoomQueue, most: int = 50) -> list[str]:
-    return [one.pdu.event_id for one in line.front(most)]
+    return [one.pdu.event_id for one in line.peek(most)]
 
 
 async def test_who_steps_aside_is_passed_and_comes_back_when_it_is_time():
     line, clock = RoomQueue(), Hand()
     for name in ("a", "b", "c"):
         line.put(entry(name))
-    line.step_aside(clock.at)
+    line.defer(clock.at)
     assert names(line) == ["b", "c"] and len(line) == 3
     clock.at = 0.5
-    await line.ready(clock)
+    await line.wait_ready(clock)
     assert names(line) == ["b", "c"]
     clock.at = 1.0
-    await line.ready(clock)
+    await line.wait_ready(clock)
     assert names(line) == ["b", "c", "a"]
 
 
 async def test_who_stood_aside_for_an_event_comes_back_with_it():
     line, clock = RoomQueue(), Hand()
     line.put(entry("child", "parent"))
-    line.step_aside(clock.at)
+    line.defer(clock.at)
     line.put(entry("parent"))
-    await line.ready(clock)
+    await line.wait_ready(clock)
     line.done(1)
-    await line.ready(clock)
+    await line.wait_ready(clock)
     assert names(line) == ["child"] and line.ids == {"child"}
 
 
 async def test_an_arrival_ends_the_wait():
     line, clock = RoomQueue(), Hand()
     line.put(entry("stuck"))
-    line.step_aside(clock.at)
-    waits = asyncio.ensure_future(line.ready(clock))
+    line.defer(clock.at)
+    waits = asyncio.ensure_future(line.wait_ready(clock))
     await asyncio.sleep(0)
     assert not waits.done()
     line.put(entry("fresh"))
@@ -89,9 +89,9 @@ async def test_the_wait_grows_and_ends(monkeypatch):
     line, clock = RoomQueue(), Hand()
     line.put(entry("stuck"))
     for wait in (1.0, 2.0, 3.0, 3.0):
-        line.step_aside(clock.at)
+        line.defer(clock.at)
         clock.at += wait
-        await line.ready(clock)
+        await line.wait_ready(clock)
         assert names(line) == ["stuck"]
 
 
@@ -100,9 +100,9 @@ async def test_there_is_room_for_so_many_only(monkeypatch):
     line, clock = RoomQueue(), Hand()
     for name in ("a", "b", "c"):
         line.put(entry(name))
-    line.step_aside(clock.at)
-    line.step_aside(clock.at)
-    gone = line.step_aside(clock.at)
+    line.defer(clock.at)
+    line.defer(clock.at)
+    gone = line.defer(clock.at)
     assert gone is not None and gone.pdu.event_id == "a"
     assert len(line) == 2 and line.ids == {"b", "c"}
 
@@ -118,10 +118,10 @@ async def test_what_waits_is_weighed_until_it_is_gone():
     line.done(1)
     assert line.remove("c") is not None
     assert backlog.bytes == 3 * each
-    line.give_back(line.take(), clock.at, ready=False)
+    line.check_in(line.take(), clock.at, ready=False)
     assert backlog.bytes == 3 * each
     clock.at = 60.0
-    await line.ready(clock)
+    await line.wait_ready(clock)
     line.done(3)
     assert backlog.bytes == 0 and not backlog.full("b", MOST_EACH)
 
@@ -133,5 +133,5 @@ async def test_who_is_let_go_of_weighs_nothing(monkeypatch):
     for name in ("a", "b", "c"):
         line.put(entry(name))
     each = backlog.bytes // 3
-    assert [line.step_aside(clock.at) is not None for _ in range(3)] == [False, False, True]
+    assert [line.defer(clock.at) is not None for _ in range(3)] == [False, False, True]
     assert backlog.bytes == 2 * each

@@ -20,7 +20,9 @@ USER = f"@m:{THEIRS}"
 
 async def say(house: Inbound, kind: str, key: str | None, content: dict[str, Any]) -> str:
     """One of ours sends an event; its id."""
-    made = await house.app.network("matrix")._administration.state(house.room.room_id, kind, key, content)
+    made = await house.app.network("matrix")._administration.send_state(
+        house.room.room_id, kind, key, content
+    )
     return str(made)
 
 

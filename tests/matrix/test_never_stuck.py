@@ -171,7 +171,7 @@ async def test_destinations_are_listed_retried_and_given_up(tmp_path):
             return 503, {}
 
         house.peer.answer = answer
-        say = network._administration.state
+        say = network._administration.send_state
         await say(house.room.room_id, "m.room.message", None, {"body": "1"})
         await until(lambda: sender._peers[THEIRS].failures)
         (row,) = await operations["destinations ls"]({})

@@ -45,7 +45,7 @@ class Police:
 
     async def named(self, **over: Any) -> str:
         content = {"via": THEIRS, "public_keys": {"ed25519": KEY.public}, **over}
-        state = self.house.app.network("matrix")._administration.state
+        state = self.house.app.network("matrix")._administration.send_state
         return await state(self.house.room.room_id, "m.room.policy", "", content)
 
     def sign(self, raw: dict[str, Any]) -> str:
@@ -222,9 +222,11 @@ async def test_nobody_is_kept_in_a_room(tmp_path):
         police.says = (503, {})
         administration = house.app.network("matrix")._administration
         leave = Member(user=NativeId("matrix", person), membership=Membership.LEAVE)
-        left = await administration.said(person, house.room.room_id, leave, person, {"membership": "leave"})
+        left = await administration.send_membership(
+            person, house.room.room_id, leave, person, {"membership": "leave"}
+        )
         assert left is None
-        kicked = await administration.said(
+        kicked = await administration.send_membership(
             house.app.network("matrix").bridge_user, house.room.room_id,
             Member(user=NativeId("matrix", USER), membership=Membership.LEAVE), USER, {"membership": "leave"},
         )  # fmt: skip

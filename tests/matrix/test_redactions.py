@@ -100,7 +100,7 @@ async def test_who_may_not_redacts_nothing(tmp_path):
     async with inbound(tmp_path) as house:
         network = house.app.network("matrix")
         administration = network._administration
-        ours = await administration.state(house.room.room_id, "m.room.message", None, {"body": "ours"})
+        ours = await administration.send_state(house.room.room_id, "m.room.message", None, {"body": "ours"})
         house.room.tips = {ours: 50}
         await accepted(house, redaction(house, ours))  # it is an event, and has no effect
         assert (await served(house, ours))["content"] == {"body": "ours"}
@@ -119,7 +119,7 @@ async def test_a_redacted_state_event_keeps_its_place_and_loses_its_words(tmp_pa
         await network.operations()["rooms level"](
             {"room": house.room.room_id, "user": f"@m:{THEIRS}", "level": 100}
         )
-        topic = await network._administration.state(
+        topic = await network._administration.send_state(
             house.room.room_id, "m.room.topic", "", {"topic": "secret"}
         )
         view = house.app.contexts["matrix"].view(house.room.room_id)
@@ -155,9 +155,9 @@ async def test_a_server_gets_what_its_people_could_read_and_the_bones_of_the_res
         room_id = await network.alias(f"#three:{OURS}")
         room = network.get(room_id)
         await visible(house, setting, room)
-        said = await network._administration.state(room_id, "m.room.message", None, {"body": "before"})
+        said = await network._administration.send_state(room_id, "m.room.message", None, {"body": "before"})
         joined = await house.join("three")
-        after = await network._administration.state(room_id, "m.room.message", None, {"body": "after"})
+        after = await network._administration.send_state(room_id, "m.room.message", None, {"body": "after"})
         assert (await served(house, said))["content"] == ({"body": "before"} if whole else {})
         assert (await served(house, after))["content"] == {"body": "after"}
         where = quote(room_id, safe="")

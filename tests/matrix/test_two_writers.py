@@ -240,7 +240,7 @@ async def test_an_account_that_was_made_elsewhere_is_known_by_its_row(house):
     await there.create(user, "")
     other = LocalMembership(room_id="!other", membership="join", event_id="$e", sender=user)
     await house.app.network("matrix")._attendance.move(user, other)
-    assert await here.concerned([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
+    assert await here.affected_users([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
     assert here.stay(user, "!other") == other
     late = LocalMemberships(ctx)
     invite = LocalMembership(room_id="!asked", membership="invite", event_id="$i", sender=THEM)

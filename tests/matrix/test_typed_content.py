@@ -77,7 +77,7 @@ EXCEPTIONS = {
     "rooms/room.py of": "handed to the reader that it was made with",
     "rooms/access/visible_events.py nameless": "whether a key is there",
     "rooms/access/visible_events.py unspoken": "keys are left out",
-    "rooms/event_builder.py _signed": "what a person here says, moved from one place to another",
+    "rooms/event_builder.py _build_signed": "what a person here says, moved from one place to another",
     "rooms/upgrade/replacement_room.py succeeding": "handed to the readers, and copied as it is",
     "rooms/upgrade/replacement_room.py _named": "made here",
 }

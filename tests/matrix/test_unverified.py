@@ -76,7 +76,7 @@ async def test_a_room_that_bars_it_is_spoken_in(tmp_path):
         network = world.house.app.network("matrix")
         bars = {"allow": ["*"], "deny": [MUTE.rpartition(":")[0]], "allow_ip_literals": True}
         room = world.house.room.room_id
-        await network._administration.state(room, "m.room.server_acl", "", bars)
+        await network._administration.send_state(room, "m.room.server_acl", "", bars)
         await network._filler.once()
         assert MUTE not in view(world).servers()
         assert await says(world, alice) == 200

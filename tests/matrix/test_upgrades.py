@@ -36,7 +36,7 @@ async def test_who_may_not_replace_a_room_makes_none(tmp_path):
         with pytest.raises(LocalProtocolError, match="not in !none"):
             await upgrade({"room": "!none", "version": "12"})
         levels = {"users": {network.bridge_user: 60}, "events": {"m.room.tombstone": 100}}
-        await network._administration.state(house.room.room_id, "m.room.power_levels", "", levels)
+        await network._administration.send_state(house.room.room_id, "m.room.power_levels", "", levels)
         before = set(network._rooms)
         with pytest.raises(LocalProtocolError, match="may not replace"):
             await upgrade({"room": house.room.room_id, "version": "12"})
@@ -70,7 +70,7 @@ async def test_a_room_that_does_not_say_so_replaces_nothing(tmp_path):
 async def test_bans_and_levels_go_along_and_creators_are_not_among_the_levels(tmp_path):
     async with inbound(tmp_path, "10") as house:
         network = house.app.network("matrix")
-        say = network._administration.state
+        say = network._administration.send_state
         room = house.room.room_id
         levels = {"users": {network.bridge_user: 100, "@mod:x": 50}, "ban": 77}
         await say(room, "m.room.power_levels", "", levels)
@@ -137,7 +137,7 @@ async def test_a_server_acl_that_bars_this_server_does_not_go_along(tmp_path):
     async with inbound(tmp_path, "11") as house:
         network, room = house.app.network("matrix"), house.room.room_id
         acl = {"allow": ["*"], "deny": ["127.0.0.1"], "allow_ip_literals": True}
-        refusal = await network._administration.say(
+        refusal = await network._administration.send(
             network.bridge_user, room, Custom(type="m.room.server_acl"), ("m.room.server_acl", "", acl)
         )
         assert refusal is None

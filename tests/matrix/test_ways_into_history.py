@@ -29,11 +29,11 @@ CHECKED = {
     "rooms/membership/remote_membership.py _kept": "the state of a join: signature, hash, size, room and own auth; no timeline",
     "rooms/state/depth_migration.py _written": "an event that is stored, with another depth",
     "rooms/state/state_propagation.py go": "an event that is stored, with another state at it",
-    "rooms/pdu_receipt.py _adopted": "`checked`, then own auth, the state given, the present, policies",
-    "rooms/pdu_receipt.py _arrived": "`verified` or `checked`, then checks 4 to 6 and policies",
-    "rooms/pdu_receipt.py _backfilled": "`checked`, then checks 4 and 5 and policies",
+    "rooms/pdu_receipt.py _accept_with_remote_state": "`checked`, then own auth, the state given, the present, policies",
+    "rooms/pdu_receipt.py _receive": "`verified` or `checked`, then checks 4 to 6 and policies",
+    "rooms/pdu_receipt.py _accept_backfilled": "`checked`, then checks 4 and 5 and policies",
     "rooms/room_draft.py _redacts": "an event that is stored, with less in it",
-    "rooms/room_draft.py accept": "the caller judged it: `_arrived`, and what our own people say",
+    "rooms/room_draft.py append": "the caller judged it: `_arrived`, and what our own people say",
     "rooms/room_draft.py late": "an event that is stored, with another status",
 }
 #: Every call that says something in the name of our people beside the pipeline, and who asks the policies.
@@ -64,7 +64,7 @@ def _puts_an_event(call: ast.Call) -> bool:
 
 
 def _speaks_beside(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and call.func.attr == "own_event"
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "local_event"
 
 
 def ways(source: Path = SOURCE, what: Callable[[ast.Call], bool] = _puts_an_event) -> set[str]:

@@ -171,7 +171,7 @@ class MatrixNetwork:
         judging = PolicyChecks(ctx, self._views)
         founder = RoomCreator(self._own, self._events, judging, self._rooms)
         self._upgrades = RoomUpgrades(self._own, founder, judging, self._administration, self.bridge_user)
-        self._directory = PublicRoomList(ctx, self._administration.room)
+        self._directory = PublicRoomList(ctx, self._administration.require_room)
         self._addresses = RoomAddresses(ctx, self._server, self._membership, self._rooms)
         self._entrance = RoomJoiner(
             self._own,
@@ -183,8 +183,8 @@ class MatrixNetwork:
             self._directory,
             self._rooms,
         )
-        self._ingest.entered = self._entrance.entered
-        self._ingest.arrived = self._entrance.arrived
+        self._ingest.wait_until_joined = self._entrance.entered
+        self._ingest.on_accepted = self._entrance.arrived
         self._ingest.settled = ExtremityMerger(self._own, self._administration, self.bridge_user).heal
         self._care = Care(ctx, self._server, self.get, self._administration, self._gaps)
         self._care.forget = self._forget

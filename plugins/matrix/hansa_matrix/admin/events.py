@@ -31,7 +31,7 @@ class EventCommands:
     async def _redact(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         reason = {"reason": str(arguments["reason"])} if arguments.get("reason") else {}
         content = {"redacts": str(arguments["event"]), **reason}
-        return {"event": await self._events.state(str(arguments["room"]), REDACTION, None, content)}
+        return {"event": await self._events.send_state(str(arguments["room"]), REDACTION, None, content)}
 
     async def _set(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         try:
@@ -42,13 +42,13 @@ class EventCommands:
         if not isinstance(content, dict) or type_ == CREATE:
             raise LocalProtocolError("the content must be an object, and a room is created only once")
         key = str(arguments.get("key") or "")
-        return {"event": await self._events.state(str(arguments["room"]), type_, key, content)}
+        return {"event": await self._events.send_state(str(arguments["room"]), type_, key, content)}
 
     async def _level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
-        room, user = self._events.room(str(arguments["room"])), str(arguments["user"])
+        room, user = self._events.require_room(str(arguments["room"])), str(arguments["user"])
         if not ids.is_valid_user_id(user):
             raise LocalProtocolError(f"{user!r} is not a user ID")
         present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
         content = dict(present.content) if present is not None else {}
         content["users"] = {**levels_said(content, "users"), user: int(arguments["level"])}
-        return {"event": await self._events.state(room.room_id, POWER_LEVELS, "", content)}
+        return {"event": await self._events.send_state(room.room_id, POWER_LEVELS, "", content)}

@@ -73,6 +73,6 @@ class ServerCommands:
     async def skip(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """Give up one of them."""
         event = str(arguments["event"])
-        if not await self._ingest.skip(str(arguments["room"]), event):
+        if not await self._ingest.discard(str(arguments["room"]), event):
             raise LocalProtocolError(f"{event} is not waiting there: `hansa matrix rooms stuck ROOM`")
         return {"skipped": event}

@@ -153,7 +153,7 @@ class ClientApi:
             directory,
             visibility,
             entering,
-            self._door.caller,
+            self._door.authenticate,
             rooms,
         )
         backups = KeyBackups(ctx)
@@ -248,8 +248,8 @@ class ClientApi:
 
     def register(self, router: Router, opened: Callable[[], bool]) -> None:
         """Every endpoint."""
-        self._door.opened = opened
-        self._door.browsers(router)
+        self._door.is_ready = opened
+        self._door.enable_cors(router)
         self._door.open(
             router,
             {
@@ -259,7 +259,7 @@ class ClientApi:
                 **self._people.open(),
             },
         )
-        self._door.register(router, self._parts)
+        self._door.add_authenticated(router, self._parts)
         self._files.register(router)
         router.add("GET", "/.well-known/matrix/client", self._door.anybody(self.well_known))
         tools = "/_synapse/admin/v1/register"

@@ -108,9 +108,9 @@ class ClientHttp:
         self._reads = RequestSlots(each=READS, waiting=WAITING)
         self._writes = RequestSlots(each=WRITES, waiting=WAITING)
         #: False while our rooms are not loaded.
-        self.opened: Callable[[], bool] = lambda: True
+        self.is_ready: Callable[[], bool] = lambda: True
 
-    def register(self, router: Router, parts: Sequence[EndpointGroup]) -> None:
+    def add_authenticated(self, router: Router, parts: Sequence[EndpointGroup]) -> None:
         """Every endpoint of some parts, those of ``v3`` under their name of before too."""
         for part in parts:
             for (method, pattern), handler in part.table().items():
@@ -153,7 +153,7 @@ class ClientHttp:
             )
 
     @staticmethod
-    def browsers(router: Router) -> None:
+    def enable_cors(router: Router) -> None:
         """Pages of any origin may ask, as no cookie says who they are."""
         for prefix in ("/_matrix/client", "/_matrix/media", "/.well-known/matrix/client"):
             router.headers(prefix, _OPEN_TO_BROWSERS)
@@ -162,7 +162,7 @@ class ClientHttp:
         """An endpoint that asks for no token."""
 
         async def endpoint(request: Request) -> Response:
-            return await self._answered(lambda: handler(request, _body(request)))
+            return await self._to_response(lambda: handler(request, _body(request)))
 
         return endpoint
 
@@ -174,7 +174,7 @@ class ClientHttp:
         limited = isinstance(handler, RateLimited)
 
         async def answer(request: Request) -> Any:
-            caller = await self.caller(request)
+            caller = await self.authenticate(request)
             if limited and (wait := self._acts.take(caller.user)):
                 self._ctx.count("matrix_client_limited", what="request")
                 raise Busy("too many requests", after=max(1.0, wait))
@@ -191,7 +191,7 @@ class ClientHttp:
                 places.give(caller.user, place)
 
         async def endpoint(request: Request) -> Response:
-            return await self._answered(lambda: answer(request))
+            return await self._to_response(lambda: answer(request))
 
         return endpoint
 
@@ -200,14 +200,14 @@ class ClientHttp:
         asks again, as the token may be gone when the body is there. See ``hansa.http.router.Route.admit``.
         """
         try:
-            caller = await self.caller(request)
+            caller = await self.authenticate(request)
         except RemoteProtocolError as problem:
             return error_response(problem)
         return Admitted(share=caller.user, proven=True)
 
-    async def caller(self, request: Request) -> Requester:
+    async def authenticate(self, request: Request) -> Requester:
         """Who bears the request's token. Raises the error answer of a request without a good one."""
-        if not self.opened():
+        if not self.is_ready():
             raise Busy("this server is starting", after=1.0)
         token = ""
         for value in request.authorizations[:1]:
@@ -224,7 +224,7 @@ class ClientHttp:
         return caller
 
     @staticmethod
-    async def _answered(work: Callable[[], Awaitable[Any]]) -> Response:
+    async def _to_response(work: Callable[[], Awaitable[Any]]) -> Response:
         try:
             answer = await work()
         except RemoteProtocolError as problem:

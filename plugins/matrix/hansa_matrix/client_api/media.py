@@ -126,7 +126,7 @@ class MediaEndpoints:
         a full disk, as M_RESOURCE_LIMIT_EXCEEDED has no status of its own and the client can do nothing.
         """
         try:
-            caller = await self._door.caller(request)
+            caller = await self._door.authenticate(request)
             item = await self._given(caller, request)
         except (BlobTooLarge, BodyTooLarge) as problem:
             return error_response(matrix_error(413, "M_TOO_LARGE", str(problem)))
@@ -214,7 +214,7 @@ class MediaEndpoints:
         """``GET /media/download/{serverName}/{mediaId}``."""
         request.reads_only()
         try:
-            item = await self._item(await self._door.caller(request), request)
+            item = await self._item(await self._door.authenticate(request), request)
         except RemoteProtocolError as problem:
             return error_response(problem)
         named = sanitise_name(request.path.get("name", "")) or item.name
@@ -258,7 +258,7 @@ class MediaEndpoints:
         """
         request.reads_only()
         try:
-            caller = await self._door.caller(request)
+            caller = await self._door.authenticate(request)
             size, crop = parse_thumbnail_query(request)
             item = await self._item(caller, request)
             small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)

@@ -106,13 +106,13 @@ class FederationSender:
         """The writes that put an event on its way; nothing for an event that goes nowhere. After they are
         committed, ``sent``.
         """
-        return self._on_its_way("out", b"", servers, {"event_id": event_id, "room_id": room_id})
+        return self._stream_writes("out", b"", servers, {"event_id": event_id, "room_id": room_id})
 
     def lasting(self, edu: dict[str, Any], servers: Iterable[str]) -> list[Write]:
         """As ``writes``, for an EDU that may not be lost."""
-        return self._on_its_way("lasting_edu", stored_edu(edu, self._ctx.policy_generation), servers, {})
+        return self._stream_writes("lasting_edu", stored_edu(edu, self._ctx.policy_generation), servers, {})
 
-    def _on_its_way(
+    def _stream_writes(
         self, stream: str, body: bytes, servers: Iterable[str], fields: dict[str, Value]
     ) -> list[Write]:
         """A set is learned here and not when it is committed: a server's reading that comes in between would

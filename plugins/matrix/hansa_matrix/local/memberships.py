@@ -106,7 +106,7 @@ class LocalMemberships:
         """How one person stands to one room."""
         return self._stays.get(user, {}).get(room_id)
 
-    def together(self, user: str, other: str) -> bool:
+    def share_a_room(self, user: str, other: str) -> bool:
         """Whether somebody with an account and anybody else are in one room."""
         who = NativeId(self._ctx.id, other)
         for stay in self.stays(user).values():
@@ -121,7 +121,7 @@ class LocalMemberships:
         for user in self._joined.get(room_id, ()):
             self.news.tell(user)
 
-    async def concerned(self, keys: Iterable[StateKey]) -> list[str]:
+    async def affected_users(self, keys: Iterable[StateKey]) -> list[str]:
         """Those with an account among the people whose member event has one of some state keys."""
         people = [key[1] for key in keys if key[0] == MEMBER]
         await self.learn(user for user in people if user not in self.accounts and self.may_have(user))
@@ -159,7 +159,7 @@ class LocalMemberships:
 
     async def reread(self, room_id: str, state: Iterable[StateKey]) -> None:
         """Take up how everybody stands to a room by what is durable."""
-        people = await self.concerned(state)
+        people = await self.affected_users(state)
         people += [user for user, stays in self._stays.items() if room_id in stays and user not in people]
         rows = await self._ctx.store.get_many("stay", [(user, room_id) for user in people])
         for user in people:

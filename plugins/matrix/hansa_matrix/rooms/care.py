@@ -102,7 +102,7 @@ class Care:
                 present.add(event_id)
                 statuses[one.status.value] += 1
                 auth.update(one.pdu.auth_events)
-                if one.after and one.depth > room.head.floor:
+                if one.after and one.depth > room.head.join_depth:
                     prev.update(one.pdu.prev_events)
                 if one.status is Status.REJECTED:
                     rejected[event_id] = one.reason
@@ -142,7 +142,7 @@ class Care:
         for pdu in lacking:
             for server in sorted(servers - {self._server})[:3]:
                 try:
-                    async with self._gaps.errands.to(server) as errand:
+                    async with self._gaps.errands.acquire(server) as errand:
                         await self._gaps.fetched.auth(room, pdu, errand)
                     break
                 except (ServerUnreachable, RemoteProtocolError) as error:
@@ -151,12 +151,12 @@ class Care:
 
     async def leave(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """All of ours go out."""
-        room = self._administration.room(str(arguments["room"]))
+        room = self._administration.require_room(str(arguments["room"]))
         left = 0
-        for user in [user async for user in room.people_of(self._server)]:
+        for user in [user async for user in room.joined_users_of(self._server)]:
             person = Member(user=await self._ctx.home_of(user), membership=Membership.LEAVE)
             body = {"membership": "leave"}
-            refusal = await self._administration.said(user, room.room_id, person, user, body)
+            refusal = await self._administration.send_membership(user, room.room_id, person, user, body)
             left += refusal is None
         return {"room": room.room_id, "left": left}
 

@@ -82,4 +82,4 @@ class Countersigning:
         invite = draft.type == MEMBER and draft.membership == "invite"
         if invite and ids.domain_of(draft.state_key or "") != self._own.server:
             return await self._invites.countersigned(room, signed)
-        return ReceivedPdu(pdu=signed, origin=self._own.server, handshake=True)
+        return ReceivedPdu(pdu=signed, origin=self._own.server, via_handshake=True)

@@ -213,7 +213,7 @@ class RoomCreator:
             writes.append(stream_write(create.room_id, create.event_id, group))
         speech = EventBuilder(draft)
         for type_, state_key, content in steps:
-            writes += await speech.own_event(creator, type_, state_key, content)
+            writes += await speech.local_event(creator, type_, state_key, content)
         return draft, writes
 
     async def _judge(

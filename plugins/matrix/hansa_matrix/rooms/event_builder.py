@@ -47,18 +47,18 @@ class EventBuilder:
         self._draft = draft
         self._policing = policing
 
-    async def own_event(
+    async def local_event(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
     ) -> list[Write]:
         """The writes of an event that we send for ourselves. Raises ``LocalProtocolError`` if the rules
         forbid it.
         """
-        made = await self._made(sender, type_, state_key, content)
+        made = await self._build_and_append(sender, type_, state_key, content)
         if isinstance(made, Refusal):
             raise LocalProtocolError(f"{type_}: {made.text}")
         return made[1]
 
-    async def said(self, inbound: Submission) -> Prepared | Missing | Countersign | Refusal:
+    async def build(self, inbound: Submission) -> Prepared | Missing | Countersign | Refusal:
         """An event of one of our people, native or ghost, drafted on the current state. Raises
         ``RemoteProtocolError`` for one that is too large.
         """
@@ -77,13 +77,13 @@ class EventBuilder:
             return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be sent to a Matrix room")
         invite = isinstance(content, Member) and content.membership is Membership.INVITE
         abroad = invite and ids.domain_of(target) != self._draft.own.server
-        if abroad or await self._policed(*draft[:2]):
+        if abroad or await self._needs_policy_server(*draft[:2]):
             if not spoken and isinstance(content, Message) and await self._absent(sender):
                 return Countersign(draft=JoinThenSend(inbound.sender, draft))
-            signed = await self._signed(sender, *draft)
+            signed = await self._build_signed(sender, *draft)
             if isinstance(signed, Refusal):
                 return signed
-            self._sent(signed, handle)
+            self._remember_txn(signed, handle)
             return Countersign(draft=signed)
         writes: list[Write] = []
         view, undo = ViewDelta(), None
@@ -91,26 +91,26 @@ class EventBuilder:
             joined = Member(user=inbound.sender, membership=Membership.JOIN)
             entry = event_from_content(joined, sender)
             assert entry is not None
-            undo = self._draft.mark()
-            made = await self._made(sender, *entry)
+            undo = self._draft.savepoint()
+            made = await self._build_and_append(sender, *entry)
             if isinstance(made, Refusal):
                 return made
             writes, view = made[1], made[2]
-        made = await self._made(sender, *draft)
+        made = await self._build_and_append(sender, *draft)
         if isinstance(made, Refusal):
             if undo is not None:  # neither the entry nor the word happened
                 undo()
             return made
         pdu, more, change = made
-        self._sent(pdu, handle)
+        self._remember_txn(pdu, handle)
         both = ViewDelta(upserts=view.upserts + change.upserts, removed=change.removed, info=change.info)
-        return self._draft.prepared([*writes, *more], native_id=pdu.event_id, view=both)
+        return self._draft.to_prepared([*writes, *more], native_id=pdu.event_id, view=both)
 
-    def _sent(self, pdu: Pdu, handle: ClientTransaction | None) -> None:
+    def _remember_txn(self, pdu: Pdu, handle: ClientTransaction | None) -> None:
         if handle is not None:
             self._draft.own.attendance.sent.keep(pdu.event_id, handle)
 
-    async def _policed(self, type_: str, state_key: str | None) -> bool:
+    async def _needs_policy_server(self, type_: str, state_key: str | None) -> bool:
         """Whether the room's policy server has to sign such an event of ours before anybody has it."""
         if self._policing is None or is_exempt(type_, state_key):
             return False
@@ -119,21 +119,21 @@ class EventBuilder:
     async def _absent(self, user: str) -> bool:
         state = await self._draft.room.groups.load(self._draft.head.group)
         key = (MEMBER, user)
-        member = (await self._draft.view_of(state, [key])).get(key)
+        member = (await self._draft.state_events(state, [key])).get(key)
         return member is None or member.membership not in {"join", "ban"}
 
-    async def _made(
+    async def _build_and_append(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
     ) -> tuple[Pdu, list[Write], ViewDelta] | Refusal:
-        pdu = await self._signed(sender, type_, state_key, content)
+        pdu = await self._build_signed(sender, type_, state_key, content)
         if isinstance(pdu, Refusal):
             return pdu
-        servers, groups = self._draft.servers(), (await self._followed()).values()
-        group, state = await self._draft.room.joined(groups, next(iter(groups)), self._draft.drafted)
-        writes, view = await self._draft.accept(pdu, Status.ACCEPTED, group, state)
+        servers, groups = self._draft.servers(), (await self._prev_events()).values()
+        group, state = await self._draft.room.joined(groups, next(iter(groups)), self._draft.get_draft)
+        writes, view = await self._draft.append(pdu, Status.ACCEPTED, group, state)
         return pdu, [*writes, *self._draft.out(pdu, servers)], view
 
-    async def _followed(self) -> dict[str, int]:
+    async def _prev_events(self) -> dict[str, int]:
         """The forward extremities that an event of ours follows, 20 at most, with the groups after them: of
         several the head may say what they came to together.
         """
@@ -142,16 +142,16 @@ class EventBuilder:
             return ends
         return {e: one.after for e, one in (await self._draft.load(ends)).items()}
 
-    async def _signed(
+    async def _build_signed(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
     ) -> Pdu | Refusal:
         """An event of ours on the current state, which lets it pass; not a part of the DAG yet."""
         room, head = self._draft.room, self._draft.head
         version = room.version
-        followed = await self._followed()
-        _, state = await room.resolved(followed.values(), self._draft.drafted)
+        followed = await self._prev_events()
+        _, state = await room.resolve_state(followed.values(), self._draft.get_draft)
         keys = auth_event_keys(type_, sender, state_key, content, version)
-        cited = await self._draft.view_of(state, keys)
+        cited = await self._draft.state_events(state, keys)
         before = await self._draft.load(followed)
         auth = sorted((cited[key] for key in keys if key in cited), key=lambda one: one.event_id)
         event = {

@@ -72,7 +72,7 @@ class StoredEvent:
     depth: int = 0
 
     @property
-    def unwanted(self) -> bool:
+    def policy_server_refused(self) -> bool:
         """Whether it is soft-failed only because the room's policy server did not recommend it."""
         return self.status is Status.SOFT_FAILED and self.reason.startswith(POLICY)
 

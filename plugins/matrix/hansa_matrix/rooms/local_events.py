@@ -31,18 +31,20 @@ class LocalEvents:
         self._user = user
         self._room_of = room_of
 
-    def room(self, room_id: str) -> MatrixRoom:
+    def require_room(self, room_id: str) -> MatrixRoom:
         """A room that we are in. Raises LocalProtocolError."""
         room = self._room_of(room_id)
         if room is None or not room.resident:
             raise LocalProtocolError(f"this server is not in {room_id}: `hansa matrix rooms ls` lists rooms")
         return room
 
-    async def state(self, room_id: str, type_: str, state_key: str | None, content: Mapping[str, Any]) -> str:
+    async def send_state(
+        self, room_id: str, type_: str, state_key: str | None, content: Mapping[str, Any]
+    ) -> str:
         """Send one event, a state event if it has a state key; its id. Raises LocalProtocolError if the
         room's rules or a policy refuse.
         """
-        self.room(room_id)
+        self.require_room(room_id)
         server = ids.domain_of(self._user)
         if (type_, state_key) == ACL_KEY and not parse_acl(content).allows(server):
             raise LocalProtocolError(f"this server ACL would bar {server} itself")
@@ -53,13 +55,13 @@ class LocalEvents:
             raise LocalProtocolError(f"{type_} was refused: {why}")
         return await self._ctx.native_id(outcome.event) or ""
 
-    async def said(
+    async def send_membership(
         self, sender: str, room_id: str, what: Content, state_key: str, content: Mapping[str, Any]
     ) -> Refusal | None:
         """A member event by somebody of ours; why it was refused."""
-        return await self.say(sender, room_id, what, (MEMBER, state_key, dict(content)))
+        return await self.send(sender, room_id, what, (MEMBER, state_key, dict(content)))
 
-    async def say(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> Refusal | None:
+    async def send(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> Refusal | None:
         """An event by somebody of ours; why it was refused."""
         return (await self._submit(sender, room_id, what, draft)).refusal
 

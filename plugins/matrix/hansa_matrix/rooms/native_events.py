@@ -30,17 +30,17 @@ class ReceivedPdu:
 
     pdu: Pdu
     origin: str
-    staged: tuple[str, int] | None = None
-    handshake: bool = False
+    staged_row: tuple[str, int] | None = None
+    via_handshake: bool = False
     #: Why the room's policy server does not recommend it; empty if it does, or there is none.
-    unwanted: str = ""
+    policy_server_refusal: str = ""
     #: Whether it was rejected for want of an event that is here now.
     again: bool = False
 
     @property
     def at_once(self) -> bool:
         """Whether it came just now, in a transaction that is judged before its answer."""
-        return self.staged is None and not self.handshake and not self.again
+        return self.staged_row is None and not self.via_handshake and not self.again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

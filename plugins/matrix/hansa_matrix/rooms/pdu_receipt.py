@@ -60,7 +60,7 @@ class PduBatch:
 
     def closing(self) -> list[Write]:
         """See ``hansa.Turn.closing``: where the room stands afterwards."""
-        return self._draft.closing()
+        return self._draft.head_writes()
 
     def committed(self) -> None:
         """See ``hansa.Turn.committed``."""
@@ -82,31 +82,36 @@ class PduBatch:
         self, inbound: Submission, verdict: Verdict
     ) -> Prepared | Missing | Countersign | Refusal:
         if isinstance(inbound.native, ReceivedPdu):
-            return await self._arrived(inbound.native, verdict)
+            return await self._receive(inbound.native, verdict)
         if isinstance(inbound.native, PduWithRemoteState):
-            return await self._adopted(inbound.native, verdict)
+            return await self._accept_with_remote_state(inbound.native, verdict)
         if isinstance(inbound.native, BackfilledPdu):
-            return await self._backfilled(inbound.native, verdict)
+            return await self._accept_backfilled(inbound.native, verdict)
         if not verdict.allowed:  # ours is no history that could be withheld yet
             return refusal_by(verdict)
         try:
-            return await self._speech.said(inbound)
+            return await self._speech.build(inbound)
         except RemoteProtocolError as error:
             return Refusal(code=RefusalCode.TOO_LARGE, text=error.reason)
 
-    async def _arrived(self, arrived: ReceivedPdu, verdict: Verdict) -> Prepared | Missing | Refusal:
+    async def _receive(self, arrived: ReceivedPdu, verdict: Verdict) -> Prepared | Missing | Refusal:
         pdu, room = arrived.pdu, self._draft.room
         if room.version.named_event_ids and await room.events.taken([pdu], room.version):
             return _taken(pdu)
-        done: list[Write] = [Delete("staged", arrived.staged)] if arrived.staged else []
+        done: list[Write] = [Delete("staged", arrived.staged_row)] if arrived.staged_row else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         self._draft.comes_again(known)
-        if known is not None and known.unwanted and not arrived.unwanted and pdu.state_key is None:
-            return await self._recommended(arrived, verdict, known, done)
+        if (
+            known is not None
+            and known.policy_server_refused
+            and not arrived.policy_server_refusal
+            and pdu.state_key is None
+        ):
+            return await self._late_policy_signature(arrived, verdict, known, done)
         passing = self._draft.passing
         again = arrived.again and known is not None and known.status is Status.REJECTED
         if known is not None and known.after and not again:
-            return self._draft.prepared(done, shown=False)
+            return self._draft.to_prepared(done, shown=False)
         hole = passing.get(pdu.event_id)
         passed = known.after if again and known is not None else hole.group if hole is not None else 0
         since = known.depth if again and known is not None else 0
@@ -126,18 +131,18 @@ class PduBatch:
             return Missing(refs=tuple(dict.fromkeys(e for e in missing if e not in holes)))
         before_group, before, made = await self._draft.before(pdu, cited)
         made += passing.filled(pdu.event_id)
-        reject = await self._own_auth(pdu, cited, before)
+        reject = await self._check_auth_events(pdu, cited, before)
         if reject is None:
-            reject = await self._draft.judged(pdu, before)
+            reject = await self._draft.check_auth_selected(pdu, before)
         status = Status.REJECTED if reject else Status.ACCEPTED
         if reject is None and before_group != self._draft.head.group:
-            current = await self._present(pdu, before_group)
-            reject = await self._draft.judged(pdu, current)
+            current = await self._state_for_soft_fail(pdu, before_group)
+            reject = await self._draft.check_auth_selected(pdu, current)
             status = Status.SOFT_FAILED if reject else status
-        if reject is None and arrived.unwanted:
-            reject, status = AuthRejection("policy", arrived.unwanted), Status.SOFT_FAILED
+        if reject is None and arrived.policy_server_refusal:
+            reject, status = AuthRejection("policy", arrived.policy_server_refusal), Status.SOFT_FAILED
         if reject is not None:
-            if arrived.handshake:
+            if arrived.via_handshake:
                 return refusal_of(reject)
             said = status.value, pdu.event_id, reject.reason, reject.rule
             self._draft.counted("matrix_pdus", "%s %s: %s (%s)", *said, status=status.value)
@@ -150,33 +155,33 @@ class PduBatch:
             stored = StoredEvent(pdu, status, before_group, after, why, depth=self._draft.deeper())
             self._draft.stored[pdu.event_id] = stored
             puts += passing.rejected(pdu, [e for e in pdu.auth_events if e in holes])
-            return self._draft.prepared([*done, *made, *puts, self._draft.storing(stored)], shown=False)
-        if arrived.handshake and not verdict.allowed and pdu.membership != "leave":
+            return self._draft.to_prepared([*done, *made, *puts, self._draft.storing(stored)], shown=False)
+        if arrived.via_handshake and not verdict.allowed and pdu.membership != "leave":
             # It stands in no history before we take it; but nobody is kept from leaving.
             return refusal_by(verdict)
         status, why = _accepted(verdict)
         if (
-            arrived.handshake
+            arrived.via_handshake
             and pdu.type == REDACTION
             and (problem := await self._draft.no_redaction(pdu, before))
         ):  # ours, which had waited for another's signature
             return Refusal(code=RefusalCode.FORBIDDEN, text=problem)
-        writes, view = await self._draft.accept(
+        writes, view = await self._draft.append(
             pdu, status, before_group, before, why, passed=passed, since=since
         )
         relay: list[Write] = []
-        if arrived.handshake:
+        if arrived.via_handshake:
             relay = self._draft.out(pdu, self._draft.servers() - {arrived.origin})
             if pdu.membership == "join":
-                relay += self._draft.beside(pdu, arrived.origin)
-        return self._draft.prepared(
+                relay += self._draft.deliver_concurrent(pdu, arrived.origin)
+        return self._draft.to_prepared(
             [*done, *made, *writes, *relay],
             native_id=pdu.event_id,
             shown=self._draft.stored[pdu.event_id].shown,
             view=view,
         )
 
-    async def _recommended(
+    async def _late_policy_signature(
         self, arrived: ReceivedPdu, verdict: Verdict, known: StoredEvent, done: list[Write]
     ) -> Prepared:
         """An event that came again, with the signature that it lacked: it has its place already, and is shown
@@ -189,9 +194,9 @@ class PduBatch:
         )
         again = await self._draft.effective(again, before)
         writes = [*done, *self._draft.late(again), *await self._draft.redacted(again.pdu, before)]
-        return self._draft.prepared(writes, native_id=known.pdu.event_id, shown=again.shown)
+        return self._draft.to_prepared(writes, native_id=known.pdu.event_id, shown=again.shown)
 
-    async def _present(self, pdu: Pdu, before_group: int) -> StateIds:
+    async def _state_for_soft_fail(self, pdu: Pdu, before_group: int) -> StateIds:
         """What check 6 holds an event against: the current state. Where the event follows one whose past we
         do not have, our own present may be old, and what was before the event is resolved into it.
         """
@@ -208,9 +213,11 @@ class PduBatch:
     async def _resolved_into_present(self, group: int) -> StateIds:
         """The state of now, with that of ``group`` resolved into it."""
         groups = {*self._draft.head.extremities.values(), group}
-        return (await self._draft.room.resolved(groups, self._draft.drafted))[1]
+        return (await self._draft.room.resolve_state(groups, self._draft.get_draft))[1]
 
-    async def _adopted(self, adopted: PduWithRemoteState, verdict: Verdict) -> Prepared | Refusal:
+    async def _accept_with_remote_state(
+        self, adopted: PduWithRemoteState, verdict: Verdict
+    ) -> Prepared | Refusal:
         """Judge an event by the state that others say was before it. That is their word: what was said since
         by somebody who is not in the room by what we know ourselves is soft-failed.
         """
@@ -220,19 +227,19 @@ class PduBatch:
         if await room.events.taken([pdu], room.version):
             return _taken(pdu)
         if known is not None and known.after:
-            return self._draft.prepared([], shown=False)
+            return self._draft.to_prepared([], shown=False)
         parent = self._draft.head.group
         before = room.groups.grow(parent, await room.groups.load(parent), state)
         after, writes = before, list[Write]()
         cited = await self._draft.load(pdu.auth_events)
-        reject = await self._own_auth(pdu, cited, state)
+        reject = await self._check_auth_events(pdu, cited, state)
         if reject is None:
-            reject = await self._draft.judged(pdu, state)
+            reject = await self._draft.check_auth_selected(pdu, state)
         status, why = _accepted(verdict)
         if reject is not None:
             status = Status.REJECTED
         elif not adopted.depth:
-            reject = await self._draft.judged(pdu, await self._resolved_into_present(before))
+            reject = await self._draft.check_auth_selected(pdu, await self._resolved_into_present(before))
             status = Status.SOFT_FAILED if reject else status
         if reject is not None:
             why = f"{reject.rule}: {reject.reason}"
@@ -254,15 +261,15 @@ class PduBatch:
         if reject is None:
             writes += self._draft.relates(stored, live=False)
             writes += await self._draft.redacted(pdu, state, live=False)
-        return self._draft.prepared(writes, shown=False)
+        return self._draft.to_prepared(writes, shown=False)
 
-    async def _backfilled(self, backfilled: BackfilledPdu, verdict: Verdict) -> Prepared | Refusal:
+    async def _accept_backfilled(self, backfilled: BackfilledPdu, verdict: Verdict) -> Prepared | Refusal:
         """Judge an event by what was before it, and put it behind what follows it: the present stays."""
         pdu, depth = backfilled.pdu, backfilled.depth
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         self._draft.comes_again(known)
         if known is not None and known.after:
-            return self._draft.prepared([], shown=False)
+            return self._draft.to_prepared([], shown=False)
         if await self._draft.room.events.taken([pdu], self._draft.room.version):
             return _taken(pdu)
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
@@ -271,9 +278,9 @@ class PduBatch:
         if not all(cited[e].after for e in pdu.prev_events):
             return Refusal(code=RefusalCode.UNREACHABLE, text="what was before it has no place here")
         group, before, made = await self._draft.before(pdu, cited)
-        reject = await self._own_auth(pdu, cited, before)
+        reject = await self._check_auth_events(pdu, cited, before)
         if reject is None:
-            reject = await self._draft.judged(pdu, before)
+            reject = await self._draft.check_auth_selected(pdu, before)
         writes = made
         if reject is not None:
             why = f"{reject.rule}: {reject.reason}"
@@ -289,9 +296,9 @@ class PduBatch:
         if reject is None:
             writes += self._draft.relates(stored, live=False)
             writes += await self._draft.redacted(pdu, before, live=False)
-        return self._draft.prepared(writes, shown=False)
+        return self._draft.to_prepared(writes, shown=False)
 
-    async def _own_auth(
+    async def _check_auth_events(
         self, pdu: Pdu, cited: Mapping[str, StoredEvent], before: StateIds
     ) -> AuthRejection | None:
         """Check 4: against the event's own auth events."""
@@ -303,7 +310,7 @@ class PduBatch:
             )
         rejected = {e for e, s in cited.items() if s.status is Status.REJECTED}
         auth = [cited[e].pdu for e in pdu.auth_events]
-        create = (await self._draft.view_of(before, ())).get(CREATE_KEY)
+        create = (await self._draft.state_events(before, ())).get(CREATE_KEY)
         reject = check_auth_events(pdu, auth, version, create=create, rejected=rejected)
         if reject is not None:
             return reject

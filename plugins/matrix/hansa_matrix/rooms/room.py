@@ -75,7 +75,7 @@ class RoomHead:
     group: int = 0
     depth: int = 0
     behind: tuple[str, ...] = ()
-    floor: int = 0
+    join_depth: int = 0
     last: int = 0
     below: Mapping[str, int] = field(default_factory=dict)
     gaps: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class RoomHead:
 
     def precedes(self, event_id: str) -> bool:
         """Whether an event that is not here is history from before our join."""
-        return event_id in self.behind and self.below.get(event_id, 0) <= self.floor
+        return event_id in self.behind and self.below.get(event_id, 0) <= self.join_depth
 
 
 class _CachedState(Generic[_T]):
@@ -163,7 +163,7 @@ class MatrixRoom:
             "last_group": self.groups.last,
             "depth": head.depth,
             "behind": head.behind,
-            "floor": head.floor,
+            "floor": head.join_depth,
             "last": head.last,
             "below": {e: head.below[e] for e in head.behind if e in head.below},
             "resident": resident,
@@ -232,7 +232,7 @@ class MatrixRoom:
             group=data["group"],
             depth=data["depth"],
             behind=tuple(data.get("behind", ())),
-            floor=data.get("floor", 0),
+            join_depth=data.get("floor", 0),
             last=data.get("last", data["depth"]),
             below=data.get("below", {}),
             gaps=tuple(data.get("gaps", ())),
@@ -295,7 +295,7 @@ class MatrixRoom:
             return list(events)
         return list((await self.events.judged({one.pdu.event_id: one for one in events})).values())
 
-    async def people_of(self, server: str, first: str = "") -> AsyncIterator[str]:
+    async def joined_users_of(self, server: str, first: str = "") -> AsyncIterator[str]:
         """The user ids of a server's joined people, ``first`` before the others if it is one, some read at a
         time: a room may have thousands of them.
         """
@@ -319,7 +319,7 @@ class MatrixRoom:
         stored = await self.events.load(state.values(), self.version)
         return [one.pdu for one in stored.values()]
 
-    async def resolved(
+    async def resolve_state(
         self, groups: Iterable[int], draft: Callable[[str], StoredEvent | None] = lambda _: None
     ) -> tuple[int, dict[StateKey, str]]:
         """The state that several groups resolve to, and a group that holds exactly it (0: none yet).
@@ -367,7 +367,7 @@ class MatrixRoom:
     ) -> tuple[int, dict[StateKey, str]]:
         """As ``resolved``, with a group in any case: a new one is a difference to ``parent``."""
         several = frozenset(groups)
-        group, state = await self.resolved(several, draft)
+        group, state = await self.resolve_state(several, draft)
         if group or several == {0}:
             return group, state
         group = self.groups.grow(parent, await self.groups.load(parent), state)
@@ -435,7 +435,7 @@ def advance_head(
         group=group,
         depth=max(head.depth, pdu.depth),
         behind=behind,
-        floor=head.floor,
+        join_depth=head.join_depth,
         last=max(head.last, last),
         below=head.below,
         gaps=head.gaps,

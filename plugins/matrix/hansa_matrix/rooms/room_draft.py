@@ -74,7 +74,7 @@ class RoomDraft:
         self._assumed: frozenset[str] = frozenset()
         #: The room's row and state groups, once they are asked for.
         self._keeping: list[Write] = []
-        self.passing = HoleStates(room, self.load, self.drafted)
+        self.passing = HoleStates(room, self.load, self.get_draft)
         #: What is counted and logged of all this once it is committed.
         self._results: list[Callable[[], None]] = []
         #: Events redacted by the one that is being prepared.
@@ -94,7 +94,7 @@ class RoomDraft:
         found = await self.room.events.load(wanted, self.room.version)
         self._new = frozenset(wanted - found.keys()) | self._assumed
 
-    def closing(self) -> list[Write]:
+    def head_writes(self) -> list[Write]:
         """The writes of where the room stands afterwards."""
         if self.head is self.room.head and not self.stored and self._resident == self.room.resident:
             return []
@@ -107,7 +107,7 @@ class RoomDraft:
         """
         try:
             await self.room.groups.ahead()
-            await self.ctx.store.commit(Whole([*writes, *self.closing()]))
+            await self.ctx.store.commit(Whole([*writes, *self.head_writes()]))
         except BaseException:
             self.abandoned()
             raise
@@ -166,7 +166,7 @@ class RoomDraft:
         self.room.stale = True
         self.own.stale(self.room)
 
-    def mark(self) -> Callable[[], None]:
+    def savepoint(self) -> Callable[[], None]:
         """What takes back everything that is put into the DAG after this."""
         head, resident, attended = self.head, self._resident, self._attended
         stored, recipients, stays = dict(self.stored), list(self._recipients), list(self._stays)
@@ -180,7 +180,7 @@ class RoomDraft:
 
         return undo
 
-    def drafted(self, event_id: str) -> StoredEvent | None:
+    def get_draft(self, event_id: str) -> StoredEvent | None:
         """An event of this turn."""
         return self.stored.get(event_id)
 
@@ -205,7 +205,7 @@ class RoomDraft:
         """As ``load``, for who reads them: also what was judged by other policies."""
         return await self.room.events.judged(await self.load(event_ids))
 
-    async def view_of(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
+    async def state_events(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
         """The events of some keys of a state; the create event always."""
         wanted = {key: state[key] for key in {*keys, CREATE_KEY} if key in state}
         stored = await self.load(wanted.values())
@@ -217,9 +217,9 @@ class RoomDraft:
             pdu, state, self.room.version, third_party_ok=THIRD_PARTY_OK, levels=self.room.levels
         )
 
-    async def judged(self, pdu: Pdu, state: StateIds) -> AuthRejection | None:
+    async def check_auth_selected(self, pdu: Pdu, state: StateIds) -> AuthRejection | None:
         """The authorisation rules on an event and what they select of a state."""
-        return self.check(pdu, await self.view_of(state, auth_event_keys_of(pdu, self.room.version)))
+        return self.check(pdu, await self.state_events(state, auth_event_keys_of(pdu, self.room.version)))
 
     async def before(
         self, pdu: Pdu, cited: Mapping[str, StoredEvent]
@@ -230,11 +230,11 @@ class RoomDraft:
         groups = [cited[e].after for e in pdu.prev_events if e in cited and cited[e].after]
         if len(groups) == len(pdu.prev_events):
             parent = groups[0] if groups else 0
-            return *await self.room.joined(groups or [0], parent, self.drafted), []
+            return *await self.room.joined(groups or [0], parent, self.get_draft), []
         lacking = [e for e in pdu.prev_events if e not in cited or not cited[e].after]
         passed, kept, self.head = await self.passing.follow(pdu, lacking, groups, self.head)
         groups += passed
-        return *await self.room.joined(groups, groups[0], self.drafted), kept
+        return *await self.room.joined(groups, groups[0], self.get_draft), kept
 
     def after(self, pdu: Pdu, group: int, before: StateIds) -> int:
         """The group of the state after an event, also a soft-failed one: what follows it counts it in."""
@@ -242,7 +242,7 @@ class RoomDraft:
             return group
         return self.room.groups.after(group, before, pdu.key, pdu.event_id)
 
-    async def accept(
+    async def append(
         self,
         pdu: Pdu,
         status: Status,
@@ -273,17 +273,17 @@ class RoomDraft:
             writes += more or ()
         behind = self.passing.behind(pdu.prev_events)
         head = advance_head(self.head, pdu, after, after, depth, behind_holes=behind, followed=followed)
-        group, current = await room.joined(head.extremities.values(), after, self.drafted)
+        group, current = await room.joined(head.extremities.values(), after, self.get_draft)
         self.head = bound_extremities(head if head.group == group else replace(head, group=group))
         if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
-            self._resident = await self._anybody(current)
+            self._resident = await self._any_local_joined(current)
         if pdu.type == MEMBER and pdu.membership == "join" and stored.shown:
             self._comes(ids.domain_of(pdu.state_key or ""))
         linear = old_group == before_group and len(head.extremities) == 1
         hidden = await self.redacted(pdu, before)
-        keys = await self._touched(pdu, old_group, current, linear=linear)
+        keys = await self._changed_keys(pdu, old_group, current, linear=linear)
         if keys:
-            writes += await self._attend(keys, current)
+            writes += await self._update_local_memberships(keys, current)
         if self._attended and (stored.shown or (stored.by_policy and pdu.state_key is not None)):
             # Who may not be shown the event learns of what it did to the room, a membership for one.
             self._news = True
@@ -294,7 +294,7 @@ class RoomDraft:
                 self.head = replace(self.head, gaps=gaps, gap=False)
         writes += self.relates(stored)
         writes += [*hidden, self.storing(self.stored[pdu.event_id])]
-        return writes, await self._seen(keys, current) if keys else _SAME
+        return writes, await self._view_delta(keys, current) if keys else _SAME
 
     def _comes(self, server: str) -> None:
         """Somebody of a server joins."""
@@ -345,11 +345,13 @@ class RoomDraft:
         self.stored[stored.pdu.event_id] = stored
         return [*writes, stored.put()]
 
-    async def _attend(self, keys: Iterable[StateKey], current: StateIds) -> list[Write]:
+    async def _update_local_memberships(self, keys: Iterable[StateKey], current: StateIds) -> list[Write]:
         """What becomes of people with an account."""
         writes: list[Write] = []
-        concerned = await self.own.attendance.concerned(keys)
-        members = await self.view_of(current, [(MEMBER, user) for user in concerned]) if concerned else {}
+        concerned = await self.own.attendance.affected_users(keys)
+        members = (
+            await self.state_events(current, [(MEMBER, user) for user in concerned]) if concerned else {}
+        )
         for user in concerned:
             stay = membership_from_event(self.room.room_id, user, members.get((MEMBER, user)))
             self._attended = self._attended or stay.membership == "join"
@@ -377,7 +379,7 @@ class RoomDraft:
         """Why a redaction does not apply, empty if it does."""
         named = target_of(pdu, self.room.version)
         target = await self._target(named) if named is not None else None
-        powers = await self.view_of(before, [POWER_LEVELS_KEY])
+        powers = await self.state_events(before, [POWER_LEVELS_KEY])
         return problem(pdu, target, powers, self.room.version)
 
     async def _target(self, named: str) -> StoredEvent | None:
@@ -438,16 +440,18 @@ class RoomDraft:
     def _of_ours(self, user: str | None) -> bool:
         return user is not None and ids.domain_of(user) == self.own.server
 
-    async def _anybody(self, state: StateIds) -> bool:
+    async def _any_local_joined(self, state: StateIds) -> bool:
         """Whether somebody of ours is joined in a state; who is not in the room takes no part in it (J-9)."""
         ours = [key for key in state if key[0] == MEMBER and self._of_ours(key[1])]
         for at in range(0, len(ours), 50):
-            members = await self.view_of(state, ours[at : at + 50])
+            members = await self.state_events(state, ours[at : at + 50])
             if any(pdu.membership == "join" for key, pdu in members.items() if key[0] == MEMBER):
                 return True
         return False
 
-    async def _touched(self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool) -> set[StateKey]:
+    async def _changed_keys(
+        self, pdu: Pdu, old_group: int, current: StateIds, *, linear: bool
+    ) -> set[StateKey]:
         """The keys whose event in the current state is another one now, or says something else."""
         keys = {one.pdu.key for one in await self._blank_state(current)} if self._blanked else set()
         if linear:
@@ -455,8 +459,8 @@ class RoomDraft:
         old = await self.room.groups.load(old_group)
         return keys if old is current else keys | set(state_delta(old, current))
 
-    async def _seen(self, keys: set[StateKey], current: StateIds) -> ViewDelta:
-        powers = await self.view_of(current, [POWER_LEVELS_KEY])
+    async def _view_delta(self, keys: set[StateKey], current: StateIds) -> ViewDelta:
+        powers = await self.state_events(current, [POWER_LEVELS_KEY])
         levels = self.room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), self.room.version)
         wanted = {*keys, *view_state_keys(), POWER_LEVELS_KEY}
         around = await shown_of(current, wanted, self._readable, self.room.groups, self.room.version)
@@ -482,7 +486,7 @@ class RoomDraft:
         self._recipients.append(servers)
         return self.own.sender.writes(pdu.event_id, pdu.room_id, servers)
 
-    def beside(self, join: Pdu, server: str) -> list[Write]:
+    def deliver_concurrent(self, join: Pdu, server: str) -> list[Write]:
         """What stands beside a join, made while its handshake was under way, is not in the state before the
         join that its server gets, and was sent to nobody there: two who join at once would not know of each
         other. So it is sent after.
@@ -492,7 +496,7 @@ class RoomDraft:
             self._recipients.append(frozenset({server}))
         return [w for e in beside for w in self.own.sender.writes(e, join.room_id, {server})]
 
-    def prepared(
+    def to_prepared(
         self,
         writes: list[Write],
         *,

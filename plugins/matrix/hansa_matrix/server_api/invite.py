@@ -172,7 +172,7 @@ class InviteEndpoints:
             )
         whole = {"membership": "invite", "third_party_invite": signed}
         person = Member(user=await self._ctx.home_of(target), membership=Membership.INVITE)
-        refusal = await self._administration.said(sender, room.room_id, person, target, whole)
+        refusal = await self._administration.send_membership(sender, room.room_id, person, target, whole)
         if refusal is not None:
             raise forbidden(refusal.text, refusal.decision)
         return {}

@@ -189,7 +189,7 @@ class MembershipEndpoints:
         self._entitled.own_user(pdu.sender, origin)
         if authorised is not None:
             pdu = await authorised(room, pdu)
-        good = await self._ingest.verified(room, pdu)
+        good = await self._ingest.verify(room, pdu)
         if good is None:
             raise matrix_error(403, "M_FORBIDDEN", "the event's signature is not valid")
         try:

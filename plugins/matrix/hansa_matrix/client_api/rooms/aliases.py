@@ -51,7 +51,7 @@ class AliasEndpoints:
         alias = request.path["alias"]
         told = self._ctx.config.public_reading or not self._ctx.governed
         if not told or ids.domain_of(alias) != self._server:
-            await self._door.caller(request)
+            await self._door.authenticate(request)
         room_id, servers = await self._rooms.found(alias, [])
         if ids.domain_of(alias) == self._server:
             view = self._ctx.view(room_id)
@@ -81,7 +81,7 @@ class AliasEndpoints:
             raise matrix_error(404, "M_NOT_FOUND", f"no room is called {name[:255]}")
         if alias.by != caller.user and not caller.admin:
             room = self._voice.joined(caller.user, alias.room_id)
-            if not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
+            if not await self._voice.can_send_state(caller.user, room, "m.room.canonical_alias"):
                 raise matrix_error(403, "M_FORBIDDEN", "another user has given the room that alias")
         try:
             await self._ctx.store.commit(taken(alias))

@@ -173,7 +173,7 @@ class DirectoryEndpoints:
             content = {k: v for k, v in member.content.items() if k not in {name, "membership", "reason"}}
             more = {**content, **({name: value} if value is not None else {})}
             try:
-                await self._voice.member(user, stay.room_id, user, "join", more, follows=True)
+                await self._voice.send_membership(user, stay.room_id, user, "join", more, follows=True)
             except RemoteProtocolError as problem:
                 self._ctx.log.info("%s keeps another %s in %s: %s", user, name, stay.room_id, problem)
 
@@ -196,7 +196,9 @@ class DirectoryEndpoints:
         if wanted not in _VISIBILITIES:
             raise matrix_error(400, "M_INVALID_PARAM", "visibility must be public or private")
         room = self._voice.joined(caller.user, request.path["room"])
-        if not caller.admin and not await self._voice.may(caller.user, room, "m.room.canonical_alias"):
+        if not caller.admin and not await self._voice.can_send_state(
+            caller.user, room, "m.room.canonical_alias"
+        ):
             raise matrix_error(403, "M_FORBIDDEN", "you need permission to send m.room.canonical_alias")
         if wanted == "public":
             await self._may_publish(caller.user, room.room_id)
@@ -293,7 +295,7 @@ class DirectoryEndpoints:
     async def presence(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /presence/{userId}/status``."""
         user = request.path["user"]
-        if user != caller.user and not self._own.attendance.together(caller.user, user):
+        if user != caller.user and not self._own.attendance.share_a_room(caller.user, user):
             raise matrix_error(
                 403, "M_FORBIDDEN", "you can only see the presence of users who share a room with you"
             )

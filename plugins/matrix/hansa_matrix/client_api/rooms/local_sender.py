@@ -34,7 +34,7 @@ class LocalSender:
         self._room_of = room_of
         self.invitees = Invitees(own)
 
-    def room(self, room_id: str) -> MatrixRoom:
+    def require_room(self, room_id: str) -> MatrixRoom:
         """A room that this server is in. Raises the error answer of one that it is not in."""
         room = self._room_of(room_id)
         if room is None or not room.resident:
@@ -43,7 +43,7 @@ class LocalSender:
 
     def joined(self, user: str, room_id: str) -> MatrixRoom:
         """A room that somebody is in. Raises the error answer of one that they are not in."""
-        room = self.room(room_id)
+        room = self.require_room(room_id)
         stay = self._own.attendance.stay(user, room_id)
         if stay is None or stay.membership != "join":
             raise matrix_error(403, "M_FORBIDDEN", f"{user} is not in that room")
@@ -87,7 +87,7 @@ class LocalSender:
             raise matrix_error(
                 400, "M_INVALID_PARAM", f"a type and a state key must have at most {ids.MAX_BYTES} bytes"
             )
-        self.room(room_id)
+        self.require_room(room_id)
         check_values(content)
         if type_ == MEMBER:
             if membership(content) == "invite" and ids.is_valid_user_id(state_key):
@@ -126,7 +126,7 @@ class LocalSender:
             return {key: value for key, value in content.items() if key != AUTHORISING_USER}
         return content
 
-    async def member(  # what a member event is
+    async def send_membership(  # what a member event is
         self,
         user: str,
         room_id: str,
@@ -140,12 +140,12 @@ class LocalSender:
         draft = ("m.room.member", target, {**more, "membership": membership})
         return await self.say(user, room_id, draft, follows=follows)
 
-    async def may(self, user: str, room: MatrixRoom, type_: str) -> bool:
+    async def can_send_state(self, user: str, room: MatrixRoom, type_: str) -> bool:
         """Whether somebody has the level for a state event of a type."""
         levels = await self._levels(room)
         return levels.user(user) >= levels.required(type_, True)  # a state event
 
-    async def may_redact(self, user: str, room: MatrixRoom) -> bool:
+    async def can_redact(self, user: str, room: MatrixRoom) -> bool:
         """Whether somebody has the level to take back what others said."""
         levels = await self._levels(room)
         return levels.user(user) >= levels.redact

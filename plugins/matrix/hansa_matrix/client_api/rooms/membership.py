@@ -159,7 +159,7 @@ class RoomEndpoints:
         missed: dict[str, str] = {}
         for user, more in invited.items():
             try:
-                await self._voice.member(caller.user, room_id, user, "invite", more)
+                await self._voice.send_membership(caller.user, room_id, user, "invite", more)
             except (RemoteProtocolError, Busy) as problem:
                 self._ctx.count("matrix_invites_missed")
                 self._ctx.log.info("%s is not invited to %s: %s", user, room_id, problem)
@@ -253,7 +253,9 @@ class RoomEndpoints:
             await self._join_by_another(user, room, via)
             return
         by = {"join_authorised_via_users_server": authoriser} if authoriser is not None else {}
-        await self._voice.member(user, room.room_id, user, "join", {**await self._shown(user), **more, **by})
+        await self._voice.send_membership(
+            user, room.room_id, user, "join", {**await self._shown(user), **more, **by}
+        )
 
     async def _join_by_another(self, user: str, room: MatrixRoom, via: Sequence[str]) -> None:
         """Into a restricted room where another resident has to say that somebody may."""
@@ -272,7 +274,7 @@ class RoomEndpoints:
         if room is not None and room.resident:
             await require_knock_allowed(self._ctx, room_id, caller.user)
             shown = {**await self._shown(caller.user), **more}
-            await self._voice.member(caller.user, room_id, caller.user, "knock", shown)
+            await self._voice.send_membership(caller.user, room_id, caller.user, "knock", shown)
             return {"room_id": room_id}
         generation = self._ctx.policy_generation
         try:
@@ -301,7 +303,7 @@ class RoomEndpoints:
             return
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
-            await self._voice.member(user, room_id, user, "leave", more)
+            await self._voice.send_membership(user, room_id, user, "leave", more)
             await self._pending.drop(room_id, user)
             return
         waiting = await self._pending.get(room_id, user)
@@ -339,7 +341,7 @@ class RoomEndpoints:
         self._voice.joined(caller.user, request.path["room"])
         more = get_reason(body)
         shown = {**await self._shown(user), **more}
-        await self._voice.member(caller.user, request.path["room"], user, "invite", shown)
+        await self._voice.send_membership(caller.user, request.path["room"], user, "invite", shown)
         return {}
 
     async def kick(self, caller: Requester, request: Request, body: Any) -> Any:
@@ -369,7 +371,7 @@ class RoomEndpoints:
         self, caller: Requester, room_id: str, user: str, membership: str, body: Mapping[str, Any]
     ) -> Any:
         more = get_reason(body)
-        await self._voice.member(caller.user, room_id, user, membership, more)
+        await self._voice.send_membership(caller.user, room_id, user, membership, more)
         return {}
 
     async def joined_rooms(self, caller: Requester, _request: Request, _body: Any) -> Any:

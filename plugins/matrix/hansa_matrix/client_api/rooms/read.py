@@ -86,7 +86,7 @@ class ReadEndpoints:
         if room is not None:
             if stay is not None and stay.membership in {"join", "leave", "ban"}:
                 return room
-            if await self._visibility.peeks(room):
+            if await self._visibility.is_world_readable(room):
                 return room
         raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
 
@@ -96,7 +96,7 @@ class ReadEndpoints:
         if stay is not None and stay.membership in {"leave", "ban"}:
             left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
             if left is None or not await self._visibility.was_in(room, left):
-                if await self._visibility.peeks(room):
+                if await self._visibility.is_world_readable(room):
                     return await room.state()
                 raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} was never in that room")
             return await room.groups.load(left.after)
@@ -162,7 +162,7 @@ class ReadEndpoints:
         if (
             stay is not None
             and stay.membership in {"leave", "ban"}
-            and not await self._visibility.peeks(room)
+            and not await self._visibility.is_world_readable(room)
         ):
             return await news.of(room.room_id, stay.event_id)
         newest = await news.last(room.room_id, 2**53, 1)

@@ -126,7 +126,7 @@ class AccessibleSummaries:
         rules = await self._voice.state_event(room, "m.room.join_rules", "")
         said = rules.content if rules is not None else None
         rule = join_rule(said)
-        if rule in _OPEN or await self._visibility.peeks(room):
+        if rule in _OPEN or await self._visibility.is_world_readable(room):
             return True
         return rule == "restricted" and self._in_one(user, allowed_rooms(said))
 

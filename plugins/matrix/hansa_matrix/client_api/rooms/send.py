@@ -97,7 +97,7 @@ class SendEndpoints:
             raise matrix_error(
                 403, "M_FORBIDDEN", f"a room whose {found.pdu.type} has no content would be useless"
             )
-        if found.pdu.sender != user and not await self._voice.may_redact(user, room):
+        if found.pdu.sender != user and not await self._voice.can_redact(user, room):
             raise matrix_error(403, "M_FORBIDDEN", "you need permission to redact the events of others")
 
     async def state(self, caller: Requester, request: Request, body: Any) -> Any:
@@ -111,7 +111,7 @@ class SendEndpoints:
                 return False
             return found == room_id
 
-        room = self._voice.room(room_id)
+        room = self._voice.require_room(room_id)
         stay = await self._voice.state_event(room, MEMBER, caller.user)
         inside = stay is not None and stay.membership == "join"
         if type_ == MEMBER and key == caller.user and body.get("membership") == "join" and not inside:

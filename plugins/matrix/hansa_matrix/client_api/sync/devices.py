@@ -25,7 +25,7 @@ class DeviceSyncResult:
     are people with other keys than before, among whom are those that one meets now.
     """
 
-    always: dict[str, Any]
+    fields: dict[str, Any]
     news: dict[str, Any]
     upto: int
     met: Collection[str] = ()
@@ -76,7 +76,7 @@ class DeviceSync:
         named = {item.ref for item in items}
         if len(items) >= MOST_NEWS:  # there were more: whoever is met may be among those
             named |= await self._met(user)
-        changed = {other for other in named if other == user or self._attendance.together(user, other)}
+        changed = {other for other in named if other == user or self._attendance.share_a_room(user, other)}
         left: set[str] = set()
         for room_id in moved:
             stay = self._attendance.stay(user, room_id)
@@ -90,7 +90,7 @@ class DeviceSync:
             else:  # and who left before
                 last = await self._attendance.news.last(room_id, asked.upto + 1, 1)
                 people |= (await self._moved(room, asked, last[-1]))[1] if last else set()
-                left |= {other for other in people if not self._attendance.together(user, other)}
+                left |= {other for other in people if not self._attendance.share_a_room(user, other)}
         for room_id, items in asked.news.items():
             room = self._rooms.get(room_id)
             stay = self._attendance.stay(user, room_id)
@@ -99,7 +99,7 @@ class DeviceSync:
             if len(items) >= MOST_NEWS:
                 came, went = await self._moved(room, asked, items[-1])
                 changed |= came - {user}
-                left |= {other for other in went if not self._attendance.together(user, other)}
+                left |= {other for other in went if not self._attendance.share_a_room(user, other)}
                 continue
             loaded = await room.events.load([item.ref for item in items], room.version)
             for one in loaded.values():
@@ -109,7 +109,9 @@ class DeviceSync:
                 if one.pdu.membership == "join":
                     if not await self._was_in(room, one):
                         changed.add(other)
-                elif one.pdu.membership in {"leave", "ban"} and not self._attendance.together(user, other):
+                elif one.pdu.membership in {"leave", "ban"} and not self._attendance.share_a_room(
+                    user, other
+                ):
                     left.add(other)
         return {"changed": sorted(changed - left), "left": sorted(left - {user})}
 

@@ -48,8 +48,8 @@ class SyncRequest:
     caller: Requester
     since: SyncToken
     upto: int
-    wanted: SyncFilter
-    full: bool
+    filter: SyncFilter
+    full_state: bool
     after: bool
     ignored: frozenset[str]
     news: Mapping[str, Sequence[StreamItem]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class SyncRequest:
     @property
     def whole(self) -> bool:
         """Whether state is given whole."""
-        return self.full or self.since.position < 0
+        return self.full_state or self.since.position < 0
 
     @property
     def moved(self) -> set[str]:

@@ -71,20 +71,23 @@ class RoomSync:
         moved = asked.moved
         again = not asked.whole and asked.ignores_others  # invites of who was ignored are told now
         found: dict[str, dict[str, Any]] = {}
-        for stay in list(stays.values()) if asked.whole else self._stirred(asked, stays):
-            if not asked.wanted.rooms.room(stay.room_id):
+        for stay in list(stays.values()) if asked.whole else self._changed_rooms(asked, stays):
+            if not asked.filter.rooms.room(stay.room_id):
                 continue
             kind, shown = "", None
             if stay.membership == "join":
-                kind, shown = "join", await self._joined(asked, stay, new=stay.room_id in moved)
+                kind, shown = "join", await self._joined_room(asked, stay, new=stay.room_id in moved)
             elif stay.membership == "invite" and (asked.whole or again or stay.room_id in moved):
                 if stay.sender not in asked.ignored and await self._permitted(stay, asked):
-                    kind, shown = "invite", {"invite_state": {"events": await self._stripped(asked, stay)}}
+                    kind, shown = (
+                        "invite",
+                        {"invite_state": {"events": await self._stripped_state(asked, stay)}},
+                    )
             elif stay.membership == "knock" and (asked.whole or stay.room_id in moved):
-                kind, shown = "knock", {"knock_state": {"events": await self._stripped(asked, stay)}}
+                kind, shown = "knock", {"knock_state": {"events": await self._stripped_state(asked, stay)}}
             elif stay.membership in {"leave", "ban"}:
                 kind = "leave"
-                if stay.room_id in moved or (asked.whole and asked.wanted.include_leave):
+                if stay.room_id in moved or (asked.whole and asked.filter.include_leave):
                     shown = await self._left(asked, stay)
                 elif not asked.whole:
                     shown = await self._kept_of(asked, stay)
@@ -92,7 +95,9 @@ class RoomSync:
                 found.setdefault(kind, {})[stay.room_id] = shown
         return found
 
-    def _stirred(self, asked: SyncRequest, stays: Mapping[str, LocalMembership]) -> list[LocalMembership]:
+    def _changed_rooms(
+        self, asked: SyncRequest, stays: Mapping[str, LocalMembership]
+    ) -> list[LocalMembership]:
         """How one stands to the rooms of which there is something to tell."""
         rooms = asked.moved
         for topic, items in asked.news.items():
@@ -106,7 +111,9 @@ class RoomSync:
             rooms.update(stay.room_id for stay in stays.values() if stay.membership == "invite")
         return [stays[room_id] for room_id in sorted(rooms) if room_id in stays]
 
-    async def _joined(self, asked: SyncRequest, stay: LocalMembership, *, new: bool) -> dict[str, Any] | None:
+    async def _joined_room(
+        self, asked: SyncRequest, stay: LocalMembership, *, new: bool
+    ) -> dict[str, Any] | None:
         """A room that one is in; None if there is nothing to tell."""
         room_id = stay.room_id
         room = self._rooms.get(room_id)
@@ -120,11 +127,11 @@ class RoomSync:
         data = await self.account_data(asked, room_id)
         if not (asked.whole or new or items or typing or receipts or data):
             return None
-        entered = new and await self._entered(asked, room, stay)
+        entered = new and await self._newly_joined(asked, room, stay)
         whole = asked.whole or entered
         shown: dict[str, Any] = {}
         fresh = entered or asked.since.position < 0
-        lazy = asked.wanted.state.lazy and whole
+        lazy = asked.filter.state.lazy and whole
         heroes = (await self._summary(asked, room)).get("m.heroes", ()) if lazy else ()
         span = Span(since=asked.since.position, upto=asked.upto, fresh=fresh, whole=whole, heroes=heroes)
         timeline, state = await self._timelines.of(asked, room, span)
@@ -132,9 +139,9 @@ class RoomSync:
         shown |= state
         ephemeral: list[dict[str, Any]] = []
         who = [u for u in self._signals.typing_in(room_id) if u not in asked.ignored] if typing else []
-        if typing and (who or not whole) and asked.wanted.ephemeral.typed("m.typing", room_id):
+        if typing and (who or not whole) and asked.filter.ephemeral.typed("m.typing", room_id):
             ephemeral.append({"type": "m.typing", "content": {"user_ids": who}})
-        if (whole or receipts) and asked.wanted.ephemeral.typed("m.receipt", room_id):
+        if (whole or receipts) and asked.filter.ephemeral.typed("m.receipt", room_id):
             ephemeral += await self._receipts(asked, room_id, None if whole else receipts)
         shown["ephemeral"] = {"events": ephemeral}
         shown["account_data"] = {
@@ -143,14 +150,14 @@ class RoomSync:
         people = whole or any(e.get("type") == MEMBER for e in timeline["events"]) or bool(state)
         shown["summary"] = await self._summary(asked, room) if people else {}
         counts = await self._unread.of(asked.caller.user, room, asked.upto)
-        by_thread = asked.wanted.timeline.by_thread
+        by_thread = asked.filter.timeline.by_thread
         shown["unread_notifications"] = (counts.main if by_thread else counts.all).shown()
         if by_thread:
             threads = {t: count.shown() for t, count in counts.threads.items() if t != MAIN}
             shown["unread_thread_notifications"] = threads
         return shown
 
-    async def _entered(self, asked: SyncRequest, room: MatrixRoom, stay: LocalMembership) -> bool:
+    async def _newly_joined(self, asked: SyncRequest, room: MatrixRoom, stay: LocalMembership) -> bool:
         """Whether one came in since the last time: then one knows nothing of the room yet."""
         if asked.since.position < 0:
             return True
@@ -232,7 +239,7 @@ class RoomSync:
         self, asked: SyncRequest, room_id: str, *, whole: bool = False
     ) -> list[dict[str, Any]]:
         """What somebody keeps for themselves in a room, or (room empty) altogether, as far as it is news."""
-        wanted: EventFilter = asked.wanted.room_data if room_id else asked.wanted.data
+        wanted: EventFilter = asked.filter.room_data if room_id else asked.filter.data
         if asked.whole or whole:
             if asked.whole:
                 found = dict(asked.data.get(room_id, {}))
@@ -255,7 +262,7 @@ class RoomSync:
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         return waiting is None or await self._pending.permitted(waiting)
 
-    async def _stripped(self, asked: SyncRequest, stay: LocalMembership) -> Sequence[Mapping[str, Any]]:
+    async def _stripped_state(self, asked: SyncRequest, stay: LocalMembership) -> Sequence[Mapping[str, Any]]:
         """What somebody who is asked in is shown of a room."""
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         if waiting is not None:
@@ -292,7 +299,7 @@ class RoomSync:
             since=asked.since.position,
             upto=position,
             fresh=fresh,
-            whole=fresh or asked.full,
+            whole=fresh or asked.full_state,
             own=stay.event_id,
         )
         timeline, state = await self._timelines.of(asked, room, span)
@@ -330,7 +337,7 @@ class RoomSync:
     @staticmethod
     def _nothing_said(asked: SyncRequest, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The timeline and state of a room of which one is told some state events at most."""
-        wanted = asked.wanted.timeline
+        wanted = asked.filter.timeline
         timely = [one for one in shown if wanted.limit and wanted.named(str(one["type"]), str(one["sender"]))]
         return {
             "timeline": {

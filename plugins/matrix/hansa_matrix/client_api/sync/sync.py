@@ -87,11 +87,11 @@ class SyncEndpoint:
         if since.device > 0:
             await self._known.messages.delivered(caller.user, caller.device, since.device)
         if state == "offline":
-            return await self._waited(caller, since, wanted, until, full=full, after=after)
-        with self._present(caller.user):
-            return await self._waited(caller, since, wanted, until, full=full, after=after)
+            return await self._long_poll(caller, since, wanted, until, full=full, after=after)
+        with self._track_active(caller.user):
+            return await self._long_poll(caller, since, wanted, until, full=full, after=after)
 
-    async def _waited(
+    async def _long_poll(
         self,
         caller: Requester,
         since: SyncToken,
@@ -103,7 +103,7 @@ class SyncEndpoint:
     ) -> Response:
         while True:
             with self._news.listening([caller.user]) as happened:
-                answer, news = await self._answer(caller, since, wanted, full=full, after=after)
+                answer, news = await self._build(caller, since, wanted, full=full, after=after)
                 left = until - self._ctx.clock.monotonic()
                 if news or full or since.position < 0 or left <= 0:
                     return json_response(answer)
@@ -116,7 +116,7 @@ class SyncEndpoint:
                 raise matrix_error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)
 
     @contextmanager
-    def _present(self, user: str) -> Iterator[None]:
+    def _track_active(self, user: str) -> Iterator[None]:
         """Somebody's client is asking."""
         self._asking[user] = self._asking.get(user, 0) + 1
         try:
@@ -168,7 +168,7 @@ class SyncEndpoint:
             raise matrix_error(400, "M_INVALID_PARAM", "there is no such filter")
         return in_query(SyncFilter.of, kept.decode())
 
-    async def _answer(
+    async def _build(
         self, caller: Requester, since: SyncToken, wanted: SyncFilter, *, full: bool, after: bool
     ) -> tuple[dict[str, Any], bool]:
         """The answer, and whether it says anything."""
@@ -185,8 +185,8 @@ class SyncEndpoint:
             caller=caller,
             since=since,
             upto=upto,
-            wanted=wanted,
-            full=full,
+            filter=wanted,
+            full_state=full,
             after=after,
             ignored=await self._data.ignored(caller.user),
             news=news,
@@ -197,7 +197,7 @@ class SyncEndpoint:
         rooms = await self._of_rooms.of(asked, stays)
         data = await self._of_rooms.account_data(asked, "")
         device = await self._of_devices.of(asked)
-        answer: dict[str, Any] = {"next_batch": token_of(upto, typing, device.upto, caller), **device.always}
+        answer: dict[str, Any] = {"next_batch": token_of(upto, typing, device.upto, caller), **device.fields}
         if rooms:
             answer["rooms"] = rooms
         if data:
@@ -224,8 +224,8 @@ class SyncEndpoint:
             caller=caller,
             since=since,
             upto=end,
-            wanted=SyncFilter(),
-            full=False,
+            filter=SyncFilter(),
+            full_state=False,
             after=False,
             ignored=frozenset(),
             news=news,
@@ -234,14 +234,16 @@ class SyncEndpoint:
 
     def _presence(self, asked: SyncRequest, met: Collection[str]) -> list[dict[str, Any]]:
         """Of people whom one shares a room with, those who came, went, said something or are ``met``."""
-        if not self._ctx.config.presence_enabled or not asked.wanted.presence.typed("m.presence"):
+        if not self._ctx.config.presence_enabled or not asked.filter.presence.typed("m.presence"):
             return []
         found: list[dict[str, Any]] = []
         for one in self._known.presences.every():
             news = asked.since.position < 0 or self._signals.changed_in.get(one.user, 0) > asked.since.typing
-            if not (news or one.user in met) or not asked.wanted.presence.named("m.presence", one.user):
+            if not (news or one.user in met) or not asked.filter.presence.named("m.presence", one.user):
                 continue
-            if one.user != asked.caller.user and not self._attendance.together(asked.caller.user, one.user):
+            if one.user != asked.caller.user and not self._attendance.share_a_room(
+                asked.caller.user, one.user
+            ):
                 continue
             content = {"presence": one.presence, "currently_active": one.active, "last_active_ago": one.ago}
             content |= {"status_msg": one.status} if one.status else {}

@@ -63,7 +63,7 @@ class TimelineSync:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The timeline, and the state before it or after it."""
         looked = await self._looked(asked, room, span)
-        wanted, raw = asked.wanted, asked.wanted.federation
+        wanted, raw = asked.filter, asked.filter.federation
         events = await self._shapes.of(asked.caller, room, looked.events, room_id=False, federation=raw)
         timeline: dict[str, Any] = {
             "events": wanted.fitted(events),
@@ -71,7 +71,7 @@ class TimelineSync:
             "prev_batch": str(PaginationToken(position=looked.start)),
         }
         state = await self._lacking(asked, room, span, looked.events)
-        if asked.wanted.state.lazy or not asked.wanted.state.open:
+        if asked.filter.state.lazy or not asked.filter.state.open:
             state = await self._chosen(asked, room, span, state, looked.events)
         present = await room.places_of(state) if state else {}
         chosen: Iterable[StoredEvent] = present.values()
@@ -87,7 +87,7 @@ class TimelineSync:
         """The last events of a span that the client wants, as many as it wants: what it does not want, or may
         not read, is not counted.
         """
-        wanted, most = asked.wanted.timeline, asked.wanted.timeline.limit
+        wanted, most = asked.filter.timeline, asked.filter.timeline.limit
         found: list[tuple[int, StoredEvent]] = []
         before, size, created, ended = span.upto + 1, most + 1, False, False
         for _ in range(_MOST_LOOKS):
@@ -153,7 +153,7 @@ class TimelineSync:
         """Of a state what a client wants: with ``lazy_load_members`` of the people those who speak and those
         that name the room, and whoever came or went since, as nobody would ask for them.
         """
-        wanted = asked.wanted.state
+        wanted = asked.filter.state
         found = {k: e for k, e in state.items() if wanted.typed(k[0], room.room_id)}
         if not wanted.lazy:
             return found

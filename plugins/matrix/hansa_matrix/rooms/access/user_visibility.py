@@ -32,7 +32,7 @@ class UserVisibility:
         return [
             one
             for one in await room.judged(events)
-            if one.shown and await self._may(user, room, one, until, memo)
+            if one.shown and await self._can_see(user, room, one, until, memo)
         ]
 
     async def beside(self, user: str, room: MatrixRoom, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
@@ -81,7 +81,7 @@ class UserVisibility:
         member = (await room.events_of(await room.groups.load(left.before), [key])).get(key)
         return member is not None and member.membership == "join"
 
-    async def _may(
+    async def _can_see(
         self,
         user: str,
         room: MatrixRoom,
@@ -108,7 +108,7 @@ class UserVisibility:
         membership = member.membership if member is not None else None
         return visibility_of(found.get(HISTORY_VISIBILITY_KEY)), membership or ""
 
-    async def peeks(self, room: MatrixRoom) -> bool:
+    async def is_world_readable(self, room: MatrixRoom) -> bool:
         """Whether anybody may read a room as it is now."""
         found = await room.events_of(await room.state(), [HISTORY_VISIBILITY_KEY])
         return visibility_of(found.get(HISTORY_VISIBILITY_KEY)) == "world_readable"

@@ -114,9 +114,9 @@ class Backfill:
         """One page from the first server that has one; how many events came."""
         passed = len(beyond)
         for at in range(0, len(ends), _NAMED):
-            for server in self._gaps.candidates(room, first):
+            for server in self._gaps.candidate_servers(room, first):
                 try:
-                    async with self._gaps.errands.to(server) as errand:
+                    async with self._gaps.errands.acquire(server) as errand:
                         named = ends[at : at + _NAMED]
                         came = await self._from(room, errand, named, min(most, _PAGE), beyond)
                 except (ServerUnreachable, RemoteProtocolError) as error:
@@ -149,7 +149,7 @@ class Backfill:
         depths = _depths(room.head, ordered, beyond)
         for pdu in ordered:
             if not placed.issuperset(e for e in pdu.prev_events if e not in inside):
-                await self._gaps.adopt(room, pdu.event_id, errand, depth=depths[pdu.event_id])
+                await self._gaps.set_state_from_remote(room, pdu.event_id, errand, depth=depths[pdu.event_id])
         return await self._take(room, errand, ordered, depths)
 
     def _doubtful(self, room: MatrixRoom, notes: FetchNotes) -> dict[str, Pdu]:
@@ -214,7 +214,7 @@ def _depths(head: RoomHead, ordered: Sequence[Pdu], beyond: Mapping[str, Sequenc
                 edge.append(before)
     depths, used = dict[str, int](), set[int]()
     for pdu in reversed(ordered):
-        at = limits.get(pdu.event_id, min(pdu.depth + 1, head.floor)) - 1
+        at = limits.get(pdu.event_id, min(pdu.depth + 1, head.join_depth)) - 1
         while at in used:  # all of one depth are read together
             at -= 1
         at = depths[pdu.event_id] = max(1, at)

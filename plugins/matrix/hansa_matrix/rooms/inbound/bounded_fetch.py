@@ -60,7 +60,7 @@ class BoundedFetch:
         """
 
         def counted(name: str, values: list[Any]) -> None:
-            self.took(len(values))
+            self.count_events(len(values))
             take(name, values)
 
         seconds = self._left(120.0)
@@ -72,7 +72,7 @@ class BoundedFetch:
         """The answer to a POST."""
         return await self._client.request("POST", self.server, target, body, seconds=self._left(30.0))
 
-    def took(self, events: int) -> None:
+    def count_events(self, events: int) -> None:
         """So many events came. Raises ``ServerUnreachable`` if these are too many."""
         self._events += events
         if self._events > self._bounds.events:
@@ -112,7 +112,7 @@ class FetchPool:
         return BoundedFetch(self._ctx, self._client, server, self._bounds)
 
     @asynccontextmanager
-    async def to(self, server: str) -> AsyncIterator[BoundedFetch]:
+    async def acquire(self, server: str) -> AsyncIterator[BoundedFetch]:
         """One errand, once there is room for it."""
         lane = self._lanes.setdefault(server, asyncio.Semaphore(_AT_A_TIME))
         self._users[server] = self._users.get(server, 0) + 1

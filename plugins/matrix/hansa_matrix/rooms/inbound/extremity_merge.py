@@ -43,9 +43,9 @@ class ExtremityMerger:
             self._ctx.log.info("%s is not healed: %s", room.room_id, error)
 
     async def _heal(self, room: MatrixRoom) -> None:
-        speakers = await self._speakers(room)
+        speakers = await self._eligible_senders(room)
         while speakers and len(room.head.extremities) > _ENDS:
-            refusal = await self._administration.say(
+            refusal = await self._administration.send(
                 speakers[0], room.room_id, Custom(type=DUMMY), (DUMMY, None, {})
             )
             if refusal is None:
@@ -56,10 +56,10 @@ class ExtremityMerger:
         if not speakers:
             self._in_vain[room.room_id] = self._ctx.clock.monotonic() + _PATIENCE
 
-    async def _speakers(self, room: MatrixRoom) -> list[str]:
+    async def _eligible_senders(self, room: MatrixRoom) -> list[str]:
         """Some people of ours who are in the room, the bridge user first."""
         found: list[str] = []
-        async for user in room.people_of(self._server, first=self._bridge_user):
+        async for user in room.joined_users_of(self._server, first=self._bridge_user):
             found.append(user)
             if len(found) == _SPEAKERS:
                 break

@@ -87,7 +87,7 @@ class HoleFiller:
             await self._in_vain(room, hole, ())
             return
         notes = FetchNotes(hole.origin)
-        for server in self._gaps.candidates(room, hole.origin):
+        for server in self._gaps.candidate_servers(room, hole.origin):
             notes.asked.append(server)
             try:
                 errand = self._gaps.errands.beside(server)
@@ -121,7 +121,7 @@ class HoleFiller:
     async def _placed(self, room: MatrixRoom, pdu: Pdu, server: str) -> bool:
         """Judge an event that had been passed over."""
         ingest = self._gaps.ingest
-        if ingest is None or not await self._gaps.fill(room, pdu, server):
+        if ingest is None or not await self._gaps.fetch(room, pdu, server):
             return False
         await ingest.submit([await ingest.inbound(pdu, server)])
         found = (await room.events.load([pdu.event_id], room.version)).get(pdu.event_id)

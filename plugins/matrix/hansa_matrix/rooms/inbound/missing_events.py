@@ -71,7 +71,7 @@ class MissingEvents:
         """Ask through others from now on."""
         self.fetched.errands = errands
 
-    async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
+    async def missing_references(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
         """See ``ingest.MissingEventSource.lacking``."""
         if _stands(room, pdu, coming):
             return []
@@ -85,26 +85,26 @@ class MissingEvents:
         foreign = await room.events.foreign(lacking, room.version)  # the room's turn says what that means
         return [e for e in lacking if e not in foreign and e not in room.holes]
 
-    async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
+    async def fetch(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
         """See ``ingest.MissingEventSource.fill``. Who sent the event is asked first, then others of the
         room.
         """
         notes = FetchNotes(origin)
-        for server in self.candidates(room, origin):
+        for server in self.candidate_servers(room, origin):
             notes.asked.append(server)
             try:
-                async with self.errands.to(server) as errand:
-                    if await self._unplaced(room, pdu.prev_events):
+                async with self.errands.acquire(server) as errand:
+                    if await self._without_state(room, pdu.prev_events):
                         await self._fill(room, pdu, errand, notes, skip=server == origin)
                     await self.fetched.auth(room, pdu, errand, notes)
             except (ServerUnreachable, RemoteError, RemoteProtocolError) as error:
                 self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
                 continue
-            if not await self.lacking(room, pdu, ()):
+            if not await self.missing_references(room, pdu, ()):
                 return True
         return await self._pass_over(room, pdu, notes)
 
-    def candidates(self, room: MatrixRoom, origin: str) -> list[str]:
+    def candidate_servers(self, room: MatrixRoom, origin: str) -> list[str]:
         """``origin``, and some others of the room at random."""
         view = self._ctx.view(room.room_id)
         others = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
@@ -112,7 +112,7 @@ class MissingEvents:
         at = int(self._ctx.random.uniform() * len(listed_))
         return [*([origin] if origin else []), *(listed_[at:] + listed_[:at])[:_OTHERS]]
 
-    async def _unplaced(self, room: MatrixRoom, ids: Iterable[str]) -> list[str]:
+    async def _without_state(self, room: MatrixRoom, ids: Iterable[str]) -> list[str]:
         wanted = [e for e in ids if e not in room.holes]
         found = await room.events.load(wanted, room.version)
         return [e for e in wanted if e not in found or not found[e].after]
@@ -124,15 +124,15 @@ class MissingEvents:
         may just not have the event yet.
         """
         got: dict[str, Pdu] = {}
-        needed, ends = await self._traced(room, pdu, got)
+        needed, ends = await self._connects(room, pdu, got)
         latest = [pdu.event_id]
         while any(e not in got for e in ends) and len(got) < _MOST:
             before = len(got)
-            for one in await self._missing(room, errand, latest, notes):
+            for one in await self._get_missing_events(room, errand, latest, notes):
                 got.setdefault(one.event_id, one)
             if len(got) == before:
                 break
-            needed, ends = await self._traced(room, pdu, got)
+            needed, ends = await self._connects(room, pdu, got)
             latest = [e for e, one in needed.items() if set(one.prev_events) & set(ends)]
             latest = latest[:_ASK] or [pdu.event_id]
         early = [e for e in needed if e in notes.doubtful and not self.passable(room, e, notes)]
@@ -145,7 +145,7 @@ class MissingEvents:
             self._skipped(room, pdu, lost[0], errand.server)
         for event_id in ends[:_ASK]:
             await self._try_adopt(room, event_id, errand, notes)
-        await self._take(room, needed, errand, notes)
+        await self._submit(room, needed, errand, notes)
 
     def _skipped(self, room: MatrixRoom, pdu: Pdu, lost: str, server: str) -> None:
         """Counted once of each gap, however often it is tried, and said once of each room and server."""
@@ -165,7 +165,7 @@ class MissingEvents:
         self._told.add(topic)
         return True
 
-    async def _traced(
+    async def _connects(
         self, room: MatrixRoom, pdu: Pdu, got: Mapping[str, Pdu]
     ) -> tuple[dict[str, Pdu], list[str]]:
         """What of ``got`` lies between what we have and an event, and where that way ends without reaching
@@ -173,7 +173,7 @@ class MissingEvents:
         """
         needed: dict[str, Pdu] = {}
         ends: dict[str, None] = {}
-        edge = await self._unplaced(room, pdu.prev_events)
+        edge = await self._without_state(room, pdu.prev_events)
         while edge:
             following: dict[str, None] = {}
             for event_id in edge:
@@ -183,10 +183,12 @@ class MissingEvents:
                 else:
                     needed[event_id] = one
                     following.update(dict.fromkeys(one.prev_events))
-            edge = await self._unplaced(room, [e for e in following if e not in needed and e not in ends])
+            edge = await self._without_state(
+                room, [e for e in following if e not in needed and e not in ends]
+            )
         return needed, list(ends)
 
-    async def _missing(
+    async def _get_missing_events(
         self, room: MatrixRoom, errand: BoundedFetch, latest: list[str], notes: FetchNotes
     ) -> list[Pdu]:
         """What lies before some events. Where ids are hashes, that an event which cannot be verified is cited
@@ -203,7 +205,7 @@ class MissingEvents:
         found = await self.fetched.checked(room, listed(answer, "events")[: _ASK * 2], notes)
         return found if room.version.named_event_ids else [*found, *notes.doubtful.values()]
 
-    async def _take(
+    async def _submit(
         self, room: MatrixRoom, got: dict[str, Pdu], errand: BoundedFetch, notes: FetchNotes
     ) -> None:
         """Through the same turn as what is pushed, oldest first."""
@@ -215,7 +217,7 @@ class MissingEvents:
             if not ready:
                 return
             for one in (unpacked(held, room.version) for held in ready):
-                await self._adopt_all(room, one, errand, notes)
+                await self._fetch_states(room, one, errand, notes)
                 placed.add(one.event_id)
                 if one.event_id in notes.doubtful:
                     citing = next((p for p in got.values() if one.event_id in p.prev_events), one)
@@ -223,15 +225,19 @@ class MissingEvents:
                     await self.unverified.settle(room)
                     continue
                 await self.fetched.auth(room, one, errand, notes)
-                if await self.lacking(room, one, ()) and not await self._pass_over(room, one, notes):
+                if await self.missing_references(room, one, ()) and not await self._pass_over(
+                    room, one, notes
+                ):
                     raise ServerUnreachable(f"what {one.event_id} stands on is not here yet")
                 inbound = await self.ingest.inbound(one, errand.server)
                 await self.ingest.submit([replace(inbound, placement=Placement.GAP)])
                 notes.taken.add(one.event_id)
             left = [p for p in left if p.event_id not in placed]
 
-    async def _adopt_all(self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes) -> None:
-        for event_id in await self._unplaced(room, pdu.prev_events):
+    async def _fetch_states(
+        self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes
+    ) -> None:
+        for event_id in await self._without_state(room, pdu.prev_events):
             if event_id not in notes.taken:
                 await self._try_adopt(room, event_id, errand, notes)
 
@@ -240,11 +246,11 @@ class MissingEvents:
     ) -> None:
         """Adopt an event if it is to be had."""
         try:
-            await self.adopt(room, event_id, errand, notes)
+            await self.set_state_from_remote(room, event_id, errand, notes)
         except RemoteError as error:
             self._ctx.log.info("%s does not give %s: %s", errand.server, event_id, error)
 
-    async def adopt(
+    async def set_state_from_remote(
         self,
         room: MatrixRoom,
         event_id: str,
@@ -277,7 +283,7 @@ class MissingEvents:
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch
     ) -> dict[StateKey, str] | None:
         """The state before an event. Raises ``ServerUnreachable`` while somebody may still tell it."""
-        others = (s for s in self.candidates(room, errand.server) if s != errand.server)
+        others = (s for s in self.candidate_servers(room, errand.server) if s != errand.server)
         asked = [errand, *(self.errands.beside(server) for server in others)]
         try:
             return await self.fetched.agreed(room, event_id, asked, strict=False)
@@ -305,11 +311,11 @@ class MissingEvents:
 
     async def _pass_over(self, room: MatrixRoom, pdu: Pdu, notes: FetchNotes) -> bool:
         """Pass over what an event lacks, if all of that has been asked for long enough; False if not."""
-        lacking = await self.lacking(room, pdu, ())
+        lacking = await self.missing_references(room, pdu, ())
         early = [e for e in lacking if not self.passable(room, e, notes)]
         if early:
             return False
-        servers = self.candidates(room, notes.origin)
+        servers = self.candidate_servers(room, notes.origin)
         for number, event_id in enumerate(lacking):
             known = notes.doubtful.get(event_id)
             if number < _LOOKED_AT and notes.of(event_id) is Why.NOT_FOUND:

@@ -63,13 +63,13 @@ _IN_LINE = 3
 class MissingEventSource(Protocol):
     """Who fetches what an event stands on."""
 
-    async def lacking(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
+    async def missing_references(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
         """The ``prev_events`` without a place in the DAG and the ``auth_events`` that are not stored, but for
         those that are ``coming``.
         """
         ...
 
-    async def fill(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
+    async def fetch(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
         """Have the event's ``prev_events`` and ``auth_events`` in the store, with states; False if that
         cannot be now.
         """
@@ -101,10 +101,10 @@ class PduStaging:
         self._at = 0
         self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
         #: Waits while a room is being entered; False if that takes too long for a request.
-        self.entered: Callable[[str], Awaitable[bool]] | None = None
+        self.wait_until_joined: Callable[[str], Awaitable[bool]] | None = None
         self.blocked: Callable[[str], bool] = lambda _: False
         #: Is told of an event that was accepted and is shown.
-        self.arrived: Callable[[Pdu], None] = lambda _: None
+        self.on_accepted: Callable[[Pdu], None] = lambda _: None
         #: Is told of a room in whose line nobody waits any more.
         self.settled: Callable[[MatrixRoom], Awaitable[None]] | None = None
         #: Takes an event of a room that we are not in; False if it means nothing to us.
@@ -118,7 +118,7 @@ class PduStaging:
             line = self._lines.setdefault(room.room_id, RoomQueue(self._backlog))
             await self._taken_up(room, line)
             if len(line):
-                self._go(room, line)
+                self._start_worker(room, line)
 
     async def _taken_up(self, room: MatrixRoom, line: RoomQueue) -> None:
         async for rows in pages(self._ctx.store, "staged", equal=(room.room_id,), size=_LOADED):
@@ -146,7 +146,7 @@ class PduStaging:
         line = self._lines.get(room_id)
         return len(line) if line is not None else 0
 
-    async def skip(self, room_id: str, event_id: str) -> bool:
+    async def discard(self, room_id: str, event_id: str) -> bool:
         """Give an event up that was acknowledged and cannot be judged; False if none of that id waits."""
         line = self._lines.get(room_id)
         entry = line.remove(event_id) if line is not None else None
@@ -171,7 +171,7 @@ class PduStaging:
         fresh: list[tuple[MatrixRoom, Pdu]] = []
         named = [obj.get("room_id") for obj in pdus if isinstance(obj, dict)]
         for name in dict.fromkeys(n for n in named if isinstance(n, str)):
-            if self.entered is not None and not await self.entered(name):
+            if self.wait_until_joined is not None and not await self.wait_until_joined(name):
                 raise Busy("the room is being entered", after=5.0)
         await self._read(name for name in named if isinstance(name, str))
         for obj in pdus:
@@ -260,10 +260,10 @@ class PduStaging:
         finally:
             line.running = False
             if len(line):
-                self._go(room, line)
+                self._start_worker(room, line)
 
     async def _judged_at_once(self, room: MatrixRoom, receipt: Insert, entries: Sequence[QueuedPdu]) -> bool:
-        await self._foresee(room, entries)
+        await self._prefetch(room, entries)
         items: list[Submission] = []
         expected: set[str] = set()
         policed = await self._policing.of(room) is not None
@@ -271,17 +271,17 @@ class PduStaging:
             needed = signers(entry.pdu, room.version)
             if (
                 (not self._keyring.at_hand(needed.keys, needed.at) and await self._keyless(room, entry))
-                or await self._gaps.lacking(room, entry.pdu, expected)
-                or (policed and await self._unsigned(room, entry))
+                or await self._gaps.missing_references(room, entry.pdu, expected)
+                or (policed and await self._lacks_policy_signature(room, entry))
             ):
                 return False
-            if (good := await self.verified(room, entry.pdu, needed)) is not None:
+            if (good := await self.verify(room, entry.pdu, needed)) is not None:
                 items.append(await self.inbound(good, entry.origin))
                 expected.add(good.event_id)
         if not items:
             await self._ctx.store.commit([receipt])
             return True
-        await self._settle(items, await self._ctx.submit(items, receipt=receipt))
+        await self._remove_staged(items, await self._ctx.submit(items, receipt=receipt))
         if self.settled is not None:
             await self.settled(room)
         return True
@@ -311,11 +311,12 @@ class PduStaging:
         for room, pdu in fresh:
             known = room.events.at_hand(pdu.event_id)
             line = self._lines.setdefault(room.room_id, RoomQueue(self._backlog))
-            settled = known is not None and known.after and not known.unwanted
+            settled = known is not None and known.after and not known.policy_server_refused
             if pdu.event_id in line.ids:
                 entry = line.find(pdu.event_id)
                 if entry is not None and (
-                    _by_its_own(origin, entry, pdu) or await self._policing.completes(room, entry.pdu, pdu)
+                    _by_its_own(origin, entry, pdu)
+                    or await self._policing.adds_signature(room, entry.pdu, pdu)
                 ):
                     fields = {"event_id": pdu.event_id, "origin": entry.origin}
                     writes.append(Put("staged", (room.room_id, entry.at), pdu.wire, fields))
@@ -335,12 +336,12 @@ class PduStaging:
             line = self._lines[room.room_id]
             line.put(QueuedPdu(at, pdu, origin))
             self._shares.add(room.room_id, origin)
-            self._go(room, line)
+            self._start_worker(room, line)
 
-    def _go(self, room: MatrixRoom, line: RoomQueue) -> None:
+    def _start_worker(self, room: MatrixRoom, line: RoomQueue) -> None:
         if not line.running:
             line.running = True
-            self._ctx.spawn(partial(self._work, room, line), f"ingest {room.room_id}")
+            self._ctx.spawn(partial(self._run_room, room, line), f"ingest {room.room_id}")
 
     def _spawn(
         self,
@@ -352,18 +353,18 @@ class PduStaging:
     ) -> None:
         self._ctx.spawn(partial(work, room, line, entry), f"{what} {entry.pdu.event_id}")
 
-    async def _work(self, room: MatrixRoom, line: RoomQueue) -> None:
+    async def _run_room(self, room: MatrixRoom, line: RoomQueue) -> None:
         try:
             while len(line):
-                await line.ready(self._ctx.clock)
-                batch = line.front(_BATCH)
+                await line.wait_ready(self._ctx.clock)
+                batch = line.peek(_BATCH)
                 try:
                     done = await self._judge(room, batch)
                 except StoreFault:  # what was acknowledged waits until it can be stored what becomes of it
                     await asyncio.sleep(_FAULT_WAIT)
                     continue
                 self._released(room.room_id, line.done(done))
-                if done and not line.front(1) and self.settled is not None:
+                if done and not line.peek(1) and self.settled is not None:
                     with suppress(StoreFault):  # the next time that all is done
                         await self.settled(room)
                 if done or not batch:
@@ -371,22 +372,22 @@ class PduStaging:
                 # What the first one stands on has to be asked for: the others pass it meanwhile.
                 entry = line.take()
                 try:
-                    lacking = await self._gaps.lacking(room, entry.pdu, ())
+                    lacking = await self._gaps.missing_references(room, entry.pdu, ())
                     busy = len(line.held) > _FILLS or line.held_of(entry.origin) > _FILLS_OF_ONE
                     if not busy and await self._keyless(room, entry):
                         self._spawn(self._ask_keys, room, line, entry, "keys of")
                     elif (
                         not lacking
                         and not await self._keyless(room, entry)
-                        and await self._unsigned(room, entry)
+                        and await self._lacks_policy_signature(room, entry)
                     ):
-                        self._spawn(self._ask, room, line, entry, "policy on")
+                        self._spawn(self._ask_policy_server, room, line, entry, "policy on")
                     elif busy or (entry.tries < _IN_LINE and self._in_line(room, line, lacking)):
-                        self._give_back(line, entry, ready=False)
+                        self._requeue(line, entry, ready=False)
                     else:
-                        self._spawn(self._fill, room, line, entry, "gap before")
+                        self._spawn(self._fetch_missing, room, line, entry, "gap before")
                 except StoreFault:
-                    self._give_back(line, entry, ready=False)
+                    self._requeue(line, entry, ready=False)
         finally:
             line.running = False
 
@@ -394,17 +395,17 @@ class PduStaging:
         """Whether all of these wait here, or are about to."""
         return all(one in line.ids or (room.room_id, one) in self._coming for one in ids)
 
-    async def _fill(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
+    async def _fetch_missing(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
         """Ask for what an event lacks, as long as that takes: its room's line goes on."""
         filled = False
         try:
-            filled = await self._gaps.fill(room, entry.pdu, entry.origin)
+            filled = await self._gaps.fetch(room, entry.pdu, entry.origin)
         except StoreFault as fault:
             self._ctx.log.info("%s is filled in later: %s", entry.pdu.event_id, fault)
         except Exception as error:  # noqa: BLE001  # as in _judge
             self._failed(entry.pdu.event_id, error)
         finally:
-            self._give_back(line, entry, ready=filled)
+            self._requeue(line, entry, ready=filled)
 
     async def _keyless(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
         """Whether keys have to be asked for, which keeps nobody else in the room waiting."""
@@ -425,44 +426,44 @@ class PduStaging:
             await self._keyring.need(needed.keys, needed.at, share=entry.origin)
         except StoreFault as fault:  # nobody was asked
             self._ctx.log.info("the keys of %s are asked for later: %s", pdu.event_id, fault)
-            self._give_back(line, entry, ready=False)
+            self._requeue(line, entry, ready=False)
             return
         except Exception as error:  # noqa: BLE001  # as in _judge
             self._failed(pdu.event_id, error)
         entry.keyed = True
-        self._give_back(line, entry, ready=True)
+        self._requeue(line, entry, ready=True)
 
-    async def _unsigned(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
+    async def _lacks_policy_signature(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
         """Whether the room's policy server has to be asked about an event."""
-        return not entry.unwanted and await self._policing.lacking(room, entry.pdu) is not None
+        return not entry.unwanted and await self._policing.missing_signature(room, entry.pdu) is not None
 
-    async def _ask(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
+    async def _ask_policy_server(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
         """Ask once, however that ends: a policy server that is dead does not stall its rooms."""
         before = signed = entry.pdu
         why = ""
         try:
-            signed = await self._policing.signed(room, before)
+            signed = await self._policing.ensure_signed(room, before)
         except (RemoteProtocolError, ServerUnreachable) as error:
             why = str(error)[:200] or "refused"
         except StoreFault as fault:  # nobody was asked
             self._ctx.log.info("it is asked about %s later: %s", before.event_id, fault)
-            self._give_back(line, entry, ready=False)
+            self._requeue(line, entry, ready=False)
             return
         except Exception as error:  # noqa: BLE001  # as in _judge
             self._failed(entry.pdu.event_id, error)
             why = "it could not be asked about"
         if entry.pdu is before:  # else it came again meanwhile, with the signature
             entry.pdu, entry.unwanted = signed, why
-        self._give_back(line, entry, ready=True)
+        self._requeue(line, entry, ready=True)
 
-    def _give_back(self, line: RoomQueue, entry: QueuedPdu, *, ready: bool) -> None:
-        gone = line.give_back(entry, self._ctx.clock.monotonic(), ready=ready)
+    def _requeue(self, line: RoomQueue, entry: QueuedPdu, *, ready: bool) -> None:
+        gone = line.check_in(entry, self._ctx.clock.monotonic(), ready=ready)
         if gone is not None:  # its row stays
             self._left.add(gone.at)
             self._ctx.count("matrix_pdus", status="set_aside")
             self._ctx.log.warning("%s waits for the next start", gone.pdu.event_id)
 
-    async def verified(self, room: MatrixRoom, pdu: Pdu, needed: Signers | None = None) -> Pdu | None:
+    async def verify(self, room: MatrixRoom, pdu: Pdu, needed: Signers | None = None) -> Pdu | None:
         """Checks 2 and 3; None for an event to drop. ``needed`` saves finding out who signs it."""
         servers, keys, at = needed or signers(pdu, room.version)
         if not self._keyring.at_hand(keys, at):
@@ -483,18 +484,20 @@ class PduStaging:
         drops: list[Write] = []
         expected: set[str] = set()
         taken = 0
-        await self._foresee(room, batch)
+        await self._prefetch(room, batch)
         for entry in batch:
             pdu, origin, row = entry.pdu, entry.origin, (room.room_id, entry.at)
             try:
                 if await self._keyless(room, entry):
                     break
-                good = await self.verified(room, pdu)
+                good = await self.verify(room, pdu)
                 if entry.pdu is not pdu:  # it came again meanwhile
                     break
                 if good is None:
                     drops.append(Delete("staged", row))
-                elif await self._gaps.lacking(room, good, expected) or await self._unsigned(room, entry):
+                elif await self._gaps.missing_references(
+                    room, good, expected
+                ) or await self._lacks_policy_signature(room, entry):
                     break
                 else:
                     items.append(await self.inbound(good, origin, row, unwanted=entry.unwanted))
@@ -511,7 +514,7 @@ class PduStaging:
             await self.submit(items)
         return taken
 
-    async def _foresee(self, room: MatrixRoom, batch: Sequence[QueuedPdu]) -> None:
+    async def _prefetch(self, room: MatrixRoom, batch: Sequence[QueuedPdu]) -> None:
         """Read what several events stand on in one go."""
         if len(batch) < 2:
             return
@@ -541,17 +544,17 @@ class PduStaging:
                     self._failed(items[0].origin.id, error)
                     native = items[0].native
                     self._left.update(
-                        native.staged[1:] if isinstance(native, ReceivedPdu) and native.staged else ()
+                        native.staged_row[1:] if isinstance(native, ReceivedPdu) and native.staged_row else ()
                     )
                     return
                 for item in items:
                     await self.submit([item])
                 return
             else:
-                await self._settle(items, outcomes)
+                await self._remove_staged(items, outcomes)
                 return
 
-    async def _settle(self, items: Sequence[Submission], outcomes: Sequence[SubmitResult]) -> None:
+    async def _remove_staged(self, items: Sequence[Submission], outcomes: Sequence[SubmitResult]) -> None:
         """Remove the staged rows that no turn removed; say what was refused."""
         stale: list[Write] = []
         for item, outcome in zip(items, outcomes, strict=True):
@@ -559,8 +562,8 @@ class PduStaging:
                 self._ctx.count("matrix_pdus", status="refused")
                 self._ctx.log.info("refused %s: %s", item.origin.id, outcome.refusal.text)
             if isinstance(item.native, ReceivedPdu) and outcome.event is not None and not outcome.duplicate:
-                self.arrived(item.native.pdu)
-            staged = item.native.staged if isinstance(item.native, ReceivedPdu) else None
+                self.on_accepted(item.native.pdu)
+            staged = item.native.staged_row if isinstance(item.native, ReceivedPdu) else None
             if staged and (outcome.duplicate or _is_permanent(outcome)):
                 stale.append(Delete("staged", staged))
             elif staged and outcome.refusal is not None:
@@ -586,7 +589,13 @@ class PduStaging:
             sender=NativeId(self._ctx.id, pdu.sender),
             content=await content_from_pdu(pdu, self._own.views.home_of),
             ts=pdu.origin_server_ts,
-            native=ReceivedPdu(pdu=pdu, origin=origin, staged=staged, handshake=handshake, unwanted=unwanted),
+            native=ReceivedPdu(
+                pdu=pdu,
+                origin=origin,
+                staged_row=staged,
+                via_handshake=handshake,
+                policy_server_refusal=unwanted,
+            ),
         )
 
 

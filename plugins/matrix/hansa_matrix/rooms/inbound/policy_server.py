@@ -40,7 +40,7 @@ class PolicyServerClient:
         view = self._ctx.view(room.room_id)
         return server if view is not None and (self._ctx.id, server.via) in view.joined_servers else None
 
-    async def lacking(self, room: MatrixRoom, pdu: Pdu) -> PolicyServer | None:
+    async def missing_signature(self, room: MatrixRoom, pdu: Pdu) -> PolicyServer | None:
         """The policy server whose signature an event has to have and has not."""
         if is_exempt(pdu.type, pdu.state_key):
             return None
@@ -49,26 +49,29 @@ class PolicyServerClient:
             return None
         return server
 
-    async def completes(self, room: MatrixRoom, one: Pdu, again: Pdu) -> bool:
+    async def adds_signature(self, room: MatrixRoom, one: Pdu, again: Pdu) -> bool:
         """Whether ``again``, the same event, has the signature that ``one`` lacks."""
-        return await self.lacking(room, one) is not None and await self.lacking(room, again) is None
+        return (
+            await self.missing_signature(room, one) is not None
+            and await self.missing_signature(room, again) is None
+        )
 
     async def sent(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
         """As ``signed`` for an event that somebody wants to send; but nobody is kept in a room whose policy
         server does not recommend that they leave.
         """
         try:
-            return await self.signed(room, pdu)
+            return await self.ensure_signed(room, pdu)
         except (RemoteProtocolError, ServerUnreachable):
             if (pdu.type, pdu.state_key, pdu.membership) == (MEMBER, pdu.sender, "leave"):
                 return pdu
             raise
 
-    async def signed(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
+    async def ensure_signed(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
         """The event with the signature that it needs. Raises ``RemoteError`` if the policy server does not
         recommend it, ``ServerUnreachable`` if it does not say.
         """
-        server = await self.lacking(room, pdu)
+        server = await self.missing_signature(room, pdu)
         if server is None:
             return pdu
         breaker = self._breakers.get(server.via)

@@ -48,11 +48,11 @@ class RoomQueue:
         #: Entries for which somebody is asking other servers.
         self.held: dict[str, QueuedPdu] = {}
         self._waiting: deque[QueuedPdu] = deque()
-        self._aside: list[QueuedPdu] = []
+        self._deferred: list[QueuedPdu] = []
         self._news = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._aside) + len(self.held)
+        return len(self._waiting) + len(self._deferred) + len(self.held)
 
     def put(self, entry: QueuedPdu) -> None:
         """At the end."""
@@ -62,7 +62,7 @@ class RoomQueue:
         self._waiting.append(entry)
         self._news.set()
 
-    def front(self, most: int) -> list[QueuedPdu]:
+    def peek(self, most: int) -> list[QueuedPdu]:
         """The next ones; none if all stand aside."""
         return [self._waiting[i] for i in range(min(most, len(self._waiting)))]
 
@@ -73,14 +73,14 @@ class RoomQueue:
             self._backlog.change(entry.origin, -entry.size)
         judged = {entry.pdu.event_id for entry in gone}
         self.ids -= judged
-        for entry in self._aside:
+        for entry in self._deferred:
             if not judged.isdisjoint(entry.pdu.prev_events):
                 entry.again = 0.0
         return gone
 
-    def step_aside(self, now: float) -> QueuedPdu | None:
+    def defer(self, now: float) -> QueuedPdu | None:
         """The first one cannot be judged now. The one that is let go of for it, if there are too many."""
-        return self.give_back(self.take(), now, ready=False)
+        return self.check_in(self.take(), now, ready=False)
 
     def take(self) -> QueuedPdu:
         """Take the first one out of the line while what it lacks is asked for; ``give_back`` it."""
@@ -88,19 +88,19 @@ class RoomQueue:
         self.held[entry.pdu.event_id] = entry
         return entry
 
-    def give_back(self, entry: QueuedPdu, now: float, *, ready: bool) -> QueuedPdu | None:
+    def check_in(self, entry: QueuedPdu, now: float, *, ready: bool) -> QueuedPdu | None:
         """It is judged next if it is ``ready``, else tried again after a while. The one that is let go of
         for it, if too many stand aside.
         """
         self.held.pop(entry.pdu.event_id, None)
         entry.again = 0.0 if ready else now + RETRY.delay(entry.tries + 1)
         entry.tries += not ready
-        self._aside.append(entry)
+        self._deferred.append(entry)
         self._news.set()
-        if len(self._aside) <= MOST_ASIDE:
+        if len(self._deferred) <= MOST_ASIDE:
             return None
-        longest = max(self._aside, key=lambda one: one.tries)
-        self._aside.remove(longest)
+        longest = max(self._deferred, key=lambda one: one.tries)
+        self._deferred.remove(longest)
         self.ids.discard(longest.pdu.event_id)
         self._backlog.change(longest.origin, -longest.size)
         return longest
@@ -111,7 +111,7 @@ class RoomQueue:
 
     def remove(self, event_id: str) -> QueuedPdu | None:
         """Take out one that nobody asks for at the moment; None if it is not here."""
-        for queue in (self._waiting, self._aside):
+        for queue in (self._waiting, self._deferred):
             for entry in queue:
                 if entry.pdu.event_id == event_id:
                     queue.remove(entry)
@@ -122,24 +122,24 @@ class RoomQueue:
 
     def find(self, event_id: str) -> QueuedPdu | None:
         """The entry of an event, wherever it waits."""
-        waits = (e for queue in (self._waiting, self._aside) for e in queue if e.pdu.event_id == event_id)
+        waits = (e for queue in (self._waiting, self._deferred) for e in queue if e.pdu.event_id == event_id)
         return self.held.get(event_id) or next(waits, None)
 
     def waiting(self) -> list[QueuedPdu]:
         """Everything that waits here."""
-        return [*self._waiting, *self._aside]
+        return [*self._waiting, *self._deferred]
 
-    async def ready(self, clock: Clock) -> None:
+    async def wait_ready(self, clock: Clock) -> None:
         """Wait until there is somebody at the front, or it is time to try one that stands aside."""
         now = clock.monotonic()
-        due = [entry for entry in self._aside if entry.again <= now]
+        due = [entry for entry in self._deferred if entry.again <= now]
         if due:
-            self._aside = [entry for entry in self._aside if entry.again > now]
+            self._deferred = [entry for entry in self._deferred if entry.again > now]
             self._waiting.extend(due)
-        if self._waiting or not (self._aside or self.held):
+        if self._waiting or not (self._deferred or self.held):
             return
         self._news.clear()
-        wait = min(entry.again for entry in self._aside) - now if self._aside else None
+        wait = min(entry.again for entry in self._deferred) - now if self._deferred else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._news.wait()

@@ -45,8 +45,8 @@ class JoinByResident:
             self._ctx.count("matrix_joins_granted", result="refused")
             raise
         self._ctx.count("matrix_joins_granted", result="granted")
-        if await self._gaps.lacking(room, join, ()):
-            await self._gaps.fill(room, join, server)
+        if await self._gaps.missing_references(room, join, ()):
+            await self._gaps.fetch(room, join, server)
         inbound = await self._ingest.inbound(join, server, handshake=True)
         (outcome,) = await self._ctx.submit([inbound])
         return outcome

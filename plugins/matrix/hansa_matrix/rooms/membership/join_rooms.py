@@ -138,7 +138,7 @@ class RoomJoiner:
             if wish.published and room_id not in await self._directory.published():
                 await self._directory.publish(room_id, listed=True)
             if wish.name and _NAME_KEY not in await room.state():
-                await self._administration.state(room_id, *_NAME_KEY, {"name": wish.name})
+                await self._administration.send_state(room_id, *_NAME_KEY, {"name": wish.name})
         except LocalProtocolError as problem:
             self._ctx.log.warning("%s is not as [[rooms]] says: %s", room_id, problem)
 

@@ -406,7 +406,7 @@ class RemoteMembership:
             group=after,
             depth=min(depth, join.depth + 1),
             behind=tuple(dict.fromkeys([*lacking, *room.head.behind]))[:BEHIND],
-            floor=place,
+            join_depth=place,
             last=place,
             below={**room.head.below, **dict.fromkeys(lacking, place)},
             gaps=room.head.gaps,

@@ -68,7 +68,7 @@ class OutboundInvites:
             return Refusal(code=RefusalCode.FORBIDDEN, text=f"{server} says: {error.reason}")
         except (ServerUnreachable, RemoteProtocolError) as error:
             return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
-        return ReceivedPdu(pdu=signed, origin=self._own.server, handshake=True)
+        return ReceivedPdu(pdu=signed, origin=self._own.server, via_handshake=True)
 
     async def _asked(
         self, server: str, version: RoomVersion, draft: Pdu, shown: Sequence[Mapping[str, Any]]

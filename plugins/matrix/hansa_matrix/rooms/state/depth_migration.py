@@ -49,7 +49,7 @@ async def count_anew(ctx: NetworkContext, room: MatrixRoom, server: str) -> bool
                 )
     order = ordered(known)
     start = 1
-    if room.head.floor:  # we came into it: what was before is less deep than that
+    if room.head.join_depth:  # we came into it: what was before is less deep than that
         start = FIRST - next((at for at, e in enumerate(order) if known[e].entrance), 0)
     depths = {event_id: start + at for at, event_id in enumerate(order)}
     async for events in _pages_of(room, order):
@@ -62,7 +62,7 @@ async def count_anew(ctx: NetworkContext, room: MatrixRoom, server: str) -> bool
     head = replace(
         room.head,
         last=start + len(order) - 1 if order else room.head.last,
-        floor=FIRST if room.head.floor else 0,
+        join_depth=FIRST if room.head.join_depth else 0,
         below=below,
     )
     writes = room.keeping(head, resident=room.resident)

@@ -80,7 +80,7 @@ class RoomUpgrades:
 
     async def upgrade(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """``hansa matrix rooms upgrade``. Raises LocalProtocolError."""
-        old, version = self._administration.room(str(arguments["room"])), str(arguments["version"])
+        old, version = self._administration.require_room(str(arguments["room"])), str(arguments["version"])
         if version not in VERSIONS:
             raise LocalProtocolError(f"there is no room version {version!r}: {', '.join(VERSIONS)}")
         try:
@@ -140,7 +140,7 @@ class RoomUpgrades:
         begun = UnfinishedUpgrade(old=old.room_id, new=new.room_id)
         body["replacement_room"] = new.room_id
         try:
-            refusal = await self._administration.say(
+            refusal = await self._administration.send(
                 user, old.room_id, Custom(type=TOMBSTONE), (TOMBSTONE, "", body)
             )
         except Busy:
@@ -216,7 +216,7 @@ class RoomUpgrades:
         if content is None:
             return
         draft = (POWER_LEVELS, "", content)
-        refusal = await self._administration.say(user, old.room_id, Custom(type=POWER_LEVELS), draft)
+        refusal = await self._administration.send(user, old.room_id, Custom(type=POWER_LEVELS), draft)
         if refusal is not None:
             self._ctx.count("matrix_upgrades_left_open")
             self._ctx.log.info("%s stays open: %s", old.room_id, refusal.text)
@@ -229,9 +229,9 @@ class RoomUpgrades:
             writes = list[Write]()
             draft = RoomDraft(new, self._own)
             speech = EventBuilder(draft)
-            people = [user async for user in new.people_of(self._own.server)]
+            people = [user async for user in new.joined_users_of(self._own.server)]
             for user in people:
-                writes += await speech.own_event(user, MEMBER, user, {"membership": "leave"})
+                writes += await speech.local_event(user, MEMBER, user, {"membership": "leave"})
             draft.leave()
             await draft.commit([*writes, begun.end()])
             self._ctx.count("matrix_upgrades_undone")
@@ -325,7 +325,7 @@ class RoomUpgrades:
             try:
                 said = CheckedEvent(person.user, person.server, (MEMBER, ghost, content))
                 await self._judging.drafts(new.room_id, present, [said])
-                writes += await speech.own_event(ghost, MEMBER, ghost, content)
+                writes += await speech.local_event(ghost, MEMBER, ghost, content)
             except (LocalProtocolError, RemoteProtocolError, CannotOpenRoom) as error:
                 self._ctx.count("matrix_upgrade_left_behind")
                 self._ctx.log.info("%s stays behind: %s", ghost, error)
