@@ -267,7 +267,7 @@ class ClientApi:
         router.add("POST", tools, self._door.anybody(self._sessions.by_secret))
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {
             ("GET", "/v3/capabilities"): self.capabilities,
             ("POST", "/v3/rooms/{room}/upgrade"): RateLimited(self.upgrade),

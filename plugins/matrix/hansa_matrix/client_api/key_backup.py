@@ -36,7 +36,7 @@ class KeyBackupEndpoints:
         self._backups = backups
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         version, keys = "/v3/room_keys/version", "/v3/room_keys/keys"
         places = (keys, f"{keys}/{{room}}", f"{keys}/{{room}}/{{session}}")
         return {

@@ -46,7 +46,7 @@ class KeysEndpoints:
         self._sync = sync
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {
             ("POST", "/v3/keys/upload"): self.upload,
             ("POST", "/v3/keys/upload/{device}"): self.upload,

@@ -81,7 +81,7 @@ class MediaEndpoints:
         self._uploads = FairSlots(UPLOADS)
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {("GET", "/v1/media/config"): self._config}
 
     def register(self, router: Router) -> None:

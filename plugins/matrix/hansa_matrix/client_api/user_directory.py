@@ -57,7 +57,7 @@ class UserDirectory:
         self._rooms = rooms
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {("POST", "/v3/user_directory/search"): RateLimited(self.search)}
 
     async def search(self, caller: Requester, _request: Request, body: Any) -> Any:

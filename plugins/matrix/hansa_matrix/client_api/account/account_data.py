@@ -135,7 +135,7 @@ class AccountDataEndpoints:
         self._filters = StoredFilters(ctx)
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         user, in_room = "/v3/user/{user}", "/v3/user/{user}/rooms/{room}"
         return {
             ("GET", f"{user}/account_data/{{type}}"): self.get,

@@ -55,7 +55,7 @@ class LoginEndpoints:
         }
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {
             ("GET", "/v3/account/whoami"): self.whoami,
             ("POST", "/v3/account/password"): self.password,

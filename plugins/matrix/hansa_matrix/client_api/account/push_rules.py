@@ -36,7 +36,7 @@ class PushRuleEndpoints:
         self._data = data
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         one = "/v3/pushrules/global/{kind}/{rule}"
         return {
             ("GET", "/v3/pushrules"): self.every,

@@ -22,7 +22,7 @@ class Whois:
         self._devices = devices
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {("GET", "/v3/admin/whois/{user}"): self.whois}
 
     async def whois(self, caller: Requester, request: Request, _body: Any) -> Any:

@@ -37,7 +37,7 @@ class AliasEndpoints:
         return {("GET", "/v3/directory/room/{alias}"): self.look_up}
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {
             ("PUT", "/v3/directory/room/{alias}"): self.name,
             ("DELETE", "/v3/directory/room/{alias}"): self.unname,

@@ -87,7 +87,7 @@ class DirectoryEndpoints:
         }
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {
             ("PUT", "/v3/profile/{user}/{field}"): RateLimited(self.set_field),
             ("DELETE", "/v3/profile/{user}/{field}"): RateLimited(self.remove_field),

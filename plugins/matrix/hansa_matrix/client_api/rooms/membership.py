@@ -88,7 +88,7 @@ class RoomEndpoints:
         self.came: Callable[[str, str], Awaitable[None]] = _nobody_asks
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {
             ("POST", "/v3/createRoom"): RateLimited(self.create),
             ("POST", "/v3/join/{room}"): RateLimited(self.join),

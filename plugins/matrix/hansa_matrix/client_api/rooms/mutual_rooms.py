@@ -25,7 +25,7 @@ class MutualRooms:
         self._attendance = attendance
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {("GET", "/v1/mutual_rooms"): RateLimited(self.shared)}
 
     async def shared(self, caller: Requester, request: Request, _body: Any) -> Any:

@@ -48,7 +48,7 @@ class PeekEndpoints:
         self._readable = readable
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {("GET", "/v3/events"): self.events}
 
     async def events(self, caller: Requester, request: Request, _body: Any) -> Any:

@@ -63,7 +63,7 @@ class ReadEndpoints:
         self._relating = RelationEndpoints(visibility, shapes, timeline, data, self._one, self._readable)
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         room = "/v3/rooms/{room}"
         return {
             ("GET", f"{room}/initialSync"): self.preview,

@@ -82,7 +82,7 @@ class RelationEndpoints:
         self._gathering = KeyLocks()
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         relations = "/v1/rooms/{room}/relations/{event}"
         return {
             ("GET", relations): self.relations,

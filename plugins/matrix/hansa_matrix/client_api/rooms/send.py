@@ -51,7 +51,7 @@ class SendEndpoints:
         self._unread = unread
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {
             ("PUT", "/v3/rooms/{room}/send/{type}/{txn}"): RateLimited(self.send),
             ("PUT", "/v3/rooms/{room}/redact/{event}/{txn}"): RateLimited(self.redact),

@@ -44,7 +44,7 @@ class Notifications:
         self._rooms = rooms
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {("GET", "/v3/notifications"): RateLimited(self.told)}
 
     async def told(self, caller: Requester, request: Request, _body: Any) -> Any:

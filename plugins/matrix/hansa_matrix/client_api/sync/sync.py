@@ -65,7 +65,7 @@ class SyncEndpoint:
         self._seen: dict[str, float] = {}
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``door.EndpointGroup.table``."""
+        """See ``http.EndpointGroup.table``."""
         return {("GET", "/v3/sync"): self.sync}
 
     async def sync(self, caller: Requester, request: Request, _body: Any) -> Response:

@@ -17,7 +17,7 @@ _MOST_TRIES: Final = 100
 
 
 def third_party_verifier(verify: Verify) -> ThirdPartyOk:
-    """The ``third_party_ok`` of ``auth.check_state`` and ``state_res.resolve``, by this ``verify``."""
+    """The ``third_party_ok`` of ``auth.check_state`` and ``v2.resolve``, by this ``verify``."""
 
     def third_party_ok(signed: Mapping[str, Any], public_keys: Sequence[str]) -> bool:
         signatures = list(islice(_signatures(signed), _MOST_TRIES))

@@ -32,7 +32,7 @@ def resolve_v1(
     rejected: Container[str],
     third_party_ok: ThirdPartyOk,
 ) -> dict[StateKey, str]:
-    """The resolution of ``state_sets``. Raises ``MissingAuthEvents`` as ``state_res.resolve``. A rejected
+    """The resolution of ``state_sets``. Raises ``MissingAuthEvents`` as ``v2.resolve``. A rejected
     event is no candidate and authorises nothing; where nobody disputes it, it stands.
     """
     undisputed, disputed = _separate(state_sets)

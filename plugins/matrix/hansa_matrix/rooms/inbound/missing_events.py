@@ -49,7 +49,7 @@ def _stands(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
 
 
 class MissingEvents:
-    """See ``ingest.MissingEventSource``. ``ingest`` is set once both exist."""
+    """See ``pdu_staging.MissingEventSource``. ``ingest`` is set once both exist."""
 
     def __init__(self, ctx: NetworkContext, client: FederationClient, keyring: Keyring) -> None:
         self._ctx = ctx
@@ -72,7 +72,7 @@ class MissingEvents:
         self.fetched.errands = errands
 
     async def missing_references(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
-        """See ``ingest.MissingEventSource.lacking``."""
+        """See ``pdu_staging.MissingEventSource.lacking``."""
         if _stands(room, pdu, coming):
             return []
         prev = [e for e in pdu.prev_events if e not in coming]
@@ -86,7 +86,7 @@ class MissingEvents:
         return [e for e in lacking if e not in foreign and e not in room.holes]
 
     async def fetch(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
-        """See ``ingest.MissingEventSource.fill``. Who sent the event is asked first, then others of the
+        """See ``pdu_staging.MissingEventSource.fill``. Who sent the event is asked first, then others of the
         room.
         """
         notes = FetchNotes(origin)
