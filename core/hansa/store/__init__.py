@@ -6,6 +6,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from hansa.pure.errors import ConfigError
 
@@ -26,14 +27,14 @@ def check_url(url: str) -> str:
     if kind == "sqlite" and len(url) > len("sqlite:"):
         return "sqlite"
     if kind in {"mongodb", "mongodb+srv"}:
-        if not _MONGO.fullmatch(url):
+        if not _MONGO.fullmatch(url) or not _splits(url):
             text = (
                 f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; in a password write %40 for @, %2F for /"
             )
             raise ConfigError(text, path="store.url")
         return "mongodb"
     if kind in {"postgres", "postgresql"}:
-        if not _POSTGRES.fullmatch(url):
+        if not _POSTGRES.fullmatch(url) or not _splits(url):
             text = (
                 f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; in a password write %40 for @, %2F for /"
             )
@@ -41,6 +42,15 @@ def check_url(url: str) -> str:
         return "postgres"
     text = "is not a store: say sqlite:FILE, postgres://HOST/DATABASE or mongodb://HOST/DATABASE"
     raise ConfigError(text, path="store.url")
+
+
+def _splits(url: str) -> bool:
+    """Whether a URL can be taken apart. What is raised where it cannot has the password in its text."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def missing_driver(url: str) -> ConfigError | None:

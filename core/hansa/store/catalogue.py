@@ -52,7 +52,7 @@ async def record(store: Store, scope: str, schema: Schema) -> None:
 
 async def recorded(store: Store) -> list[tuple[str, Schema]]:
     """``(scope, schema)`` of all that was ever declared, in the order of the scopes; the schemas have no
-    migrations.
+    migrations. Raises StoreError for a row that is no schema.
     """
     await store.declare("", SCHEMA)
     rows = await store.scan("", NAME, limit=10_000)
@@ -79,6 +79,17 @@ def _body(schema: Schema) -> bytes:
 
 
 def _schema(row: Row) -> Schema:
+    try:
+        return _read(row)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        text = f"the catalogue says nothing that can be read of {row.key[1]!r} in {row.key[0] or 'core'!r}"
+        raise StoreError(
+            f"{text}: its row was changed or damaged; start Hansa on it, which writes it anew"
+        ) from None
+
+
+def _read(row: Row) -> Schema:
+    """Raises ValueError, TypeError, KeyError, AttributeError for what is no schema."""
     data: dict[str, Any] = orjson.loads(row.body)
     collections = tuple(
         Collection(
@@ -91,4 +102,6 @@ def _schema(row: Row) -> Schema:
         )
         for one in data["collections"]
     )
+    if not isinstance(data["version"], int) or not all(one.key or one.stream for one in collections):
+        raise ValueError
     return Schema(owner=str(row.key[1]), version=data["version"], collections=collections)

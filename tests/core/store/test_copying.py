@@ -148,6 +148,26 @@ async def test_a_database_without_a_catalogue_says_what_to_do():
             await work
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'{"version":1}',
+        b'{"version":"1","collections":[]}',
+        b'{"version":1,"collections":[{"name":"x","key":{"a":"float"},"fields":{},"indexes":[],"stream":false}]}',
+        b'{"version":1,"collections":[{"name":"x","key":{},"fields":{},"indexes":[],"stream":false,"heap":false}]}',
+    ],
+)
+async def test_a_catalogue_that_was_edited_is_named(body):
+    source, target = await _filled(), MemoryStore()
+    await target.open()
+    await source.commit("", [Put(catalogue.NAME, ("s", "suite"), body)])
+    for work in (copy_store(source, target, lambda *_: None), check_rows(source, lambda *_: None)):
+        with pytest.raises(StoreError, match="of 'suite' in 's': its row was changed or damaged"):
+            await work
+
+
 async def test_the_catalogue_follows_what_is_declared():
     store = WatchedStore(MemoryStore(), StoreHealth(SystemClock()))
     await store.open()
