@@ -206,7 +206,22 @@ def _bound(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
+def _is_served(path: str) -> bool:
+    """Whether a process answers at a unix socket: what a process left behind does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asker:
+        asker.setblocking(False)  # the library's signature
+        try:
+            asker.connect(path)
+        except BlockingIOError:  # many wait there
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def _unix(path: str) -> socket.socket:
+    if _is_served(path):
+        raise OSError(errno.EADDRINUSE, "another process answers there")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108  # one call, before anything else runs
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

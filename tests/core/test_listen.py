@@ -189,3 +189,22 @@ async def test_a_bug_is_told_once_a_minute_however_often_it_is_found(caplog):
     told = [record for record in caplog.records if record.exc_info]
     assert [record.getMessage() for record in told] == ["GET /faulty/0a failed", "GET /faulty/b failed"]
     assert counts["http_internal_errors"] == 21
+
+
+async def test_the_socket_of_a_process_that_answers_is_left_to_it(tmp_path):
+    """A standby with the same ``admin`` took the commands of the process that serves."""
+    path = str(tmp_path / "socket")
+    first, second = (Listener(Dispatcher({"": Router()}, Counts()), path, 0) for _ in range(2))
+    await first.start()
+    try:
+        with pytest.raises(OSError, match="another process answers there"):
+            await second.start()
+        assert (tmp_path / "socket").is_socket()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /" + _END)
+        assert (await reader.read()).startswith(b"HTTP/1.1 404")
+        writer.close()
+    finally:
+        await first.stop()
+    await second.start()  # what the first one left behind is in nobody's way
+    await second.stop()

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -65,6 +65,8 @@ class StoreHealth:
         if isinstance(fault, StoreLost | ResultUnknown):
             self.ended = fault
         elif now is not None and (now.kind is fault.kind or now.kind is FaultKind.DAMAGED):
+            if now.kind is fault.kind is FaultKind.AWAY:  # the driver knows more than the first probe
+                self.degraded = replace(now, text=str(fault))
             return
         since = now.since if now is not None else self._clock.now()
         self.degraded = Degraded(kind=fault.kind, text=str(fault), since=since)

@@ -148,6 +148,15 @@ async def test_a_store_that_does_not_answer_counts_as_away(monkeypatch):
     await store.close()
 
 
+def test_what_the_driver_says_of_an_outage_replaces_what_the_first_probe_knew():
+    health = StoreHealth(SystemClock())
+    health.failed(StoreFault(FaultKind.AWAY, "it has not answered for 3 s"))
+    since = health.degraded.since
+    health.failed(StoreFault(FaultKind.AWAY, "PostgreSQL at db1: connection refused"))
+    assert "connection refused" in health.degraded.text
+    assert health.degraded.since == since
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [(13, "full"), (5, "locked"), (0x105, "locked"), (11, "damaged"), (26, "damaged"), (8, "read-only"),
