@@ -164,7 +164,9 @@ def _located(named: str) -> tuple[str, Path]:
         check_url(named)
     except ConfigError as error:
         shown = "a URL" if "://" in named else named  # which may hold a password
-        raise LocalProtocolError(f"{shown}: {error.reason}, or a configuration (FILE.toml)") from error
+        raise LocalProtocolError(
+            f"{shown}: {error.reason}. A configuration (FILE.toml) is good too"
+        ) from error
     return named, Path()
 
 

@@ -29,14 +29,16 @@ def check_url(url: str) -> str:
     if kind in {"mongodb", "mongodb+srv"}:
         if not _MONGO.fullmatch(url) or not _splits(url):
             text = (
-                f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; in a password write %40 for @, %2F for /"
+                f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; the database is needed, "
+                "and in a password write %40 for @, %2F for /"
             )
             raise ConfigError(text, path="store.url")
         return "mongodb"
     if kind in {"postgres", "postgresql"}:
         if not _POSTGRES.fullmatch(url) or not _splits(url):
             text = (
-                f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; in a password write %40 for @, %2F for /"
+                f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; the database is needed, "
+                "and in a password write %40 for @, %2F for /"
             )
             raise ConfigError(text, path="store.url")
         return "postgres"
