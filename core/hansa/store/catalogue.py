@@ -84,7 +84,7 @@ def _schema(row: Row) -> Schema:
     except (ValueError, TypeError, KeyError, AttributeError):
         text = f"the catalogue says nothing that can be read of {row.key[1]!r} in {row.key[0] or 'core'!r}"
         raise StoreError(
-            f"{text}: its row was changed or damaged; start Hansa on it, which writes it anew"
+            f"{text}: its row was changed or damaged; start Hansa on it, which writes it again"
         ) from None
 
 
