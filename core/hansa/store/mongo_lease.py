@@ -29,6 +29,7 @@ ID, ROWS = "store", "hansa.lease"
 #: The database's time in ms since 1970: a number, because not everything that speaks MongoDB's protocol
 #: compares ``$$NOW`` with a stored date.
 NOW = {"$toLong": "$$NOW"}
+_WENT_BACK = "it went back behind what it had kept, as after a restored backup, so that this process ends"
 #: The command that a denial quotes, with all that it was given.
 _COMMAND = re.compile(r"to execute command \{ (\w+): .*", re.DOTALL)
 
@@ -61,6 +62,8 @@ class Lease:
         self._database = database
         self._rows = database[rows]
         self._token = ""
+        #: The last position that is known to be kept.
+        self.reached = 0
 
     async def take(self, session: Any) -> int:
         """Become the holder, who writes in ``session``; returns the last position. Raises InUse."""
@@ -79,8 +82,8 @@ class Lease:
             got = await self._claim(token, got["token"], session)
         if got["token"] != token:
             raise _taken(got["owner"])
-        self._token = token
-        return int(got["position"])
+        self._token, self.reached = token, int(got["position"])
+        return self.reached
 
     async def _is_over(self, row: dict[str, Any]) -> bool:
         if is_dead(row["owner"]):
@@ -106,7 +109,8 @@ class Lease:
     async def hold(self, session: Any, appends: int, group: str) -> int:
         """Extend the lease, give out positions and name the transaction, in it; returns the last position.
 
-        Raises StoreLost if another process has taken over: nothing can be written any more.
+        Raises StoreLost if another process has taken over, or a backup has taken the place of what was there:
+        nothing can be written any more.
         """
         change = {
             "position": {"$add": ["$position", appends]},
@@ -122,6 +126,8 @@ class Lease:
         )
         if found is None:
             raise StoreLost
+        if found["position"] < self.reached + appends:
+            raise StoreLost(_WENT_BACK)
         return int(found["position"])
 
     async def advance(self, position: int) -> None:

@@ -144,6 +144,7 @@ class Transactions:
         except (PyMongoError, TimeoutError) as error:
             await self._settle(session, group, error)
         self.unsettled = False
+        self._lease.reached = position
         return position
 
     async def _abort(self, session: Any) -> None:

@@ -91,6 +91,20 @@ async def test_who_lost_the_database_writes_nothing_more(mongo_url):
     await second.close()
 
 
+async def test_a_backup_that_is_put_in_the_place_of_what_runs_is_noticed(mongo_url):
+    """``mongorestore --drop`` beside a Hansa that runs: the token is its own."""
+    store = await opened(mongo_url)
+    await store.commit("s", [Append("line"), Append("line")])
+    lease(mongo_url, {"position": 1})
+    with pytest.raises(StoreLost, match="restored backup"):
+        await store.commit("s", [Append("line"), Put("thing", ("a", 1))])
+    await store.close()
+    lease(mongo_url, {"until": at(-1)})
+    again = await opened(mongo_url)
+    assert await again.count("s", "thing") == 0
+    await again.close()
+
+
 async def test_the_lease_is_kept_while_nothing_is_written(mongo_url, monkeypatch):
     monkeypatch.setattr(mongo, "SECONDS", 1.0)
     store = await opened(mongo_url)
