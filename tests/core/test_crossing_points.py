@@ -72,7 +72,7 @@ POINTS = {
     "NetworkContext.event_by": FREE + "by an id that the network has: to answer or take back, never to show",
     "NetworkContext.status": FREE + "for the operator",
     "Network.send": ASKS,
-    "Signals.signal": ASKS,
+    "CarriesEphemeral.signal": ASKS,
     "Network.start": FREE + "the network asks about PeerConnect before it calls anybody",
     "Network.stop": FREE + "nothing comes or goes any more",
     "ShowsPresent.show_present": FREE + "what stands in the view, after it was asked about again",
@@ -149,7 +149,7 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.signal": (_signal, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
     "Network.send": (_send, {EventIn}),
-    "Signals.signal": (_signal, {EphemeralIn}),
+    "CarriesEphemeral.signal": (_signal, {EphemeralIn}),
 }
 
 

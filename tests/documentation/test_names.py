@@ -16,25 +16,6 @@ PACKAGES = {
 }
 #: Every plugin, and the scripted network of the tests, has a class of this name: the contract asks for it.
 CONTRACT = {"Config"}
-#: What is still wrong. Lines are only ever removed.
-REPEATED: dict[str, set[str]] = {
-    "hansa_matrix": {
-        "Bounds",
-        "Files",
-        "Item",
-        "Pace",
-        "People",
-        "Place",
-        "Reading",
-        "Rooms",
-        "Shares",
-        "TooLarge",
-        "Visibility",
-        "Waiting",
-        "_Known",
-    }
-}
-REUSED: dict[str, set[str]] = {}
 
 
 def classes(folder: Path) -> dict[str, list[Path]]:
@@ -50,13 +31,13 @@ def classes(folder: Path) -> dict[str, list[Path]]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_class_name_is_unique_in_its_package(package):
     repeated = {name for name, paths in classes(PACKAGES[package]).items() if len(paths) > 1} - CONTRACT
-    assert repeated == REPEATED.get(package, set())
+    assert repeated == set()
 
 
 @pytest.mark.parametrize("package", [name for name in PACKAGES if name != "hansa"])
 def test_a_plugin_does_not_reuse_a_public_name(package):
     reused = set(classes(PACKAGES[package])) & set(hansa.__all__)
-    assert reused == REUSED.get(package, set())
+    assert reused == set()
 
 
 def test_a_repeated_name_is_found(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hansa import Message, StoreFault
-from hansa.testing.sim import Crashed, Havoc, Simulation, havoc, seeds, simulate
+from hansa.testing.sim import Crashed, FaultPlan, Simulation, inject_faults, seeds, simulate
 from hansa_matrix.rooms.redactions import target_of
 from sim.federation import Server, same_everywhere, tie_together
 from sim.test_divergence import _done, _mischief, _speak, _town
@@ -69,7 +69,7 @@ def _town_of(seed: int, keys: Path, parted: tuple[float, float] = (1.0, 40.0)) -
     async def scenario(sim: Simulation) -> None:
         version = VERSIONS[sim.seed % len(VERSIONS)]
         servers = await _town(sim, keys, 3 + sim.seed % 3, version)
-        trouble = asyncio.ensure_future(havoc(sim, 40.0, Havoc(parted=parted)))
+        trouble = asyncio.ensure_future(inject_faults(sim, 40.0, FaultPlan(parted=parted)))
         await asyncio.gather(
             *(_mischief(sim, server, servers, 6) for server in servers),
             *(_redact_some(sim, server, 2) for server in servers),

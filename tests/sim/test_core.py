@@ -9,7 +9,7 @@ import pytest
 from hansa import Busy, Delivery, RetryLater, StoreFault, Submission, SubmitResult
 from hansa.store.base import Store
 from hansa.testing.faulty_store import FaultyStore, InjectedFault
-from hansa.testing.sim import Crashed, Havoc, Machine, Simulation, havoc, seeds, simulate
+from hansa.testing.sim import Crashed, FaultPlan, Machine, Simulation, inject_faults, seeds, simulate
 from sim.scripted import Stage, said
 
 pytestmark = pytest.mark.sim
@@ -132,7 +132,7 @@ def test_power_cuts_lose_nothing_and_reorder_nothing(seed: int):
             await town.machine.start()
             first = None
         trouble = asyncio.ensure_future(
-            havoc(sim, 60.0, Havoc(partitions=False, slow=False, every=(0.1, 6.0)))
+            inject_faults(sim, 60.0, FaultPlan(partitions=False, slow=False, every=(0.1, 6.0)))
         )
         await asyncio.gather(*(town.talk(name) for name in "abc"))
         await trouble

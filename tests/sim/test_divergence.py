@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from hansa import StoreFault
-from hansa.testing.sim import Crashed, Havoc, Simulation, havoc, seeds, simulate
+from hansa.testing.sim import Crashed, FaultPlan, Simulation, inject_faults, seeds, simulate
 from sim.federation import ALIAS, Server, same_everywhere, tie_together
 
 pytestmark = pytest.mark.sim
@@ -119,7 +119,7 @@ def test_after_a_partition_both_sides_have_one_state(seed: int, tmp_path: Path):
 def _storm(seed: int, keys: Path) -> str:
     async def scenario(sim: Simulation) -> None:
         servers = await _town(sim, keys, 2 + sim.seed % 2)
-        trouble = asyncio.ensure_future(havoc(sim, 60.0, Havoc(parted=(1.0, 40.0))))
+        trouble = asyncio.ensure_future(inject_faults(sim, 60.0, FaultPlan(parted=(1.0, 40.0))))
         await asyncio.gather(*(_mischief(sim, server, servers, 14) for server in servers))
         await trouble
         await tie_together(sim, servers, _speak)

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from hansa.testing.sim import Crashed, Havoc, Simulation, havoc, seeds, simulate
+from hansa.testing.sim import Crashed, FaultPlan, Simulation, inject_faults, seeds, simulate
 from sim.federation import ALIAS, Server, same_everywhere, tie_together
 
 pytestmark = pytest.mark.sim
@@ -71,7 +71,7 @@ def test_two_servers_in_a_storm(seed: int, tmp_path: Path):
     async def scenario(sim: Simulation) -> None:
         servers = _servers(sim, tmp_path, 2)
         await _begin(sim, servers)
-        trouble = asyncio.ensure_future(havoc(sim, 60.0, Havoc(crashes=False)))
+        trouble = asyncio.ensure_future(inject_faults(sim, 60.0, FaultPlan(crashes=False)))
         await asyncio.gather(*(_chatter(sim, server, 20) for server in servers))
         await trouble
         await _end(sim, servers)
@@ -84,7 +84,7 @@ def test_three_servers_storm_and_power_cuts(seed: int, tmp_path: Path):
     async def scenario(sim: Simulation) -> None:
         servers = _servers(sim, tmp_path, 2 + seed % 2)
         await _begin(sim, servers)
-        trouble = asyncio.ensure_future(havoc(sim, 90.0))
+        trouble = asyncio.ensure_future(inject_faults(sim, 90.0))
         await asyncio.gather(*(_chatter(sim, server, 20) for server in servers))
         await trouble
         await _end(sim, servers)
@@ -101,7 +101,7 @@ def test_joining_in_a_storm(seed: int, tmp_path: Path):
         await servers[0].machine.start()
         for server in servers[1:]:
             await server.machine.start()
-        trouble = asyncio.ensure_future(havoc(sim, 120.0))
+        trouble = asyncio.ensure_future(inject_faults(sim, 120.0))
         await asyncio.sleep(sim.chance.between(0.0, 20.0))
         await trouble
         await sim.until(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hansa.environment import Failure, HttpError, HttpRequest, Response
 from hansa.store.base import Collection, Put, Schema
-from hansa.testing.sim import CALM, Crashed, Fault, Simulation, Stuck, Weather, seeds, simulate
+from hansa.testing.sim import CALM, Crashed, Deadlock, Fault, NetworkConditions, Simulation, seeds, simulate
 from sim.scripted import Stage, said
 
 pytestmark = pytest.mark.sim
@@ -40,7 +40,7 @@ def test_a_world_in_which_nothing_can_happen_is_stuck():
         asyncio.get_running_loop().call_soon(asyncio.get_running_loop()._scheduled.clear)
         await asyncio.get_running_loop().create_future()
 
-    with pytest.raises(Stuck):
+    with pytest.raises(Deadlock):
         simulate(scenario, 1)
 
 
@@ -68,8 +68,8 @@ def _request(target: str, **more) -> HttpRequest:
     return HttpRequest(method="GET", host="server.test", port=443, target=target, timeout=10.0, **more)
 
 
-def _weather(**more) -> Weather:
-    return Weather(latency=(0.01, 0.02), **more)
+def _weather(**more) -> NetworkConditions:
+    return NetworkConditions(latency=(0.01, 0.02), **more)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def _weather(**more) -> Weather:
         (_weather(duplicate=1.0), 100, 200),
     ],
 )
-def test_weather(weather: Weather, answered: int, served: int):
+def test_weather(weather: NetworkConditions, answered: int, served: int):
     async def scenario(sim: Simulation) -> None:
         server = _Server()
         sim.network.peers["server.test", 443] = server

@@ -9,7 +9,7 @@ if it keeps to them: time from ``ctx.clock`` and ``asyncio.sleep``, randomness f
 through ``ctx.http``, tasks by ``ctx.spawn``, everything that must last in ``ctx.store``. ::
 
     from hansa.setup import NetworkSetup
-    from hansa.testing.sim import Simulation, havoc, seeds, simulate
+    from hansa.testing.sim import Simulation, inject_faults, seeds, simulate
 
     def network(name: str) -> NetworkSetup:
         return NetworkSetup(id="mine", module=my_plugin, options=my_plugin.Config(server=name))
@@ -19,7 +19,7 @@ through ``ctx.http``, tasks by ``ctx.spawn``, everything that must last in ``ctx
         right = sim.machine("right", [network("right")], listens=[("right.test", 443)])
         await left.start()
         await right.start()
-        trouble = asyncio.create_task(havoc(sim, 120.0))     # two virtual minutes of bad luck
+        trouble = asyncio.create_task(inject_faults(sim, 120.0))     # two virtual minutes of bad luck
         ...                                                  # speak, with left.do(...), and remember
         await trouble                                        # healed, and everybody is up again
         await sim.until(lambda: ..., "both have everything") # virtual time, so waiting costs nothing
@@ -61,16 +61,16 @@ __all__ = [
     "CALM",
     "STORM",
     "Crashed",
+    "Deadlock",
     "Fault",
-    "Havoc",
+    "FaultPlan",
     "Machine",
+    "NetworkConditions",
     "SeededRandom",
     "Simulation",
-    "Stuck",
     "VirtualClock",
     "VirtualLoop",
-    "Weather",
-    "havoc",
+    "inject_faults",
     "seeds",
     "simulate",
 ]
@@ -78,18 +78,18 @@ __all__ = [
 _HOMES = {
     "CALM": "network",
     "STORM": "network",
-    "Weather": "network",
+    "NetworkConditions": "network",
     "Crashed": "machine",
     "Machine": "machine",
     "Fault": "simulation",
     "Simulation": "simulation",
     "simulate": "simulation",
-    "Havoc": "faults",
-    "havoc": "faults",
+    "FaultPlan": "faults",
+    "inject_faults": "faults",
     "SeededRandom": "seeded",
     "VirtualClock": "seeded",
     "seeds": "seeded",
-    "Stuck": "loop",
+    "Deadlock": "loop",
     "VirtualLoop": "loop",
 }
 
