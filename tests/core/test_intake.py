@@ -433,7 +433,7 @@ _POOR = """
 import asyncio, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from hansa import Response, Router
-from hansa.http.connection_limits import Intake, ConnectionLimits
+from hansa.http.connection_limits import ConnectionLimiter, ConnectionLimits
 from hansa.http.listener import Dispatcher, Listener
 import time
 
@@ -446,7 +446,7 @@ async def main():
     async def told(_):
         return Response(body=f"{counts.get('http_no_descriptors', 0)} {time.process_time()}".encode())
     router.add("GET", "/here", told)
-    listener = Listener(Dispatcher({"": router}, count), "127.0.0.1", 0, intake=Intake(ConnectionLimits(), count))
+    listener = Listener(Dispatcher({"": router}, count), "127.0.0.1", 0, intake=ConnectionLimiter(ConnectionLimits(), count))
     await listener.start()
     print(listener.port, flush=True)
     await asyncio.Event().wait()

@@ -19,7 +19,7 @@ import asyncio, sys
 from hansa.app import App
 from hansa.setup import NetworkSetup, Setup
 from hansa.store.memory import MemoryStore
-from hansa.environment import Seams, SystemClock, SystemRandom
+from hansa.environment import Environment, SystemClock, SystemRandom
 from hansa.testing.actor import Config, module
 from hansa.testing.harness import UnreachableHttp
 import hansa_matrix, hansa_xmpp.component, pymongo
@@ -28,7 +28,7 @@ async def main():
     made = {}
     actors = module(made)
     matrix = hansa_matrix.Config(server_name="localhost:1", signing_key=sys.argv[1])
-    app = App(Setup(store=MemoryStore(), http=UnreachableHttp(), seams=Seams(SystemClock(), SystemRandom()), networks=[
+    app = App(Setup(store=MemoryStore(), http=UnreachableHttp(), seams=Environment(SystemClock(), SystemRandom()), networks=[
         NetworkSetup(id="matrix", module=hansa_matrix, options=matrix),
         NetworkSetup(id="left", module=actors, options=Config()),
         NetworkSetup(id="right", module=actors, options=Config()),
