@@ -129,13 +129,13 @@ ACTS = {
         lambda _: f"/directory/room/{part(f'#{WORD}:{OURS}')}", lambda s: {"room_id": s.room}, "DirectoryPublish"
     ),
     "PUT /v3/rooms/{room}/typing/{user}": act(
-        lambda s: f"{s.here}/typing/{part(s.mallory.user)}", {"typing": True}, "SignalIn", worded=False
+        lambda s: f"{s.here}/typing/{part(s.mallory.user)}", {"typing": True}, "EphemeralIn", worded=False
     ),
     "POST /v3/rooms/{room}/receipt/{kind}/{event}": act(
-        lambda s: f"{s.here}/receipt/m.read/{part(s.event)}", {}, "SignalIn", worded=False
+        lambda s: f"{s.here}/receipt/m.read/{part(s.event)}", {}, "EphemeralIn", worded=False
     ),
     "POST /v3/rooms/{room}/read_markers": act(
-        lambda s: f"{s.here}/read_markers", lambda s: {"m.read": s.event}, "SignalIn", worded=False
+        lambda s: f"{s.here}/read_markers", lambda s: {"m.read": s.event}, "EphemeralIn", worded=False
     ),
     "PUT /v3/presence/{user}/status": act(
         lambda s: f"/presence/{part(s.mallory.user)}/status",

@@ -231,8 +231,8 @@ def edus(house: Inbound) -> dict[str, tuple[dict[str, Any], str]]:
     device = {"user_id": THEM, "device_id": "D", "stream_id": 3, "prev_id": [], "device_display_name": "x"}
     key = {"user_id": THEM, "usage": ["master"], "keys": {"ed25519:AAAA": "AAAA"}}
     return {
-        "m.typing": ({"room_id": room, "user_id": THEM, "typing": True}, "SignalIn"),
-        "m.receipt": (read, "SignalIn"),
+        "m.typing": ({"room_id": room, "user_id": THEM, "typing": True}, "EphemeralIn"),
+        "m.receipt": (read, "EphemeralIn"),
         "m.presence": ({"push": push}, "Presence"),
         "m.direct_to_device": (message, "ToDevice"),
         "m.device_list_update": (device, "KeysQuery"),
