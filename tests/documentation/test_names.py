@@ -17,23 +17,7 @@ PACKAGES = {
 #: Every plugin, and the scripted network of the tests, has a class of this name: the contract asks for it.
 CONTRACT = {"Config"}
 #: What is still wrong. Lines are only ever removed.
-REPEATED: dict[str, set[str]] = {
-    "hansa_matrix": {
-        "Bounds",
-        "Files",
-        "Item",
-        "Pace",
-        "People",
-        "Place",
-        "Reading",
-        "Rooms",
-        "Shares",
-        "TooLarge",
-        "Visibility",
-        "Waiting",
-        "_Known",
-    }
-}
+REPEATED: dict[str, set[str]] = {}
 REUSED: dict[str, set[str]] = {}
 
 

@@ -103,7 +103,7 @@ async def test_an_event_that_cannot_be_judged_is_listed_and_given_up_by_command(
         named = {"room": house.room.room_id, "event": name}
         assert await operations["rooms skip"](named) == {"skipped": name}
         assert await network._ctx.store.scan("staged", limit=5) == []
-        with pytest.raises(LocalProtocolError, match="does not wait there"):
+        with pytest.raises(LocalProtocolError, match="is not waiting there"):
             await operations["rooms skip"](named)
 
 
