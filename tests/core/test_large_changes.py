@@ -190,7 +190,7 @@ async def test_what_is_half_done_is_ended_before_anything_else_happens_in_the_ro
     await rooms.commit_change(room, ViewDelta(upserts=(one,)))
     assert room.view.people[one.user].name == "other"
     anew = await same_as_kept(other, rooms)
-    assert len(anew.of(NATIVE).view.people) == 2 * AT_ONCE + 1
+    assert len(anew.room_of(NATIVE).view.people) == 2 * AT_ONCE + 1
 
 
 async def test_two_processes_end_the_same_change(store):
