@@ -96,7 +96,7 @@ async def test_no_commit_of_a_room_of_twenty_thousand_is_over_the_bounds(store):
     measured = Measured(store)
     rooms = await opened(measured)
     await rooms.open_link(NATIVE, view=many(20_000))
-    room = rooms.of(NATIVE)
+    room = rooms.room_of(NATIVE)
     await rooms.commit_change(room, ViewDelta(removed=tuple(p.user for p in people(6000))))
     await rooms.supersede(NATIVE, NEW, ViewDelta(upserts=people(7000, "q")))
     assert max(rows for rows, _ in measured.sizes) <= AT_ONCE + 10 < MAX_WRITES
@@ -115,7 +115,7 @@ async def changed(rooms):
         removed=tuple(p.user for p in people(AT_ONCE)),
         info=RoomInfo(name="changed"),
     )
-    await rooms.commit_change(rooms.of(NATIVE), change)
+    await rooms.commit_change(rooms.room_of(NATIVE), change)
 
 
 async def superseded(rooms):
@@ -182,7 +182,7 @@ async def test_what_is_half_done_is_ended_before_anything_else_happens_in_the_ro
     measured = Measured(other, len(counted.sizes) - 2)
     rooms = await opened(measured)
     await linked(rooms)  # it holds, and so nobody is told otherwise
-    room = rooms.of(NATIVE)
+    room = rooms.room_of(NATIVE)
     assert room.stale and room.kept.change is not None
     assert await other.count("", "person") < 2 * AT_ONCE
     measured._last = 0
@@ -190,7 +190,7 @@ async def test_what_is_half_done_is_ended_before_anything_else_happens_in_the_ro
     await rooms.commit_change(room, ViewDelta(upserts=(one,)))
     assert room.view.people[one.user].name == "other"
     anew = await same_as_kept(other, rooms)
-    assert len(anew.of(NATIVE).view.people) == 2 * AT_ONCE + 1
+    assert len(anew.room_of(NATIVE).view.people) == 2 * AT_ONCE + 1
 
 
 async def test_two_processes_end_the_same_change(store):
@@ -203,9 +203,9 @@ async def test_two_processes_end_the_same_change(store):
     rooms = await opened(measured)
     await linked(rooms)
     measured._last = 0
-    found = await asyncio.gather(opened(other), opened(other), rooms.reload(rooms.of(NATIVE)))
+    found = await asyncio.gather(opened(other), opened(other), rooms.reload(rooms.room_of(NATIVE)))
     for one in found[:2]:
-        assert len(one.of(NATIVE).view.people) == 2 * AT_ONCE + 1
+        assert len(one.room_of(NATIVE).view.people) == 2 * AT_ONCE + 1
     await same_as_kept(other, rooms)
 
 
@@ -224,11 +224,11 @@ async def test_what_nobody_names_stays_while_it_may_be_named(store):
 async def test_a_part_that_is_not_there_is_said(store):
     rooms = await opened(Measured(store))
     await linked(rooms)
-    row = await store.get("", "room", (rooms.of(NATIVE).id,))
+    row = await store.get("", "room", (rooms.room_of(NATIVE).id,))
     body = row.body[:-1] + b',"change":["lost",1]}'
     await store.commit("", [Put("room", row.key, body)])
     with pytest.raises(LocalProtocolError, match="a part of what changed"):
-        await rooms.reload(rooms.of(NATIVE))
+        await rooms.reload(rooms.room_of(NATIVE))
 
 
 async def test_a_turn_that_takes_up_thousands_at_once_goes_the_same_way(monkeypatch):

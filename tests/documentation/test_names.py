@@ -16,6 +16,9 @@ PACKAGES = {
 }
 #: Every plugin, and the scripted network of the tests, has a class of this name: the contract asks for it.
 CONTRACT = {"Config"}
+#: What is still wrong. Lines are only ever removed.
+REPEATED: dict[str, set[str]] = {}
+REUSED: dict[str, set[str]] = {}
 
 
 def classes(folder: Path) -> dict[str, list[Path]]:

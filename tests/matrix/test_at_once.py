@@ -188,7 +188,7 @@ async def test_what_turns_out_to_lack_something_is_staged(tmp_path, monkeypatch)
             return []
 
         with monkeypatch.context() as patched:
-            patched.setattr(MissingEvents, "lacking", nothing)
+            patched.setattr(MissingEvents, "missing_references", nothing)
             sent = asyncio.ensure_future(house.send(second))
             await until(lambda: watched.of("txn"))
         assert (await sent)[0] == 200 and watched.of("staged")

@@ -108,7 +108,7 @@ class World:
         room = app.network("matrix").get(self.resident.room.room_id)
         found, ours = await room.state(), ("m.room.member", app.network("matrix").bridge_user)
         assert {k: e for k, e in found.items() if k != ours} == self.resident.room.state and ours in found
-        core = app.rooms.of(NativeId("matrix", room.room_id))
+        core = app.rooms.room_of(NativeId("matrix", room.room_id))
         assert len(core.view.people) == PEOPLE + 2 and core.kept.change is None
         assert await room.events.load(found.values(), room.version) != {}
 

@@ -270,7 +270,7 @@ async def test_cross_signing_keys_are_told_and_shown_but_for_the_one_that_is_pri
         assert queried["self_signing_keys"] == {US: keys["self_signing"]}
         assert "user_signing" not in orjson.dumps(queried).decode()
         assert (await devices.of(US)).cross_signing == keys
-        with pytest.raises(LocalProtocolError, match="no master key"):
+        with pytest.raises(LocalProtocolError, match="not a master key"):
             await devices.set_cross_signing(US, {"master": cross(THEM, "master")})
 
 

@@ -111,7 +111,7 @@ async def test_where_nobody_of_ours_may_speak_it_is_tried_once_an_hour(tmp_path,
             tried.append(sender)
             return await say(sender, *rest)
 
-        monkeypatch.setattr(administration, "say", watched)
+        monkeypatch.setattr(administration, "send", watched)
         await forked(house, 12)
         assert len(room_of(house).head.extremities) >= 12
         assert len(tried) == 1

@@ -456,7 +456,7 @@ async def said_by(tmp_path, answers: dict[str, Any], monkeypatch) -> str:
         changed = [new if e == house.room.state["m.room.member", house.room.user] else e for e in full]
         del world.states[lost]
         claims = {"new": changed, "old": full}
-        monkeypatch.setattr(network._gaps, "candidates", lambda *_: list(answers))
+        monkeypatch.setattr(network._gaps, "candidate_servers", lambda *_: list(answers))
         plain = world.__call__
 
         def answer(request: HttpRequest) -> tuple[int, Any] | None:

@@ -216,7 +216,7 @@ async def test_a_file_that_is_elsewhere_is_fetched_there(tmp_path):
         assert (asked.port, asked.target, asked.tls_name) == (444, "/f?x=1", "cdn.example")
         assert (asked.host_header, "Authorization" in asked.headers) == ("cdn.example:444", False)
         while places:
-            with pytest.raises(RemoteProtocolError, match="place that the answer names"):
+            with pytest.raises(RemoteProtocolError, match="the address in the answer is not"):
                 await fetcher(house).get(MxcUri(THEIRS, "other"))
 
 

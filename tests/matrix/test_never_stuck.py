@@ -83,7 +83,7 @@ async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_pa
             raise ServerUnreachable("not now")
 
         monkeypatch.setattr(network._client, "request", request)
-        monkeypatch.setattr(network._gaps, "candidates", lambda *_: [THEIRS, "a.example", "b.example"])
+        monkeypatch.setattr(network._gaps, "candidate_servers", lambda *_: [THEIRS, "a.example", "b.example"])
         await house.send(lost(house))
         await until(lambda: len(asked) >= 3)
         assert asked[:3] == [THEIRS, "a.example", "b.example"]
@@ -103,7 +103,7 @@ async def test_an_event_that_cannot_be_judged_is_listed_and_given_up_by_command(
         named = {"room": house.room.room_id, "event": name}
         assert await operations["rooms skip"](named) == {"skipped": name}
         assert await network._ctx.store.scan("staged", limit=5) == []
-        with pytest.raises(LocalProtocolError, match="does not wait there"):
+        with pytest.raises(LocalProtocolError, match="is not waiting there"):
             await operations["rooms skip"](named)
 
 

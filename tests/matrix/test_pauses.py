@@ -94,7 +94,7 @@ async def test_a_view(tmp_path):
             levels = PowerLevels(create, None, room.version)
             view = await network._own.views.whole(steps(), room.version.id, levels)
             assert turns.count >= 2
-        assert len(view.people) == MANY
+        assert len(view.upserts) == MANY
 
 
 @pytest.mark.parametrize(("size", "paused"), [(600_000, True), (1_000, False)])

@@ -187,7 +187,7 @@ def test_the_canvas_of_a_webp_file_is_known_before_it_is_opened():
         for options in ({"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0x"}):
             assert image_worker.webp_size(saved(Image.new("RGB", size), "WEBP", **options)) == size
     for data in (b"", b"RIFF", b"RIFF1234WEBPVP8 ", b"RIFF1234WEBPABCD" + bytes(20)):
-        with pytest.raises(ValueError, match="no WebP"):
+        with pytest.raises(ValueError, match="not a WebP"):
             image_worker.webp_size(data)
 
 

@@ -65,7 +65,7 @@ class Script:
     async def stop(self) -> None:
         self.is_up = False
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         await asyncio.sleep(0)
 
     def send(self, stanzas: Iterable[OutboundStanza]) -> None:
