@@ -31,7 +31,7 @@ NOTHING = {"missing_prev": [], "missing_auth": [], "missing_state": []}
 )
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_command_that_finds_something_wrong_ends_with_1(words, found, code, as_json, monkeypatch, capsys):
-    monkeypatch.setattr(socket_client, "watched", lambda *_: found)
+    monkeypatch.setattr(socket_client, "call_with_progress", lambda *_: found)
     assert main(["matrix", *words, *(["--json"] if as_json else [])]) == code
     said = capsys.readouterr().out
     assert json.loads(said) == found if as_json else said

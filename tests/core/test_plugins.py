@@ -220,7 +220,7 @@ def test_a_missing_extra_says_what_to_install(shelf):
 @pytest.mark.parametrize(("plugin", "gone"), [("xmpp", "slixmpp"), ("matrix", "pynacl")])
 def test_the_extras_of_hansa_itself_are_named_so(plugin, gone, monkeypatch):
     present = loader._is_installed
-    monkeypatch.setattr(loader, "_present", lambda name: name != gone and present(name))
+    monkeypatch.setattr(loader, "_is_installed", lambda name: name != gone and present(name))
     with pytest.raises(ConfigError, match=rf"needs {gone}: install hansa\[{plugin}\]"):
         loader.load_plugin(plugin)
 

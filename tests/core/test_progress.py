@@ -72,6 +72,6 @@ def test_who_waits_is_told_once_of_each_step(tmp_path, capsys, monkeypatch):
         return json.loads(json.dumps(steps.pop(0)))
 
     monkeypatch.setattr(socket_client, "call", answer)
-    monkeypatch.setattr(socket_client, "_LOOK", 0.01)
+    monkeypatch.setattr(socket_client, "_POLL_S", 0.01)
     assert socket_client.call_with_progress(tmp_path, "POST", "/long", {}) == {"done": True}
     assert capsys.readouterr().err.splitlines() == ["m: join: 1 of 3", "m: join: 2"]

@@ -65,7 +65,7 @@ class Heard:
     def on_unknown(self, element: Element) -> None:
         self.unknown.append(element.tag)
 
-    def on_excess(self, excess: object) -> None:
+    def on_oversized(self, excess: object) -> None:
         raise AssertionError(excess)
 
     def on_state(self, up: bool, text: str) -> None:

@@ -48,7 +48,7 @@ async def test_what_comes_many_times_in_one_round_has_one_share_of_it():
         nonlocal reading
         reading = on
 
-    listener: Any = SimpleNamespace(on_stanza=on_stanza, on_excess=None, on_unknown=None)
+    listener: Any = SimpleNamespace(on_stanza=on_stanza, on_oversized=None, on_unknown=None)
     stream = _Stream(Config(component=GW, secret="s"), listener)
     stream.loop = loop  # type: ignore[assignment]
     stream.transport = SimpleNamespace(  # type: ignore[assignment]

@@ -89,7 +89,7 @@ class StanzaHandler:
         self._ctx.status("up" if up else "down", text)
 
     def on_oversized(self, excess: OversizedStanza) -> None:
-        """See ``Listener.on_excess``."""
+        """See ``StanzaListener.on_oversized``."""
         self._ctx.count("xmpp_refused", why="excess")
         stanza = self._parse(excess.element)
         if stanza is not None:
