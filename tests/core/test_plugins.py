@@ -62,7 +62,7 @@ class Shelf:
         lines = ["Metadata-Version: 2.1", f"Name: {distribution}", "Version: 1.0"]
         (info / "METADATA").write_text("\n".join(lines + [f"Requires-Dist: {r}" for r in requires]) + "\n")
         points = "\n".join(f"{entry} = {name}" for entry in entries)
-        (info / "entry_points.txt").write_text(f"[hansa.host.loader]\n{points}\n")
+        (info / "entry_points.txt").write_text(f"[hansa.plugins]\n{points}\n")
         importlib.invalidate_caches()
         return name
 

@@ -54,7 +54,7 @@ def test_the_wheel_holds_the_packages_with_their_types_and_nothing_else(wheel):
         assert {n for n in names if n.startswith(f"{package}/") and n.endswith(".py")} == sources
     points = names[f"{info}/entry_points.txt"].decode()
     assert (
-        "[hansa.host.loader]\n" in points
+        "[hansa.plugins]\n" in points
         and "xmpp = hansa_xmpp\n" in points
         and "hansa = hansa.cli.main:main\n" in points
     )
