@@ -176,8 +176,8 @@ Everything goes on running until you press Ctrl-C.
            (trust the certificate authority {prosody.ca.certificate})
   XMPP     server 127.0.0.1:{prosody.c2s_port}   user juliet@{HOST}, password pw   room {MUC}
            (trust the certificate authority {prosody.ca.certificate})
-  Hansa    .venv/bin/hansa rooms ls -c {hansa.config.reader}
-           .venv/bin/hansa policy log -c {hansa.config.reader}
+  Hansa    .venv/bin/hansa rooms ls -c {hansa.config}
+           .venv/bin/hansa policy log -c {hansa.config}
 """
 
 

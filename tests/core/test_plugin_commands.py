@@ -95,7 +95,7 @@ async def test_a_running_network_answers_its_plugins_command(tmp_path):
         assert made["room"]
         with pytest.raises(CommandFailed, match="with --network: matrix"):
             await hansa.run("matrix", "rooms", "ls", "--network", "elsewhere")
-        text = await asyncio.to_thread(main, ["matrix", "rooms", "ls", "-c", str(hansa.config.reader)])
+        text = await asyncio.to_thread(main, ["matrix", "rooms", "ls", "-c", str(hansa.config)])
         assert text == 0
     finally:
         await hansa.stop()
