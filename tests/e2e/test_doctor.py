@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def examine(hansa: Stage, *server: str) -> tuple[bool, dict[str, list[Any]]]:
-    code, found = await hansa.findings("matrix", "doctor", *server)
+    code, found = await hansa.hansa.findings("matrix", "doctor", *server)
     assert code == (0 if found["healthy"] else 1)
     listed: dict[str, list[Any]] = {}
     for finding in found["findings"]:
