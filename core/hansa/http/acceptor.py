@@ -50,7 +50,7 @@ class _Handshake:
 
 
 class Acceptor:
-    """Accepts connections of one address for an ``ConnectionLimiter``. ``trusted`` says whose address is a
+    """Accepts connections of one address for a ``ConnectionLimiter``. ``trusted`` says whose address is a
     proxy's.
     """
 
