@@ -16,7 +16,7 @@ from peers.hansa import Hansa
 
 pytestmark = pytest.mark.e2e
 
-_OPEN = "registration = 'open'\npassword_memory = 8\npassword_rounds = 1\nclient_rate = 0\npresence = true\n"
+_OPEN = "registration = 'open'\nargon2_memory_kib = 8\nargon2_time_cost = 1\nclient_rate = 0\npresence_enabled = true\n"
 _WORDS = f'\n[policies.words]\nplugin = "governance"\nwords = ["{WORD}"]\n'
 _TAG = re.compile(rb"zq\d{3}")
 #: What is said to oneself, to this server or to its operator, or is not said at all: it is taken, and goes nowhere.
