@@ -55,7 +55,7 @@ async def test_who_steps_aside_is_passed_and_comes_back_when_it_is_time():
     clock.at = 0.5
     await line.wait_ready(clock)
     assert names(line) == ["b", "c"]
-    clock.at = 1.0
+    clock.at = 1.5
     await line.wait_ready(clock)
     assert names(line) == ["b", "c", "a"]
 

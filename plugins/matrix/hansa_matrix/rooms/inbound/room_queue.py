@@ -14,8 +14,9 @@ from hansa import Backoff, Clock
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.inbound.backlog import Backlog, weight
 
-#: How long an event that could not be judged waits until it is tried again.
-RETRY = Backoff(first=1.0, most=60.0)
+#: How long an event that could not be judged waits until it is tried again: the fifth time after 46.5 s, when
+#: the patience for a gap (45 s) is over.
+RETRY = Backoff(first=1.5, most=60.0)
 #: So many may stand aside; beyond that the one that has for longest is let go of until the next start.
 MOST_ASIDE = 500
 
