@@ -41,7 +41,7 @@ class Room:
     received: int = 0
     stale: bool = False
     generation: int = 0
-    kept: schema.StoredAlias = field(default_factory=schema.StoredAlias)
+    kept: schema.RoomRow = field(default_factory=schema.RoomRow)
     tail: deque[Event] = field(default_factory=lambda: deque(maxlen=_TAIL))
 
     @property

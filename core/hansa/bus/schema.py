@@ -68,21 +68,21 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAlias:
+class RoomRow:
     """A room's row as it was read or committed last; its ``commits`` make each another one."""
 
     body: bytes | None = None
     commits: int = 0
     change: Change | None = None
 
-    def by(self, row: CompareAndSwap, change: Change | None = None) -> StoredAlias:
+    def by(self, row: CompareAndSwap, change: Change | None = None) -> RoomRow:
         """Once a row in its place is committed, which names a ``change``."""
-        return StoredAlias(row.body, self.commits + 1, change)
+        return RoomRow(row.body, self.commits + 1, change)
 
 
 def room_cas(
     room: str,
-    kept: StoredAlias,
+    kept: RoomRow,
     facts: RoomInfo,
     *,
     head: int,
@@ -115,12 +115,12 @@ def room_cas(
     return CompareAndSwap("room", (room,), kept.body, orjson.dumps(body))
 
 
-def room_of(row: Row) -> tuple[RoomInfo, int, int, int, StoredAlias]:
+def room_of(row: Row) -> tuple[RoomInfo, int, int, int, RoomRow]:
     """``(facts, head, received, generation, kept)`` of a room's row."""
     data: dict[str, Any] = orjson.loads(row.body)
     head, received, generation = data.pop("head"), data.pop("received"), data.pop("generation", 0)
     change = data.pop("change", None)
-    kept = StoredAlias(row.body, data.pop("commits", 0), Change(*change) if change is not None else None)
+    kept = RoomRow(row.body, data.pop("commits", 0), Change(*change) if change is not None else None)
     said = {name: NativeId(*data[name]) for name in _SAID_BY if name in data}
     return RoomInfo(**{**data, **said}), head, received, generation, kept
 
