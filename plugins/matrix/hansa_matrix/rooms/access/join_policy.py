@@ -13,35 +13,27 @@ async def require_join_allowed(
     ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None
 ) -> None:
     """Raises the error answer of a join that policy does not have. ``event`` is the join, if there is one."""
-    view = ctx.view(room_id)
-    await require(
-        ctx,
-        Join(
-            network=ctx.id,
-            room=room_id,
-            user=NativeId(ctx.id, user),
-            user_server=ids.domain_of(user),
-            outbound=False,
-            servers=view.servers() if view else frozenset(),
-            texts=words_of(event) if event is not None else (),
-        ),
-    )
+    await _require(Join, ctx, room_id, user, event)
 
 
 async def require_knock_allowed(
     ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None
 ) -> None:
     """As ``require_join_allowed``, of a knock."""
+    await _require(Knock, ctx, room_id, user, event)
+
+
+async def _require(
+    kind: type[Join | Knock], ctx: NetworkContext, room_id: str, user: str, event: Pdu | None
+) -> None:
     view = ctx.view(room_id)
-    await require(
-        ctx,
-        Knock(
-            network=ctx.id,
-            room=room_id,
-            user=NativeId(ctx.id, user),
-            user_server=ids.domain_of(user),
-            outbound=False,
-            servers=view.servers() if view else frozenset(),
-            texts=words_of(event) if event is not None else (),
-        ),
+    crossing = kind(
+        network=ctx.id,
+        room=room_id,
+        user=NativeId(ctx.id, user),
+        user_server=ids.domain_of(user),
+        outbound=False,
+        servers=view.servers() if view else frozenset(),
+        texts=words_of(event) if event is not None else (),
     )
+    await require(ctx, crossing)
