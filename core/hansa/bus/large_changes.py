@@ -19,7 +19,7 @@ from hansa.bus import schema
 from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
 from hansa.store.base import CompareAndSwap, Delete, Insert, Put, Row, ScopedStore, Write
-from hansa.store.bounds import pieces, size_of
+from hansa.store.bounds import cut, pieces
 from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.paging import pages
 
@@ -77,9 +77,8 @@ class LargeChanges:
         if change is None:
             return row
         names = [(change.name, part) for part in range(change.parts)]
-        same = CompareAndSwap(
-            "room", (room,), row.body, row.body
-        )  # another process may have done it meanwhile
+        # Another process may have done it meanwhile.
+        same = CompareAndSwap("room", (room,), row.body, row.body)
         for name in names:
             part = await self._store.get("people_change", name)
             if part is None:
@@ -97,17 +96,13 @@ class LargeChanges:
 
 
 def _bodies(people: Sequence[Put | Delete]) -> Iterator[bytes]:
-    part: list[tuple[str | int, str | int, str | None]] = []
-    size = 0
-    for write in people:
-        _, network, user = write.key
-        part.append((network, user, write.body.decode() if isinstance(write, Put) else None))
-        size += size_of(write)
-        if len(part) == _PART or size > _PART_BYTES:
-            yield orjson.dumps(part)
-            part, size = [], 0
-    if part:
-        yield orjson.dumps(part)
+    for piece in cut(people, _PART, _PART_BYTES):
+        yield orjson.dumps(
+            [
+                (*write.key[1:], write.body.decode() if isinstance(write, Put) else None)  # network, user
+                for write in piece
+            ]
+        )
 
 
 def _writes(room: str, body: bytes) -> list[Write]:

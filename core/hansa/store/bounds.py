@@ -8,9 +8,11 @@ within the bounds takes 2 s there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from hansa.store.base import Delete, Remove, TooLarge, Write
+
+W = TypeVar("W", bound=Write)
 
 #: The largest batch: writes, and bytes of bodies.
 MAX_WRITES: Final = 5000
@@ -42,14 +44,19 @@ def size_of(write: Write) -> int:
     return 0 if isinstance(write, Delete | Remove) else len(write.body)
 
 
-def pieces(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+def pieces(writes: Sequence[W]) -> Iterator[Sequence[W]]:
     """The same writes in their order, in pieces of at most 2,000 writes and, but for a single one, 8 MiB: for
     what nobody sees before the last of them, or what may stand half done.
     """
+    return cut(writes, _PIECE, _PIECE_BYTES)
+
+
+def cut(writes: Sequence[W], most: int, most_bytes: int) -> Iterator[Sequence[W]]:
+    """As ``pieces``, with bounds of the caller's."""
     start = size = 0
     for at, write in enumerate(writes):
         more = size_of(write)
-        if at > start and (at - start == _PIECE or size + more > _PIECE_BYTES):
+        if at > start and (at - start == most or size + more > most_bytes):
             yield writes[start:at]
             start, size = at, 0
         size += more

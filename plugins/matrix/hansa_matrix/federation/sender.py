@@ -245,10 +245,8 @@ class FederationSender:
         for peer in gone:
             del self._peers[peer.server]
             self._ahead.pop(peer.server, None)
-        for at in range(0, len(gone), _PAGE):
-            await self._ctx.store.commit(
-                [Delete("destination", (peer.server,)) for peer in gone[at : at + _PAGE]], durability="lazy"
-            )
+        for piece in pieces([Delete("destination", (peer.server,)) for peer in gone]):
+            await self._ctx.store.commit(piece, durability="lazy")
         self._alarm()
 
     async def _sweep(self, stream: str, upto: int | None, cursor: Callable[[DestinationQueue], int]) -> None:
