@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import unicodedata
 
 import pytest
 from hansa import readings
 from hansa_governance.folding import IGNORABLE, folded, forms
 from hansa_governance.words import MOST, PhraseList, tokens
-from yardstick import yardstick
+from yardstick import yardsticks
 
 CAUGHT = [
     "classified",
@@ -221,9 +220,8 @@ def test_phrases_and_any_of_several_texts():
 def test_many_words_with_one_beginning_take_no_time():
     words = PhraseList(f"the secret number {n}" for n in range(10_000))
     text = "the " * 15_000
-    began = time.process_time()
     assert words.find([text]) == ""
-    assert time.process_time() - began < 5 * yardstick()
+    assert yardsticks(lambda: words.find([text])) < 10
     assert words.find([text + "secret number 77"]) == "the secret number 77"
 
 
@@ -258,9 +256,8 @@ def test_ascii_takes_the_short_way_to_the_same_result():
 def test_a_text_of_64_kib_is_read_in_bounded_time_however_many_words_there_are(text):
     words = PhraseList([*(f"word{n:05}" for n in range(10_000)), "机密密", "密文件件"])
     words.find(["warm"])
-    began = time.process_time()
     assert words.find(readings([text])) == ""
-    assert time.process_time() - began < 5 * yardstick()
+    assert yardsticks(lambda: words.find(readings([text]))) < 10
 
 
 def test_more_text_than_is_read_is_taken_for_forbidden():
@@ -291,9 +288,8 @@ def test_marks_in_a_row_are_read_up_to_a_bound(marks):
     """To put them in order takes time quadratic in them: a second for a text of 64 KiB."""
     text = "\u0e01" + marks * 3_000
     assert all(len(form) < 100 for form in forms(text))
-    began = time.process_time()
     assert PhraseList(["classified"]).find([text * 5]) == ""
-    assert time.process_time() - began < 5 * yardstick()
+    assert yardsticks(lambda: PhraseList(["classified"]).find([text * 5])) < 10
     assert PhraseList(["classified"]).find(["clas" + marks * 3_000 + "sified"]) in {"classified", ""}
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import time
 
 import pytest
 from hansa_matrix.proto.servers.server_acl import parse_acl
 from hypothesis import given
 from hypothesis import strategies as st
-from yardstick import yardstick
+from yardstick import yardsticks
 
 EVERYBODY = {"allow": ["*"]}
 
@@ -63,12 +62,9 @@ def test_no_list_takes_long(globs):
     """CVE-2023-45129: the time is that of reading the event, and does not explode with what is in it."""
     assert sum(map(len, globs)) < 65_536
 
-    def cost() -> float:
-        before = time.process_time()
+    def judge() -> None:
         acl = parse_acl({"allow": [*globs, "x"]})
         for _ in range(20):
             assert not acl.allows("a" * 229 + "c")
-        return time.process_time() - before
 
-    # The least of some, as whatever else the machine does only ever adds to it.
-    assert min(cost() for _ in range(3)) < 10 * min(yardstick() for _ in range(3))
+    assert yardsticks(judge) < 10
