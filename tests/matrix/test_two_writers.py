@@ -362,6 +362,32 @@ async def test_of_recipients_that_nobody_here_knows_nothing_is_swept(house, monk
     assert ran == ["far.example"]
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_stored(
+    house, monkeypatch, known
+):
+    """The cursor of its server had passed the row when the set was not known here."""
+    ctx, sender = house.app.contexts["matrix"], house.app.network("matrix")._sender
+    monkeypatch.setattr("hansa_matrix.federation.destination_queue.DestinationQueue.run", lambda peer: None)
+    if known:
+        sender._outbox("far.example")
+    set_id, names = destination_set(["far.example"])
+    event = {"recipients": set_id, "event_id": "$e", "room_id": "!r"}
+    await ctx.store.commit([Append("lasting_edu", b"{}", {"recipients": set_id}), Append("out", b"", event)])
+    if known:
+        at = await ctx.store.position()
+        sender._peers["far.example"].position = sender._peers["far.example"].lasting = at
+    else:
+        await sender.sweep()
+    await ctx.store.commit([Insert("recipients", (set_id,), orjson.dumps(names))])
+    await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
+    await sender._sweep("out", None, lambda peer: peer.position)
+    peer = sender._peers["far.example"]
+    assert [row.fields["event_id"] for row in await peer.waiting()] == ["$e"]
+    assert await peer.behind() == 2
+    assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]
+
+
 async def test_a_pdu_of_a_room_that_is_not_in_memory_is_not_acknowledged(house):
     network, room = house.app.network("matrix"), house.room
     gone = network._rooms.pop(room.room_id)

@@ -109,6 +109,7 @@ class DestinationQueue:
         self.position = 0
         self.lasting = 0
         self.sets: set[int] = set()
+        self._returns = 0
         self.failures = 0
         #: Wall clock in ms, 0 if it does not fail.
         self.failing_since = 0
@@ -132,6 +133,14 @@ class DestinationQueue:
             self.failures = int(kept.fields["failures"] or 0)
             self.failing_since = int(kept.fields["failing_since"] or 0)
             self._told = 0
+
+    def return_to(self, *, event: int | None, edu: int | None) -> None:
+        """Send from these positions on, if the cursors are further: the first event and the first durable EDU
+        of a set of servers that was not known when the cursors passed them. A server ignores what it has.
+        """
+        self.position = min(self.position, self.position if event is None else event - 1)
+        self.lasting = min(self.lasting, self.lasting if edu is None else edu - 1)
+        self._returns += 1
 
     def run(self) -> None:
         """Something waits, or may wait."""
@@ -197,6 +206,7 @@ class DestinationQueue:
             await self._sleep(0.0)
         while True:
             self._wake.clear()
+            returns = self._returns
             waiting = await self.waiting()
             rows = waiting if len(waiting) > _CATCH_UP else waiting[:MAX_PDUS]
             lasting = (await self._behind("lasting_edu", self.lasting, _MOST_LASTING))[:_MOST_LASTING]
@@ -211,6 +221,8 @@ class DestinationQueue:
             for at in range(0, max(1, len(chosen)), MAX_PDUS):
                 parcel = _TransactionContents(chosen[at : at + MAX_PDUS], lasting if not at else ())
                 await self._deliver(parcel, self._passing(MAX_EDUS - len(parcel.lasting)))
+            if returns != self._returns:
+                continue
             await self._delivered(rows, lasting)
             if len(waiting) <= MAX_PDUS and len(lasting) < _MOST_LASTING and self._idle():
                 return

@@ -221,7 +221,7 @@ class FederationSender:
         self._touched.clear()
         for set_id in sorted(idle, key=lambda one: self._used.get(one, 0.0))[:_SETS_AT_ONCE]:
             self._used[set_id] = now  # looked at; it is its turn again after the others
-            if not await self._has("out", set_id) and not await self._has("lasting_edu", set_id):
+            if await self._first("out", set_id) is None and await self._first("lasting_edu", set_id) is None:
                 gone.append(set_id)
         gone = [set_id for set_id in gone if set_id not in self._touched]
         if not gone:
@@ -233,10 +233,6 @@ class FederationSender:
             del self._used[set_id]
         # Nothing is awaited in between: what a later writer keeps of a set is committed after this.
         await self._ctx.store.commit([Delete("recipients", (set_id,)) for set_id in gone])
-
-    async def _has(self, stream: str, set_id: int) -> bool:
-        index = ("recipients", "position")
-        return bool(await self._ctx.store.scan(stream, index=index, equal=(set_id,), limit=1))
 
     async def _forget_servers(self) -> None:
         """Forget servers that nothing is for, and that are no trouble."""
@@ -257,16 +253,26 @@ class FederationSender:
                 await self._ctx.store.commit(gone, durability="lazy")
 
     async def _read_sets(self, rows: Sequence[Row]) -> None:
-        """Learn the sets of some rows that were kept where we did not see it, and send to them."""
+        """Learn the sets of some rows that another process stored, and send to their servers. A server's
+        cursor may be beyond the first event of such a set, and a new server's cursor is.
+        """
         named = {int(row.fields["recipients"] or 0) for row in rows}
         missing = [(set_id,) for set_id in sorted(named - self._sets.keys())]
         for row in (await self._ctx.store.get_many("recipients", missing) if missing else {}).values():
             set_id, servers = int(row.key[0]), tuple(orjson.loads(row.body))
+            event, edu = await self._first("out", set_id), await self._first("lasting_edu", set_id)
             if set_id not in self._sets:
                 self._learn(set_id, servers)
                 self._stored.add(set_id)
                 for server in servers:
+                    self._peers[server].return_to(event=event, edu=edu)
                     self._peers[server].run()
+
+    async def _first(self, stream: str, set_id: int) -> int | None:
+        """The position of the first row of a set."""
+        index = ("recipients", "position")
+        rows = await self._ctx.store.scan(stream, index=index, equal=(set_id,), limit=1)
+        return rows[0].position if rows else None
 
     def _taken(self, row: Row, cursor: Callable[[DestinationQueue], int]) -> bool:
         """Whether everybody has got it. Of a set that nobody knows nobody has."""
