@@ -163,12 +163,12 @@ class Http(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What the head of a request says about its sender (``hansa.http.router.Route.admit``).
+    """The claim of a request's head about its sender (``hansa.http.router.Route.admit``).
 
-    ``share`` names the peer or account whose share of memory the body takes, e.g. ``@user:server``; empty is
-    a stranger, of whom all share one small pool. ``proven``: the head alone proves it, as a token does. What
-    is not proven (a server name whose signature covers the body) takes the share of the sender's address, so
-    that nobody can use up the share of somebody else. ``value`` is for the endpoint.
+    ``share`` names the peer or account whose share of memory the body takes, e.g. ``@user:server``; empty for
+    strangers, who all share one small pool. ``proven``: the head alone proves it, as a token does. A claim
+    that is not proven (a server name whose signature covers the body) takes the share of the sender's
+    address, so that no sender can use up the share of another. ``value`` is for the endpoint.
     """
 
     share: str = ""

@@ -63,6 +63,6 @@ def _thread_crashed(args: threading.ExceptHookArgs) -> None:
 
 
 def _not_raised(args: sys.UnraisableHookArgs) -> None:
-    """What went wrong where nobody could be told, such as while an object was removed."""
+    """Logs an error that could not be raised to a caller, such as one in a finaliser."""
     found = (args.exc_type, args.exc_value, args.exc_traceback)
     logging.getLogger("hansa").error("%s", args.err_msg or "not raised", exc_info=found)  # type: ignore[arg-type]

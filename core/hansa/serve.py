@@ -219,8 +219,8 @@ class Process:
             was = now
 
     def _shares(self) -> tuple[ConnectionLimiter, BodyBudget]:
-        """What all public addresses have together: connections, as far as there are descriptors for them, and
-        memory for bodies. The socket of the command line and the metrics have their own.
+        """Returns the limits that all public addresses share: connections, as far as there are descriptors
+        for them, and memory for bodies. The socket of the command line and the metrics have their own.
         """
         server = self._config.server
         limits = ConnectionLimits(
@@ -247,7 +247,7 @@ class Process:
 
     @property
     def stands_by(self) -> bool:
-        """Whether it waits for the database of another process."""
+        """True if the process waits for a database that another process has."""
         return self._operations.standby is not None and not self._starting
 
     async def reload(self) -> tuple[list[str], list[str]]:
@@ -348,7 +348,7 @@ def _end(fault: StoreFault, say: Printer) -> NoReturn:
 
 
 def _keep() -> None:
-    """What was made until now stays: the collector does not look at it again."""
+    """Keeps the garbage collector from looking again at the objects that exist now."""
     gc.collect()
     gc.freeze()
 

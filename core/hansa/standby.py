@@ -84,7 +84,7 @@ class Standby:
                 wait.cancel()
 
     def refuse(self) -> RemoteProtocolError:
-        """What a standby answers to whatever needs the database."""
+        """Returns the answer of a standby to everything that needs the database."""
         host, pid = self._owner
         text = f"this process stands by: ask the one that has the database, process {pid} on {host}"
         return RemoteProtocolError(text, hint=503, code="standby")

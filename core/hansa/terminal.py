@@ -50,6 +50,8 @@ def give_up() -> None:
 
 
 def _encodable(text: str, encoding: str | None) -> str:
-    """What a terminal's encoding has no character for, as an escape: it is not a reason to fail."""
+    """Replaces characters that a terminal's encoding does not have with escapes, so that output never
+    fails.
+    """
     name = encoding or "utf-8"
     return text.encode(name, "backslashreplace").decode(name)

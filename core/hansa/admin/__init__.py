@@ -1,1 +1,1 @@
-"""What an operator asks of a running process, as JSON over its local socket."""
+"""The admin API of a running process: JSON over its local socket."""

@@ -1,4 +1,4 @@
-"""What an operator may ask of a running Hansa, as JSON over its local socket."""
+"""The admin API of a running Hansa: JSON over its local socket."""
 
 from __future__ import annotations
 
@@ -120,8 +120,9 @@ class AdminApi:
         return {"state": "degraded", "kind": found.kind.value, "since": found.since, "text": found.text}
 
     async def health(self, _request: Request) -> Response:
-        """Whether the store works and every network is up; 503 while the store does not work, or
-        another process has it. A store that is slow works: 200, and ``store`` says it.
+        """Reports whether the store works and every network is up. The status is 503 while the store does not
+        work, or while another process has it. A slow store works: the status is 200, and ``store`` says that
+        it is slow.
         """
         if self.standby is not None:
             waits = {"ok": False, "state": "standby", "store": "standby", "networks": {}}

@@ -1,4 +1,4 @@
-"""What an operator may ask of deliveries: what waits, what died, which destinations have an event."""
+"""Admin commands about deliveries: the backlog, the dead letters, the destinations that have an event."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class DeliveryCommands:
         self._names = names
 
     async def deliveries(self, _request: Request, _body: Any) -> Any:
-        """What waits and what died, per link, and what waits per server of a network that sends by itself."""
+        """Lists the backlog and the dead letters per link, and the backlog per server of a network that sends
+        by itself.
+        """
         found: list[dict[str, Any]] = []
         for link_id, consumer in self._app.consumers.items():
             dead = [row async for row in scan_all(self._app.core, "dead", equal=(link_id,))]
@@ -78,7 +80,7 @@ class DeliveryCommands:
         raise missing(f"there is no event {name}: give its id here or on one of the networks")
 
     async def where(self, request: Request, _body: Any) -> Any:
-        """Which destinations have an event, which wait and why."""
+        """Lists the destinations that have an event, and those that wait, with the reason."""
         event = await self._event(request.path["event"])
         room = self._app.rooms.get(event.room)
         found: list[dict[str, Any]] = []

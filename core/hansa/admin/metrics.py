@@ -59,7 +59,7 @@ class _FromApp(Collector):
 def _families(
     kind: type[_Family], values: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 ) -> Iterable[_Family]:
-    """What was counted or set under one name, as one family."""
+    """Groups the counters or gauges of one name into one metric family."""
     families: dict[str, _Family] = {}
     for (name, labels), value in values.items():
         names = [label for label, _ in labels]

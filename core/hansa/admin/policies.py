@@ -1,4 +1,4 @@
-"""What an operator may ask of policies: what they would say, and why they said what they did."""
+"""Admin commands about policies: what they would decide, and why they decided what they did."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PolicyCommands:
         self._names = names
 
     async def test(self, _request: Request, body: Any) -> Any:
-        """What each policy would say of a message, without anything happening: on its way in, and on its way
-        out to the people of each link. On the sender's own link that counts for people of this server.
+        """Evaluates each policy for a message without sending it: on its way in, and on its way out to the
+        people of each link. On the sender's own link, the way out is the way to people of this server.
         """
         room = await self._names.room(str(body["room"]))
         network, _, user = str(body["sender"]).partition(":")

@@ -1,6 +1,7 @@
-"""What an operator changes, asked about before it is done.
+"""Asks the policies about an operator's change before it is made.
 
-Looking is free, and so is everything by which policies are read and replaced: none can lock an operator out.
+Reading is never asked about, and neither are the commands that read and replace policies: no policy can lock
+an operator out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an operator may ask of rooms: which there are, who is in them, what they are tied to."""
+"""Admin commands about rooms: the list of rooms, their members, their links."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a plugin implements and what it is given."""
+"""The interfaces that a plugin implements, and the context that it gets."""

@@ -1,4 +1,4 @@
-"""What a plugin is given. What is not here is not to be had."""
+"""Everything a plugin may use. There is no other access to the core."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hansa.store.blobs import ScopedBlobs
 
 
 class PluginContext(Protocol):
-    """What every plugin may use.
+    """The part of the context that every plugin gets.
 
     ``id`` is the name of the plugin's table (network id, policy name); ``config`` its validated ``Config``.
     ``store`` and ``blobs`` are scoped to ``id``: declare collections in ``open_*``, they are made before
@@ -63,7 +63,9 @@ class PluginContext(Protocol):
 
 
 class NetworkContext(PluginContext, Protocol):
-    """What a network may use besides. Native ids are strings of this network; the context adds its id."""
+    """The context of a network: a plugin's context and the core bus. Native ids are strings of this network;
+    the context adds its id.
+    """
 
     async def submit(
         self, items: Sequence[Submission], *, receipt: Insert | None = None
@@ -86,7 +88,7 @@ class NetworkContext(PluginContext, Protocol):
 
     @property
     def governed(self) -> bool:
-        """Whether there is any policy to ask: without one a plugin need not make what only policies read."""
+        """True if there is a policy to ask. Without one, a plugin may leave out what only policies read."""
         ...
 
     @property
@@ -175,13 +177,15 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     async def nobody(self, user: NativeId) -> bool:
-        """Whether it is known that nobody of another network has an id: see ``hansa.KnowsPeople``. Nobody is
-        of a network that there is not.
+        """True if it is known that a user of another network does not exist: see ``hansa.KnowsPeople``. A
+        network that is not configured has no users.
         """
         ...
 
     async def check_password(self, native_user: str, password: str) -> bool | None:
-        """What plugins say of a password (the hook ``check_password``); None if none has an opinion."""
+        """Asks the plugins about a password (the hook ``check_password``). Returns None if no plugin
+        decides.
+        """
         ...
 
     async def native_id(self, event: Event) -> str | None:

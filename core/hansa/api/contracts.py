@@ -1,4 +1,4 @@
-"""What a plugin implements: ``Network`` and its optional parts, ``Authority``, ``Policy``."""
+"""The interfaces that a plugin implements: ``Network`` and its optional parts, ``Authority``, ``Policy``."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class HasFeatures(Protocol):
 
     @property
     def features(self) -> Features:
-        """What it carries; constant."""
+        """The content that the network can carry; constant."""
         ...
 
 
@@ -76,7 +76,7 @@ class KnowsServers(Protocol):
         ...
 
     def facts(self, inbound: Submission) -> NativeFacts:
-        """What policies may know of an event this network submits. Pure."""
+        """Returns the facts that policies may know of an event that this network submits. Pure."""
         ...
 
 
@@ -105,8 +105,8 @@ class KnowsPeople(Protocol):
     """A network that can tell of some ids that nobody has them: people there are not invited."""
 
     async def nobody(self, user: str) -> bool:
-        """Whether it is known that nobody has this id, or that it is no id of a person; False where it cannot
-        be known. Answers within seconds.
+        """True if it is known that this user does not exist, or that the id is not the id of a person; False
+        where it cannot be known. Answers within seconds.
         """
         ...
 
@@ -307,7 +307,7 @@ class HasAdminCommands(Protocol):
     """A network with commands of its own (``register_commands``)."""
 
     def operations(self) -> Mapping[str, AdminCommand]:
-        """What to run for the words of a command."""
+        """Returns the admin commands, each under the words that call it."""
         ...
 
 

@@ -1,4 +1,5 @@
-"""What happens to a submission outside the room's turn: stages 4 and 5, and the I/O that a turn has to leave.
+"""The part of a submission's way that lies outside the room's turn: stages 4 and 5, and the I/O that a turn
+must not do.
 
 Every policy is asked about the way in and each way out; the authority makes ready what must exist.
 """
@@ -63,12 +64,12 @@ class PendingSubmission:
 
     @property
     def immutable(self) -> bool:
-        """Whether it stands in the native history of the room's authority already."""
+        """True if the event already stands in the native history of the room's authority."""
         return self.link.authority and self.inbound.native is not None and not self.inbound.local
 
     @property
     def taken(self) -> bool:
-        """Whether it has an outcome, which is durable."""
+        """True if the submission has an outcome, which is durable."""
         return self.done.done() and not self.done.cancelled() and self.done.exception() is None
 
 

@@ -1,8 +1,8 @@
-"""What is kept of decisions, for how long, and how much of it a stranger can cause.
+"""The log of decisions: its rows, how long they are kept, and how many of them a stranger can cause.
 
-A decision about an act is a row of its own. What anybody can cause without being known (a server that asks
-something of us) is counted in one row per server and reason, and in one for all others once there are many:
-such rows never take the place of real ones.
+A decision about an act is a row of its own. Crossings that an unknown server can cause (it asks this server
+something) are counted in one row per server and reason. Beyond a limit, one row counts all others. These rows
+never take the place of decisions about acts.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class DecisionLog:
         return decision, (Put("stranger", (decision,), orjson.dumps(tally.body), {"ts": now}),)
 
     async def explain(self, decision: str) -> dict[str, Any]:
-        """What was decided under an id. Raises LocalProtocolError if unknown."""
+        """Returns the decision with an id. Raises LocalProtocolError if the id is unknown."""
         tally = self._tallies.get(decision)
         if tally is not None:
             return tally.body
@@ -135,7 +135,7 @@ class DecisionLog:
 
 
 def of_stranger(crossing: Crossing) -> bool:
-    """Whether anybody can cause it without being known: a server asks something of us."""
+    """True if an unknown server can cause the crossing: it asks this server something."""
     asks = PeerConnect | ProfileQuery | DirectoryQuery | KeysQuery
     return isinstance(crossing, asks) and not crossing.outbound
 
@@ -149,6 +149,8 @@ def _named(body: dict[str, Any]) -> str:
 
 
 def same_decision(facts: dict[str, Any], reasons: Sequence[object]) -> tuple[Any, ...]:
-    """What two refusals have in common that one decision can stand for."""
+    """Returns the key of refusals that one decision can stand for: crossing, sender or server, room,
+    reasons.
+    """
     who = facts.get("server") or facts.get("user") or facts.get("sender")
     return (facts["crossing"], who, facts.get("room"), tuple(reasons))

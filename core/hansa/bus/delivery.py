@@ -72,7 +72,7 @@ class DeliveryTarget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BusServices:
-    """What every consumer shares: the log, the policies, the time."""
+    """The services that all consumers share: the log, the policies, the clock."""
 
     store: ScopedStore
     decisions: PolicyEngine

@@ -18,7 +18,7 @@ _BUSY = 200
 
 
 class EphemeralHost(Protocol):
-    """What it needs of the running whole."""
+    """The parts of the running application that the relay uses."""
 
     def network(self, network: str) -> Network | None:
         """The open network of an id."""

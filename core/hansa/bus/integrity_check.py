@@ -1,4 +1,4 @@
-"""Whether what a database holds hangs together: every row is read once."""
+"""Checks that the rows of a database are consistent. Every row is read once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Told = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class Findings:
-    """What a check read, in rows and bytes of bodies, and what is wrong, a sentence each."""
+    """The result of a check: the rows read, the bytes of their bodies, and one sentence for each fault."""
 
     rows: int = 0
     size: int = 0

@@ -42,7 +42,7 @@ _MAX_RACES = 5
 
 
 class BusHost(NetworkLookup, Protocol):
-    """What the pipeline asks of the running whole."""
+    """The parts of the running application that the pipeline uses."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> object:
         """Run a task of the core's own."""
@@ -71,7 +71,7 @@ class _Queue:
 
 @dataclass(slots=True)
 class _Draft:
-    """What one turn will commit."""
+    """The writes and outcomes that one turn will commit."""
 
     writes: list[Write] = field(default_factory=list)
     #: Those of who came and went, which wait for the end: many take a way of their own.
@@ -90,8 +90,8 @@ class _Draft:
     received: int = 0
 
     def add(self, item: PendingSubmission, outcome: SubmitResult) -> None:
-        """What becomes of one of them. Its receipt is committed with it unless something that came before it
-        is not durable then: it left the turn, or failed.
+        """Records the outcome of one submission. Its receipt is committed with it, unless an earlier
+        submission left the turn or failed and is therefore not durable.
         """
         if item.receipt is not None:
             here = {id(one) for one, _ in self.outcomes}

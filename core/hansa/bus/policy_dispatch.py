@@ -31,7 +31,7 @@ class InstalledPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyAnswer:
-    """What one policy said of one crossing."""
+    """The verdict of one policy about one crossing."""
 
     name: str
     verdict: Verdict

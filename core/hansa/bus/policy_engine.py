@@ -57,7 +57,9 @@ _LONGEST = 300
 
 
 def crossing_facts(crossing: Crossing) -> dict[str, Any]:
-    """What a person needs to see of a crossing to understand a decision. Never the words themselves."""
+    """Returns the facts of a crossing that explain a decision to a person. They never include the text of a
+    message.
+    """
     kept: dict[str, Any] = {"crossing": type(crossing).__name__}
     if isinstance(crossing, EventIn | EventOut | EphemeralIn | EphemeralOut):
         kept |= {"link": crossing.link.id[:_LONGEST], "room": crossing.link.room}
@@ -113,7 +115,7 @@ class PolicyEngine:
 
     @property
     def policies(self) -> tuple[InstalledPolicy, ...]:
-        """What is asked, in no meaningful order."""
+        """The installed policies, in no meaningful order."""
         return self._policies
 
     async def adopt(self, policies: Sequence[InstalledPolicy], digest: str, *, restart: bool = False) -> None:
@@ -186,7 +188,7 @@ class PolicyEngine:
         return narrowed(strictest(a.verdict for a in verdicts if not a.shadow), crossing.possible)
 
     async def _asked(self, crossing: Crossing) -> list[PolicyAnswer]:
-        """What each policy says, in a round of the loop that has room for it."""
+        """Asks each policy, in a round of the event loop that has room for it."""
         weight = weight_of(crossing)
         if weight > _HEAVY:
             async with self._heavy.of(*source_of(crossing)):
@@ -202,7 +204,9 @@ class PolicyEngine:
         return answers
 
     async def explain(self, decision: str) -> dict[str, Any]:
-        """What was decided under an id: rule, facts, verdict. Raises LocalProtocolError if unknown."""
+        """Returns the decision with an id: rule, facts, verdict. Raises LocalProtocolError if the id is
+        unknown.
+        """
         return await self.kept.explain(decision)
 
     async def log(self, limit: int) -> list[dict[str, Any]]:

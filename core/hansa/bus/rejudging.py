@@ -1,4 +1,4 @@
-"""What was said under other policies is judged again before it is shown or sent."""
+"""Events that were judged under earlier policies are judged again before they are shown or sent."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class PolicyRecheck:
         self._known: LruCache[tuple[str, str], tuple[int, bool]] = LruCache(_REMEMBERED)
 
     async def passes(self, room: Room, link: Link, event: Event) -> bool:
-        """Whether an event of the log may pass a link now: as it was decided then, and by the policies of now
-        where these are others. Its way in is judged as well as its way out.
+        """True if an event of the log may pass a link now. The stored decision counts, and where the policies
+        have changed since then, the current policies decide as well: about the way in and the way out.
         """
         if any(name == link.id for name, _ in event.withheld_from):
             return False

@@ -1,4 +1,4 @@
-"""What the core keeps, and how its rows are written and read."""
+"""The collections of the core, and how their rows are written and read."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _SAID_BY = ("name_by", "topic_by")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed of a room's people and is not in their rows yet, but in ``parts`` rows of its own."""
+    """A change of a room's members that is not in their rows yet, but in ``parts`` rows of its own."""
 
     name: str
     parts: int

@@ -1,10 +1,10 @@
-"""What a room's view says, as the policies of now have it: its name and topic, and what people are called.
+"""The view of a room under the current policies: its name and topic, and the display names of its members.
 
-A view holds words that other policies let pass. It is judged again once for each generation of them, before a
-network reads it to people, and in the background after every change. What is denied is taken out of it; who
-is in the room stays. Nothing depends on these questions but what is shown: no decision is kept of them.
+A view holds text that earlier policies let pass. It is judged again once for each generation of policies,
+before a network shows it to people, and in the background after every change. Denied text is removed from the
+view; the members stay. The view alone depends on these questions: no decision is kept of them.
 
-A policy that cannot answer denies nothing for good: all names are hidden until it answers.
+A policy that cannot answer denies nothing permanently: all names are hidden until it answers.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ class VisibleViews:
         return facts
 
     async def _said(self, room: Room, by: NativeId | None, content: Content) -> bool:
-        """Who is not known is nobody that a list allows."""
+        """Asks the policies about content of the view. A sender that is not known is a user that no list
+        allows.
+        """
         sender = by or NativeId(_link(room, "").native.network, "")
         server = self._server_of(by.network, by.id) if by is not None else ""
         return await self._passes(room, sender, server, content)

@@ -293,7 +293,7 @@ def _wanted(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
-    """What to ask, and which function of ``show`` prints it."""
+    """Returns the request to make, and the name of the function of ``show`` that prints the answer."""
     name = f"{args.command} {getattr(args, 'action', '')}".strip()
     match name:
         case "status" | "plugins":

@@ -185,7 +185,7 @@ def _apart(source: tuple[str, Path], target: tuple[str, Path]) -> tuple[Store, S
 
 
 def _is_one(file: Path, other: Path) -> bool:
-    """Whether the file system has one file under two names."""
+    """True if two names are names of one file."""
     return file.exists() and other.exists() and file.samefile(other)
 
 

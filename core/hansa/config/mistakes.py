@@ -1,4 +1,4 @@
-"""What an operator is told of a value that a table does not take."""
+"""The error texts for values of the configuration that are not valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `hansa check` finds, and `hansa run` says, besides mistakes."""
+"""The warnings of `hansa check` and `hansa run` that are not errors."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def _certificates(reader: _ConfigReader, data: Mapping[str, Any]) -> None:
 
 
 def _unreadable(folder: Path, tls: TlsConfig) -> list[str]:
-    """What keeps a certificate from being served."""
+    """Returns the reasons why a certificate cannot be served."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / tls.certificate, folder / tls.key)
     except FileNotFoundError:

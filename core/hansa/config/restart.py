@@ -1,4 +1,4 @@
-"""What of a configuration changes with a restart alone."""
+"""The part of a configuration that only a restart can change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator may write into the configuration, table by table, besides what plugins add."""
+"""The settings of the configuration, table by table, besides those that plugins add."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class RoomTable(_Strict):
 
 
 class NetworkTable(_Strict):
-    """What Hansa itself takes of a ``[networks.<id>]`` table; the rest is the plugin's."""
+    """The settings of a ``[networks.<id>]`` table that are Hansa's own; the rest is the plugin's."""
 
     plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
     throttle: ThrottleConfig = Field(
@@ -179,7 +179,7 @@ class NetworkTable(_Strict):
 
 
 class PolicyTable(_Strict):
-    """What Hansa itself takes of a ``[policies.<name>]`` table; the rest is the plugin's."""
+    """The settings of a ``[policies.<name>]`` table that are Hansa's own; the rest is the plugin's."""
 
     plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
     on_error: Literal["deny", "allow"] = Field(

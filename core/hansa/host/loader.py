@@ -138,8 +138,8 @@ def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
 
 
 def open_plugin(manager: pluggy.PluginManager, hook: str, module: ModuleType, context: object) -> Any:
-    """What a module's own ``open_network`` or ``open_policy`` makes of a context. Raises PluginError, also
-    where something that the plugin needs is not installed.
+    """Returns the plugin that a module's own ``open_network`` or ``open_policy`` makes of a context. Raises
+    PluginError, also where a package that the plugin needs is not installed.
     """
     if not manager.is_registered(module):
         register(manager, module, module.__name__)

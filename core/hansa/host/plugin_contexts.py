@@ -42,7 +42,9 @@ _MOST_GHOSTS = 20_000
 
 
 class BaseContext:
-    """What every plugin gets: see ``hansa.PluginContext``. ``scope`` is where the store keeps its rows."""
+    """The context of every plugin: see ``hansa.PluginContext``. ``scope`` is where the store keeps its
+    rows.
+    """
 
     def __init__(self, app: PluginHost, plugin_id: str, config: Any, *, scope: str = "") -> None:
         self._app = app
@@ -80,7 +82,7 @@ class BaseContext:
 
 
 class NetworkContextImpl(BaseContext):
-    """What a network gets: see ``hansa.NetworkContext``."""
+    """The context of a network: see ``hansa.NetworkContext``."""
 
     def __init__(self, app: PluginHost, runner: NetworkSupervisor, config: Any) -> None:
         super().__init__(app, runner.id, config)

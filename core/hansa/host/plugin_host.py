@@ -1,4 +1,4 @@
-"""What the contexts of plugins need of the running application."""
+"""The parts of the running application that the contexts of plugins use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PluginHost(Protocol):
 
     @property
     def setup(self) -> Setup:
-        """What the application is made of."""
+        """The configuration that the application was made of."""
         ...
 
     @property

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PolicyContext(BaseContext):
-    """What a policy gets: see ``hansa.PluginContext``. Its rows are apart from those of any network."""
+    """The context of a policy: see ``hansa.PluginContext``. Its rows are apart from those of any network."""
 
     def __init__(self, app: PluginHost, name: str, config: Any) -> None:
         super().__init__(app, name, config, scope=f"policy:{name}")
@@ -76,7 +76,7 @@ class Policies:
         )
 
     def observers(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
-        """Who of them implements an observers' hook, by name."""
+        """Returns the implementations of an observers' hook, each with the name of its plugin."""
         return loader.hook_implementations(self._manager, hook)
 
     async def close(self) -> None:
@@ -86,7 +86,9 @@ class Policies:
 
 
 def digest_of(setups: Sequence[PolicySetup]) -> str:
-    """What a configuration of policies is known by; empty for none. It tells nothing of what it says."""
+    """Returns the digest of a configuration of policies; empty for no policies. The digest does not reveal
+    the configuration.
+    """
     if not setups:
         return ""
     said = sorted(

@@ -90,7 +90,7 @@ class NetworkSupervisor:
             self.on_not_carried(kind)
 
     def status(self, state: str, text: str = "") -> None:
-        """What the network says of itself."""
+        """Takes the state that the network reports of itself."""
         if (state, text) != (self.state, self.text):
             self._log.info("%s%s", state, f": {text}" if text else "")
         rising, changed = state == "up" and self.state != "up", state != self.state

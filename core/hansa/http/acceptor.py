@@ -209,7 +209,9 @@ def _bound(host: str, port: int) -> list[socket.socket]:
 
 
 def _is_served(path: str) -> bool:
-    """Whether a process answers at a unix socket: what a process left behind does not."""
+    """True if a process answers at a unix socket. A socket that a dead process left behind does not
+    answer.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asker:
         asker.setblocking(False)  # the library's signature
         try:

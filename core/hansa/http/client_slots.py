@@ -63,7 +63,7 @@ _WAIT, _STRANGER_WAIT = 30.0, 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """What a place is for: the destination, and who causes the request (``HttpRequest``)."""
+    """The reason for a request that takes a place: its destination, and its cause (``HttpRequest``)."""
 
     destination: str
     share: str = ""
@@ -125,8 +125,8 @@ class Slots:
         return self._waits[pool, ""]
 
     def heard(self, destination: str, *, in_time: bool) -> None:
-        """Whether the destination gave a whole answer: one that keeps us waiting shares the places of those
-        that are not known to answer at all.
+        """Records whether the destination gave a whole answer in time. A destination that did not shares the
+        places of those that are not known to answer at all.
         """
         if not in_time:
             self._answered.pop(destination)

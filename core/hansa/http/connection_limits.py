@@ -1,4 +1,6 @@
-"""Who may have how many incoming connections, and whose is let go when there are too many."""
+"""Limits on incoming connections per address, and the choice of the connection that is closed when there are
+too many.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,11 @@ class LimitedConnection(Protocol):
     """A connection, as far as it can be let go."""
 
     def idle(self) -> bool:
-        """Whether no request of it is under way."""
+        """True if no request of it is in progress."""
         ...
 
     def heard(self) -> bool:
-        """Whether it ever sent a whole request."""
+        """True if it ever sent a whole request."""
         ...
 
     def abort(self) -> None:

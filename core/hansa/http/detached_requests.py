@@ -31,8 +31,8 @@ class DetachedRequests:
         self._looking: asyncio.TimerHandle | None = None
 
     async def of(self, work: Awaitable[T]) -> T:
-        """What ``work`` returns or raises. Raises Late while the database is away, ``WITHIN`` seconds after
-        the work began or later.
+        """Returns or raises the result of ``work``. Raises Late while the database is away, ``WITHIN``
+        seconds after the work began or later.
         """
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(work)

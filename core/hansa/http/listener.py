@@ -87,7 +87,9 @@ class TlsContexts:
 
 
 class Wire(Protocol):
-    """What brought a request, as far as it is told how far the request has come. Each may raise ``Busy``."""
+    """The connection of a request, which is told how far the request has come. Each method may raise
+    ``Busy``.
+    """
 
     def routed(self, route: Route) -> None:
         """The route is known; nothing was decided yet."""
@@ -116,8 +118,8 @@ class Dispatcher:
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in proxies]
 
     def address(self, peer: str, forwarded: Sequence[str]) -> str:
-        """Whose request it is: the peer's, or where that is a proxy of ours, the last in ``X-Forwarded-For``
-        that is none.
+        """Returns the address that a request comes from: the peer's, or, if that is a trusted proxy, the last
+        address in ``X-Forwarded-For`` that is not a trusted proxy.
         """
         named = [one.strip() for header in forwarded for one in header.split(",")]
         while named and self.is_proxy(peer):
@@ -125,7 +127,7 @@ class Dispatcher:
         return peer
 
     def is_proxy(self, address: str) -> bool:
-        """Whether a proxy of ours has the address."""
+        """True if the address is one of a trusted proxy."""
         if not self._proxies:
             return False
         try:
@@ -135,8 +137,9 @@ class Dispatcher:
         return any(parsed in network for network in self._proxies)
 
     def _found(self, request: Request) -> tuple[Router | None, RouteMatch | None]:
-        """Who answers: the router of the ``Host`` header, else that of networks without a server name, else
-        the only named one, which serves every host; the first of them that knows the path.
+        """Finds the router and route that answer: the router of the ``Host`` header, else that of networks
+        without a server name, else the only named one, which serves every host. The first of them that knows
+        the path answers.
         """
         named = self._routers.get(request.host)
         routers = [named, self._routers.get("") if request.host else None]

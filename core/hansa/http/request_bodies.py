@@ -72,7 +72,7 @@ def _around(kind: str, share: int, pool: int) -> dict[str, int]:
 
 
 def _charged(kind: str, around: tuple[str, ...]) -> _Charges:
-    """What counts against the ``networks`` of an address."""
+    """Returns the budgets of the ``networks`` of an address."""
     return tuple((kind + suffix, network) for suffix, network in zip(_AROUND, around, strict=False))
 
 
@@ -110,7 +110,7 @@ class BodyBudget:
             self._held[charge] += size
 
     def give_back(self, charges: _Charges, size: int) -> None:
-        """What was taken."""
+        """Gives back the bytes that were taken."""
         for charge in charges:
             self._held[charge] -= size
             if not self._held[charge]:
@@ -118,7 +118,9 @@ class BodyBudget:
 
 
 def charges(admitted: Admitted | None, around: tuple[str, ...]) -> _Charges:
-    """What the body of a request counts against; ``around`` are the ``networks`` of its sender."""
+    """Returns the budgets that the body of a request counts against; ``around`` are the ``networks`` of its
+    sender.
+    """
     if admitted is not None and admitted.share and admitted.proven:
         return _ALL, ("share", admitted.share)
     known = (_ALL, ("unproven", ""), *_charged("group", around))
@@ -141,7 +143,9 @@ class Body:
         self._taken = 0
 
     def routed(self, route: Route) -> None:
-        """What came ahead is charged before anything else is done. Raises ``Busy``."""
+        """Charges the bytes that arrived ahead of the decision, before anything else is done. Raises
+        ``Busy``.
+        """
         self._connection.routed(route)
         if route.admit is not None:
             self._charges = (("ahead", ""), *_charged("ahead group", self._around))
@@ -199,7 +203,9 @@ class Body:
             yield part
 
     async def _parts(self, within: float) -> AsyncIterator[bytes]:
-        """What comes, while it comes fast enough. Only the time that is waited for the peer counts."""
+        """Yields the parts of the body as long as they arrive fast enough. Only the time of waiting for the
+        peer counts.
+        """
         size, waited = 0, 0.0
         time = asyncio.get_running_loop().time
         content = self._raw.content
@@ -216,7 +222,9 @@ class Body:
         self._check()
 
     def _ask_for_it(self) -> None:
-        """Who waits for leave to send a body gets it, now that somebody reads (RFC 9110, section 10.1.1)."""
+        """Sends 100 Continue to a peer that waits for it, once the body is read (RFC 9110, section
+        10.1.1).
+        """
         raw = self._raw
         waits = raw.headers.get("Expect", "").strip().lower() == "100-continue"
         if (

@@ -48,7 +48,7 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """What a router knows of a request: the route, or that the path or only the method is unknown."""
+    """The result of routing a request: the route, or whether the path or only the method is unknown."""
 
     route: Route | None
     request: Request

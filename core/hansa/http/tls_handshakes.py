@@ -35,8 +35,8 @@ class HandshakeLimits:
 
 
 class HandshakeRates:
-    """What each address and network has left. An entry is forgotten once it is full again, never to make room
-    for another: nobody is let in by being many.
+    """The handshakes that each address and network has left. An entry is forgotten once it is full again, and
+    never to make room for another: many addresses at once do not get around the limit.
     """
 
     def __init__(self, limits: HandshakeLimits, time: Callable[[], float]) -> None:
@@ -49,7 +49,7 @@ class HandshakeRates:
         return len(self._buckets)
 
     def begin(self, address: str) -> bool:
-        """Whether an address may begin one more. Nothing is taken where it may not."""
+        """True if an address may begin one more handshake. Nothing is taken if it may not."""
         limits, now = self._limits, self._time()
         asked = [
             (network, limits.group_rate * (1 << wider), limits.group_burst * (1 << wider))
@@ -89,7 +89,7 @@ class HandshakeRates:
 
 
 def _used(bucket: TokenBucket, now: float) -> bool:
-    """Whether something of a bucket is taken, or is about to be."""
+    """True if a part of a bucket is used, or is about to be."""
     return bucket.at == now or bucket.left + (now - bucket.at) * bucket.rate < bucket.burst
 
 

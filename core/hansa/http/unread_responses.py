@@ -19,8 +19,8 @@ class UnreadHolder(Protocol):
 
 
 class UnreadResponses:
-    """What is held of answers, in bytes: at most so much for one network, and so much in all. The one that
-    has waited for longest makes room, in its own network first.
+    """The bytes of answers that peers have not read yet: limited per network and in total. The answer that
+    has waited longest makes room, in its own network first.
     """
 
     def __init__(self, per_group: int = OF_NETWORK, total: int = IN_ALL) -> None:

@@ -1,4 +1,4 @@
-"""Which addresses may be connected to (SSRF guard), and which count as one neighbour."""
+"""Addresses that may be connected to (SSRF guard), and addresses that count as one neighbourhood."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def networks(text: str) -> tuple[str, ...]:
 
 
 def network_share(share: int, wider: int, pool: int) -> int:
-    """What the ``wider``-th of the ``networks`` of an address, from 0, may have of a pool of which a
-    neighbourhood may have ``share``: twice as much with each step, and no more than half of the pool.
+    """Returns the share that the ``wider``-th of the ``networks`` of an address, from 0, may have of a pool
+    of which a neighbourhood may have ``share``: twice as much with each step, and no more than half of the
+    pool.
     """
     return share if not wider else max(share, min(share << wider, pool // 2))

@@ -81,7 +81,7 @@ def read_json(data: bytes, limits: Limits) -> Any:
 
 
 def infinite(error: orjson.JSONDecodeError) -> bool:
-    """Whether bytes are no JSON to orjson just because of a number beyond a double."""
+    """True if orjson refuses the bytes only because of a number beyond a double."""
     return "infinity" in error.msg
 
 
@@ -102,7 +102,7 @@ def _no_number(name: str) -> NoReturn:
 
 
 def deeper(value: Any, most: int) -> bool:
-    """Whether a value nests deeper than ``most``."""
+    """True if a value nests deeper than ``most``."""
     level = [value]
     for _ in range(most):
         level = [

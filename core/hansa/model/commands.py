@@ -102,7 +102,7 @@ class Command:
 
 
 class Commands:
-    """What a plugin adds its commands to."""
+    """The collection to which a plugin adds its commands."""
 
     def __init__(self) -> None:
         self.found: dict[str, Command] = {}

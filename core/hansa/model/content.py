@@ -1,4 +1,4 @@
-"""What an event says: a small closed set of frozen kinds, not any protocol's JSON."""
+"""The content of an event: a small closed set of frozen kinds, not the JSON of a protocol."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class EventIn:
 
     @property
     def possible(self) -> frozenset[Action]:
-        """What can be done with it."""
+        """The actions that policies may choose."""
         if self.immutable:
             return _IN_HISTORY
         return _FREE if _never_stopped(self.sender, self.content, self.facts) else _IN
@@ -68,13 +68,13 @@ class EventOut:
 
     @property
     def possible(self) -> frozenset[Action]:
-        """What can be done with it."""
+        """The actions that policies may choose."""
         return _FREE if _never_stopped(self.sender, self.content, self.facts) else _GATE
 
 
 def _never_stopped(sender: NativeId, content: Content, facts: NativeFacts) -> bool:
-    """Whether somebody leaves, or is put out, without a word: no policy locks anybody in, nor one that fails.
-    With words it can be denied, and be done again without them.
+    """True if a user leaves or is removed without a text: no policy, not even a failing one, can keep a user
+    in a room. With a text it can be denied, and be repeated without one.
     """
     if not isinstance(content, Member) or content.membership not in {Membership.LEAVE, Membership.BAN}:
         return False
@@ -261,7 +261,7 @@ class ToDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """Whether a person is there, with a status text in ``texts``. ``outbound``: it leaves for ``servers``."""
+    """The presence of a person, with a status text in ``texts``. ``outbound``: it leaves for ``servers``."""
 
     network: str
     user: NativeId

@@ -1,4 +1,4 @@
-"""Whom a crossing concerns and what it says: the same three questions for every member of the union.
+"""The people, servers and texts of a crossing: the same three questions for every member of the union.
 
 The answers follow from the names of its fields, so that a policy judges a new kind of crossing by the rules
 it has already. ``ROLES`` has every field of every kind; a test fails for one that it lacks.

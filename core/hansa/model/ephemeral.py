@@ -1,4 +1,6 @@
-"""What people do that is not said: it is passed on at once or not at all, and never stands in the log."""
+"""Actions of people that are not messages: they are passed on at once or not at all, and never stand in the
+log.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Placement(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which way events may pass a link, seen from the core."""
+    """The direction in which events may pass a link, seen from the core."""
 
     IN = "in"
     OUT = "out"
@@ -61,12 +61,12 @@ class Link:
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a network submits. ``room`` is the native room; ``ts`` is the sender's claim in ms.
+    """An event that a network submits. ``room`` is the native room; ``ts`` is the sender's claim in ms.
 
-    ``native`` is opaque to the core (an arrived PDU, a client's JSON) and reaches only the authority. An
-    authority's own event with one stands in the native history already, and policy can only keep it from
-    being shown; ``local`` says that it does not: somebody here wants to say it, and may be refused.
-    ``origin`` makes it a duplicate of itself: the same origin twice is one event.
+    ``native`` is opaque to the core (a received PDU, a client's JSON) and reaches only the authority. An
+    authority's own event with ``native`` already stands in the native history, and policies can only keep it
+    from being shown. ``local`` says that it does not stand there: a local user wants to send it, and it may
+    be refused. ``origin`` identifies duplicates: two submissions with the same origin are one event.
     """
 
     origin: NativeId
@@ -141,11 +141,11 @@ def refusal_by(verdict: Verdict) -> Refusal:
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitResult:
-    """What became of one ``Submission``.
+    """The outcome of one ``Submission``.
 
-    ``event`` is set if it stands in the log (also when it was known already: ``duplicate``).
-    ``refusal`` is set if it did not happen. Neither is set for what was taken but has no place in the
-    log (a withheld or rejected PDU). ``native_id`` is the id that the room's authority gave it just now.
+    ``event`` is set if it stands in the log (also when it was known already: ``duplicate``). ``refusal`` is
+    set if it was refused. Neither is set for an event that was accepted but has no place in the log (a
+    withheld or rejected PDU). ``native_id`` is the id that the room's authority gave it just now.
     """
 
     verdict: Verdict
@@ -171,14 +171,14 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeFacts:
-    """What a policy may know of a native event without knowing its protocol.
+    """The facts of a native event that a policy may know without knowing its protocol.
 
     ``size`` is in bytes on the wire. ``texts`` is every string of it that is not known to be an identifier.
-    ``people`` are users it concerns besides its sender and its member (additional creators, say).
-    ``automatic``: it is a part of another act that was asked about as a whole (an event that a room begins
-    with, say), and nobody's rate counts it. ``act`` is the id of the act that it is, and what a rate counts:
-    empty where it is looked at again, or is what somebody else says that its sender did once. ``ts`` is when
-    its sender claims to have done it (ms), 0 if they say nothing.
+    ``people`` are users it concerns besides its sender and its member (additional creators, for example).
+    ``automatic``: it is a part of another act that was asked about as a whole (an initial event of a new
+    room, for example), and no rate counts it. ``act`` is the id of the act, which a rate counts: empty where
+    the event is looked at again, or where another user reports what its sender once did. ``ts`` is the time
+    of the act that its sender claims (ms), 0 if there is no claim.
     """
 
     type: str = ""

@@ -1,4 +1,4 @@
-"""What a network can show, and how content it cannot show is made readable."""
+"""The content that a network can show, and the readable form of content that it cannot show."""
 
 from __future__ import annotations
 

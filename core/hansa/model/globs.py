@@ -33,11 +33,11 @@ class Glob:
 
     @property
     def pieces(self) -> Sequence[re.Pattern[str]]:
-        """What stands between the stars, of a glob with ``?`` or of one that ignores case."""
+        """The patterns between the stars, of a glob with ``?`` or of one that ignores case."""
         return [piece for piece, _ in self._pieces]
 
     def matches(self, text: str) -> bool:
-        """Whether the glob covers a whole text."""
+        """True if the glob covers a whole text."""
         if self._literals is not None:
             return _covers(self._literals, text)
         (first, size), *rest = self._pieces

@@ -64,7 +64,7 @@ def cut_deep(value: Any, most: int) -> Any:
 
 
 def unreadable_in(value: Any) -> bool:
-    """Whether any part of a value could not be read."""
+    """True if any part of a value could not be read."""
     level = [value]
     while level:
         if any(type(one) is float and one == UNREADABLE for one in level):
@@ -103,7 +103,9 @@ def _mended(data: bytes) -> bytes:
 
 
 def _readable(token: bytes) -> bool:
-    """Whether a string or number can be read. Other words, and bytes that are not UTF-8, are the parser's."""
+    """True if a string or number can be read. Other words, and bytes that are not UTF-8, are left to the
+    parser.
+    """
     if token[0] == _QUOTE:
         if _PLAIN_STRING.fullmatch(token):
             return True

@@ -1,4 +1,4 @@
-"""Who or what a network knows: a native id and its network."""
+"""The id of a user, room or event in its network: a native id and the id of the network."""
 
 from __future__ import annotations
 

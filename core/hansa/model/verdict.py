@@ -8,7 +8,7 @@ from enum import IntEnum
 
 
 class Action(IntEnum):
-    """What may be done with a crossing, from mildest to strictest."""
+    """The actions of a verdict about a crossing, from mildest to strictest."""
 
     ALLOW = 0
     REWRITE = 1
@@ -49,7 +49,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """What the person concerned is told, with the decision id."""
+        """The text for the person concerned, with the decision id."""
         said = next((r.text for r in self.reasons if r.text), "refused by policy")
         return f"{said} [{self.decision}]" if self.decision else said
 

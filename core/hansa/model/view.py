@@ -1,4 +1,4 @@
-"""What every plugin may know of a room, whatever network it lives on."""
+"""The view of a room that every plugin may read, in whatever network the room is."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RoomInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewDelta:
-    """What one event, or a reconciliation after a join or a state resolution, does to a view.
+    """The changes of a view by one event, or by a reconciliation after a join or a state resolution.
 
     ``upserts`` replace rows by user; ``removed`` removes rows; ``info`` replaces the small part.
     """
@@ -169,7 +169,9 @@ def view_delta_of(content: Content, view: RoomView, server: str, sender: NativeI
 
 
 def unread(change: ViewDelta, content: Content) -> ViewDelta:
-    """What an event changes that is withheld: who is there, but no name and no topic of it is read."""
+    """Returns the change of a withheld event: the membership changes, but no name and no topic of it is
+    shown.
+    """
     match content:
         case Name() | Topic():
             return replace(change, info=None)

@@ -1,4 +1,4 @@
-"""Who fails again and again is left alone for a while."""
+"""A target that fails again and again is left alone for a while."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing is to be tried now."""
+        """True if no attempt is allowed now."""
         return self._failures >= self._max_failures and self._clock.monotonic() < self._until
 
     def succeeded(self) -> None:

@@ -11,7 +11,7 @@ _Queue = deque[asyncio.Future[None]]
 
 
 class FairTurns:
-    """Whoever has much to do holds up others by one piece of it."""
+    """Gives turns in order, so that a caller with much work delays the others by one piece of it."""
 
     def __init__(self) -> None:
         self._busy = False

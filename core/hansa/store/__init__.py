@@ -47,7 +47,7 @@ def check_url(url: str) -> str:
 
 
 def _splits(url: str) -> bool:
-    """Whether a URL can be taken apart. What is raised where it cannot has the password in its text."""
+    """True if a URL can be split. The exception for a URL that cannot has the password in its text."""
     try:
         urlsplit(url)
     except ValueError:
@@ -56,8 +56,8 @@ def _splits(url: str) -> bool:
 
 
 def missing_driver(url: str) -> ConfigError | None:
-    """What to install for the store of a URL, if its driver is not there; nothing is imported. Raises
-    ConfigError.
+    """Returns an error that names the package to install, if the driver of a URL's store is missing. Nothing
+    is imported. Raises ConfigError.
     """
     match check_url(url):
         case "postgres" if find_spec("asyncpg") is None:

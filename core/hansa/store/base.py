@@ -1,4 +1,4 @@
-"""What the core and the plugins keep, and how: declared collections, streams, one commit per batch.
+"""The contract of a store: declared collections, streams, one commit per batch.
 
 A *collection* has rows: a key, a few declared fields that can be searched, and an opaque body. A *write* is
 a value. A batch of writes is one commit, whole or not at all, durable when ``commit`` returns. A *stream* is
@@ -186,7 +186,7 @@ Write = Put | Insert | CompareAndSwap | Delete | Remove | Append
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What one owner (the core, a plugin's network) keeps, with the version of its shape.
+    """The collections of one owner (the core, a plugin's network), with the version of their shape.
 
     Adding a collection, a field or an index needs no new version: it is made on open. A new version means
     that rows changed their meaning; ``migrations[n]`` turns rows of version n into n + 1, one collection
@@ -306,8 +306,8 @@ class Shared(Protocol):
         ...
 
     async def wished(self) -> str:
-        """Which process asks for the database of this open store, as ``HOST PID``; empty if none does. Raises
-        StoreError.
+        """Returns the process that asks for the database of this open store, as ``HOST PID``; empty if there
+        is none. Raises StoreError.
         """
         ...
 

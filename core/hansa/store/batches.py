@@ -21,7 +21,7 @@ class Step(Protocol):
 
     @property
     def write(self) -> Write:
-        """What is written."""
+        """The write of the step."""
         ...
 
     @property
@@ -35,8 +35,8 @@ S = TypeVar("S", bound=Step)
 
 @dataclass(slots=True, eq=False)
 class Batch(Generic[S]):
-    """What is written whole or not at all. ``size`` is the bytes of its bodies; ``lazy``: it may be lost by a
-    crash within the second.
+    """Writes that are committed whole or not at all. ``size`` is the bytes of its bodies; ``lazy``: a crash
+    within a second may lose it.
     """
 
     steps: Sequence[S]

@@ -72,7 +72,7 @@ class Blobs(Protocol):
         ...
 
     async def space(self) -> Space:
-        """What the disk still takes. Raises OSError."""
+        """Returns the free space of the disk. Raises OSError."""
         ...
 
     async def old(self, scope: str, begins: str, before: int) -> list[str]:

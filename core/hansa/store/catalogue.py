@@ -1,7 +1,8 @@
-"""What a database holds, kept in the database itself: who declared which collections, of which version.
+"""The catalogue of a database, kept in the database itself: the owner and version of each declared
+collection.
 
-A database can be checked and copied without the plugins that wrote it, and the rows of a network that is not
-configured any more are not forgotten.
+A database can be checked and copied without the plugins that wrote it, and the rows of a network that was
+removed from the configuration are not forgotten.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ async def check_whole(store: Store) -> None:
 
 
 def row(scope: str, schema: Schema) -> Put:
-    """What notes a schema."""
+    """Returns the row that records a schema."""
     return Put(NAME, (scope, schema.owner), _body(schema))
 
 

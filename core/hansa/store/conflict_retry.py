@@ -32,7 +32,9 @@ async def again_on_conflict(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """What a row becomes: its body (None: it is removed), its fields, and what is committed with it."""
+    """The new value of a row: its body (None: the row is removed), its fields, and the writes that are
+    committed with it.
+    """
 
     body: bytes | None
     fields: Mapping[str, Value] = field(default_factory=dict)

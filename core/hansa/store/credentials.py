@@ -1,4 +1,4 @@
-"""What of a database's URL is nobody's to read, and how it is taken out of a text."""
+"""The secret parts of a database's URL, and their removal from a text."""
 
 from __future__ import annotations
 

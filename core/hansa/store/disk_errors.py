@@ -1,4 +1,4 @@
-"""What a disk says itself, where SQLite says of a write only that it failed."""
+"""The errors that a disk reports itself, where SQLite says of a write only that it failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the database, by kind: the errors of its drivers as one error of ours."""
+"""Faults of the database by kind: the errors of its drivers as one error of this store."""
 
 from __future__ import annotations
 

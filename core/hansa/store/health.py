@@ -108,12 +108,12 @@ class StoreHealth:
         return "slow" if self.slow_since else "up"
 
     def is_away(self) -> bool:
-        """Whether what asks the database may have to wait for long."""
+        """True if a caller of the database may have to wait for long."""
         return self.degraded is not None and self.degraded.kind in {FaultKind.AWAY, FaultKind.FAILING}
 
     @property
     def fresh(self) -> bool:
-        """Whether something was written a moment ago."""
+        """True if a write succeeded a moment ago."""
         return self.degraded is None and self._clock.monotonic() - self._wrote < _FRESH
 
 

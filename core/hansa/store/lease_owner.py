@@ -1,4 +1,6 @@
-"""Which process has a database: what it says of itself in a lease, and whether such a process is no more."""
+"""The process that has a database: its description in a lease, and the check whether that process has
+ended.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,12 @@ def this_process() -> dict[str, Any]:
 
 
 def is_self(owner: Mapping[str, Any]) -> bool:
-    """Whether an owner is this process."""
+    """True if an owner is this process."""
     return all(owner.get(name) == value for name, value in this_process().items())
 
 
 def is_dead(owner: Mapping[str, Any]) -> bool:
-    """Whether an owner was a process of this machine that is no more."""
+    """True if an owner was a process of this machine that has ended."""
     if not owner.get("namespace") or owner["namespace"] != _namespace():
         return False
     pid = int(owner["pid"])
@@ -54,7 +56,7 @@ def is_dead(owner: Mapping[str, Any]) -> bool:
 
 
 def _is_gone(pid: int) -> bool:
-    """Whether a process has ended, also one that its parent has not asked after."""
+    """True if a process has ended, even if its parent has not collected its status."""
     try:
         os.kill(pid, 0)
     except PermissionError:

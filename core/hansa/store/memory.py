@@ -75,7 +75,9 @@ def split(scope: str, name: str) -> tuple[str, str]:
 
 @dataclass(slots=True)
 class MemoryDisk:
-    """What survives the process. ``unsynced`` batches may be lost at a crash, the last ones first."""
+    """The data that survives the process. ``unsynced`` batches may be lost at a crash, the last ones
+    first.
+    """
 
     tables: dict[tuple[str, str], _Table] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)

@@ -35,7 +35,7 @@ _COMMAND = re.compile(r"to execute command \{ (\w+): .*", re.DOTALL)
 
 
 async def await_if_needed(value: Any) -> Any:
-    """What Motor answers at once and PyMongo's own asyncio client only when awaited."""
+    """Returns a value that Motor gives at once, and awaits one of PyMongo's own asyncio client."""
     return await value if inspect.isawaitable(value) else value
 
 
@@ -56,7 +56,9 @@ def _taken(owner: Mapping[str, Any]) -> InUse:
 
 
 class MongoLease:
-    """Who may write to a database. ``rows`` is the collection of ``database`` that keeps the lease."""
+    """The lease of a database, which allows one process to write. ``rows`` is the collection of ``database``
+    that keeps the lease.
+    """
 
     def __init__(self, database: Any, rows: str = ROWS) -> None:
         self._database = database
@@ -135,7 +137,7 @@ class MongoLease:
         await self._rows.update_one({"_id": ID, "token": self._token}, {"$max": {"position": position}})
 
     async def keeps(self, session: Any, group: str) -> bool:
-        """Whether a transaction was kept, asked in another one of its session. Raises StoreLost."""
+        """True if a transaction was kept, asked in another one of its session. Raises StoreLost."""
         found = await self._rows.find_one_and_update(
             {"_id": ID, "token": self._token},
             [{"$set": {"until": {"$add": [NOW, SECONDS * 1000]}}}],

@@ -93,7 +93,7 @@ class MongoReads:
 
 
 def _primary(description: Any) -> object:
-    """Which member is the primary by which election; None while none is known."""
+    """Returns the primary with its election; None while no primary is known."""
     for server in description.server_descriptions().values():
         if server.is_writable:
             return server.address, server.set_version, server.election_id

@@ -42,7 +42,9 @@ def encode_key(key: Sequence[str | int]) -> str:
 def key_range(
     equal: Sequence[str | int], after: str | int | None, upto: str | int | None, *, reverse: bool
 ) -> Document:
-    """What ``_id`` is compared with for the range that ``Store.scan`` describes. Empty: no bound at all."""
+    """Returns the comparison with ``_id`` for the range that ``Store.scan`` describes. Empty if there is no
+    bound.
+    """
     prefix = encode_key(equal)
     low = prefix or None
     high = prefix[:-1] + _PAST if prefix else None
@@ -60,8 +62,8 @@ def key_range(
 
 
 def _field_range(after: Value, upto: Value, *, reverse: bool) -> Document:
-    """What a field is compared with. Never None, and never ``$lte``, whose last rows SecantusDB leaves out
-    where the index goes on behind the field: ``$lt`` of the next value is the same.
+    """Returns the comparison of a field with a range. It never uses None, and never ``$lte``, whose last rows
+    SecantusDB leaves out where the index continues behind the field: ``$lt`` of the next value is the same.
     """
     if reverse:
         return _without_none({"$gte": upto, "$lt": after})
@@ -108,7 +110,7 @@ class MongoCollection:
         )
 
     def indexes(self) -> list[list[tuple[str, int]]]:
-        """What must be indexed besides ``_id``; ties are in the order of the key."""
+        """Returns the indexes that are needed besides ``_id``. Equal rows are in the order of the key."""
         declared = (i for i in self.collection.indexes if i != self.keys[: len(i)])
         return [[*((name, 1) for name in index), ("_id", 1)] for index in declared]
 

@@ -68,7 +68,7 @@ class Keyed:
         return ReplaceOne({"_id": document["_id"]}, document, upsert=True)
 
     def compared(self) -> Document | None:
-        """What must be there for a step that compares; None for one that does not."""
+        """Returns the condition of a step that compares; None for a step that does not."""
         write = self.write
         if not isinstance(write, CompareAndSwap | Remove) or (
             isinstance(write, CompareAndSwap) and write.expect is None

@@ -172,7 +172,7 @@ def kind(error: Exception) -> FaultKind:
 
 
 def _transient(error: PyMongoError) -> bool:
-    """Whether what failed before it was to be committed may succeed when it is begun again."""
+    """True if a failure before the commit may not happen again when the transaction is repeated."""
     return error.has_error_label("TransientTransactionError") or getattr(error, "code", None) in _CONFLICTS
 
 

@@ -15,7 +15,7 @@ PAGE, MOST = 1000, 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is looked for: see ``Store.scan``, whose arguments these are."""
+    """The arguments of a search: see ``Store.scan``."""
 
     store: ScopedStore
     collection: str
@@ -153,7 +153,7 @@ async def _pages(search: _Search, after: Value, upto: Value, size: int) -> Async
 
 
 def _next(search: _Search, row: Row) -> Value:
-    """What a row has in the field behind ``equal``."""
+    """Returns the value of a row in the field behind ``equal``."""
     at = len(search.equal)
     if not search.index:
         return row.key[at]

@@ -296,8 +296,8 @@ class PostgresStore:
         return await done
 
     async def _fetch(self, sql: str, *values: Value | list[Value]) -> list[Sequence[object]]:
-        """What a statement that reads finds, asked again while the database is away. It goes on although
-        whoever waits for it is gone: to end one is a session more.
+        """Runs a statement that reads, again while the database is away. It goes on although its caller has
+        gone: ending it would cost a session.
         """
         if self._readers is None:
             raise StoreError("the store is closed")

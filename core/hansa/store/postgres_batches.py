@@ -25,7 +25,7 @@ class PostgresStep:
         return self.table.collection
 
     def into(self, values: Values) -> None:
-        """What the function takes of it."""
+        """Adds the step to the arguments of the writing function."""
         table, scope, write = self.table, self.scope, self.write
         if isinstance(write, Append):
             kind = _WriteKind.APPEND
@@ -46,7 +46,7 @@ class PostgresStep:
 
 
 def values_of(group: Iterable[Batch[PostgresStep]]) -> Values:
-    """What the function takes of a group."""
+    """Returns the arguments of the writing function for a group."""
     values = Values()
     for batch in group:
         for step in batch.steps:

@@ -23,7 +23,7 @@ _MANY = 500
 
 
 class _WriteKind(IntEnum):
-    """What a step does. Its code is the table's number times eight and this."""
+    """The kind of write of a step. Its code is the table's number times eight plus this value."""
 
     PUT = 0
     INSERT = 1
@@ -40,7 +40,7 @@ def code(table: PostgresTable, kind: _WriteKind) -> int:
 
 
 class _Taken:
-    """What a step takes out of each array."""
+    """Counts the items that a step takes out of each array."""
 
     def __init__(self) -> None:
         self._next = {"t1": 0, "n1": 0, "b1": 0}
@@ -80,7 +80,7 @@ _OR_CONFLICT = f"IF NOT FOUND THEN RAISE EXCEPTION USING ERRCODE = '{CONFLICT}',
 
 
 def _step(table: PostgresTable, kind: _WriteKind) -> str:
-    """What a step of a table does."""
+    """Returns the SQL of a step of a table."""
     taken = _Taken()
     if kind in {_WriteKind.DELETE, _WriteKind.REMOVE, _WriteKind.REMOVE_IF}:
         where = _where(table, [taken.text(), *map(taken.of, table.key_types)])

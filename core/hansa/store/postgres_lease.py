@@ -65,7 +65,7 @@ class NoLease(StoreError):
 
 
 class PostgresLease:
-    """Who may write to a database: ``token`` is this process's."""
+    """The lease of a database, which allows one process to write: ``token`` is this process's."""
 
     def __init__(self) -> None:
         self.token = ""

@@ -1,4 +1,6 @@
-"""What a role must be allowed in its database, and which of it is missing, in words for whoever grants it."""
+"""The privileges that a role must have in its database, and the text about a missing one for the
+administrator.
+"""
 
 from __future__ import annotations
 

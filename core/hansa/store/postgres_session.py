@@ -64,7 +64,9 @@ def sqlstate(error: BaseException) -> str:
 
 
 def is_cut(error: BaseException) -> bool:
-    """Whether the session is of no use: it ended, its server takes no writes, or no more sessions."""
+    """True if the session cannot be used any more: it ended, its server takes no writes, or no more
+    sessions.
+    """
     if isinstance(error, asyncpg.PostgresError):
         state = sqlstate(error)
         return state[:2] == "08" or state[:4] == "57P0" or state in {"25006", "53300"}

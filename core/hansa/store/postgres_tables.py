@@ -36,7 +36,7 @@ def _escaped(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """What was escaped."""
+    """Returns the text before it was escaped."""
     if "\x01" not in text:
         return text
     return text.replace("\x01\x01", "\x00").replace("\x01\x02", "\x01")
@@ -74,7 +74,7 @@ def fitted(name: str) -> str:
 
 @dataclass(slots=True)
 class Values:
-    """What the writing function takes, in the order in which it takes it."""
+    """The arguments of the writing function, in its order."""
 
     codes: list[int] = field(default_factory=list)
     texts: list[str | None] = field(default_factory=list)
@@ -227,7 +227,7 @@ class PostgresTable:
         return b"\0".join([str(value(part)).encode() for part in key])
 
     def marked(self, mark: bytes) -> list[Value]:
-        """What ``following`` takes for a mark."""
+        """Returns the arguments of ``following`` for a mark."""
         parts = zip(mark.decode().split("\0"), self.key_types, strict=True)
         return [int(part) if kind is int else part for part, kind in parts]
 
@@ -243,8 +243,8 @@ class PostgresTable:
         return f'SELECT count(*) FROM "{self.name}" WHERE {" AND ".join(parts)}', given
 
     def missing(self, present: Mapping[str, set[str]], indexes: Mapping[str, str]) -> list[str]:
-        """What must be run to make it; ``present``: the columns of tables that
-        there are, ``indexes``: the tables of indexes.
+        """Returns the statements that make the table; ``present``: the columns of existing tables,
+        ``indexes``: the tables of existing indexes.
         """
         made, there = list[str](), present.get(self.name)
         if there is None:

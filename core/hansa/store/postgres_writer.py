@@ -327,7 +327,7 @@ class PostgresWriter:
         await self._make(self._session)
 
     async def _settled(self, number: int) -> int | None:
-        """Whether a commit was kept: the last position then, None if not. Tries until it is known."""
+        """Returns the last position if a commit was kept, None if not. Tries until it is known."""
         late = self._deadline(float("inf"))
         self.away, wait = True, 0.05
         while True:

@@ -302,7 +302,7 @@ class SqliteStore:
 
     @staticmethod
     def _behind(fault: StoreFault) -> StoreFault:
-        """What is told to who would write while a group is in doubt."""
+        """Returns the error for writes that wait while a group is in doubt."""
         return StoreFault(fault.kind, f"the writes before this one wait: {fault}")
 
     def _told(

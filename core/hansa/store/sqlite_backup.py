@@ -33,8 +33,8 @@ Told = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqliteBackup:
-    """What a backup holds. ``made`` is a time in UTC; ``damaged`` are files whose bytes are not those that
-    their names say, which were copied as they are.
+    """The content of a backup. ``made`` is a time in UTC; ``damaged`` are files whose bytes do not match
+    their names, which were copied as they are.
     """
 
     made: str
@@ -47,8 +47,8 @@ class SqliteBackup:
 
 
 def check_file(path: Path) -> list[str]:
-    """What is wrong with a database file, beside a Hansa that runs on it too. Raises StoreFault where it
-    cannot be read, but for damage.
+    """Returns the faults of a database file; a Hansa may use it at the same time. Raises StoreFault if it
+    cannot be read for another reason than damage.
     """
     try:
         with _reading(path) as db:

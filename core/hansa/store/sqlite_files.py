@@ -62,5 +62,5 @@ class SqliteFiles:
             raise StoreFault(FaultKind.AWAY, text)
 
     def why(self) -> FaultKind:
-        """What is wrong with their disk."""
+        """Returns the kind of fault of the files' disk."""
         return why((self._path, self._log_path))

@@ -32,7 +32,7 @@ class SqliteTable:
     where: str
 
     def values(self, scope: str, key: Key, fields: Mapping[str, Value], body: bytes) -> tuple[object, ...]:
-        """What ``upsert`` and ``insert`` take."""
+        """Returns the parameters of ``upsert`` and ``insert``."""
         return (scope, *key, *map(fields.get, self.fields), body)
 
     def row(self, got: Sequence[object]) -> Row:

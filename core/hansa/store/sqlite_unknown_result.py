@@ -29,7 +29,7 @@ class InDoubt(Exception):
 
 
 def leaves_doubt(error: BaseException) -> bool:
-    """Whether a ``COMMIT`` that raised this may have left a whole commit in the log."""
+    """True if a ``COMMIT`` that raised this error may have left a whole commit in the log."""
     code = getattr(error, "sqlite_errorcode", 0) if isinstance(error, sqlite3.Error) else 0
     return code & 0xFF == _IOERR and code not in _NOT_WHOLE
 

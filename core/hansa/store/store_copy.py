@@ -33,7 +33,7 @@ class NotTheSame(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy holds. ``resumed``: it goes on with one that was broken off."""
+    """The result of a copy. ``resumed``: it continued a copy that was interrupted."""
 
     rows: int
     collections: int
@@ -69,7 +69,7 @@ async def copy_store(source: Store, target: Store, told: Told) -> Copied:
 
 
 async def _begin(target: Store) -> bool:
-    """Whether a copy goes on. Raises StoreError where the target is not empty."""
+    """True if a copy is resumed. Raises StoreError if the target is not empty."""
     for own in (catalogue.SCHEMA, _SCHEMA):
         await target.declare("", own)
     if await target.get("", _MARK, _WHOLE) is not None:

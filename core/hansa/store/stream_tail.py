@@ -14,7 +14,7 @@ _PAGE_SIZE = 500
 
 
 class Positioned(Protocol):
-    """What stands at a position of a stream."""
+    """An item at a position of a stream."""
 
     @property
     def position(self) -> int:
@@ -60,7 +60,7 @@ class StreamTail(Generic[T]):
         self._reading = asyncio.Lock()
 
     def reaches(self, position: int) -> bool:
-        """Whether everything after a position and up to ``end`` is here."""
+        """True if everything after a position and up to ``end`` is here."""
         return position >= self.begin >= 0
 
     async def catch_up(self) -> int:

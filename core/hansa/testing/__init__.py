@@ -1,7 +1,7 @@
-"""What authors of plugins test with: a scripted network, a running Hansa in memory, the suites of tests that
-every network, policy and store must pass.
+"""The test kit for authors of plugins: a scripted network, a running Hansa in memory, the suites of tests
+that every network, policy and store must pass.
 
-Nothing of it is imported by the product, and nothing heavy by importing it.
+The product imports nothing of it, and importing it is cheap.
 """
 
 from __future__ import annotations

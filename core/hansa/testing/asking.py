@@ -1,4 +1,4 @@
-"""What others ask of a plugin, in a test: a policy about a crossing, a network by HTTP."""
+"""Questions to a plugin in a test: a policy about a crossing, a network by HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from hansa.testing.harness import run_hansa
 
 
 async def judged(plugin: ModuleType, crossing: Crossing, **options: Any) -> Verdict:
-    """What a policy says of a crossing, as a running Hansa asks it. ``options`` are its table."""
+    """Returns the verdict of a policy about a crossing, as a running Hansa asks it. ``options`` are its
+    table.
+    """
     setup = PolicySetup(name=plugin.__name__, module=plugin, options=plugin.Config.model_validate(options))
     async with run_hansa({}, policies=[setup]) as app:
         return await app.decisions.check(crossing)

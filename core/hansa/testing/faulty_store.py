@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class InjectedFault(StrEnum):
-    """What becomes of one commit."""
+    """The fate of one commit."""
 
     #: It is kept, and what it answered is lost for good: the process has to end.
     UNKNOWN_KEPT = "unknown, kept"

@@ -1,8 +1,9 @@
-"""What every network must do. Subclass ``NetworkSuite``, name the plugin's module, write ``inject``.
+"""The tests that every network must pass. Subclass ``NetworkSuite``, name the plugin's module, write
+``inject``.
 
 Each test runs the network in a whole Hansa in memory, under the id ``tested``, in one room with a scripted
-network, ``other``. What a test has sent is seen by ``shown``; override it where the native side can be looked
-at, else it is what ``send`` claims to have done.
+network, ``other``. ``shown`` returns what a test has sent. Override it where the native side can be
+inspected; otherwise it returns what ``send`` claims to have done.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Stage:
 
     @property
     def features(self) -> Features:
-        """What the network under test says that it carries."""
+        """The features of the network under test."""
         return self.net.features if isinstance(self.net, HasFeatures) else PLAIN
 
     async def log(self) -> list[Event]:
@@ -73,7 +74,9 @@ class Stage:
         return [event_of(row) for row in await self.app.core.scan("event", equal=(room.id,), limit=10_000)]
 
     async def seen(self, content: Content) -> list[Content]:
-        """What the scripted network was shown, once ``content`` is there. Raises TimeoutError."""
+        """Returns the contents that the scripted network got, once ``content`` is among them. Raises
+        TimeoutError.
+        """
         await self.other.until_shown("other", lambda found: content in found, self.within)
         return self.other.contents("other")
 
@@ -115,8 +118,8 @@ class NetworkSuite:
         await self.inject(net, room, sender, content.text)
 
     def shown(self, stage: Stage) -> Sequence[Content]:
-        """What the native side was told in the room, in order. Without being overridden: what ``send``
-        returned for, once per native id (or per key, where there is no id).
+        """Returns the contents that the native side got in the room, in order. The default returns what
+        ``send`` returned for, once per native id (or per key, where there is no id).
         """
         found: dict[str, Content] = {}
         for delivery, native in stage.sends:
@@ -179,7 +182,9 @@ class NetworkSuite:
             assert seen.count(Message(text="arrives")) == 1
 
     async def test_an_echo_is_no_new_event(self) -> None:
-        """What was sent does not come back as something new, under whatever the network calls it."""
+        """The echo of a sent message is not submitted as a new event, under whatever id the network gives
+        it.
+        """
         async with self.stage() as stage:
             await self._says(stage, Message(text="resounds"))
             delivery, native = stage.sends[0]
@@ -233,7 +238,9 @@ class NetworkSuite:
             assert list(self.shown(stage)) == [Message(text="at last"), Message(text="fence")]
 
     async def test_stop_is_bounded_and_leaves_no_task(self) -> None:
-        """Whatever it was doing: after ``stop`` and the end of what it spawned by ``ctx``, nothing runs."""
+        """After ``stop``, and the end of what it spawned by ``ctx``, none of its tasks runs, in whatever
+        state it was.
+        """
         before = asyncio.all_tasks()
         async with self.stage() as stage:
             await self.inject(stage.net, stage.room, self.sender, "last words")

@@ -1,6 +1,7 @@
-"""What every policy must do. Subclass ``PolicySuite`` and name the plugin's module and its options.
+"""The tests that every policy must pass. Subclass ``PolicySuite`` and name the plugin's module and its
+options.
 
-A policy is given a clock that stands still, and a way out on which nobody ever answers.
+A policy gets a clock that stands still, and an HTTP client to which no server ever answers.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def _comings(user: NativeId, home: str, servers: frozenset[str], *, outbound: bo
 
 
 def _acts(user: NativeId, home: str, servers: frozenset[str]) -> list[Crossing]:
-    """What a person here does."""
+    """Returns the crossings that a local person causes."""
     by: dict[str, Any] = {"network": "one", "user": user, "user_server": home}
     return [
         RoomCreate(**by),
@@ -238,7 +239,9 @@ class PolicySuite:
     timeout = 0.2
 
     def crossings(self) -> list[Crossing]:
-        """What is asked. Add to it what your policy is about; made anew at each call."""
+        """Returns the crossings that are asked about. Add those that your policy is about; each call makes
+        new ones.
+        """
         return samples()
 
     @asynccontextmanager
@@ -260,7 +263,7 @@ class PolicySuite:
             return [(await self._ask(installed[0], crossing)).verdict for crossing in self.crossings()]
 
     async def _ask(self, installed: InstalledPolicy, crossing: Crossing) -> PolicyAnswer:
-        """What a policy says; also of one that cannot be stopped, which only one test is about."""
+        """Returns the answer of a policy, even of one that cannot be stopped, which one test is about."""
         asking = asyncio.ensure_future(ask_policy(installed, crossing))
         await asyncio.wait({asking}, timeout=self.timeout * 3)
         if not asking.done():

@@ -1,4 +1,6 @@
-"""What every store must do. Subclass ``StoreSuite`` with a fixture ``store`` that is open and empty."""
+"""The tests that every store must pass. Subclass ``StoreSuite`` with a fixture ``store`` that is open and
+empty.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +152,7 @@ class StoreSuite:
         assert row.body == b"two"
 
     async def test_cas_writes_the_declared_fields_too(self, store: Store) -> None:
-        """What is not given is None, as with ``Put``."""
+        """A field that is not given is None, as with ``Put``."""
         await store.declare("s", SCHEMA)
         await store.commit("s", [_thing("a", 1, "blue", 7, b"one")])
         await store.commit("s", [CompareAndSwap("thing", ("a", 1), b"one", b"one", {"size": 8})])
@@ -211,7 +213,7 @@ class StoreSuite:
         assert await ats(equal=("c",)) == []
 
     async def test_keys_are_in_the_order_of_their_characters(self, store: Store) -> None:
-        """Whatever the characters are, and integers in the order of their values; bounds are exact."""
+        """Keys are ordered by their characters, and integers by their values; bounds are exact."""
         await store.declare("s", SCHEMA)
         names = sorted(
             ["", "\0", "\0\0", "\1", "\2", "a", "a\0", "a\1", "a\2", "a\2a", "ab", "é", "\ufffd", "😀"]

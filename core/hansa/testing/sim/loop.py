@@ -20,7 +20,7 @@ class Deadlock(RuntimeError):
 
 
 class Owner(Protocol):
-    """Whoever a task belongs to; a crash ends all of its tasks."""
+    """The owner of a task; a crash ends all of its tasks."""
 
     def adopt(self, task: Task[Any]) -> None:
         """A task was made in this owner's name."""
@@ -32,7 +32,7 @@ OWNER: contextvars.ContextVar[Owner | None] = contextvars.ContextVar("hansa.sim.
 
 
 class _NoSelector:
-    """What the loop polls: there are no sockets, so waiting is only the passing of time."""
+    """The selector of the loop: there are no sockets, so waiting only lets time pass."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop

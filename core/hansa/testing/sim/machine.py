@@ -161,7 +161,7 @@ class Machine:
         asyncio.get_running_loop().create_task(self._end(), context=contextvars.Context())
 
     def _lost(self, _: StoreFault) -> NoReturn:
-        """What ``hansa run`` does where its database is lost: end, and return to nobody."""
+        """Does what ``hansa run`` does when its database is lost: it ends and does not return."""
         self.crash()
         raise asyncio.CancelledError
 

@@ -17,7 +17,7 @@ from hansa.testing.sim.trace import Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConditions:
-    """What the network does to a request. Probabilities are per request; times in seconds.
+    """The faults of the network for a request. Probabilities are per request; times in seconds.
 
     ``latency`` is the range of one way. A stalled request waits a time out of ``stall_for`` before it
     arrives, so later ones overtake it. A duplicate arrives again after such a time, its answer goes nowhere.
@@ -37,7 +37,7 @@ STORM = NetworkConditions(latency=(0.005, 0.4), lose_request=0.1, lose_answer=0.
 
 
 class Peer(Protocol):
-    """Who answers at an address."""
+    """A server that answers at an address."""
 
     name: str
     #: Names that its certificate carries.
@@ -178,7 +178,7 @@ class VirtualNetwork:
 
 
 def _heeded(way: Task[HttpResponse]) -> None:
-    """Whoever waited may have gone: an error is nobody's fault then."""
+    """Marks an error as read: the caller may have gone, and then the error has no reader."""
     if not way.cancelled():
         way.exception()
 

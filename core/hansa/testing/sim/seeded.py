@@ -56,7 +56,7 @@ class VirtualClock:
 
 
 def seeds(count: int) -> list[int]:
-    """What ``pytest.mark.parametrize`` is given for the argument ``seed`` of one test.
+    """Returns the values for the argument ``seed`` of one test, for ``pytest.mark.parametrize``.
 
     ``HANSA_SIM_SEED=N`` replays the one seed N; ``HANSA_SIM_SEEDS=K`` runs at least K seeds of every test,
     ``HANSA_SIM_FIRST=N`` makes N the first of them.

@@ -1,4 +1,4 @@
-"""What happened in a simulation, as one hash and as lines to read after a failure."""
+"""The events of a simulation, as one hash and as lines to read after a failure."""
 
 from __future__ import annotations
 
