@@ -43,7 +43,7 @@ class RateConfig(BaseModel):
 
 
 class Config(BaseModel):
-    """What an operator may say. ``*`` in a glob stands for any text, ``?`` for one character."""
+    """The settings of the governance policy. ``*`` in a glob stands for any text, ``?`` for one character."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -170,7 +170,9 @@ class GovernancePolicy:
         return found
 
     def _check_words(self, phrase: str, *, free: bool) -> Iterator[Verdict]:
-        """What can never be stopped may be done without the words: nobody is locked in by them."""
+        """Yields the verdicts about forbidden words. An act that must not be stopped stays possible without
+        its text.
+        """
         if phrase:
             why = "it contains a forbidden word"
             text = f"{why}: do it without giving a reason" if free else why
@@ -205,7 +207,9 @@ class GovernancePolicy:
 
 
 def _actor(crossing: Crossing) -> NativeId | None:
-    """Whose act a crossing is; None where it is nobody's, or where an event follows that is counted."""
+    """Returns the user whose act a crossing is. None where it is not an act of a user, or where an event
+    follows that is counted.
+    """
     asked_again = DirectoryPublish | Invite | Join | ProfileChange | ToDevice
     if isinstance(crossing, asked_again) and crossing.again:
         return None
@@ -226,8 +230,8 @@ def _actor(crossing: Crossing) -> NativeId | None:
 
 
 def _bars(crossing: Crossing) -> bool:
-    """Whether it is the list of servers that a room bars, on its way there. A server that is denied is shut
-    out by it, where nobody of its people is known who could be.
+    """True if the crossing is a room's list of barred servers, on its way to a server. A denied server is
+    shut out by that list, where this server knows none of its users that it could deny.
     """
     return (
         isinstance(crossing, EventOut)

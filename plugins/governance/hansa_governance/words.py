@@ -50,8 +50,8 @@ def tokens(text: str) -> list[str]:
 
 
 def _windows(form: str, ahead: int) -> Iterator[tuple[list[str], int]]:
-    """What is between, a word, what is between, a word, ...; and how many of the words are looked at now. As
-    many as ``ahead`` follow them, if there are so many.
+    """Yields windows over a text: the parts between words and the words in turn, and the number of words to
+    look at now. ``ahead`` more words follow them, if there are so many.
     """
     if len(form) <= _AT_ONCE:
         parts = _TOKEN.split(form)

@@ -80,7 +80,7 @@ _PARTS = (
 
 
 class Config(BaseModel):
-    """What an operator may say."""
+    """The settings of a Matrix network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

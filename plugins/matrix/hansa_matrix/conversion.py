@@ -69,14 +69,14 @@ def _text(said: str | None, limit: int = 65_536) -> str:
 
 
 async def content_from_pdu(pdu: Pdu, home_of: GhostResolver) -> Content:
-    """What a PDU says, in the core's terms."""
+    """Converts a PDU into the core's content."""
     return await content_from_event((pdu.type, pdu.state_key, pdu.content), home_of)
 
 
 async def content_from_event(
     draft: tuple[str, str | None, Mapping[str, Any]], home_of: GhostResolver
 ) -> Content:
-    """What an event of a type, state key and content says, in the core's terms."""
+    """Converts an event, given as type, state key and content, into the core's content."""
     type_, state_key, content = draft
     if state_key is None:
         if type_ == "m.room.message":
@@ -177,7 +177,9 @@ class RoomViewBuilder:
         self._server = server
 
     async def home_of(self, user: str) -> NativeId:
-        """Who a Matrix user is. A ghost is somebody of another network, and a user of our server."""
+        """Returns the native id of a Matrix user. For a ghost this is the id of a person of another network;
+        a ghost is also a user of this server.
+        """
         if domain_of(user) != self._server:
             return NativeId(self._ctx.id, user)
         return await self._ctx.home_of(user)
@@ -214,7 +216,9 @@ class RoomViewBuilder:
         version: str,
         levels: PowerLevels,
     ) -> ViewDelta:
-        """What a changed set of keys does to the view. ``around`` holds the events of ``_FACT_KEYS``."""
+        """Returns the change of the view for a changed set of state keys. ``around`` holds the events of
+        ``_FACT_KEYS``.
+        """
         people: dict[NativeId, RoomMember] = {}
         gone: list[NativeId] = []
         view = self._ctx.view(room_id)

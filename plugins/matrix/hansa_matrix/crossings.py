@@ -36,7 +36,7 @@ async def require(ctx: NetworkContext, crossing: Crossing) -> None:
 
 
 async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:
-    """Whether a crossing of which nobody waits for an answer happens; it is counted if it does not."""
+    """True if the policies allow a crossing that has no waiting caller; a denied one is counted."""
     if not ctx.governed:
         return True
     verdict = await ctx.check(crossing)
@@ -46,19 +46,19 @@ async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:
 
 
 def failure(verdict: Verdict) -> dict[str, Any]:
-    """What ``failures`` says of a server that a policy keeps from being asked."""
+    """Returns the entry of ``failures`` for a server that a policy forbids to ask."""
     status, code = (429, "M_LIMIT_EXCEEDED") if verdict.retry_after else (403, "M_FORBIDDEN")
     said = {"errcode": code, "error": verdict.text, **decision_fields(verdict.decision)}
     return {"status": status, "message": verdict.text, **said}
 
 
 def said(**values: Any) -> tuple[str, ...]:
-    """What a person would read of some values, named as in an event's content."""
+    """Returns the texts for people in some values, named as in an event's content."""
     return strings_of(values, names=NAMES, forms=FORMS)
 
 
 def words_of(pdu: Pdu) -> tuple[str, ...]:
-    """What a person would read of an event."""
+    """Returns the texts for people in an event."""
     return texts_of_pdu(pdu.type, pdu.state_key, pdu.raw)
 
 

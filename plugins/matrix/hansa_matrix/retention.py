@@ -1,4 +1,4 @@
-"""What is kept for a time only, removed when it is over."""
+"""Rows that expire, and the task that removes them."""
 
 from __future__ import annotations
 

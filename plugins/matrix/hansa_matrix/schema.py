@@ -1,4 +1,4 @@
-"""What a Matrix network keeps."""
+"""The collections of a Matrix network."""
 
 from __future__ import annotations
 

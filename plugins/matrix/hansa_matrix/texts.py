@@ -197,8 +197,8 @@ def texts_of_keys(*documents: Any) -> tuple[str, ...]:
 
 
 def without_texts(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What is left of an event's content without its texts: identifiers, numbers, and the names of members
-    that the specification gives. A list loses the strings that are texts, an object its members.
+    """Returns an event's content without its texts: identifiers, numbers, and the field names of the
+    specification. A list loses the strings that are texts, an object its members.
     """
     kept = _kept("", dict(content))
     assert isinstance(kept, dict)

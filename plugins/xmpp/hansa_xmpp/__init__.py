@@ -17,7 +17,7 @@ _DOMAIN = re.compile(r"[^\s@/\"'<>&]{1,1023}")
 
 
 class Config(BaseModel):
-    """What an operator says about one component."""
+    """The settings of one component."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

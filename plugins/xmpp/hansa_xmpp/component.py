@@ -135,7 +135,9 @@ class _Stream(ComponentXMPP):
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
 
     def data_received(self, data: bytes | str) -> None:
-        """What arrives is parsed a piece at a time, so that a flood of stanzas holds nobody else up."""
+        """Parses arriving bytes a piece at a time, so that a flood of stanzas does not delay other
+        connections.
+        """
         self._unread += data if isinstance(data, bytes) else data.encode()
         if self._turn is None and self.writable.is_set():
             self._parse()

@@ -80,7 +80,7 @@ class OccupantStore:
             await self._store.commit(writes)
 
     async def salt(self, random: Random) -> bytes:
-        """What occupant ids (XEP-0421) are made with: random, made once, then kept."""
+        """Returns the secret salt of occupant ids (XEP-0421): random, made once, then stored."""
 
         async def made() -> bytes:
             row = await self._store.get("secret", ("occupant-id",))

@@ -1,6 +1,7 @@
-"""Whether somebody is there, as their own server says it. SPEC: XEP-0030 section 8; RFC 6120 section 8.3.3.
+"""Asks the server of a person whether the person exists. SPEC: XEP-0030 section 8; RFC 6120 section 8.3.3.
 
-Many servers tell strangers nothing of their people, whether they are there or not: that is no answer.
+Many servers tell strangers nothing of their users, whether they exist or not: that does not count as an
+answer.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Questions:
         self._known: LruCache[str, tuple[float, bool]] = LruCache(MOST_REMEMBERED)
 
     async def nobody(self, person: str) -> bool:
-        """Whether the server of a bare JID says that there is nobody; False for any other answer, for none in
-        time, and where too many are asked.
+        """True if the server of a bare JID says that it does not exist. False for any other answer, without
+        an answer in time, and where too many are asked.
         """
         now, domain = self._clock.monotonic(), domain_of(person)
         until, known = self._known.get(person) or (0.0, False)

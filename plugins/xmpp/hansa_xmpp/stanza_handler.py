@@ -288,7 +288,9 @@ class StanzaHandler:
             await self._leave(native, enter.user)
 
     async def _unwelcome(self, native: str, enter: JoinRequest) -> tuple[Condition, str] | None:
-        """Who has joined and enters on one more connection joins no second time, and may be denied since."""
+        """Returns the error for a denied join. An occupant who enters on one more connection does not join a
+        second time, and may have been denied since.
+        """
         if not self._ctx.governed:
             return None
         crossing = Join(
@@ -303,7 +305,9 @@ class StanzaHandler:
         return None if verdict.allowed else (errors.FORBIDDEN, verdict.text)
 
     async def _is_still_connected(self, native: str, enter: JoinRequest, epoch: int) -> bool:
-        """Who asked over a link that has broken since may be gone, and nobody would tell us."""
+        """True if the sender of a join is still connected. After a break of the component's link the sender
+        may have left without notice.
+        """
         return epoch == self.service.epoch or await self.service.is_session_alive(
             native, enter.stanza.sender.full
         )

@@ -17,7 +17,7 @@ class NotConnected(HansaError):  # an answer, not a fault
 
 
 class StanzaListener(Protocol):
-    """Who is told what arrives. None of these may raise, or wait."""
+    """Receives the events of a stream. None of these methods may raise, or wait."""
 
     def on_stanza(self, element: Element) -> None:
         """A message, presence or iq of the stream's own namespace."""

@@ -1,4 +1,6 @@
-"""What one person does in one room, in order; different people at the same time. Bounded, by whose it is."""
+"""The queues of users' stanzas: those of one user in one room are handled in order, different users at the
+same time. Bounded per user.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,7 @@ class KeyedQueues(Generic[QueuedTask]):
         return True
 
     def _over(self, share: str, more: int, part: int) -> bool:
-        """Who has nothing waiting may have one thing of any size."""
+        """True if the share is exceeded. A share with nothing waiting may take one stanza of any size."""
         held = self._held.get(share, 0)
         return held > 0 and held + more > self._most_bytes // part
 

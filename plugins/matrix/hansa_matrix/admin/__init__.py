@@ -1,1 +1,1 @@
-"""What an operator asks of a Matrix network."""
+"""The admin commands of a Matrix network."""

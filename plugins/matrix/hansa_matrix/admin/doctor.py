@@ -1,4 +1,4 @@
-"""What a federation tester looks at, for our own server or another: each finding with what to do about it."""
+"""The federation tester, for this server or another one: each finding says what to do about it."""
 
 from __future__ import annotations
 

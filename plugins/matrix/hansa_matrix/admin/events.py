@@ -1,4 +1,6 @@
-"""What an operator does in a room in the name of the bridge user. SPEC: client-server API, "Room Events"."""
+"""The admin commands that send events in the name of the bridge user. SPEC: client-server API, "Room
+Events".
+"""
 
 from __future__ import annotations
 

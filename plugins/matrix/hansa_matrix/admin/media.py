@@ -1,4 +1,4 @@
-"""What an operator does with files: room pictures in, evidence out, and what must not be here away."""
+"""The admin commands about files: upload a room picture, export evidence, remove a file."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class MediaCommands:
         return _shown(item) | {"file": str(path)}
 
     async def all(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """What is here."""
+        """Lists the stored files."""
         return [_shown(item) for item in await self._library.all(str(arguments.get("server") or ""))]
 
     async def remove(self, arguments: Mapping[str, Any]) -> dict[str, str]:

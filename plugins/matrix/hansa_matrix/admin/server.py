@@ -1,4 +1,4 @@
-"""What an operator may ask of a running Matrix network, besides what is done in rooms."""
+"""The admin commands of a running Matrix network, besides those about rooms."""
 
 from __future__ import annotations
 

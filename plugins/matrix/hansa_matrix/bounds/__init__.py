@@ -1,1 +1,1 @@
-"""What bounds memory, rows and concurrency, with a share for each peer."""
+"""Limits on memory, rows and concurrency, with a share for each peer."""

@@ -31,7 +31,7 @@ class Generations(Generic[K, V]):
         return self._now
 
     def get(self, key: K) -> V | None:
-        """What is kept under a key."""
+        """Returns the value that is kept under a key."""
         found = self._values.get(key)
         if found is None:
             return None
@@ -53,7 +53,7 @@ class Generations(Generic[K, V]):
         return True
 
     def revoked(self, owner: str, began: int) -> bool:
-        """Whether something of an owner was taken back since ``began``."""
+        """True if something of an owner was taken back since ``began``."""
         return self._revoked.get(owner, self._floor) > began
 
     def revoke(self, owner: str) -> None:

@@ -1,1 +1,1 @@
-"""What people's clients ask: the client-server API. SPEC: client-server API, v1.19."""
+"""The client-server API. SPEC: client-server API, v1.19."""

@@ -1,5 +1,5 @@
-"""Who asks, and how an answer or an error leaves. SPEC: client-server API, "Client authentication", "Standard
-error response".
+"""Authentication of clients, and the form of answers and errors. SPEC: client-server API, "Client
+authentication", "Standard error response".
 """
 
 from __future__ import annotations
@@ -196,8 +196,9 @@ class ClientHttp:
         return endpoint
 
     async def admit(self, request: Request) -> Admitted | Response:
-        """Whose body it is that comes, by the token: without a good one nothing of it is read. The endpoint
-        asks again, as the token may be gone when the body is there. See ``hansa.http.router.Route.admit``.
+        """Returns the account that a body counts against, by the token: without a valid token none of the
+        body is read. The endpoint authenticates again, since the token may have been revoked by then. See
+        ``hansa.http.router.Route.admit``.
         """
         try:
             caller = await self.authenticate(request)
@@ -206,7 +207,9 @@ class ClientHttp:
         return Admitted(share=caller.user, proven=True)
 
     async def authenticate(self, request: Request) -> Requester:
-        """Who bears the request's token. Raises the error answer of a request without a good one."""
+        """Returns the user and device of the request's token. Raises the error answer if the token is missing
+        or not valid.
+        """
         if not self.is_ready():
             raise Busy("this server is starting", after=1.0)
         token = ""

@@ -180,7 +180,7 @@ def _devices(value: object) -> bool:
 
 
 def _own(keys: Mapping[str, Any], user: str, device_id: str) -> bool:
-    """Whether a device's keys are named by it, and signed by it."""
+    """True if a device's keys are named by the device and signed by it."""
     names, name = keys["keys"], f"ed25519:{device_id}"
     if not all(one.endswith(f":{device_id}") for one in names):
         return False

@@ -85,7 +85,7 @@ class MediaEndpoints:
         return {("GET", "/v1/media/config"): self._config}
 
     def register(self, router: Router) -> None:
-        """What is outside the table: bodies that are streamed, and paths of before."""
+        """Adds the routes outside the table: bodies that are streamed, and paths of older versions."""
         most = self._ctx.config.max_upload_size
         for version in ("v3", "r0", "v1"):
             router.add(

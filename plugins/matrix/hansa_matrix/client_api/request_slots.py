@@ -1,7 +1,7 @@
-"""What one person asks at once: a few requests are worked on, the others wait in order.
+"""Slots for the requests of one user: a few are handled at once, the others wait in order.
 
-All requests share one event loop. Without a bound on each person, whoever asks two hundred things at once is
-served two hundred times before anybody else is.
+All requests share one event loop. Without a limit per user, a user with two hundred requests at once would be
+served two hundred times before any other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whom one finds by a name. SPEC: client-server API, "User Directory"."""
+"""The search for users by name. SPEC: client-server API, "User Directory"."""
 
 from __future__ import annotations
 
@@ -167,6 +167,6 @@ def _profile(user: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _begins(one: Mapping[str, Any], wanted: str) -> bool:
-    """Whether somebody's name, or the name in their id, begins with what is searched for."""
+    """True if a user's display name, or localpart, begins with the search term."""
     named = one.get("display_name", "").casefold(), one["user_id"][1:].casefold()
     return any(name.startswith(wanted) for name in named)

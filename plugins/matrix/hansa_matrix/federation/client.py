@@ -57,7 +57,7 @@ class RemoteError(RemoteProtocolError):
 
 
 def is_unrecognized(error: RemoteError) -> bool:
-    """Whether a server does not know an endpoint, so that an older one may be tried."""
+    """True if a server does not know an endpoint, so that an older one may be tried."""
     return error.hint in {400, 404, 405} and (not error.coded or error.code == "M_UNRECOGNIZED")
 
 
@@ -77,7 +77,7 @@ class ServerUnreachable(OSError):
 
 
 def unreachable_error(server: str, error: HttpError | None) -> ServerUnreachable:
-    """What is said of a server that no address of its route led to."""
+    """Returns the error for a server that could not be reached by any address of its route."""
     if error is None:
         return ServerUnreachable(f"{server} has no address")
     return ServerUnreachable(f"{server} {error}", detail=f"{server}: {error.detail}")
@@ -327,7 +327,7 @@ class FederationClient:
             ) from error
 
     async def _reads(self, server: str, text: str) -> bool:
-        """Whether people here may read what a server says in an error."""
+        """True if policies let local users read a server's error text."""
         if self.check is None or not text:
             return True
         said = DirectoryQuery(network=self.network, server=server, address="", outbound=True, texts=(text,))
@@ -361,7 +361,7 @@ class FederationClient:
 
 
 async def _error_body(answer: HttpStream) -> bytes:
-    """What an error answer says, if that is short."""
+    """Reads the body of an error answer, if it is short."""
     body = b""
     async for chunk in answer.chunks:
         body += chunk

@@ -1,4 +1,4 @@
-"""What waits for one server and how it gets there: a transaction at a time, repeated until it is taken.
+"""The queue of one destination and its transactions: one at a time, repeated until the server accepts it.
 
 SPEC: server-server API, "Transactions"; T-10 to T-15.
 """
@@ -55,10 +55,10 @@ def _set_of(servers: frozenset[str]) -> tuple[int, tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueServices:
-    """What the outboxes of one server have in common. ``boot`` makes transaction ids differ from those of
-    earlier starts; ``probes`` bounds how many failing servers are tried at a time; ``changed`` is told when a
-    server begins or ceases to fail, ``moved`` when a cursor is to be kept: soon, with those of others.
-    ``recent`` has the end of each stream, ``pdus`` the events that are sent.
+    """The services that all queues of this server share. ``boot`` makes transaction ids differ from those of
+    earlier starts; ``probes`` limits the number of failing servers that are tried at a time; ``changed`` is
+    called when a server begins or ceases to fail, ``moved`` when a cursor must be saved soon, along with
+    those of other servers. ``recent`` has the end of each stream, ``pdus`` the events that are sent.
     """
 
     ctx: NetworkContext
@@ -73,7 +73,7 @@ class QueueServices:
 
 @dataclass(frozen=True, slots=True)
 class _TransactionContents:
-    """What goes in one transaction and may not be lost."""
+    """The durable part of one transaction."""
 
     events: Sequence[Row]
     lasting: Sequence[Row]
@@ -158,7 +158,9 @@ class DestinationQueue:
             self.run()
 
     def tell(self, name: tuple[str, ...], edu: dict[str, Any]) -> None:
-        """What may be lost: the last of a ``name`` only, and nothing to who cannot be reached."""
+        """Queues an ephemeral EDU: only the last one of a ``name`` is kept, and none is for a server that
+        cannot be reached.
+        """
         if self.failures or self._ctx.clock.monotonic() < self._deaf_until:
             return
         self._told_under(self._ctx.policy_generation)
@@ -228,7 +230,9 @@ class DestinationQueue:
                 return
 
     def _idle(self) -> bool:
-        """Whether nothing can have come since what waits was read last: whoever adds to it wakes us."""
+        """True if nothing can have arrived since the backlog was last read: a caller that adds to it also
+        wakes the task.
+        """
         if self.edus or self._wake.is_set():
             return False
         self.waiting_since, self.reason = 0, ""
@@ -265,7 +269,7 @@ class DestinationQueue:
         return sorted(newest.values(), key=lambda row: row.position)
 
     def _passing(self, most: int) -> list[dict[str, Any]]:
-        """What may be lost is, where the policies changed since it was told."""
+        """Takes ephemeral EDUs for a transaction. Those from before a change of the policies are dropped."""
         self._told_under(self._ctx.policy_generation)
         return [self.edus.popitem(last=False)[1] for _ in range(min(most, len(self.edus)))]
 
@@ -386,11 +390,11 @@ class DestinationQueue:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is sent or told, and nothing fails."""
+        """True if nothing is being sent or queued, and no attempt fails."""
         return (self.task is None or self.task.done()) and not self.edus and not self.failures
 
     def gone(self) -> bool:
-        """Whether it has not been reached for an hour."""
+        """True if the server has not been reached for an hour."""
         return bool(self.failures) and self._ctx.clock.now() - self.failing_since > _EARLY * 1000
 
     def standing(self, waiting: int) -> DestinationStatus:

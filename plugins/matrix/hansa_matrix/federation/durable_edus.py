@@ -34,8 +34,8 @@ async def edu_to_send(ctx: NetworkContext, row: Row) -> dict[str, Any] | None:
 
 
 def _crossing(crossings: Crossings, edu: Mapping[str, Any]) -> Crossing | None:
-    """What is asked about an EDU; None of one that says nothing. Whether the server may have anything at all
-    is asked with every request to it.
+    """Returns the question to the policies about an EDU; None for an EDU without content. Every request to a
+    server already asks whether the server may get anything at all.
     """
     content = edu["content"]
     if edu["edu_type"] == "m.direct_to_device":

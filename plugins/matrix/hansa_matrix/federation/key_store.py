@@ -1,4 +1,4 @@
-"""What is kept of other servers' keys: in the store for those that have proven something, else in memory."""
+"""The stored keys of other servers: in the store for servers that have proven something, else in memory."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class KeyStore:
             raise
 
     def passing(self, server: str) -> bool:
-        """Whether what is known of a server is in memory alone."""
+        """True if a server's keys are in memory alone."""
         return server in self._passing
 
     async def _save(

@@ -90,7 +90,7 @@ class Keyring:
         return VerifyKey(public=old.public, valid_until=old.expired_ts) if old is not None else None
 
     def at_hand(self, wanted: Iterable[tuple[str, str]], at: int) -> bool:
-        """Whether these keys are in memory and valid at ``at`` (ms), so that ``need`` would do nothing."""
+        """True if these keys are in memory and valid at ``at`` (ms), so that no fetch is needed."""
         for server, key_id in wanted:
             if server == self._server:
                 continue
@@ -100,11 +100,11 @@ class Keyring:
         return True
 
     async def has(self, wanted: Iterable[tuple[str, str]], at: int) -> bool:
-        """Whether these keys are here and valid at ``at`` (ms)."""
+        """True if these keys are here and valid at ``at`` (ms)."""
         return not await self._missing(wanted, at)
 
     def may_ask(self, wanted: Iterable[tuple[str, str]]) -> bool:
-        """Whether asking for any of these keys now could bring it: not where that failed a moment ago."""
+        """True if asking for any of these keys now could succeed: False shortly after a failure."""
         now = self._clock.monotonic()
         return any(
             (self._absent.get((server, key_id)) or 0.0) <= now
@@ -171,7 +171,7 @@ class Keyring:
         return sorted(s for s, at in since.items() if at is not None and now - at < _PATIENCE)
 
     def distrusts(self, server: str, key_id: str) -> bool:
-        """Whether a key is known, and an operator does not trust it."""
+        """True if a key is known, and an operator distrusts it."""
         key = self._kept.at_hand(server, key_id)
         return key is not None and key.public in self._distrusted
 
@@ -276,7 +276,7 @@ class Keyring:
         return given
 
     async def _vouched(self, doc: Mapping[str, Any], notary: str) -> bool:
-        """Whether a document carries the signature of the notary, by a key that is valid now."""
+        """True if a document carries the signature of the notary, by a key that is valid now."""
         now = self._clock.now()
         signers = notary_signatures(doc, notary)
         if await self._missing([(notary, key_id) for key_id in signers], now):
@@ -286,8 +286,8 @@ class Keyring:
         return any(k is not None and k.valid_until >= now and verify(k.public, s, message) for k, s in keys)
 
     async def young(self, server: str, minimum: int, named: Collection[str] = ()) -> bool:
-        """Whether there is a document of a server for which nobody has to be asked anew, with any of the keys
-        that are ``named``.
+        """True if the document of a server is fresh enough, and has one of the keys that are ``named``, so
+        that it need not be fetched again.
         """
         found = await self._kept.document(server)
         return server == self._server or (found is not None and self._young(found, minimum, named))

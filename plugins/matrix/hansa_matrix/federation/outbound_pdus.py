@@ -16,7 +16,7 @@ class OutboundPdus(Protocol):
         ...
 
     def is_withheld(self, row: Row) -> bool:
-        """Whether a policy withholds the event of a stored row."""
+        """True if a policy withholds the event of a stored row."""
         ...
 
     async def load(self, room_id: str, event_ids: Sequence[str]) -> Mapping[str, bytes]:

@@ -130,7 +130,7 @@ class FederationSender:
         return writes
 
     def sent(self, servers: Iterable[str]) -> None:
-        """What is for these servers was committed."""
+        """Wakes the queues of these servers after a commit."""
         set_id, names = self._named(servers)
         if not set_id:
             return
@@ -275,7 +275,7 @@ class FederationSender:
         return rows[0].position if rows else None
 
     def _taken(self, row: Row, cursor: Callable[[DestinationQueue], int]) -> bool:
-        """Whether everybody has got it. Of a set that nobody knows nobody has."""
+        """True if every server of a row has got it. For an unknown set of servers it is False."""
         servers = self._sets.get(int(row.fields["recipients"] or 0))
         if servers is None:
             self._ctx.count("matrix_recipients_unknown")

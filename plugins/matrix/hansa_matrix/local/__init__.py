@@ -1,1 +1,1 @@
-"""What the users of this server are told: their stream, their memberships, their transaction ids."""
+"""The parts of users of this server: their client stream, their memberships, their transaction ids."""

@@ -1,8 +1,8 @@
-"""What clients are told, as one stream: whoever has read up to a position has missed nothing.
+"""The stream that clients read: a client that has read up to a position has missed nothing.
 
-A row is written in the commit of what it tells of. ``topic`` says whom it concerns: a room id (an event of
-its timeline), a user id (something of one person), ``RECEIPTS`` and a room id, ``DEVICES`` (somebody's
-devices or keys changed). ``ref`` names what it is, ``state`` the room's state group from an event on.
+A row is written in the commit that it announces. ``topic`` says who it is for: a room id (an event of its
+timeline), a user id (something of one user), ``RECEIPTS`` and a room id, ``DEVICES`` (a user's devices or
+keys changed). ``ref`` identifies the item, ``state`` is the room's state group from an event on.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class ClientStream:
 
 
 def _of(topic: str, items: list[StreamItem], most: int) -> list[StreamItem]:
-    """What is told of a topic, the newest first: see ``ClientStream.between``."""
+    """Returns the items of a topic, the newest first: see ``ClientStream.between``."""
     return items[:most] if topic == DEVICES or topic.startswith("!") else items
 
 

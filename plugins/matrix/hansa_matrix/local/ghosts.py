@@ -18,13 +18,13 @@ def escaped(text: str) -> str:
 
 
 def localpart(user: NativeId, prefix: str) -> str:
-    """What the id of somebody's ghost has before the server."""
+    """Returns the localpart of a person's ghost."""
     return f"{prefix}{escaped(user.network)}_{escaped(user.id)}"
 
 
 def people_behind(local: str, prefix: str) -> Iterator[NativeId]:
-    """Whoever may have a ghost of a localpart: one person, or one for each place at which the name of a
-    network may end.
+    """Yields the people that may have a ghost with a localpart: one, or one for each place at which the
+    network id may end.
     """
     rest = local.removeprefix(prefix)
     for match in re.finditer("_", rest):
@@ -34,7 +34,7 @@ def people_behind(local: str, prefix: str) -> Iterator[NativeId]:
 
 
 def _plain(text: str) -> str:
-    """What was escaped so; empty if nothing was."""
+    """Returns the text before it was escaped; empty if the text is not an escaped one."""
     if not _ESCAPED.fullmatch(text):
         return ""
     try:

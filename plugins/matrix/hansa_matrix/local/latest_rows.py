@@ -1,4 +1,4 @@
-"""What is told again and again, such as that somebody has read: of each only the last row is kept."""
+"""Rows for announcements that repeat, such as receipts: of each only the last row is kept."""
 
 from __future__ import annotations
 

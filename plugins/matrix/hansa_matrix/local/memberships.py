@@ -1,4 +1,4 @@
-"""Who of the people with an account here is in which room."""
+"""The memberships of local users in rooms."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class LocalMemberships:
         return self._stays.get(user, {}).get(room_id)
 
     def share_a_room(self, user: str, other: str) -> bool:
-        """Whether somebody with an account and anybody else are in one room."""
+        """True if a local user and another user are in one room."""
         who = NativeId(self._ctx.id, other)
         for stay in self.stays(user).values():
             view = self._ctx.view(stay.room_id) if stay.membership == "join" else None
@@ -128,14 +128,14 @@ class LocalMemberships:
         return [user for user in people if user in self.accounts]
 
     def may_have(self, user: str) -> bool:
-        """Whether an account may have this name: ghosts and the bridge user have none."""
+        """True if an account may have this id: ghosts and the bridge user have no account."""
         local, _, server = user[1:].partition(":")
         config = self._ctx.config
         ghost = local == config.bridge_user or local.startswith(config.ghost_prefix)
         return server == config.server_name and not ghost
 
     async def has(self, user: str) -> bool:
-        """Whether somebody has, or had, an account, also one that was made where we did not see it."""
+        """True if a user has, or had, an account, even one that another process made."""
         if user not in self.accounts and self.may_have(user):
             await self.learn([user])
         return user in self.accounts
@@ -171,7 +171,9 @@ class LocalMemberships:
 
     @staticmethod
     def writes(user: str, stay: LocalMembership) -> list[Write]:
-        """What keeps a stay, and tells its person: in the commit of the room that made it so."""
+        """Returns the writes that store a membership and announce it to its user: they belong to the commit
+        of the room.
+        """
         return [Put("stay", (user, stay.room_id), _body(stay)), stream_write(user, stay.room_id)]
 
     @staticmethod

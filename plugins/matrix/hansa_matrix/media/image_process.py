@@ -84,7 +84,7 @@ class ImageProcess:
     async def _asked(
         process: Process, job: bytes, chunks: AsyncIterator[bytes]
     ) -> tuple[dict[str, Any], bytes]:
-        """What the process answers to a job and its file."""
+        """Sends a job and its file to the process, and returns its answer."""
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(job)

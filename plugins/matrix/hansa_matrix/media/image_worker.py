@@ -133,7 +133,7 @@ def _reduced(picture: Image.Image, side: int) -> Image.Image:
 
 
 def answer(job: dict[str, object], data: bytes) -> tuple[dict[str, object], bytes]:
-    """What is answered to one job."""
+    """Returns the answer to one job."""
     size = int(str(job["width"])), int(str(job["height"]))
     try:
         made = shrunk(data, str(job["type"]), size, crop=bool(job["crop"]))

@@ -1,7 +1,7 @@
-"""What files may take: of one person, of one other server's copies, of all copies, and of the disk.
+"""Quotas of files: per user, per other server, for all copies, and for the disk.
 
-What is being written counts before it is there: a place is promised to it, so that many files at once cannot
-take together what each of them may.
+An upload counts before it is complete: it reserves its space, so that many uploads at once cannot exceed a
+quota that each of them would keep.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OverQuota(HansaError):
 
 
 class DiskFull(HansaError):
-    """What is left of the disk is for events, not for files."""
+    """The rest of the disk is reserved for events, and is not available for files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Usage:
     files: int = 0
 
     def over(self, size: int, files: int) -> bool:
-        """Whether it is more than that many bytes or files; 0: no bound."""
+        """True if the use exceeds that many bytes or files; 0 means that there is no limit."""
         return (self.size > size > 0) or (self.files > files > 0)
 
 
@@ -73,7 +73,7 @@ class Promise:
 
 
 class Quotas:
-    """What is used is in the store, by owner; a person, ``*`` or another server."""
+    """The use of each quota. It is in the store, by owner: a user, ``*`` or another server."""
 
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
@@ -91,7 +91,7 @@ class Quotas:
         return (config.media_quota_per_server, MOST_COPIES_PER_SERVER) if owner else (0, 0)
 
     async def used(self, owner: str) -> tuple[Usage, bytes | None]:
-        """What an owner has, and the row that says so."""
+        """Returns the use of an owner, and the row that holds it."""
         row = await self._ctx.store.get("media_usage", (owner,))
         return (Usage(*orjson.loads(row.body)), row.body) if row is not None else (Usage(), None)
 

@@ -51,7 +51,7 @@ _UNKNOWN = frozenset({"M_UNRECOGNIZED", "M_NOT_FOUND", "M_UNKNOWN"})
 
 
 def transfer(network: str, server: str, item: MediaItem, *, outbound: bool) -> MediaTransfer:
-    """What policies are asked about a file of which everything is known."""
+    """Returns the question to the policies about a file with known properties."""
     return MediaTransfer(
         network=network,
         server=server,

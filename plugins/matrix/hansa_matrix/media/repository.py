@@ -1,4 +1,6 @@
-"""What files are here: of this server for good, of others for as long as somebody looks at them."""
+"""The files of this server, which stay, and copies of other servers' files, which stay while users look at
+them.
+"""
 
 from __future__ import annotations
 
@@ -204,7 +206,7 @@ class MediaRepository:
         return mxc
 
     async def reserved(self, mxc: MxcUri) -> bool:
-        """Whether an address waits for its file."""
+        """True if an address is reserved for a file that has not arrived yet."""
         row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
         return (
             row is not None and row.body != _FILLED and int(row.fields["until"] or 0) > self._ctx.clock.now()
@@ -249,7 +251,9 @@ class MediaRepository:
         return [_item(row) async for row in rows]
 
     async def remove(self, mxc: MxcUri) -> bool:
-        """Whether it was here. The bytes go with the last address that they have."""
+        """Removes a file; True if it was here. The bytes are removed with the last address that refers to
+        them.
+        """
         async with self._one:
             return await self._remove([mxc]) > 0
 
@@ -288,7 +292,7 @@ class MediaRepository:
         return await self._gone(digest)
 
     async def _gone(self, digest: str) -> bool:
-        """What follows once the row is there; whether the bytes are removed."""
+        """Finishes the removal once the row is gone; True if the bytes were removed."""
         nobodys = not await self._ctx.store.count("media", equal={"digest": digest})
         if nobodys:
             await self._ctx.blobs.remove(digest)

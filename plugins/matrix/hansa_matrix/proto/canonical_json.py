@@ -67,7 +67,7 @@ def check_depth(value: Any, most: int = MAX_DEPTH) -> None:
 
 
 def usable(value: Any) -> bool:
-    """Whether every part of a value could be read and it nests no deeper than ``MAX_DEPTH``."""
+    """True if every part of a value could be read and it nests no deeper than ``MAX_DEPTH``."""
     return not deeper(value, MAX_DEPTH) and not unreadable_in(value)
 
 

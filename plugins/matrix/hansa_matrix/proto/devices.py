@@ -291,7 +291,7 @@ def _signatures(value: object) -> bool:
 
 
 def fits_object(value: object, size: int) -> bool:
-    """Whether a value can be kept: of a depth that can be read again, and in ``size`` bytes."""
+    """True if a value can be stored: its depth can be read again, and it has at most ``size`` bytes."""
     try:
         check_depth(value)
         return len(dumps(value)) <= size

@@ -1,7 +1,7 @@
-"""What servers tell each other besides events, as far as a room's people see it.
+"""The EDUs between servers that the users of a room see.
 
-SPEC: server-server API, "EDUs", "Typing Notifications", "Receipts". Of an EDU only what is well formed is
-taken; the rest is not there.
+SPEC: server-server API, "EDUs", "Typing Notifications", "Receipts". Only the well-formed part of an EDU is
+read; the rest is ignored.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
 
 
 def parse_presence(content: Mapping[str, Any], origin: str) -> Iterator[PresenceEdu]:
-    """What ``m.presence`` says of the server's own users."""
+    """Yields the presence of the server's own users in an ``m.presence``."""
     push = content.get("push")
     for one in islice(push, _MOST_USERS) if isinstance(push, list) else ():
         if not isinstance(one, dict) or not _of(one.get("user_id"), origin):

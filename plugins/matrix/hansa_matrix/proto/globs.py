@@ -21,17 +21,17 @@ def _parsed(glob: str) -> Glob:
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether a pattern stands for more than itself."""
+    """True if a pattern has wildcards."""
     return "*" in pattern or "?" in pattern
 
 
 def matches(glob: str, text: str) -> bool:
-    """Whether a text is what a glob says, whatever the case."""
+    """True if a glob covers a whole text, in any case."""
     return _parsed(glob).matches(text)
 
 
 def finds(glob: str, text: str) -> bool:
-    """Whether a part of a text is what a glob says, with nothing that belongs to words beside it."""
+    """True if a glob covers a part of a text, with no word character beside it."""
     first, *rest = _parsed(glob).pieces
     if not rest:
         return _search(first, text, 0, lambda start, end: _apart(text, start) and _until(text, end)) >= 0
@@ -65,15 +65,15 @@ def _search(piece: re.Pattern[str], text: str, at: int, good: Callable[[int, int
 
 
 def _apart(text: str, at: int) -> bool:
-    """Whether something that begins here is no part of a longer word."""
+    """True if a match that begins here is not a part of a longer word."""
     return at == 0 or not of_words(text[at - 1])
 
 
 def _until(text: str, at: int) -> bool:
-    """Whether something that ends here is no part of a longer word."""
+    """True if a match that ends here is not a part of a longer word."""
     return at == len(text) or not of_words(text[at])
 
 
 def of_words(character: str) -> bool:
-    """Whether a character belongs to words: by the specification those of ASCII alone do."""
+    """True if a character belongs to a word. By the specification only ASCII characters do."""
     return character.isascii() and (character.isalnum() or character == "_")

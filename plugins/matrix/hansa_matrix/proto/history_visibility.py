@@ -1,4 +1,4 @@
-"""Who may read an event, by the history visibility of its room.
+"""The right to read an event, by the history visibility of its room.
 
 An event that changes the visibility, or the reader's membership, is read by the more generous of the two
 values on either side of it. SPEC: client-server API, "Room History Visibility".
@@ -20,7 +20,7 @@ def visibility_of(event: Pdu | None) -> str:
 
 
 def user_can_read(visibilities: AbstractSet[str], memberships: AbstractSet[str], *, later: bool) -> bool:
-    """Whether a person may read an event.
+    """True if a user may read an event.
 
     ``visibilities`` and ``memberships`` are those of the room and of the person on either side of the event.
     ``later``: the person was in the room at a time after it.

@@ -34,7 +34,7 @@ class ServerName:
 
     @property
     def reachable(self) -> bool:
-        """Whether there can be a host and port to connect to."""
+        """True if the name can have a host and port to connect to."""
         if self.port is not None and not 0 < self.port < 65536:
             return False
         name = self.host.removesuffix(".")
@@ -82,7 +82,7 @@ def fits_255_bytes(value: str) -> bool:
 
 
 def domain_of(identifier: str) -> str:
-    """What follows the first colon, empty where there is none."""
+    """Returns the part after the first colon; empty if there is no colon."""
     return identifier.partition(":")[2]
 
 

@@ -11,7 +11,7 @@ _MOST_INDEX = 2**53 - 1
 
 
 def valid_key(data: object) -> bool:
-    """Whether something is a key as it is backed up."""
+    """True if a value is a key as it is backed up."""
     if not isinstance(data, dict):
         return False
     numbers = (data.get("first_message_index"), data.get("forwarded_count"))
@@ -23,14 +23,14 @@ def valid_key(data: object) -> bool:
 
 
 def valid_place(room_id: object, session_id: object) -> bool:
-    """Whether a key may be of a room and a session."""
+    """True if a key may belong to a room and a session."""
     return (
         ids.is_valid_room_id(room_id) and isinstance(session_id, str) and 0 < len(session_id.encode()) <= 255
     )
 
 
 def better(data: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Whether a key takes the place of another of the same session."""
+    """True if a key replaces another of the same session."""
     return _rank(data) < _rank(known)
 
 

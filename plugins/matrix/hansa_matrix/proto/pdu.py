@@ -128,7 +128,7 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
 
 
 def oversized(obj: object, version: RoomVersion) -> bool:
-    """Whether an object that is no event is only too large for one."""
+    """True if an object is too large for an event, and would be one otherwise."""
     if not isinstance(obj, dict):
         return False
     try:
@@ -230,7 +230,9 @@ def key_ids(pdu: Pdu, servers: Iterable[str]) -> set[tuple[str, str]]:
 
 @lru_cache(maxsize=1024)
 def _published(key_id: str) -> bool:
-    """Whether a server may publish such a key: that of a policy server stands in the room's state (K-6)."""
+    """True if a server may publish such a key. The key of a policy server stands in the room's state
+    (K-6).
+    """
     return ids.is_valid_key_id(key_id) and key_id != "ed25519:policy_server"
 
 
@@ -240,8 +242,8 @@ def key_valid_at(pdu: Pdu, version: RoomVersion) -> int:
 
 
 class Signers(NamedTuple):
-    """Who has to have signed an event: the servers, their keys by ``(server, key id)``, and when (ms) these
-    must have been valid.
+    """The required signatures of an event: the servers, their keys by ``(server, key id)``, and the time (ms)
+    at which the keys must have been valid.
     """
 
     servers: frozenset[str]
@@ -250,7 +252,7 @@ class Signers(NamedTuple):
 
 
 def signers(pdu: Pdu, version: RoomVersion) -> Signers:
-    """What receipt check 2 needs to know of the signatures of an event."""
+    """Returns the required signatures of an event, for receipt check 2."""
     servers = required_servers(pdu, version)
     return Signers(servers, key_ids(pdu, servers), key_valid_at(pdu, version))
 

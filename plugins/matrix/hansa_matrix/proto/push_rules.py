@@ -1,4 +1,4 @@
-"""Which events somebody is told of. SPEC: client-server API, "Push Rules".
+"""The push rules: they decide which events notify a user. SPEC: client-server API, "Push Rules".
 
 A ruleset is JSON as clients get it: ``kind -> rules``, in the order in which they are asked; a rule is an
 object with ``rule_id``, ``default``, ``enabled``, ``actions``, and ``conditions`` or ``pattern``.
@@ -52,7 +52,7 @@ def _rule(name: str, conditions: Sequence[Any], *actions: Any, enabled: bool = T
 
 
 def default_rules(user: str) -> dict[str, list[dict[str, Any]]]:
-    """What holds for somebody who never said otherwise."""
+    """Returns the rules of a user who never changed them."""
     local = user[1:].partition(":")[0]
     mentioned = {
         "kind": "event_property_contains",
@@ -117,7 +117,9 @@ def default_rules(user: str) -> dict[str, list[dict[str, Any]]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushContext:
-    """Who is asked about, what they are called in the room, how many are in it, and its levels."""
+    """The user that the rules are evaluated for, their display name in the room, the member count, and the
+    power levels.
+    """
 
     user: str
     name: str
@@ -127,7 +129,9 @@ class PushContext:
 
 @dataclass(frozen=True, slots=True)
 class PushDecision:
-    """Whether an event is told of, and as one that matters more; and the actions of the rule that says so."""
+    """The decision of the push rules about an event: notify, highlight, and the actions of the rule that
+    matched.
+    """
 
     notify: bool = False
     highlight: bool = False
@@ -195,7 +199,7 @@ def _same(one: object, other: object) -> bool:
 
 
 def _property(pdu: Pdu, key: object) -> Any:
-    """What an event has under a dotted path, in which a backslash keeps a dot."""
+    """Returns the value of an event under a dotted path, in which a backslash escapes a dot."""
     if not isinstance(key, str):
         return None
     first, *rest = _path(key)
@@ -253,7 +257,7 @@ def _cut(text: str) -> str:
 
 
 def _word(word: str, text: str) -> bool:
-    """Whether a text has a word, or some, with nothing that belongs to words around."""
+    """True if a text contains a word, or several, with no word character beside them."""
     text, word = text.lower(), word.lower()
     at = text.find(word)
     while at >= 0:
@@ -282,7 +286,7 @@ def _can_notify(key: object, sender: str, levels: PowerLevels) -> bool:
 
 
 def valid_rule(kind: str, rule: Mapping[str, Any]) -> bool:
-    """Whether something can be a rule of a kind."""
+    """True if a value is a valid rule of a kind."""
     if not valid_actions(rule.get("actions")):
         return False
     if kind == "content":
@@ -299,7 +303,7 @@ def valid_rule(kind: str, rule: Mapping[str, Any]) -> bool:
 
 
 def _valid_condition(condition: Mapping[str, Any]) -> bool:
-    """Whether a condition has what one of its kind needs; one of an unknown kind matches nothing."""
+    """True if a condition has the fields of its kind; a condition of an unknown kind matches nothing."""
     kind, key, value = condition.get("kind"), condition.get("key"), condition.get("value")
     match kind:
         case "event_match":
@@ -318,7 +322,7 @@ def _valid_condition(condition: Mapping[str, Any]) -> bool:
 
 
 def valid_actions(actions: object) -> bool:
-    """Whether something can be the actions of a rule."""
+    """True if a value is a valid list of actions of a rule."""
     if not isinstance(actions, list) or len(actions) > 20:
         return False
     return all(

@@ -1,4 +1,4 @@
-"""What survives a redaction. SPEC: room versions 1 to 12, "Redactions"."""
+"""The fields that survive a redaction. SPEC: room versions 1 to 12, "Redactions"."""
 
 from __future__ import annotations
 

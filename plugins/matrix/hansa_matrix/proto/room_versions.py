@@ -1,4 +1,4 @@
-"""What differs between room versions, as data. Nothing else in the plugin compares version strings.
+"""The differences between room versions, as data. Nothing else in the plugin compares version strings.
 
 SPEC: Matrix v1.19, "Room Versions" 1 to 12.
 """

@@ -1,4 +1,6 @@
-"""What a joining or invited server checks. SPEC: server-server API, "Joining Rooms", "Inviting to a room"."""
+"""The checks of a joining or invited server. SPEC: server-server API, "Joining Rooms", "Inviting to a
+room".
+"""
 
 from __future__ import annotations
 
@@ -204,7 +206,7 @@ def parse_send_join(answer: object, room_id: str, version: RoomVersion) -> SendJ
 
 
 def _same(one: Any, raw: Mapping[str, Any]) -> bool:
-    """Whether parsing ``one`` would give ``raw``."""
+    """True if parsing ``one`` would give ``raw``."""
     more = one.keys() - raw.keys()
     return more <= STRIPPED_ON_RECEIPT and all(
         name in one and one[name] == value for name, value in raw.items()
@@ -212,7 +214,7 @@ def _same(one: Any, raw: Mapping[str, Any]) -> bool:
 
 
 def _mark(raw: object) -> str:
-    """What two objects that are the same event have in common; others rarely."""
+    """Returns a key that is equal for two copies of one event, and rarely for others."""
     hashes = raw.get("hashes") if isinstance(raw, dict) else None
     mark = hashes.get("sha256") if isinstance(hashes, dict) else None
     return mark if isinstance(mark, str) else ""
@@ -261,7 +263,7 @@ def check_stripped_state(state: Sequence[object], invite: Pdu, version: RoomVers
 
 
 def _is_stripped(event: Mapping[str, Any]) -> bool:
-    """Whether an event has all that a stripped one has."""
+    """True if an event has all fields of a stripped state event."""
     named = (event.get(name) for name in ("type", "state_key"))
     whose = ids.is_valid_user_id(event.get("sender"))
     return whose and all(isinstance(one, str) for one in named) and isinstance(event.get("content"), dict)

@@ -1,4 +1,6 @@
-"""What is signed and where signatures stand. SPEC: appendices, "Signing JSON". No cryptography here."""
+"""The signed part of a JSON object and the place of its signatures. SPEC: appendices, "Signing JSON". No
+cryptography here.
+"""
 
 from __future__ import annotations
 

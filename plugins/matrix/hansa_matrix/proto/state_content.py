@@ -1,7 +1,7 @@
-"""What the content of a state event says, one reader for each type: a typed value, and the specification's
-default where a field is missing or of another type.
+"""The content of state events, one reader for each type: a typed value, and the specification's default where
+a field is missing or of another type.
 
-A peer may put any JSON where a word belongs. Whatever reads a room's state reads it here, or by ``acl``,
+A peer may put any JSON in place of a string. Code that reads a room's state reads it here, or by ``acl``,
 ``levels`` and ``policy``, which read the types that need more. ``content`` is None where there is no such
 event.
 
@@ -57,7 +57,7 @@ def room_version(content: Content) -> str:
 
 
 def creator(content: Content) -> str | None:
-    """Who made a room, as its create event says up to version 10."""
+    """Returns the creator of a room, as its create event states it up to version 10."""
     return word(content, "creator")
 
 
@@ -67,12 +67,12 @@ def additional_creators(content: Content) -> tuple[str, ...]:
 
 
 def federates(content: Content) -> bool:
-    """Whether a room takes people of other servers; false only where it says exactly that."""
+    """True if a room accepts users of other servers; False only where its create event says exactly that."""
     return content is None or content.get("m.federate") is not False
 
 
 def room_type(content: Content) -> str | None:
-    """What kind of room it is, ``m.space`` for one; None for an ordinary one."""
+    """Returns the type of a room, such as ``m.space``; None for an ordinary room."""
     return word(content, "type")
 
 
@@ -86,13 +86,13 @@ def predecessor(content: Content) -> str | None:
 
 
 def membership(content: Content) -> str | None:
-    """What somebody is to a room; None where no word is said, which is no membership."""
+    """Returns a user's membership; None where it is not a string, which is not a membership."""
     value = content.get("membership") if content is not None else None
     return value if isinstance(value, str) else None
 
 
 def display_name(content: Content) -> str | None:
-    """What somebody is called, in a member event or a profile."""
+    """Returns the display name in a member event or a profile."""
     return word(content, "displayname")
 
 
@@ -107,7 +107,7 @@ def reason(content: Content) -> str | None:
 
 
 def authorising_user(content: Content) -> str | None:
-    """Who let somebody into a restricted room."""
+    """Returns the user who authorised a join into a restricted room."""
     return word(content, AUTHORISING_USER)
 
 
@@ -167,13 +167,13 @@ def allowed_rooms(content: Content) -> tuple[str, ...]:
 
 
 def history_visibility(content: Content) -> str:
-    """Who may read the past; ``shared`` where nothing known is said."""
+    """Returns the history visibility; ``shared`` where the value is missing or unknown."""
     given = word(content, "history_visibility")
     return given if given is not None and given in _VISIBILITIES else "shared"
 
 
 def guests_may_join(content: Content) -> bool:
-    """Whether guests may come in; they may not where it is not said."""
+    """True if guests may join; False where the event does not say it."""
     return word(content, "guest_access") == "can_join"
 
 
@@ -194,12 +194,12 @@ def alt_aliases(content: Content) -> tuple[str, ...]:
 
 
 def room_name(content: Content) -> str | None:
-    """What a room is called."""
+    """Returns the name of a room."""
     return word(content, "name")
 
 
 def room_topic(content: Content) -> str | None:
-    """What a room is about, as plain text."""
+    """Returns the topic of a room, as plain text."""
     return word(content, "topic")
 
 
@@ -237,7 +237,7 @@ class SpaceChild:
 
 
 def space_child(content: Content) -> SpaceChild:
-    """What ``m.space.child`` says. An order is up to 50 characters of ASCII, from the space to the tilde."""
+    """Reads ``m.space.child``. An order is up to 50 characters of ASCII, from the space to the tilde."""
     order = word(content, "order")
     if order is not None and not (len(order) <= _MOST_ORDER and all(" " <= c <= "~" for c in order)):
         order = None

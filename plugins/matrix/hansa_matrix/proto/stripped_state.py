@@ -1,10 +1,9 @@
-"""What is kept of the state that goes along with an invite or a knock. SPEC: client-server API, "Stripped
+"""The stored part of the state that comes with an invite or a knock. SPEC: client-server API, "Stripped
 state".
 
-The specification names a few events; a server may send anything of any size. Nothing of it can be checked but
-what has a signature: it is the word of whoever sent it. So what is kept says something of the room and of
-whoever asks in, and nothing of anybody else: a name there for a third person, or for one of ours, would be
-shown as if it were theirs.
+The specification names a few events; a server may send anything of any size. Only signed events can be
+checked: the others are the claims of their sender. So only claims about the room and about the inviting user
+are stored: the name of a third user, or of a local one, would be shown as if it were theirs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether somebody said the same of an event before. SPEC: client-server API, "Event annotations"."""
+"""Checks for duplicate annotations. SPEC: client-server API, "Event annotations"."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MOST_COMPARED = 500
 async def annotates_again(
     store: ScopedStore, room: MatrixRoom, user: str, draft: tuple[str, str | None, Mapping[str, Any]]
 ) -> bool:
-    """Whether somebody says of an event, by an annotation, what they say of it already. SPEC: "Avoiding
-    duplicate annotations".
+    """True if a user's annotation of an event repeats an earlier one. SPEC: "Avoiding duplicate
+    annotations".
     """
     type_, _, content = draft
     target, kind = relation_of(content) or ("", "")
@@ -34,6 +34,6 @@ async def annotates_again(
 
 
 def _key(content: Mapping[str, Any]) -> Any:
-    """What an annotation says; None of one whose words were taken back."""
+    """Returns the key of an annotation; None for a redacted one."""
     said = content.get("m.relates_to")
     return said.get("key") if isinstance(said, dict) else None

@@ -1,4 +1,4 @@
-"""What an operator does with a whole room: look whether all of it is there, leave, block and remove it."""
+"""The admin commands about whole rooms: check that a room is complete, leave, block and remove it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ class Care:
         return room
 
     async def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Whether everything that the room's events name is here; with ``repair`` others are asked for it."""
+        """Checks that every event that the room's events refer to is stored; with ``repair`` other servers
+        are asked for the missing ones.
+        """
         room = self._known(str(arguments["room"]))
         found = await self._checked(room)
         if arguments.get("repair") and found["missing_auth"]:

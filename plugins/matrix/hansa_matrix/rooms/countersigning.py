@@ -1,4 +1,4 @@
-"""What an event of ours needs of others before it is a part of its room: accounts, and signatures."""
+"""The requirements of a local event before it enters its room: accounts, and signatures of other servers."""
 
 from __future__ import annotations
 

@@ -275,7 +275,7 @@ class RoomCreator:
 
 
 def _begun_with(founding: RoomTemplate) -> list[str]:
-    """Whom a room is made for: who is invited, and who is to be its creator too."""
+    """Returns the users that a room is created for: the invited ones and the additional creators."""
     more = founding.create.get("additional_creators")
     creators = [user for user in more if isinstance(user, str)] if isinstance(more, list) else []
     return list(dict.fromkeys([*founding.invited, *creators]))

@@ -1,4 +1,4 @@
-"""What our own people say, as events on the current state."""
+"""Builds the events of local users on the current state."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class EventBuilder:
             self._draft.own.attendance.sent.keep(pdu.event_id, handle)
 
     async def _needs_policy_server(self, type_: str, state_key: str | None) -> bool:
-        """Whether the room's policy server has to sign such an event of ours before anybody has it."""
+        """True if the room's policy server must sign such a local event before any server gets it."""
         if self._policing is None or is_exempt(type_, state_key):
             return False
         return await self._policing.of(self._draft.room) is not None

@@ -38,7 +38,7 @@ DECISION, NO_REDACTION = "decision: ", "redaction: "
 
 
 class Status(StrEnum):
-    """What the checks on receipt made of an event. Dropped ones are not stored."""
+    """The result of the checks on receipt. Dropped events are not stored."""
 
     ACCEPTED = "accepted"
     WITHHELD = "withheld"
@@ -73,18 +73,18 @@ class StoredEvent:
 
     @property
     def policy_server_refused(self) -> bool:
-        """Whether it is soft-failed only because the room's policy server did not recommend it."""
+        """True if it is soft-failed only because the room's policy server did not recommend it."""
         return self.status is Status.SOFT_FAILED and self.reason.startswith(POLICY)
 
     @property
     def shown(self) -> bool:
-        """Whether people may be shown what it says. Every reader asks this, and nothing else."""
+        """True if users may see its content. Every reader asks this, and nothing else."""
         return self.status is Status.ACCEPTED
 
     @property
     def by_policy(self) -> bool:
-        """Whether it stands in the DAG, and a policy of ours keeps what it says from everybody: other servers
-        get it as a redaction would leave it.
+        """True if it stands in the DAG, and a local policy withholds its content from everybody: other
+        servers get it as a redaction would leave it.
         """
         return self.status is Status.WITHHELD and not self.reason.startswith(NO_REDACTION)
 
@@ -132,8 +132,8 @@ class StoredEvent:
 
 
 def same_event(one: Pdu, other: Pdu, version: RoomVersion) -> bool:
-    """Whether two events of one id are one event: they may differ in signatures, and in what a redaction
-    takes away.
+    """True if two events with one id are one event: they may differ in signatures, and in the fields that a
+    redaction removes.
     """
     if one.room_id != other.room_id:
         return False
@@ -143,7 +143,7 @@ def same_event(one: Pdu, other: Pdu, version: RoomVersion) -> bool:
 
 
 def is_live(row: Row) -> bool:
-    """Whether a row's event has its place in the timeline."""
+    """True if the event of a row has its place in the timeline."""
     return bool(int(row.fields["marks"] or 0) & _LIVE)
 
 
@@ -153,7 +153,7 @@ def is_shown(row: Row) -> bool:
 
 
 def is_withheld(row: Row) -> bool:
-    """Whether a row's event is withheld, by whatever."""
+    """True if the event of a row is withheld, for whatever reason."""
     return row.fields["status"] == Status.WITHHELD.value
 
 
@@ -162,7 +162,7 @@ class PolicyRechecker(Protocol):
 
     @property
     def active(self) -> bool:
-        """Whether there is anything that could deny an event."""
+        """True if there is a policy that could deny an event."""
         ...
 
     async def __call__(self, found: Mapping[str, StoredEvent]) -> Mapping[str, StoredEvent]:
@@ -253,7 +253,7 @@ class RoomEvents:
 
     @property
     def settled(self) -> bool:
-        """Whether events may be read as they are stored: there are no policies."""
+        """True if events may be read as they are stored, because there are no policies."""
         return self._all.judge is None or not self._all.judge.active
 
     async def foreign(self, ids: Iterable[str], version: RoomVersion) -> dict[str, StoredEvent]:

@@ -1,4 +1,4 @@
-"""What a room's turn works on: an event from elsewhere, one whose past is not to be had, and who we are."""
+"""The inputs of a room's turn: a received event, one whose past is not available, and this server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ReceivedPdu:
 
     @property
     def at_once(self) -> bool:
-        """Whether it came just now, in a transaction that is judged before its answer."""
+        """True if it arrived just now, in a transaction that is judged before its answer."""
         return self.staged_row is None and not self.via_handshake and not self.again
 
 
@@ -67,9 +67,8 @@ class BackfilledPdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientEvent:
-    """What somebody says with a client of their own: they have come in before, or they may not speak.
-    ``follows``: it is a part of what they did elsewhere, such as a name that they have in every room, and no
-    act of its own.
+    """An event of a user's own client: the user must have joined before, or may not send. ``follows``: it is
+    a part of an act elsewhere, such as a display name for every room, and not an act of its own.
     """
 
     draft: EventDraft
@@ -79,7 +78,7 @@ class ClientEvent:
 
 @dataclass(frozen=True, slots=True)
 class JoinThenSend:
-    """What somebody says who has to come in first, where a policy server wants to see both."""
+    """An event of a user who must join first, where a policy server has to see both."""
 
     sender: NativeId
     draft: EventDraft
@@ -87,7 +86,7 @@ class JoinThenSend:
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """What every turn of our server needs: who we are and where to send."""
+    """The services that every turn uses: the identity of this server, its stores, and the way out."""
 
     ctx: NetworkContext
     server: str
@@ -109,7 +108,7 @@ class LocalServer:
         return f"@{self.ctx.config.bridge_user}:{self.server}"
 
     async def nobody(self, user: str) -> bool:
-        """Whether a user id is one of this server and nobody's: no account, ghost or bridge user."""
+        """True if a user id of this server is unused: it is not an account, a ghost or the bridge user."""
         if not self.attendance.may_have(user):
             return False
         return not await self.attendance.has(user)

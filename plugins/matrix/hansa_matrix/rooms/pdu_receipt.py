@@ -197,8 +197,8 @@ class PduBatch:
         return self._draft.to_prepared(writes, native_id=known.pdu.event_id, shown=again.shown)
 
     async def _state_for_soft_fail(self, pdu: Pdu, before_group: int) -> StateIds:
-        """What check 6 holds an event against: the current state. Where the event follows one whose past we
-        do not have, our own present may be old, and what was before the event is resolved into it.
+        """Returns the state for check 6: the current state. Where the event follows one whose past is not
+        stored, the current state here may be old, and the state before the event is resolved into it.
         """
         head = self._draft.head
         cited = await self._draft.load(pdu.prev_events)
@@ -321,7 +321,7 @@ class PduBatch:
 
 
 def _accepted(verdict: Verdict) -> tuple[Status, str]:
-    """What an event that holds against the rules is, and why."""
+    """Returns the status of an event that passes the rules, and the reason."""
     if verdict.allowed:
         return Status.ACCEPTED, ""
     return Status.WITHHELD, f"{DECISION}{verdict.decision}"

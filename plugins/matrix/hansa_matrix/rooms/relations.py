@@ -1,6 +1,6 @@
-"""Which events relate to which. SPEC: client-server API, "Forming relationships between events".
+"""The relations between events. SPEC: client-server API, "Forming relationships between events".
 
-An event relates to another of its own room alone: whoever names one of another room relates to nothing there.
+An event relates only to an event of its own room: one that names an event of another room has no relation.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def relation_writes(pdu: Pdu, now: int, *, live: bool = True) -> list[Write]:
 
 
 def remove_relation_writes(pdu: Pdu, by: str) -> list[Write]:
-    """What becomes of an event's relation when another takes it back."""
+    """Returns the writes for an event's relation when another event redacts it."""
     found = relation(pdu)
     mark: list[Write] = [Put("redacted_by", (pdu.event_id,), by.encode())]
     return mark if found is None else [*mark, Delete("relation", (found[0], pdu.event_id))]

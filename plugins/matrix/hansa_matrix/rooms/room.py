@@ -57,18 +57,18 @@ FIRST, GAP = 2**52, 2**32
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomHead:
-    """What changes with every event: forward extremities (id -> group after it), the current state's
-    group, the greatest depth that an event says of itself.
+    """The part of a room that changes with every event: forward extremities (id -> group after it), the
+    current state's group, the greatest depth that an event claims.
 
-    ``last`` is the greatest depth that we counted, which no sender chooses: an event that comes is one deeper
-    than all before it, and what is fetched of the past is less deep than what follows it. ``floor`` is that
-    of our join: what is less deep is history from before it.
+    ``last`` is the greatest depth that this server counted, which no sender chooses: a new event is one
+    deeper than all before it, and a backfilled one is less deep than the events that follow it. ``floor`` is
+    the depth of this server's join: a less deep event is history from before it.
 
-    ``behind`` are events that we do not have and that others which we have follow: should one of them come,
-    it is no extremity. ``below`` says what they are less deep than.
+    ``behind`` are missing events that stored events follow: if one of them arrives, it is not an extremity.
+    ``below`` has an upper bound of the depth of each.
 
-    ``gaps`` are events that were told first after one whose past we do not have: what lies between is not
-    here. ``gap``: the next event is one.
+    ``gaps`` are events that were streamed first after one whose past is missing: the events between are not
+    stored. ``gap``: the next event is one.
     """
 
     extremities: Mapping[str, int] = field(default_factory=dict)
@@ -83,16 +83,18 @@ class RoomHead:
 
     @property
     def next_depth(self) -> int:
-        """What an event that follows all others says of its depth."""
+        """Returns the depth of an event that follows all others."""
         return min(self.depth + 1, MAX_DEPTH)
 
     def precedes(self, event_id: str) -> bool:
-        """Whether an event that is not here is history from before our join."""
+        """True if a missing event is history from before the join of this server."""
         return event_id in self.behind and self.below.get(event_id, 0) <= self.join_depth
 
 
 class _CachedState(Generic[_T]):
-    """What one event of the current state says, read again when another has taken its place."""
+    """A value read from one event of the current state, and read again when another event has taken its
+    place.
+    """
 
     def __init__(self, key: StateKey, read: Callable[[Mapping[str, Any]], _T | None]) -> None:
         self._key = key
@@ -254,7 +256,7 @@ class MatrixRoom:
         return await self.groups.load(self.head.group)
 
     async def allows(self, server: str) -> bool:
-        """Whether the room's server ACL lets a server take part; no list lets everybody."""
+        """True if the room's server ACL lets a server take part; without an ACL every server may."""
         acl = await self._acl.of(self)
         return acl is None or acl.allows(server)
 

@@ -125,7 +125,7 @@ class RoomDraft:
             self.ctx.log.info(line, *values)
 
     def skipped(self) -> None:
-        """What follows is told after events that are not here."""
+        """Marks the next event as one that follows missing events."""
         if self._attended:
             self.head = replace(self.head, gap=True)
 
@@ -167,7 +167,7 @@ class RoomDraft:
         self.own.stale(self.room)
 
     def savepoint(self) -> Callable[[], None]:
-        """What takes back everything that is put into the DAG after this."""
+        """Returns a function that undoes everything that is put into the DAG after this call."""
         head, resident, attended = self.head, self._resident, self._attended
         stored, recipients, stays = dict(self.stored), list(self._recipients), list(self._stays)
         holes, results = dict(self.passing.drafted), list(self._results)
@@ -346,7 +346,7 @@ class RoomDraft:
         return [*writes, stored.put()]
 
     async def _update_local_memberships(self, keys: Iterable[StateKey], current: StateIds) -> list[Write]:
-        """What becomes of people with an account."""
+        """Returns the writes for the memberships of local users that changed."""
         writes: list[Write] = []
         concerned = await self.own.attendance.affected_users(keys)
         members = (
@@ -383,13 +383,15 @@ class RoomDraft:
         return problem(pdu, target, powers, self.room.version)
 
     async def _target(self, named: str) -> StoredEvent | None:
-        """What a redaction names, also where that is an event of another room, which it does nothing to."""
+        """Returns the target of a redaction, even if it is an event of another room, on which it has no
+        effect.
+        """
         found = await self.load([named]) or await self.room.events.foreign([named], self.room.version)
         return found.get(named)
 
     async def redacted(self, pdu: Pdu, before: StateIds, *, live: bool = True) -> list[Write]:
-        """What an event that came now does to others if it is a redaction, and what others do to it. It came
-        as it happened if it is ``live``.
+        """Returns the writes of redactions for a new event: its effect on others if it is a redaction, and
+        the effect of others on it. ``live``: it arrived as it happened.
         """
         room, writes = self.room, list[Write]()
         if pdu.type == REDACTION:
@@ -441,7 +443,9 @@ class RoomDraft:
         return user is not None and ids.domain_of(user) == self.own.server
 
     async def _any_local_joined(self, state: StateIds) -> bool:
-        """Whether somebody of ours is joined in a state; who is not in the room takes no part in it (J-9)."""
+        """True if a local user is joined in a state; a server outside of the room takes no part in it
+        (J-9).
+        """
         ours = [key for key in state if key[0] == MEMBER and self._of_ours(key[1])]
         for at in range(0, len(ours), 50):
             members = await self.state_events(state, ours[at : at + 50])
@@ -487,9 +491,9 @@ class RoomDraft:
         return self.own.sender.writes(pdu.event_id, pdu.room_id, servers)
 
     def deliver_concurrent(self, join: Pdu, server: str) -> list[Write]:
-        """What stands beside a join, made while its handshake was under way, is not in the state before the
-        join that its server gets, and was sent to nobody there: two who join at once would not know of each
-        other. So it is sent after.
+        """Sends the events beside a join to its server. An event made while the handshake was in progress is
+        not in the state before the join that the server gets, and was not sent to it: two users who join at
+        once would not know of each other.
         """
         beside = [e for e in self.head.extremities if e != join.event_id]
         if beside:
@@ -504,7 +508,7 @@ class RoomDraft:
         shown: bool = True,
         view: ViewDelta | None = None,
     ) -> Prepared:
-        """What the turn says of one event, with everything redacted by it."""
+        """Returns the prepared event of the turn, with everything that it redacted."""
         owned = [self.ctx.store.with_scope(write) for write in writes]
         blanked, self._blanked = tuple(self._blanked), []
         return Prepared(

@@ -1,4 +1,4 @@
-"""What the rules need of cryptography, as every caller gives it to them."""
+"""The cryptography that the rules need, the same for every caller."""
 
 from __future__ import annotations
 

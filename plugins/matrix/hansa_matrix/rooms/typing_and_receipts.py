@@ -121,7 +121,7 @@ class TypingAndReceipts:
         return person is not None and person.membership is Membership.JOIN
 
     def _inward(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> EphemeralIn | None:
-        """What the policies are asked of somebody who types or has read."""
+        """Returns the question to the policies about a user's typing or receipt."""
         link, view = self._ctx.link(room_id), self._ctx.view(room_id)
         if link is None or view is None:
             return None
@@ -129,7 +129,7 @@ class TypingAndReceipts:
         return EphemeralIn(link=link, sender=sender, sender_server=server, kind=kind, view=view, texts=texts)
 
     async def _lets_in(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> bool:
-        """Whether the policies let the people of a room see that somebody types or has read."""
+        """True if the policies let the users of a room see that a user types or has read."""
         crossing = self._inward(room_id, user, kind, texts)
         return crossing is not None and await passes(self._ctx, crossing)
 
@@ -143,14 +143,16 @@ class TypingAndReceipts:
             self._sender.tell(self._servers(room_id), name, edu)
 
     def typing_in(self, room_id: str) -> list[str]:
-        """Who types in a room and has not left it."""
+        """Returns the users who type in a room and have not left it."""
         view = self._ctx.view(room_id)
         if view is None:
             return []
         return [user for room, user in self._typing if room == room_id and self._here(view, user)]
 
     def _here(self, view: RoomView, user: str) -> bool:
-        """Whether somebody is in a room; of a ghost the core knows only by another name, it is said so."""
+        """True if a user is in a room. A ghost that the core knows only by another name counts as in the
+        room.
+        """
         person = view.person(NativeId(self._ctx.id, user))
         return person is None or person.membership is Membership.JOIN
 
@@ -234,8 +236,9 @@ class TypingAndReceipts:
             await self._ctx.signal(receipt.room_id, signal)
 
     async def _keep(self, receipt: ReceiptEdu) -> bool:
-        """Whether it is news. Of a person with receipts in very many threads the oldest goes. A clock that is
-        ahead keeps no later receipt out: what it says is taken for now.
+        """Stores a receipt; True if it is new. Of a user with receipts in very many threads the oldest is
+        removed. A receipt with a time in the future counts as one of now, so that it does not keep later ones
+        out.
         """
         return await again_on_conflict(partial(self._kept, receipt))
 
@@ -314,14 +317,16 @@ class TypingAndReceipts:
 
 
 def _texts(receipt: ReceiptEdu) -> tuple[str, ...]:
-    """What a receipt says that is no id of an event: it is shown to the people of the room as it came."""
+    """Returns the texts of a receipt, which are the values that are not event ids: the users of the room see
+    them unchanged.
+    """
     if _plain(receipt.event_id, receipt.thread):
         return ()
     return said(event_id=[receipt.event_id, *([] if receipt.thread in _NO_THREAD else [receipt.thread])])
 
 
 def _plain(event_id: str, thread: str) -> bool:
-    """Whether a receipt holds ids of events alone."""
+    """True if a receipt holds event ids only."""
     known = FORMS["event_id"].fullmatch
     return known(event_id) is not None and (thread in _NO_THREAD or known(thread) is not None)
 

@@ -1,4 +1,4 @@
-"""Who asks, of other servers. SPEC: server-server API, "Request Authentication"."""
+"""Authentication of other servers' requests. SPEC: server-server API, "Request Authentication"."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FederationHandler = Callable[[str, Request, Any], Awaitable[Any]]
 
 
 class OnServerAlive(Protocol):
-    """Who is told that a server is alive."""
+    """Called when another server has proven that it is alive."""
 
     def __call__(self, server: str) -> None:
         """``server`` made an authenticated request."""
@@ -91,7 +91,7 @@ class FederationAuth:
         return endpoint
 
     async def admit(self, request: Request) -> Admitted | Response:
-        """Whether a request may go on by its head: no byte of the body is read before. See
+        """Admits or refuses a request by its head: no byte of the body is read before. See
         ``hansa.http.router.Route.admit``. Raises ``Busy``.
         """
         if not self.opened():
@@ -150,7 +150,9 @@ class FederationAuth:
                 self._under_way[origin] = left
 
     async def _authenticated(self, request: Request, limits: Limits | None) -> str:
-        """Who signed the request. A large body is hashed in a thread, which holds up nobody."""
+        """Returns the server that signed the request. A large body is hashed in a thread, so that other
+        requests go on.
+        """
         if request.admitted is None:
             raise matrix_error(401, "M_UNAUTHORIZED", "the request was not admitted")
         claims: list[XMatrix] = request.admitted.value

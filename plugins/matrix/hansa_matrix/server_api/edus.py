@@ -16,7 +16,7 @@ DURABLE_EDUS = frozenset({DEVICE_LIST, SIGNING_KEYS, TO_DEVICE})
 
 
 class EduDispatcher:
-    """What is wrong with one EDU is no matter of the others, nor of the events."""
+    """Passes each EDU to its handler. A fault of one EDU affects neither the others nor the events."""
 
     def __init__(self, ctx: NetworkContext, takers: Mapping[str, EduHandler]) -> None:
         self._ctx = ctx

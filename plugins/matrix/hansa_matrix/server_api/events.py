@@ -22,7 +22,7 @@ _MISSING = 20
 
 
 class EventEndpoints:
-    """What was said and what was so."""
+    """The endpoints that return events and states."""
 
     def __init__(self, entitled: ServerAccess) -> None:
         self._entitled = entitled
@@ -52,7 +52,8 @@ class EventEndpoints:
         ]
 
     async def _whole(self, room: MatrixRoom, one: StoredEvent, origin: str) -> bool:
-        """Whether a server may have what an event says. What the erased said is for those who were there.
+        """True if a server may have the content of an event. The content of erased users is for servers that
+        were in the room.
 
         SPEC: client-server API, ``POST /account/deactivate``.
         """

@@ -179,5 +179,5 @@ class InviteEndpoints:
 
 
 def _words(invite: Pdu, shown: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What a person would read of an invite and of the room that it shows."""
+    """Returns the texts for people in an invite and in the stripped state with it."""
     return texts_of_event(invite.type, invite.state_key, invite.content, *shown)

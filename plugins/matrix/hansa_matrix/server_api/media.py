@@ -16,7 +16,9 @@ from hansa_matrix.server_api.auth import FederationHandler
 
 
 class FederationMedia:
-    """What peers may fetch: the files of this server, never those that it fetched itself."""
+    """The endpoints from which peers fetch files: those of this server, never copies of other servers'
+    files.
+    """
 
     def __init__(
         self, ctx: NetworkContext, server: str, library: MediaRepository, thumbnails: Thumbnails

@@ -1,4 +1,4 @@
-"""Who is who here: aliases, profiles, devices."""
+"""The endpoints about aliases, profiles and devices."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from hansa_matrix.server_api.auth import FederationHandler
 
 
 class SpaceEndpoints:
-    """What other servers may know of rooms that they are not in."""
+    """The endpoints that describe rooms to servers outside of them."""
 
     def __init__(self, entitled: ServerAccess, directory: PublicRoomList) -> None:
         self._entitled = entitled

@@ -1,1 +1,1 @@
-"""What belongs to people rather than to rooms: devices, keys, messages to devices, profiles, presence."""
+"""The parts of users rather than rooms: devices, keys, messages to devices, profiles, presence."""

@@ -107,7 +107,7 @@ class Devices:
         return replace(found, devices={name: self._outside(one) for name, one in found.devices.items()})
 
     def _outside(self, device: Device) -> Device:
-        """What somebody calls a device says what it is, and whose it may be."""
+        """Returns a device as other servers see it. Its name may reveal the kind of device and its owner."""
         return device if self._ctx.config.share_device_names else replace(device, name="")
 
     async def _last(self, user: str) -> int:
@@ -409,8 +409,8 @@ class Devices:
         return int(rows[0].fields["at"] or 0) if rows else 0
 
     async def set_fallback_keys(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
-        """What is handed out when no one-time key is left, one of each algorithm. Raises
-        LocalProtocolError, also for a device that is not there.
+        """Sets the fallback keys, one of each algorithm, which are handed out when no one-time key is left.
+        Raises LocalProtocolError, also for a device that does not exist.
         """
         bodies: dict[tuple[str | int, ...], bytes] = {}
         for key_id, key in keys.items():

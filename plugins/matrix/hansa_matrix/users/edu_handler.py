@@ -1,4 +1,4 @@
-"""Who handles the EDUs of one kind. SPEC: server-server API, "EDUs"."""
+"""The interface of handlers of EDUs, each for one kind. SPEC: server-server API, "EDUs"."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def _add(found: _Keys, of: UserDevices, device_ids: Sequence[str]) -> None:
 
 
 def _take(found: _Keys, answer: Mapping[str, Any], user: str) -> None:
-    """What a server says of one of its people; of that, what is of the right shape."""
+    """Takes the well-formed part of a server's answer about one of its users."""
     given = answer.get("device_keys")
     devices = given.get(user) if isinstance(given, dict) else None
     if isinstance(devices, dict):

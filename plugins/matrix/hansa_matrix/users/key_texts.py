@@ -1,8 +1,8 @@
-"""What keys of devices say beside being keys, and who may read it.
+"""Texts in the keys of devices, and the users that may read them.
 
-SPEC: client-server API, "End-to-End Encryption". Documents of keys are signed and handed on as they are, with
-whatever else they hold. Policies judge it when keys are uploaded, kept and given to somebody; keys that say
-nothing more are not asked about.
+SPEC: client-server API, "End-to-End Encryption". Documents of keys are signed and passed on unchanged, with
+all other fields. Policies judge these fields when keys are uploaded, stored and returned; keys without such
+fields are not asked about.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class KeyTexts:
         self._crossings = Crossings(ctx)
 
     async def pass_(self, user: str, keys: Any) -> bool:
-        """Whether what is in keys of somebody, beside keys, may be read now."""
+        """True if the additional fields in a user's keys may be read now."""
         texts = texts_of_keys(keys) if self._ctx.governed else ()
         if not texts:
             return True

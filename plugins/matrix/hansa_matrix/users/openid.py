@@ -35,7 +35,7 @@ class OpenId:
         return token
 
     async def bearer(self, token: str) -> str | None:
-        """Whose token it is, None if it is nobody's, or nobody's any more, as of who closed their account."""
+        """Returns the owner of a token; None if the token is not valid, or its account is closed."""
         row = await self._ctx.store.get("openid", (_hashed(token),)) if len(token) <= _MOST_TOKEN else None
         if row is None:
             return None
@@ -48,8 +48,8 @@ class OpenId:
         return None if closed else user
 
     async def verify(self, server: str, token: str) -> str:
-        """Who bears another server's token. Raises ``ServerUnreachable``, ``Refused``, and
-        RemoteProtocolError for a server that speaks for another's people.
+        """Returns the owner of another server's token. Raises ``ServerUnreachable``, ``Refused``, and
+        RemoteProtocolError for a server that names a user of another server.
         """
         target = f"/_matrix/federation/v1/openid/userinfo?access_token={quote(token, safe='')}"
         answer = await self._client.request("GET", server, target, signed=False, seconds=10.0)

@@ -1,6 +1,6 @@
-"""Who is there, where an operator wants it told. SPEC: server-server API, "Presence".
+"""The presence of users, if an operator enables it. SPEC: server-server API, "Presence".
 
-The last word of a person counts; nothing is kept over a restart.
+The last presence of a user counts; a restart loses it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PresenceTracker:
         self.changed: Callable[[str], None] = lambda _: None
 
     def of(self, user: str) -> PresenceEdu | None:
-        """What was said last of somebody."""
+        """Returns the last presence of a user."""
         known = self._known.get(user)
         return self._shown(*known) if known is not None else None
 
@@ -65,7 +65,7 @@ class PresenceTracker:
         return one
 
     def every(self) -> list[PresenceEdu]:
-        """What was said last of everybody."""
+        """Returns the last presence of every user."""
         return [self._shown(*known) for _, known in self._known.items()]
 
     async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
@@ -103,7 +103,7 @@ class PresenceTracker:
                 self._keep(one)
 
     async def _lets_in(self, one: PresenceEdu) -> bool:
-        """Whether the policies let people here know of somebody's presence."""
+        """True if the policies let local users see a user's presence."""
         return not self._ctx.governed or await passes(
             self._ctx, self._crossings.presence(one.user, one.status)
         )

@@ -1,4 +1,4 @@
-"""What people say of themselves: names, pictures and any other field.
+"""The profiles of users: names, pictures and any other field.
 
 SPEC: server-server API, "Querying for information"; client-server API, "Profiles" (extensible, v1.16).
 """
@@ -72,9 +72,7 @@ class Profiles:
         return found if await self._permitted(user, found) else {}
 
     async def _permitted(self, user: str, found: Mapping[str, Any]) -> bool:
-        """Whether the policies of now let be shown what somebody says of themselves, asked once for each
-        thing they say.
-        """
+        """True if the current policies let a profile be shown; each field is asked about once."""
         words = said(**found) if self._ctx.governed else ()
         if not words:
             return True
@@ -87,7 +85,7 @@ class Profiles:
         return known[1]
 
     async def set_by(self, users: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What some people here set."""
+        """Returns the profiles that some local users set."""
         rows = await self._ctx.store.get_many("profile", [(user,) for user in users])
         return {str(key[0]): orjson.loads(row.body) for key, row in rows.items()}
 

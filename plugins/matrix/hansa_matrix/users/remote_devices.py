@@ -125,14 +125,14 @@ class RemoteDeviceLists:
         return ignored
 
     async def _lets(self, user: str) -> bool:
-        """Whether the policies let people here have somebody's keys."""
+        """True if the policies let local users have a user's keys."""
         if not self._ctx.governed:
             return True
         asked = self._crossings.keys_query(ids.domain_of(user), [user], outbound=True)
         return await passes(self._ctx, asked)
 
     async def _update(self, update: DeviceListUpdate) -> bool:
-        """Whether it is news."""
+        """Stores a change; True if it is new."""
         async with self._one:
             return await again_on_conflict(partial(self._updated, update))
 
@@ -311,7 +311,7 @@ class RemoteDeviceLists:
 
 
 def _repeated(update: DeviceListUpdate, known: UserDevices) -> bool:
-    """Whether a list has a change already: no later number, and the device is as it says."""
+    """True if a list already contains a change: its number is not later, and the device is equal."""
     if update.stream_id > known.stream_id:
         return False
     gone = update.deleted or update.device.keys is None
@@ -319,7 +319,7 @@ def _repeated(update: DeviceListUpdate, known: UserDevices) -> bool:
 
 
 def _follows(update: DeviceListUpdate, known: UserDevices) -> bool:
-    """Whether a change is the next after those that a list has: numbers of servers that say nothing of the
-    changes before, or that begin again, are no order.
+    """True if a change is the next after those in a list. Servers that do not name the changes before, or
+    that begin to count again, give no order.
     """
     return bool(update.previous) and max(update.previous) <= known.stream_id < update.stream_id

@@ -1,4 +1,4 @@
-"""Who is in a room with whom, by the rooms that this server is in."""
+"""The rooms that users share, among those that this server is in."""
 
 from __future__ import annotations
 
@@ -43,12 +43,14 @@ class SharedRooms:
         return {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
 
     def inside(self, room_id: str, user: str) -> bool:
-        """Whether somebody is in a room."""
+        """True if a user is in a room."""
         view = self._ctx.view(room_id)
         return view is not None and view.membership(NativeId(self._ctx.id, user)) is Membership.JOIN
 
     def shared(self, user: str) -> bool:
-        """Whether somebody is in a room that we are in too: then their server tells us of them."""
+        """True if a user shares a room with this server, whose server then sends the user's device
+        updates.
+        """
         return next(self._rooms(user), None) is not None
 
     def rooms(self, user: str) -> list[str]:
@@ -58,7 +60,7 @@ class SharedRooms:
         return [room for room, view in views if view and view.membership(who) is Membership.JOIN]
 
     async def local(self, user: str) -> bool:
-        """Whether somebody is of this server and no ghost."""
+        """True if a user is of this server and not a ghost."""
         if not ids.is_valid_user_id(user) or ids.domain_of(user) != self.server:
             return False
         return (await self._ctx.home_of(user)).network == self._ctx.id

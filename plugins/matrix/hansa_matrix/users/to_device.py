@@ -55,7 +55,7 @@ class QueuedMessage:
 
 
 class ToDeviceInbox:
-    """What waits for devices here, and what goes to devices elsewhere."""
+    """Messages to devices: the inbox of local devices, and the way to devices on other servers."""
 
     def __init__(
         self, ctx: NetworkContext, company: SharedRooms, devices: Devices, sender: FederationSender
@@ -119,7 +119,7 @@ class ToDeviceInbox:
             return
 
     async def _lets_in(self, message: ToDeviceEdu) -> bool:
-        """Whether the policies let people here have a message."""
+        """True if the policies let local users have a message."""
         if not self._ctx.governed:
             return True
         crossing = self._crossings.to_device(message.sender, message.type, message.messages, outbound=False)
@@ -128,8 +128,8 @@ class ToDeviceInbox:
     async def _permitted(
         self, message: ToDeviceEdu, here: Mapping[str, Mapping[str, Any]], there: Collection[str]
     ) -> tuple[bool, set[str]]:
-        """Whether people here may have a message of somebody here, and the servers that may. Raises the error
-        answer of one that nobody may have.
+        """Returns whether local users may have a local user's message, and the servers that may have it.
+        Raises the error answer of a message that nobody may have.
         """
         whole = self._crossings.to_device(
             message.sender, message.type, message.messages, outbound=bool(there)
@@ -271,14 +271,14 @@ class ToDeviceInbox:
     async def waiting(
         self, user: str, device_id: str, after: int = 0, most: int = 100
     ) -> list[QueuedMessage]:
-        """What waits for a device behind a position, in order."""
+        """Returns the messages of a device behind a position, in order."""
         rows = await self._ctx.store.scan(
             "to_device", index=_INDEX, equal=(user, device_id), after=after, limit=most
         )
         return [_queued_message(row) for row in rows]
 
     async def permitted(self, user: str, waiting: QueuedMessage) -> bool:
-        """Whether the policies of now let somebody have a message that waits for a device of theirs."""
+        """True if the current policies let a user have a message that waits for one of their devices."""
         generation = self._ctx.policy_generation
         if not self._ctx.governed or waiting.generation == generation:
             return True

@@ -35,7 +35,7 @@ _BY_PEER = ("user_id", "device_id", "peer", "position")
 
 
 class ToDeviceShares:
-    """What each peer has in all, in memory: two processes may pass that bound by a little."""
+    """The total of each peer, in memory: two processes may exceed the limit by a little."""
 
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
@@ -69,7 +69,7 @@ class ToDeviceShares:
             self._ctx.gauge("matrix_to_device_waiting_bytes", self.in_all)
 
     def batch(self) -> Batch:
-        """What one commit changes."""
+        """Returns the changes of one commit."""
         return Batch(self._ctx, self)
 
 

@@ -46,7 +46,7 @@ class Users:
             await self.presences.introduce(user, servers)
 
     def takers(self) -> dict[str, EduHandler]:
-        """Who takes which EDU."""
+        """Returns the handler of each type of EDU."""
         return {
             DEVICE_LIST: self.remote.take_updates,
             SIGNING_KEYS: self.remote.take_signing_keys,
@@ -55,5 +55,5 @@ class Users:
         }
 
     def kept(self) -> tuple[ExpiringRows, ...]:
-        """What is kept for a time only."""
+        """Returns the collections whose rows expire."""
         return self.messages, self.remote

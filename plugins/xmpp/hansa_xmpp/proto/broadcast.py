@@ -1,4 +1,4 @@
-"""What a hosted MUC says: presences, words, subjects.
+"""The stanzas that a hosted MUC sends: presences, messages, subjects.
 
 SPEC: XEP-0045 section 7.2 (presences, history, subject), 7.4 (messages), 7.6 (nicks), 7.14 (exits); ids as in
 XEP-0359 section 2.1 and XEP-0421 section 3; delays as in XEP-0203 section 2.

@@ -1,4 +1,4 @@
-"""What a hosted MUC asks its caller to do, and what it is told when that is done.
+"""The commands of a hosted MUC to its caller, and the results that the caller reports back.
 
 SPEC: XEP-0045 section 7.2.15 (the history that is asked for).
 """
@@ -100,7 +100,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinGrant:
-    """What somebody who comes in is shown: the log up to ``upto`` in ``history``, the subject."""
+    """The data for a new occupant: the log up to ``upto`` in ``history``, the subject."""
 
     upto: int
     history: Sequence[HistoryEntry] = ()

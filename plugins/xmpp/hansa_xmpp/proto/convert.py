@@ -29,7 +29,8 @@ _UNREADABLE = "[encrypted message, not readable here]"
 
 
 def content_of(stanza: Stanza) -> Content | None:
-    """What a groupchat message says; None for what carries no words (chat states, markers, reactions).
+    """Returns the content of a groupchat message; None for one without text (chat states, markers,
+    reactions).
 
     A subject without a body sets the topic (XEP-0045 section 8.1); a body that starts with ``/me `` is an
     emote (XEP-0245); encrypted payloads come with a body that is not theirs to show.
@@ -65,7 +66,7 @@ def body_from_content(content: Content) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class MediatedInvite:
-    """Whom an occupant asks into the room: a bare JID, and the reason given."""
+    """The invited user of a mediated invitation, as a bare JID, and the reason given."""
 
     user: str
     reason: str = ""
@@ -157,7 +158,7 @@ def texts_of(stanza: Stanza) -> tuple[str, ...]:
 
 
 def policy_facts(content: Content, server: str, heard: ParsedMessage | None = None) -> NativeFacts:
-    """What a policy may know of an event of ours. ``size`` is that of the words."""
+    """Returns the facts of a local event for policies. ``size`` is that of the text."""
     match content:
         case Message(text=text):
             kind, texts = "message", [text]

@@ -136,7 +136,7 @@ def _info(name: str, features: Iterable[str]) -> str:
 def _owner(
     stanza: Stanza, asked: Element, muc: Muc, view: RoomView
 ) -> Sequence[SendStanzas | GroupchatMessage]:
-    """Who may change the name is for the room's authority to say, not for us."""
+    """Handles the owner's form. The room's authority decides who may change the name."""
     if muc.roster.by_session(stanza.sender.full) is None:
         return _refuse(stanza, errors.FORBIDDEN, "you are not in this room")
     if stanza.type == "get":

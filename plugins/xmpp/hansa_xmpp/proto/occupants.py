@@ -1,4 +1,4 @@
-"""Who is in a hosted MUC, under which nick, on which connections.
+"""The occupants of a hosted MUC, with their nicks and connections.
 
 SPEC: XEP-0045 section 7.2.8 (nickname conflict); several connections of one person share one nick.
 """

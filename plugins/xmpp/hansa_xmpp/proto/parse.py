@@ -81,7 +81,9 @@ class BoundedParser:
         return self._fed - self._seen
 
     def read_events(self) -> Iterator[tuple[str, Element]]:
-        """What was completed since: the stream's root as it opens and closes, and whole stanzas."""
+        """Yields the parts completed since the last call: the stream's root as it opens and closes, and whole
+        stanzas.
+        """
         events, self._events = self._events, []
         return iter(events)
 

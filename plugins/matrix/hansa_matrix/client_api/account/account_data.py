@@ -1,5 +1,5 @@
-"""What clients keep for their people. SPEC: client-server API, "Client Config", "Room Tagging", "Filtering",
-"Ignoring Users".
+"""Account data: settings that clients store for their users. SPEC: client-server API, "Client Config", "Room
+Tagging", "Filtering", "Ignoring Users".
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class AccountData:
         return None, size
 
     async def ignored(self, user: str) -> frozenset[str]:
-        """Whom somebody does not want to hear."""
+        """Returns the users that a user ignores."""
         content = await self.get(user, "", IGNORED)
         users = content.get("ignored_users") if isinstance(content, dict) else None
         return frozenset(users) if isinstance(users, dict) else frozenset()

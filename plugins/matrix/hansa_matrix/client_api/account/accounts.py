@@ -49,7 +49,7 @@ _REMEMBERED = 10_000
 
 
 class Proof(Enum):
-    """What a password proves: ``CLOSED`` is the right one of an account that is closed."""
+    """The result of a password check: ``CLOSED`` is the right password of an account that is closed."""
 
     RIGHT = "right"
     CLOSED = "closed"
@@ -70,7 +70,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requester:
-    """Whose token a request has. ``token`` is the token's hash."""
+    """The user and device of an access token. ``token`` is the token's hash."""
 
     user: str
     device: str
@@ -124,7 +124,7 @@ class Accounts:
         return whole if whole in self._attendance.accounts else self.user_id(name.lower())
 
     def reserved(self, user: str) -> bool:
-        """Whether an id is the bridge user's, or may become a ghost's."""
+        """True if an id is the bridge user's, or may become a ghost's."""
         local = user[1:].partition(":")[0]
         return local == self._ctx.config.bridge_user or local.startswith(self._ctx.config.ghost_prefix)
 
@@ -211,8 +211,9 @@ class Accounts:
         return self._logins.began()
 
     async def proves(self, user: str, password: str) -> Proof:
-        """Whether it is the password of an account. Takes as long for nobody as for somebody. A directory
-        that plugins ask goes before what is kept here, and whom it knows gets an account.
+        """Checks a password of an account. It takes the same time whether or not the account exists. A
+        directory that plugins ask takes precedence over the stored password, and a user that it knows gets an
+        account.
         """
         account = await self.get(user)
         known = await self._ctx.check_password(user, password)
@@ -265,7 +266,7 @@ class Accounts:
         return device_id, token
 
     async def came_from(self, user: str, group: str) -> bool:
-        """Whether one of somebody's devices logged in from a group of addresses."""
+        """True if one of the user's devices logged in from a group of addresses."""
         async for row in self._tokens(user):
             if row.body == group.encode():
                 return True
@@ -277,14 +278,14 @@ class Accounts:
         return scan_all(self._ctx.store, "access_token", index=index, equal=(user, *device_id))
 
     async def _tokens_gone(self, user: str, *device_id: str) -> list[Delete]:
-        """What takes the tokens of a device away, or of all."""
+        """Returns the writes that delete the tokens of a device, or of all devices."""
         return [Delete("access_token", row.key) async for row in self._tokens(user, *device_id)]
 
     def _device_id(self) -> str:
         return "".join(chr(ord("A") + byte % 26) for byte in self._ctx.random.bytes(10))
 
     async def bearer(self, token: str) -> Requester | None:
-        """Whose token it is."""
+        """Returns the owner of a token; None if the token is not valid."""
         if len(token) > 1000:
             return None
         hashed = _hash(token)
@@ -308,7 +309,7 @@ class Accounts:
         return caller if row is not None else None
 
     async def holds(self, caller: Requester) -> bool:
-        """Whether a caller's token is still one."""
+        """True if a caller's token is still valid."""
         return caller.token in self._known or bool(await self._ctx.store.get("access_token", (caller.token,)))
 
     async def logout(self, user: str, device_ids: Sequence[str]) -> None:

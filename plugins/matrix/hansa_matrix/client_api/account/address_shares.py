@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 
 def address_group(address: str) -> str:
-    """Whom an address counts as: its /24 (IPv4) or /64 (IPv6), which one person may have whole."""
+    """Returns the group that an address counts as: its /24 (IPv4) or /64 (IPv6), since one person may control
+    all of it.
+    """
     return neighbourhood(address)
 
 

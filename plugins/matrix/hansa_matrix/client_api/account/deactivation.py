@@ -1,7 +1,7 @@
-"""What goes with an account that is closed: whatever was for its person alone. SPEC: client-server API, "POST
+"""Deactivation of an account: removes everything that was for its user alone. SPEC: client-server API, "POST
 /account/deactivate".
 
-What they said, their profile and their files stay, as others see them; ``erase`` is what takes those away.
+The user's messages, profile and files stay, as others see them; ``erase`` removes those.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class LoginEndpoints:
         )
 
     def open(self) -> Mapping[tuple[str, str], PublicHandler]:
-        """What takes no token."""
+        """Returns the endpoints that need no token."""
         return {
             ("GET", "/v3/login"): self.flows,
             ("POST", "/v3/login"): self.login,

@@ -21,15 +21,17 @@ class Passwords:
         self._slots = asyncio.Semaphore(_AT_A_TIME)
 
     async def hashed(self, password: str) -> str:
-        """What to keep of a password. Raises LocalProtocolError for one over 1024 bytes."""
+        """Returns the hash of a password, to be stored. Raises LocalProtocolError for a password over 1024
+        bytes.
+        """
         if len(password.encode(errors="replace")) > _MOST:
             raise LocalProtocolError(f"a password has at most {_MOST} bytes")
         async with self._slots:
             return await asyncio.to_thread(self._hasher.hash, password.encode(errors="replace"))
 
     async def right(self, kept: str, password: str) -> bool:
-        """Whether it is the password of which ``kept`` was kept. Where nothing is (``""``) that takes as
-        long, and nothing is right.
+        """True if ``kept`` is the hash of the password. An empty hash (``""``) takes as long, and no password
+        is right.
         """
         if len(password) > _MOST:
             return False

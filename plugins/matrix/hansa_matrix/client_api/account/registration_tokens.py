@@ -45,7 +45,7 @@ class RegistrationTokens:
         return {"removed": token}
 
     async def valid(self, token: str) -> bool:
-        """Whether an account can be made by it."""
+        """True if an account can be made with the token."""
         return await self.use(token) is not None
 
     async def use(self, token: str) -> Write | None:

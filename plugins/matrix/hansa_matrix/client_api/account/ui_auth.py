@@ -32,8 +32,9 @@ class _Session:
 
 
 class UserInteractiveAuth:
-    """What has been proven in which session. A session is for one request, and is used up by the one answer
-    that it opens: of two that end at once, one is told that it is over.
+    """The sessions of user-interactive authentication, each with the stages that are proven. A session is for
+    one request and is used up by the one answer that it allows: if two requests end at once, one gets the
+    error that the session is over.
     """
 
     def __init__(self, clock: Clock, random: Random) -> None:
@@ -48,8 +49,8 @@ class UserInteractiveAuth:
         flow: Sequence[str],
         checks: Mapping[str, Check],
     ) -> Mapping[str, Mapping[str, Any]]:
-        """What was said for each stage of a flow, once every one is done. Raises the error answer that says
-        what is to be done. ``who`` asks, empty for who is nobody yet.
+        """Returns the data of each stage of a flow, once every stage is done. Raises the error answer that
+        names the stages to do. ``who`` is the user that asks, empty if the user is not known yet.
         """
         auth = body.get("auth")
         given = auth if isinstance(auth, dict) else {}
@@ -102,6 +103,6 @@ def _path(target: str) -> str:
 
 
 def _hash(body: Mapping[str, Any]) -> str:
-    """What a body says besides who says it."""
+    """Returns the hash of a body without its ``auth``."""
     rest = {key: value for key, value in body.items() if key != "auth"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

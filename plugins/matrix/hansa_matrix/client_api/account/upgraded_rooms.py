@@ -1,5 +1,5 @@
-"""What somebody keeps of a room that was replaced is kept of the room after it too: tags, that it is a direct
-chat, push rules. SPEC: client-server API, "Room Upgrades", "Room Tagging", "Direct Messaging", "Push Rules".
+"""Copies a user's settings of a room to the room that replaces it: tags, direct chats, push rules. SPEC:
+client-server API, "Room Upgrades", "Room Tagging", "Direct Messaging", "Push Rules".
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What is known of somebody's devices. SPEC: client-server API, "Server Administration"."""
+"""The endpoint that lists a user's devices and addresses. SPEC: client-server API, "Server
+Administration".
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class AliasEndpoints:
         self._rooms = rooms
 
     def open(self) -> Mapping[tuple[str, str], PublicHandler]:
-        """What takes no token."""
+        """Returns the endpoints that need no token."""
         return {("GET", "/v3/directory/room/{alias}"): self.look_up}
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:

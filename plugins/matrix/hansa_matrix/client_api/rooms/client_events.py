@@ -58,7 +58,9 @@ def as_sent(pdu: Pdu) -> dict[str, Any]:
 
 
 class ClientEventFormatter:
-    """What a reader learns of an event besides: its age, what it replaced, what took it back, who replied."""
+    """Adds the fields that a reader gets with an event: its age, the previous content, its redaction, its
+    replies.
+    """
 
     def __init__(self, ctx: NetworkContext, attendance: LocalMemberships, visibility: UserVisibility) -> None:
         self._ctx = ctx
@@ -186,7 +188,9 @@ class ClientEventFormatter:
     async def _before(
         self, room: MatrixRoom, one: StoredEvent, membership: str, *, named: bool
     ) -> tuple[dict[str, Any], int]:
-        """What a state event of a timeline replaced, or its name alone if ``named``; and its bytes."""
+        """Returns the ``unsigned`` fields about the event that a state event replaced, or only its id if
+        ``named``; and its size in bytes.
+        """
         state = await room.groups.load(one.before)
         earlier = state.get(one.pdu.key)
         if earlier in {None, one.pdu.event_id}:
@@ -271,7 +275,7 @@ class ClientEventFormatter:
     async def took_part(
         self, user: str, room: MatrixRoom, root: Pdu, seen: Mapping[str, StoredEvent] | None = None
     ) -> bool:
-        """Whether somebody began a thread or answered in it; ``seen`` are answers that they may read."""
+        """True if a user started a thread or replied in it; ``seen`` are replies that the user may read."""
         if root.sender == user or any(one.pdu.sender == user for one in (seen or {}).values()):
             return True
         rows = await self.related.page(

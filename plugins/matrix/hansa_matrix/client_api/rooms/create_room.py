@@ -1,4 +1,6 @@
-"""What a person wants of a new room, as the events it begins with. SPEC: client-server API, "Creation"."""
+"""Translates a request for a new room into the events that the room begins with. SPEC: client-server API,
+"Creation".
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def user_ids(body: Mapping[str, Any], key: str, code: str = "M_INVALID_PARAM") -
 
 
 def _levels(creator: str, version: RoomVersion) -> dict[str, Any]:
-    """Who may do what in a room that people make."""
+    """Returns the power levels of a room that a user creates."""
     high = 150 if version.privileged_creators else 100
     return {
         "users": {} if version.privileged_creators else {creator: 100},

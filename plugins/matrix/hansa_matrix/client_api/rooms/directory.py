@@ -78,7 +78,7 @@ class DirectoryEndpoints:
         self._told = RemoteRooms(own.ctx)
 
     def open(self) -> Mapping[tuple[str, str], PublicHandler]:
-        """What takes no token."""
+        """Returns the endpoints that need no token."""
         return {
             ("GET", "/v3/profile/{user}"): self.profile,
             ("GET", "/v3/profile/{user}/{field}"): self.field,

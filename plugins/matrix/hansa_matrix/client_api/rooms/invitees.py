@@ -1,4 +1,4 @@
-"""Who can be invited. SPEC: client-server API, "Joining rooms"."""
+"""Checks which users can be invited. SPEC: client-server API, "Joining rooms"."""
 
 from __future__ import annotations
 

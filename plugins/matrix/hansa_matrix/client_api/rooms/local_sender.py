@@ -1,6 +1,4 @@
-"""What people say with their clients, on its way into a room. SPEC: client-server API, "Sending events to a
-room".
-"""
+"""Sends the events of local clients into rooms. SPEC: client-server API, "Sending events to a room"."""
 
 from __future__ import annotations
 
@@ -116,8 +114,8 @@ class LocalSender:
     def _member_content(
         self, user: str, room_id: str, target: str, content: dict[str, Any]
     ) -> dict[str, Any]:
-        """What a member event says. Who is in the room needs nobody to let them in: the server that once did
-        would have to sign again.
+        """Returns the content of a member event. A user who is in the room already does not carry the
+        authorising user of their join: that user's server would have to sign again.
         """
         accounts = self._own.attendance.accounts
         stay = self._own.attendance.stay(user, room_id) if user in accounts else None
@@ -141,12 +139,12 @@ class LocalSender:
         return await self.say(user, room_id, draft, follows=follows)
 
     async def can_send_state(self, user: str, room: MatrixRoom, type_: str) -> bool:
-        """Whether somebody has the level for a state event of a type."""
+        """True if a user has the level for a state event of a type."""
         levels = await self._levels(room)
         return levels.user(user) >= levels.required(type_, True)  # a state event
 
     async def can_redact(self, user: str, room: MatrixRoom) -> bool:
-        """Whether somebody has the level to take back what others said."""
+        """True if a user has the level to redact the events of others."""
         levels = await self._levels(room)
         return levels.user(user) >= levels.redact
 

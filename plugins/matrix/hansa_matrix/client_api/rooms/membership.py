@@ -57,7 +57,7 @@ _PASSED_ON = frozenset(
 
 
 class RoomEndpoints:
-    """What a person does with a whole room."""
+    """The endpoints about whole rooms: create, join, leave, forget."""
 
     def __init__(  # noqa: PLR0917  # what entering and leaving takes
         self,
@@ -104,7 +104,7 @@ class RoomEndpoints:
         }
 
     async def _shown(self, user: str) -> dict[str, Any]:
-        """What somebody says of themselves in every room."""
+        """Returns the profile fields that a user's member events carry."""
         if user not in self._own.attendance.accounts and user != self._own.bridge_user:
             return {}
         profile = await self._profiles.here(user) or {}
@@ -226,8 +226,8 @@ class RoomEndpoints:
         return room_id
 
     async def _entered(self, user: str, room: MatrixRoom) -> bool:
-        """Whether it was this person who came in from elsewhere: told like anything else, once the room is
-        open.
+        """True if the user is joined already, by an event that came through another server. The membership is
+        then stored and announced like any other, once the room is open.
         """
         key = (MEMBER, user)
         member = (await room.events_of(await room.state(), [key])).get(key)

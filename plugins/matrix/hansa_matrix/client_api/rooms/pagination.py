@@ -134,8 +134,8 @@ class RoomPaginator:
     async def _meanwhile(
         self, room: MatrixRoom, absence: StreamGap, depth: int, most: int, asks: Asks
     ) -> tuple[list[StoredEvent], PaginationToken | None]:
-        """What was said in an absence below a depth, and the place before that; None where there is no more
-        of it. Once that is reached others are asked for more.
+        """Returns the events of an absence below a depth, and the place before them; None for the place when
+        there are no more. At the end of the stored events, other servers are asked for more.
         """
         waited, asked, at = False, False, depth
         found: list[StoredEvent] = []
@@ -167,7 +167,9 @@ class RoomPaginator:
         return found, PaginationToken(position=absence.since, depth=depth)
 
     def _worth_asking(self, room: MatrixRoom, absence: StreamGap) -> bool:
-        """Whether others are asked for an absence: something of it is not here, and may be to be had."""
+        """True if other servers are worth asking about an absence: a part of it is missing here, and may be
+        available.
+        """
         if not absence.lacks(room):
             return False
         vain = self._vain.get((room.room_id, absence.upto))
@@ -223,8 +225,8 @@ class RoomPaginator:
         return list(levels.items())
 
     async def _fetched(self, room: MatrixRoom, within: tuple[int, int] | None = None) -> bool:
-        """Whether other servers gave something of the past, or of what lies within some depths. Readers of
-        one room ask one after the other.
+        """Fetches events of the past, or those between some depths, from other servers; True if there are
+        any. Readers of one room ask in turn.
         """
         try:
             async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):

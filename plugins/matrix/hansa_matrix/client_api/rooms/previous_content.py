@@ -1,7 +1,7 @@
-"""What state events took the place of. SPEC: client-server API, "Room event format" (``prev_content``).
+"""The previous content of state events. SPEC: client-server API, "Room event format" (``prev_content``).
 
-Whoever may read a state event knows the state before it too: it is what ``/context`` shows of that moment.
-Who came later reads of a state what it is, and not what it was.
+A user who may read a state event may read the state before it too: ``/context`` shows it. A user who joined
+later reads the current value of a state, and not its previous one.
 """
 
 from __future__ import annotations

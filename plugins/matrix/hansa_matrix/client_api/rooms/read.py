@@ -1,4 +1,4 @@
-"""What people read of rooms. SPEC: client-server API, "Getting events for a room", "Event context"."""
+"""The endpoints that read rooms. SPEC: client-server API, "Getting events for a room", "Event context"."""
 
 from __future__ import annotations
 
@@ -357,5 +357,5 @@ def _face(pdu: Pdu) -> dict[str, Any]:
 
 
 def _past(place: PaginationToken, limit: PaginationToken, direction: str) -> bool:
-    """Whether a page that ends at ``place`` goes beyond ``limit``."""
+    """True if a page that ends at ``place`` goes beyond ``limit``."""
     return place.order < limit.order if direction == "b" else place.order > limit.order

@@ -1,4 +1,4 @@
-"""What relates to an event, and the threads of a room. SPEC: client-server API, "Relationships API",
+"""The relations of an event, and the threads of a room. SPEC: client-server API, "Relationships API",
 "Querying threads in a room".
 
 Relations are paged by their place among those of the same event. A token of ours lies before the relation
@@ -143,7 +143,9 @@ class RelationEndpoints:
     async def _gathered(
         self, room: MatrixRoom, event_id: str, kind: str | None, *, newest_first: bool
     ) -> _Source:
-        """What relates to an event, and to that in turn, in one order. Of very many the newest."""
+        """Collects the relations of an event, and theirs in turn, in one order. Of very many only the newest
+        are read.
+        """
         rows: dict[str, Row] = {}
         level = [event_id]
         for _ in range(DEPTH + 1):
@@ -205,7 +207,7 @@ class RelationEndpoints:
     async def _lies_behind(
         self, room: MatrixRoom, row: Row, place: PaginationToken, *, newest_first: bool
     ) -> bool:
-        """Whether the event of a row lies behind a place in the room, in the direction of reading."""
+        """True if the event of a row lies behind a place in the room, in the direction of reading."""
         event_id = str(row.key[1])
         stored = (await room.events.load([event_id], room.version)).get(event_id)
         if stored is None:

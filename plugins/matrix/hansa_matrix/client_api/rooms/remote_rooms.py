@@ -1,4 +1,4 @@
-"""What other servers say of rooms in their lists, as far as people here may read it.
+"""The room lists and summaries of other servers, as far as policies let local users read them.
 
 SPEC: server-server API, "Public Room Directory", "Spaces". Policies are asked once for each room of an
 answer: one that may not be read is left out, and the others are shown.
@@ -83,7 +83,7 @@ class RemoteRooms:
         return found
 
     async def reads(self, server: str, said: Mapping[str, Any]) -> bool:
-        """Whether what a server says of a room may be read."""
+        """True if policies let local users read a server's description of a room."""
         if not self._ctx.governed:
             return True
         texts = strings_of(said, names=_NAMES, forms=_FORMS)

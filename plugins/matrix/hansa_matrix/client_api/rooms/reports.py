@@ -1,4 +1,4 @@
-"""What people tell the operator of. SPEC: client-server API, "Reporting Content"."""
+"""The reports of users to the operator. SPEC: client-server API, "Reporting Content"."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What somebody here may know of a room that they are not in. SPEC: client-server API, "Spaces", "Room
-summary".
-"""
+"""The summary of a room for a user who is not in it. SPEC: client-server API, "Spaces", "Room summary"."""
 
 from __future__ import annotations
 
@@ -86,7 +84,7 @@ class AccessibleSummaries:
         return None
 
     async def _asked(self, server: str, room_id: str, *, suggested: bool) -> dict[str, Any] | None:
-        """What another server says of a room; None if nothing."""
+        """Asks another server for the summary of a room; None if it has none."""
         target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
         query = urlencode({"suggested_only": "true" if suggested else "false"})
         outbound = self._crossings.directory_query(server, room_id, outbound=True)
@@ -109,7 +107,7 @@ class AccessibleSummaries:
         return {**kept, "children_state": listed}
 
     def _is_for(self, user: str, room_id: str, shown: Mapping[str, Any]) -> bool:
-        """Whether somebody may know what another server says of a room."""
+        """True if a user may see another server's summary of a room."""
         rule = shown.get("join_rule", "public")  # as the specification has it where it is not said
         if rule in _OPEN or shown.get("world_readable") is True:
             return True
@@ -119,7 +117,7 @@ class AccessibleSummaries:
         return rule == "restricted" and self._in_one(user, shown.get("allowed_room_ids", ()))
 
     async def _may_know(self, user: str, room: MatrixRoom) -> bool:
-        """Whether somebody is in a room, is asked in, could come in, or may read it."""
+        """True if a user is in a room, is invited, could join, or may read it."""
         stay = self._own.attendance.stay(user, room.room_id)
         if stay is not None and stay.membership in _INSIDE:
             return True

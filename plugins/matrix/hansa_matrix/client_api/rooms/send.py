@@ -1,5 +1,5 @@
-"""What people do in rooms that they are in. SPEC: client-server API, "Sending events to a room",
-"Redactions", "Typing notifications", "Receipts", "Read markers".
+"""The endpoints that send to rooms. SPEC: client-server API, "Sending events to a room", "Redactions",
+"Typing notifications", "Receipts", "Read markers".
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""What people may say of a room's state beyond its own rules: the same for a state event and for those that a
-room begins with. SPEC: client-server API, "Sending events to a room", "Creation", "m.room.canonical_alias".
+"""Rules for state events of local users beyond the authorization rules: the same for one state event and for
+the events that a room begins with. SPEC: client-server API, "Sending events to a room", "Creation",
+"m.room.canonical_alias".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What was said in a room while nobody of ours was in it, or in a gap that was too wide to be filled: told to
-nobody as it happened, and fetched once somebody reads so far.
+"""Gaps in the client stream: events from a time when no local user was in the room, or in a gap that was too
+wide to fill. No client got them as they happened; they are fetched when a user reads back to them.
 
-It stands before our return, or before the first event behind the gap, and behind what was told last before,
-by depth. Who may read it is a question of the history's visibility, as everywhere.
+A gap ends before the return of the local users, or before the first event behind it. It begins behind the
+last streamed event, by depth. The history visibility decides who may read it, as everywhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StreamGap:
     top: int
 
     def lacks(self, room: MatrixRoom) -> bool:
-        """Whether something of it is not here."""
+        """True if a part of the gap is not stored here."""
         below = room.head.below
         return any(self.floor < below.get(event_id, 0) <= self.top for event_id in room.head.behind)
 
@@ -75,8 +75,8 @@ class StreamGaps:
 
 
 def since_return(room: MatrixRoom, items: Sequence[StreamItem]) -> Sequence[StreamItem]:
-    """What was told of a room from our last return or the last gap on, if that is among it: what stands
-    before was not followed by it.
+    """Returns the items from the last return or gap on, if it is among them: the items before it do not lead
+    to those after it.
     """
     breaks = frozenset(room.breaks)
     if not breaks:

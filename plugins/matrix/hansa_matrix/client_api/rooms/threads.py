@@ -1,4 +1,4 @@
-"""Which thread of its room an event is in. SPEC: client-server API, "Threaded read receipts", "Threading"."""
+"""Finds the thread of an event. SPEC: client-server API, "Threaded read receipts", "Threading"."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _follow(
 
 
 async def belongs(room: MatrixRoom, event: StoredEvent, thread: str) -> bool:
-    """Whether a receipt for a thread may name an event.
+    """True if a receipt for a thread may name an event.
 
     COMPAT: Element Web marks a thread as read at its root, and at reactions to that, where it has no other
     event of the thread; Synapse takes it.

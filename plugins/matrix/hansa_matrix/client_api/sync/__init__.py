@@ -1,1 +1,1 @@
-"""What happened since a client asked last. SPEC: client-server API, "Syncing"."""
+"""The ``/sync`` endpoint. SPEC: client-server API, "Syncing"."""

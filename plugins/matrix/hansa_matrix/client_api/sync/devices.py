@@ -1,4 +1,4 @@
-"""What a sync says of devices. SPEC: client-server API, "End-to-End Encryption"."""
+"""The device part of a sync answer. SPEC: client-server API, "End-to-End Encryption"."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _TO_DEVICE = 100
 
 @dataclass(frozen=True, slots=True)
 class DeviceSyncResult:
-    """What a sync says of devices: at every time, and as news; and up to where messages to it are in. ``met``
-    are people with other keys than before, among whom are those that one meets now.
+    """The device part of a sync answer: ``fields`` are always there, ``news`` only when something changed;
+    and the position up to which messages to the device are included. ``met`` are users whose keys changed,
+    and users that now share a first room with the caller.
     """
 
     fields: dict[str, Any]
@@ -127,7 +128,9 @@ class DeviceSync:
     async def _moved(
         self, room: MatrixRoom, asked: SyncRequest, last: StreamItem
     ) -> tuple[set[str], set[str]]:
-        """Who came into a room, and who left it, between two places with very many events between them."""
+        """Returns the users that joined and that left a room between two places with very many events between
+        them.
+        """
         before = await self._attendance.news.last(room.room_id, asked.since.position + 1, 1)
         first = before[0] if before else None
         was = await room.groups.load(first.state) if first is not None else {}
@@ -139,7 +142,7 @@ class DeviceSync:
         return here - then, then - here
 
     async def _came(self, asked: SyncRequest, room: MatrixRoom) -> bool:
-        """Whether somebody came into a room since they asked last: another name is no coming in."""
+        """True if the caller joined a room since the last sync; a changed name is not a join."""
         items = asked.news.get(room.room_id, ())
         loaded = await room.events.load([item.ref for item in items], room.version)
         user = asked.caller.user
@@ -149,13 +152,13 @@ class DeviceSync:
 
     @staticmethod
     async def _was_in(room: MatrixRoom, one: StoredEvent) -> bool:
-        """Whether whom a member event is of was in the room before it: then they have another name now."""
+        """True if the user of a member event was in the room before it: then only the profile changed."""
         key = (MEMBER, one.pdu.state_key or "")
         before = (await room.events_of(await room.groups.load(one.before), [key])).get(key)
         return before is not None and before.membership == "join"
 
     async def _people(self, room: MatrixRoom) -> set[str]:
-        """Who is joined in a room."""
+        """Returns the users that are joined in a room."""
         view = self._ctx.view(room.room_id)
         if view is None:
             return set()

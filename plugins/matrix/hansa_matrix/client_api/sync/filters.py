@@ -1,7 +1,7 @@
-"""Which events a client wants, and how. SPEC: client-server API, "Filtering".
+"""The filter of a client: which events it wants, and in which form. SPEC: client-server API, "Filtering".
 
-What is no filter is refused where it is given: as a body with ``M_BAD_JSON``, in a query with
-``M_INVALID_PARAM``.
+A filter that is not valid is refused where it is given: with ``M_BAD_JSON`` in a body, with
+``M_INVALID_PARAM`` in a query.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class EventFilter:
         return in_query(cls.of, text) if text else cls()
 
     def takes(self, pdu: Pdu) -> bool:
-        """Whether an event is wanted."""
+        """True if the filter accepts an event."""
         if self.open:
             return True
         if self.with_url is not None and (word(pdu.content, "url") is not None) is not self.with_url:
@@ -157,25 +157,25 @@ class EventFilter:
         return self.named(pdu.type, pdu.sender, pdu.room_id)
 
     def named(self, type_: str, sender: str = "", room_id: str = "") -> bool:
-        """Whether something of a type, sender and room is wanted."""
+        """True if the filter accepts a type, sender and room."""
         if sender in self.not_senders or (self.senders is not None and sender not in self.senders):
             return False
         return self.typed(type_, room_id)
 
     def typed(self, type_: str, room_id: str = "") -> bool:
-        """Whether something of a type and room is wanted, whoever says it."""
+        """True if the filter accepts a type and room, for any sender."""
         if type_ in self.not_types or (self.types is not None and type_ not in self.types):
             return False
         return not room_id or self.room(room_id)
 
     def room(self, room_id: str) -> bool:
-        """Whether a room is wanted."""
+        """True if the filter accepts a room."""
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncFilter:
-    """What a client wants of a sync."""
+    """The filter of a sync request."""
 
     rooms: EventFilter = field(default_factory=EventFilter)
     timeline: EventFilter = field(default_factory=EventFilter)

@@ -1,4 +1,4 @@
-"""What somebody was told of, newest first, out of what is stored. SPEC: client-server API, "Listing
+"""The notifications of a user, newest first, from the stored events. SPEC: client-server API, "Listing
 Notifications".
 """
 

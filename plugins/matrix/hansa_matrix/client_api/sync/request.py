@@ -58,7 +58,7 @@ class SyncRequest:
 
     @property
     def whole(self) -> bool:
-        """Whether state is given whole."""
+        """True if the answer contains the full state."""
         return self.full_state or self.since.position < 0
 
     @property
@@ -68,7 +68,7 @@ class SyncRequest:
 
     @property
     def ignores_others(self) -> bool:
-        """Whether the person ignores others than before."""
+        """True if the list of ignored users changed."""
         return any(item.ref == f"data  {IGNORED}" for item in self.news.get(self.caller.user, ()))
 
 

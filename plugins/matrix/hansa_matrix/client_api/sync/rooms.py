@@ -1,4 +1,4 @@
-"""What a sync says of rooms. SPEC: client-server API, "Syncing"."""
+"""The room part of a sync answer. SPEC: client-server API, "Syncing"."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RoomSync:
         self._timelines = TimelineSync(attendance.news, visibility, shapes)
 
     async def of(self, asked: SyncRequest, stays: Mapping[str, LocalMembership]) -> dict[str, dict[str, Any]]:
-        """What there is to tell of rooms, by how one stands to them and by room."""
+        """Returns the room part, by the user's membership and by room."""
         moved = asked.moved
         again = not asked.whole and asked.ignores_others  # invites of who was ignored are told now
         found: dict[str, dict[str, Any]] = {}
@@ -158,7 +158,7 @@ class RoomSync:
         return shown
 
     async def _newly_joined(self, asked: SyncRequest, room: MatrixRoom, stay: LocalMembership) -> bool:
-        """Whether one came in since the last time: then one knows nothing of the room yet."""
+        """True if the user joined since the last sync, so that the client does not have the room yet."""
         if asked.since.position < 0:
             return True
         member = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
@@ -195,8 +195,8 @@ class RoomSync:
 
     @staticmethod
     async def _heroes(user: str, room: MatrixRoom, state: Mapping[StateKey, str]) -> list[str]:
-        """Whose names make the name of a room that has none: those who came first of who is in it or asked
-        in, or else of who was.
+        """Returns the users whose names form the name of an unnamed room: the first who are joined or
+        invited, or else the first who were.
         """
         others = [(key, event) for key, event in state.items() if key[0] == MEMBER and key[1] != user]
         here: list[StoredEvent] = []
@@ -238,7 +238,9 @@ class RoomSync:
     async def account_data(
         self, asked: SyncRequest, room_id: str, *, whole: bool = False
     ) -> list[dict[str, Any]]:
-        """What somebody keeps for themselves in a room, or (room empty) altogether, as far as it is news."""
+        """Returns the user's account data of a room, or the global account data (room empty), as far as it
+        changed.
+        """
         wanted: EventFilter = asked.filter.room_data if room_id else asked.filter.data
         if asked.whole or whole:
             if asked.whole:
@@ -256,14 +258,14 @@ class RoomSync:
         return [{"type": t, "content": c} for t, c in found.items() if wanted.typed(t, room_id)]
 
     async def _permitted(self, stay: LocalMembership, asked: SyncRequest) -> bool:
-        """Whether the policies let an invite be shown that came under older ones."""
+        """True if the policies allow an invite to be shown that arrived under earlier policies."""
         if not self._ctx.governed:
             return True
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         return waiting is None or await self._pending.permitted(waiting)
 
     async def _stripped_state(self, asked: SyncRequest, stay: LocalMembership) -> Sequence[Mapping[str, Any]]:
-        """What somebody who is asked in is shown of a room."""
+        """Returns the stripped state of a room for an invited user."""
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         if waiting is not None:
             own = await self._pending.event(stay.room_id, asked.caller.user)
@@ -308,7 +310,7 @@ class RoomSync:
         return {"timeline": timeline, **state, "account_data": {"events": data}}
 
     async def _came_and_went(self, asked: SyncRequest, room: MatrixRoom) -> bool:
-        """Whether one was not in a room at the last time, which one has left since."""
+        """True if the user was not in a room at the last sync, and has joined and left it since."""
         items = await self._news.last(room.room_id, asked.since.position + 1, 1)
         if not items:
             return True

@@ -1,4 +1,4 @@
-"""What happened since a client asked last. SPEC: client-server API, "Syncing"."""
+"""The ``/sync`` endpoint. SPEC: client-server API, "Syncing"."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class SyncEndpoint:
                 await self._known.presences.tell(replace(known, presence="offline", active=False))
 
     async def _there(self, user: str, state: str) -> None:
-        """Whoever syncs is there, unless their client says that it does not speak for them."""
+        """Sets a syncing user online, unless the client sets another presence."""
         if state not in {"online", "offline", "unavailable"}:
             raise matrix_error(400, "M_INVALID_PARAM", "set_presence is online, offline or unavailable")
         if state == "offline":

@@ -1,8 +1,8 @@
-"""What happened in a room since a client asked last, and the state that it lacks. SPEC: client-server API,
+"""The timeline of a room since the last sync, and the state that the client lacks. SPEC: client-server API,
 "Syncing", "Lazy-loading room members".
 
-What changed of the state and stands in no timeline, for a filter, the history's visibility or a gap, is in
-``state``: nothing is lost by what a client does not want to see.
+A changed state that is in no timeline, because of a filter, the history visibility or a gap, is in ``state``:
+an event that a client does not want to see does not hide a change of state.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ class TimelineSync:
     async def _lacking(
         self, asked: SyncRequest, room: MatrixRoom, span: Span, timeline: Sequence[StoredEvent]
     ) -> dict[StateKey, str]:
-        """What a client lacks to have the state: before the timeline, or with ``state_after`` behind it."""
+        """Returns the state that a client lacks: the one before the timeline, or with ``state_after`` the one
+        behind it.
+        """
         last = await self._news.last(room.room_id, span.upto + 1, 1)
         known: Mapping[StateKey, str] = {}
         if not span.whole:

@@ -75,12 +75,12 @@ class UnreadCounts:
 
     @property
     def main(self) -> Count:
-        """What is in no thread."""
+        """The count of events outside threads."""
         return self.threads.get(MAIN, Count())
 
     @property
     def all(self) -> Count:
-        """What is in any thread or none."""
+        """The count of all events, in threads and outside."""
         return sum(self.threads.values(), Count())
 
 
@@ -108,7 +108,7 @@ class UnreadCounter:
         self._counts.revoke(user)
 
     async def of(self, user: str, room: MatrixRoom, upto: int) -> UnreadCounts:
-        """What somebody in a room has not read."""
+        """Returns the counts of events in a room that a user has not read."""
         key, began = (user, room.room_id), self._counts.began()
         reads = await self.reads(user, room.room_id)
         known = self._counts.get(key)
@@ -146,7 +146,7 @@ class UnreadCounter:
     async def _takes_back(
         self, room: MatrixRoom, events: Sequence[tuple[int, StoredEvent]], known: UnreadCounts
     ) -> bool:
-        """Whether any of some events takes back one that may have been counted."""
+        """True if any of some events redacts one that may have been counted."""
         for _, one in events:
             target = target_of(one.pdu, room.version) if one.pdu.type == REDACTION and one.shown else None
             if target is None:
@@ -169,7 +169,7 @@ class UnreadCounter:
         return Reads(threads.pop("", 0), threads)
 
     async def is_behind(self, user: str, room_id: str, thread: str, event_id: str) -> bool:
-        """Whether somebody's receipt of a thread, kept under its name, names a later event already."""
+        """True if the user's stored receipt of a thread already names a later event."""
         known = (await self._signals.receipts(room_id, user)).get((user, thread))
         if known is None:
             return False
@@ -230,7 +230,7 @@ class UnreadCounter:
     async def judged(
         self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]
     ) -> dict[str, PushDecision]:
-        """What the rules of somebody in a room make of events of others that are still there."""
+        """Evaluates a user's push rules for the events of other users that are still shown."""
         others = [e for e in drop_ignored(events, await self._data.ignored(user)) if e.pdu.sender != user]
         others = [one for one in others if one.shown and not one.redacted]
         if not others:
@@ -255,5 +255,7 @@ class UnreadCounter:
 
 
 def _back(before: Reads, now: Reads) -> bool:
-    """Whether somebody has read less than before: a receipt of a thread gave way, or names an older event."""
+    """True if a user has read less than before: a receipt of a thread was dropped, or names an older
+    event.
+    """
     return now.room < before.room or any(now.of(t) < before.of(t) for t in before.threads)

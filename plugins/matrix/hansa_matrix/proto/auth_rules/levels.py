@@ -97,8 +97,8 @@ class PowerLevels:
         return self._scalar("state_default", 50) if is_state else self._scalar("events_default", 0)
 
     def notification(self, key: str) -> int:
-        """What somebody needs to notify in a way that a room restricts, such as ``room``; 50 if it says
-        nothing.
+        """Returns the level that a notification such as ``room`` requires; 50 if the event does not set
+        one.
         """
         level = level_of(levels_said(self._content, "notifications").get(key), self._version)
         return 50 if level is None else level

@@ -99,7 +99,7 @@ def _join(
 
 
 def _restricted(rule: str, version: RoomVersion) -> bool:
-    """Whether a join rule lets members of other rooms in, in that version."""
+    """True if a join rule lets members of other rooms in, in that version."""
     return (rule == "restricted" and version.restricted) or (
         rule == "knock_restricted" and version.knock_restricted
     )

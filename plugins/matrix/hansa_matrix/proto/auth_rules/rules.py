@@ -211,7 +211,7 @@ def _check_aliases(pdu: Pdu) -> AuthRejection | None:
 def redaction_allowed(
     redaction: Pdu, target: Pdu, state: Mapping[StateKey, Pdu], version: RoomVersion
 ) -> bool:
-    """Whether an accepted redaction takes effect on its target.
+    """True if an accepted redaction takes effect on its target.
 
     ``state`` is the state at the redaction. Servers of one domain redact what they sent; others need the
     redact level. SPEC: "Handling redactions" of the room versions.

@@ -27,7 +27,7 @@ HISTORY_VISIBILITY_KEY: Final[StateKey] = (HISTORY_VISIBILITY, "")
 
 
 class StateLookup(Protocol):
-    """What the rules need of a room's state: any ``Mapping[StateKey, Pdu]`` has it."""
+    """The part of a room's state that the rules read: any ``Mapping[StateKey, Pdu]`` has it."""
 
     def get(self, key: StateKey, /) -> Pdu | None:
         """The event of one piece of state, None where there is none."""

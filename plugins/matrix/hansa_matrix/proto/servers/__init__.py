@@ -1,1 +1,3 @@
-"""What servers say of themselves and of each other. SPEC: server-server API, "Authentication"."""
+"""The documents of servers about themselves and about each other. SPEC: server-server API,
+"Authentication".
+"""

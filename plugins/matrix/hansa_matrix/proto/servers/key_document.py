@@ -22,8 +22,8 @@ def key_document(
     valid_until: int,
     old: Mapping[str, tuple[str, int]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What ``/_matrix/key/v2/server`` answers, unsigned. ``keys`` maps key id to public key, ``old`` key id
-    to public key and when it expired (ms).
+    """Returns the unsigned answer of ``/_matrix/key/v2/server``. ``keys`` maps key id to public key, ``old``
+    key id to public key and the time when it expired (ms).
     """
     return {
         "server_name": server,

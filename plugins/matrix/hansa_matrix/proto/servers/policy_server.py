@@ -34,7 +34,7 @@ class PolicyServer:
 
 
 def policy_server(content: Mapping[str, Any]) -> PolicyServer | None:
-    """What ``m.room.policy`` says, None if it says nothing valid (P-1)."""
+    """Reads the policy server from ``m.room.policy``; None if the content is not valid (P-1)."""
     via, keys = content.get("via"), content.get("public_keys")
     key = keys.get("ed25519") if isinstance(keys, dict) else None
     if not isinstance(key, str) or not ids.is_valid_server_name(via):
@@ -43,12 +43,12 @@ def policy_server(content: Mapping[str, Any]) -> PolicyServer | None:
 
 
 def is_exempt(type_: str, state_key: str | None) -> bool:
-    """Whether a policy server is not asked about such an event: the one that names it."""
+    """True if the policy server is not asked about such an event: the one that names it."""
     return (type_, state_key) == POLICY_KEY
 
 
 def is_signed(pdu: Pdu, version: RoomVersion, server: PolicyServer, verify: Verifier) -> bool:
-    """Whether an event bears the policy server's signature, by the key of the room's state (P-3)."""
+    """True if an event bears the policy server's signature, by the key of the room's state (P-3)."""
     signature = signatures_of(pdu.raw, server.via).get(KEY_ID)
     key = decode64(server.key)
     if signature is None or key is None or len(key) != _KEY_BYTES:

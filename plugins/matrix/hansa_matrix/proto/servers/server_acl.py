@@ -26,7 +26,7 @@ class ServerAcl:
     allow_ip_literals: bool
 
     def allows(self, server: str) -> bool:
-        """Whether a server may take part."""
+        """True if a server may take part."""
         host = host_of(server)
         if not self.allow_ip_literals and _is_ip(host):
             return False

@@ -57,8 +57,8 @@ def parse_header(value: str) -> XMatrix:
 
 
 def signing_bytes(method: str, uri: str, origin: str, destination: str, content: Any = None) -> bytes:
-    """What is signed. ``uri`` is the raw request target; ``content`` None where there is no body, and bytes
-    where it is JSON already, to be taken as it stands.
+    """Returns the bytes to be signed. ``uri`` is the raw request target; ``content`` is None where there is
+    no body, and bytes where it is JSON already, which is taken as it stands.
     """
     signed = {"method": method, "uri": uri, "origin": origin, "destination": destination}
     if content is None:

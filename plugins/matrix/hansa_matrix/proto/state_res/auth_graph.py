@@ -25,7 +25,7 @@ _STEP = 2000
 
 
 def run_steps(steps: Generator[None, None, T]) -> T:
-    """What steps come to, for who has nothing to do in between."""
+    """Runs steps to their end and returns the result, for a caller with nothing to do in between."""
     while True:
         try:
             next(steps)
@@ -72,7 +72,7 @@ class AuthGraph:
         return index
 
     def edges(self, index: int) -> list[int]:
-        """What the event cites; loads the event."""
+        """Returns the auth events of an event; loads the event."""
         edges = self.auth[index]
         if edges is None:
             pdu = self._fetch(self.ids[index])

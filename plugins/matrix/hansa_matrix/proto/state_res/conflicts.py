@@ -1,4 +1,4 @@
-"""What the given states disagree on: the full conflicted set.
+"""The difference of the given states: the full conflicted set.
 
 SPEC: Matrix v1.19, room versions 2 and 12, "State resolution", definitions.
 
@@ -94,8 +94,8 @@ def _auth_chain_membership(graph: AuthGraph, order: Sequence[int], own: Sequence
 
 
 def _between_conflicted(graph: AuthGraph, order: Sequence[int], own: Sequence[int]) -> Iterator[int]:
-    """What is on a path between conflicted events: above one (or one itself) and below one (or one itself).
-    All that was walked is below a conflicted event or is one.
+    """Yields the events on a path between conflicted events: above one (or one itself) and below one (or one
+    itself). Every event that was walked is below a conflicted event or is one.
     """
     auth = graph.auth
     above = [False] * len(own)

@@ -17,7 +17,7 @@ from hansa_matrix.proto.state_res.auth_graph import AuthGraph
 
 
 def is_power_event(pdu: Pdu) -> bool:
-    """Whether the event may take something from somebody: levels, join rules, a kick or a ban.
+    """True if the event may reduce the rights of a user: levels, join rules, a kick or a ban.
 
     COMPAT: power levels and join rules count with an empty state key only. The text names no state key, but
     an event with another is of no effect on anything, and other servers do not count it.

@@ -159,7 +159,7 @@ class _IterativeAuthCheck:
         graph.raise_missing()
 
     def get(self, key: StateKey, /) -> Pdu | None:
-        """What the event that is being judged sees under ``key``."""
+        """Returns the event under ``key`` that the judged event sees."""
         pdu = self.state.get(key)
         if pdu is not None:
             return pdu

@@ -167,7 +167,9 @@ class Splitter:
         return pieces
 
     def _bracket(self) -> int | None:
-        """What the next bracket does to the depth, which is gone past; None if it has not come yet."""
+        """Consumes input up to the next bracket and returns its change of the depth; None if it has not
+        arrived yet.
+        """
         buffer, size = self._buffer, len(self._buffer)
         while self._at < size:
             upto = self._at + _WINDOW

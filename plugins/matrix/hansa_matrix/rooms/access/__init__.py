@@ -1,1 +1,1 @@
-"""What servers and users may read of a room, and who may enter it."""
+"""Access to a room: the events that servers and users may read, and the checks on entering."""

@@ -1,4 +1,4 @@
-"""Whether policies let a user join a room, or knock on it."""
+"""Asks the policies whether a user may join a room, or knock on it."""
 
 from __future__ import annotations
 

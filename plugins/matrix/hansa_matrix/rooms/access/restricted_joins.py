@@ -1,4 +1,4 @@
-"""Who lets a user into a restricted room. SPEC: server-server API, "Restricted rooms"."""
+"""The users who can authorise a join into a restricted room. SPEC: server-server API, "Restricted rooms"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server may ask about, and what every answer about a room begins with."""
+"""The access of other servers to rooms: the checks that every answer about a room begins with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RoomLookup(Protocol):
         ...
 
     def blocked(self, room_id: str) -> bool:
-        """Whether an operator wants nothing to do with a room."""
+        """True if an operator has blocked a room."""
         ...
 
     async def alias(self, alias: str) -> str | None:
@@ -67,7 +67,7 @@ class ServerAccess:
         return room
 
     def inside(self, room: MatrixRoom, server: str) -> bool:
-        """Whether somebody of a server is joined."""
+        """True if a user of a server is joined."""
         view = self._ctx.view(room.room_id)
         return view is not None and (self._ctx.id, server) in view.joined_servers
 

@@ -1,8 +1,8 @@
-"""Which of a room's events the people of a server may read. SPEC: client-server API, "Room History
+"""The events of a room that the users of a server may read. SPEC: client-server API, "Room History
 Visibility".
 
-A server in the room gets what any of its people could read; of the rest it gets what a redaction would leave,
-since it needs every event to go on.
+A server in the room gets every event that any of its users could read. It gets the others as a redaction
+would leave them, since it needs every event to continue.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class ServerVisibility:
         self._known: LruCache[tuple[str, int, str], bool] = LruCache(_MOST)
 
     async def seen(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
-        """Whether somebody of ``server``, which is in the room, could read an event. What changes the
-        visibility itself, or a membership, is read by whom either side of the change lets.
+        """True if a user of ``server``, which is in the room, could read an event. A change of the
+        visibility, or of a membership, can be read by users whom either side of the change lets.
         """
         if ids.domain_of(stored.pdu.sender) == server:
             return True
@@ -36,7 +36,7 @@ class ServerVisibility:
         return stored.before != stored.after and await self._in(room, stored.before, server)
 
     async def there(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
-        """Whether somebody of ``server`` was in the room when an event happened."""
+        """True if a user of ``server`` was in the room when an event happened."""
         if await _any_of(room, stored.after, server, frozenset({"join"})):
             return True
         return stored.before != stored.after and await _any_of(
@@ -59,7 +59,7 @@ class ServerVisibility:
 
 
 async def _any_of(room: MatrixRoom, group: int, server: str, memberships: frozenset[str]) -> bool:
-    """Whether anybody of a server has one of some memberships in a state."""
+    """True if any user of a server has one of some memberships in a state."""
     state = await room.groups.load(group)
     theirs = [key for key in state if key[0] == MEMBER and ids.domain_of(key[1]) == server]
     for at in range(0, len(theirs), _AT_ONCE):

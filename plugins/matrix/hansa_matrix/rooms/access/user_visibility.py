@@ -1,4 +1,4 @@
-"""Who may read which event. SPEC: client-server API, "Room History Visibility", "Ignoring Users"."""
+"""The events that a user may read. SPEC: client-server API, "Room History Visibility", "Ignoring Users"."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class UserVisibility:
 
     @staticmethod
     async def was_in(room: MatrixRoom, left: StoredEvent) -> bool:
-        """Whether whom a member event is of was in the room before it."""
+        """True if the user of a member event was in the room before it."""
         key = (MEMBER, left.pdu.state_key or "")
         member = (await room.events_of(await room.groups.load(left.before), [key])).get(key)
         return member is not None and member.membership == "join"
@@ -109,7 +109,7 @@ class UserVisibility:
         return visibility_of(found.get(HISTORY_VISIBILITY_KEY)), membership or ""
 
     async def is_world_readable(self, room: MatrixRoom) -> bool:
-        """Whether anybody may read a room as it is now."""
+        """True if everybody may read a room in its current state."""
         found = await room.events_of(await room.state(), [HISTORY_VISIBILITY_KEY])
         return visibility_of(found.get(HISTORY_VISIBILITY_KEY)) == "world_readable"
 

@@ -1,9 +1,9 @@
-"""What may be read of stored events: by people, and by other servers.
+"""The readable form of stored events: for users, and for other servers.
 
-An event that a policy of ours withholds counts in its room's state, since every server has it there. People
-are shown what was there before it: the last value of its key that they may see, or of an event on which the
-room's rules stand, a membership for one, what a redaction would leave. Other servers need the event itself to
-go on: they get it as a redaction would leave it, whose hash and signatures hold.
+An event that a local policy withholds counts in its room's state, since every server has it there. Users see
+the state before it: the last value of its key that they may see. Of an event that the room's rules depend on,
+such as a membership, they see what a redaction would leave. Other servers need the event itself to continue:
+they get it as a redaction would leave it, whose hash and signatures stay valid.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def for_servers(stored: StoredEvent, version: RoomVersion) -> StoredEvent:
 
 
 def is_of(pdu: Pdu, people: Collection[str]) -> bool:
-    """Whether some of these people said an event, or it is what somebody else made of a membership of theirs,
-    an invite that names them for one.
+    """True if some of these users sent an event, or it is another user's change of their membership, such as
+    an invite that names them.
     """
     return pdu.sender in people or (pdu.type == MEMBER and pdu.state_key in people)
 
@@ -63,8 +63,8 @@ def of_erased(pdu: Pdu, version: RoomVersion, erased: Collection[str]) -> Pdu:
 
 
 def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:
-    """What a withheld event did, without what it says: a redaction alone leaves words too, as types
-    that have a level, or what a join rule asks for.
+    """Returns the effect of a withheld event without its texts: a redaction alone leaves texts too, such as
+    types that have a level, or the conditions of a join rule.
     """
     bare = redacted(pdu, version)
     content = without_texts(bare.content)
@@ -101,7 +101,7 @@ async def places_of(
 async def _instead(
     one: StoredEvent, load: Load, groups: StateGroups, version: RoomVersion
 ) -> StoredEvent | None:
-    """What people see in the place of a state event that is withheld."""
+    """Returns the event that users see in the place of a withheld state event."""
     if one.pdu.type in _RULES and (one.pdu.type == MEMBER or not one.pdu.state_key):
         return replace(one, pdu=unspoken(one.pdu, version))
     key, at = one.pdu.key, one

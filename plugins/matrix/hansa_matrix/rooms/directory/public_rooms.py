@@ -1,4 +1,4 @@
-"""Which rooms are published, and where in a room a time lies."""
+"""The list of published rooms, and the search for an event by time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AROUND = 50
 
 
 async def full(store: ScopedStore) -> bool:
-    """Whether no further room can be published."""
+    """True if no further room can be published."""
     return await store.count("published") >= MOST
 
 

@@ -49,7 +49,7 @@ _SHOWN: tuple[StateKey, ...] = (*STRIPPED_KEYS, HISTORY_VISIBILITY_KEY, ("m.room
 
 
 class RoomSummaries:
-    """What may be known of a room without being in it."""
+    """The public summaries of rooms, for users and servers outside of them."""
 
     def __init__(self, entitled: ServerAccess, directory: PublicRoomList) -> None:
         self._entitled = entitled
@@ -118,7 +118,9 @@ class RoomSummaries:
         return summary
 
     async def _leads_to(self, room: MatrixRoom, alias: str) -> bool:
-        """Whether a room may be listed under the name its state claims: one of ours has to be its own."""
+        """True if a room may be listed under the alias in its state: an alias of this server must point to
+        it.
+        """
         if not ids.is_valid_alias(alias):
             return not alias
         if ids.domain_of(alias) != self._entitled.own.server:

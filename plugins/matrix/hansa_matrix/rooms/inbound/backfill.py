@@ -1,8 +1,8 @@
-"""What was said before we came, from those who were there. SPEC: server-server API, "Backfilling and
-retrieving missing events".
+"""Backfill: fetches events from before this server's join from servers that were in the room. SPEC:
+server-server API, "Backfilling and retrieving missing events".
 
-It gets its place in the DAG behind what we have, is judged by the state of its time, and serves others and
-readers of the past; the present and the core's log stay as they are.
+Each event gets its place in the DAG behind the stored ones and is checked against the state of its time. It
+serves other servers and readers of the past; the current state and the core's log stay as they are.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Backfill:
     async def _ends(
         self, room: MatrixRoom, beyond: Mapping[str, tuple[str, ...]], within: tuple[int, int] | None
     ) -> list[str]:
-        """What is not here and comes next: behind events that cannot be verified, what these follow."""
+        """Returns the next missing events: behind events that cannot be verified, their ``prev_events``."""
         ends: dict[str, None] = {}
         edge, seen = list(room.head.behind), set[str]()
         if within is not None:
@@ -153,8 +153,8 @@ class Backfill:
         return await self._take(room, errand, ordered, depths)
 
     def _doubtful(self, room: MatrixRoom, notes: FetchNotes) -> dict[str, Pdu]:
-        """What cannot be verified: it gets no place, and where ids are hashes it says for certain what stands
-        behind it. Raises ``ServerUnreachable`` while its keys may still come.
+        """Returns the events that cannot be verified: they get no place, and where ids are hashes they prove
+        which events stand behind them. Raises ``ServerUnreachable`` while their keys may still arrive.
         """
         for event_id, why in notes.why.items():
             if why is Why.KEYLESS and not self._gaps.passable(room, event_id, notes):

@@ -24,7 +24,7 @@ def weight(pdu: Pdu) -> int:
 
 
 class Backlog:
-    """What waits in the lines of all rooms."""
+    """The PDUs that wait in the queues of all rooms."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -40,8 +40,9 @@ class Backlog:
             self._by_origin.pop(origin, None)
 
     def full(self, origin: str, size: int) -> bool:
-        """Whether there is no room for so many bytes more of one server: it has what is free at most, so that
-        each further one that sends much leaves less to all of them, and something to the next.
+        """True if there is no space for so many more bytes of one server. One server may take at most the
+        free space, so that each further server that sends much leaves less to all of them, and something to
+        the next.
         """
         mine = self._by_origin.get(origin, 0) + size
         if mine <= min(MOST_EACH, MOST - RESERVED - self.bytes):

@@ -20,7 +20,9 @@ _AT_A_TIME = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
-    """What one errand may take; what came of it until then is kept, and the next one goes on from there."""
+    """The limits of one fetch. Events that it got before a limit are kept, and the next fetch continues from
+    there.
+    """
 
     seconds: float = 300.0
     requests: int = 500

@@ -1,4 +1,5 @@
-"""What other servers give of a room's past: each event passes the same checks, whatever answer it comes in.
+"""Events of a room's past from other servers: each event passes the same checks, in whatever answer it
+arrives.
 
 SPEC: server-server API, "Retrieving events", "Checks performed on receipt of a PDU".
 """
@@ -34,8 +35,8 @@ _AT_ONCE = 200
 
 @dataclass(slots=True)
 class FetchNotes:
-    """What came of one attempt to fetch: why some events could not be taken, those of them that are
-    well-formed, and who was asked.
+    """The result of one attempt to fetch: the reasons why some events could not be accepted, those of them
+    that are well-formed, and the server that was asked.
     """
 
     origin: str
@@ -114,7 +115,7 @@ class FetchedEvents:
         return seen.good
 
     async def _why(self, room: MatrixRoom, pdu: Pdu) -> Why:
-        """What is wrong with the signatures of an event."""
+        """Returns the fault of an event's signatures."""
         for server in sorted(required_servers(pdu, room.version)):
             keys = key_ids(pdu, [server])
             if any(self._keyring.distrusts(*key) for key in keys):
@@ -184,7 +185,7 @@ class FetchedEvents:
     async def state_ids(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch
     ) -> tuple[list[str], list[str]]:
-        """What a server says was the state before an event, and the auth chain of that, by ids."""
+        """Asks a server for the state before an event, and for its auth chain, as ids."""
         target = build_path("_matrix", "federation", "v1", "state_ids", room.room_id)
         gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
         answer = await errand.members(f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take)
@@ -211,7 +212,7 @@ class FetchedEvents:
     async def _fetched(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch, wanted: list[str]
     ) -> list[Pdu]:
-        """What a state needs; it is without what cannot be had or verified."""
+        """Fetches the events of a state; those that are not available or cannot be verified are left out."""
         notes = FetchNotes(errand.server)
         if len(wanted) > _SINGLY:
             target = build_path("_matrix", "federation", "v1", "state", room.room_id)

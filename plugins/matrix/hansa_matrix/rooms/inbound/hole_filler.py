@@ -113,7 +113,7 @@ class HoleFiller:
         room.holes.by_id.pop(event_id, None)
 
     async def _keys(self, hole: Hole) -> bool:
-        """Whether every server that has to has signed by a key that is known and trusted now."""
+        """True if every required server has signed by a key that is known and trusted now."""
         await self._keyring.need(hole.keys, 0)
         known = {server for server, key_id in hole.keys if self._keyring.get(server, key_id) is not None}
         return known == _servers(hole)
@@ -128,7 +128,7 @@ class HoleFiller:
         return found is not None and found.after > 0
 
     async def _judge_again(self, room: MatrixRoom, hole: Hole) -> None:
-        """What was rejected for want of an event that is here now."""
+        """Checks the events again that were rejected because of a missing event that is here now."""
         found = await room.events.load(hole.rejects, room.version)
         ingest = self._gaps.ingest
         for pdu in sort_topologically(one.pdu for one in found.values()):

@@ -40,7 +40,9 @@ _TOLD = 10_000
 
 
 def _stands(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
-    """Whether all that an event cites is in memory, or coming: nothing is read for most."""
+    """True if all events that an event cites are in memory, or on their way. Most calls read nothing from the
+    store.
+    """
     at_hand = room.events.at_hand
     for event_id in pdu.prev_events:
         if event_id not in coming and ((one := at_hand(event_id)) is None or not one.after):
@@ -157,7 +159,7 @@ class MissingEvents:
             self._ctx.log.warning(text, room.room_id, pdu.event_id, server)
 
     def _first(self, topic: tuple[str, str, str]) -> bool:
-        """Whether something is said for the first time of a room, a reason and a server."""
+        """True if this is the first log entry about a room, a reason and a server."""
         if topic in self._told:
             return False
         if len(self._told) >= _TOLD:
@@ -168,8 +170,9 @@ class MissingEvents:
     async def _connects(
         self, room: MatrixRoom, pdu: Pdu, got: Mapping[str, Pdu]
     ) -> tuple[dict[str, Pdu], list[str]]:
-        """What of ``got`` lies between what we have and an event, and where that way ends without reaching
-        anything that we have: at events that are not in ``got``, or that are from before our join.
+        """Returns the events of ``got`` that lie between the stored ones and an event, and the ends of paths
+        that reach no stored event: they end at events that are not in ``got``, or that are from before the
+        join of this server.
         """
         needed: dict[str, Pdu] = {}
         ends: dict[str, None] = {}
@@ -191,8 +194,8 @@ class MissingEvents:
     async def _get_missing_events(
         self, room: MatrixRoom, errand: BoundedFetch, latest: list[str], notes: FetchNotes
     ) -> list[Pdu]:
-        """What lies before some events. Where ids are hashes, that an event which cannot be verified is cited
-        says for certain what it follows: the way goes on behind it.
+        """Fetches the events before some events. Where ids are hashes, an event that cannot be verified still
+        proves its ``prev_events``: the path continues behind it.
         """
         target = build_path("_matrix", "federation", "v1", "get_missing_events", room.room_id)
         body = {
@@ -293,9 +296,7 @@ class MissingEvents:
             raise
 
     def passable(self, room: MatrixRoom, event_id: str, notes: FetchNotes) -> bool:
-        """Whether an event that is not here need not be waited for any longer. Each is counted once in an
-        attempt.
-        """
+        """True if a missing event need not be waited for any longer. Each is counted once in an attempt."""
         if event_id not in notes.counted:
             notes.counted.add(event_id)
             if self._suspects.tried(room.room_id, event_id, notes.origin):

@@ -60,7 +60,7 @@ class KeyLookups:
 
     @property
     def ended(self) -> bool:
-        """Whether nobody is asked any more."""
+        """True if no more servers are asked."""
         return self._vain > MOST_IN_VAIN + _VAIN_TO_GIVEN * self._given
 
     async def need(self, wanted: Iterable[tuple[str, str]]) -> None:
@@ -102,8 +102,8 @@ async def verify_signatures(
 async def _in_steps(
     pdus: Sequence[Pdu], look: Callable[..., T], version: RoomVersion, *more: object
 ) -> AsyncIterator[T]:
-    """What ``look`` makes of some events at a time; of more than a few in a thread: twenty thousand
-    signatures are seconds, in which other rooms have to go on.
+    """Yields the results of ``look`` for a few events at a time, and of more than a few in a thread: twenty
+    thousand signatures take seconds, in which other rooms must go on.
     """
     if len(pdus) <= _STEP and sum(len(p.wire) for p in pdus) <= _STEP_BYTES:
         yield look(pdus, version, *more)

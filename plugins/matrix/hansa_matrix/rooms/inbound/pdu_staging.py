@@ -61,7 +61,7 @@ _IN_LINE = 3
 
 
 class MissingEventSource(Protocol):
-    """Who fetches what an event stands on."""
+    """Fetches the events that an event refers to."""
 
     async def missing_references(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
         """The ``prev_events`` without a place in the DAG and the ``auth_events`` that are not stored, but for
@@ -392,7 +392,7 @@ class PduStaging:
             line.running = False
 
     def _in_line(self, room: MatrixRoom, line: RoomQueue, ids: Iterable[str]) -> bool:
-        """Whether all of these wait here, or are about to."""
+        """True if all of these wait here, or are about to."""
         return all(one in line.ids or (room.room_id, one) in self._coming for one in ids)
 
     async def _fetch_missing(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
@@ -408,7 +408,7 @@ class PduStaging:
             self._requeue(line, entry, ready=filled)
 
     async def _keyless(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
-        """Whether keys have to be asked for, which keeps nobody else in the room waiting."""
+        """True if keys must be fetched. Meanwhile the other events of the room go on."""
         if entry.keyed:
             return False
         needed = signers(entry.pdu, room.version)
@@ -434,7 +434,7 @@ class PduStaging:
         self._requeue(line, entry, ready=True)
 
     async def _lacks_policy_signature(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
-        """Whether the room's policy server has to be asked about an event."""
+        """True if the room's policy server must be asked about an event."""
         return not entry.unwanted and await self._policing.missing_signature(room, entry.pdu) is not None
 
     async def _ask_policy_server(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
@@ -580,7 +580,7 @@ class PduStaging:
         handshake: bool = False,
         unwanted: str = "",
     ) -> Submission:
-        """What the core is told of a PDU."""
+        """Returns the submission of a PDU to the core."""
         if not pdu.room_id:
             raise LocalProtocolError(f"{pdu.event_id} has no room")
         return Submission(
@@ -600,8 +600,8 @@ class PduStaging:
 
 
 def _by_its_own(origin: str, waiting: QueuedPdu, pdu: Pdu) -> bool:
-    """Whether the server whose event it is sends another copy of one that waits in somebody else's: that may
-    have other content or signatures, by which it is cut or dropped.
+    """True if the sender's own server sends a copy of an event that already waits as a copy from another
+    server. The copies may differ in content or signatures, by which one of them is redacted or dropped.
     """
     return origin == domain_of(pdu.sender) != waiting.origin and waiting.pdu.wire != pdu.wire
 

@@ -1,5 +1,5 @@
-"""What is about to be durable. Until it is, nobody else may rest upon it: who brings the same at that moment
-waits for what becomes of it.
+"""Commits in progress. Until a commit is durable, no other work may rely on it: a caller with the same event
+waits for the result.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _MAX_BREAKERS = 1000
 
 
 class PolicyServerClient:
-    """Which events need a signature, and getting it."""
+    """Gets the signatures of policy servers, for the events that need one."""
 
     def __init__(self, own: LocalServer, client: FederationClient) -> None:
         self._own = own
@@ -50,7 +50,7 @@ class PolicyServerClient:
         return server
 
     async def adds_signature(self, room: MatrixRoom, one: Pdu, again: Pdu) -> bool:
-        """Whether ``again``, the same event, has the signature that ``one`` lacks."""
+        """True if ``again``, the same event, has the signature that ``one`` lacks."""
         return (
             await self.missing_signature(room, one) is not None
             and await self.missing_signature(room, again) is None

@@ -1,6 +1,6 @@
-"""Who may have how many PDUs wait: a room's line, all lines together, and a share of each per server.
+"""Limits on waiting PDUs: for a room's queue, for all queues together, and a share of each per server.
 
-What is full is full for who has more than their share of it: others go on.
+A full queue refuses servers that have more than their share of it; others go on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Pool:
         self.total = 0
 
     def full(self, origin: str, more: int) -> bool:
-        """Whether there is no room for so much of a server."""
+        """True if there is no space for so many more PDUs of a server."""
         mine, after = self.of.get(origin, 0) + more, self.total + more
         if after <= self._most:
             return mine > max(self._most // 2, _TRANSACTION)
@@ -51,7 +51,9 @@ class StagingShares:
         return self._all.total
 
     def full(self, origin: str, more: Mapping[str, int]) -> str:
-        """What has no room for more PDUs of a server, given by room; empty if all have."""
+        """Returns the full queue (``room`` or ``all``) that takes no more PDUs of a server, given by room;
+        empty if there is space.
+        """
         for room_id, count in more.items():
             pool = self._rooms.get(room_id) or _Pool(self._of_a_room)
             if pool.full(origin, count):

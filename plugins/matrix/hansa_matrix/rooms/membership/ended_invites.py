@@ -37,7 +37,7 @@ class EndedInvites:
         return event
 
     async def writes(self, user: str, room_id: str, pdu: Pdu) -> list[Write]:
-        """What keeps an event, and lets go of what is then too much."""
+        """Returns the writes that store an event and remove the oldest ones over the limit."""
         ctx, gone = self._ctx, list[Write]()
         if await ctx.store.get(_LEFT, (user, room_id)) is None:
             gone = await oldest_over(ctx, _LEFT, "at", MOST_OF_USER - 1, {"user_id": user})

@@ -195,7 +195,7 @@ class RoomJoiner:
         return False
 
     async def _link(self, room_id: str) -> None:
-        """Whoever brought us into a room could not link it: the database went away between the two."""
+        """Links a room that was joined but not linked, because the database went away between the two."""
         room = self._rooms.get(room_id)
         if room is not None and room.resident and room_id not in await self._upgrades.waiting():
             opened = await self.opened(room)

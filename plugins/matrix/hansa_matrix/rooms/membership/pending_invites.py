@@ -75,7 +75,7 @@ class PendingInvite:
 
 
 class PendingInvites:
-    """What waits for an answer, of ours or of others."""
+    """The invites and knocks that wait for an answer, of local users and of others."""
 
     def __init__(self, ctx: NetworkContext, keyring: Keyring, attendance: LocalMemberships) -> None:
         self._ctx = ctx
@@ -172,7 +172,7 @@ class PendingInvites:
         await self._ended.sweep()
 
     async def get(self, room_id: str, user: str) -> PendingInvite | None:
-        """What waits for one person in one room."""
+        """Returns the pending invite or knock of one user in one room."""
         row = await self._ctx.store.get("invite", (room_id, user))
         return _pending_invite(row) if row is not None else None
 
@@ -189,7 +189,7 @@ class PendingInvites:
         return await self._outside.leave(await self._ended.get(user, room_id))
 
     async def shown(self, waiting: PendingInvite) -> Sequence[Mapping[str, Any]]:
-        """What a person is shown of the room. An invite is judged as a whole: see ``permitted``."""
+        """Returns the stripped state that a user sees. An invite is judged as a whole: see ``permitted``."""
         if waiting.membership == "invite":
             return waiting.shown
         return await self._outside.state(waiting.origin, waiting.room_id, waiting.shown)
@@ -199,7 +199,7 @@ class PendingInvites:
         return [_pending_invite(row) async for row in scan_all(self._ctx.store, "invite")]
 
     async def permitted(self, waiting: PendingInvite) -> bool:
-        """Whether the policies of now let somebody be shown what waits for them."""
+        """True if the current policies let a user see a pending invite or knock."""
         generation = self._ctx.policy_generation
         if not self._ctx.governed or waiting.generation == generation or waiting.membership != "invite":
             return True

@@ -186,8 +186,8 @@ class RemoteMembership:
     async def _offers(
         self, step: str, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
     ) -> AsyncGenerator[_MembershipTemplate | Exception, None]:
-        """What the candidates answer to ``make_<step>``, as it comes. The next one is asked when one has
-        refused, and also when none has answered for a while.
+        """Yields the answers of the candidates to ``make_<step>`` as they arrive. The next candidate is asked
+        when one has refused, and when none has answered for a while.
         """
         waiting = deque(dict.fromkeys(s for s in via if s != self._own.server))
         asked: dict[asyncio.Task[_MembershipTemplate], str] = {}
@@ -451,5 +451,5 @@ class RemoteMembership:
 
 
 def _placeless(stored: StoredEvent, room_id: str) -> bool:
-    """Whether an event is one of that room without a place in its DAG."""
+    """True if an event belongs to that room and has no place in its DAG."""
     return not stored.after and stored.pdu.room_id == room_id

@@ -1,8 +1,9 @@
-"""What other servers say of rooms that nobody here is in, in words that the policies of now let people read.
+"""The texts of other servers about rooms that no local user is in, as far as the current policies let users
+read them.
 
-SPEC: client-server API, "Stripped state", "Knocking on rooms". The state that a server shows to who knocks is
-its answer about a room: what may not be read of it is left out. A leave that took back an invite or a knock
-is shown without its words.
+SPEC: client-server API, "Stripped state", "Knocking on rooms". The state that a server shows to a knocking
+user is its answer about a room: the parts that may not be read are left out. A leave that rescinded an invite
+or a knock is shown without its text.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What policies decide of a room's events."""
+"""The decisions of policies about a room's events."""

@@ -31,7 +31,7 @@ from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 
 @dataclass(frozen=True, slots=True)
 class CheckedEvent:
-    """Who says something, of which server on their own network, and what."""
+    """A sender, the sender's server on its own network, and the event's draft."""
 
     sender: NativeId
     server: str
@@ -53,7 +53,7 @@ class PolicyChecks:
         raise CannotOpenRoom(refusal_by(verdict))
 
     async def _event(self, room_id: str, said: CheckedEvent) -> tuple[Content, NativeFacts]:
-        """What an event says, and what policies may know of it, as if it were submitted to the core."""
+        """Returns the content and facts of an event, as if it were submitted to the core."""
         inbound = Submission(
             origin=NativeId(self._ctx.id, ""),
             room=NativeId(self._ctx.id, room_id),

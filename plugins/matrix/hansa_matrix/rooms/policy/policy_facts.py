@@ -1,4 +1,4 @@
-"""What a policy may know of a Matrix event beside what it means."""
+"""The facts of a Matrix event that a policy may know besides its content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _CREATORS = 1000
 
 
 def facts_of_native(inbound: Submission, server: str) -> NativeFacts:
-    """What a policy may know of an event: the same of a PDU that arrived and of what somebody here says.
+    """Returns the facts of an event for policies: the same for a received PDU and for a local event.
 
-    An act is what a person does with a client of ours, and a PDU of another server's person. What we do in
-    somebody's name is none, nor is a copy of something that was said here, nor what is read of the past.
+    An act is what a user does with a client of this server, and a PDU of another server's user. An event that
+    this server sends in a user's name is not an act, nor is a copy of a local event, nor an event read from
+    the past.
     """
     home = domain_of(inbound.sender.id)
     native = inbound.native

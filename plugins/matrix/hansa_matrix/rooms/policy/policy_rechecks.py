@@ -37,7 +37,7 @@ class PolicyRechecks:
 
     @property
     def active(self) -> bool:
-        """Whether there is any policy."""
+        """True if there is any policy."""
         return self._ctx.governed
 
     async def __call__(self, found: Mapping[str, StoredEvent]) -> Mapping[str, StoredEvent]:

@@ -25,7 +25,7 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is remembered of one event."""
+    """The remembered parts of one event."""
 
     prev: tuple[str, ...]
     live: bool
@@ -97,7 +97,7 @@ def ordered(known: Mapping[str, _Known]) -> list[str]:
 
 
 def _enters(pdu: Pdu, server: str) -> bool:
-    """Whether somebody of ours joins by an event."""
+    """True if a local user joins by an event."""
     return pdu.type == MEMBER and pdu.membership == "join" and ids.domain_of(pdu.state_key or "") == server
 
 

@@ -17,7 +17,7 @@ Load = Callable[[Iterable[str]], Awaitable[dict[str, StoredEvent]]]
 
 
 class HoleStates:
-    """What of a room's holes changes with a turn; None is a hole that is filled."""
+    """The changes of a room's holes in a turn; None is a hole that is filled."""
 
     def __init__(self, room: MatrixRoom, load: Load, drafted: Callable[[str], StoredEvent | None]) -> None:
         self._room = room
@@ -38,7 +38,7 @@ class HoleStates:
         return [hole for e in {**self._room.holes.by_id, **self.drafted} if (hole := self.get(e)) is not None]
 
     def behind(self, event_ids: Iterable[str]) -> set[str]:
-        """What the holes among some events follow, through further holes too."""
+        """Returns the events that the holes among some events follow, through further holes too."""
         found = set[str]()
         if not self.drafted and not self._room.holes.by_id:
             return found

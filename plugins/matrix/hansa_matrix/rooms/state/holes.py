@@ -31,7 +31,7 @@ _BACKOFF = Backoff(first=60.0, most=6 * 3600.0)
 
 
 class Why(StrEnum):
-    """What keeps an event out."""
+    """The reason why an event is not accepted."""
 
     #: The keys of its server may not be asked for, by policy; were not given; are named by an operator.
     DENIED = "denied"
@@ -114,7 +114,7 @@ class Hole:
         )
 
     def told(self) -> dict[str, Any]:
-        """What an operator is told."""
+        """Returns the entry for an operator."""
         return {
             "event": self.event_id,
             "why": self.why.value,
@@ -224,7 +224,7 @@ class Suspects:
         return known.tries == 1
 
     def ripe(self, room_id: str, event_id: str) -> bool:
-        """Whether an event was asked for often enough, and for long enough."""
+        """True if an event was requested often enough, and for long enough."""
         known = self._known.get((room_id, event_id))
         if known is None:
             return False

@@ -88,7 +88,7 @@ class StatePropagation:
         return self._groups[group]
 
     async def _pages(self) -> AsyncIterator[dict[str, StoredEvent]]:
-        """What has a place in the room, the newest first, as far as that is gone through."""
+        """Yields the events with a place in the room, the newest first, within the limits of the search."""
         yield dict(self._drafted)
         read, size, before = 0, 0, MAX_COUNT
         found = pages(
@@ -115,7 +115,7 @@ class StatePropagation:
 
 
 def _descendants(event_id: str, prev: Mapping[str, tuple[str, ...]]) -> set[str]:
-    """What follows an event, directly or not."""
+    """Returns the descendants of an event."""
     following: dict[str, list[str]] = {}
     for one, cited in prev.items():
         for before in cited:

@@ -23,8 +23,8 @@ def inherited(
     after: RoomVersion,
     creators: Collection[str],
 ) -> dict[str, Any]:
-    """What a room says of its levels, as the room after it says it: numbers as its version wants them, and
-    nobody above or below what they were. ``creators`` are those of the new room.
+    """Returns the power levels of the new room: numbers in the form of its version, and no user above or
+    below their old level. ``creators`` are those of the new room.
     """
     found: dict[str, Any] = {}
     for key, value in said.items():

@@ -1,4 +1,4 @@
-"""What outlives a room that is replaced: the events that the room after it begins with.
+"""The parts of a replaced room that survive: the events that the new room begins with.
 
 SPEC: client-server API, "Room Upgrades".
 """
@@ -43,8 +43,8 @@ _SAID = frozenset({"m.room.name", "m.room.avatar", "m.room.topic", _ALIAS_EVENT}
 
 
 def speaks(event: Pdu) -> bool:
-    """Whether the new room gets what people may be shown of an event: of the others, what is withheld
-    may be a rule, without which the new room would be less safe than the old one.
+    """True if the new room gets only the visible content of an event. The others are copied even if withheld:
+    such an event may be a rule, without which the new room would be less safe than the old one.
     """
     return event.membership == "ban" if event.type == MEMBER else event.type in _SAID and not event.state_key
 

@@ -33,7 +33,7 @@ def _read(row: Row) -> UnfinishedUpgrade:
 
 
 async def unfinished_of(store: ScopedStore, room_id: str) -> UnfinishedUpgrade | None:
-    """What was begun with one room."""
+    """Returns the unfinished upgrade of one room."""
     row = await store.get("upgrade", (room_id,))
     return _read(row) if row is not None else None
 

@@ -194,12 +194,12 @@ class RoomUpgrades:
         return frozenset(one.new for one in await all_unfinished(self._ctx.store))
 
     async def _closed(self, room: MatrixRoom) -> Pdu | None:
-        """What a room says of the one that replaces it."""
+        """Returns the event in which a room names its replacement."""
         key = (TOMBSTONE, "")
         return (await room.events_of(await room.state(), [key])).get(key)
 
     async def _finish(self, old: MatrixRoom, new: MatrixRoom, user: str) -> None:
-        """What follows once the old room says where it went, each step however often."""
+        """Runs the steps after the old room names its replacement. Each step can be repeated."""
         await self._rename(old.room_id, new.room_id)
         if self._ctx.link(new.room_id) is None:
             await self._bring(new, old.room_id, frozenset())
@@ -240,8 +240,8 @@ class RoomUpgrades:
 
     @staticmethod
     def _may(old: MatrixRoom, user: str, levels: PowerLevels, version: RoomVersion) -> None:
-        """Who may close the room may replace it. A version that sets its creators above everybody takes who
-        may set the old room's levels: nobody becomes more than they were.
+        """Requires the right to replace a room, which is the right to close it. In a version whose creators
+        are above all others it also requires the right to set the old room's levels: no user gains rights.
         """
         needed = levels.required(TOMBSTONE, True)  # a state event
         if version.privileged_creators:
@@ -251,7 +251,7 @@ class RoomUpgrades:
             raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=text))
 
     async def _ours(self, old: MatrixRoom, new: MatrixRoom, closed: Pdu) -> bool:
-        """Whether who says that a room replaces the old one is of ours, and has made it for that."""
+        """True if the user who names the replacement is a local one, and created the new room for it."""
         if ids.domain_of(closed.sender) != self._own.server:
             return False
         create = (await new.events_of(await new.state(), [])).get(CREATE_KEY)
