@@ -1,1 +1,1 @@
-"""What an event costs: fake remote homeservers over real TLS against real processes."""
+"""The cost of an event: fake remote homeservers over real TLS against real processes."""

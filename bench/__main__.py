@@ -51,7 +51,7 @@ NAMED: Mapping[str, tuple[int, tuple[Row, ...]]] = {
 
 
 class Other(Protocol):
-    """What is measured in a way of its own: lines."""
+    """A benchmark with a way of its own: it returns lines."""
 
     def __call__(self, folder: Path, ca: PrivateCA, runs: int, *, synapse: bool) -> Awaitable[Pairs]: ...
 

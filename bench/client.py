@@ -1,4 +1,4 @@
-"""What people's clients cost: a Hansa and a Synapse, each asked over plain HTTP on loopback."""
+"""The cost of clients: a Hansa and a Synapse, each asked over plain HTTP on loopback."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ async def hostile(folder: Path, ca: PrivateCA, runs: int, *, synapse: bool) -> P
 
 
 async def _costs(scene: Scene, cases: Sequence[Case], runs: int) -> list[tuple[Case, Cost]]:
-    """What each takes of one Hansa, which is well afterwards."""
+    """Returns the cost of each case for one Hansa, which is well afterwards."""
     found: list[tuple[Case, Cost]] = []
     async with scene.cleanup:
         await scene.start()

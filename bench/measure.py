@@ -1,4 +1,4 @@
-"""What a process has cost, from /proc."""
+"""The cost of a process, from /proc."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What one request to another server costs at least: a client's PUT over a connection that is there already,
-and the signature of the request.
+"""The least cost of one request to another server: a client's PUT over an open connection, and the signature
+of the request.
 
     python -m bench.put CA.pem ROUNDS NAME...
 """

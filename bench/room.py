@@ -21,7 +21,7 @@ _STATE_EVERY = 25
 
 
 class FakeServer:
-    """Who signs: a server name and its key. ``members`` are its people in the room at hand."""
+    """A fake server: a server name and its key. ``members`` are its users in the room at hand."""
 
     def __init__(self, name: str, key: SigningKey) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""What is measured: a Hansa, a Synapse, the floor, each a real process that the fakes speak to."""
+"""The measured servers: a Hansa, a Synapse, the floor, each a real process that the fakes speak to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What something takes of this process's memory at its peak, pages that are really used alone."""
+"""The peak of memory that a piece of work takes of this process: only pages that are its own and in use."""
 
 from __future__ import annotations
 

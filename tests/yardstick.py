@@ -1,4 +1,4 @@
-"""What "no time" means on this machine: limits on CPU time are multiples of a fixed piece of work."""
+"""The unit of time for this machine: limits on CPU time are multiples of a fixed piece of work."""
 
 from __future__ import annotations
 

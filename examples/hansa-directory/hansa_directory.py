@@ -14,7 +14,7 @@ _RIGHT, _WRONG = 200, frozenset({401, 403})
 
 
 class Config(BaseModel):
-    """What an operator may write into the ``[policies.<name>]`` table."""
+    """The settings of a ``[policies.<name>]`` table."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

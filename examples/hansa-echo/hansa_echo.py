@@ -20,7 +20,7 @@ api = 1
 
 
 class Config(BaseModel):
-    """What an operator may write into the ``[networks.<id>]`` table."""
+    """The settings of a ``[networks.<id>]`` table."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -15,7 +15,7 @@ _ROOMS = 10_000
 
 
 class Config(BaseModel):
-    """What an operator may write into the ``[policies.<name>]`` table."""
+    """The settings of a ``[policies.<name>]`` table."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -96,7 +96,7 @@ class Person(Asks):
         self._txn = 0
 
     async def sync(self, more: str = "", *, timeout: int = 0) -> Any:
-        """What is new."""
+        """Syncs once and returns the answer."""
         since = f"&since={self.since}" if self.since else ""
         found = await self.get(f"/sync?timeout={timeout}{since}{more}")
         self.since = found["next_batch"]
@@ -122,7 +122,7 @@ class Person(Asks):
         return await self.call("POST", f"/rooms/{part(room)}/{action}", body or {})
 
     async def texts(self, room: str) -> list[str]:
-        """What was said, oldest first, as far as this person may know."""
+        """Returns the messages that this user may read, oldest first."""
         found = await self.get(f"/rooms/{part(room)}/messages?dir=b&limit=100")
         return [e["content"].get("body") for e in found["chunk"][::-1] if e["type"] == "m.room.message"]
 

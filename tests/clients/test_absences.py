@@ -1,4 +1,4 @@
-"""What others said in a room while nobody of ours was in it."""
+"""Messages of other servers in a room while no local user was in it."""
 
 from __future__ import annotations
 

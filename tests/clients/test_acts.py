@@ -1,4 +1,4 @@
-"""What counts for a rate: each act of a person once, and nothing that this server does in their name."""
+"""Acts that a rate counts: each act of a user once, and nothing that this server does in a user's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes with an event is for its reader as much as the event is: readers by endpoints."""
+"""Bundled data of an event is filtered for its reader as the event is: readers by endpoint."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ WORD, FAR = "classified", "far.example"
 
 
 def strings(value: Any) -> Iterator[str]:
-    """What a crossing says for itself: not the room that it is in, nor who else is there."""
+    """Yields the texts that a crossing itself carries: not those of its room and of the other users in it."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, NativeId):
@@ -80,7 +80,7 @@ async def scene(home: House) -> Scene:
 
 @dataclass(frozen=True)
 class Act:
-    """What is asked, which crossings a policy may deny it at, and whether there are words in it."""
+    """A request, the crossings at which a policy may deny it, and whether it carries texts."""
 
     target: Callable[[Scene], str]
     body: Callable[[Scene], Any]

@@ -1,4 +1,4 @@
-"""Who closes their account for good: what other servers are told, and what anybody may still ask."""
+"""Deactivation with erasure: what other servers get, and what they may still read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEDERATION = "/_matrix/federation/v1"
 
 
 class Heard(Told):
-    """What the other server is told, in order: EDUs and events."""
+    """The EDUs and events that the other server gets, in order."""
 
     def __init__(self, home: House) -> None:
         super().__init__(home)
@@ -83,7 +83,7 @@ async def test_other_servers_learn_that_somebody_is_gone(tmp_path):
 
 
 async def test_keys_are_gone_before_anybody_is_told_of_it(tmp_path):
-    """Whoever hears of the last device asks for what is left."""
+    """A server that hears of the last device asks for the devices that are left."""
     async with house(tmp_path) as home:
         bob = await home.person("bob")
         await bob.call("POST", "/keys/upload", {"device_keys": keys_of(bob, SigningKey.generate())})
@@ -239,7 +239,7 @@ async def test_an_invite_that_names_the_erased_is_theirs_too(tmp_path):
 
 
 async def test_names_of_very_many_erased_are_not_looked_for(tmp_path, monkeypatch):
-    """Whether a reader was there is a question of the state of that time, for each of them."""
+    """Each check of a reader's membership needs the state of that time."""
     monkeypatch.setattr(client_events, "MOST_ERASED", 1)
     async with house(tmp_path) as home:
         alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]

@@ -1,4 +1,4 @@
-"""What a client may ask to see, and what is no filter."""
+"""Filters of clients, and values that are not filters."""
 
 from __future__ import annotations
 

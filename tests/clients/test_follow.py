@@ -16,8 +16,8 @@ STEPS = 120
 
 
 class Follower:
-    """What one client knows of one room; ``after``: by ``state_after``, ``lazy``: of the people whom it needs,
-    ``only``: with that filter of the timeline.
+    """The knowledge of one client about one room; ``after``: by ``state_after``, ``lazy``: only of the
+    members that it needs, ``only``: with that filter of the timeline.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Follower:
             self.state[event["type"], event["state_key"]] = event["event_id"]
 
     def knows(self, event: dict[str, Any]) -> None:
-        """Whoever says something is known by then."""
+        """Requires that the sender of an event is known by then."""
         member = ("m.room.member", event["sender"])
         assert member in self.state, f"{event['sender']} is unknown who said {event}"
 

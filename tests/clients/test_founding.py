@@ -1,4 +1,4 @@
-"""What a room begins with is asked about and checked as the same would be later; what is refused leaves nothing."""
+"""The first events of a room are asked about and checked like later ones; a refused room leaves nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What was said in a room while we were in it and did not hear it: a gap too wide to be filled is read when
-somebody reads so far back.
-"""
+"""Messages in a room during a gap that is too wide to fill: a user who reads back that far gets them."""
 
 from __future__ import annotations
 

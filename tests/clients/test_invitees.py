@@ -1,4 +1,4 @@
-"""Who does not exist is not invited, where that can be known: of this server, and of other networks."""
+"""Users who do not exist are not invited, where that can be known: of this server, and of other networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What one person can make this server keep: bounded, and what is too much is said or takes the oldest's place."""
+"""The data that one user can make this server keep is bounded: excess is refused or takes the oldest's
+place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may be asked in, who types, what a room may be called, and how spaces are read."""
+"""Rules on invites, typing, names of rooms, and reading of spaces."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ async def test_a_space_is_read_in_depth_before_the_next_of_its_rooms(tmp_path):
 
 
 async def test_rooms_of_a_space_are_in_the_order_that_it_says(tmp_path):
-    """What is no order counts as none; the older of two is first, and of one moment the lesser room id."""
+    """A value that is not an order counts as missing; the older of two is first, and of one moment the lesser
+    room id.
+    """
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         space = await alice.create(preset="public_chat", creation_content={"type": "m.space"})

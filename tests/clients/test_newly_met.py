@@ -1,4 +1,4 @@
-"""Whoever meets somebody now learns what those who knew them were told before."""
+"""A user who meets another one now learns the changes that were sent to others before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 
 
 class Told:
-    """What the other server is told by transactions."""
+    """The transactions that the other server gets."""
 
     def __init__(self, home: House) -> None:
         self.edus: list[dict[str, Any]] = []
@@ -127,7 +127,7 @@ async def test_servers_that_come_into_a_room_learn_who_is_there(tmp_path, monkey
 
 
 async def told_more(told: Told, before: int) -> list[dict[str, Any]]:
-    """What was told after so much, once it is anything."""
+    """Returns the new messages after the first ``before``, once there are any."""
 
     async def more() -> list[dict[str, Any]]:
         return told.edus[before:]

@@ -1,4 +1,4 @@
-"""What is said in one room shows in no other, whatever it names there."""
+"""An event of one room never shows in another room that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What policies say of people with an account: they are told, with the decision that explains it."""
+"""Decisions of policies about local users: they get an error with the decision that explains it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is there, where an operator wants it told."""
+"""Presence of users, where an operator enables it."""
 
 from __future__ import annotations
 

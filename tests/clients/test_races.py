@@ -1,4 +1,4 @@
-"""What happens at the same moment: proofs, tokens, and being logged out. The store is held at a chosen call."""
+"""Races: proofs, tokens and logouts at the same moment. The store is held at a chosen call."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ async def test_a_crowd_at_one_depth_is_there_whole(tmp_path, limit):
 
 @pytest.mark.parametrize("visibility", ["world_readable", "shared"])
 async def test_a_look_into_a_room_before_one_joins(tmp_path, visibility):
-    """What Element asks of a room that it is not in; who may not look is told so, and asked to join."""
+    """The requests of Element about a room that it is not in; a user who may not look is told to join."""
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         history = {"type": "m.room.history_visibility", "content": {"history_visibility": visibility}}

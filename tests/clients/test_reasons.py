@@ -1,5 +1,5 @@
-"""What somebody gives as a reason for joining, knocking, declining or leaving elsewhere is in the event that
-the other server gets.
+"""The reason for joining, knocking, declining or leaving elsewhere is in the event that the other server
+gets.
 """
 
 from __future__ import annotations

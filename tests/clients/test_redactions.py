@@ -32,7 +32,7 @@ async def given(home: House, raw: dict[str, Any]) -> str:
 
 
 async def everywhere(home: House, person: Person, room: str, near: str, target: str) -> str:
-    """What one person is told of a room by every way of reading it."""
+    """Returns everything that one user reads of a room, by every endpoint that reads."""
     found = [await person.sync()]
     root = f"/_matrix/client/v1/rooms/{part(room)}"
     for place in PLACES:

@@ -1,4 +1,4 @@
-"""What was accepted under older policies, or under none, and is read or sent under others."""
+"""Events that were accepted under older policies, or under none, and are read or sent under others."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What released clients stand or fall by: fields that must be there, pages that must go on, bodies that must
-be taken.
+"""Requirements of released clients: fields that must be there, pages that must go on, bodies that must be
+accepted.
 """
 
 from __future__ import annotations

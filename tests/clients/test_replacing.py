@@ -87,7 +87,7 @@ async def test_a_version_whose_makers_are_above_everybody_takes_who_may_set_leve
 
 
 async def test_further_creators_are_those_that_are_named_now(tmp_path):
-    """Who was one before is no longer above everybody, and as high as anybody else."""
+    """A former creator is no longer above all others, and keeps no higher level than another user."""
     async with house(tmp_path, public_reading=True) as home:
         alice, bob, carol = [await home.person(n) for n in ("alice", "bob", "carol")]
         room = await alice.create(

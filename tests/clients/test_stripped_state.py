@@ -1,4 +1,4 @@
-"""What an inviting server says of a room, and of people: shown as far as it is its own to say."""
+"""The claims of an inviting server about a room and about users: only its own are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients are told: all of it, once, in order, and nothing that is not for them."""
+"""The sync of clients: all events, once, in order, and nothing that is not for them."""
 
 from __future__ import annotations
 

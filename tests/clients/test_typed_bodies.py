@@ -1,5 +1,5 @@
-"""What clients and servers say beside events, with something of a wrong JSON type at each place of it: whoever says
-it is answered no 500, and whoever reads it is told all the same.
+"""Bodies of clients and servers beside events, with a wrong JSON type at each place: the sender gets no 500,
+and readers get their answers all the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def spoiled(value: Any) -> Iterator[Any]:
 
 
 def said(alice: Person, bob: Person, room: str, event: str) -> dict[str, tuple[str, str, Any]]:
-    """What somebody tells the server, as it should be."""
+    """Returns the valid requests that a user sends to the server."""
     me, device = alice.user, alice.device
     mine, here = f"/user/{part(me)}", f"/user/{part(me)}/rooms/{part(room)}"
     key = {
@@ -115,7 +115,7 @@ def said(alice: Person, bob: Person, room: str, event: str) -> dict[str, tuple[s
 
 
 async def readers(home: House, alice: Person, bob: Person, room: str, other: str) -> list[Any]:
-    """What others are told; in it nothing of the room in which wrong things were said."""
+    """Returns the answers that others read; they hold nothing of the room with the wrong types."""
     found = await bob.get("/sync?full_state=true")
     assert room in found["rooms"]["join"]
     for target in (
@@ -169,7 +169,7 @@ async def test_what_clients_say_takes_no_answer_from_anybody(tmp_path, caplog, w
 
 
 def edus(alice: Person, room: str, event: str) -> list[tuple[str, dict[str, Any]]]:
-    """What a server tells besides events, as it should be."""
+    """Returns the valid EDUs that a server sends."""
     user = f"@m:{THEIRS}"
     keys = {
         "user_id": user,

@@ -100,7 +100,7 @@ CREATE: tuple[Path_, ...] = (
 
 
 def put(base: Mapping[str, Any], path: Path_, value: Any) -> dict[str, Any]:
-    """What stands at ``path`` of a content becomes ``value``: a number in it is a place in a list."""
+    """Returns a content with ``value`` at ``path``: a number in the path is an index of a list."""
     head, *rest = path
 
     def inner(here: Path_) -> Any:
@@ -117,7 +117,7 @@ def put(base: Mapping[str, Any], path: Path_, value: Any) -> dict[str, Any]:
 
 
 def wrong(number: int, version: str) -> Any:
-    """What the field of that number is in a version."""
+    """Returns the value of the field with that number in a version."""
     return WRONG[(number + 2 * VERSIONS.index(version)) % len(WRONG)]
 
 
@@ -168,7 +168,9 @@ class Scene:
 
     @property
     def users(self) -> dict[str, int]:
-        """Who may set the state: the stranger, and in versions without creators the bridge user."""
+        """Returns the users who may set the state: the stranger, and in versions without creators the bridge
+        user.
+        """
         owner = {} if self.room.version.privileged_creators else {f"@hansa:{OURS}": 100}
         return {self.room.user: 100, **owner}
 
@@ -280,7 +282,7 @@ class Scene:
         self.link.sent.clear()
 
     async def elsewhere(self) -> list[Any]:
-        """What is told of other rooms and of people there."""
+        """Returns the answers about other rooms and their users."""
         sync = (await self.alice.get("/sync?full_state=true&timeout=0"))["rooms"]["join"]
         assert sync.keys() >= {self.room.room_id, self.wire.other.room_id, self.sound, self.space}
         lists = await self.alice.get("/publicRooms")
@@ -325,7 +327,7 @@ async def scene(folder: Path, version: str) -> AsyncIterator[Scene]:
 
 
 def refused(type_: str, path: Path_, content: Any, version: str) -> bool:
-    """Whether the authorisation rules refuse an event for what is wrong in it."""
+    """True if the authorization rules refuse an event for its wrong content."""
     strict, value = version in {"10", "12"}, content
     for step in path:
         value = value[step]
@@ -386,7 +388,7 @@ async def test_an_event_whose_content_is_no_object_takes_nothing_along(tmp_path,
 @pytest.mark.parametrize("value", [["x"], {"x": {}}, 7, DEEP], ids=["list", "object", "number", "deep"])
 @pytest.mark.parametrize("version", ["6", "10", "12"])
 async def test_a_room_with_such_state_is_replaced(tmp_path, caplog, version, value):
-    """What is wrong in a room rules nothing in the room after it, and stops nobody from having one."""
+    """Wrong state of a room has no effect in the new room, and does not prevent the upgrade."""
     async with scene(tmp_path, version) as made:
         for type_, base, paths in FIELDS:
             if type_ in {MEMBER, LEVELS, ACL, RULES, "m.room.tombstone"}:

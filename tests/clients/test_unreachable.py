@@ -1,4 +1,4 @@
-"""What people are told of servers that cannot be reached: nothing of addresses, ports or system errors."""
+"""Errors about unreachable servers: users see no addresses, ports or system errors."""
 
 from __future__ import annotations
 

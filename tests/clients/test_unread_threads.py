@@ -137,7 +137,7 @@ async def test_who_answers_has_read(tmp_path):
 
 
 async def test_another_name_reads_nothing(tmp_path):
-    """What was there before one came in is not unread; one's own member events since do not count."""
+    """Events from before the join are not unread; the user's own member events since then do not count."""
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")

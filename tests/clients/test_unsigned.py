@@ -1,4 +1,4 @@
-"""What an event is told with: the same wherever one reads it."""
+"""The unsigned fields of an event: the same by each endpoint."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_what_was_there_before_in_every_state(tmp_path):
 
 @pytest.mark.parametrize("visibility", ["joined", "invited"])
 async def test_who_came_later_reads_of_no_state_what_it_was_before(tmp_path, visibility):
-    """What replaced something is shown for what it makes of the room, also to who may not read its past."""
+    """A replacing event is shown for its effect on the room, even to users who may not read its past."""
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         hidden = {

@@ -105,7 +105,7 @@ async def test_what_is_being_given_counts_already(tmp_path):
 
 
 async def test_two_processes_keep_one_quota(tmp_path):
-    """What one process does not know of another, the store does."""
+    """A change that one process does not know of is in the store."""
     async with house(tmp_path, media_quota_per_user=2500) as home:
         alice = await home.person("alice")
         shelves = [repository.MediaRepository(home.app.contexts["matrix"], OURS) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Whom one finds by a name: as far as the operator says, in few steps, and by no word that is withheld."""
+"""The user directory: within the operator's settings, in few steps, and without withheld texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for another server is said as the policies have it when it goes."""
+"""An event that waits for another server is sent as the policies allow at that time."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ async def test_what_is_withheld_is_in_no_answer(tmp_path, version):
 
 
 async def test_people_learn_what_it_did_to_the_room(tmp_path):
-    """Who is in the room, and what was said before in the place of what is withheld."""
+    """The members of the room, and the earlier value in the place of the withheld one."""
     async with house(tmp_path) as home:
         made = await scene(home, censored=True)
         await made.bob.sync()

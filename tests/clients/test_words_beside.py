@@ -1,4 +1,4 @@
-"""What stands in an event beside its content, which servers and some clients get as it was signed."""
+"""Texts of an event outside its content, which servers and some clients get as they were signed."""
 
 from __future__ import annotations
 

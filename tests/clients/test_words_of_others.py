@@ -1,4 +1,4 @@
-"""What other servers say in their lists and in their errors, and answers that a rate makes."""
+"""Texts of other servers in their lists and errors, and the refusals of a rate."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_an_error_of_another_server_is_told_without_words_that_may_not_be_
 
 
 class Slow:
-    """Who does what ``what`` picks does too much."""
+    """A policy that finds a rate exceeded for the crossings that ``what`` picks."""
 
     def __init__(self, *what: type) -> None:
         self.what = what

@@ -1,4 +1,4 @@
-"""What an operator changes is asked about; looking and reading the policies anew never is."""
+"""Changes by an operator are asked about; reading, and reloading the policies, never is."""
 
 from __future__ import annotations
 

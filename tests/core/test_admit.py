@@ -1,4 +1,4 @@
-"""Who asks is decided on the head of a request: no byte of the body is read before."""
+"""The head of a request decides whether its body is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is too fast is told to wait, and what is throttled takes its time: nothing grows meanwhile."""
+"""Senders that are too fast must wait, and throttled deliveries take their time: nothing grows meanwhile."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ EXPECTS = "Expect: 100-continue"
 
 
 async def test_who_waits_for_leave_to_send_a_body_gets_it_once_known():
-    """Whoever waited for it sent nothing, and was told after 10 s that nothing had come."""
+    """Such a client got no answer, sent nothing, and was told after 10 s that nothing had arrived."""
     async with serving() as (server, put):
         server.answer.set()
         stranger = await put("/closed", MIB, EXPECTS, sent=0)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _endless(loop: ast.AST) -> bool:
-    """Whether a loop tries again after each ``Conflict``, as often as there is one."""
+    """True if a loop tries again after each ``Conflict``, without a limit."""
     if not isinstance(loop, ast.While) or not (isinstance(loop.test, ast.Constant) and loop.test.value):
         return False
     handlers = [

@@ -1,4 +1,4 @@
-"""What every crossing says of itself: whom it concerns, what it says, what is kept of it."""
+"""The users, servers and texts of every crossing, and what is stored of it."""
 
 from __future__ import annotations
 

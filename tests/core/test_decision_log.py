@@ -157,7 +157,9 @@ async def test_who_goes_on_too_fast_has_one_decision_a_minute():
 
 
 async def test_an_id_that_a_failed_commit_left_is_written_with_the_next_refusal():
-    """Whoever goes on too fast has one decision: its row is given to each until it is known to be stored."""
+    """A sender that goes on too fast has one decision: its row is committed with each refusal until it is
+    known to be stored.
+    """
     decisions, store = await opened(policy=Denies(retry_after=5.0))
     first, second = await decisions.evaluate(said()), await decisions.evaluate(said())
     assert first.verdict.decision == second.verdict.decision

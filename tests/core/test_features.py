@@ -1,4 +1,4 @@
-"""What a network that cannot carry a kind is given instead."""
+"""The replacement for content that a network cannot carry."""
 
 from __future__ import annotations
 

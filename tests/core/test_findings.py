@@ -1,4 +1,6 @@
-"""What an operator's programs go by: exit codes, the status of ``/health``; and numbers as people say them."""
+"""The interface to an operator's programs: exit codes, the status of ``/health``; and numbers in a readable
+form.
+"""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def trusting() -> ssl.SSLContext:
 
 
 def hello() -> bytes:
-    """What a client says first."""
+    """Returns the first bytes of a client."""
     outgoing = ssl.MemoryBIO()
     client = trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="h")
     with pytest.raises(ssl.SSLWantReadError):
@@ -198,7 +198,7 @@ def test_being_many_lets_nobody_in_again(monkeypatch):
 
 
 def test_one_network_of_many_addresses_takes_nobody_the_memory():
-    """What an address took is known until it has that again, and no longer."""
+    """The entry of an address is kept until its bucket is full again, and no longer."""
     now = [0.0]
     rates = HandshakeRates(HandshakeLimits(), lambda: now[0])
     for n in range(30_000):  # of a /32, each of another /64 and /48

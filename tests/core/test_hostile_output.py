@@ -155,7 +155,7 @@ def test_columns_are_straight_whatever_the_script():
 
 @pytest.fixture
 def logged():
-    """What the process logs, as it does while it runs."""
+    """Captures the log of the process, formatted as in a real run."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level, logging.raiseExceptions)
     hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook)

@@ -123,7 +123,7 @@ async def superseded(rooms):
 
 
 def shape(rooms):
-    """What the rooms are, but for the names that chance gives them."""
+    """Returns the rooms without their random names."""
     return sorted(
         (
             sorted(str(link.native) for link in room.links.values()),
@@ -137,7 +137,9 @@ def shape(rooms):
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize(("first", "then"), [(None, linked), (linked, changed), (linked, superseded)])
 async def test_a_process_may_die_at_each_commit(first, then, kept):
-    """What is read afterwards is how it was, or how it is to be, and the same may be done then."""
+    """The data afterwards is as it was before, or as it should be after, and the same change can be made
+    then.
+    """
     seen = set()
     for last in range(1, 100):
         store = MemoryStore()

@@ -1,4 +1,4 @@
-"""What is counted stays bounded, whatever its labels are made of."""
+"""The number of metrics stays bounded, whatever their labels are made of."""
 
 from __future__ import annotations
 

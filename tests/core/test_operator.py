@@ -1,4 +1,6 @@
-"""What an operator does: init, check, run, ask, reload, stop. A real process, driven by the command line."""
+"""The work of an operator: init, check, run, ask, reload, stop. A real process, driven by the command
+line.
+"""
 
 from __future__ import annotations
 

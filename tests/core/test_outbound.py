@@ -347,7 +347,7 @@ async def test_nothing_leads_to_a_private_address(host):
 
 
 async def test_an_address_is_judged_once_more_before_connecting(monkeypatch):
-    """Whatever resolved the name."""
+    """This holds for every way of resolving the name."""
 
     async def lies(self: Any, host: str, port: int = 0, family: Any = 0) -> Any:
         return [

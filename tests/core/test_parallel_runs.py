@@ -1,4 +1,4 @@
-"""What ``scripts/test`` relies on when it runs tests in several processes."""
+"""The requirements of ``scripts/test`` when it runs tests in several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs in the background goes on when the database works again: no task dies of a fault of it."""
+"""Background tasks continue when the database works again: no task ends because of a fault of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def plugin_spawns() -> Iterator[tuple[str, ast.expr]]:
-    """What the plugins give to ``spawn``."""
+    """Yields the arguments of ``spawn`` in the plugins."""
     for path in sorted((ROOT / "plugins").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             named = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)

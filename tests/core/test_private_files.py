@@ -1,4 +1,4 @@
-"""What Hansa makes is for its user alone, from the moment that it is there."""
+"""Files that Hansa makes are for its user alone, from the first moment."""
 
 from __future__ import annotations
 

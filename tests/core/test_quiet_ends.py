@@ -1,4 +1,4 @@
-"""What goes wrong around the command line is said in one line; what goes wrong with its readers, in none."""
+"""A failure around the command line is reported in one line; a closed output, in none."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Scene:
     ssl: ssl.SSLContext
 
     async def say(self, text: str) -> tuple[int, dict[str, Any], str]:
-        """What Alice's client is answered: status, body, ``RetryLater-After``."""
+        """Returns the answer to Alice's client: status, body, ``Retry-After``."""
         path = f"/_matrix/client/v3/rooms/{self.room}/send/m.room.message/{text[:40]}"
         headers = {"Authorization": f"Bearer {self.alice.token}"}
         async with (
@@ -164,7 +164,9 @@ async def test_a_database_that_is_taken_away_acknowledges_nothing(scene, tmp_pat
 
 
 async def test_a_lock_of_another_process_is_waited_for_once(scene, tmp_path):
-    """Whoever writes while the lock is known is answered soon, not one lock's patience after the other."""
+    """A writer gets an answer soon while the lock is known, and does not wait for one lock's patience after
+    the other.
+    """
     s = await scene(tmp_path)
     with closing(sqlite3.connect(s.ours.folder / "hansa.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""What a reload does not take up is named, and never its value."""
+"""A reload names the settings that it cannot apply, and never their values."""
 
 from __future__ import annotations
 

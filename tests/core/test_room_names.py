@@ -49,7 +49,7 @@ def named(made: dict[str, Actor], addresses: Mapping[str, str]) -> Any:
 
 
 async def _everything(app: App, name: str) -> set[str]:
-    """What each command finds under a name, as the id of its room or link."""
+    """Returns the result of each command for a name, as the id of its room or link."""
     names = RoomNames(app)
     rooms, policies = RoomCommands(app, names), PolicyCommands(app, names)
     shown = await rooms.room(request(room=name), None)

@@ -1,4 +1,4 @@
-"""What is stated in one place only, and used from everywhere else."""
+"""Definitions that stand in one place only, and are used from everywhere else."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ async def metrics(port: int) -> str:
 
 
 async def renamed(server: Hansa, ca, token: str, user: str, name: str) -> tuple[int, str]:
-    """What a client is answered that writes."""
+    """Returns the answer to a client that writes."""
     tls = ssl.create_default_context(cafile=str(ca.certificate))
     path = f"{server.url}/_matrix/client/v3/user/{user}/account_data/test.note"
     headers = {"Authorization": f"Bearer {token}"}

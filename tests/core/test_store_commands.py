@@ -50,7 +50,7 @@ async def test_a_backup_made_while_it_runs_comes_back_with_its_rooms(tmp_path, c
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["mongo", "postgres"])
 async def test_a_house_moves_to_another_database_and_back(kind, tmp_path, request):
-    """What was said on one store is there on the other, and it goes on from there."""
+    """Messages on one store are there on the other, and the room goes on from there."""
     url = request.getfixturevalue(f"{kind}_url")
     house = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"))
     await house.start()

@@ -1,4 +1,4 @@
-"""What the core does when its database says no, or does not say: nothing lost, nothing half, nothing stuck."""
+"""The core with a failing database: nothing is lost, nothing is half done, nothing hangs."""
 
 from __future__ import annotations
 

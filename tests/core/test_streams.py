@@ -1,4 +1,4 @@
-"""What is too large to be held: answers in chunks, both ways, and the files they come from and go to."""
+"""Answers that are too large for memory: in chunks, both ways, and the files they come from and go to."""
 
 from __future__ import annotations
 

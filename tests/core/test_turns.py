@@ -11,7 +11,7 @@ from hansa.pacing.fair_turns import FairTurns
 
 
 class Log:
-    """Who had a turn, in order; never two at once."""
+    """The turns in order; never two at once."""
 
     def __init__(self) -> None:
         self.turns = FairTurns()

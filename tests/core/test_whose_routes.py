@@ -1,4 +1,4 @@
-"""Which network answers a request: by the name that is asked, then by the path."""
+"""The network that answers a request: by the requested host, then by the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in a native history and is withheld: it takes effect, and nothing of it is read here."""
+"""Withheld events of a native history: they take effect, and their content is not shown here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is built once for all tests of packaging."""
+"""The packages that are built once for all tests of packaging."""
 
 from __future__ import annotations
 

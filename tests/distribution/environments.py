@@ -55,7 +55,7 @@ class Environment:
         return command(self.folder / "bin" / str(words[0]), *words[1:], cwd=self.folder, check=check)
 
     def ask(self, program: str) -> Any:
-        """What a Python program leaves in ``answer``."""
+        """Returns the value that a Python program leaves in ``answer``."""
         return json.loads(
             self.run("python", "-c", f"{program}\nimport json; print(json.dumps(answer))").stdout
         )

@@ -1,4 +1,4 @@
-"""Whatever is public says what it is; protocol code says where that is written."""
+"""Every public name has a docstring; protocol code names the section of its specification."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shown(path):
 
 
 def bare(path: Path) -> list[str]:
-    """What is public in a module and has no docstring."""
+    """Returns the public names of a module that have no docstring."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = [] if ast.get_docstring(tree) else ["the module"]
 

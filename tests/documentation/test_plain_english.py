@@ -1,4 +1,4 @@
-"""What people read is plain English, as far as patterns can hold it."""
+"""Texts for readers are plain English, as far as patterns can hold it."""
 
 from __future__ import annotations
 

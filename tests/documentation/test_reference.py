@@ -1,4 +1,4 @@
-"""What is generated is up to date, and nothing in it is without words."""
+"""The generated pages are up to date, and every entry has a description."""
 
 from __future__ import annotations
 

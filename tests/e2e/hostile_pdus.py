@@ -137,7 +137,7 @@ def _with_ids(siege: Siege, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _waits(siege: Siege) -> str:
-    """What stands on an event that nobody has waits; the room goes on."""
+    """An event whose predecessors no server has waits; the room goes on."""
     room, mallory = siege.pit, siege.mallory
     stuck = mallory.message(room, "stuck", prev_events=["$" + secrets.token_urlsafe(32)])
     assert (await mallory.send(siege.name, stuck)).status == 200

@@ -63,7 +63,7 @@ class Listener(Origin):
 
 @dataclass
 class Kept:
-    """What was acknowledged: event ids of each sender, in the order in which that one said them."""
+    """The acknowledged event ids of each sender, in the order of sending."""
 
     local: dict[str, list[str]] = field(default_factory=dict)
     remote: dict[str, list[str]] = field(default_factory=dict)

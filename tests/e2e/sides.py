@@ -1,4 +1,4 @@
-"""What servers of one room do while they reach each other no more, and whether they agree afterwards."""
+"""Servers of one room during a partition, and the check that they agree afterwards."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Room:
         await by.set_state(self.id, "m.room.power_levels", content)
 
     async def act(self, sides: list[Side], turn: int) -> None:
-        """What all three do without knowing of each other. Whose clock reads first is another side each turn."""
+        """Runs the acts of all three sides during a partition. Another side has the earliest clock in each
+        turn.
+        """
         one, two, three = (sides[(turn + i) % 3] for i in range(3))
         await self.levels(one.mighty, {one.first.id: 10})
         await self.levels(two.mighty, {two.first.id: 20})
@@ -68,7 +70,7 @@ class Room:
         await two.mighty.set_state(self.id, "m.room.name", {"name": "two"})
 
     async def agreed(self, sides: list[Side]) -> bool:
-        """Whether all have one state, both now and before a message that they all have."""
+        """True if all sides have one state, both now and before a message that they all have."""
         last = await self.host.mighty.say(self.id, "is it over?")
         for side in sides:
             await until(f"{side.name} hears", lambda side=side: _hears(side.mighty, self.id, last), 90)
@@ -101,7 +103,7 @@ async def _hears(user: MatrixUser, room: str, event_id: str) -> bool:
 
 
 async def mighty(room: Room, sides: list[Side]) -> bool:
-    """Whether every side knows that its own may act, and who else is there."""
+    """True if each side knows that its own users may act, and which users the others have."""
     for side in sides:
         state = await side.mighty.state(room.id)
         users = state["m.room.power_levels", ""]["content"]["users"]

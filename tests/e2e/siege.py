@@ -319,7 +319,7 @@ def sent(text: str, *, by: str = "juliet") -> Run:
 
 
 def breaks(domain: str, data: str | bytes) -> Run:
-    """What ends a component's stream: the stream error, and that the component comes back."""
+    """Returns a case that ends a component's stream: the stream error, and the reconnect of the component."""
 
     async def run(siege: Siege) -> str:
         def link() -> RogueLink | None:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore::DeprecationWa
 
 
 class Rooms(MemoryStateStore):
-    """What the bot knows of rooms, as its encryption asks."""
+    """The rooms of the bot, as its encryption reads them."""
 
     async def find_shared_rooms(self, user_id):
         return [room for room, members in self.members.items() if user_id in members]

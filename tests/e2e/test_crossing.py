@@ -1,4 +1,4 @@
-"""What crosses besides words, both ways, between a real Synapse and a real Prosody."""
+"""Content besides text, both ways, between a real Synapse and a real Prosody."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ async def one_state(users: list[MatrixUser], room: str) -> None:
 
 
 async def ephemeral(user: MatrixUser, room: str, kind: str) -> Any:
-    """What a sync from the beginning tells of a kind."""
+    """Returns the ephemeral events of a type in an initial sync."""
     joined = (await user.sync()).get("rooms", {}).get("join", {}).get(room, {})
     found = [e["content"] for e in joined.get("ephemeral", {}).get("events", []) if e["type"] == kind]
     return found[-1] if found else {}

@@ -32,7 +32,7 @@ async def town(stage: Any, alice: MatrixUser, hosted: str) -> tuple[Stage, str, 
 
 
 class Watch:
-    """What a Matrix user is shown of a room besides events, from now on."""
+    """The ephemeral events that a Matrix user gets in a room, from now on."""
 
     def __init__(self, user: MatrixUser, room: str) -> None:
         self._user, self._room = user, room

@@ -1,4 +1,4 @@
-"""What a real Synapse and a Hansa make of each other's past: redactions, upgrades."""
+"""The history of a room between a real Synapse and a Hansa: redactions, upgrades."""
 
 from __future__ import annotations
 

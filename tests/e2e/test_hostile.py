@@ -130,7 +130,7 @@ async def test_mutated_requests_never_break_anything(siege):
 
 
 async def test_mutated_stanzas_never_break_anything(siege):
-    """Whatever is still well-formed; what is not would end the stream, which has its own cases."""
+    """Only well-formed stanzas are mutated; others end the stream, which has its own cases."""
     luck, before, link = _luck(), await siege.metrics(), siege.link
     lives, until, count = link.connects, time.monotonic() + FUZZ, 0
     while time.monotonic() < until:

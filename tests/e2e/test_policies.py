@@ -31,7 +31,7 @@ def policy(name: str, body: str, mode: str = "enforce") -> str:
 
 
 async def explained(server, text: str):
-    """What ``hansa policy explain`` says of the decision that a refusal names."""
+    """Returns the output of ``hansa policy explain`` for the decision that a refusal names."""
     found = _DECISION.search(text)
     assert found, text
     return await server.run("policy", "explain", found[0])

@@ -126,7 +126,7 @@ async def scene(author: Client, readers: list[Client]) -> Scene:
 
 
 async def settled(made: Scene, readers: list[Client]) -> None:
-    """What was said last is there, and what waits for other servers has gone."""
+    """Waits until the last message has arrived, and the queues for other servers are empty."""
     for _ in range(2):
         _, answer = await made.me.say(made.room, FAIR)
         for reader in readers:

@@ -29,8 +29,8 @@ Act = Callable[[], Coroutine[Any, Any, bool]]
 
 
 class Schedule:
-    """What one seed does in one room. Alice and Juliet are there all the time, and everything they say is
-    seen by both sides; the others come, go, and are put out.
+    """The acts of one seed in one room. Alice and Juliet are there all the time, and both sides see all their
+    messages; the others come, go, and are removed.
     """
 
     def __init__(self, seed: int, hansa: Stage, alice: MatrixUser, bob: MatrixUser) -> None:

@@ -108,7 +108,7 @@ async def _ended(hansa: Hansa, seconds: float = 15.0) -> int:
 
 
 async def _refused(hansa: Hansa) -> bool:
-    """Whether nobody listens for clients."""
+    """True if no process listens for clients."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", hansa.port)
     except ConnectionRefusedError:

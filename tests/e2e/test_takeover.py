@@ -65,7 +65,7 @@ class Host(Hansa):
         file.write_text(f"ed25519 a_{self.port} {seed}\n")
 
     async def serves(self) -> bool:
-        """Whether this process answers clients."""
+        """True if this process answers clients."""
         connector = aiohttp.TCPConnector(ssl=False)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(2)) as http:
             try:

@@ -1,4 +1,4 @@
-"""What the scenarios share: a Hansa between a Synapse and a Prosody."""
+"""The scene that the scenarios share: a Hansa between a Synapse and a Prosody."""
 
 from __future__ import annotations
 

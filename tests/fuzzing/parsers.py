@@ -1,4 +1,4 @@
-"""Whatever the bytes, a parser gives a value or the protocol's own error. For ``scripts/fuzz``: atheris follows
+"""For any bytes, a parser gives a value or the protocol's own error. For ``scripts/fuzz``: atheris follows
 the branches of ``hansa_matrix.proto``, where hypothesis draws values of a known shape.
 """
 

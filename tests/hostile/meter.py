@@ -1,4 +1,6 @@
-"""What a hostile input costs a real Hansa: memory over what it had, and time for which nobody else is served."""
+"""The cost of a hostile input for a real Hansa: additional memory, and the time in which no other client is
+served.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,7 @@ class Meter:
 
     @asynccontextmanager
     async def measured(self) -> AsyncIterator[Cost]:
-        """Whatever happens within, and what is left to do after it."""
+        """Measures the block, and the work that is left after it."""
         pid, cost = self._hansa.pid, Cost()
         await self.idle()
         await self._begin()

@@ -22,7 +22,7 @@ class Known:
 
     @property
     def by_servers(self) -> bool:
-        """Whether a server signs requests for it."""
+        """True if servers sign requests for the route."""
         return self.path.startswith("/_matrix/federation")
 
     def target(self, scene: Scene) -> str:

@@ -88,7 +88,7 @@ class Evil(Stranger):
         return web.json_response({"pdus": {}})
 
     async def has_answered(self, piece: str) -> bool:
-        """Whether somebody has asked for that and has got what ``answers`` say."""
+        """True if a request for that was answered with ``answers``."""
         return any(piece in path for path in self.asked)
 
     def template(self, room: JoinedRoom, user: str, step: str) -> Callable[[web.Request], Any]:

@@ -44,7 +44,7 @@ _FILES = 4 * 1024 * 1024
 
 
 async def _to_every_route(scene: Scene, routes: list[Known], kind: str) -> list[str]:
-    """What went over the bounds."""
+    """Returns the routes that went over the bounds."""
     wrong = []
     for route in routes:
         body = VALUES[kind](min(route.max_body, _FILES) - 64)

@@ -1,4 +1,4 @@
-"""Whatever asks another server is in the table of worst answers, or has a reason not to be."""
+"""Every request to another server is in the table of worst answers, or has a reason not to be."""
 
 from __future__ import annotations
 

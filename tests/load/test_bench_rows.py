@@ -1,4 +1,4 @@
-"""What is measured in ways of its own runs to its end. What it measures decides nothing here."""
+"""The benchmarks with ways of their own run to their end. Their results decide nothing here."""
 
 from __future__ import annotations
 

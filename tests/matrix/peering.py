@@ -1,4 +1,4 @@
-"""What tests of both directions of federation ask and say, against the network in memory."""
+"""Requests and events for tests of both directions of federation, against the network in memory."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def ids_of(house: Inbound, raws: list[dict[str, Any]]) -> list[str]:
 
 
 async def status_of(house: Inbound, raw: dict[str, Any]) -> str:
-    """What became of an event, as soon as it is stored."""
+    """Returns the status of an event, as soon as it is stored."""
     name = event_id(raw, house.room.version)
     async with asyncio.timeout(5):
         while True:

@@ -1,4 +1,4 @@
-"""What an operator does with whole rooms, and what other servers may know of them without being in."""
+"""Admin commands about whole rooms, and summaries of rooms for servers outside of them."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def test_every_edu_of_ours_waits_for_a_crossing():
 
 
 def reaches_them(crossing: Any) -> bool:
-    """Whether something that is told would reach their server."""
+    """True if a crossing would reach their server."""
     match crossing:
         case EphemeralOut():
             return THEIRS in crossing.view.servers()

@@ -574,7 +574,7 @@ async def test_a_list_whose_number_never_reaches_what_was_told_is_taken(tmp_path
 
 
 async def test_a_server_causes_so_many_lists_to_be_asked_for_and_no_more(tmp_path):
-    """What is not asked for is stale, so that nothing old is used."""
+    """A list that is not fetched is stale, so that no old keys are used."""
     async with inbound(tmp_path) as house:
         their = await cached(house, listed(3, "P"))
         their.asked.clear()

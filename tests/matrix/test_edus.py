@@ -20,7 +20,7 @@ USER = f"@m:{THEIRS}"
 
 
 class Shown:
-    """What the core would tell the other networks of a room."""
+    """The ephemeral events that the core passes on to the other networks of a room."""
 
     def __init__(self, house: Inbound) -> None:
         self.signals: list[Any] = []

@@ -1,4 +1,4 @@
-"""What is asked of one server for one room is bounded, and none of it holds up the others."""
+"""Requests to one server for one room are bounded, and none of them delays the others."""
 
 from __future__ import annotations
 

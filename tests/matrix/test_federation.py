@@ -1,4 +1,4 @@
-"""What other servers may ask, and what comes of what they send: against the network in memory."""
+"""Requests of other servers, and the effects of their transactions: against the network in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be had or verified is passed over: what others build on it goes on."""
+"""Events that cannot be fetched or verified are passed over: the events that build on them go on."""
 
 from __future__ import annotations
 
@@ -329,7 +329,9 @@ async def test_a_key_that_is_known_later_fills_the_hole(tmp_path, version):
 @pytest.mark.parametrize("version", ["6", "12"])
 @pytest.mark.parametrize("most", [20, 5000])
 async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, version, most):
-    """What follows is changed where it is not too much; where it is, the late event is a branch of its own."""
+    """The events behind it are recomputed if they are few enough; otherwise the late event is a branch of its
+    own.
+    """
     monkeypatch.setattr(state_propagation, "_MOST", most)
     monkeypatch.setattr(state_propagation, "_PAGE", 10)
     async with inbound(tmp_path, version, gap_patience=0.0) as house:

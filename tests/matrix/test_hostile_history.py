@@ -1,4 +1,4 @@
-"""What a server of a room says of its past to do harm: rings, ids used twice, copies that are cut."""
+"""Hostile histories from a server of a room: cycles, ids that are used twice, redacted copies."""
 
 from __future__ import annotations
 

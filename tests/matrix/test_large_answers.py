@@ -43,7 +43,7 @@ class Flood:
 
 
 def template(request: HttpRequest) -> Any:
-    """What make_join answers."""
+    """Returns the answer of make_join."""
     if "make_join" not in request.target:
         return None
     event = {

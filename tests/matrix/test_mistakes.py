@@ -27,7 +27,7 @@ async def say(house: Inbound, kind: str, key: str | None, content: dict[str, Any
 
 
 async def status(house: Inbound, name: str) -> str:
-    """What became of an event, as soon as it is stored."""
+    """Returns the status of an event, as soon as it is stored."""
     async with asyncio.timeout(5):
         while True:
             row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))

@@ -1,4 +1,4 @@
-"""What other servers tell of again and again: devices and receipts. Bounded by whose they are."""
+"""Repeated announcements of other servers: devices and receipts. Bounded per server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other implementations answer otherwise than the specification says, taken for what it means."""
+"""Answers of other implementations that differ from the specification are read as they are meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with one part of a transaction or an answer keeps no other part out."""
+"""One wrong part of a transaction or an answer does not affect the other parts."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ ANSWERS = {
 @EACH
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 async def test_of_an_answer_one_part_is_dropped(tmp_path, answer, odd):
-    """What is left of it can be kept and told: it has a JSON form."""
+    """The remaining part can be stored and passed on: it has a JSON form."""
     found = loads_json(answer.replace(b"%b", odd))
     assert '"good"' in orjson.dumps(found).decode()
 

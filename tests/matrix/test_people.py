@@ -1,4 +1,4 @@
-"""What people say of themselves, by what they show who they are, and whether they are there."""
+"""Profiles of users, their OpenID tokens, and their presence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy withholds of members, names and rates, as it comes in by federation."""
+"""Members, names and rates that a policy withholds as they arrive by federation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reads stored events to show them asks what may be shown: every read past that is here, with its reason."""
+"""Code that shows stored events asks whether they may be shown: every other read is here, with its reason."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ async def served(house: Inbound, name: str) -> Any:
 
 
 async def logged(house: Inbound, native: str) -> Any:
-    """What the log says that an event says."""
+    """Returns the content of an event in the log."""
     event = await house.app.contexts["matrix"].event_by(native)
     return event.content if event else None
 

@@ -1,4 +1,4 @@
-"""What comes twice: a transaction is answered as before, an event happens once."""
+"""Repeated input: a transaction is answered as before, an event happens once."""
 
 from __future__ import annotations
 

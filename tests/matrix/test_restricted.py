@@ -1,5 +1,5 @@
-"""Who is let into a restricted room of ours, and what another server is told of who is not: whether it is worth
-asking another resident.
+"""Joins into a restricted room of this server, and the errors for refused ones: they say whether another
+resident is worth asking.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ async def test_an_invite_of_a_server_that_is_barred_is_not_signed(tmp_path):
 
 
 async def test_whether_one_is_a_member_is_asked_before_the_list(tmp_path):
-    """Who is not in the room does not learn from the answer that it bars them."""
+    """A server outside of the room does not learn from the answer that the room bars it."""
     async with inbound(tmp_path) as house:
         await house.app.link_room(["matrix:#three"], create=True)
         room = await house.app.network("matrix").alias(f"#three:{OURS}")

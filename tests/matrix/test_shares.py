@@ -1,4 +1,4 @@
-"""Who fills a room's line leaves others their share of it."""
+"""A server that fills a room's queue leaves others their share of it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def waiting(house: Inbound) -> dict[str, float]:
 
 
 async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path, monkeypatch):
-    """What it sent cites what nobody has: all of it waits."""
+    """The events of that server cite events that no server has: all of them wait."""
     async with inbound(tmp_path, max_staged_pdus_per_room=100, gap_patience=3600.0) as house:
         network = house.app.network("matrix")
 

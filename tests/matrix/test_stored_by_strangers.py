@@ -386,7 +386,7 @@ SOURCES = "\n".join(
 
 
 def number(named: str) -> Any:
-    """What a bound of the table is."""
+    """Returns the value of a limit of the table."""
     if named.startswith("option "):
         return Config.model_fields[named.removeprefix("option ")].default
     module, _, name = named.partition(":")

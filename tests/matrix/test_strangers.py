@@ -1,4 +1,6 @@
-"""Who has proven nothing costs next to nothing: no body is read, little is asked, nothing is stored."""
+"""Requests without proof cost next to nothing: no body is read, few questions are asked, nothing is
+stored.
+"""
 
 from __future__ import annotations
 
@@ -184,7 +186,7 @@ async def test_invented_origins_cost_neither_look_ups_nor_decisions(tmp_path):
 
 
 def admits(house: Inbound) -> Iterator[Any]:
-    """What decides on the heads of requests, of every route."""
+    """Yields the checks of the heads of requests, of every route."""
     nodes = [router._root for router in house.app.routers.values()]
     while nodes:
         node = nodes.pop()

@@ -302,7 +302,7 @@ async def test_what_files_take_is_counted_for_each(house):
 
 
 async def test_bytes_that_one_removes_are_not_another_s_file(house, monkeypatch):
-    """Whoever gives the same bytes an address as they go is told so, and tries again."""
+    """A user who uploads the same bytes while they are removed gets an error, and tries again."""
     ctx = house.app.contexts["matrix"]
     two = [MediaRepository(ctx, OURS) for _ in range(2)]
     first = await two[0].add(chunks(b"same"), "text/plain", "", owner=US)

@@ -1,4 +1,4 @@
-"""Whatever way an event comes, it passes the same checks before anybody is shown it."""
+"""An event passes the same checks on every way in before it is shown."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Browser:
         return found["answer"]
 
     async def call(self, page: str, name: str, *arguments: Any) -> Any:
-        """What a function of a page gives. Raises ``PageError``."""
+        """Returns the value of a function of a page. Raises ``PageError``."""
         assert self._process is not None and self._process.stdin is not None
         async with self._one:
             order = {"page": page, "call": name, "arguments": arguments}
@@ -92,7 +92,7 @@ class Page:
         return self
 
     async def bodies(self, room: str, sender: str) -> list[str]:
-        """What somebody said in a room, as the page shows it."""
+        """Returns the messages of a sender in a room, as the page shows them."""
         events = await self.call("events", room)
         return [
             e["content"].get("body", "")

@@ -65,6 +65,6 @@ class Cable:
         writer.close()
 
     async def _carries(self, answers: bool) -> bool:
-        """Whether a piece goes on, once it may; ``answers``: it comes from the target."""
+        """True if a piece is passed on, once it may be; ``answers``: it comes from the target."""
         del answers
         return True

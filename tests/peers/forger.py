@@ -33,7 +33,7 @@ def cited(event_ids: list[str], version: RoomVersion) -> list[Any]:
 
 
 class JoinedRoom:
-    """What a stranger knows of a room that it joined; ``user`` is its person there."""
+    """The knowledge of a foreign server about a room that it joined; ``user`` is its user there."""
 
     def __init__(self, room_id: str, version: str, user: str) -> None:
         self.room_id, self.user = room_id, user
@@ -61,7 +61,7 @@ class Forger:
         self.created: dict[str, dict[str, Any]] = {}
 
     def keys(self) -> dict[str, Any]:
-        """What ``/_matrix/key/v2/server`` answers."""
+        """Returns the answer of ``/_matrix/key/v2/server``."""
         doc = key_document(self.name, {self.key.key_id: self.key.public}, now() + DAY)
         expired = {"key": self.retired.public, "expired_ts": 1_500_000_000_000}
         doc = {**doc, "old_verify_keys": {self.retired.key_id: expired}}

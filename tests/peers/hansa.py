@@ -147,7 +147,7 @@ class Hansa:
         return await self._opened()
 
     async def _opened(self) -> bool:
-        """Whether clients are answered: while its rooms are loaded it tells them to wait."""
+        """True if clients are answered: while the rooms are loaded they must wait."""
         tls = ssl.create_default_context(cafile=str(self.ca.certificate))
         connector = aiohttp.TCPConnector(ssl=tls)
         try:

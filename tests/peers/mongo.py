@@ -125,7 +125,7 @@ class Mongo:
 
     @property
     def mortal(self) -> bool:
-        """Whether it may be killed."""
+        """True if it may be killed."""
         return self._ours or bool(self._kills and self._mends)
 
     def require_mortal(self) -> Mongo:

@@ -96,7 +96,7 @@ class NioUser:
         return str(answer.event_id)
 
     def bodies(self, room: str, sender: str = "") -> list[str]:
-        """What was said in a room, by anybody or by one person."""
+        """Returns the messages in a room, of all users or of one."""
         return [text for r, who, text, _ in self.said if r == room and sender in {"", who}]
 
     async def until(self, what: str, condition: Any, seconds: float = 60.0) -> Any:

@@ -108,7 +108,7 @@ class Postgres:
         self.base = f"postgres://hansa@127.0.0.1:{self.port}/postgres"
 
     def sql(self, statement: str, url: str = "") -> str:
-        """What ``psql`` answers."""
+        """Returns the output of ``psql``."""
         where = url or self.base
         words = [
             "psql",

@@ -218,7 +218,7 @@ class XmppUser:
         self.raw(f"<message to='{room}' type='groupchat' id='s1'><subject>{text}</subject></message>")
 
     async def verdict(self, name: str, room: str, seconds: float = 30.0) -> StanzaError | None:
-        """What became of a message of ours: None when it was reflected, else its error."""
+        """Returns the error of a sent message, None if it was reflected."""
 
         def answer() -> Element | None:
             return next((e for e in self.stanzas if e.get("id") == name and self._from(e, room)), None)

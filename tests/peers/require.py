@@ -1,4 +1,4 @@
-"""What a test may demand of the machine."""
+"""Requirements of a test on the machine."""
 
 from __future__ import annotations
 

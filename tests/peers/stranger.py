@@ -30,7 +30,7 @@ V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. ``body`` is its JSON, or ``{}`` where it has none."""
+    """The answer. ``body`` is its JSON, or ``{}`` where it has none."""
 
     status: int
     body: Any
@@ -154,7 +154,7 @@ class Stranger(Forger):
 async def plain_http(
     port: int, data: bytes, trust: ssl.SSLContext, *, later: bytes = b"", seconds: float = 40.0
 ) -> bytes:
-    """What a server answers to these bytes over TLS: one whole answer, or what came until it closed.
+    """Returns the answer of a server to these bytes over TLS: one whole answer, or the bytes until it closed.
     ``later`` goes out a moment after ``data``, as another segment.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="127.0.0.1")

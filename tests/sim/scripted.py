@@ -15,8 +15,8 @@ from hansa.testing.sim import Simulation
 
 @dataclass
 class Screen:
-    """What the people of one network saw, however often Hansa was started: by native room, in the order of
-    their first showing. ``sends`` counts how often each delivery key came.
+    """The messages that the users of one network saw, over all starts of Hansa: by native room, in the order
+    of first showing. ``sends`` counts how often each delivery key arrived.
     """
 
     shown: dict[str, list[Delivery]] = field(default_factory=dict)

@@ -38,7 +38,7 @@ async def _redact_some(sim: Simulation, server: Server, count: int) -> None:
 
 
 async def _words(server: Server) -> list[str]:
-    """What people can read on a server, in no order."""
+    """Returns the texts that users can read on a server, in no order."""
     return sorted(text for text in await server.texts() if text)
 
 

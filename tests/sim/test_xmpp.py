@@ -122,7 +122,7 @@ class Room:
         self.machine.spawn(called())
 
     async def _ask(self, stanza: str, id_: str, done: Any) -> bool:
-        """Whether it was done, False where it was refused or nothing came back in time."""
+        """True if the stanza took effect, False if it was refused or not answered in time."""
         if not (self.machine.listening and self.streams and self.stream.is_up):
             await asyncio.sleep(0.2)
             return False

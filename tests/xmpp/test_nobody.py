@@ -1,4 +1,4 @@
-"""Whether an XMPP person exists, as far as their server says."""
+"""The question whether an XMPP user exists, as far as their server answers it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be a stanza, or be for anybody, is answered where it can be, and counted."""
+"""Invalid stanzas, and stanzas without a valid recipient, are answered where possible, and counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see in a room is what the policies of now let pass, also where other policies let it in."""
+"""Users see in a room what the current policies let pass, even where earlier policies let it in."""
 
 from __future__ import annotations
 

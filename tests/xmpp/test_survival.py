@@ -1,4 +1,4 @@
-"""What survives: a link that breaks, a process that dies, a history that meets the present."""
+"""Survival of failures: a link that breaks, a process that dies, a history that meets the present."""
 
 from __future__ import annotations
 

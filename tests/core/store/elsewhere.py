@@ -1,4 +1,4 @@
-"""What a store must do beyond the contract whose database is a server of its own."""
+"""The tests of a store whose database is a server of its own, beyond the contract."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_errors_of_mongodb_have_a_kind():
 
 
 async def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(store, inner, tmp_path):
-    """What was under way is acknowledged when the file is back; what was not begun fails."""
+    """Writes in progress are acknowledged when the file is back; writes that have not begun fail."""
     database = tmp_path / "hansa.db"
     database.rename(tmp_path / "elsewhere")
     first = asyncio.ensure_future(store.commit("s", [Append("line", b"x", {"who": 1})]))

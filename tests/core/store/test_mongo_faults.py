@@ -1,6 +1,6 @@
-"""What MongoDB's driver may answer instead of yes, injected between the store and the driver, or by the server.
+"""Failures of MongoDB's driver, injected between the store and the driver, or by the server.
 
-Whatever happens: a batch is there whole and once, or not at all, and an error was raised if it is not.
+In every case a batch is there whole and once, or not at all, and an error was raised if it is not.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ async def test_while_a_commit_is_in_doubt_it_waits_and_what_was_not_begun_fails(
 
 
 async def test_a_commit_in_doubt_when_the_lease_is_taken_is_lost(made):
-    """Whoever took the database over may have found the commit or not."""
+    """The process that took the database over may have found the commit or not."""
     made.driver.plan.extend([("commit", "after", lost_answer())] * 1000)
     first = asyncio.ensure_future(made.store.commit("s", batch(1)))
     await in_doubt(made)

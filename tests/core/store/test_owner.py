@@ -1,4 +1,4 @@
-"""Whether a process that had a database is no more, as far as this machine tells."""
+"""The check whether a process that had a database has ended, as far as this machine can tell."""
 
 from __future__ import annotations
 

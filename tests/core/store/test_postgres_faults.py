@@ -1,6 +1,6 @@
-"""What may happen between the store and PostgreSQL, on the wire to a real server or raised by the server.
+"""Failures between the store and PostgreSQL, on the wire to a real server or raised by the server.
 
-Whatever happens: a batch is there whole and once, or not at all, and an error was raised if it is not.
+In every case a batch is there whole and once, or not at all, and an error was raised if it is not.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ async def test_a_database_that_is_there_is_kept_under_another_name(tmp_path):
 
 
 async def test_the_log_of_a_process_that_was_killed_goes_with_its_database(tmp_path):
-    """What only the log holds is in what is kept, and the log does not stay beside the restored database."""
+    """Rows that only the log holds are in the copy, and the log does not stay beside the restored
+    database.
+    """
     path, media = tmp_path / "hansa.db", tmp_path / "media"
     store = await _store(path)
     back_up(path, media, tmp_path / "backup", "1", _quiet)

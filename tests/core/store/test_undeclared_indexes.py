@@ -24,7 +24,7 @@ def url(request, tmp_path, postgres_url, mongo_url):
 
 
 def by_hand(url: str, request) -> None:
-    """What an operator made stays."""
+    """An index that an operator made stays."""
     if url.startswith("postgres"):
         request.getfixturevalue("postgres_server").sql("CREATE INDEX mine ON o_thing (color)", url)
     elif url.startswith("mongo"):

@@ -149,7 +149,7 @@ class Resounding(Wire):
 
 
 class WrongId(Wire):
-    """What it gives for a sent message is the id of nothing: an empty alias would be honest."""
+    """A network that returns the id of nothing for a sent message: an empty alias would be honest."""
 
     async def send(self, delivery):
         native = await super().send(delivery)
@@ -177,7 +177,7 @@ class Renaming(Wire):
 
 
 class Scrambled(Wire):
-    """What arrives close together overtakes: each message waits less long than the one before."""
+    """A network on which later messages overtake: each message waits less long than the one before."""
 
     async def hear(self, room, sender, content):
         self.heard += 1
@@ -196,7 +196,7 @@ class Scrambled(Wire):
 
 
 class Stack(Wire):
-    """What is told close together is shown newest first."""
+    """A network that shows messages newest first if they arrive close together."""
 
     def tell(self, room, content):
         if isinstance(content, Message) and content.text.startswith("out "):

@@ -1,4 +1,4 @@
-"""What people of a random room do: each act is an event's type, sender, state key and content, allowed or not."""
+"""Acts of users in a random room: each is an event's type, sender, state key and content, allowed or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TYPES = ("m.room.topic", "m.room.name", "m.room.message", "m.room.power_levels",
 
 @dataclass(frozen=True)
 class People:
-    """Who acts and by what chance. ``creators`` are those that power levels may not name."""
+    """The acting users and their source of chance. ``creators`` are those that power levels may not name."""
 
     random: Random
     creators: frozenset[str]

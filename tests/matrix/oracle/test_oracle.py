@@ -45,7 +45,7 @@ def oracle() -> Iterator[Oracle]:
 
 
 def differences(graph: Graph, theirs: dict[str, Any]) -> Iterator[str]:
-    """What the oracle says differently of one graph."""
+    """Yields the differences between the results of the oracle and of Hansa for one graph."""
     if theirs["ids"] != [pdu.event_id for pdu in graph.events]:
         yield "event ids differ"
         return

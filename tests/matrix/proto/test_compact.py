@@ -1,4 +1,4 @@
-"""What is kept of an event takes the memory that its bytes say."""
+"""A stored event takes as much memory as its bytes say."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def finished(version):
     ],
 )
 def test_the_bytes_of_an_event_take_what_they_are_long(made):
-    """What orjson makes takes 4 KiB: of 5,000 events in memory that was twice all else."""
+    """The output of orjson takes 4 KiB: of 5,000 events in memory that was twice all else."""
     version = VERSIONS["11"]
     events = finished(version)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""What an arriving event costs in canonical encodes: itself, what is signed, what is hashed, each once."""
+"""The canonical encodes of a received event: itself, its signed form, its hashed form, each once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Who may read an event, by the table of the specification: client-server API, "Room History Visibility"."""
+"""The right to read an event, by the table of the specification: client-server API, "Room History
+Visibility".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a joining server takes from the resident, by the vectors of tests/vectors/joins.json."""
+"""The checks of a joining server on the answer of the resident, by the vectors of
+tests/vectors/joins.json.
+"""
 
 from __future__ import annotations
 

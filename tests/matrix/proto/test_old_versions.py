@@ -1,4 +1,4 @@
-"""What room versions 1 to 9 do otherwise: names for events, lax JSON, levels in strings, keys of any age."""
+"""The differences of room versions 1 to 9: names for events, lax JSON, levels in strings, keys of any age."""
 
 from __future__ import annotations
 

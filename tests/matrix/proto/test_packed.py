@@ -74,7 +74,7 @@ def test_an_event_that_is_larger_than_all_that_may_be_kept_is_unpacked_too():
 
 
 def _parsed(held: object) -> list[object]:
-    """Whatever an object holds that JSON becomes when it is parsed."""
+    """Returns the objects within an object that parsed JSON can consist of."""
     found, edge, seen = [], [held], set[int]()
     while edge:
         one = edge.pop()

@@ -1,4 +1,4 @@
-"""Which events somebody is told of."""
+"""Push rules: the events that notify a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every state resolution, on random rooms; and what it may cost. ``HANSA_SEED`` picks the rooms."""
+"""Properties of every state resolution, on random rooms; and its cost. ``HANSA_SEED`` picks the rooms."""
 
 from __future__ import annotations
 

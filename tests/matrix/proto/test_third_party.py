@@ -1,4 +1,4 @@
-"""Whether a third-party invite's signature counts. Signatures are strings here: the key that made them."""
+"""The check of a third-party invite's signature. Signatures are strings here: the key that made them."""
 
 from __future__ import annotations
 

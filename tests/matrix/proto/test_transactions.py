@@ -100,7 +100,7 @@ def test_two_documents_are_no_json(body: bytes) -> None:
 
 @pytest.mark.parametrize("junk", [b'{"":0}', b"[]", b'[{"a":[{}]}]', b'"x"'])
 def test_a_transaction_of_junk_makes_few_objects(junk: bytes) -> None:
-    """What fits is read, and the rest of it is left out: 4 MiB would be 80 to 130 MiB of objects."""
+    """The part that fits is read, and the rest is left out: 4 MiB would be 80 to 130 MiB of objects."""
     one = b'{"a":[' + b",".join([junk] * (60_000 // (len(junk) + 1))) + b"]}"
     pdus, edus = parse_transaction(transaction([one] * 50, [b'{"edu_type":"m.typing"}']), V["origin"])
     assert len(pdus) == 50 and pdus[0] == orjson.loads(one) and pdus[-1] is None

@@ -39,7 +39,7 @@ def test_headers_that_are_refused(case: dict[str, Any]) -> None:
 
 @each(V["requests"])
 def test_requests(case: dict[str, Any]) -> None:
-    """What is signed, over the body as it came and over what it says; one of both must be what was signed."""
+    """A signature covers the body as it arrived or its canonical form; one of both must verify."""
     named = (case["method"], case["uri"], case["origin"], case["destination"])
     signed = case["signed"].encode()
     messages = []

@@ -1,4 +1,4 @@
-"""What is remembered of events is bounded by their number and by their size."""
+"""The cache of events is bounded by number and by size."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 
 
 async def said(house, content, origin, native=None):
-    """What our bridge user does; the id on Matrix."""
+    """Sends an event as the bridge user; returns its Matrix id."""
     inbound = Submission(
         origin=NativeId("matrix", origin),
         room=NativeId("matrix", house.room.room_id),
@@ -124,7 +124,9 @@ async def test_another_writer_is_noticed_and_its_event_is_followed(tmp_path, mon
 
 
 async def test_a_group_that_a_refused_event_made_is_kept_for_those_that_stand_on_it(tmp_path):
-    """What some ends come to is worked out for the first that follows them, which may be refused."""
+    """The resolution of some extremities is computed for the first event that follows them, which may be
+    refused.
+    """
     async with inbound(tmp_path) as house:
         house.app.network("matrix")._ingest.settled = None  # would tie the ends
         tips, ends = list(house.room.tips), []
