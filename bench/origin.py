@@ -13,11 +13,11 @@ import aiohttp
 import orjson
 from aiohttp import web
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.servers.key_document import DAY, key_document
-from hansa_matrix.proto.servers.xmatrix import header
-from hansa_matrix.proto.signing import signable, with_signature
+from hansa_matrix.proto.servers.xmatrix import format_header
+from hansa_matrix.proto.signing import signable_bytes, with_signature
 from peers.ca import PrivateCA
 from peers.process import free_port
 from yarl import URL
@@ -83,7 +83,7 @@ class Origin(FakeServer):
     async def _keys(self, _: web.Request) -> web.Response:
         until = time.time_ns() // 1_000_000 + DAY
         doc = key_document(self.name, {self.key.key_id: self.key.public}, until)
-        signed = with_signature(doc, self.name, self.key.key_id, self.key.sign(signable(doc)))
+        signed = with_signature(doc, self.name, self.key.key_id, self.key.sign(signable_bytes(doc)))
         return _json(signed)
 
     async def _directory(self, request: web.Request) -> web.Response:
@@ -153,10 +153,12 @@ class Origin(FakeServer):
         """One signed request: the answer, and the seconds until it was there. Raises ``NotTaken``."""
         assert self._http is not None
         signed = {"method": method, "uri": target, "origin": self.name, "destination": destination}
-        content = dumps(body) if body is not None else None
+        content = dumps_canonical(body) if body is not None else None
         whole = {**signed, "content": orjson.Fragment(content)} if content is not None else signed
         headers = {
-            "Authorization": header(self.name, destination, self.key.key_id, self.key.sign(dumps(whole))),
+            "Authorization": format_header(
+                self.name, destination, self.key.key_id, self.key.sign(dumps_canonical(whole))
+            ),
             "Content-Type": "application/json",
         }
         url = URL(f"https://{destination}{target}", encoded=True)

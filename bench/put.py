@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 import uvloop
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.servers.xmatrix import header
+from hansa_matrix.proto.servers.xmatrix import format_header
 from yarl import URL
 
 _BODY = orjson.dumps({"origin": "floor", "origin_server_ts": 1, "pdus": [], "padding": "x" * 800})
@@ -26,7 +26,7 @@ async def _put(http: aiohttp.ClientSession, key: SigningKey, name: str, number: 
     target = f"/_matrix/federation/v1/send/{number}"
     signed = {"content": orjson.Fragment(_BODY), "destination": name, "method": "PUT", "origin": "floor"}
     signature = key.sign(orjson.dumps({**signed, "uri": target}))
-    headers = {"Authorization": header("floor", name, key.key_id, signature)}
+    headers = {"Authorization": format_header("floor", name, key.key_id, signature)}
     async with http.put(URL(f"https://{name}{target}", encoded=True), data=_BODY, headers=headers) as answer:
         assert answer.status == 200, answer.status
         await answer.read()

@@ -9,7 +9,7 @@ from typing import Any
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.auth_rules.state_keys import auth_event_keys
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import from_raw, hash_and_sign
+from hansa_matrix.proto.pdu import hash_and_sign, pdu_from_raw
 from hansa_matrix.proto.room_versions import DEFAULT_VERSION
 
 _VERSION = DEFAULT_VERSION
@@ -195,4 +195,4 @@ class FakeRoom:
     @staticmethod
     def parsed(raw: dict[str, Any]) -> Pdu:
         """An event as its signature is over it."""
-        return from_raw({k: v for k, v in raw.items() if k != "unsigned"}, _VERSION)
+        return pdu_from_raw({k: v for k, v in raw.items() if k != "unsigned"}, _VERSION)

@@ -8,7 +8,7 @@ import json
 
 import pytest
 from clients.people import Refused, house, part
-from hansa_matrix.proto.signing import signable
+from hansa_matrix.proto.signing import signable_bytes
 from matrix.inbound import OURS
 from nacl.signing import SigningKey
 from PIL import Image
@@ -19,7 +19,7 @@ def b64(data: bytes) -> str:
 
 
 def sign(obj, user, key_id, key):
-    signature = b64(key.sign(signable(obj)).signature)
+    signature = b64(key.sign(signable_bytes(obj)).signature)
     signatures = {**obj.get("signatures", {})}
     signatures[user] = {**signatures.get(user, {}), key_id: signature}
     return {**obj, "signatures": signatures}

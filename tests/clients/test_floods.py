@@ -20,7 +20,7 @@ from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.client_api.sync import stored_filters
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.media import repository
-from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.pdu import parse_pdu
 from hansa_matrix.rooms.directory import public_rooms
 from hansa_matrix.rooms.membership import ended_invites
 from hansa_matrix.users import devices
@@ -153,7 +153,7 @@ async def leaves(home: House, alice: Person, count: int, size: int = 0) -> None:
         content = {"membership": "leave", "reason": "x" * size}
         raw = home.wire.forger.message(home.wire.room, "")
         raw |= {"type": "m.room.member", "state_key": alice.user, "content": content, "depth": number}
-        pdu = parse(raw, version)
+        pdu = parse_pdu(raw, version)
         await pending.drop(f"!{number}:{THEIRS}", alice.user, pdu)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from clients.people import House, Person, house
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.stripped_state import MOST_STRIPPED, stripped_state
+from hansa_matrix.proto.stripped_state import MAX_STRIPPED_SIZE, stripped_state
 from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.rooms.membership import pending_invites
 from matrix.inbound import V2
@@ -110,11 +110,11 @@ async def test_of_many_servers_who_has_most_gives_way(tmp_path, monkeypatch):
         for n in range(5):
             await ask_in(home, n, alice.user)
         rows = await kept(home)
-        signed = pending_invites.parse(
+        signed = pending_invites.parse_pdu(
             {**orjson.loads(rows[0].body)["event"], "room_id": "!other:x"}, home.wire.room.version
         )
         for peer in ("a.example", "b.example", "c.example"):
-            moved = pending_invites.parse({**signed.raw, "room_id": f"!{peer}:x"}, home.wire.room.version)
+            moved = pending_invites.parse_pdu({**signed.raw, "room_id": f"!{peer}:x"}, home.wire.room.version)
             await pendings(home).keep(moved, peer, [], "12", generation=0)
         peers = [str(row.fields["peer"]) for row in await kept(home)]
         assert sorted(peers)[3:] == ["a.example", "b.example", "c.example"]
@@ -154,7 +154,7 @@ def test_what_is_kept_of_a_room_s_state():
         return {"type": type_, "state_key": key, "sender": "@a:x", "content": {}, "hashes": {}, **more}
 
     state = [
-        of("m.room.topic", content={"topic": "x" * MOST_STRIPPED}),
+        of("m.room.topic", content={"topic": "x" * MAX_STRIPPED_SIZE}),
         of("m.room.name"),
         of("m.room.name", content={"name": "second"}),
         of("m.room.member", "@a:x"),

@@ -273,7 +273,7 @@ async def test_keys_that_are_there_are_read_some_at_a_time(tmp_path, monkeypatch
 
 
 async def test_many_keys_are_looked_at_in_several_turns_of_the_loop(tmp_path, monkeypatch):
-    turn, looked, valid = 0, set[int](), key_backup.valid_key
+    turn, looked, valid = 0, set[int](), key_backup.is_valid_key
 
     async def turning():
         nonlocal turn
@@ -285,7 +285,7 @@ async def test_many_keys_are_looked_at_in_several_turns_of_the_loop(tmp_path, mo
         looked.add(turn)
         return valid(data)
 
-    monkeypatch.setattr(key_backup, "valid_key", noted)
+    monkeypatch.setattr(key_backup, "is_valid_key", noted)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         where = f"version={await created(alice)}"

@@ -7,7 +7,7 @@ import json
 import pytest
 from clients.people import house, part
 from clients.test_sync import bodies, timeline
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import V2
 from matrix.peering import USER, at
 from matrix.test_invites import foreign_room, invite_to
@@ -178,7 +178,7 @@ async def test_the_end_of_an_invite_to_a_room_elsewhere_is_told(tmp_path, who):
     async with house(tmp_path) as home:
         wire, bob = home.wire, await home.person("bob")
         room = foreign_room(wire, "12")
-        invite = from_raw(invite_to(wire, room, bob.user), room.version)
+        invite = pdu_from_raw(invite_to(wire, room, bob.user), room.version)
         body = {
             "room_version": "12",
             "event": invite.raw,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from clients.people import Refused, house, part
-from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.pdu import parse_pdu
 from matrix.inbound import OURS
 
 
@@ -41,7 +41,7 @@ async def test_what_was_before_anybody_here_came_is_there_too(tmp_path, limit):
         for number in range(9):
             raw = home.wire.forger.message(home.wire.room, f"old {number}")
             assert await home.wire.fate(raw) == "accepted"
-            home.wire.room.keep(parse(raw, home.wire.room.version))
+            home.wire.room.keep(parse_pdu(raw, home.wire.room.version))
         alice = await home.person("alice")
         await alice.join(f"#one:{OURS}")
         for number in range(3):
@@ -62,7 +62,7 @@ async def test_a_crowd_at_one_depth_is_there_whole(tmp_path, limit):
         for number in range(crowd):
             raw = wire.forger.message(wire.room, f"old {number}")
             assert await wire.fate(raw) == "accepted"
-        wire.room.keep(parse(raw, wire.room.version))
+        wire.room.keep(parse_pdu(raw, wire.room.version))
         assert await wire.fate(wire.forger.message(wire.room, "after them")) == "accepted"
         alice = await home.person("alice")
         await alice.join(f"#one:{OURS}")

@@ -12,7 +12,7 @@ import pytest
 from clients.people import house, part
 from clients.test_absences import There
 from hansa import HttpRequest
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import THEIRS, V2
 from matrix.peering import at
 from matrix.test_invites import foreign_room, invite_to
@@ -62,7 +62,7 @@ async def test_a_reason_to_leave_and_to_decline(tmp_path):
             "event": raw,
             "invite_room_state": [wire.forger.created[room.room_id]],
         }
-        invite = from_raw(raw, room.version)
+        invite = pdu_from_raw(raw, room.version)
         path = f"{V2}/invite/{at(room.room_id, invite.event_id)}"
         assert (await wire.ask("PUT", path, body))[0] == 200
         room.keep(invite)

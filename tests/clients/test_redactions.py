@@ -8,7 +8,7 @@ import pytest
 from clients.people import House, Person, Refused, house, part
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import OURS, V1
 
 PLACES = ("messages?dir=b&limit=50", "context/{near}?limit=50", "relations/{target}", "initialSync")
@@ -27,7 +27,7 @@ def redaction(home: House, target: str, **over: Any) -> dict[str, Any]:
 async def given(home: House, raw: dict[str, Any]) -> str:
     """An event of the other server, which stands in the room's history afterwards."""
     assert await home.wire.fate(raw) == "accepted"
-    home.wire.room.keep(from_raw(raw, home.wire.room.version))
+    home.wire.room.keep(pdu_from_raw(raw, home.wire.room.version))
     return event_id(raw, home.wire.room.version)
 
 

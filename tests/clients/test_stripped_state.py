@@ -9,7 +9,7 @@ from clients.people import House, Person, house
 from clients.test_crossings import Forbid
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import OURS, THEIRS, V2
 from matrix.peering import USER, at
 from matrix.test_invites import foreign_room, invite_to
@@ -117,7 +117,7 @@ async def test_who_answers_a_knock_says_nothing_of_the_one_who_knocks(tmp_path):
         ]
         network = home.app.network("matrix")
         knock = home.wire.forger.draft(room, "m.room.member", {"membership": "knock"}, alice.user)
-        event = from_raw(home.wire.forger.finish(room, {**knock, "sender": alice.user}), room.version)
+        event = pdu_from_raw(home.wire.forger.finish(room, {**knock, "sender": alice.user}), room.version)
         await network._pending.keep(event, THEIRS, shown, "11", generation=0)
         found = (await alice.sync())["rooms"]["knock"][room.room_id]["knock_state"]["events"]
         assert [(e["type"], e["content"].get("displayname")) for e in found] == [

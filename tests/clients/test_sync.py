@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from clients.people import Refused, house, part
 from hansa.testing import until
-from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.pdu import parse_pdu
 from matrix.inbound import OURS, THEIRS
 
 
@@ -111,7 +111,7 @@ async def test_state_that_only_a_resolution_changed_is_told(tmp_path, after):
             room.user = user
             raw = forger.finish(room, forger.draft(room, kind, content, key, sender=user, **over))
             assert await home.wire.fate(raw) == "accepted"
-            pdu = parse(raw, room.version)
+            pdu = parse_pdu(raw, room.version)
             room.keep(pdu)
             return pdu
 

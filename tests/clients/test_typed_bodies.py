@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from clients.people import House, Person, house, part
 from clients.test_typed_state import WRONG, timeless
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import OURS, THEIRS, V1
 
 
@@ -222,7 +222,7 @@ async def test_what_servers_say_takes_no_answer_from_anybody(tmp_path, caplog, k
             status, answer = await home.wire.ask("PUT", f"{V1}/send/{secrets.token_hex(8)}", body)
             assert (status, list(answer["pdus"].values())) == (200, [{}]), answer
             assert await home.wire.fate(said_) == "accepted"
-            home.wire.room.keep(from_raw(said_, home.wire.room.version))
+            home.wire.room.keep(pdu_from_raw(said_, home.wire.room.version))
             assert await readers(home, alice, bob, room, other) == told
         assert home.app.counters.get(("matrix_edus_failed", ()), 0) == 0
         assert not [record for record in caplog.records if record.exc_info]

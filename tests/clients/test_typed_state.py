@@ -16,7 +16,7 @@ from clients.test_strangers import filled, routes
 from hansa import Response, hookimpl
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.event_store import Status
 from hansa_xmpp import Config as XmppConfig
 from hansa_xmpp.network import XmppNetwork
@@ -181,7 +181,7 @@ class Scene:
         )
         status, answer = await self.wire.ask("GET", f"{V1}/event/{part(made)}")
         assert status == 200, answer
-        self.room.keep(from_raw(answer["pdus"][0], self.room.version))
+        self.room.keep(pdu_from_raw(answer["pdus"][0], self.room.version))
 
     def finished(self, type_: str, content: Any, key: str) -> dict[str, Any]:
         forger = self.wire.forger
@@ -199,7 +199,7 @@ class Scene:
         raw = self.finished(type_, content, key)
         taken = await self.taken(raw)
         if taken:
-            self.room.keep(from_raw(raw, self.room.version))
+            self.room.keep(pdu_from_raw(raw, self.room.version))
         return taken
 
     async def taken(self, raw: dict[str, Any]) -> bool:
@@ -379,7 +379,7 @@ async def test_an_event_whose_content_is_no_object_takes_nothing_along(tmp_path,
             assert status == 200
             assert not answer["pdus"][event_id(beside, made.room.version)]
             assert await made.wire.fate(beside) == "accepted"
-            made.room.keep(from_raw(beside, made.room.version))
+            made.room.keep(pdu_from_raw(beside, made.room.version))
             await made.speak(type_)
         assert await made.elsewhere() == made.told
         made.unharmed(caplog)

@@ -19,7 +19,7 @@ from hansa.http.router import Router
 from hansa.testing import until
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import OURS, THEIRS, V1, V2
 from matrix.peering import at, levels_with
 
@@ -68,7 +68,7 @@ class Scene:
         wire = self.wire
         raw = wire.forger.finish(wire.room, wire.forger.draft(wire.room, kind, content, key, **over))
         assert await wire.fate(raw) == "accepted", kind
-        pdu: Pdu = from_raw(raw, wire.room.version)
+        pdu: Pdu = pdu_from_raw(raw, wire.room.version)
         wire.room.keep(pdu)
         self.said.append(event_id(raw, wire.room.version))
         if key is not None:

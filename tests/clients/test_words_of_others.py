@@ -11,7 +11,7 @@ from clients.test_summaries import said
 from clients.test_words_elsewhere import FORBID, WORD
 from hansa import ALLOW, Action, EventIn, Join, MediaTransfer, MediaUpload, Reason, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.proto.room_versions import VERSIONS
 from matrix.inbound import THEIRS, V1
 from matrix.peering import at
@@ -229,7 +229,7 @@ async def test_who_knocks_is_shown_a_room_without_words_that_may_not_be_read(tmp
                 "content": {"topic": "weather"},
             },
         ]
-        pdu = from_raw(template, VERSIONS["11"])
+        pdu = pdu_from_raw(template, VERSIONS["11"])
         await pending.keep(pdu, THEIRS, shown, "11", generation=0)
         assert WORD in str((await alice.sync())["rooms"]["knock"])
         home.app.decisions.replace(FORBID)
@@ -247,7 +247,7 @@ async def test_an_invite_that_is_taken_back_is_told_without_words_that_may_not_b
         invite = wire.forger.finish(wire.room, {**draft, "room_id": room})
         network = home.app.network("matrix")
         version = wire.room.version
-        pdu = from_raw(invite, version)
+        pdu = pdu_from_raw(invite, version)
         await network._pending.keep(pdu, THEIRS, [], version.id, generation=0)
         content = {"membership": "leave", "reason": f"it is {WORD}"}
         leave = wire.forger.finish(

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 from e2e.siege import Case, Run, Siege, asked, escaped
-from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.hashing import event_id
 from peers.forger import JoinedRoom
 from peers.stranger import V1, V2
@@ -169,7 +169,9 @@ HANDSHAKES = [
     Case("invite: state of numbers", _invite(_body(invite_room_state=[1, 2])), _INVALID),
     Case(
         "invite: state 300 levels deep",
-        _invite(lambda _, b: dumps({**b, "invite_room_state": orjson.Fragment(b"[" * 300 + b"]" * 300)})),
+        _invite(
+            lambda _, b: dumps_canonical({**b, "invite_room_state": orjson.Fragment(b"[" * 300 + b"]" * 300)})
+        ),
         "200",
     ),
     Case("invite: 101 events of state", _invite(_body(invite_room_state=[{}] * 101)), _INVALID),
@@ -249,4 +251,4 @@ QUERIES = [
 ]
 
 CASES = [*HANDSHAKES, *QUERIES]
-__all__ = ["CASES", "V1", "V2", "dumps"]
+__all__ = ["CASES", "V1", "V2", "dumps_canonical"]

@@ -80,11 +80,11 @@ def _tried(parse: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _event(value: Any, version: Any) -> None:
-    event = _tried(pdu.parse, value, version)
+    event = _tried(pdu.parse_pdu, value, version)
     if event is None:
         return
     servers = pdu.required_servers(event, version)
-    pdu.key_ids(event, servers)
+    pdu.signing_key_ids(event, servers)
     key = pdu.VerifyKey(public="A" * 43, valid_until=2**60)
     _tried(pdu.signature_problem, event, version, lambda *_: key, _never)
     _tried(pdu.check_content_hash, event, version)
@@ -98,7 +98,7 @@ def one(data: bytes) -> None:
     kind, data = (data[0], data[1:]) if data else (_TEXT, b"")
     if kind == _TEXT:
         text = data.decode(errors="surrogateescape")
-        for parse in (xmatrix.parse_header, media.parse_mxc, media.file_name, media.media_type):
+        for parse in (xmatrix.parse_header, media.parse_mxc, media.parse_file_name, media.parse_media_type):
             _tried(parse, text)
         return
     if kind == _WELL_KNOWN:

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hostile.inputs import zipped
 from hostile.meter import Meter
 from peers.ca import PrivateCA
@@ -117,7 +117,7 @@ class Evil(Stranger):
         for kind, key, content in steps:
             raw = self.finish(room, self.draft(room, kind, content, key))
             state.append(raw)
-            room.keep(from_raw(raw, room.version))
+            room.keep(pdu_from_raw(raw, room.version))
         return room, state
 
 
@@ -214,7 +214,7 @@ class Scene:
         """Romeo enters a room of a server's, whose past that server alone has; its id."""
         room, state = evil.founded(f"@mallory:{evil.name}")
         last = evil.message(room, "the last")
-        room.keep(from_raw(last, room.version))
+        room.keep(pdu_from_raw(last, room.version))
         evil.answers["/make_join/"] = evil.template(room, self.romeo.id, "join")
         whole = {"state": state, "auth_chain": state, "servers_in_room": [evil.name]}
         evil.says("/send_join/", orjson.dumps(whole))

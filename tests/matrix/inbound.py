@@ -21,7 +21,7 @@ from hansa.store.base import Store
 from hansa.testing.harness import UnreachableHttp, run_hansa
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.room_versions import VERSIONS
 from peers.forger import Forger, JoinedRoom
@@ -54,7 +54,7 @@ class _Peer(UnreachableHttp):
         given = self.answer(request) or (404, {"errcode": "M_NOT_FOUND", "error": "no"})
         if isinstance(given, HttpResponse):
             return given
-        return HttpResponse(status=given[0], body=dumps(given[1]))
+        return HttpResponse(status=given[0], body=dumps_canonical(given[1]))
 
 
 class Inbound:
@@ -73,7 +73,7 @@ class Inbound:
 
     async def whole(self, method: str, target: str, body: Any = None, **signing: Any) -> Response:
         """One signed request; its answer."""
-        content = body if isinstance(body, bytes) else dumps(body) if body is not None else None
+        content = body if isinstance(body, bytes) else dumps_canonical(body) if body is not None else None
         authorization = self.forger.signed(method, OURS, target, content, **signing)
         request = Request(
             method=method,

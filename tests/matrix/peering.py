@@ -10,7 +10,7 @@ import pytest
 from hansa import Custom, Member, Membership, NativeId, SubmitResult
 from hansa import Submission as Submitted
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import THEIRS, Inbound
 
 each_version = pytest.mark.parametrize("version", ["1", "2", "3", "5", "6", "8", "9", "10", "11", "12"])
@@ -59,7 +59,7 @@ async def said(house: Inbound, count: int) -> list[str]:
     for number in range(count):
         raw = house.forger.message(house.room, f"m{number}")
         assert await house.fate(raw) == "accepted"
-        house.room.keep(from_raw(raw, house.room.version))
+        house.room.keep(pdu_from_raw(raw, house.room.version))
         found.append(event_id(raw, house.room.version))
     return found
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, unquote
 import pytest
 from hansa import HttpRequest, LocalProtocolError, Message, NativeId
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import THEIRS, V1, Inbound, inbound
 from matrix.peering import at
 from matrix.test_joining import ALIAS, Resident
@@ -38,7 +38,7 @@ class Past(Resident):
         return self.had(self.house.forger.finish(self.room, draft))
 
     def had(self, raw: dict[str, Any]) -> str:
-        pdu = from_raw(raw, self.room.version)
+        pdu = pdu_from_raw(raw, self.room.version)
         self.before[pdu.event_id] = list(self.room.state.values())
         self.room.keep(pdu)
         self.by_id[pdu.event_id] = raw

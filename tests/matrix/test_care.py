@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from hansa import CannotOpenRoom, Delete, LocalProtocolError, Put, pieces
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms import care
 from hansa_matrix.rooms.create_room import RoomTemplate
 from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
@@ -33,7 +33,7 @@ async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path
     async with inbound(tmp_path) as house:
         raw = house.forger.message(house.room, "x")
         assert await house.fate(raw) == "accepted"
-        house.room.keep(from_raw(raw, house.room.version))
+        house.room.keep(pdu_from_raw(raw, house.room.version))
         content = {"users": {}}
         bad = house.forger.finish(
             house.room, house.forger.draft(house.room, "m.room.power_levels", content, "")
@@ -228,7 +228,7 @@ async def test_the_event_nearest_to_a_time(tmp_path):
         for number in range(60):
             raw = house.forger.message(house.room, f"m{number}", origin_server_ts=base + number * 1000)
             assert await house.fate(raw) == "accepted"
-            house.room.keep(from_raw(raw, house.room.version))
+            house.room.keep(pdu_from_raw(raw, house.room.version))
             named.append(event_id(raw, house.room.version))
         where = f"timestamp_to_event/{quote(house.room.room_id, safe='')}"
         for ts, direction, number in (

@@ -711,6 +711,6 @@ def test_nothing_makes_the_parsers_raise(content: dict[str, Any]) -> None:
     for parse in (proto.parse_device_list, proto.parse_to_device, proto.parse_signing_keys):
         parse(content, THEIRS)
     proto.parse_user_devices(content, THEM)
-    proto.device_keys(content, THEM, "A")
-    proto.cross_signing_key(content, THEM, "master")
-    proto.one_time_key("a:b", content)
+    proto.parse_device_keys(content, THEM, "A")
+    proto.parse_cross_signing_key(content, THEM, "master")
+    proto.parse_one_time_key("a:b", content)

@@ -8,7 +8,7 @@ from typing import Any
 from hansa.testing import until
 from hansa_matrix.crypto import verify
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 from matrix.peering import (
@@ -285,7 +285,7 @@ async def test_what_the_checks_on_receipt_make_of_an_event(tmp_path, version):
         wrong = forger.finish(room, forger.draft(room, "x", {"a": "b"}), hashes={"sha256": "AAAA"})
         assert await house.fate(wrong) == "accepted"
         _, answer = await house.ask("GET", f"{V1}/event/{at(event_id(wrong, room.version))}")
-        assert answer["pdus"] == [redact(wrong, room.version)]
+        assert answer["pdus"] == [redact_event(wrong, room.version)]
         # Check 4 rejects: an auth event that is not selected; and check 5: what the levels forbid.
         extra = [*forger.draft(room, "x", {})["auth_events"], event_id(good, room.version)]
         for rejected in (

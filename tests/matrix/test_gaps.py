@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import orjson
 from hansa import HttpRequest
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.inbound import missing_events
 from matrix.inbound import Inbound, inbound
 
@@ -22,7 +22,7 @@ class History:
         self.by_id: dict[str, dict[str, Any]] = {}
         for number in range(count):
             raw = house.forger.message(house.room, f"m{number}")
-            house.room.keep(from_raw(raw, house.room.version))
+            house.room.keep(pdu_from_raw(raw, house.room.version))
             self.by_id[event_id(raw, house.room.version)] = raw
         self.ids = list(self.by_id)
         house.peer.answer = self

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw, parse
+from hansa_matrix.proto.pdu import parse_pdu, pdu_from_raw
 from hansa_matrix.rooms.inbound.backlog import weight
 from matrix.inbound import OURS, THEIRS, V1, V2, inbound
 from peers.forger import JoinedRoom
@@ -155,7 +155,7 @@ async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_pat
                 guest, house.forger.draft(guest, "m.room.member", {"membership": "join"}, user)
             )
             assert await house.fate(raw) == "accepted"
-            house.room.keep(from_raw(raw, house.room.version))
+            house.room.keep(pdu_from_raw(raw, house.room.version))
         ends = list(house.room.tips)
         words = []
         for user in people:
@@ -181,7 +181,7 @@ async def test_events_that_wait_take_so_much_memory_of_one_server(tmp_path, monk
             return house.forger.finish(house.room, house.forger.draft(house.room, "x.y", content))
 
         raw = heavy()
-        assert weight(parse(raw, house.room.version)) > 1_500_000
+        assert weight(parse_pdu(raw, house.room.version)) > 1_500_000
         monkeypatch.setattr("hansa_matrix.rooms.inbound.backlog.MOST_EACH", 1_000_000)
         status, answer = await house.send(raw)
         assert (status, answer["errcode"]) == (429, "M_LIMIT_EXCEEDED")

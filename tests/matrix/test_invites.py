@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
 from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
 from matrix.peering import (
@@ -30,12 +30,12 @@ def foreign_room(house: Inbound, version: str) -> JoinedRoom:
     )
     if version == "12":
         del draft["room_id"]
-    create = from_raw(house.forger.finish(room, draft), room.version)
+    create = pdu_from_raw(house.forger.finish(room, draft), room.version)
     room.room_id = create.room_id
     room.keep(create)
     house.forger.created[room.room_id] = dict(create.raw)
     member = house.forger.draft(room, "m.room.member", {"membership": "join"}, USER)
-    room.keep(from_raw(house.forger.finish(room, member), room.version))
+    room.keep(pdu_from_raw(house.forger.finish(room, member), room.version))
     return room
 
 

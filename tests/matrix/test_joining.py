@@ -10,7 +10,7 @@ import orjson
 import pytest
 from hansa import CannotOpenRoom, HttpRequest, HttpResponse, NativeId
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.proto.signing import event_signable, with_signature
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
 from peers.forger import JoinedRoom, cited
@@ -54,7 +54,7 @@ class Resident:
         if hashed:
             del draft["room_id"]
         raw = forger.finish(self.room, draft)
-        pdu = from_raw(raw, self.room.version)
+        pdu = pdu_from_raw(raw, self.room.version)
         self.room.room_id = pdu.room_id
         self.room.keep(pdu)
         self.events.append(raw)

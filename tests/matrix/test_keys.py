@@ -14,7 +14,7 @@ from hansa import Action, ConfigError, LocalProtocolError, PeerConnect, Verdict
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document, key_document
-from hansa_matrix.proto.signing import signable, signatures_of, with_signature
+from hansa_matrix.proto.signing import signable_bytes, signatures_of, with_signature
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
 from peers.forger import now
 
@@ -24,11 +24,11 @@ KEY = "/_matrix/key/v2"
 
 def document(server: str, key: SigningKey, until: int | None = None) -> dict[str, Any]:
     doc = key_document(server, {key.key_id: key.public}, until or now() + DAY)
-    return with_signature(doc, server, key.key_id, key.sign(signable(doc)))
+    return with_signature(doc, server, key.key_id, key.sign(signable_bytes(doc)))
 
 
 def vouched(doc: dict[str, Any], by: str, key: SigningKey) -> dict[str, Any]:
-    return with_signature(doc, by, key.key_id, key.sign(signable(doc)))
+    return with_signature(doc, by, key.key_id, key.sign(signable_bytes(doc)))
 
 
 def made(name: str) -> SigningKey:
@@ -263,7 +263,7 @@ async def test_k7_we_vouch_for_others_with_their_own_document(tmp_path):
         assert status == 200 and doc["server_name"] == THEIRS
         ours = (await plain(house, "GET", f"{KEY}/server"))[1]["verify_keys"]
         ((key_id, signature),) = signatures_of(doc, OURS).items()
-        assert verify(ours[key_id]["key"], signature, signable(doc))
+        assert verify(ours[key_id]["key"], signature, signable_bytes(doc))
         check_key_document(doc, THEIRS, verify, now())
         asked = len(house.peer.asked)
         body = {"server_keys": {THEIRS: {}, OURS: {"ed25519:a": {}}, "none.example:1": {}, "no name": {}}}

@@ -361,23 +361,23 @@ def test_addresses():
     ],
 )  # fmt: skip
 def test_names_of_files(given, name):
-    assert proto.file_name(given) == name
+    assert proto.parse_file_name(given) == name
 
 
 @given(st.text(st.characters() | st.sampled_from("*=;'\"0123 \udcff")))
 def test_any_disposition_gives_a_name_or_none(parameters: str) -> None:
-    assert proto.file_name(f"inline; filename{parameters}").isprintable()
+    assert proto.parse_file_name(f"inline; filename{parameters}").isprintable()
 
 
 @given(st.text(), st.text())
 def test_no_name_or_type_breaks_out_of_its_header(kind: str, name: str) -> None:
-    head = multipart_head("b", proto.media_type(kind), proto.sanitise_name(name)).decode()
+    head = multipart_head("b", proto.parse_media_type(kind), proto.sanitise_name(name)).decode()
     lines = head.split("\r\n")
     assert len(lines) == 9 and "\n" not in "".join(lines)
     headers, found = read_parts("multipart/mixed; boundary=b", head.encode() + b"x" + multipart_tail("b"))
     assert found == b"x" and set(headers) == {"content-type", "content-disposition"}
     if proto.sanitise_name(name).strip() == proto.sanitise_name(name):
-        assert proto.file_name(headers["content-disposition"]) == proto.sanitise_name(name)
+        assert proto.parse_file_name(headers["content-disposition"]) == proto.sanitise_name(name)
 
 
 @given(st.binary(max_size=2000), st.integers(1, 500))

@@ -11,7 +11,7 @@ from hansa import LocalProtocolError, Row
 from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.federation.destination_queue import DestinationQueue
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from matrix.inbound import OURS, THEIRS, V2, Inbound, inbound
 
@@ -199,7 +199,7 @@ async def test_mistake_25_an_auth_chain_is_whole_each_time_it_is_asked_for(tmp_p
         events.load = load
         assert (await events.auth_chain([name], version))[gone] is kept
         assert name not in chain  # mistake 18
-        assert all(from_raw(s.pdu.raw, version).event_id == e for e, s in chain.items())
+        assert all(pdu_from_raw(s.pdu.raw, version).event_id == e for e, s in chain.items())
 
 
 @pytest.mark.parametrize("version", ["2", "10", "12"])
@@ -208,7 +208,7 @@ async def test_r7_what_was_rejected_as_an_outlier_is_judged_anew_when_it_comes_b
         await mighty(house)
         name, raw = state_event(house, "m.room.topic", {"topic": "after all"})
         outlier = StoredEvent(
-            from_raw(raw, house.room.version), Status.REJECTED, reason="3.rejected: as an outlier"
+            pdu_from_raw(raw, house.room.version), Status.REJECTED, reason="3.rejected: as an outlier"
         )
         await house.app.network("matrix")._ctx.store.commit([outlier.insert()])
         house.app.network("matrix")._events.keep([outlier])
@@ -218,5 +218,5 @@ async def test_r7_what_was_rejected_as_an_outlier_is_judged_anew_when_it_comes_b
         stored = (await room(house).events.load([name], house.room.version))[name]
         assert stored.reason == ""
         _, again = state_event(house, "m.room.name", {"name": "built on it"}, prev_events=[name])
-        house.room.keep(from_raw(raw, house.room.version))
+        house.room.keep(pdu_from_raw(raw, house.room.version))
         assert await house.fate(again) == "accepted"

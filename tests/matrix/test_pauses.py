@@ -11,7 +11,7 @@ import pytest
 from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.inbound import outliers
 from matrix.inbound import THEIRS, Inbound, inbound
 
@@ -46,7 +46,7 @@ def members(house: Inbound) -> list[Any]:
     for number in range(MANY):
         user = f"@m{number}:{THEIRS}"
         draft = house.forger.draft(room, "m.room.member", {"membership": "join"}, user, sender=user)
-        found.append(from_raw(house.forger.finish(room, draft), room.version))
+        found.append(pdu_from_raw(house.forger.finish(room, draft), room.version))
     return found
 
 

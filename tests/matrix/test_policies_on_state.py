@@ -9,7 +9,7 @@ import pytest
 from hansa import Membership, NativeId
 from hansa.setup import PolicySetup
 from hansa.testing import until
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.pdu_receipt import PduBatch
 from matrix.inbound import THEIRS, Inbound, inbound
 
@@ -26,7 +26,7 @@ async def member(house: Inbound, content: dict[str, Any]) -> None:
     user = f"@m:{THEIRS}"
     raw = house.forger.finish(house.room, house.forger.draft(house.room, "m.room.member", content, user))
     assert await house.fate(raw) == "accepted"
-    house.room.keep(from_raw(raw, house.room.version))
+    house.room.keep(pdu_from_raw(raw, house.room.version))
 
 
 def view(house: Inbound) -> Any:
@@ -91,5 +91,5 @@ async def test_an_event_keeps_the_generation_that_judged_it_however_the_policies
         raw = house.forger.message(house.room, "x")
         assert await house.fate(raw) == "accepted"
         room = house.app.network("matrix").get(house.room.room_id)
-        event = from_raw(raw, room.version).event_id
+        event = pdu_from_raw(raw, room.version).event_id
         assert (await room.events.load([event], room.version))[event].generation == judged

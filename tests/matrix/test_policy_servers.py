@@ -13,7 +13,7 @@ from hansa.testing import until
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw, key_ids
+from hansa_matrix.proto.pdu import pdu_from_raw, signing_key_ids
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.servers.policy_server import (
     KEY_ID,
@@ -414,7 +414,7 @@ async def test_what_comes_again_with_its_signature_is_still_judged_by_our_polici
         police, raw = await refused(house, "well after all")
         network = house.app.network("matrix")
         room = network.get(house.room.room_id)
-        again = from_raw(police.signed(raw), room.version)
+        again = pdu_from_raw(police.signed(raw), room.version)
         turn = PduBatch(room, network._own, network._policing)
         prepared = await turn.prepare(await network._ingest.inbound(again, THEIRS), Verdict(action=action))
         allowed = action is Action.ALLOW
@@ -456,7 +456,7 @@ def test_k6_a_policy_servers_key_is_never_looked_up():
     raw = {"type": "m.room.message", "room_id": "!r", "sender": f"@a:{THEIRS}", "content": {}, "depth": 1,
            "prev_events": [], "auth_events": [], "origin_server_ts": 1, "hashes": {"sha256": "x"},
            "signatures": {THEIRS: {"ed25519:now": "AAAA", KEY_ID: "AAAA"}}}  # fmt: skip
-    assert key_ids(from_raw(raw, version), [THEIRS]) == {(THEIRS, "ed25519:now")}
+    assert signing_key_ids(pdu_from_raw(raw, version), [THEIRS]) == {(THEIRS, "ed25519:now")}
 
 
 @given(json_values)
@@ -468,9 +468,9 @@ def test_nothing_makes_it_raise(value: Any) -> None:
     raw = {"type": "m.room.message", "room_id": "!r", "sender": f"@a:{THEIRS}", "content": {}, "depth": 1,
            "prev_events": [], "auth_events": [], "origin_server_ts": 1, "hashes": {"sha256": "x"},
            "signatures": {}}  # fmt: skip
-    pdu = from_raw(raw, version)
+    pdu = pdu_from_raw(raw, version)
     for server in (PolicyServer(THEIRS, KEY.public), PolicyServer(THEIRS, "no key")):
         assert add_policy_signature(pdu, version, server, {THEIRS: value}) is None or isinstance(value, dict)
         assert add_policy_signature(pdu, version, server, value) is None or isinstance(value, dict)
         signed = with_signature(raw, THEIRS, KEY_ID, value) if isinstance(value, str) else raw
-        assert not is_signed(from_raw(signed, version), version, server, verify)
+        assert not is_signed(pdu_from_raw(signed, version), version, server, verify)

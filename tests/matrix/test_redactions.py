@@ -11,8 +11,8 @@ import pytest
 from hansa import LocalProtocolError
 from hansa.model.content import REDACTED, Custom
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
-from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.pdu import pdu_from_raw
+from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.retention import purge_expired
 from hansa_matrix.rooms.event_store import Status, StoredEvent, is_live
 from hansa_matrix.rooms.redactions import PendingRedaction, PendingRedactions
@@ -30,7 +30,7 @@ def redaction(house: Inbound, target: str, **over: Any) -> dict[str, Any]:
 
 async def accepted(house: Inbound, raw: dict[str, Any]) -> str:
     assert await house.fate(raw) == "accepted"
-    house.room.keep(from_raw(raw, house.room.version))
+    house.room.keep(pdu_from_raw(raw, house.room.version))
     return event_id(raw, house.room.version)
 
 
@@ -58,7 +58,7 @@ async def test_what_was_said_is_served_and_logged_no_more_and_kept_for_a_while(t
         name = await accepted(house, said)
         assert (await logged(house, name)).text == "secret"
         await accepted(house, redaction(house, name))
-        assert await served(house, name) == redact(said, house.room.version)
+        assert await served(house, name) == redact_event(said, house.room.version)
         assert await logged(house, name) == Custom(type=REDACTED)
         assert list(await originals(house)) == [name]
         assert (await originals(house))[name]["content"]["body"] == "secret"
@@ -90,7 +90,7 @@ async def test_a_redaction_that_comes_first_waits_for_its_target(tmp_path, versi
         await room.awaited.load(house.app.network("matrix")._ctx.store)  # as after a restart
         assert list(room.awaited.by_target) == [name]
         assert await house.fate(said) == "accepted"
-        assert await served(house, name) == redact(said, house.room.version)
+        assert await served(house, name) == redact_event(said, house.room.version)
         assert await logged(house, name) == Custom(type=REDACTED)
         assert room.awaited.by_target == {}
         assert await house.app.network("matrix")._ctx.store.scan("redaction", limit=5) == []
@@ -212,7 +212,7 @@ async def test_what_was_taken_back_before_it_had_a_place_says_nothing_once_it_ha
     async with inbound(tmp_path) as house:
         room = house.app.network("matrix").get(house.room.room_id)
         said = house.forger.message(house.room, "secret")
-        pdu = from_raw(said, house.room.version)
+        pdu = pdu_from_raw(said, house.room.version)
         await room.events._all._store.commit([StoredEvent(pdu, Status.OUTLIER).put()])
         await accepted(house, redaction(house, pdu.event_id))
         assert room.awaited.by_target == {}

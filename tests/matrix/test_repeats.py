@@ -6,7 +6,7 @@ import orjson
 import pytest
 from hansa import Conflict, Insert
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.pdu import parse_pdu
 from hansa_matrix.retention import _TXN_FOR, purge_expired
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from matrix.inbound import THEIRS, V1, inbound
@@ -109,7 +109,7 @@ async def test_what_a_turn_finds_is_counted_once_it_is_committed(tmp_path, monke
 async def test_an_event_that_is_known_without_a_place_gets_one(tmp_path):
     async with inbound(tmp_path) as house:
         raw = message(house, "fetched before")
-        outlier = StoredEvent(parse(raw, house.room.version), Status.OUTLIER)
+        outlier = StoredEvent(parse_pdu(raw, house.room.version), Status.OUTLIER)
         await house.app.contexts["matrix"].store.commit([outlier.put()])
         assert (await house.send(raw))[0] == 200
         assert await seen(house) == ["fetched before"]
@@ -121,7 +121,7 @@ async def test_an_event_that_was_rejected_stays_so_when_it_comes_again(tmp_path)
     async with inbound(tmp_path) as house:
         raw = message(house, "not by now")
         group = house.app.runners["matrix"].network._rooms[house.room.room_id].head.group
-        rejected = StoredEvent(parse(raw, house.room.version), Status.REJECTED, group, group, "a rule")
+        rejected = StoredEvent(parse_pdu(raw, house.room.version), Status.REJECTED, group, group, "a rule")
         await house.app.contexts["matrix"].store.commit([rejected.put()])
         assert (await house.send(raw))[0] == 200
         kept = await house.app.contexts["matrix"].store.get("pdu", (rejected.pdu.event_id,))

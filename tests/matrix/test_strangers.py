@@ -16,8 +16,8 @@ from hansa.testing import until
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.key_store import MOST_DOCUMENT, MOST_KEYS
 from hansa_matrix.proto.servers.key_document import DAY, key_document
-from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
-from hansa_matrix.proto.signing import signable, with_signature
+from hansa_matrix.proto.servers.xmatrix import format_header, signing_bytes
+from hansa_matrix.proto.signing import signable_bytes, with_signature
 from hansa_matrix.server_api.auth import FederationAuth
 from hansa_matrix.server_api.unproven_work import MOST, MOST_EACH
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
@@ -30,7 +30,7 @@ KEY = "/_matrix/key/v2"
 
 def document(server: str, key: SigningKey, **more: Any) -> dict[str, Any]:
     doc = {**key_document(server, {key.key_id: key.public}, now() + DAY), **more}
-    return with_signature(doc, server, key.key_id, key.sign(signable(doc)))
+    return with_signature(doc, server, key.key_id, key.sign(signable_bytes(doc)))
 
 
 def made(name: str) -> SigningKey:
@@ -54,7 +54,7 @@ async def claim(
         method="PUT",
         target=f"{V1}/send/{secrets.token_hex(4)}",
         host=OURS,
-        authorizations=[header(origin, destination, key, sig)],
+        authorizations=[format_header(origin, destination, key, sig)],
         remote=remote,
     )
     answer = await house._dispatcher.answer(request, reading)
@@ -239,7 +239,7 @@ async def test_who_signs_a_request_is_kept(tmp_path):
             target=target,
             host=OURS,
             query=[("user_id", f"@nobody:{OURS}")],
-            authorizations=[header("some.example:1", OURS, key.key_id, sig)],
+            authorizations=[format_header("some.example:1", OURS, key.key_id, sig)],
         )
 
         async def read(_limit: int) -> bytes:

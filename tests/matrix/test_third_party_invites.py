@@ -10,7 +10,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.signing import event_signable, signable, with_signature
+from hansa_matrix.proto.signing import event_signable, signable_bytes, with_signature
 from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 
 TARGET = f"@friend:{THEIRS}"
@@ -41,7 +41,7 @@ async def opened(house: Inbound) -> str:
 
 def body(house: Inbound, sender: str, *, by: SigningKey = IDENTITY) -> dict[str, Any]:
     plain = {"mxid": TARGET, "token": "tok", "sender": sender}
-    signed = with_signature(plain, "identity.example", by.key_id, by.sign(signable(plain)))
+    signed = with_signature(plain, "identity.example", by.key_id, by.sign(signable_bytes(plain)))
     invite = {"display_name": "f", "signed": signed}
     return {
         "type": "m.room.member",

@@ -27,7 +27,7 @@ from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
 from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import ReceiptEdu
-from hansa_matrix.proto.pdu import VerifyKey, parse
+from hansa_matrix.proto.pdu import VerifyKey, parse_pdu
 from hansa_matrix.rooms.directory.aliases import given
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.users.key_backups import KeyBackups
@@ -405,7 +405,7 @@ async def test_two_who_stage_under_one_number_keep_both(house):
     ingest._at = taken - 1
     await store.commit([Insert("staged", (house.room.room_id, taken), b"{}", {"origin": THEIRS})])
     room, raw = network.get(house.room.room_id), house.forger.message(house.room, "one")
-    pdu = parse(raw, room.version)
+    pdu = parse_pdu(raw, room.version)
     await ingest._stage(THEIRS, Insert("txn", (THEIRS, "t"), b"{}", {"ts": 0}), [(room, pdu)])
     assert await store.get("txn", (THEIRS, "t")) is not None
     assert (await store.get("staged", (house.room.room_id, taken))).body == b"{}"

@@ -22,7 +22,7 @@ from hansa import (
 )
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.setup import PolicySetup
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.create_room import RoomTemplate
 from matrix.inbound import OURS, THEIRS, inbound
 
@@ -180,7 +180,7 @@ async def test_what_is_withheld_in_the_old_room_is_not_said_in_the_new_one(tmp_p
         ):
             raw = forger.finish(room, forger.draft(room, kind, content, ""))
             await house.fate(raw)
-            room.keep(from_raw(raw, room.version))
+            room.keep(pdu_from_raw(raw, room.version))
         made = (await network.operations()["rooms upgrade"]({"room": room.room_id, "version": "12"}))["room"]
         new = network.get(made)
         state = {p.key: p for p in await new.state_events(await new.state())}

@@ -17,7 +17,7 @@ from hansa import HttpRequest
 from hansa.setup import PolicySetup
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.inbound import THEIRS, Inbound, inbound
 from matrix.peering import each_version
 from peers.forger import JoinedRoom
@@ -227,7 +227,7 @@ async def another(house: Inbound, local: str) -> str:
     guest.state, guest.tips = house.room.state, house.room.tips
     raw = house.forger.finish(guest, house.forger.draft(guest, "m.room.member", {"membership": "join"}, user))
     assert await house.fate(raw) == "accepted"
-    house.room.keep(from_raw(raw, house.room.version))
+    house.room.keep(pdu_from_raw(raw, house.room.version))
     return user
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import orjson
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.auth_rules.state_keys import auth_event_keys
-from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash
-from hansa_matrix.proto.pdu import from_raw, hash_and_sign
+from hansa_matrix.proto.pdu import hash_and_sign, pdu_from_raw
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.servers.key_document import DAY, key_document
-from hansa_matrix.proto.servers.xmatrix import header
-from hansa_matrix.proto.signing import event_signable, signable, with_signature
+from hansa_matrix.proto.servers.xmatrix import format_header
+from hansa_matrix.proto.signing import event_signable, signable_bytes, with_signature
 
 
 def now() -> int:
@@ -65,7 +65,7 @@ class Forger:
         doc = key_document(self.name, {self.key.key_id: self.key.public}, now() + DAY)
         expired = {"key": self.retired.public, "expired_ts": 1_500_000_000_000}
         doc = {**doc, "old_verify_keys": {self.retired.key_id: expired}}
-        return with_signature(doc, self.name, self.key.key_id, self.key.sign(signable(doc)))
+        return with_signature(doc, self.name, self.key.key_id, self.key.sign(signable_bytes(doc)))
 
     def signed(
         self,
@@ -81,7 +81,7 @@ class Forger:
         origin, key = origin or self.name, key or self.key
         message = {"method": method, "uri": target, "origin": origin, "destination": destination}
         whole = message if content is None else {**message, "content": orjson.Fragment(content)}
-        return header(origin, destination, key.key_id, key.sign(dumps(whole)))
+        return format_header(origin, destination, key.key_id, key.sign(dumps_canonical(whole)))
 
     def draft(
         self, room: JoinedRoom, kind: str, content: dict[str, Any], state_key: str | None = None, **over: Any
@@ -141,7 +141,7 @@ class Forger:
         """The room that a send_join answer tells of."""
         room = JoinedRoom(join.room_id, version, join.sender)
         for raw in state:
-            pdu = from_raw(raw, room.version)
+            pdu = pdu_from_raw(raw, room.version)
             room.state[pdu.key] = pdu.event_id
             if pdu.type == "m.room.create":
                 self.created[room.room_id] = raw

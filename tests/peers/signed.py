@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import aiohttp
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.canonical_json import dumps
-from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
+from hansa_matrix.proto.canonical_json import dumps_canonical
+from hansa_matrix.proto.servers.xmatrix import format_header, signing_bytes
 from yarl import URL
 
 
@@ -28,9 +28,11 @@ class Signer:
         """``(status, JSON)``. ``destination`` has its port."""
         message = signing_bytes(method, target, self.server, destination, body)
         headers = {
-            "Authorization": header(self.server, destination, self._key.key_id, self._key.sign(message))
+            "Authorization": format_header(
+                self.server, destination, self._key.key_id, self._key.sign(message)
+            )
         }
-        data = dumps(body) if body is not None else None
+        data = dumps_canonical(body) if body is not None else None
         async with (
             aiohttp.ClientSession() as http,
             http.request(

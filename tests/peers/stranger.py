@@ -17,8 +17,8 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 from aiohttp import web
-from hansa_matrix.proto.canonical_json import dumps
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.canonical_json import dumps_canonical
+from hansa_matrix.proto.pdu import pdu_from_raw
 from yarl import URL
 
 from peers.ca import PrivateCA
@@ -80,7 +80,7 @@ class Stranger(Forger):
         answer = {}
         for raw in orjson.loads(await request.read())["pdus"]:
             room = self.rooms[raw["room_id"]]
-            pdu = from_raw({k: v for k, v in raw.items() if k != "unsigned"}, room.version)
+            pdu = pdu_from_raw({k: v for k, v in raw.items() if k != "unsigned"}, room.version)
             room.keep(pdu)
             answer[pdu.event_id] = {}
             if pdu.type == "m.room.message":
@@ -115,7 +115,7 @@ class Stranger(Forger):
         self, method: str, destination: str, target: str, body: Any = None, **signing: Any
     ) -> Answer:
         """One signed request. ``body`` is sent as canonical JSON, or as it stands if it is bytes."""
-        content = body if isinstance(body, bytes) else dumps(body) if body is not None else None
+        content = body if isinstance(body, bytes) else dumps_canonical(body) if body is not None else None
         authorization = self.signed(method, destination, target, content, **signing)
         return await self.raw(method, destination, target, content, {"Authorization": authorization})
 
@@ -147,7 +147,7 @@ class Stranger(Forger):
         raw = self.message(room, text)
         answer = await self.send(destination, raw)
         if answer.status == 200:
-            room.keep(from_raw(raw, room.version))
+            room.keep(pdu_from_raw(raw, room.version))
         return answer
 
 

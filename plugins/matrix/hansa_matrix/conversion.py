@@ -37,11 +37,11 @@ from hansa_matrix.proto.state_content import (
 from hansa_matrix.proto.state_content import (
     display_name,
     join_rule,
-    membership,
-    reason,
+    membership_of,
+    reason_of,
     room_name,
     room_topic,
-    word,
+    string_field,
 )
 
 _STYLES = {"m.text": Style.TEXT, "m.emote": Style.EMOTE, "m.notice": Style.NOTICE}
@@ -80,18 +80,18 @@ async def content_from_event(
     type_, state_key, content = draft
     if state_key is None:
         if type_ == "m.room.message":
-            style = _STYLES.get(word(content, "msgtype") or "", Style.TEXT)
-            return Message(text=_text(word(content, "body")), style=style)
+            style = _STYLES.get(string_field(content, "msgtype") or "", Style.TEXT)
+            return Message(text=_text(string_field(content, "body")), style=style)
         if type_ == "m.room.encrypted":
             return Encrypted()
         return Custom(type=type_)
-    becomes = _MEMBERSHIPS.get(membership(content) or "")
+    becomes = _MEMBERSHIPS.get(membership_of(content) or "")
     if type_ == MEMBER and becomes is not None:
         return Member(
             user=await home_of(state_key),
             membership=becomes,
             name=_text(display_name(content), _NAME) or None,
-            reason=_text(reason(content), 1024),
+            reason=_text(reason_of(content), 1024),
         )
     if type_ == "m.room.name" and not state_key:
         return Name(text=_text(room_name(content), _NAME))

@@ -16,7 +16,7 @@ from hansa import CompareAndSwap, Conflict, Insert, NetworkContext, Row, Value, 
 
 from hansa_matrix.media.quotas import COPIES
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.state_content import membership
+from hansa_matrix.proto.state_content import membership_of
 
 _PAGE = 500
 #: Lists of devices are large.
@@ -99,7 +99,7 @@ class OldRows:
         """An invite or a knock, from now on for as long as a new one."""
         body: dict[str, Any] = orjson.loads(row.body)
         event = body["event"]
-        invited = (membership(event["content"]) or "invite") == "invite"
+        invited = (membership_of(event["content"]) or "invite") == "invite"
         origin = body.get("origin") or ids.domain_of(event["sender"])
         fields: Mapping[str, Value] = {"peer": origin if invited else "", "at": self._ctx.clock.now()}
         return CompareAndSwap("invite", row.key, row.body, row.body, fields)

@@ -17,7 +17,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.hashing import event_id as reference_id
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.state_res.v2 import resolve
+from hansa_matrix.proto.state_res.v2 import resolve_state
 from matrix.oracle.acts import ACTIONS, RULES, USERS, Act, People, first_levels, rules_content
 
 State = dict[StateKey, str]
@@ -138,7 +138,7 @@ class RandomRoom:
         states = [self._after[event_id] for event_id in prev]
         if all(state == states[0] for state in states):
             return dict(states[0])
-        result = resolve(
+        result = resolve_state(
             self._version, states, self.graph.fetch, rejected=self.graph.rejected, admit_rejected=False
         )
         self.graph.resolve.append((states, result))
@@ -154,7 +154,7 @@ class RandomRoom:
             states = [{**self._after[event_id], pdu.key: event_id}, ours]
             if states[0] == states[1]:
                 continue
-            result = resolve(
+            result = resolve_state(
                 self._version, states, self.graph.fetch, rejected=self.graph.rejected, admit_rejected=False
             )
             self.graph.resolve.append((states, result))

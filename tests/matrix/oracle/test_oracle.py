@@ -17,10 +17,10 @@ from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.auth_rules.third_party import third_party_verifier
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches
-from hansa_matrix.proto.pdu import VerifyKey, from_raw, hash_and_sign, signature_problem
-from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.pdu import VerifyKey, hash_and_sign, pdu_from_raw, signature_problem
+from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
-from hansa_matrix.proto.signing import signable
+from hansa_matrix.proto.signing import signable_bytes
 from matrix.oracle.client import Oracle
 from matrix.oracle.graphs import Graph, random_graph
 from matrix.oracle.materialise import materialise
@@ -159,7 +159,7 @@ def test_vectors_of_the_authorisation_rules(oracle: Oracle, version: RoomVersion
 def test_signatures_of_third_party_invites(oracle: Oracle, version: RoomVersion) -> None:
     keys = [SigningKey.from_seed(f"ed25519:{number}", bytes([number]) * 32) for number in range(3)]
     signed = {"mxid": "@d:w", "token": "tok"}
-    signature = keys[1].sign(signable(signed))
+    signature = keys[1].sign(signable_bytes(signed))
     blocks = (
         {"id.example": {"ed25519:1": signature}},
         {"id.example": {"rsa:1": signature}},
@@ -224,7 +224,7 @@ def test_ids_hashes_and_redaction(oracle: Oracle, version: RoomVersion) -> None:
     for raw, reply in zip(events, replies, strict=True):
         assert reply["event_id"] == event_id(raw, version)
         assert reply["content_hash"] == content_hash(raw, version)
-        ours = redact(raw, version)
+        ours = redact_event(raw, version)
         assert reply["redacted"] == ours
 
 
@@ -273,7 +273,7 @@ def test_signatures_and_content_hashes(oracle: Oracle, version: RoomVersion) -> 
     ]
     outcomes = Counter[tuple[bool, bool]]()
     for raw, reply in zip(events, replies, strict=True):
-        pdu = from_raw({k: v for k, v in raw.items() if k != "unsigned"}, version)
+        pdu = pdu_from_raw({k: v for k, v in raw.items() if k != "unsigned"}, version)
         signed = signature_problem(pdu, version, lambda *name: known.get(name), verify, {"x"}) is None
         assert (hash_matches(raw, version), signed) == (reply["hash_ok"], reply["signed"]), raw
         assert reply["event_id"] == pdu.event_id

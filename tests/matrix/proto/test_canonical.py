@@ -13,7 +13,7 @@ from hansa_matrix.proto.canonical_json import (
     MAX_DEPTH,
     check_depth,
     check_values,
-    dumps,
+    dumps_canonical,
     dumps_legacy,
     loads_canonical,
     loads_json,
@@ -30,7 +30,7 @@ V = vectors("canonical_json.json")
 @each(V["cases"])
 def test_canonical_forms(case: dict[str, Any]) -> None:
     if case.get("strict", True):
-        assert dumps(loads_canonical(case["in"].encode())) == case["out"].encode()
+        assert dumps_canonical(loads_canonical(case["in"].encode())) == case["out"].encode()
     else:
         assert loads_json(case["in"].encode()) == json.loads(case["out"])
         with pytest.raises(RemoteProtocolError):
@@ -83,11 +83,11 @@ def nested(kind: str, depth: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["[", "{"])
 def test_depth_is_bounded(kind: str) -> None:
-    assert dumps(loads_json(nested(kind, MAX_DEPTH - 1))) == nested(kind, MAX_DEPTH - 1)
+    assert dumps_canonical(loads_json(nested(kind, MAX_DEPTH - 1))) == nested(kind, MAX_DEPTH - 1)
     for depth in (MAX_DEPTH, MAX_DEPTH + 1, 500, 1000, 3000):
         both = loads_json(b'{"deep":' + nested(kind, depth) + b',"other":{"a":1}}')
         assert both["other"] == {"a": 1}
-        assert dumps(both)
+        assert dumps_canonical(both)
         with pytest.raises(RemoteProtocolError) as caught:
             check_values(both["deep"])
         assert caught.value.code == "M_BAD_JSON"
@@ -107,23 +107,23 @@ def test_breadth_is_no_depth() -> None:
 @pytest.mark.parametrize("odd", [{1: 2}, {"a": object()}, {"a": b""}, {"a": "\ud800"}, {"a": 2**70}])
 def test_what_cannot_be_encoded(odd: Any) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        dumps(odd)
+        dumps_canonical(odd)
     assert caught.value.code == "M_BAD_JSON"
 
 
 def test_what_nests_too_deep_to_be_encoded() -> None:
     with pytest.raises(RemoteProtocolError):
-        dumps(loads_lenient(nested("[", 900)))
+        dumps_canonical(loads_lenient(nested("[", 900)))
 
 
 @given(json_values)
 @example({"～": 1, "😀": 2, "z": {"b": 1, "a": 2}})
 def test_the_form_is_python_s_and_there_and_back(value: Any) -> None:
     """C-5: the same as the standard library's, and stable."""
-    data = dumps(value)
+    data = dumps_canonical(value)
     assert data == json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
     assert loads_canonical(data) == value
-    assert dumps(loads_canonical(data)) == data
+    assert dumps_canonical(loads_canonical(data)) == data
 
 
 @given(json_values, st.booleans(), st.sampled_from([None, 2]), st.randoms(use_true_random=False))
@@ -138,13 +138,13 @@ def test_however_it_is_written_the_form_is_one(
         return [shuffled(inner) for inner in one] if isinstance(one, list) else one
 
     written = json.dumps(shuffled(value), ensure_ascii=ascii_only, indent=indent)
-    assert dumps(loads_canonical(written.encode())) == dumps(value)
+    assert dumps_canonical(loads_canonical(written.encode())) == dumps_canonical(value)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), unique=True))
 def test_keys_stand_by_code_point(keys: list[str]) -> None:
     """Mistake 4: a sort by UTF-16 unit puts U+10000 and beyond before U+E000."""
-    assert list(json.loads(dumps(dict.fromkeys(keys)))) == sorted(keys)
+    assert list(json.loads(dumps_canonical(dict.fromkeys(keys)))) == sorted(keys)
 
 
 fragments = st.sampled_from(
@@ -175,4 +175,4 @@ def test_both_checks_know_the_same_limit(check: Any, inside: Any) -> None:
 
 @given(json_values)
 def test_both_encoders_say_of_a_valid_value_what_canonicaljson_says(value: Any) -> None:
-    assert dumps(value) == dumps_legacy(value) == encode_canonical_json(value)
+    assert dumps_canonical(value) == dumps_legacy(value) == encode_canonical_json(value)

@@ -6,7 +6,7 @@ import tracemalloc
 
 import orjson
 import pytest
-from hansa_matrix.proto.pdu import from_raw, from_wire, hash_and_sign, parse, redacted
+from hansa_matrix.proto.pdu import hash_and_sign, parse_pdu, pdu_from_raw, pdu_from_wire, redact_pdu
 from hansa_matrix.proto.room_versions import VERSIONS
 
 COUNT = 200
@@ -33,9 +33,9 @@ def finished(version):
 @pytest.mark.parametrize(
     "made",
     [
-        lambda pdu, version: parse(orjson.loads(pdu.wire), version),
-        lambda pdu, version: from_raw(pdu.raw, version),
-        redacted,
+        lambda pdu, version: parse_pdu(orjson.loads(pdu.wire), version),
+        lambda pdu, version: pdu_from_raw(pdu.raw, version),
+        redact_pdu,
     ],
 )
 def test_the_bytes_of_an_event_take_what_they_are_long(made):
@@ -64,6 +64,6 @@ def test_the_bytes_of_an_event_of_ours_take_what_they_are_long():
 def test_the_type_of_every_event_is_one_string():
     """It stands in the key of every piece of state: a member event's in that of every person."""
     version = VERSIONS["11"]
-    events = [parse(orjson.loads(pdu.wire), version) for pdu in finished(version)]
+    events = [parse_pdu(orjson.loads(pdu.wire), version) for pdu in finished(version)]
     assert len({id(pdu.type) for pdu in events}) == 1
-    assert len({id(from_wire(one.event_id, one.wire, version).type) for one in events}) == 1
+    assert len({id(pdu_from_wire(one.event_id, one.wire, version).type) for one in events}) == 1

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto import canonical_json
-from hansa_matrix.proto.pdu import VerifyKey, check_content_hash, hash_and_sign, parse, signature_problem
+from hansa_matrix.proto.pdu import VerifyKey, check_content_hash, hash_and_sign, parse_pdu, signature_problem
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import event_signable
 
@@ -51,7 +51,7 @@ def test_an_arriving_event_is_encoded_three_times(
     raw = hash_and_sign(DRAFT, version, "x", (KEY.key_id, KEY.sign)).raw
     counting = Counting()
     monkeypatch.setattr(canonical_json, "orjson", counting)
-    pdu = parse(dict(raw), version)
+    pdu = parse_pdu(dict(raw), version)
     assert signature_problem(pdu, version, key_of, verify) is None
     assert check_content_hash(pdu, version) is pdu
     assert counting.encodes == 3
@@ -60,6 +60,6 @@ def test_an_arriving_event_is_encoded_three_times(
 @pytest.mark.parametrize("version", HASHED, ids=lambda v: f"v{v.id}")
 def test_what_parsing_keeps_for_the_signatures_is_what_they_cover(version: RoomVersion) -> None:
     made = hash_and_sign(DRAFT, version, "x", (KEY.key_id, KEY.sign))
-    pdu = parse({**made.raw, "unsigned": {"age": 1}, "event_id": "$z", "extra": 1}, version)
+    pdu = parse_pdu({**made.raw, "unsigned": {"age": 1}, "event_id": "$z", "extra": 1}, version)
     assert pdu.signable == event_signable(pdu.raw, version)
-    assert pdu.event_id == parse(dict(made.raw), version).event_id
+    assert pdu.event_id == parse_pdu(dict(made.raw), version).event_id

@@ -11,7 +11,7 @@ from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto import send_join
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import VerifyKey, add_signature, hash_and_sign, parse, signature_problem
+from hansa_matrix.proto.pdu import VerifyKey, add_signature, hash_and_sign, parse_pdu, signature_problem
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.send_join import (
     MAX_EVENTS,
@@ -208,9 +208,9 @@ def test_what_is_in_the_chain_again_is_parsed_once(version: RoomVersion, monkeyp
 
     def watched(one: Any, *rest: Any, **named: Any) -> Pdu:
         asked.append(one)
-        return parse(one, *rest, **named)
+        return parse_pdu(one, *rest, **named)
 
-    monkeypatch.setattr(send_join, "parse", watched)
+    monkeypatch.setattr(send_join, "parse_pdu", watched)
     found = parse_send_join(answer, room.room_id, version)
     assert asked == [room.create.raw, room.member.raw, topic.raw, other, more, resigned, lacking]
     assert found.chain[:2] == (room.create, topic)

@@ -8,7 +8,7 @@ import pytest
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document, key_document
-from hansa_matrix.proto.signing import signable, with_signature
+from hansa_matrix.proto.signing import signable_bytes, with_signature
 from hypothesis import given
 from matrix.proto.json_values import json_values
 from matrix.proto.vectors import each, vectors
@@ -32,7 +32,7 @@ def test_documents_that_do_not_do(case: dict[str, Any]) -> None:
 def test_our_own_document_does() -> None:
     key = SigningKey.from_seed("ed25519:1", b"\x07" * 32)
     doc = key_document(SERVER, {key.key_id: key.public}, NOW + DAY)
-    signed = with_signature(doc, SERVER, key.key_id, key.sign(signable(doc)))
+    signed = with_signature(doc, SERVER, key.key_id, key.sign(signable_bytes(doc)))
     found = check_key_document(signed, SERVER, verify, NOW)
     assert found[key.key_id].public == key.public
     assert found[key.key_id].valid_until == NOW + DAY
@@ -49,5 +49,5 @@ def test_any_document_is_judged(value: Any) -> None:
 def test_any_old_keys_are_judged(value: Any) -> None:
     key = SigningKey.from_seed("ed25519:1", b"\x07" * 32)
     doc = {**key_document(SERVER, {key.key_id: key.public}, NOW), "old_verify_keys": value}
-    signed = with_signature(doc, SERVER, key.key_id, key.sign(signable(doc)))
+    signed = with_signature(doc, SERVER, key.key_id, key.sign(signable_bytes(doc)))
     assert key.key_id in check_key_document(signed, SERVER, verify, NOW)

@@ -15,16 +15,16 @@ from hansa_matrix.proto.pdu import (
     VerifyKey,
     add_signature,
     check_content_hash,
-    from_wire,
     hash_and_sign,
     key_valid_at,
-    parse,
-    reference,
+    parse_pdu,
+    pdu_from_wire,
+    reference_to,
     required_servers,
     signature_problem,
 )
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
-from hansa_matrix.proto.signing import decode64, event_signable
+from hansa_matrix.proto.signing import decode_base64, event_signable
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values
@@ -66,11 +66,11 @@ def known(**keys: SigningKey) -> Any:
 def test_c10_an_event_names_itself_and_the_name_is_hashed_and_signed(version: RoomVersion) -> None:
     pdu = signed(version)
     assert (pdu.event_id, pdu.prev_events, pdu.raw["event_id"]) == ("$e:x", ("$p:y",), "$e:x")
-    again = parse(orjson.loads(pdu.wire), version)
+    again = parse_pdu(orjson.loads(pdu.wire), version)
     assert (again.event_id, again.wire) == ("$e:x", pdu.wire)
-    assert from_wire("$e:x", pdu.wire, version).prev_events == ("$p:y",)
+    assert pdu_from_wire("$e:x", pdu.wire, version).prev_events == ("$p:y",)
     assert signature_problem(again, version, known(x=KEY), verify) is None
-    other = parse({**orjson.loads(pdu.wire), "event_id": "$f:x"}, version)
+    other = parse_pdu({**orjson.loads(pdu.wire), "event_id": "$f:x"}, version)
     assert signature_problem(other, version, known(x=KEY), verify)
     assert not hash_matches(other.raw, version)
     assert check_content_hash(other, version).event_id == "$f:x"
@@ -82,7 +82,7 @@ def test_c10_an_event_names_itself_and_the_name_is_hashed_and_signed(version: Ro
 )
 def test_an_event_that_does_not_name_itself_is_none(version: RoomVersion, name: Any) -> None:
     with pytest.raises(RemoteProtocolError):
-        parse({**signed(version).raw, "event_id": name}, version)
+        parse_pdu({**signed(version).raw, "event_id": name}, version)
 
 
 @named
@@ -91,7 +91,7 @@ def test_an_event_that_does_not_name_itself_is_none(version: RoomVersion, name: 
 )
 def test_references_that_are_no_pairs(version: RoomVersion, references: Any) -> None:
     with pytest.raises(RemoteProtocolError):
-        parse({**signed(version).raw, "prev_events": references}, version)
+        parse_pdu({**signed(version).raw, "prev_events": references}, version)
 
 
 @named
@@ -107,8 +107,8 @@ def test_the_server_that_made_the_name_signs_too(version: RoomVersion) -> None:
 @named
 def test_an_event_is_cited_with_its_reference_hash(version: RoomVersion) -> None:
     pdu = signed(version)
-    assert reference(pdu, version) == ["$e:x", {"sha256": reference_hash(pdu.raw, version)}]
-    assert signed(version, prev_events=[reference(pdu, version)]).prev_events == ("$e:x",)
+    assert reference_to(pdu, version) == ["$e:x", {"sha256": reference_hash(pdu.raw, version)}]
+    assert signed(version, prev_events=[reference_to(pdu, version)]).prev_events == ("$e:x",)
 
 
 def test_c10_the_alphabet_of_ids() -> None:
@@ -128,7 +128,7 @@ def test_c10_the_alphabet_of_ids() -> None:
 def test_c8_what_the_published_signatures_of_events_cover() -> None:
     """They are of version 1, where the signature covers the id."""
     vectors = load_vectors("signing.json")
-    key = SigningKey.from_seed(vectors["key_id"], decode64(vectors["seed"]) or b"")
+    key = SigningKey.from_seed(vectors["key_id"], decode_base64(vectors["seed"]) or b"")
     for case in vectors["events"]:
         hashed = {**case["event"], "hashes": {"sha256": case["hash"]}}
         for version in (V1, V2):
@@ -142,10 +142,10 @@ def test_c3_numbers_that_have_no_canonical_form_are_events_up_to_version_5() -> 
         if version.strict_json:
             raw = signed(version).raw
             with pytest.raises(RemoteProtocolError):
-                parse({**raw, "content": content}, version)
+                parse_pdu({**raw, "content": content}, version)
             continue
         pdu = signed(version, content=content)
-        again = parse(orjson.loads(pdu.wire), version)
+        again = parse_pdu(orjson.loads(pdu.wire), version)
         assert again.wire == pdu.wire
         assert b'"float":1.5,"huge":1e+30,"large":1152921504606846976' in pdu.wire
         assert check_content_hash(again, version) is again
@@ -160,7 +160,7 @@ def test_c3_numbers_that_have_no_canonical_form_are_events_up_to_version_5() -> 
 def test_no_value_makes_the_parser_raise_anything_else(value: Any, version: RoomVersion, name: str) -> None:
     raw = {**draft(version), "hashes": {}, "signatures": {}, name: value}
     try:
-        parse(raw, version)
+        parse_pdu(raw, version)
     except RemoteProtocolError:
         return
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.proto.pdu import hash_and_sign, parse
+from hansa_matrix.proto.pdu import hash_and_sign, parse_pdu
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.streaming.gathered_pdus import GatheredPdus
-from hansa_matrix.proto.streaming.packed_pdus import Unpacking, packed, unpacked
+from hansa_matrix.proto.streaming.packed_pdus import Unpacking, pack_pdu, unpack_pdu
 
 KEY = SigningKey.from_seed("ed25519:a", secrets.token_bytes(32))
 V11 = VERSIONS["11"]
@@ -38,22 +38,22 @@ def event(version: str = "11", **over: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("version", list(VERSIONS))
 def test_a_packed_event_says_what_it_said(version):
     raw = event(version, content={"membership": "join", "displayname": "\u00e9", "n": {"deep": [1, None]}})
-    whole = parse(raw, VERSIONS[version])
-    held = packed(whole)
+    whole = parse_pdu(raw, VERSIONS[version])
+    held = pack_pdu(whole)
     assert held.raw == whole.raw
     assert dict(held.content) == whole.content
     assert held.membership == "join"
     assert (held.event_id, held.key, held.wire) == (whole.event_id, whole.key, whole.wire)
     assert len(held.raw) == len(whole.raw)
     assert set(held.content) == set(whole.content)
-    again = unpacked(held, VERSIONS[version])
+    again = unpack_pdu(held, VERSIONS[version])
     assert type(again.raw) is type(again.content) is dict
     assert (again.raw, again.event_id, again.room_id) == (whole.raw, whole.event_id, whole.room_id)
-    assert unpacked(whole, VERSIONS[version]) is whole
+    assert unpack_pdu(whole, VERSIONS[version]) is whole
 
 
 def test_what_many_cite_is_unpacked_once_and_few_are_kept():
-    pdus = [packed(parse(event(depth=n, content={"x": "y" * 1000}), V11)) for n in range(20)]
+    pdus = [pack_pdu(parse_pdu(event(depth=n, content={"x": "y" * 1000}), V11)) for n in range(20)]
     unpacking = Unpacking(V11, most=5 * len(pdus[0].wire))
     first = unpacking(pdus[0])
     assert unpacking(pdus[0]) is first
@@ -67,7 +67,7 @@ def test_what_many_cite_is_unpacked_once_and_few_are_kept():
 
 
 def test_an_event_that_is_larger_than_all_that_may_be_kept_is_unpacked_too():
-    pdu = packed(parse(event(content={"x": "y" * 1000}), V11))
+    pdu = pack_pdu(parse_pdu(event(content={"x": "y" * 1000}), V11))
     unpacking = Unpacking(V11, most=10)
     assert unpacking(pdu).content == {"x": "y" * 1000}
     assert unpacking(pdu) is unpacking(pdu)
@@ -88,7 +88,7 @@ def _parsed(held: object) -> list[object]:
 
 def test_what_is_gathered_is_held_as_bytes():
     """Parsed, 60 KiB of empty objects take thirty times that."""
-    whole = parse(event(content={"x": [{} for _ in range(20_000)]}), V11)
+    whole = parse_pdu(event(content={"x": [{} for _ in range(20_000)]}), V11)
     assert len(_parsed(whole)) > 20_000
     gathered = GatheredPdus("!r:x", V11)
     gathered.take("pdus", [dict(whole.raw), event(), event(room_id="!other:x")])
@@ -96,4 +96,4 @@ def test_what_is_gathered_is_held_as_bytes():
     assert gathered.pdus.keys() == {pdu.event_id for pdu in gathered.fresh}
     for pdu in gathered.pdus.values():
         assert _parsed(pdu) == []
-    assert unpacked(gathered.pdus[whole.event_id], V11).raw == whole.raw
+    assert unpack_pdu(gathered.pdus[whole.event_id], V11).raw == whole.raw

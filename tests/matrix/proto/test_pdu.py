@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.proto.auth_rules.rules import check_auth_events
-from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id
 from hansa_matrix.proto.pdu import (
@@ -17,10 +17,10 @@ from hansa_matrix.proto.pdu import (
     MAX_PDU,
     MAX_PREV,
     add_signature,
-    from_raw,
-    from_wire,
     hash_and_sign,
-    parse,
+    parse_pdu,
+    pdu_from_raw,
+    pdu_from_wire,
 )
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
 from hypothesis import given
@@ -45,7 +45,7 @@ def events(case: dict[str, Any]) -> Iterator[tuple[RoomVersion, dict[str, Any]]]
                 deep = [deep]
             event["content"] = {"deep": deep}
         if "pad" in case:
-            size = len(dumps({key: value for key, value in event.items() if key != "unsigned"}))
+            size = len(dumps_canonical({key: value for key, value in event.items() if key != "unsigned"}))
             body = event["content"]["body"] + "x" * (case["pad"] - size)
             event["content"] = {**event["content"], "body": body}
         yield VERSIONS[name], event
@@ -56,15 +56,15 @@ def test_check_1(case: dict[str, Any]) -> None:
     for version, event in events(case):
         if not case["ok"]:
             with pytest.raises(RemoteProtocolError) as caught:
-                parse(event, version)
+                parse_pdu(event, version)
             assert caught.value.code == "M_BAD_JSON"
             if case.get("unbounded"):
-                assert parse(event, version, bounded=False)
+                assert parse_pdu(event, version, bounded=False)
             continue
-        pdu = parse(event, version)
+        pdu = parse_pdu(event, version)
         kept = {key: value for key, value in event.items() if key not in {"event_id", "unsigned"}}
         assert pdu.raw == kept
-        assert pdu.wire == dumps(kept)
+        assert pdu.wire == dumps_canonical(kept)
         assert pdu.event_id == event_id(kept, version)
         rule = check_auth_events(pdu, [], version) if case.get("oversize") else None
         assert (rule is not None and rule.rule == "0.size") is case.get("oversize", False)
@@ -76,7 +76,7 @@ def test_check_1(case: dict[str, Any]) -> None:
 def test_what_is_no_event(case: Any) -> None:
     for version in HASHED:
         with pytest.raises(RemoteProtocolError):
-            parse(case, version)
+            parse_pdu(case, version)
 
 
 def test_the_limits() -> None:
@@ -92,13 +92,13 @@ def same(one: Pdu, other: Pdu) -> bool:
 def test_what_is_kept_is_what_was_parsed(version: RoomVersion) -> None:
     """C-14: the wire bytes are the truth."""
     raw = {**V["base"], "state_key": "é", "x": {"b": [1, {"c": "\u2028"}], "a": None}, "event_id": "$z"}
-    pdu = parse(raw, version)
+    pdu = parse_pdu(raw, version)
     assert (pdu.type, pdu.sender, pdu.room_id, pdu.state_key) == ("m.room.message", "@a:x", "!r:x", "é")
     assert (pdu.depth, pdu.origin_server_ts) == (7, 9)
     assert (pdu.prev_events, pdu.auth_events) == (("$p",), ("$a",))
-    assert same(from_wire(pdu.event_id, pdu.wire, version), pdu)
-    assert same(parse(orjson.loads(pdu.wire), version), pdu)
-    assert same(from_raw(pdu.raw, version), pdu)
+    assert same(pdu_from_wire(pdu.event_id, pdu.wire, version), pdu)
+    assert same(parse_pdu(orjson.loads(pdu.wire), version), pdu)
+    assert same(pdu_from_raw(pdu.raw, version), pdu)
 
 
 def test_the_create_event_makes_the_room_id() -> None:
@@ -109,8 +109,8 @@ def test_the_create_event_makes_the_room_id() -> None:
     assert "room_id" not in pdu.raw
     assert pdu.room_id == "!" + pdu.event_id[1:]
     assert len(pdu.room_id) == 44
-    assert same(parse(pdu.raw, V12), pdu)
-    assert same(from_wire(pdu.event_id, pdu.wire, V12), pdu)
+    assert same(parse_pdu(pdu.raw, V12), pdu)
+    assert same(pdu_from_wire(pdu.event_id, pdu.wire, V12), pdu)
 
 
 @each_version
@@ -118,11 +118,11 @@ def test_an_event_of_ours(version: RoomVersion) -> None:
     pdu = hash_and_sign(DRAFT, version, "x", SIGN)
     assert pdu.raw["hashes"] == {"sha256": content_hash(DRAFT, V12)}
     assert pdu.raw["signatures"] == {"x": {"ed25519:1": "s" * 86}}
-    assert same(parse(pdu.raw, version), pdu)
+    assert same(parse_pdu(pdu.raw, version), pdu)
     both = add_signature(pdu, version, "y", ("ed25519:2", lambda _: "t"))
     assert both.event_id == pdu.event_id
     assert both.raw["signatures"] == {"x": {"ed25519:1": "s" * 86}, "y": {"ed25519:2": "t"}}
-    assert both.wire == dumps(both.raw)
+    assert both.wire == dumps_canonical(both.raw)
     assert pdu.raw["signatures"] == {"x": {"ed25519:1": "s" * 86}}
 
 
@@ -144,18 +144,18 @@ def test_any_field_of_any_shape_is_an_event_or_a_peer_s_error(
     value: Any, name: str, version: RoomVersion
 ) -> None:
     try:
-        pdu = parse({**V["base"], name: value}, version)
+        pdu = parse_pdu({**V["base"], name: value}, version)
     except RemoteProtocolError:
         return
     assert pdu.raw[name] == value
-    assert same(from_wire(pdu.event_id, pdu.wire, version), pdu)
+    assert same(pdu_from_wire(pdu.event_id, pdu.wire, version), pdu)
 
 
 @given(objects, st.sampled_from(HASHED))
 def test_foreign_fields_and_content_survive(more: dict[str, Any], version: RoomVersion) -> None:
     """Mistake 1: an event that is written anew from a model loses what the model has not."""
     event = {**V["base"], "content": more, **{"x." + key: value for key, value in more.items()}}
-    assert orjson.loads(parse(event, version).wire) == event
+    assert orjson.loads(parse_pdu(event, version).wire) == event
 
 
 @pytest.mark.parametrize("value", [None, 10, True, ["10"], {}, "", "0", "13", "10 "])

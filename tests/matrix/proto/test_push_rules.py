@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.push_rules import PushContext, PushDecision, default_rules, evaluate, valid_rule
+from hansa_matrix.proto.push_rules import (
+    PushContext,
+    PushDecision,
+    default_rules,
+    evaluate_rules,
+    is_valid_rule,
+)
 from hansa_matrix.proto.room_versions import VERSIONS
 
 ME = "@juliet:capulet"
@@ -61,16 +67,16 @@ def situation(members: int = 3, name: str = "Juliet C.", levels: dict[str, Any] 
     ],
 )  # fmt: skip
 def test_the_rules_that_hold_for_everybody(pdu, wanted):
-    assert evaluate(default_rules(ME), pdu, situation()) == wanted
+    assert evaluate_rules(default_rules(ME), pdu, situation()) == wanted
 
 
 @pytest.mark.parametrize(("level", "wanted"), [(49, TOLD), (50, LOUD), (100, LOUD)])
 def test_who_may_speak_to_all(level, wanted):
     powers = {"users": {"@romeo:m": level}}
     for pdu in (said("x", **{"m.mentions": {"room": True}}), said("@room look")):
-        assert evaluate(default_rules(ME), pdu, situation(levels=powers)) == wanted
+        assert evaluate_rules(default_rules(ME), pdu, situation(levels=powers)) == wanted
     powers["notifications"] = {"room": level + 1}
-    assert evaluate(default_rules(ME), said("@room look"), situation(levels=powers)) == TOLD
+    assert evaluate_rules(default_rules(ME), said("@room look"), situation(levels=powers)) == TOLD
 
 
 @pytest.mark.parametrize(
@@ -100,18 +106,18 @@ def test_conditions(condition, wanted):
         "override": [{"rule_id": "x", "enabled": True, "conditions": [condition], "actions": ["notify"]}]
     }
     pdu = said("hello there", n=1, list=[1], **{"a.b": {"c": "d"}})
-    assert evaluate(rules, pdu, situation()).notify is wanted
+    assert evaluate_rules(rules, pdu, situation()).notify is wanted
 
 
 def test_the_first_that_fits_decides_and_what_is_off_does_not():
     rules = default_rules(ME)
     rules["override"][0]["enabled"] = True  # the switch that turns all off
-    assert evaluate(rules, said("juliet"), situation()) == NOTHING
+    assert evaluate_rules(rules, said("juliet"), situation()) == NOTHING
     rules["override"][0]["enabled"] = False
     rules["sender"].append({"rule_id": "@romeo:m", "enabled": True, "actions": []})
-    assert evaluate(rules, said("hello"), situation()) == NOTHING
+    assert evaluate_rules(rules, said("hello"), situation()) == NOTHING
     rules["room"].append({"rule_id": "!r", "enabled": True, "actions": ["notify"]})
-    assert evaluate(rules, said("hello"), situation()) == TOLD
+    assert evaluate_rules(rules, said("hello"), situation()) == TOLD
 
 
 def test_patterns_that_could_take_for_ever_do_not():
@@ -125,7 +131,7 @@ def test_patterns_that_could_take_for_ever_do_not():
             }
         ]
     }
-    assert evaluate(rules, said("a" * 50_000 + "b"), situation()) == NOTHING
+    assert evaluate_rules(rules, said("a" * 50_000 + "b"), situation()) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -138,4 +144,4 @@ def test_patterns_that_could_take_for_ever_do_not():
     ],
 )  # fmt: skip
 def test_what_can_be_a_rule(kind, rule, good):
-    assert valid_rule(kind, rule) is good
+    assert is_valid_rule(kind, rule) is good

@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 import pytest
-from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.hashing import event_id, hash_matches
-from hansa_matrix.proto.pdu import check_content_hash, from_raw, hash_and_sign
-from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.pdu import check_content_hash, hash_and_sign, pdu_from_raw
+from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import event_signable
 from hypothesis import given
@@ -47,7 +47,7 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
 def test_tables(case: dict[str, Any]) -> None:
     before = copy.deepcopy(case["event"])
     for name in case["versions"]:
-        assert redact(case["event"], VERSIONS[name]) == case["redacted"]
+        assert redact_event(case["event"], VERSIONS[name]) == case["redacted"]
     assert case["event"] == before
 
 
@@ -58,17 +58,18 @@ def test_every_version_has_vectors() -> None:
 @pytest.mark.parametrize("content", [None, 7, "x", ["membership"], True])
 def test_content_of_another_type_is_none(content: Any) -> None:
     for version in HASHED:
-        assert redact({"type": "m.room.member", "content": content}, version)["content"] == {}
+        assert redact_event({"type": "m.room.member", "content": content}, version)["content"] == {}
         assert (
-            redact({"type": ["m.room.member"], "content": {"membership": "join"}}, version)["content"] == {}
+            redact_event({"type": ["m.room.member"], "content": {"membership": "join"}}, version)["content"]
+            == {}
         )
 
 
 @given(events(), versions)
 def test_redaction_is_idempotent_and_keeps_the_id(event: dict[str, Any], version: RoomVersion) -> None:
     pdu = hash_and_sign(event, version, "x", ("ed25519:1", lambda _: "sig"))
-    bare = redact(pdu.raw, version)
-    assert redact(bare, version) == bare
+    bare = redact_event(pdu.raw, version)
+    assert redact_event(bare, version) == bare
     assert event_id(bare, version) == pdu.event_id
     assert event_signable(bare, version) == event_signable(pdu.raw, version)
     assert "unsigned" not in bare
@@ -90,10 +91,10 @@ def test_check_3_the_content_hash_covers_everything(
         {**pdu.raw, "x." + name: None},
     ):
         assert not hash_matches(changed, version)
-        again = from_raw(changed, version)
+        again = pdu_from_raw(changed, version)
         kept = check_content_hash(again, version)
-        assert kept.raw == redact(changed, version)
-        assert kept.wire == dumps(kept.raw)
+        assert kept.raw == redact_event(changed, version)
+        assert kept.wire == dumps_canonical(kept.raw)
         assert kept.event_id == again.event_id
     for same in ({**pdu.raw, "unsigned": {"age": 1}}, {**pdu.raw, "signatures": {}}):
         assert hash_matches(same, version)
@@ -104,5 +105,5 @@ def test_redacted_events_are_dearer_by_version_than_by_chance() -> None:
     content = {"invite": 50, "creator": "@a:x", "room_version": "11", "redacts": "$x"}
     for kind in ("m.room.power_levels", "m.room.create", "m.room.redaction"):
         event = {"type": kind, "content": content}
-        assert redact(event, VERSIONS["10"]) != redact(event, VERSIONS["11"])
-        assert redact(event, VERSIONS["11"]) == redact(event, VERSIONS["12"])
+        assert redact_event(event, VERSIONS["10"]) != redact_event(event, VERSIONS["11"])
+        assert redact_event(event, VERSIONS["11"]) == redact_event(event, VERSIONS["12"])

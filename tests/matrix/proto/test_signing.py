@@ -6,23 +6,23 @@ from typing import Any
 
 import pytest
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, room_id_of_create
 from hansa_matrix.proto.pdu import (
     VerifyKey,
     add_signature,
     hash_and_sign,
-    key_ids,
     required_servers,
     signature_problem,
+    signing_key_ids,
 )
-from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.signing import (
-    decode64,
-    encode64,
+    decode_base64,
+    encode_base64,
     event_signable,
-    signable,
+    signable_bytes,
     signatures_of,
     with_signature,
 )
@@ -64,7 +64,7 @@ def test_the_published_key() -> None:
 
 @each(V["json"])
 def test_published_json_signatures(case: dict[str, Any]) -> None:
-    message = signable(case["object"])
+    message = signable_bytes(case["object"])
     assert KEY.sign(message) == case["signature"]
     assert verify(KEY.public, case["signature"], message)
 
@@ -76,7 +76,7 @@ def test_published_event_signatures(case: dict[str, Any]) -> None:
     assert content_hash(event, V10) == case["hash"]
     hashed = {**event, "hashes": {"sha256": case["hash"]}}
     assert hash_matches(hashed, V10)
-    assert KEY.sign(signable(redact(hashed, V10))) == case["signature"]
+    assert KEY.sign(signable_bytes(redact_event(hashed, V10))) == case["signature"]
     for name, expected in case["event_ids"].items():
         assert event_id(hashed, VERSIONS[name]) == expected
         assert "!" + expected[1:] == room_id_of_create(hashed, VERSIONS[name])
@@ -109,36 +109,36 @@ def test_origin_is_hashed_in_version_10_alone() -> None:
 @each(V["base64"], "text")
 def test_base64(case: dict[str, Any]) -> None:
     data = bytes.fromhex(case["hex"])
-    assert decode64(case["text"]) == data
+    assert decode_base64(case["text"]) == data
     if "also" not in case:
-        assert encode64(data) == case["text"]
+        assert encode_base64(data) == case["text"]
 
 
 @each(V["no_base64"])
 def test_what_is_no_base64(case: str) -> None:
-    assert decode64(case) is None
+    assert decode_base64(case) is None
 
 
 def test_base64_is_of_short_texts() -> None:
-    assert decode64("A" * 4096) == bytes(3072)
+    assert decode_base64("A" * 4096) == bytes(3072)
 
 
 @pytest.mark.parametrize("odd", [None, 7, b"Zg", ["Zg"], "A" * 4098])
 def test_what_is_no_short_text_is_no_base64(odd: Any) -> None:
-    assert decode64(odd) is None
+    assert decode_base64(odd) is None
 
 
 @given(st.binary(max_size=100))
 def test_base64_there_and_back(data: bytes) -> None:
-    text = encode64(data)
+    text = encode_base64(data)
     assert "=" not in text
-    assert decode64(text) == data
-    assert decode64(text.replace("+", "-").replace("/", "_")) == data
+    assert decode_base64(text) == data
+    assert decode_base64(text.replace("+", "-").replace("/", "_")) == data
 
 
 @given(st.text(max_size=20))
 def test_base64_of_any_text(text: str) -> None:
-    decode64(text)
+    decode_base64(text)
 
 
 @each_version
@@ -168,11 +168,11 @@ def test_signed_json_verifies_and_keeps_other_signatures(
 ) -> None:
     """C-4; mistake 1: signatures of others are lost."""
     value.pop("signatures", None)
-    first = with_signature(value, "z", OTHER.key_id, OTHER.sign(signable(value)))
-    both = with_signature(first, server, KEY.key_id, KEY.sign(signable(first)))
-    assert signable(both) == signable(value) == signable({**both, "unsigned": unsigned})
-    assert verify(KEY.public, signatures_of(both, server)[KEY.key_id], signable(both))
-    assert verify(OTHER.public, signatures_of(both, "z")[OTHER.key_id], signable(both))
+    first = with_signature(value, "z", OTHER.key_id, OTHER.sign(signable_bytes(value)))
+    both = with_signature(first, server, KEY.key_id, KEY.sign(signable_bytes(first)))
+    assert signable_bytes(both) == signable_bytes(value) == signable_bytes({**both, "unsigned": unsigned})
+    assert verify(KEY.public, signatures_of(both, server)[KEY.key_id], signable_bytes(both))
+    assert verify(OTHER.public, signatures_of(both, "z")[OTHER.key_id], signable_bytes(both))
     again = with_signature(both, server, "ed25519:2", "s")
     assert signatures_of(again, server).keys() == {KEY.key_id, "ed25519:2"}
     assert {k: v for k, v in both.items() if k != "signatures"} == value
@@ -180,18 +180,18 @@ def test_signed_json_verifies_and_keeps_other_signatures(
 
 @given(st.binary(max_size=50), st.data())
 def test_any_flipped_bit_fails(message: bytes, data: st.DataObject) -> None:
-    signature = decode64(KEY.sign(message)) or b""
-    assert verify(KEY.public, encode64(signature), message)
+    signature = decode_base64(KEY.sign(message)) or b""
+    assert verify(KEY.public, encode_base64(signature), message)
     at = data.draw(st.integers(0, 511))
     flipped = bytearray(signature)
     flipped[at // 8] ^= 1 << at % 8
-    assert not verify(KEY.public, encode64(bytes(flipped)), message)
+    assert not verify(KEY.public, encode_base64(bytes(flipped)), message)
     if message:
         other = bytearray(message)
         at = data.draw(st.integers(0, len(message) * 8 - 1))
         other[at // 8] ^= 1 << at % 8
-        assert not verify(KEY.public, encode64(signature), bytes(other))
-    assert not verify(OTHER.public, encode64(signature), message)
+        assert not verify(KEY.public, encode_base64(signature), bytes(other))
+    assert not verify(OTHER.public, encode_base64(signature), message)
 
 
 @pytest.mark.parametrize("odd", ["", "AA", "é", "A" * 86, "A" * 88])
@@ -225,7 +225,7 @@ def test_a_server_s_signatures_are_bounded() -> None:
 def test_check_2_the_senders_server_signs(version: RoomVersion) -> None:
     pdu = hash_and_sign(MEMBER, version, "x", (KEY.key_id, KEY.sign))
     assert required_servers(pdu, V10) == {"x"}
-    assert key_ids(pdu, {"x", "y"}) == {("x", KEY.key_id)}
+    assert signing_key_ids(pdu, {"x", "y"}) == {("x", KEY.key_id)}
     assert signature_problem(pdu, version, known(x=key_of(KEY)), verify) is None
     assert signature_problem(pdu, version, known(x=key_of(OTHER)), verify)
     assert signature_problem(pdu, version, known(), verify)
@@ -262,7 +262,7 @@ def test_k6_all_known_signatures_must_verify_and_one_must_be(version: RoomVersio
     policy = add_signature(pdu, version, "x", ("ed25519:policy_server", lambda _: "AAAA"))
     assert signature_problem(policy, version, lambda _, k: keys.get(k), verify) is None
     odd = add_signature(pdu, version, "x", ("rsa:1", lambda _: "AAAA"))
-    assert key_ids(odd, {"x"}) == {("x", KEY.key_id)}
+    assert signing_key_ids(odd, {"x"}) == {("x", KEY.key_id)}
     assert signature_problem(odd, version, lambda _, k: keys.get(k, key_of(OTHER)), verify) is None
 
 
@@ -314,11 +314,11 @@ def test_c8_the_signature_survives_redaction_and_covers_what_is_left(version: Ro
         ("ed25519:1", KEY.sign),
     )
     keys = known(x=key_of(KEY))
-    bare = redact(pdu.raw, version)
+    bare = redact_event(pdu.raw, version)
     assert "displayname" not in bare["content"]
     signature = signatures_of(bare, "x")["ed25519:1"]
     assert verify(KEY.public, signature, event_signable(bare, version))
     assert signature_problem(pdu, version, keys, verify) is None
     for changed in ({"depth": 4}, {"sender": "@b:x"}, {"content": {"membership": "leave"}}, {"hashes": {}}):
         assert not verify(KEY.public, signature, event_signable({**pdu.raw, **changed}, version))
-    assert dumps(pdu.raw) == pdu.wire
+    assert dumps_canonical(pdu.raw) == pdu.wire

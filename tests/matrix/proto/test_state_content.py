@@ -14,31 +14,31 @@ ROOM = "!a:b.example"
 #: Reader, key, and the default.
 READERS: list[tuple[Callable[[read.Content], Any], str, Any]] = [
     (read.room_version, "room_version", ""),
-    (read.creator, "creator", None),
+    (read.room_creator, "creator", None),
     (read.additional_creators, "additional_creators", ()),
-    (read.federates, "m.federate", True),
+    (read.is_federated, "m.federate", True),
     (read.room_type, "type", None),
-    (read.predecessor, "predecessor", None),
-    (read.membership, "membership", None),
+    (read.predecessor_room, "predecessor", None),
+    (read.membership_of, "membership", None),
     (read.display_name, "displayname", None),
     (read.avatar_url, "avatar_url", None),
-    (read.reason, "reason", None),
+    (read.reason_of, "reason", None),
     (read.authorising_user, "join_authorised_via_users_server", None),
     (read.third_party_signed, "third_party_invite", None),
     (read.third_party_token, "third_party_invite", None),
     (read.public_keys, "public_key", []),
     (read.public_keys, "public_keys", []),
     (read.join_rule, "join_rule", "invite"),
-    (read.judged_join_rule, "join_rule", ""),
+    (read.auth_join_rule, "join_rule", ""),
     (read.allowed_rooms, "allow", ()),
     (read.history_visibility, "history_visibility", "shared"),
-    (read.guests_may_join, "guest_access", False),
-    (read.alias, "alias", None),
+    (read.can_guests_join, "guest_access", False),
+    (read.canonical_alias, "alias", None),
     (read.alt_aliases, "alt_aliases", ()),
     (read.room_name, "name", None),
     (read.room_topic, "topic", None),
     (read.room_avatar, "url", None),
-    (read.algorithm, "algorithm", None),
+    (read.encryption_algorithm, "algorithm", None),
     (read.replacement_room, "replacement_room", None),
     (lambda content: read.space_child(content).via, "via", ()),
     (lambda content: read.space_child(content).order, "order", None),
@@ -59,20 +59,18 @@ def test_what_is_of_another_kind_is_the_default(
 def test_what_is_not_there_is_the_default(
     reader: Callable[[read.Content], Any], key: str, default: Any
 ) -> None:
-    unsaid = {read.room_version: "1", read.judged_join_rule: "invite"}.get(reader, default)
+    unsaid = {read.room_version: "1", read.auth_join_rule: "invite"}.get(reader, default)
     assert reader({}) == reader(None) == unsaid
 
 
 def test_words_are_taken() -> None:
     assert read.history_visibility({"history_visibility": "joined"}) == "joined"
     assert read.history_visibility({"history_visibility": "nonsense"}) == "shared"
-    assert (
-        read.join_rule({"join_rule": "public"}) == read.judged_join_rule({"join_rule": "public"}) == "public"
-    )
+    assert read.join_rule({"join_rule": "public"}) == read.auth_join_rule({"join_rule": "public"}) == "public"
     assert read.room_version({"room_version": "12"}) == "12"
-    assert not read.federates({"m.federate": False})
-    assert read.predecessor({"predecessor": {"room_id": ROOM}}) == ROOM
-    assert read.guests_may_join({"guest_access": "can_join"})
+    assert not read.is_federated({"m.federate": False})
+    assert read.predecessor_room({"predecessor": {"room_id": ROOM}}) == ROOM
+    assert read.can_guests_join({"guest_access": "can_join"})
     assert read.alt_aliases({"alt_aliases": ["#a:b", 7, ["#c:d"]]}) == ("#a:b",)
     assert read.public_keys({"public_key": "a", "public_keys": [{"public_key": "b"}, "c", {}]}) == ["a", "b"]
     signed = {"third_party_invite": {"signed": {"token": "t"}}}
@@ -84,7 +82,7 @@ def test_rooms_are_allowed_by_a_rule_that_restricts_alone() -> None:
     assert read.allowed_rooms({"join_rule": "knock_restricted", "allow": allow}) == (ROOM,)
     assert read.allowed_rooms({"join_rule": "public", "allow": allow}) == ()
     many = [{"type": "m.room_membership", "room_id": f"!{n}:b"} for n in range(100)]
-    assert len(read.allowed_rooms({"join_rule": "restricted", "allow": many})) == read.MOST_ALLOWED
+    assert len(read.allowed_rooms({"join_rule": "restricted", "allow": many})) == read.MAX_ALLOWED_ROOMS
 
 
 def test_children_of_a_space_have_a_place() -> None:

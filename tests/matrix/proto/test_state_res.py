@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
-from hansa_matrix.proto.state_res.v2 import MissingAuthEvents, resolve
+from hansa_matrix.proto.state_res.v2 import MissingAuthEvents, resolve_state
 from matrix.proto.room_graph import ALL_VERSIONS
 from matrix.proto.state_cases import VECTORS, expected, load
 
@@ -23,14 +23,14 @@ CASES = [
 def test_vector(version: RoomVersion, case: dict[str, Any]) -> None:
     pdus, sets = load(version, case)
     for order in permutations(sets):
-        result = resolve(version, order, pdus.get, rejected=case.get("rejected", ()))
+        result = resolve_state(version, order, pdus.get, rejected=case.get("rejected", ()))
         assert result == expected(version, case)
 
 
 @pytest.mark.parametrize(("version", "case"), CASES)
 def test_the_same_state_twice_changes_nothing(version: RoomVersion, case: dict[str, Any]) -> None:
     pdus, sets = load(version, case)
-    result = resolve(version, [*sets, sets[0]], pdus.get, rejected=case.get("rejected", ()))
+    result = resolve_state(version, [*sets, sets[0]], pdus.get, rejected=case.get("rejected", ()))
     assert result == expected(version, case)
 
 
@@ -40,7 +40,7 @@ def test_missing_events_are_asked_for_until_all_are_there(version: RoomVersion, 
     known: dict[str, Pdu] = {}
     for _ in pdus:
         try:
-            result = resolve(version, sets, known.get, rejected=case.get("rejected", ()))
+            result = resolve_state(version, sets, known.get, rejected=case.get("rejected", ()))
         except MissingAuthEvents as missing:
             asked = {event_id: pdus[event_id] for event_id in missing.ids}
             assert asked
@@ -59,17 +59,17 @@ def test_states_that_agree_need_no_events(version: RoomVersion) -> None:
         raise AssertionError(event_id)
 
     state = {("m.room.create", ""): "$C", ("m.room.topic", ""): "$T"}
-    assert resolve(version, [], nothing) == {}
-    assert resolve(version, [state], nothing) == state
-    assert resolve(version, [state, dict(reversed(state.items()))], nothing) == state
-    assert resolve(version, [state], nothing) is not state
+    assert resolve_state(version, [], nothing) == {}
+    assert resolve_state(version, [state], nothing) == state
+    assert resolve_state(version, [state, dict(reversed(state.items()))], nothing) == state
+    assert resolve_state(version, [state], nothing) is not state
 
 
 def test_events_rejected_by_state_can_be_kept_out() -> None:
     case = next(c for c in VECTORS["cases"] if "rejected by its state" in c["name"])
     for version in ALL_VERSIONS[1:]:  # version 1 judges what the states hold
         pdus, sets = load(version, case)
-        result = resolve(version, sets, pdus.get, rejected=case["rejected"], admit_rejected=False)
+        result = resolve_state(version, sets, pdus.get, rejected=case["rejected"], admit_rejected=False)
         assert result[("m.room.topic", "")] == case["oracle_expect"]["m.room.topic|"]
 
 
@@ -83,4 +83,4 @@ def test_mistake_19_a_raising_fetch_is_the_callers_own() -> None:
         raise OSError(event_id)
 
     with pytest.raises(OSError, match=r"\$"):
-        resolve(version, sets, broken)
+        resolve_state(version, sets, broken)

@@ -11,7 +11,7 @@ import pytest
 from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.state_res.v2 import MissingAuthEvents, resolve
+from hansa_matrix.proto.state_res.v2 import MissingAuthEvents, resolve_state
 from matrix.oracle.graphs import Graph, State, random_graph
 from matrix.proto.room_graph import HASHED, create_event, ids_of, make
 
@@ -27,7 +27,7 @@ def rooms(version: RoomVersion) -> list[Graph]:
 
 
 def ask(graph: Graph, states: list[State]) -> State:
-    return resolve(graph.version, states, graph.fetch, rejected=graph.rejected, admit_rejected=False)
+    return resolve_state(graph.version, states, graph.fetch, rejected=graph.rejected, admit_rejected=False)
 
 
 @each_version
@@ -62,7 +62,9 @@ def test_events_that_come_late_change_nothing(version: RoomVersion) -> None:
             known = {pdu.event_id: pdu for pdu in graph.events if random.random() < 0.5}
             for _ in graph.events:
                 try:
-                    again = resolve(version, states, known.get, rejected=graph.rejected, admit_rejected=False)
+                    again = resolve_state(
+                        version, states, known.get, rejected=graph.rejected, admit_rejected=False
+                    )
                     break
                 except MissingAuthEvents as missing:
                     known.update((event_id, graph.events[graph.index[event_id]]) for event_id in missing.ids)
@@ -108,7 +110,7 @@ def test_no_event_is_asked_for_again_and_again(version: RoomVersion) -> None:
         asked[event_id] += 1
         return pdus.get(event_id)
 
-    result = resolve(version, states, fetch)
+    result = resolve_state(version, states, fetch)
     assert len(result) == len(states[0]) + 100
     assert max(asked.values()) <= 2
 
@@ -116,7 +118,7 @@ def test_no_event_is_asked_for_again_and_again(version: RoomVersion) -> None:
 @each_version
 def test_long_auth_chains_need_no_recursion(version: RoomVersion) -> None:
     pdus, states = big_room(version, members=4, levels=5000)
-    assert len(resolve(version, states, pdus.get)) == len(states[0]) + 2
+    assert len(resolve_state(version, states, pdus.get)) == len(states[0]) + 2
 
 
 @each_version
@@ -134,5 +136,5 @@ def test_a_kick_only_costs_the_kicked_ones_membership(version: RoomVersion) -> N
     )
     pdus["$K"] = kick
     assert check_event_auth(kick, {pdu.key: pdu for pdu in pdus.values()}, version) is None
-    result = resolve(version, [{**states[0], kick.key: "$K"}, states[1]], pdus.get)
+    result = resolve_state(version, [{**states[0], kick.key: "$K"}, states[1]], pdus.get)
     assert result == {**states[0], **states[1], kick.key: "$K"}

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from hansa_matrix.proto.auth_rules.third_party import third_party_verifier
-from hansa_matrix.proto.signing import signable
+from hansa_matrix.proto.signing import signable_bytes
 
 BODY = {"mxid": "@d:w", "token": "tok"}
 
 
 def verify(public: str, signature: str, message: bytes) -> bool:
-    return public == signature and message == signable(BODY)
+    return public == signature and message == signable_bytes(BODY)
 
 
 def ok(signatures: Any, *keys: str) -> bool:

@@ -9,9 +9,9 @@ import orjson
 import pytest
 from hansa.model.bounded_json import MAX_VALUES, values_in
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.pdu import parse_pdu
 from hansa_matrix.proto.streaming import json_stream
-from hansa_matrix.proto.streaming.transactions import MAX_EDUS, MAX_PDUS, _one_by_one, parse_transaction
+from hansa_matrix.proto.streaming.transactions import MAX_EDUS, MAX_PDUS, _load_piecewise, parse_transaction
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.json_values import json_values
@@ -27,7 +27,7 @@ def test_transactions(case: dict[str, Any]) -> None:
     assert (len(pdus), len(edus)) == (case["pdus"], case["edus"])
     for pdu in pdus:  # mistake 32: each is judged by itself
         with pytest.raises(RemoteProtocolError):
-            parse(pdu, V11)
+            parse_pdu(pdu, V11)
 
 
 @each(V["refused"])
@@ -120,7 +120,7 @@ def test_one_pdu_of_any_shape_is_read() -> None:
 @given(st.lists(json_values, max_size=5), st.lists(json_values, max_size=5))
 def test_one_by_one_is_the_same_as_whole(pdus: list[Any], edus: list[Any]) -> None:
     value = {"pdus": pdus, "edus": edus, "origin": "x", "origin_server_ts": 1}
-    assert _one_by_one(orjson.dumps(value)) == value
+    assert _load_piecewise(orjson.dumps(value)) == value
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.crypto import SigningKey, verify
-from hansa_matrix.proto.servers.xmatrix import header, parse_header, signing_bytes
+from hansa_matrix.proto.servers.xmatrix import format_header, parse_header, signing_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.proto.vectors import each, vectors
@@ -55,7 +55,7 @@ def test_requests(case: dict[str, Any]) -> None:
     assert signed in messages
     assert verify(V["public_key"], case["sig"], signed)
     assert KEY.sign(signed) == case["sig"]
-    assert header(case["origin"], case["destination"], "ed25519:1", case["sig"]) == case["header"]
+    assert format_header(case["origin"], case["destination"], "ed25519:1", case["sig"]) == case["header"]
 
 
 def test_a_body_is_content_and_none_is_none() -> None:
@@ -79,7 +79,7 @@ sigs = st.from_regex(r"[A-Za-z0-9+/]{1,86}", fullmatch=True)
 
 @given(names, names, key_ids, sigs)
 def test_what_we_send_is_what_we_read(origin: str, destination: str, key: str, sig: str) -> None:
-    found = parse_header(header(origin, destination, key, sig))
+    found = parse_header(format_header(origin, destination, key, sig))
     assert (found.origin, found.destination, found.key, found.sig) == (origin, destination, key, sig)
 
 

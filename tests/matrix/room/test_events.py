@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryStore
-from hansa_matrix.proto.pdu import from_raw
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.rooms.event_store import EventStore, Status, StoredEvent
 from memory import peak_memory
@@ -24,7 +24,7 @@ def event(number: int, size: int) -> StoredEvent:
         "hashes": {"sha256": ""},
         "signatures": {},
     }
-    return StoredEvent(from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)
+    return StoredEvent(pdu_from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)
 
 
 def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
@@ -53,8 +53,8 @@ def test_few_events_of_many_small_objects_are_kept():
         for number in range(200):
             one = event(number, 10)
             raw = {**one.pdu.raw, "content": orjson.loads(b'{"a":[' + b'{"":0},' * 8500 + b"0]}")}
-            made.append(from_raw(raw, VERSIONS["12"]).event_id)
-            events.keep([StoredEvent(from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)])
+            made.append(pdu_from_raw(raw, VERSIONS["12"]).event_id)
+            events.keep([StoredEvent(pdu_from_raw(raw, VERSIONS["12"]), Status.ACCEPTED)])
     kept = [name for name in made if events.at_hand(name)]
     assert kept == made[-len(kept) :] and 3 <= len(kept) <= 8
     assert peak.bytes < 32 * 2**20

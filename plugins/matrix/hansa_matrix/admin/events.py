@@ -14,7 +14,7 @@ from hansa import (
 )
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.levels import levels_said
+from hansa_matrix.proto.auth_rules.levels import level_table
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.redactions import REDACTION
@@ -52,5 +52,5 @@ class EventCommands:
             raise LocalProtocolError(f"{user!r} is not a user ID")
         present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
         content = dict(present.content) if present is not None else {}
-        content["users"] = {**levels_said(content, "users"), user: int(arguments["level"])}
+        content["users"] = {**level_table(content, "users"), user: int(arguments["level"])}
         return {"event": await self._events.send_state(room.room_id, POWER_LEVELS, "", content)}

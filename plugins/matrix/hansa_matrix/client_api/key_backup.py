@@ -18,7 +18,7 @@ from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import Handler, RateLimited, get_string
 from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.proto.devices import fits_object
-from hansa_matrix.proto.key_backup import valid_key, valid_place
+from hansa_matrix.proto.key_backup import is_valid_key, is_valid_key_place
 from hansa_matrix.users.key_backups import Backup, KeyBackups
 
 #: Bytes of what says how a backup is encrypted, and of one key in it.
@@ -111,8 +111,8 @@ class KeyBackupEndpoints:
                 sessions = of_room
             for session_id, data in sessions.items():
                 if (
-                    not valid_place(room_id, session_id)
-                    or not valid_key(data)
+                    not is_valid_key_place(room_id, session_id)
+                    or not is_valid_key(data)
                     or not fits_object(data, MOST_KEY)
                 ):
                     raise matrix_error(400, "M_BAD_JSON", "the session key is not valid")

@@ -22,11 +22,11 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     USAGES,
     ToDeviceEdu,
-    cross_signing_key,
-    device_keys,
-    valid_device_id,
+    is_valid_device_id,
+    parse_cross_signing_key,
+    parse_device_keys,
 )
-from hansa_matrix.proto.signing import signable, signatures_of
+from hansa_matrix.proto.signing import signable_bytes, signatures_of
 from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.user_services import Users
 
@@ -64,7 +64,7 @@ class KeysEndpoints:
         await self._permit(caller, body)
         keys = body.get("device_keys")
         if keys is not None:
-            if device_keys(keys, user, device_id) is None or not _own(keys, user, device_id):
+            if parse_device_keys(keys, user, device_id) is None or not _own(keys, user, device_id):
                 raise matrix_error(400, "M_INVALID_PARAM", "device_keys are not those of this device")
             await self._known.devices.change(user, device_id, lambda known: replace(known, keys=keys))
         once, fallback = body.get("one_time_keys", {}), body.get("fallback_keys", {})
@@ -114,7 +114,7 @@ class KeysEndpoints:
         """``POST /keys/device_signing/upload``: the first time as it is, then with the password."""
         keys = {u: body[f"{u}_key"] for u in USAGES if f"{u}_key" in body}
         for usage, key in keys.items():
-            if cross_signing_key(key, caller.user, usage) is None:
+            if parse_cross_signing_key(key, caller.user, usage) is None:
                 raise matrix_error(400, "M_INVALID_PARAM", f"this is not a {usage} key of {caller.user}")
         known = (await self._known.devices.of(caller.user)).cross_signing
         fresh = {usage: key for usage, key in keys.items() if known.get(usage) != key}
@@ -160,13 +160,13 @@ class KeysEndpoints:
             raise matrix_error(400, "M_BAD_JSON", "messages must be an object keyed by user ID")
         for devices in messages.values():
             if not isinstance(devices, dict) or not all(
-                valid_device_id(d) and isinstance(c, dict) for d, c in devices.items()
+                is_valid_device_id(d) and isinstance(c, dict) for d, c in devices.items()
             ):
                 raise matrix_error(
                     400, "M_BAD_JSON", "each value of messages must be an object keyed by device ID"
                 )
         kind = request.path["type"]
-        if not valid_device_id(kind):
+        if not is_valid_device_id(kind):
             raise matrix_error(400, "M_INVALID_PARAM", "the event type is not valid")
         named = f"{caller.user} {caller.device} {kind} {request.path['txn']}"
         message_id = hashlib.sha256(named.encode()).hexdigest()[:32]
@@ -184,4 +184,4 @@ def _own(keys: Mapping[str, Any], user: str, device_id: str) -> bool:
     names, name = keys["keys"], f"ed25519:{device_id}"
     if not all(one.endswith(f":{device_id}") for one in names):
         return False
-    return verify(names.get(name, ""), signatures_of(keys, user).get(name, ""), signable(keys))
+    return verify(names.get(name, ""), signatures_of(keys, user).get(name, ""), signable_bytes(keys))

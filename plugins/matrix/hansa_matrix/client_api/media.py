@@ -35,11 +35,11 @@ from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
 from hansa_matrix.proto.ids import is_valid_server_name
 from hansa_matrix.proto.media import (
     MxcUri,
-    byte_range,
     content_disposition,
-    media_type,
+    is_valid_media_id,
+    parse_byte_range,
+    parse_media_type,
     sanitise_name,
-    valid_media_id,
     with_charset,
 )
 
@@ -152,7 +152,7 @@ class MediaEndpoints:
         if mxc.server != self._server:
             raise matrix_error(403, "M_FORBIDDEN", "the address belongs to another server")
         described = request.headers.get("content-type", "")
-        kind = media_type(described)
+        kind = parse_media_type(described)
         name = sanitise_name(request.first("filename"))
         length = request.headers.get("content-length", "")
         size = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
@@ -180,7 +180,7 @@ class MediaEndpoints:
 
     def _mxc(self, request: Request) -> MxcUri:
         server, media = request.path["server"], request.path["media"]
-        if not is_valid_server_name(server) or not valid_media_id(media):
+        if not is_valid_server_name(server) or not is_valid_media_id(media):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not the address of a file")
         return MxcUri(server, media)
 
@@ -225,7 +225,7 @@ class MediaEndpoints:
         size = item.blob.size
         asked = request.headers.get("range", "") if request.method == "GET" else ""
         # Without a validator of ours no condition can hold: all of it is the answer then.
-        part = None if "if-range" in request.headers else byte_range(asked, size)
+        part = None if "if-range" in request.headers else parse_byte_range(asked, size)
         headers = {
             **_SAFE,
             "Accept-Ranges": "bytes",

@@ -27,9 +27,9 @@ from hansa.model.lenient_json import MENDED_AT_ONCE
 
 from hansa_matrix.federation.server_discovery import ServerDiscovery
 from hansa_matrix.federation.signing_keys import SigningKeys
-from hansa_matrix.proto.canonical_json import DOCUMENT, ERROR_ANSWER, dumps, loads_json
+from hansa_matrix.proto.canonical_json import DOCUMENT, ERROR_ANSWER, dumps_canonical, loads_json
 from hansa_matrix.proto.servers.discovery import ResolvedServer
-from hansa_matrix.proto.servers.xmatrix import header, signing_bytes
+from hansa_matrix.proto.servers.xmatrix import format_header, signing_bytes
 from hansa_matrix.proto.streaming.json_stream import Piece, Splitter
 
 #: Bytes of an answer that holds a room's whole state, which is read as it comes.
@@ -151,7 +151,7 @@ class FederationClient:
         if server == self._server:
             raise RemoteError("a server sends no requests to itself", hint=400)
         await self._allowed(server)
-        content = dumps(body) if body is not None else None
+        content = dumps_canonical(body) if body is not None else None
         answer = await self._send(
             server,
             HttpRequest(
@@ -228,7 +228,7 @@ class FederationClient:
         if signed:
             message = signing_bytes(method, target, self._server, server, content)
             key = self._keys.current
-            headers["Authorization"] = header(self._server, server, key.key_id, key.sign(message))
+            headers["Authorization"] = format_header(self._server, server, key.key_id, key.sign(message))
         return headers
 
     @asynccontextmanager
@@ -249,7 +249,7 @@ class FederationClient:
         if server == self._server:
             raise RemoteError("a server sends no requests to itself", hint=400)
         await self._allowed(server)
-        content = dumps(body) if body is not None else None
+        content = dumps_canonical(body) if body is not None else None
         route = await self._route(server)
         async with AsyncExitStack() as stack:
             problem: HttpError | None = None

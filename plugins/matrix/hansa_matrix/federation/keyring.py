@@ -24,10 +24,10 @@ from hansa_matrix.proto.servers.key_document import (
     DAY,
     check_key_document,
     key_document,
-    keys_named,
+    key_ids_of,
     notary_signatures,
 )
-from hansa_matrix.proto.signing import signable, with_signature
+from hansa_matrix.proto.signing import signable_bytes, with_signature
 
 #: Seconds until a server that gave no keys is asked again, doubled each time.
 _NEGATIVE = Backoff(first=60.0, most=3600.0)
@@ -69,12 +69,12 @@ class Keyring:
         key = self._keys.current
         old = {key_id: (one.public, one.expired_ts) for key_id, one in self._keys.old.items()}
         doc = key_document(self._server, {key.key_id: key.public}, self._clock.now() + DAY, old)
-        return with_signature(doc, self._server, key.key_id, key.sign(signable(doc)))
+        return with_signature(doc, self._server, key.key_id, key.sign(signable_bytes(doc)))
 
     def signed(self, doc: Mapping[str, Any]) -> Mapping[str, Any]:
         """Another server's document with our signature beside its own."""
         key = self._keys.current
-        return with_signature(doc, self._server, key.key_id, key.sign(signable(doc)))
+        return with_signature(doc, self._server, key.key_id, key.sign(signable_bytes(doc)))
 
     def get(self, server: str, key_id: str) -> VerifyKey | None:
         """A key that was loaded or fetched before, or one of ours."""
@@ -282,7 +282,7 @@ class Keyring:
         if await self._missing([(notary, key_id) for key_id in signers], now):
             await self._fetch_once(notary)
         keys = ((self.get(notary, key_id), signature) for key_id, signature in signers.items())
-        message = signable(doc)
+        message = signable_bytes(doc)
         return any(k is not None and k.valid_until >= now and verify(k.public, s, message) for k, s in keys)
 
     async def young(self, server: str, minimum: int, named: Collection[str] = ()) -> bool:
@@ -313,7 +313,7 @@ class Keyring:
             return False
         if not named or not found.body or now < found.fetched + _AS_GOOD_AS_NEW:
             return True
-        return bool(keys_named(loads_json(found.body, KEY_DOCUMENT)).intersection(named))
+        return bool(key_ids_of(loads_json(found.body, KEY_DOCUMENT)).intersection(named))
 
     def heard_from(self, server: str) -> None:
         """The server has signed a request: ask it again if we must, and keep its keys."""

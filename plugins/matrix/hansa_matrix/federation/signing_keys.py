@@ -17,7 +17,7 @@ from hansa.model.errors import ConfigError
 
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.ids import is_valid_key_id
-from hansa_matrix.proto.signing import decode64
+from hansa_matrix.proto.signing import decode_base64
 
 
 class OldVerifyKey(NamedTuple):
@@ -78,7 +78,7 @@ class SigningKeys:
 def _old(line: str) -> tuple[str, OldVerifyKey]:
     parts = line.split()
     good = len(parts) == 4 and parts[0] == "old" and parts[3].isdigit() and len(parts[3]) < 16
-    public = decode64(parts[2]) if good else None
+    public = decode_base64(parts[2]) if good else None
     if not good or public is None or len(public) != 32 or not is_valid_key_id(f"ed25519:{parts[1]}"):
         raise ConfigError("a further line of a signing key file is: old VERSION PUBLIC EXPIRED_TS")
     return f"ed25519:{parts[1]}", OldVerifyKey(parts[2], int(parts[3]))

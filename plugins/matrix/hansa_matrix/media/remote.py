@@ -39,7 +39,7 @@ from hansa_matrix.federation.client import (
 from hansa_matrix.media.minimum_rate import MinimumRate, at_minimum_rate
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.repository import MediaItem, MediaRepository
-from hansa_matrix.proto.media import MultipartFileReader, MxcUri, file_name, media_type
+from hansa_matrix.proto.media import MultipartFileReader, MxcUri, parse_file_name, parse_media_type
 
 #: Seconds for a whole file.
 _WITHIN = 300.0
@@ -198,8 +198,8 @@ class RemoteMedia:
 
     async def _keep(self, mxc: MxcUri, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> MediaItem:
         """Keep a file, if policies let one of this type and name in."""
-        name = file_name(headers.get("content-disposition"))
-        kind = media_type(headers.get("content-type"))
+        name = parse_file_name(headers.get("content-disposition"))
+        kind = parse_media_type(headers.get("content-type"))
         asked = MediaTransfer(
             network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False, type=kind, name=name
         )

@@ -29,7 +29,7 @@ from hansa import (
 )
 
 from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
-from hansa_matrix.proto.media import MxcUri, charset, media_type, sanitise_name
+from hansa_matrix.proto.media import MxcUri, charset_of, parse_media_type, sanitise_name
 
 _PAGE = 500
 #: A remote file's last use is noted once in so many ms.
@@ -109,7 +109,7 @@ class MediaRepository:
                 if place.size < min(most, size or most):
                     raise OverQuota("the files of this person take as much as they may") from None
                 raise
-        kind, name = media_type(content_type), sanitise_name(name)
+        kind, name = parse_media_type(content_type), sanitise_name(name)
         item = MediaItem(
             mxc=mxc,
             blob=blob,
@@ -117,7 +117,7 @@ class MediaRepository:
             name=name,
             used=self._ctx.clock.now(),
             owner=owner,
-            charset=charset(content_type),
+            charset=charset_of(content_type),
         )
         async with self._one:
             try:

@@ -17,7 +17,7 @@ from hansa.model.lenient_json import MENDED_AT_ONCE, cut_deep, read_parts, unrea
 
 from hansa_matrix.proto.room_versions import RoomVersion
 
-_MOST = 2**53 - 1
+_MAX_INTEGER = 2**53 - 1
 #: Levels of an event or of anything else that others say. Synapse takes events of 127 levels; orjson encodes
 #: 254, of which the rest is for what an event stands in.
 MAX_DEPTH = 200
@@ -66,7 +66,7 @@ def check_depth(value: Any, most: int = MAX_DEPTH) -> None:
         raise RemoteProtocolError(f"JSON nests deeper than {most}", code="M_BAD_JSON")
 
 
-def usable(value: Any) -> bool:
+def is_usable_json(value: Any) -> bool:
     """True if every part of a value could be read and it nests no deeper than ``MAX_DEPTH``."""
     return not deeper(value, MAX_DEPTH) and not unreadable_in(value)
 
@@ -96,7 +96,7 @@ def check_values(value: Any) -> None:
             elif kind is list:
                 below.extend(one)
             elif kind is int:
-                if not -_MOST <= one <= _MOST:
+                if not -_MAX_INTEGER <= one <= _MAX_INTEGER:
                     raise RemoteProtocolError(f"integer {one} is out of range", code="M_BAD_JSON")
             elif kind is float:
                 raise RemoteProtocolError("a number is not an integer", code="M_BAD_JSON")
@@ -106,7 +106,7 @@ def check_values(value: Any) -> None:
     raise RemoteProtocolError(f"JSON nests deeper than {MAX_DEPTH}", code="M_BAD_JSON")
 
 
-def dumps(value: Any) -> bytes:
+def dumps_canonical(value: Any) -> bytes:
     """The canonical form of a valid value. Raises RemoteProtocolError for one that cannot be encoded."""
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -124,11 +124,11 @@ def dumps_legacy(value: Any) -> bytes:
         raise RemoteProtocolError(f"no canonical form: {error}", code="M_BAD_JSON") from error
 
 
-def compact(data: bytes) -> bytes:
+def copy_compact(data: bytes) -> bytes:
     """The same bytes for who keeps them: what orjson makes takes 4 KiB of memory however short it is."""
     return b"".join((data, b""))
 
 
 def encoder_for(version: RoomVersion) -> Callable[[Any], bytes]:
     """The encoder of a room version."""
-    return dumps if version.strict_json else dumps_legacy
+    return dumps_canonical if version.strict_json else dumps_legacy

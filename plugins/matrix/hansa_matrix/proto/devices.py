@@ -13,7 +13,7 @@ from typing import Any
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical_json import check_depth, dumps
+from hansa_matrix.proto.canonical_json import check_depth, dumps_canonical
 from hansa_matrix.proto.signing import signatures_of
 
 DEVICE_LIST, TO_DEVICE, SIGNING_KEYS = (
@@ -22,8 +22,8 @@ DEVICE_LIST, TO_DEVICE, SIGNING_KEYS = (
     "m.signing_key_update",
 )
 #: Cross-signing keys that other people's servers may know; a ``user_signing`` key is its owner's alone.
-SHOWN_USAGES = ("master", "self_signing")
-USAGES = (*SHOWN_USAGES, "user_signing")
+PUBLIC_USAGES = ("master", "self_signing")
+USAGES = (*PUBLIC_USAGES, "user_signing")
 
 #: Bounds on what one server may make another keep.
 MAX_DEVICES = 2000
@@ -31,8 +31,8 @@ MAX_KEYS_SIZE = 32 * 1024
 MAX_ONE_TIME_KEY = 4 * 1024
 MAX_MESSAGE_SIZE = 64 * 1024
 MAX_ID = 255
-_MOST_USERS, _MOST_PREVIOUS, _MOST_ALGORITHMS, _MOST_KEYS = 10_000, 1000, 50, 50
-_LAST_STREAM_ID = 2**53 - 1
+_MAX_USERS, _MAX_PREVIOUS, _MAX_ALGORITHMS, _MAX_KEYS = 10_000, 1000, 50, 50
+_MAX_STREAM_ID = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,40 +92,42 @@ class UserDevices:
     def listed(self) -> dict[str, Any]:
         """The answer of ``/user/devices``."""
         shown = [d.listed() for d in self.devices.values() if d.keys is not None]
-        signing = {f"{usage}_key": key for usage, key in self.cross_signing.items() if usage in SHOWN_USAGES}
+        signing = {f"{usage}_key": key for usage, key in self.cross_signing.items() if usage in PUBLIC_USAGES}
         return {"user_id": self.user, "stream_id": self.stream_id, "devices": shown, **signing}
 
 
-def valid_device_id(value: object) -> bool:
+def is_valid_device_id(value: object) -> bool:
     """A name of a device that may be kept: not empty, at most 255 bytes."""
     return isinstance(value, str) and bool(value) and ids.fits_255_bytes(value)
 
 
-def device_keys(value: object, user: str, device_id: str) -> Mapping[str, Any] | None:
+def parse_device_keys(value: object, user: str, device_id: str) -> Mapping[str, Any] | None:
     """The signed key object of a device if it is one of this device, else None (CVE-2025-61672)."""
     if not isinstance(value, dict) or value.get("user_id") != user or value.get("device_id") != device_id:
         return None
     algorithms, keys = value.get("algorithms"), value.get("keys")
-    if not isinstance(algorithms, list) or len(algorithms) > _MOST_ALGORITHMS or not _strings(keys):
+    if not isinstance(algorithms, list) or len(algorithms) > _MAX_ALGORITHMS or not _is_string_map(keys):
         return None
-    if not all(isinstance(one, str) for one in algorithms) or not _signatures(value.get("signatures", {})):
+    if not all(isinstance(one, str) for one in algorithms) or not _is_signature_map(
+        value.get("signatures", {})
+    ):
         return None
     return value if fits_object(value, MAX_KEYS_SIZE) else None
 
 
-def cross_signing_key(value: object, user: str, usage: str) -> Mapping[str, Any] | None:
+def parse_cross_signing_key(value: object, user: str, usage: str) -> Mapping[str, Any] | None:
     """A cross-signing key of somebody for one usage if it is one, else None."""
-    if not isinstance(value, dict) or value.get("user_id") != user or not _strings(value.get("keys")):
+    if not isinstance(value, dict) or value.get("user_id") != user or not _is_string_map(value.get("keys")):
         return None
     named = value.get("usage")
     if not isinstance(named, list) or usage not in named or len(value["keys"]) != 1:
         return None
-    if not _signatures(value.get("signatures", {})):
+    if not _is_signature_map(value.get("signatures", {})):
         return None
     return value if fits_object(value, MAX_KEYS_SIZE) else None
 
 
-def one_time_key(key_id: object, value: object) -> str | None:
+def parse_one_time_key(key_id: object, value: object) -> str | None:
     """The algorithm of a one-time or fallback key ``ALGORITHM:ID``, None if it is none."""
     if not isinstance(key_id, str) or not ids.fits_255_bytes(key_id):
         return None
@@ -154,17 +156,21 @@ def merge_signatures(kept: Mapping[str, Any], signed: Mapping[str, Any], user: s
 def parse_device_list(content: Mapping[str, Any], origin: str) -> DeviceListUpdate | None:
     """The content of ``m.device_list_update``; None if it is malformed or of another server's user."""
     user, device_id, stream_id = content.get("user_id"), content.get("device_id"), content.get("stream_id")
-    if not _of(user, origin) or not valid_device_id(device_id) or not _stream_id(stream_id):
+    if not _is_of_origin(user, origin) or not is_valid_device_id(device_id) or not _is_stream_id(stream_id):
         return None
     previous, deleted, name = (
         content.get("prev_id", []),
         content.get("deleted", False),
         content.get("device_display_name"),
     )
-    if not isinstance(previous, list) or len(previous) > _MOST_PREVIOUS or not all(map(_stream_id, previous)):
+    if (
+        not isinstance(previous, list)
+        or len(previous) > _MAX_PREVIOUS
+        or not all(map(_is_stream_id, previous))
+    ):
         return None
     keys = content.get("keys")
-    if keys is not None and device_keys(keys, str(user), str(device_id)) is None:
+    if keys is not None and parse_device_keys(keys, str(user), str(device_id)) is None:
         return None
     return DeviceListUpdate(
         user=str(user),
@@ -179,14 +185,18 @@ def parse_to_device(content: Mapping[str, Any], origin: str) -> ToDeviceEdu | No
     """The content of ``m.direct_to_device``; None if it is malformed or of another server's user."""
     sender, kind, message_id = content.get("sender"), content.get("type"), content.get("message_id")
     messages = content.get("messages")
-    if not _of(sender, origin) or not valid_device_id(kind) or not valid_device_id(message_id):
+    if (
+        not _is_of_origin(sender, origin)
+        or not is_valid_device_id(kind)
+        or not is_valid_device_id(message_id)
+    ):
         return None
-    if not isinstance(messages, dict) or len(messages) > _MOST_USERS:
+    if not isinstance(messages, dict) or len(messages) > _MAX_USERS:
         return None
     for user, devices in messages.items():
         if not ids.is_valid_user_id(user) or not isinstance(devices, dict) or len(devices) > MAX_DEVICES:
             return None
-        if not all(valid_device_id(d) and isinstance(c, dict) for d, c in devices.items()):
+        if not all(is_valid_device_id(d) and isinstance(c, dict) for d, c in devices.items()):
             return None
     if not fits_object(messages, 4 * MAX_MESSAGE_SIZE):
         return None
@@ -196,42 +206,42 @@ def parse_to_device(content: Mapping[str, Any], origin: str) -> ToDeviceEdu | No
 def parse_signing_keys(content: Mapping[str, Any], origin: str) -> SigningKeyUpdate | None:
     """The content of ``m.signing_key_update``; None if it is malformed or of another server's user."""
     user = content.get("user_id")
-    if not _of(user, origin):
+    if not _is_of_origin(user, origin):
         return None
-    return SigningKeyUpdate(user=str(user), keys=_signing(content, str(user)))
+    return SigningKeyUpdate(user=str(user), keys=_parse_cross_signing(content, str(user)))
 
 
 def parse_user_devices(value: object, user: str) -> UserDevices | None:
     """The answer of ``/user/devices``, None if it is none. What is wrong with one device is that device's."""
     fields = value if isinstance(value, dict) else {}
     stream_id, listed = fields.get("stream_id"), fields.get("devices")
-    if fields.get("user_id") != user or not _stream_id(stream_id):
+    if fields.get("user_id") != user or not _is_stream_id(stream_id):
         return None
     if not isinstance(listed, list) or len(listed) > MAX_DEVICES:
         return None
-    devices = {one.device_id: one for one in _devices(listed, user)}
+    devices = {one.device_id: one for one in _parse_devices(listed, user)}
     return UserDevices(
         user=user,
         stream_id=int(stream_id),  # type: ignore[arg-type]
         devices=devices,
-        cross_signing=_signing(fields, user),
+        cross_signing=_parse_cross_signing(fields, user),
     )
 
 
-def _devices(listed: list[Any], user: str) -> Iterator[Device]:
+def _parse_devices(listed: list[Any], user: str) -> Iterator[Device]:
     for one in listed:
         device_id = one.get("device_id") if isinstance(one, dict) else None
-        if not valid_device_id(device_id):
+        if not is_valid_device_id(device_id):
             continue
-        keys = device_keys(one.get("keys"), user, str(device_id))
+        keys = parse_device_keys(one.get("keys"), user, str(device_id))
         if keys is not None:
             name = truncate_name(one.get("device_display_name"))
             yield Device(device_id=str(device_id), keys=keys, name=name)
 
 
-def _signing(fields: Mapping[str, Any], user: str) -> dict[str, Any]:
-    given = ((usage, fields.get(f"{usage}_key")) for usage in SHOWN_USAGES)
-    return {usage: key for usage, key in given if cross_signing_key(key, user, usage) is not None}
+def _parse_cross_signing(fields: Mapping[str, Any], user: str) -> dict[str, Any]:
+    given = ((usage, fields.get(f"{usage}_key")) for usage in PUBLIC_USAGES)
+    return {usage: key for usage, key in given if parse_cross_signing_key(key, user, usage) is not None}
 
 
 def device_list_edu(update: DeviceListUpdate) -> dict[str, Any]:
@@ -263,7 +273,7 @@ def to_device_edu(message: ToDeviceEdu) -> dict[str, Any]:
 
 def signing_keys_edu(update: SigningKeyUpdate) -> dict[str, Any]:
     """As it is sent."""
-    keys = {f"{usage}_key": key for usage, key in update.keys.items() if usage in SHOWN_USAGES}
+    keys = {f"{usage}_key": key for usage, key in update.keys.items() if usage in PUBLIC_USAGES}
     return {"edu_type": SIGNING_KEYS, "content": {"user_id": update.user, **keys}}
 
 
@@ -272,21 +282,21 @@ def truncate_name(name: object) -> str:
     return name[:100] if isinstance(name, str) else ""
 
 
-def _of(user: object, origin: str) -> bool:
+def _is_of_origin(user: object, origin: str) -> bool:
     return isinstance(user, str) and ids.is_valid_user_id(user) and ids.domain_of(user) == origin
 
 
-def _stream_id(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _LAST_STREAM_ID
+def _is_stream_id(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_STREAM_ID
 
 
-def _strings(value: object) -> bool:
-    if not isinstance(value, dict) or len(value) > _MOST_KEYS:
+def _is_string_map(value: object) -> bool:
+    if not isinstance(value, dict) or len(value) > _MAX_KEYS:
         return False
     return all(isinstance(one, str) for one in value.values())
 
 
-def _signatures(value: object) -> bool:
+def _is_signature_map(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
 
 
@@ -294,6 +304,6 @@ def fits_object(value: object, size: int) -> bool:
     """True if a value can be stored: its depth can be read again, and it has at most ``size`` bytes."""
     try:
         check_depth(value)
-        return len(dumps(value)) <= size
+        return len(dumps_canonical(value)) <= size
     except RemoteProtocolError:
         return False

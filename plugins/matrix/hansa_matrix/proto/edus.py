@@ -16,8 +16,8 @@ from hansa_matrix.proto import ids
 TYPING, RECEIPT, PRESENCE = "m.typing", "m.receipt", "m.presence"
 PRESENCES = ("online", "unavailable", "offline")
 #: Rooms and people of one receipts EDU that are read.
-_MOST_ROOMS, _MOST_USERS = 100, 500
-_LONGEST = 255
+_MAX_ROOMS, _MAX_USERS = 100, 500
+_MAX_TEXT = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class PresenceEdu:
 def parse_typing(content: Mapping[str, Any], origin: str) -> TypingEdu | None:
     """The content of ``m.typing``; None if it is malformed or of another server's user."""
     room_id, user, typing = content.get("room_id"), content.get("user_id"), content.get("typing")
-    if not ids.is_valid_room_id(room_id) or not _of(user, origin) or not isinstance(typing, bool):
+    if not ids.is_valid_room_id(room_id) or not _is_of_origin(user, origin) or not isinstance(typing, bool):
         return None
     return TypingEdu(room_id=str(room_id), user=str(user), typing=typing)
 
@@ -63,16 +63,16 @@ def parse_receipts(content: Mapping[str, Any], origin: str) -> Iterator[ReceiptE
     """The receipts that ``m.receipt`` holds of the server's own users, None for each that is malformed or of
     another's. Private ones never cross.
     """
-    for room_id, kinds in islice(content.items(), _MOST_ROOMS):
+    for room_id, kinds in islice(content.items(), _MAX_ROOMS):
         read = kinds.get("m.read") if isinstance(kinds, dict) and ids.is_valid_room_id(room_id) else None
         if not isinstance(read, dict):
             yield None
             continue
-        for user, entry in islice(read.items(), _MOST_USERS):
-            yield _receipt(room_id, user, entry) if _of(user, origin) else None
+        for user, entry in islice(read.items(), _MAX_USERS):
+            yield _parse_receipt(room_id, user, entry) if _is_of_origin(user, origin) else None
 
 
-def _receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
+def _parse_receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
     if not isinstance(entry, dict):
         return None
     named, data = entry.get("event_ids"), entry.get("data")
@@ -80,7 +80,7 @@ def _receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
         return None
     fields = data if isinstance(data, dict) else {}
     ts, thread = fields.get("ts"), fields.get("thread_id", "")
-    if type(ts) is not int or not 0 <= ts < 2**53 or not isinstance(thread, str) or len(thread) > _LONGEST:
+    if type(ts) is not int or not 0 <= ts < 2**53 or not isinstance(thread, str) or len(thread) > _MAX_TEXT:
         return None
     return ReceiptEdu(room_id=room_id, user=user, event_id=named[0], ts=ts, thread=thread)
 
@@ -88,8 +88,8 @@ def _receipt(room_id: str, user: str, entry: object) -> ReceiptEdu | None:
 def parse_presence(content: Mapping[str, Any], origin: str) -> Iterator[PresenceEdu]:
     """Yields the presence of the server's own users in an ``m.presence``."""
     push = content.get("push")
-    for one in islice(push, _MOST_USERS) if isinstance(push, list) else ():
-        if not isinstance(one, dict) or not _of(one.get("user_id"), origin):
+    for one in islice(push, _MAX_USERS) if isinstance(push, list) else ():
+        if not isinstance(one, dict) or not _is_of_origin(one.get("user_id"), origin):
             continue
         ago, status = one.get("last_active_ago", 0), one.get("status_msg")
         if one.get("presence") not in PRESENCES or type(ago) is not int or not 0 <= ago < 2**53:
@@ -99,23 +99,23 @@ def parse_presence(content: Mapping[str, Any], origin: str) -> Iterator[Presence
             presence=one["presence"],
             ago=ago,
             active=one.get("currently_active") is True,
-            status=status[:_LONGEST] if isinstance(status, str) else "",
+            status=status[:_MAX_TEXT] if isinstance(status, str) else "",
         )
 
 
 def presence_edu(*people: PresenceEdu) -> dict[str, Any]:
     """As it is sent."""
-    return {"edu_type": PRESENCE, "content": {"push": [_said_of(one) for one in people]}}
+    return {"edu_type": PRESENCE, "content": {"push": [_presence_entry(one) for one in people]}}
 
 
-def _said_of(one: PresenceEdu) -> dict[str, Any]:
+def _presence_entry(one: PresenceEdu) -> dict[str, Any]:
     said: dict[str, Any] = {"user_id": one.user, "presence": one.presence, "last_active_ago": one.ago}
     said |= {"currently_active": True} if one.active else {}
     said |= {"status_msg": one.status} if one.status else {}
     return said
 
 
-def _of(user: object, origin: str) -> bool:
+def _is_of_origin(user: object, origin: str) -> bool:
     return isinstance(user, str) and ids.is_valid_user_id(user) and ids.domain_of(user) == origin
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hansa.model.fast_dataclass import quick
 
-from hansa_matrix.proto.state_content import membership
+from hansa_matrix.proto.state_content import membership_of
 
 #: ``(type, state_key)``, the name of one piece of room state.
 StateKey = tuple[str, str]
@@ -53,7 +53,7 @@ class Pdu:
     @property
     def membership(self) -> str | None:
         """``content.membership``; None where it is no word."""
-        return membership(self.content)
+        return membership_of(self.content)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pdu) and other.event_id == self.event_id

@@ -16,7 +16,7 @@ _MAX_PARSED = 2000
 
 
 @lru_cache(maxsize=_MAX_PARSED)
-def _parsed(glob: str) -> Glob:
+def _parse_glob(glob: str) -> Glob:
     return Glob(glob, ignore_case=True)
 
 
@@ -25,27 +25,32 @@ def is_glob(pattern: str) -> bool:
     return "*" in pattern or "?" in pattern
 
 
-def matches(glob: str, text: str) -> bool:
+def matches_glob(glob: str, text: str) -> bool:
     """True if a glob covers a whole text, in any case."""
-    return _parsed(glob).matches(text)
+    return _parse_glob(glob).matches(text)
 
 
-def finds(glob: str, text: str) -> bool:
+def contains_glob(glob: str, text: str) -> bool:
     """True if a glob covers a part of a text, with no word character beside it."""
-    first, *rest = _parsed(glob).pieces
+    first, *rest = _parse_glob(glob).pieces
     if not rest:
-        return _search(first, text, 0, lambda start, end: _apart(text, start) and _until(text, end)) >= 0
+        return (
+            _find_piece(
+                first, text, 0, lambda start, end: _starts_word(text, start) and _ends_word(text, end)
+            )
+            >= 0
+        )
     at = 0
     if first.pattern:
-        at = _search(first, text, 0, lambda start, _: _apart(text, start))
+        at = _find_piece(first, text, 0, lambda start, _: _starts_word(text, start))
     last = rest.pop()
-    at = _follow(rest, text, at) if at >= 0 else -1
+    at = _match_pieces(rest, text, at) if at >= 0 else -1
     if at < 0 or not last.pattern:
         return at >= 0
-    return _search(last, text, at, lambda _, end: _until(text, end)) >= 0
+    return _find_piece(last, text, at, lambda _, end: _ends_word(text, end)) >= 0
 
 
-def _follow(pieces: Sequence[re.Pattern[str]], text: str, at: int) -> int:
+def _match_pieces(pieces: Sequence[re.Pattern[str]], text: str, at: int) -> int:
     """Where pieces end that follow each other from a place on, each as early as it can; -1 if they do not."""
     for piece in pieces:
         match = piece.search(text, at)
@@ -55,7 +60,7 @@ def _follow(pieces: Sequence[re.Pattern[str]], text: str, at: int) -> int:
     return at
 
 
-def _search(piece: re.Pattern[str], text: str, at: int, good: Callable[[int, int], bool]) -> int:
+def _find_piece(piece: re.Pattern[str], text: str, at: int, good: Callable[[int, int], bool]) -> int:
     """Where the first match from a place on ends whose start and end are good; -1 if there is none."""
     while (match := piece.search(text, at)) is not None:
         if good(match.start(), match.end()):
@@ -64,16 +69,16 @@ def _search(piece: re.Pattern[str], text: str, at: int, good: Callable[[int, int
     return -1
 
 
-def _apart(text: str, at: int) -> bool:
+def _starts_word(text: str, at: int) -> bool:
     """True if a match that begins here is not a part of a longer word."""
-    return at == 0 or not of_words(text[at - 1])
+    return at == 0 or not is_word_char(text[at - 1])
 
 
-def _until(text: str, at: int) -> bool:
+def _ends_word(text: str, at: int) -> bool:
     """True if a match that ends here is not a part of a longer word."""
-    return at == len(text) or not of_words(text[at])
+    return at == len(text) or not is_word_char(text[at])
 
 
-def of_words(character: str) -> bool:
+def is_word_char(character: str) -> bool:
     """True if a character belongs to a word. By the specification only ASCII characters do."""
     return character.isascii() and (character.isalnum() or character == "_")

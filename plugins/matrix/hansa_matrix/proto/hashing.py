@@ -8,9 +8,9 @@ from hashlib import sha256
 from typing import Any
 
 from hansa_matrix.proto.canonical_json import encoder_for
-from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.signing import decode64
+from hansa_matrix.proto.signing import decode_base64
 
 _NOT_HASHED = frozenset({"unsigned", "signatures", "hashes"})
 
@@ -23,7 +23,7 @@ def content_hash(event: Mapping[str, Any], version: RoomVersion) -> str:
 def hash_matches(event: Mapping[str, Any], version: RoomVersion) -> bool:
     """True if ``hashes.sha256``, decoded, is the event's content hash."""
     hashes = event.get("hashes")
-    return isinstance(hashes, dict) and decode64(hashes.get("sha256")) == _content_digest(event, version)
+    return isinstance(hashes, dict) and decode_base64(hashes.get("sha256")) == _content_digest(event, version)
 
 
 def _content_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
@@ -32,7 +32,7 @@ def _content_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
 
 
 def _reference_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
-    bare = redact(event, version)
+    bare = redact_event(event, version)
     bare.pop("signatures", None)
     if not version.named_event_ids:
         bare.pop("event_id", None)
@@ -41,10 +41,10 @@ def _reference_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
 
 def reference_hash(event: Mapping[str, Any], version: RoomVersion) -> str:
     """Unpadded base64 (URL-safe in version 4+) of the SHA-256 over the redacted event without signatures."""
-    return _text(_reference_digest(event, version), version)
+    return _encode_digest(_reference_digest(event, version), version)
 
 
-def _text(digest: bytes, version: RoomVersion) -> str:
+def _encode_digest(digest: bytes, version: RoomVersion) -> str:
     encode = urlsafe_b64encode if version.url_safe_event_ids else b64encode
     return encode(digest).decode().rstrip("=")
 
@@ -53,7 +53,7 @@ def event_id_of(signable: bytes, version: RoomVersion) -> str:
     """The id, where it is a hash (version 3+), of the event whose signatures cover ``signable``: the redacted
     event without signatures.
     """
-    return "$" + _text(sha256(signable).digest(), version)
+    return "$" + _encode_digest(sha256(signable).digest(), version)
 
 
 def event_id(event: Mapping[str, Any], version: RoomVersion) -> str:

@@ -14,9 +14,9 @@ _SERVER = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.\-]{1,255})(?::(?P<port>[0-9]{1,5}))?", re.ASCII
 )
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?", re.ASCII)
-_LONGEST_DNS = 253
+_MAX_DNS_NAME = 253
 #: The longest host, a colon and a port.
-_LONGEST_NAME = 261
+_MAX_SERVER_NAME = 261
 _KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+", re.ASCII)
 
 
@@ -39,7 +39,7 @@ class ServerName:
             return False
         name = self.host.removesuffix(".")
         return self.ip or (
-            len(name) <= _LONGEST_DNS and all(_LABEL.fullmatch(label) for label in name.split("."))
+            len(name) <= _MAX_DNS_NAME and all(_LABEL.fullmatch(label) for label in name.split("."))
         )
 
 
@@ -63,11 +63,11 @@ def parse_server_name(name: str) -> ServerName:
 
 def is_valid_server_name(name: object) -> bool:
     """True for what ``parse_server_name`` takes."""
-    return isinstance(name, str) and len(name) <= _LONGEST_NAME and _valid_server_name(name)
+    return isinstance(name, str) and len(name) <= _MAX_SERVER_NAME and _is_server_name(name)
 
 
 @lru_cache(maxsize=4096)
-def _valid_server_name(name: str) -> bool:
+def _is_server_name(name: str) -> bool:
     # Every event names a server, and those of a room are few.
     try:
         parse_server_name(name)

@@ -33,7 +33,7 @@ INLINE = frozenset(
         "audio/x-wav", "audio/x-pn-wav", "audio/flac", "audio/x-flac",
     }
 )  # fmt: skip
-_MOST_METADATA = 64 * 1024
+_MAX_METADATA = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class MxcUri:
         return f"mxc://{self.server}/{self.media_id}"
 
 
-def valid_media_id(value: object) -> bool:
+def is_valid_media_id(value: object) -> bool:
     """Letters, digits, ``_`` and ``-``: nothing that a path could be made of (CVE-2021-41281)."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
@@ -57,18 +57,18 @@ def parse_mxc(text: str) -> MxcUri | None:
     server, slash, media_id = text.removeprefix("mxc://").partition("/")
     if not text.startswith("mxc://") or not slash or not ids.is_valid_server_name(server):
         return None
-    return MxcUri(server, media_id) if valid_media_id(media_id) else None
+    return MxcUri(server, media_id) if is_valid_media_id(media_id) else None
 
 
-def media_type(value: object) -> str:
+def parse_media_type(value: object) -> str:
     """A media type without parameters, in lower case; that of mere bytes for what is none."""
     text = value.partition(";")[0].strip().lower() if isinstance(value, str) else ""
     return text if _TYPE.fullmatch(text) else _PLAIN
 
 
-def charset(value: object) -> str:
+def charset_of(value: object) -> str:
     """The character set that the media type of a text names, in lower case; empty where it names none."""
-    if not isinstance(value, str) or not media_type(value).startswith("text/"):
+    if not isinstance(value, str) or not parse_media_type(value).startswith("text/"):
         return ""
     for parameter in value.split(";")[1:20]:
         key, _, given = parameter.partition("=")
@@ -83,7 +83,7 @@ def with_charset(content_type: str, characters: str) -> str:
     return f"{content_type}; charset={characters}" if characters else content_type
 
 
-def byte_range(header: str, size: int) -> range | None:
+def parse_byte_range(header: str, size: int) -> range | None:
     """The bytes that a ``Range`` asks for of a file of ``size`` bytes: empty where it has none of them, None
     where the whole file is the answer, as to several ranges at once. SPEC: RFC 9110, 14.1.2.
     """
@@ -98,7 +98,7 @@ def byte_range(header: str, size: int) -> range | None:
     return range(first, min(last + 1, size)) if first < size else range(0)
 
 
-def file_name(disposition: object) -> str:
+def parse_file_name(disposition: object) -> str:
     """The name that a ``Content-Disposition`` gives, without any folder; empty if it gives none."""
     if not isinstance(disposition, str) or len(disposition) > 2000:
         return ""
@@ -130,7 +130,7 @@ def content_disposition(content_type: str, name: str) -> str:
 
 def multipart_head(boundary: str, content_type: str, name: str) -> bytes:
     """All that comes before the bytes of the file."""
-    how = content_disposition(media_type(content_type), name)
+    how = content_disposition(parse_media_type(content_type), name)
     return (
         f"--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--{boundary}\r\n"
         f"Content-Type: {content_type}\r\nContent-Disposition: {how}\r\n\r\n"
@@ -157,44 +157,44 @@ class MultipartFileReader:
         self._found: dict[str, str] = {}
         self._name, self._value, self._metadata = bytearray(), bytearray(), 0
         self._file: list[bytes] = []
-        self._parser = MultipartParser(boundary, self._callbacks(), max_header_count=20)
+        self._parser = MultipartParser(boundary, self._parser_callbacks(), max_header_count=20)
 
-    def _callbacks(self) -> Any:
+    def _parser_callbacks(self) -> Any:
         return {
-            "on_part_begin": self._begins,
+            "on_part_begin": self._on_part_begin,
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
             "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-            "on_header_end": self._header,
-            "on_headers_finished": self._headers,
-            "on_part_data": self._data,
-            "on_end": self._end,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_end": self._on_end,
         }
 
-    def _begins(self) -> None:
+    def _on_part_begin(self) -> None:
         self._part += 1
         self._found = {}
         if self._part > 2:
             raise RemoteProtocolError("the answer has more than two parts")
 
-    def _header(self) -> None:
+    def _on_header_end(self) -> None:
         name, value = self._name.decode("latin-1").lower(), self._value.decode("latin-1")
         self._found[name] = value
         self._name.clear()
         self._value.clear()
 
-    def _headers(self) -> None:
+    def _on_headers_finished(self) -> None:
         if self._part == 2:
             self.headers = self._found
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part == 2:
             self._file.append(data[start:end])
             return
         self._metadata += end - start
-        if self._metadata > _MOST_METADATA:
-            raise RemoteProtocolError(f"the first part is over {_MOST_METADATA} bytes")
+        if self._metadata > _MAX_METADATA:
+            raise RemoteProtocolError(f"the first part is over {_MAX_METADATA} bytes")
 
-    def _end(self) -> None:
+    def _on_end(self) -> None:
         self._ended = True
 
     def feed(self, chunk: bytes) -> bytes:

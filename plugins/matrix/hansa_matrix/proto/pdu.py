@@ -15,10 +15,10 @@ import orjson
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical_json import check_lax_values, check_values, compact, encoder_for
+from hansa_matrix.proto.canonical_json import check_lax_values, check_values, copy_compact, encoder_for
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import content_hash, event_id, event_id_of, hash_matches, reference_hash
-from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
 from hansa_matrix.proto.state_content import authorising_user
@@ -35,7 +35,7 @@ def _malformed(reason: str) -> RemoteProtocolError:
     return RemoteProtocolError(reason, code="M_BAD_JSON")
 
 
-def _text(raw: Mapping[str, Any], name: str, version: RoomVersion) -> str:
+def _require_text(raw: Mapping[str, Any], name: str, version: RoomVersion) -> str:
     value = raw.get(name)
     if not isinstance(value, str):
         raise _malformed(f"{name} is not a string")
@@ -45,7 +45,7 @@ def _text(raw: Mapping[str, Any], name: str, version: RoomVersion) -> str:
     return value
 
 
-def _refs(raw: Mapping[str, Any], name: str, most: int | None, version: RoomVersion) -> None:
+def _check_references(raw: Mapping[str, Any], name: str, most: int | None, version: RoomVersion) -> None:
     value = raw.get(name)
     if not isinstance(value, list) or not is_reference_list(value, version):
         raise _malformed(f"{name} is not a list of event ids")
@@ -65,7 +65,7 @@ def _reference_id(one: object, version: RoomVersion) -> object:
     return one[0] if isinstance(one, list) and one else None
 
 
-def reference(pdu: Pdu, version: RoomVersion) -> Any:
+def reference_to(pdu: Pdu, version: RoomVersion) -> Any:
     """How an event of that version cites ``pdu``."""
     if not version.named_event_ids:
         return pdu.event_id
@@ -79,14 +79,14 @@ def _given_event_id(value: object) -> str:
     return str(value)
 
 
-def _integer(raw: Mapping[str, Any], name: str, least: int) -> int:
+def _require_integer(raw: Mapping[str, Any], name: str, least: int) -> int:
     value = raw.get(name)
     if type(value) is not int or not least <= value <= _MAX_INT:
         raise _malformed(f"{name} is not an integer in range")
     return value
 
 
-def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
+def parse_pdu(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     """Receipt check 1 on one object out of a peer's answer or transaction. Raises RemoteProtocolError.
 
     ``unsigned`` of the peer is not kept, nor is ``event_id`` where it is a hash. ``bounded`` False lifts the
@@ -98,11 +98,11 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     (check_values if version.strict_json else check_lax_values)(raw)
     if version.named_event_ids:
         raw["event_id"] = _given_event_id(obj.get("event_id"))
-    type_ = _text(raw, "type", version)
-    sender = _text(raw, "sender", version)
+    type_ = _require_text(raw, "type", version)
+    sender = _require_text(raw, "sender", version)
     if not ids.is_user_id_any_length(sender):
         raise _malformed("sender is not a user id")
-    state_key = _text(raw, "state_key", version) if "state_key" in raw else None
+    state_key = _require_text(raw, "state_key", version) if "state_key" in raw else None
     create = type_ == "m.room.create" and state_key == ""
     if not isinstance(raw.get("content"), dict):
         raise _malformed("content is not an object")
@@ -111,23 +111,23 @@ def parse(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu:
     if version.hashed_room_id and create:
         if "room_id" in raw:
             raise _malformed("a create event of this room version has no room_id")
-    elif not ids.is_valid_room_id(_text(raw, "room_id", version)):
+    elif not ids.is_valid_room_id(_require_text(raw, "room_id", version)):
         raise _malformed("room_id is not a room id")
-    _refs(raw, "prev_events", MAX_PREV if bounded else None, version)
-    _refs(raw, "auth_events", MAX_AUTH if bounded else None, version)
-    _integer(raw, "depth", 0)
-    _integer(raw, "origin_server_ts", -_MAX_INT)
-    wire = compact(encoder_for(version)(raw))
+    _check_references(raw, "prev_events", MAX_PREV if bounded else None, version)
+    _check_references(raw, "auth_events", MAX_AUTH if bounded else None, version)
+    _require_integer(raw, "depth", 0)
+    _require_integer(raw, "origin_server_ts", -_MAX_INT)
+    wire = copy_compact(encoder_for(version)(raw))
     if len(wire) > MAX_PDU:
         raise _malformed(f"event has {len(wire)} bytes, at most {MAX_PDU}")
     if version.named_event_ids:
-        return _made(event_id(raw, version), raw, wire, version)
+        return _make_pdu(event_id(raw, version), raw, wire, version)
     # The id is a hash of what the signatures cover: encoded once for both.
-    signable = compact(event_signable(raw, version))
-    return _made(event_id_of(signable, version), raw, wire, version, signable)
+    signable = copy_compact(event_signable(raw, version))
+    return _make_pdu(event_id_of(signable, version), raw, wire, version, signable)
 
 
-def oversized(obj: object, version: RoomVersion) -> bool:
+def is_oversized(obj: object, version: RoomVersion) -> bool:
     """True if an object is too large for an event, and would be one otherwise."""
     if not isinstance(obj, dict):
         return False
@@ -140,14 +140,14 @@ def oversized(obj: object, version: RoomVersion) -> bool:
         return False
 
 
-def from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
+def pdu_from_wire(known_id: str, wire: bytes, version: RoomVersion) -> Pdu:
     """A ``Pdu`` out of our own store, where it went checked."""
-    return _made(known_id, orjson.loads(wire), wire, version)
+    return _make_pdu(known_id, orjson.loads(wire), wire, version)
 
 
-def from_raw(raw: Mapping[str, Any], version: RoomVersion) -> Pdu:
+def pdu_from_raw(raw: Mapping[str, Any], version: RoomVersion) -> Pdu:
     """A ``Pdu`` of an event that we built ourselves."""
-    return _made(event_id(raw, version), raw, compact(encoder_for(version)(raw)), version)
+    return _make_pdu(event_id(raw, version), raw, copy_compact(encoder_for(version)(raw)), version)
 
 
 def replace_signatures(pdu: Pdu, raw: Mapping[str, Any], wire: bytes) -> Pdu:
@@ -155,7 +155,7 @@ def replace_signatures(pdu: Pdu, raw: Mapping[str, Any], wire: bytes) -> Pdu:
     return replace(pdu, raw=raw, wire=wire)
 
 
-def _made(
+def _make_pdu(
     known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersion, signable: bytes = b""
 ) -> Pdu:
     room_id = raw.get("room_id")
@@ -168,8 +168,8 @@ def _made(
         sender=raw["sender"],
         state_key=raw.get("state_key"),
         content=raw["content"],
-        prev_events=_ids(raw["prev_events"], version),
-        auth_events=_ids(raw["auth_events"], version),
+        prev_events=_referenced_ids(raw["prev_events"], version),
+        auth_events=_referenced_ids(raw["auth_events"], version),
         depth=raw["depth"],
         origin_server_ts=raw["origin_server_ts"],
         raw=raw,
@@ -178,19 +178,19 @@ def _made(
     )
 
 
-def _ids(references: Sequence[Any], version: RoomVersion) -> tuple[str, ...]:
+def _referenced_ids(references: Sequence[Any], version: RoomVersion) -> tuple[str, ...]:
     return tuple(one[0] for one in references) if version.named_event_ids else tuple(references)
 
 
 def check_content_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
     """Receipt check 3: the event, or its redacted copy (of the same id) if the content hash is wrong."""
-    return pdu if hash_matches(pdu.raw, version) else redacted(pdu, version)
+    return pdu if hash_matches(pdu.raw, version) else redact_pdu(pdu, version)
 
 
-def redacted(pdu: Pdu, version: RoomVersion) -> Pdu:
+def redact_pdu(pdu: Pdu, version: RoomVersion) -> Pdu:
     """The redacted copy of an event, of the same id."""
-    bare = redact(pdu.raw, version)
-    return _made(pdu.event_id, bare, compact(encoder_for(version)(bare)), version)
+    bare = redact_event(pdu.raw, version)
+    return _make_pdu(pdu.event_id, bare, copy_compact(encoder_for(version)(bare)), version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,13 +223,18 @@ def required_servers(pdu: Pdu, version: RoomVersion) -> frozenset[str]:
     return frozenset(servers)
 
 
-def key_ids(pdu: Pdu, servers: Iterable[str]) -> set[tuple[str, str]]:
+def signing_key_ids(pdu: Pdu, servers: Iterable[str]) -> set[tuple[str, str]]:
     """``(server, key id)`` of every signature that matters."""
-    return {(server, key) for server in servers for key in signatures_of(pdu.raw, server) if _published(key)}
+    return {
+        (server, key)
+        for server in servers
+        for key in signatures_of(pdu.raw, server)
+        if _is_server_key_id(key)
+    }
 
 
 @lru_cache(maxsize=1024)
-def _published(key_id: str) -> bool:
+def _is_server_key_id(key_id: str) -> bool:
     """True if a server may publish such a key. The key of a policy server stands in the room's state
     (K-6).
     """
@@ -251,10 +256,10 @@ class Signers(NamedTuple):
     at: int
 
 
-def signers(pdu: Pdu, version: RoomVersion) -> Signers:
+def signers_of(pdu: Pdu, version: RoomVersion) -> Signers:
     """Returns the required signatures of an event, for receipt check 2."""
     servers = required_servers(pdu, version)
-    return Signers(servers, key_ids(pdu, servers), key_valid_at(pdu, version))
+    return Signers(servers, signing_key_ids(pdu, servers), key_valid_at(pdu, version))
 
 
 def signature_problem(
@@ -269,7 +274,7 @@ def signature_problem(
     for server in required_servers(pdu, version) if servers is None else servers:
         good = 0
         for key_id, signature in signatures_of(pdu.raw, server).items():
-            key = keys(server, key_id) if _published(key_id) else None
+            key = keys(server, key_id) if _is_server_key_id(key_id) else None
             if key is None or (version.key_validity and key.valid_until < pdu.origin_server_ts):
                 continue
             if not verify(key.public, signature, message):
@@ -292,7 +297,7 @@ def hash_and_sign(
     raw = with_signature(hashed, server, key_id, signer(signable))
     # As in ``parse``: the id is a hash of what the signature covers.
     known_id = event_id(raw, version) if version.named_event_ids else event_id_of(signable, version)
-    pdu = _made(known_id, raw, compact(encoder_for(version)(raw)), version)
+    pdu = _make_pdu(known_id, raw, copy_compact(encoder_for(version)(raw)), version)
     if len(pdu.wire) > MAX_PDU - 1024:
         raise RemoteProtocolError("the event is too large", hint=413, code="M_TOO_LARGE")
     return pdu
@@ -304,4 +309,4 @@ def add_signature(
     """The same event with our signature added."""
     key_id, signer = sign
     raw = with_signature(pdu.raw, server, key_id, signer(event_signable(pdu.raw, version)))
-    return _made(pdu.event_id, raw, compact(encoder_for(version)(raw)), version)
+    return _make_pdu(pdu.event_id, raw, copy_compact(encoder_for(version)(raw)), version)

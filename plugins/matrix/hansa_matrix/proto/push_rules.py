@@ -14,12 +14,12 @@ from typing import Any
 
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.globs import finds, is_glob, matches, of_words
+from hansa_matrix.proto.globs import contains_glob, is_glob, is_word_char, matches_glob
 
 #: The rule that comes before all others, and turns everything off where it is on.
 MASTER = ".m.rule.master"
 #: Actions of earlier versions, which mean nothing any more.
-_FORMER = frozenset({"dont_notify", "coalesce"})
+_OBSOLETE_ACTIONS = frozenset({"dont_notify", "coalesce"})
 KINDS = ("override", "content", "room", "sender", "underride")
 
 _NOTIFY: tuple[Any, ...] = ("notify",)
@@ -30,18 +30,20 @@ _BEFORE_MENTIONS = frozenset(
     [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"]
 )
 _MENTIONS = "m.mentions"
-_MOST_PATTERN = 1000
-_MOST_CONDITIONS = 100
+_MAX_PATTERN = 1000
+_MAX_CONDITIONS = 100
 #: Characters of a text that are looked at for a word.
-MOST_TEXT = 4096
+MAX_TEXT = 4096
 _COUNT = re.compile(r"(==|<=|>=|<|>)?([0-9]{1,9})", re.ASCII)
 
 
-def _match(key: str, pattern: str) -> dict[str, Any]:
+def _event_match(key: str, pattern: str) -> dict[str, Any]:
     return {"kind": "event_match", "key": key, "pattern": pattern}
 
 
-def _rule(name: str, conditions: Sequence[Any], *actions: Any, enabled: bool = True) -> dict[str, Any]:
+def _default_rule(
+    name: str, conditions: Sequence[Any], *actions: Any, enabled: bool = True
+) -> dict[str, Any]:
     return {
         "rule_id": f".m.rule.{name}",
         "default": True,
@@ -64,30 +66,34 @@ def default_rules(user: str) -> dict[str, list[dict[str, Any]]]:
     two = {"kind": "room_member_count", "is": "2"}
     edits = {"kind": "event_property_is", "key": "content.m\\.relates_to.rel_type", "value": "m.replace"}
     invited = [
-        _match("type", "m.room.member"),
-        _match("content.membership", "invite"),
-        _match("state_key", user),
+        _event_match("type", "m.room.member"),
+        _event_match("content.membership", "invite"),
+        _event_match("state_key", user),
     ]
     named = {"kind": "contains_display_name"}
     return {
         "override": [
-            _rule("master", [], enabled=False),
-            _rule("suppress_notices", [_match("content.msgtype", "m.notice")]),
-            _rule("invite_for_me", invited, *_NOTIFY, _SOUND),
-            _rule("member_event", [_match("type", "m.room.member")]),
-            _rule("is_user_mention", [mentioned], *_NOTIFY, _SOUND, _HIGHLIGHT),
-            _rule("contains_display_name", [named], *_NOTIFY, _SOUND, _HIGHLIGHT),
-            _rule("is_room_mention", [everybody, may_all], *_NOTIFY, _HIGHLIGHT),
-            _rule("roomnotif", [_match("content.body", "@room"), may_all], *_NOTIFY, _HIGHLIGHT),
-            _rule(
+            _default_rule("master", [], enabled=False),
+            _default_rule("suppress_notices", [_event_match("content.msgtype", "m.notice")]),
+            _default_rule("invite_for_me", invited, *_NOTIFY, _SOUND),
+            _default_rule("member_event", [_event_match("type", "m.room.member")]),
+            _default_rule("is_user_mention", [mentioned], *_NOTIFY, _SOUND, _HIGHLIGHT),
+            _default_rule("contains_display_name", [named], *_NOTIFY, _SOUND, _HIGHLIGHT),
+            _default_rule("is_room_mention", [everybody, may_all], *_NOTIFY, _HIGHLIGHT),
+            _default_rule(
+                "roomnotif", [_event_match("content.body", "@room"), may_all], *_NOTIFY, _HIGHLIGHT
+            ),
+            _default_rule(
                 "tombstone",
-                [_match("type", "m.room.tombstone"), _match("state_key", "")],
+                [_event_match("type", "m.room.tombstone"), _event_match("state_key", "")],
                 *_NOTIFY,
                 _HIGHLIGHT,
             ),
-            _rule("reaction", [_match("type", "m.reaction")]),
-            _rule("room.server_acl", [_match("type", "m.room.server_acl"), _match("state_key", "")]),
-            _rule("suppress_edits", [edits]),
+            _default_rule("reaction", [_event_match("type", "m.reaction")]),
+            _default_rule(
+                "room.server_acl", [_event_match("type", "m.room.server_acl"), _event_match("state_key", "")]
+            ),
+            _default_rule("suppress_edits", [edits]),
         ],
         "content": [
             {
@@ -101,16 +107,18 @@ def default_rules(user: str) -> dict[str, list[dict[str, Any]]]:
         "room": [],
         "sender": [],
         "underride": [
-            _rule(
+            _default_rule(
                 "call",
-                [_match("type", "m.call.invite")],
+                [_event_match("type", "m.call.invite")],
                 *_NOTIFY,
                 {"set_tweak": "sound", "value": "ring"},
             ),
-            _rule("encrypted_room_one_to_one", [two, _match("type", "m.room.encrypted")], *_NOTIFY, _SOUND),
-            _rule("room_one_to_one", [two, _match("type", "m.room.message")], *_NOTIFY, _SOUND),
-            _rule("message", [_match("type", "m.room.message")], *_NOTIFY),
-            _rule("encrypted", [_match("type", "m.room.encrypted")], *_NOTIFY),
+            _default_rule(
+                "encrypted_room_one_to_one", [two, _event_match("type", "m.room.encrypted")], *_NOTIFY, _SOUND
+            ),
+            _default_rule("room_one_to_one", [two, _event_match("type", "m.room.message")], *_NOTIFY, _SOUND),
+            _default_rule("message", [_event_match("type", "m.room.message")], *_NOTIFY),
+            _default_rule("encrypted", [_event_match("type", "m.room.encrypted")], *_NOTIFY),
         ],
     }
 
@@ -138,7 +146,7 @@ class PushDecision:
     actions: tuple[Any, ...] = field(default=(), compare=False)
 
 
-def evaluate(rules: Mapping[str, Any], pdu: Pdu, situation: PushContext) -> PushDecision:
+def evaluate_rules(rules: Mapping[str, Any], pdu: Pdu, situation: PushContext) -> PushDecision:
     """The first enabled rule that fits decides; none that fits tells of nothing."""
     for kind in KINDS:
         for rule in rules.get(kind, ()):
@@ -165,7 +173,7 @@ def _rule_matches(kind: str, rule: Mapping[str, Any], pdu: Pdu, situation: PushC
         return bool(rule.get("rule_id") == pdu.sender)
     if kind == "content":
         pattern, body = rule.get("pattern"), pdu.content.get("body")
-        return isinstance(pattern, str) and isinstance(body, str) and _within(pattern, body)
+        return isinstance(pattern, str) and isinstance(body, str) and _matches_words(pattern, body)
     conditions = rule.get("conditions", ())
     return all(isinstance(one, dict) and _condition_matches(one, pdu, situation) for one in conditions)
 
@@ -174,18 +182,24 @@ def _condition_matches(condition: Mapping[str, Any], pdu: Pdu, situation: PushCo
     kind, key = condition.get("kind"), condition.get("key")
     match kind:
         case "event_match":
-            pattern, value = condition.get("pattern"), _property(pdu, key)
+            pattern, value = condition.get("pattern"), _event_property(pdu, key)
             if not isinstance(pattern, str) or not isinstance(value, str):
                 return False
-            return _within(pattern, value) if key == "content.body" else _whole(pattern, value)
+            return _matches_words(pattern, value) if key == "content.body" else _matches_all(pattern, value)
         case "event_property_is":
-            return _same(_property(pdu, key), condition.get("value"))
+            return _is_same_value(_event_property(pdu, key), condition.get("value"))
         case "event_property_contains":
-            values = _property(pdu, key)
-            return isinstance(values, list) and any(_same(one, condition.get("value")) for one in values)
+            values = _event_property(pdu, key)
+            return isinstance(values, list) and any(
+                _is_same_value(one, condition.get("value")) for one in values
+            )
         case "contains_display_name":
             body = pdu.content.get("body")
-            return bool(situation.name) and isinstance(body, str) and _word(situation.name, _cut(body))
+            return (
+                bool(situation.name)
+                and isinstance(body, str)
+                and _contains_words(situation.name, _truncate_text(body))
+            )
         case "room_member_count":
             return _member_count_matches(condition.get("is"), situation.members)
         case "sender_notification_permission":
@@ -194,15 +208,15 @@ def _condition_matches(condition: Mapping[str, Any], pdu: Pdu, situation: PushCo
             return False
 
 
-def _same(one: object, other: object) -> bool:
+def _is_same_value(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other and not isinstance(one, dict | list)
 
 
-def _property(pdu: Pdu, key: object) -> Any:
+def _event_property(pdu: Pdu, key: object) -> Any:
     """Returns the value of an event under a dotted path, in which a backslash escapes a dot."""
     if not isinstance(key, str):
         return None
-    first, *rest = _path(key)
+    first, *rest = _split_path(key)
     match first:
         case "content":
             value: Any = pdu.content
@@ -218,11 +232,11 @@ def _property(pdu: Pdu, key: object) -> Any:
 
 
 @lru_cache(maxsize=2000)
-def _path(key: str) -> tuple[str, ...]:
-    return tuple(path_of(key))
+def _split_path(key: str) -> tuple[str, ...]:
+    return tuple(split_property_path(key))
 
 
-def path_of(key: str) -> Iterator[str]:
+def split_property_path(key: str) -> Iterator[str]:
     """The names in a dotted path. SPEC: appendices, "Dot-separated property paths"."""
     part, characters = "", iter(key)
     for character in characters:
@@ -237,32 +251,36 @@ def path_of(key: str) -> Iterator[str]:
     yield part
 
 
-def _whole(glob: str, value: str) -> bool:
-    if len(glob) > _MOST_PATTERN:
+def _matches_all(glob: str, value: str) -> bool:
+    if len(glob) > _MAX_PATTERN:
         return False
     if not is_glob(glob):
         return glob.lower() == value.lower()
-    return len(value) <= MOST_TEXT and matches(glob, value)
+    return len(value) <= MAX_TEXT and matches_glob(glob, value)
 
 
-def _within(glob: str, value: str) -> bool:
-    if not glob or len(glob) > _MOST_PATTERN:
+def _matches_words(glob: str, value: str) -> bool:
+    if not glob or len(glob) > _MAX_PATTERN:
         return False
-    return finds(glob, _cut(value)) if is_glob(glob) else _word(glob, _cut(value))
+    return (
+        contains_glob(glob, _truncate_text(value))
+        if is_glob(glob)
+        else _contains_words(glob, _truncate_text(value))
+    )
 
 
-def _cut(text: str) -> str:
+def _truncate_text(text: str) -> str:
     """The beginning of a text, if it is long; no word ends where it is cut."""
-    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "_"
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "_"
 
 
-def _word(word: str, text: str) -> bool:
+def _contains_words(word: str, text: str) -> bool:
     """True if a text contains a word, or several, with no word character beside them."""
     text, word = text.lower(), word.lower()
     at = text.find(word)
     while at >= 0:
         before, after = text[at - 1 : at], text[at + len(word) : at + len(word) + 1]
-        if not (before and of_words(before)) and not (after and of_words(after)):
+        if not (before and is_word_char(before)) and not (after and is_word_char(after)):
             return True
         at = text.find(word, at + 1)
     return False
@@ -285,30 +303,30 @@ def _can_notify(key: object, sender: str, levels: PowerLevels) -> bool:
     return isinstance(key, str) and levels.user(sender) >= levels.notification(key)
 
 
-def valid_rule(kind: str, rule: Mapping[str, Any]) -> bool:
+def is_valid_rule(kind: str, rule: Mapping[str, Any]) -> bool:
     """True if a value is a valid rule of a kind."""
-    if not valid_actions(rule.get("actions")):
+    if not are_valid_actions(rule.get("actions")):
         return False
     if kind == "content":
         pattern = rule.get("pattern")
-        return isinstance(pattern, str) and 0 < len(pattern) <= _MOST_PATTERN
+        return isinstance(pattern, str) and 0 < len(pattern) <= _MAX_PATTERN
     if kind in {"override", "underride"}:
         conditions = rule.get("conditions", [])
         return (
             isinstance(conditions, list)
-            and len(conditions) <= _MOST_CONDITIONS
-            and all(isinstance(one, dict) and _valid_condition(one) for one in conditions)
+            and len(conditions) <= _MAX_CONDITIONS
+            and all(isinstance(one, dict) and _is_valid_condition(one) for one in conditions)
         )
     return kind in KINDS
 
 
-def _valid_condition(condition: Mapping[str, Any]) -> bool:
+def _is_valid_condition(condition: Mapping[str, Any]) -> bool:
     """True if a condition has the fields of its kind; a condition of an unknown kind matches nothing."""
     kind, key, value = condition.get("kind"), condition.get("key"), condition.get("value")
     match kind:
         case "event_match":
             pattern = condition.get("pattern")
-            return isinstance(key, str) and isinstance(pattern, str) and len(pattern) <= _MOST_PATTERN
+            return isinstance(key, str) and isinstance(pattern, str) and len(pattern) <= _MAX_PATTERN
         case "event_property_is" | "event_property_contains":
             plain = value is None or isinstance(value, str | bool | int)
             return isinstance(key, str) and "value" in condition and plain
@@ -321,17 +339,19 @@ def _valid_condition(condition: Mapping[str, Any]) -> bool:
             return isinstance(kind, str)
 
 
-def valid_actions(actions: object) -> bool:
+def are_valid_actions(actions: object) -> bool:
     """True if a value is a valid list of actions of a rule."""
     if not isinstance(actions, list) or len(actions) > 20:
         return False
     return all(
-        _valid_tweak(one) if isinstance(one, dict) else isinstance(one, str) and one in {"notify", *_FORMER}
+        _is_valid_tweak(one)
+        if isinstance(one, dict)
+        else isinstance(one, str) and one in {"notify", *_OBSOLETE_ACTIONS}
         for one in actions
     )
 
 
-def _valid_tweak(action: Mapping[str, Any]) -> bool:
+def _is_valid_tweak(action: Mapping[str, Any]) -> bool:
     tweak, value = action.get("set_tweak"), action.get("value")
     if tweak == "sound":
         return value is None or isinstance(value, str)
@@ -342,4 +362,4 @@ def _valid_tweak(action: Mapping[str, Any]) -> bool:
 
 def current_actions(actions: Sequence[Any]) -> list[Any]:
     """Actions without those that earlier versions had."""
-    return [one for one in actions if not isinstance(one, str) or one not in _FORMER]
+    return [one for one in actions if not isinstance(one, str) or one not in _OBSOLETE_ACTIONS]

@@ -41,16 +41,18 @@ _V11: Mapping[str, frozenset[str]] = {
 }
 
 
-def redact(event: Mapping[str, Any], version: RoomVersion) -> dict[str, Any]:
+def redact_event(event: Mapping[str, Any], version: RoomVersion) -> dict[str, Any]:
     """The redacted copy of an event; ``unsigned`` is dropped. Nothing of the original is changed."""
     top = _TOP if version.redaction_v11 else _TOP_V9
     kept = {key: value for key, value in event.items() if key in top}
     content = event.get("content")
-    kept["content"] = _content(event.get("type"), content if isinstance(content, dict) else {}, version)
+    kept["content"] = _redact_content(
+        event.get("type"), content if isinstance(content, dict) else {}, version
+    )
     return kept
 
 
-def _content(type_: object, content: Mapping[str, Any], version: RoomVersion) -> dict[str, Any]:
+def _redact_content(type_: object, content: Mapping[str, Any], version: RoomVersion) -> dict[str, Any]:
     if not isinstance(type_, str):
         return {}
     if not version.redaction_v11:

@@ -19,16 +19,16 @@ from hansa_matrix.proto.pdu import (
     MAX_AUTH,
     MAX_PREV,
     STRIPPED_ON_RECEIPT,
-    from_raw,
     is_reference_list,
-    parse,
+    parse_pdu,
+    pdu_from_raw,
     required_servers,
 )
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.signing import signatures_of
 from hansa_matrix.proto.state_content import room_version
 from hansa_matrix.proto.streaming.gathered_pdus import MAX_DROPPED
-from hansa_matrix.proto.streaming.packed_pdus import packed, unpacked
+from hansa_matrix.proto.streaming.packed_pdus import pack_pdu, unpack_pdu
 
 #: A resident may answer with this many events of state and chain together.
 MAX_EVENTS = 200_000
@@ -112,19 +112,19 @@ class SendJoinReader:
         if self._count > MAX_EVENTS:
             raise RemoteProtocolError(f"the send_join answer has over {MAX_EVENTS} events")
         for value in values:
-            pdu = self._event(value)
+            pdu = self._parse_event(value)
             if pdu is None or not (self._keep_state(pdu) if name == "state" else self._keep_chain(pdu)):
                 self._dropped += 1
                 if self._dropped > MAX_DROPPED + len(self._state) + len(self._chain):
                     raise RemoteProtocolError("the send_join answer is mostly no state of the room")
 
-    def _event(self, value: Any) -> Pdu | None:
+    def _parse_event(self, value: Any) -> Pdu | None:
         """The event, if it passes receipt check 1 and is of the room; one that did already is parsed once."""
-        same = self._known.get(_mark(value))
-        if same is not None and _same(value, unpacked(same, self._version).raw):
+        same = self._known.get(_fingerprint_of(value))
+        if same is not None and _is_same_event(value, unpack_pdu(same, self._version).raw):
             return same
         try:
-            pdu = packed(parse(value, self._version, bounded=False))
+            pdu = pack_pdu(parse_pdu(value, self._version, bounded=False))
         except RemoteProtocolError:
             return None
         if pdu.room_id != self._room_id:
@@ -134,7 +134,7 @@ class SendJoinReader:
             if self._variants > MAX_DROPPED:
                 raise RemoteProtocolError("the send_join answer has the same events in many forms")
         self._ids.add(pdu.event_id)
-        self._known[_mark(value)] = pdu
+        self._known[_fingerprint_of(value)] = pdu
         self.fresh.append(pdu)
         return pdu
 
@@ -143,8 +143,8 @@ class SendJoinReader:
         for pdu in pdus:
             self._ids.discard(pdu.event_id)
             self._chain.pop(id(pdu), None)
-            if self._known.get(_mark(pdu.raw)) is pdu:
-                del self._known[_mark(pdu.raw)]
+            if self._known.get(_fingerprint_of(pdu.raw)) is pdu:
+                del self._known[_fingerprint_of(pdu.raw)]
             if pdu.state_key is not None and self._state.get(pdu.key) is pdu:
                 del self._state[pdu.key]
 
@@ -152,14 +152,14 @@ class SendJoinReader:
         """Of two events for one piece of state the first counts; one with no state key is no state."""
         if pdu.state_key is None:
             return False
-        if pdu.key == CREATE_KEY and pdu.event_id != self._created(pdu).event_id:
+        if pdu.key == CREATE_KEY and pdu.event_id != self._require_create(pdu).event_id:
             raise RemoteProtocolError("the room's state has several create events")
         if pdu.key in self._state:
             return False
         self._state[pdu.key] = pdu
         return True
 
-    def _created(self, pdu: Pdu) -> Pdu:
+    def _require_create(self, pdu: Pdu) -> Pdu:
         if self._create is None:
             if room_version(pdu.content) != self._version.id:
                 raise RemoteProtocolError("the create event is of another room version")
@@ -205,7 +205,7 @@ def parse_send_join(answer: object, room_id: str, version: RoomVersion) -> SendJ
     return reader.finished(answer)
 
 
-def _same(one: Any, raw: Mapping[str, Any]) -> bool:
+def _is_same_event(one: Any, raw: Mapping[str, Any]) -> bool:
     """True if parsing ``one`` would give ``raw``."""
     more = one.keys() - raw.keys()
     return more <= STRIPPED_ON_RECEIPT and all(
@@ -213,7 +213,7 @@ def _same(one: Any, raw: Mapping[str, Any]) -> bool:
     )
 
 
-def _mark(raw: object) -> str:
+def _fingerprint_of(raw: object) -> str:
     """Returns a key that is equal for two copies of one event, and rarely for others."""
     hashes = raw.get("hashes") if isinstance(raw, dict) else None
     mark = hashes.get("sha256") if isinstance(hashes, dict) else None
@@ -226,11 +226,11 @@ def with_returned_signatures(join: Pdu, came: Mapping[str, Any] | None, version:
     """
     if came is None:
         return join
-    if parse(came, version, bounded=False).event_id != join.event_id:
+    if parse_pdu(came, version, bounded=False).event_id != join.event_id:
         raise RemoteProtocolError("the send_join answer is about another event")
     missing = required_servers(join, version) - join.raw["signatures"].keys()
     added = {server: signatures_of(came, server) for server in missing}
-    return from_raw({**join.raw, "signatures": {**join.raw["signatures"], **added}}, version)
+    return pdu_from_raw({**join.raw, "signatures": {**join.raw["signatures"], **added}}, version)
 
 
 def check_stripped_state(state: Sequence[object], invite: Pdu, version: RoomVersion) -> None:
@@ -254,7 +254,7 @@ def check_stripped_state(state: Sequence[object], invite: Pdu, version: RoomVers
         if _WHOLE.isdisjoint(one):
             continue
         try:
-            room_id = parse(one, version).room_id
+            room_id = parse_pdu(one, version).room_id
         except RemoteProtocolError as problem:
             text = f"the create event is malformed: {problem.reason}"
             raise RemoteProtocolError(text, code="M_INVALID_PARAM") from problem

@@ -9,20 +9,20 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from hansa_matrix.proto.canonical_json import dumps, encoder_for
-from hansa_matrix.proto.redact import redact
+from hansa_matrix.proto.canonical_json import dumps_canonical, encoder_for
+from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.room_versions import RoomVersion
 
-_MOST_SIGNATURES = 50
+_MAX_SIGNATURES = 50
 _PADDING = ("", "===", "==", "=")
 
 
-def encode64(data: bytes) -> str:
+def encode_base64(data: bytes) -> str:
     """Unpadded standard base64."""
     return b64encode(data).decode().rstrip("=")
 
 
-def decode64(text: object) -> bytes | None:
+def decode_base64(text: object) -> bytes | None:
     """Standard or URL-safe base64, padded or not; None if it is neither or not short text."""
     if not isinstance(text, str) or len(text) > 4096:
         return None
@@ -33,14 +33,14 @@ def decode64(text: object) -> bytes | None:
         return None
 
 
-def signable(value: Mapping[str, Any]) -> bytes:
+def signable_bytes(value: Mapping[str, Any]) -> bytes:
     """The bytes that a JSON signature covers."""
-    return dumps({key: one for key, one in value.items() if key not in {"signatures", "unsigned"}})
+    return dumps_canonical({key: one for key, one in value.items() if key not in {"signatures", "unsigned"}})
 
 
 def event_signable(event: Mapping[str, Any], version: RoomVersion) -> bytes:
     """The bytes that an event's signature covers: its redacted form."""
-    bare = redact(event, version)
+    bare = redact_event(event, version)
     if not version.named_event_ids:
         bare.pop("event_id", None)
     return encoder_for(version)({key: one for key, one in bare.items() if key != "signatures"})
@@ -50,7 +50,7 @@ def signatures_of(value: Mapping[str, Any], server: str) -> dict[str, str]:
     """Key id -> signature of one server; whatever is not of that shape is not there."""
     signatures = value.get("signatures")
     mine = signatures.get(server) if isinstance(signatures, dict) else None
-    if not isinstance(mine, dict) or len(mine) > _MOST_SIGNATURES:
+    if not isinstance(mine, dict) or len(mine) > _MAX_SIGNATURES:
         return {}
     return {key: sig for key, sig in mine.items() if isinstance(sig, str)}
 

@@ -24,22 +24,22 @@ AUTHORISING_USER: Final = "join_authorised_via_users_server"
 _FIRST_VERSION: Final = "1"
 _VISIBILITIES: Final = frozenset(["joined", "invited", "shared", "world_readable"])
 #: Rooms of one join rule that are read.
-MOST_ALLOWED: Final = 50
-_MOST_ORDER: Final = 50
+MAX_ALLOWED_ROOMS: Final = 50
+_MAX_ORDER: Final = 50
 
 
-def word(content: Content, key: str) -> str | None:
+def string_field(content: Content, key: str) -> str | None:
     """A string, None where there is none: the reader of every field that has no default."""
     value = content.get(key) if content is not None else None
     return value if isinstance(value, str) else None
 
 
-def _object(content: Content, key: str) -> Mapping[str, Any]:
+def _object_field(content: Content, key: str) -> Mapping[str, Any]:
     value = content.get(key) if content is not None else None
     return value if isinstance(value, Mapping) else {}
 
 
-def _words(content: Content, key: str) -> tuple[str, ...]:
+def _string_list(content: Content, key: str) -> tuple[str, ...]:
     value = content.get(key) if content is not None else None
     return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list) else ()
 
@@ -53,39 +53,39 @@ def room_version(content: Content) -> str:
     """
     if content is None or "room_version" not in content:
         return _FIRST_VERSION
-    return word(content, "room_version") or ""
+    return string_field(content, "room_version") or ""
 
 
-def creator(content: Content) -> str | None:
+def room_creator(content: Content) -> str | None:
     """Returns the creator of a room, as its create event states it up to version 10."""
-    return word(content, "creator")
+    return string_field(content, "creator")
 
 
 def additional_creators(content: Content) -> tuple[str, ...]:
     """Those who are set over everybody beside the sender, from version 12 on."""
-    return _words(content, "additional_creators")
+    return _string_list(content, "additional_creators")
 
 
-def federates(content: Content) -> bool:
+def is_federated(content: Content) -> bool:
     """True if a room accepts users of other servers; False only where its create event says exactly that."""
     return content is None or content.get("m.federate") is not False
 
 
 def room_type(content: Content) -> str | None:
     """Returns the type of a room, such as ``m.space``; None for an ordinary room."""
-    return word(content, "type")
+    return string_field(content, "type")
 
 
-def predecessor(content: Content) -> str | None:
+def predecessor_room(content: Content) -> str | None:
     """The id of the room that a room says it replaces."""
-    room_id = _object(content, "predecessor").get("room_id")
+    room_id = _object_field(content, "predecessor").get("room_id")
     return room_id if isinstance(room_id, str) and is_valid_room_id(room_id) else None
 
 
 # m.room.member
 
 
-def membership(content: Content) -> str | None:
+def membership_of(content: Content) -> str | None:
     """Returns a user's membership; None where it is not a string, which is not a membership."""
     value = content.get("membership") if content is not None else None
     return value if isinstance(value, str) else None
@@ -93,33 +93,33 @@ def membership(content: Content) -> str | None:
 
 def display_name(content: Content) -> str | None:
     """Returns the display name in a member event or a profile."""
-    return word(content, "displayname")
+    return string_field(content, "displayname")
 
 
 def avatar_url(content: Content) -> str | None:
     """Somebody's picture, in a member event or a profile."""
-    return word(content, "avatar_url")
+    return string_field(content, "avatar_url")
 
 
-def reason(content: Content) -> str | None:
+def reason_of(content: Content) -> str | None:
     """Why a membership changed, or something was taken back."""
-    return word(content, "reason")
+    return string_field(content, "reason")
 
 
 def authorising_user(content: Content) -> str | None:
     """Returns the user who authorised a join into a restricted room."""
-    return word(content, AUTHORISING_USER)
+    return string_field(content, AUTHORISING_USER)
 
 
 def third_party_signed(content: Content) -> Mapping[str, Any] | None:
     """``third_party_invite.signed``, None where it is no object."""
-    signed = _object(content, "third_party_invite").get("signed")
+    signed = _object_field(content, "third_party_invite").get("signed")
     return signed if isinstance(signed, Mapping) else None
 
 
 def third_party_token(content: Content) -> str | None:
     """``third_party_invite.signed.token``: the state key of the invite that a member event accepts."""
-    return word(third_party_signed(content), "token")
+    return string_field(third_party_signed(content), "token")
 
 
 # m.room.third_party_invite
@@ -129,7 +129,7 @@ def public_keys(content: Content) -> list[str]:
     """The keys (unpadded base64) of which one has to have signed whoever accepts a third-party invite."""
     listed = content.get("public_keys") if content is not None else None
     entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    keys = [word(content, "public_key"), *(word(one, "public_key") for one in entries)]
+    keys = [string_field(content, "public_key"), *(string_field(one, "public_key") for one in entries)]
     return [key for key in keys if key is not None]
 
 
@@ -138,29 +138,31 @@ def public_keys(content: Content) -> list[str]:
 
 def join_rule(content: Content) -> str:
     """How a room is joined; ``invite`` where no word is said."""
-    given = word(content, "join_rule")
+    given = string_field(content, "join_rule")
     return "invite" if given is None else given
 
 
-def judged_join_rule(content: Content) -> str:
+def auth_join_rule(content: Content) -> str:
     """The join rule as the authorisation rules read it: ``invite`` where none is given. What is no word lets
     nobody in, since it equals none that they name: it is read as empty.
     """
     if content is None or "join_rule" not in content:
         return "invite"
-    return word(content, "join_rule") or ""
+    return string_field(content, "join_rule") or ""
 
 
 def allowed_rooms(content: Content) -> tuple[str, ...]:
-    """The ids of the rooms whose members a restricted room lets in, ``MOST_ALLOWED`` at most; empty under any
-    other join rule.
+    """The ids of the rooms whose members a restricted room lets in, ``MAX_ALLOWED_ROOMS`` at most; empty
+    under any other join rule.
     """
     if content is None or join_rule(content) not in {"restricted", "knock_restricted"}:
         return ()
     listed = content.get("allow")
     entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    named = [word(one, "room_id") for one in entries if word(one, "type") == "m.room_membership"]
-    return tuple(one for one in named if one is not None)[:MOST_ALLOWED]
+    named = [
+        string_field(one, "room_id") for one in entries if string_field(one, "type") == "m.room_membership"
+    ]
+    return tuple(one for one in named if one is not None)[:MAX_ALLOWED_ROOMS]
 
 
 # m.room.history_visibility, m.room.guest_access
@@ -168,26 +170,26 @@ def allowed_rooms(content: Content) -> tuple[str, ...]:
 
 def history_visibility(content: Content) -> str:
     """Returns the history visibility; ``shared`` where the value is missing or unknown."""
-    given = word(content, "history_visibility")
+    given = string_field(content, "history_visibility")
     return given if given is not None and given in _VISIBILITIES else "shared"
 
 
-def guests_may_join(content: Content) -> bool:
+def can_guests_join(content: Content) -> bool:
     """True if guests may join; False where the event does not say it."""
-    return word(content, "guest_access") == "can_join"
+    return string_field(content, "guest_access") == "can_join"
 
 
 # m.room.canonical_alias
 
 
-def alias(content: Content) -> str | None:
+def canonical_alias(content: Content) -> str | None:
     """The name that a room calls itself by first."""
-    return word(content, "alias")
+    return string_field(content, "alias")
 
 
 def alt_aliases(content: Content) -> tuple[str, ...]:
     """The other names that a room calls itself by."""
-    return _words(content, "alt_aliases")
+    return _string_list(content, "alt_aliases")
 
 
 # m.room.name, m.room.topic, m.room.avatar, m.room.encryption, m.room.tombstone
@@ -195,27 +197,27 @@ def alt_aliases(content: Content) -> tuple[str, ...]:
 
 def room_name(content: Content) -> str | None:
     """Returns the name of a room."""
-    return word(content, "name")
+    return string_field(content, "name")
 
 
 def room_topic(content: Content) -> str | None:
     """Returns the topic of a room, as plain text."""
-    return word(content, "topic")
+    return string_field(content, "topic")
 
 
 def room_avatar(content: Content) -> str | None:
     """A room's picture."""
-    return word(content, "url")
+    return string_field(content, "url")
 
 
-def algorithm(content: Content) -> str | None:
+def encryption_algorithm(content: Content) -> str | None:
     """How a room's messages are encrypted."""
-    return word(content, "algorithm")
+    return string_field(content, "algorithm")
 
 
 def replacement_room(content: Content) -> str | None:
     """The id of the room that takes a room's place."""
-    room_id = word(content, "replacement_room")
+    room_id = string_field(content, "replacement_room")
     return room_id if is_valid_room_id(room_id) else None
 
 
@@ -238,8 +240,8 @@ class SpaceChild:
 
 def space_child(content: Content) -> SpaceChild:
     """Reads ``m.space.child``. An order is up to 50 characters of ASCII, from the space to the tilde."""
-    order = word(content, "order")
-    if order is not None and not (len(order) <= _MOST_ORDER and all(" " <= c <= "~" for c in order)):
+    order = string_field(content, "order")
+    if order is not None and not (len(order) <= _MAX_ORDER and all(" " <= c <= "~" for c in order)):
         order = None
     suggested = content is not None and content.get("suggested") is True
-    return SpaceChild(tuple(one for one in _words(content, "via") if one), order, suggested)
+    return SpaceChild(tuple(one for one in _string_list(content, "via") if one), order, suggested)

@@ -18,7 +18,7 @@ from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.ids import domain_of, is_valid_user_id
 
 #: Types of the events that are shown, the most important first, with the strings of their content that are.
-_SAYS: Final[Mapping[str, frozenset[str]]] = {
+_CONTENT_KEYS: Final[Mapping[str, frozenset[str]]] = {
     CREATE: frozenset({"type", "room_version", "creator"}),
     "m.room.join_rules": frozenset({"join_rule"}),
     "m.room.name": frozenset({"name"}),
@@ -27,14 +27,14 @@ _SAYS: Final[Mapping[str, frozenset[str]]] = {
     "m.room.avatar": frozenset({"url"}),
     "m.room.topic": frozenset({"topic"}),
 }
-TYPES: Final = tuple(_SAYS)
+TYPES: Final = tuple(_CONTENT_KEYS)
 #: The state that an invited or knocking person is shown of a room, besides who invites them.
 STRIPPED_KEYS: Final[tuple[StateKey, ...]] = tuple((type_, "") for type_ in TYPES)
-_MEMBER_SAYS: Final = frozenset({"membership", "displayname", "avatar_url"})
+_MEMBER_CONTENT_KEYS: Final = frozenset({"membership", "displayname", "avatar_url"})
 #: The fields of an event that is stripped.
 STRIPPED_FIELDS: Final = ("type", "state_key", "content", "sender", "origin_server_ts")
 #: Bytes of all of them together.
-MOST_STRIPPED: Final = 32 * 1024
+MAX_STRIPPED_SIZE: Final = 32 * 1024
 
 
 def stripped_event(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def stripped_state(
     state: Iterable[Any], sender: str, *, server: str = "", signed: Collection[int] = frozenset()
 ) -> list[dict[str, Any]]:
     """One event of each type that a person is shown of a room, and who asks them in, ``sender``; of each what
-    is shown of it, in at most ``MOST_STRIPPED`` bytes. What does not fit is left out.
+    is shown of it, in at most ``MAX_STRIPPED_SIZE`` bytes. What does not fit is left out.
 
     What people of ``server``, which is ours, are said to have said is kept only if it has our signature:
     ``signed`` are the places in ``state`` of events whose signatures hold.
@@ -67,11 +67,11 @@ def stripped_state(
     for key in (CREATE_KEY, (MEMBER, sender), *STRIPPED_KEYS[1:]):
         if key not in given:
             continue
-        says = _MEMBER_SAYS if key[0] == MEMBER else _SAYS[key[0]]
+        says = _MEMBER_CONTENT_KEYS if key[0] == MEMBER else _CONTENT_KEYS[key[0]]
         content = {k: v for k, v in given[key]["content"].items() if k in says and isinstance(v, str)}
         shown = stripped_event(given[key]) | {"content": content}
         size_of = len(orjson.dumps(shown))
-        if size + size_of <= MOST_STRIPPED:
+        if size + size_of <= MAX_STRIPPED_SIZE:
             kept.append(shown)
             size += size_of
     return kept

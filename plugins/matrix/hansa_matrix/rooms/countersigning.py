@@ -12,7 +12,7 @@ from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_content import federates
+from hansa_matrix.proto.state_content import is_federated
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.membership.send_invite import OutboundInvites
 from hansa_matrix.rooms.native_events import JoinThenSend, LocalServer, ReceivedPdu
@@ -52,7 +52,7 @@ class Countersigning:
             return Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no {target}")
         if isinstance(content, Member) and invite and ids.domain_of(target) != self._own.server:
             create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)
-            if create is not None and not federates(create.content):
+            if create is not None and not is_federated(create.content):
                 text = "the room accepts no members of other servers"
                 return Refusal(code=RefusalCode.FORBIDDEN, text=text)
             return await self._invites.allowed(link.native.id, inbound.sender, content, target)

@@ -31,7 +31,7 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER, POWER_LEVEL
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import hash_and_sign
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.proto.state_content import federates, room_version
+from hansa_matrix.proto.state_content import is_federated, room_version
 from hansa_matrix.rooms.directory.aliases import given
 from hansa_matrix.rooms.directory.public_rooms import MOST, full, listing
 from hansa_matrix.rooms.event_builder import EventBuilder
@@ -237,7 +237,7 @@ class RoomCreator:
                     version=room_version(create.content),
                     invited=tuple([await self._own.views.home_of(user) for user in people]),
                     servers=servers,
-                    federated=federates(founding.create),
+                    federated=is_federated(founding.create),
                     texts=(*texts, alias) if alias else texts,
                 )
             )

@@ -27,7 +27,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import hash_and_sign, reference
+from hansa_matrix.proto.pdu import hash_and_sign, reference_to
 from hansa_matrix.proto.servers.policy_server import is_exempt
 from hansa_matrix.rooms.event_store import Status
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
@@ -159,8 +159,8 @@ class EventBuilder:
             "room_id": room.room_id,
             "sender": sender,
             "content": content,
-            "prev_events": [reference(before[e].pdu, version) for e in followed],
-            "auth_events": [reference(one, version) for one in auth],
+            "prev_events": [reference_to(before[e].pdu, version) for e in followed],
+            "auth_events": [reference_to(one, version) for one in auth],
             "depth": head.next_depth,
             "origin_server_ts": self._draft.ctx.clock.now(),
         }

@@ -15,9 +15,9 @@ from hansa.model.fast_dataclass import quick
 from hansa_matrix.proto.auth_rules.state_keys import CREATE
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import reference_hash
-from hansa_matrix.proto.pdu import from_wire
+from hansa_matrix.proto.pdu import pdu_from_wire
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.streaming.packed_pdus import unpacked
+from hansa_matrix.proto.streaming.packed_pdus import unpack_pdu
 
 #: Events kept, and bytes of them as they were on the wire; parsed they take several times that.
 _KEPT = 5000
@@ -196,7 +196,7 @@ class EventStore:
             for key, row in rows.items():
                 event_id = str(key[0])
                 stored = StoredEvent(
-                    from_wire(event_id, row.body, version),
+                    pdu_from_wire(event_id, row.body, version),
                     Status(str(row.fields["status"])),
                     int(row.fields["before"] or 0),
                     int(row.fields["after"] or 0),
@@ -270,7 +270,7 @@ class RoomEvents:
             return set()
         found = await self._all.load([pdu.event_id for pdu in pdus], version)
         known = [(pdu, found[pdu.event_id].pdu) for pdu in pdus if pdu.event_id in found]
-        return {p.event_id for p, had in known if not same_event(had, unpacked(p, version), version)}
+        return {p.event_id for p, had in known if not same_event(had, unpack_pdu(p, version), version)}
 
     def keep(self, stored: Iterable[StoredEvent]) -> None:
         """See ``EventStore.keep``."""

@@ -16,7 +16,7 @@ from hansa import Delete, Put, ScopedStore, Write, scan_all
 
 from hansa_matrix.proto.auth_rules.rules import redaction_allowed
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import redacted
+from hansa_matrix.proto.pdu import redact_pdu
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.rooms.event_store import NO_REDACTION, Status, StoredEvent
 
@@ -106,7 +106,7 @@ def withheld(stored: StoredEvent, why: str) -> StoredEvent:
 
 def apply_redaction(target: StoredEvent, version: RoomVersion) -> StoredEvent | None:
     """A target as it is stored once a redaction applies to it; None if that changes nothing."""
-    bare = redacted(target.pdu, version)
+    bare = redact_pdu(target.pdu, version)
     return None if bare.wire == target.pdu.wire else replace(target, pdu=bare, redacted=True)
 
 

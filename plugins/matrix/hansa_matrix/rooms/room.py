@@ -22,7 +22,7 @@ from hansa.model.fast_dataclass import quick
 
 from hansa_matrix.proto.auth_rules.rules import PowerLevelCache
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE_KEY, MEMBER
-from hansa_matrix.proto.canonical_json import compact
+from hansa_matrix.proto.canonical_json import copy_compact
 from hansa_matrix.proto.event import MAX_DEPTH, Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
@@ -194,7 +194,7 @@ class MatrixRoom:
         """Writes of ``keeping`` are durable."""
         for write in writes:
             if isinstance(write, CompareAndSwap):
-                self.kept = compact(write.body)
+                self.kept = copy_compact(write.body)
                 self.commits += 1
         self.groups.committed()
 

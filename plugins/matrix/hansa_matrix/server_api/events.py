@@ -9,7 +9,7 @@ from typing import Any
 from hansa import Request
 
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.proto.pdu import redacted
+from hansa_matrix.proto.pdu import redact_pdu
 from hansa_matrix.rooms.access.server_access import ServerAccess, pdus_json
 from hansa_matrix.rooms.access.server_visibility import ServerVisibility
 from hansa_matrix.rooms.access.visible_events import is_of
@@ -47,7 +47,9 @@ class EventEndpoints:
     async def _shown(self, room: MatrixRoom, found: Sequence[StoredEvent], origin: str) -> list[StoredEvent]:
         """Events as ``origin`` may have them: whole, or without what its people could not read."""
         return [
-            one if await self._whole(room, one, origin) else replace(one, pdu=redacted(one.pdu, room.version))
+            one
+            if await self._whole(room, one, origin)
+            else replace(one, pdu=redact_pdu(one.pdu, room.version))
             for one in found
         ]
 

@@ -13,20 +13,20 @@ from hansa_matrix.errors import forbidden, matrix_error
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
-from hansa_matrix.proto.canonical_json import usable
+from hansa_matrix.proto.canonical_json import is_usable_json
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import hash_matches
 from hansa_matrix.proto.pdu import (
     add_signature,
-    key_ids,
     key_valid_at,
-    parse,
+    parse_pdu,
     required_servers,
     signature_problem,
+    signing_key_ids,
 )
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.proto.send_join import check_stripped_state, servers_of
-from hansa_matrix.proto.state_content import membership
+from hansa_matrix.proto.state_content import membership_of
 from hansa_matrix.proto.stripped_state import TYPES, stripped_state
 from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.local_events import LocalEvents
@@ -76,8 +76,8 @@ class InviteEndpoints:
     ) -> dict[str, Any]:
         if not isinstance(state, list) or len(state) > 100 or not isinstance(event, dict):
             raise matrix_error(400, "M_INVALID_PARAM", "event or invite_room_state is missing or malformed")
-        pdu = parse(event, version)
-        state = [one for one in state if usable(one)]
+        pdu = parse_pdu(event, version)
+        state = [one for one in state if is_usable_json(one)]
         check_stripped_state(state, pdu, version)
         if pdu.event_id != request.path["event"] or pdu.room_id != request.path["room"]:
             raise matrix_error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
@@ -89,7 +89,7 @@ class InviteEndpoints:
         if not ids.is_valid_user_id(target) or ids.domain_of(target) != self._own.server:
             raise matrix_error(403, "M_FORBIDDEN", "the invited user is not of this server")
         self._pending.admit(origin, target)
-        wanted = key_ids(pdu, required_servers(pdu, version))
+        wanted = signing_key_ids(pdu, required_servers(pdu, version))
         await self._keyring.need(wanted, key_valid_at(pdu, version), share=origin)
         if signature_problem(pdu, version, self._keyring.get, verify) is not None:
             raise matrix_error(403, "M_FORBIDDEN", "the invite's signature is not valid")
@@ -135,12 +135,12 @@ class InviteEndpoints:
             if one.get("type") not in {*TYPES, MEMBER} or not {"hashes", "signatures"} <= one.keys():
                 continue
             try:
-                pdu = parse(one, version)
+                pdu = parse_pdu(one, version)
             except RemoteProtocolError:
                 forged.add(at)
                 continue
             servers = required_servers(pdu, version)
-            named = key_ids(pdu, servers)
+            named = signing_key_ids(pdu, servers)
             if pdu.type == CREATE or servers <= {ids.domain_of(invite.sender), self._own.server}:
                 inviting = ids.domain_of(invite.sender)
                 await self._keyring.need(named, key_valid_at(pdu, version), share=inviting)
@@ -159,7 +159,7 @@ class InviteEndpoints:
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
         sender, target, content = body.get("sender"), body.get("state_key"), body.get("content")
         named = isinstance(sender, str) and isinstance(target, str) and isinstance(content, dict)
-        if not named or body.get("type") != "m.room.member" or membership(content) != "invite":
+        if not named or body.get("type") != "m.room.member" or membership_of(content) != "invite":
             raise matrix_error(400, "M_INVALID_PARAM", "the body must be an invite")
         if not ids.is_valid_user_id(sender) or ids.domain_of(sender) != self._own.server:
             raise matrix_error(403, "M_FORBIDDEN", f"{sender[:255]} is not of this server")

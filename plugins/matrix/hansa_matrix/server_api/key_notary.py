@@ -18,7 +18,7 @@ from hansa_matrix.errors import json_response
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, loads_json, loads_lenient
-from hansa_matrix.proto.servers.key_document import keys_named
+from hansa_matrix.proto.servers.key_document import key_ids_of
 from hansa_matrix.server_api.unproven_work import UnprovenWork
 
 _SERVERS = 100
@@ -71,7 +71,7 @@ class Notary:
             if body is None or len(body) > left:
                 continue
             doc = loads_json(body, KEY_DOCUMENT)
-            if not named or named & keys_named(doc):
+            if not named or named & key_ids_of(doc):
                 left -= len(body)
                 found.append(self._keyring.signed(doc))
         return found

@@ -11,7 +11,7 @@ from hansa_matrix.errors import denial, matrix_error
 from hansa_matrix.media.remote import transfer
 from hansa_matrix.media.repository import MediaItem, MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
-from hansa_matrix.proto.media import MxcUri, multipart_head, multipart_tail, valid_media_id, with_charset
+from hansa_matrix.proto.media import MxcUri, is_valid_media_id, multipart_head, multipart_tail, with_charset
 from hansa_matrix.server_api.auth import FederationHandler
 
 
@@ -51,7 +51,9 @@ class FederationMedia:
 
     async def _given(self, origin: str, request: Request) -> MediaItem:
         media_id = request.path["media"]
-        item = await self._library.get(MxcUri(self._server, media_id)) if valid_media_id(media_id) else None
+        item = (
+            await self._library.get(MxcUri(self._server, media_id)) if is_valid_media_id(media_id) else None
+        )
         if item is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
         verdict = await self._ctx.check(transfer(self._ctx.id, origin, item, outbound=True))

@@ -15,7 +15,7 @@ from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys, check_event_auth
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import add_signature, from_raw, parse, reference
+from hansa_matrix.proto.pdu import add_signature, parse_pdu, pdu_from_raw, reference_to
 from hansa_matrix.proto.state_content import AUTHORISING_USER, authorising_user
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.rooms.access.join_policy import require_join_allowed, require_knock_allowed
@@ -157,8 +157,8 @@ class MembershipEndpoints:
             "sender": user,
             "state_key": user,
             "content": content,
-            "prev_events": [reference(one.pdu, room.version) for one in before.values()],
-            "auth_events": [reference(one, room.version) for one in auth],
+            "prev_events": [reference_to(one.pdu, room.version) for one in before.values()],
+            "auth_events": [reference_to(one, room.version) for one in auth],
             "depth": room.head.next_depth,
             "origin": self._own.server,
             "origin_server_ts": self._ctx.clock.now(),
@@ -167,7 +167,7 @@ class MembershipEndpoints:
         del draft["origin"]
         if room.version.named_event_ids:
             draft["event_id"] = self._own.event_id()
-        reject = check_event_auth(from_raw(draft, room.version), cited, room.version)
+        reject = check_event_auth(pdu_from_raw(draft, room.version), cited, room.version)
         if reject is not None:
             raise matrix_error(403, "M_FORBIDDEN", reject.reason)
         return {"room_version": room.version.id, "event": event}
@@ -181,7 +181,7 @@ class MembershipEndpoints:
         authorised: Callable[[MatrixRoom, Pdu], Awaitable[Pdu]] | None = None,
     ) -> tuple[MatrixRoom, Pdu]:
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
-        pdu = parse(body, room.version)
+        pdu = parse_pdu(body, room.version)
         if pdu.event_id != request.path["event"] or pdu.room_id != room.room_id:
             raise matrix_error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
         if pdu.type != "m.room.member" or pdu.membership != membership or pdu.state_key != pdu.sender:

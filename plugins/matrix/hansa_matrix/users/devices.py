@@ -36,22 +36,22 @@ from hansa_matrix.local.client_stream import DEVICES, stream_write
 from hansa_matrix.proto.devices import (
     MAX_DEVICES,
     MAX_KEYS_SIZE,
-    SHOWN_USAGES,
+    PUBLIC_USAGES,
     USAGES,
     Device,
     DeviceListUpdate,
     SigningKeyUpdate,
     UserDevices,
-    cross_signing_key,
-    device_keys,
     device_list_edu,
     fits_object,
+    is_valid_device_id,
     merge_signatures,
-    one_time_key,
+    parse_cross_signing_key,
+    parse_device_keys,
+    parse_one_time_key,
     signing_keys_edu,
-    valid_device_id,
 )
-from hansa_matrix.proto.signing import signable, signatures_of
+from hansa_matrix.proto.signing import signable_bytes, signatures_of
 from hansa_matrix.users.key_texts import KeyTexts
 from hansa_matrix.users.shared_rooms import SharedRooms
 
@@ -153,9 +153,9 @@ class Devices:
     async def _put(self, user: str, row: Row | None, device: Device) -> None:
         """Keep a device in place of the row that was read. Raises ``Conflict`` where that has changed."""
         known = _device(device.device_id, row.body) if row is not None else None
-        if not valid_device_id(device.device_id):
+        if not is_valid_device_id(device.device_id):
             raise LocalProtocolError("a device ID must have 1 to 255 bytes")
-        if device.keys is not None and device_keys(device.keys, user, device.device_id) is None:
+        if device.keys is not None and parse_device_keys(device.keys, user, device.device_id) is None:
             raise LocalProtocolError(f"these are not the keys of {user} on {device.device_id}")
         if known == device:
             return
@@ -273,7 +273,7 @@ class Devices:
         another one now.
         """
         for usage, key in keys.items():
-            if usage not in USAGES or cross_signing_key(key, user, usage) is None:
+            if usage not in USAGES or parse_cross_signing_key(key, user, usage) is None:
                 raise LocalProtocolError(f"this is not a {usage[:20]} key of {user}")
         servers = await self._told(user)
         writes: list[Write] = []
@@ -282,7 +282,7 @@ class Devices:
             put = Put("cross_signing_key", at, body)
             writes.append(CompareAndSwap("cross_signing_key", at, was[usage], body) if usage in was else put)
         writes.append(stream_write(DEVICES, user))
-        shown = {usage: key for usage, key in keys.items() if usage in SHOWN_USAGES}
+        shown = {usage: key for usage, key in keys.items() if usage in PUBLIC_USAGES}
         if shown:
             writes += self._sender.lasting(signing_keys_edu(SigningKeyUpdate(user=user, keys=shown)), servers)
         async with self._one:
@@ -297,7 +297,7 @@ class Devices:
         given = signatures_of(signed, by) if isinstance(signed, dict) else {}
         if not isinstance(signed, dict) or not given or not fits_object(signed, MAX_KEYS_SIZE):
             return f"there is no signature by {by}"
-        signers, message = await self._signers(by), signable(signed)
+        signers, message = await self._signers(by), signable_bytes(signed)
         if not all(verify(signers.get(name, ""), one, message) for name, one in given.items()):
             return "a signature is not valid, or made by an unknown key"
         if by != user:
@@ -343,7 +343,10 @@ class Devices:
 
     async def _vouch(self, by: str, user: str, key_id: str, signed: Mapping[str, Any]) -> str:
         """A signature on another's master key is for who made it alone."""
-        if cross_signing_key(signed, user, "master") is None or f"ed25519:{key_id}" not in signed["keys"]:
+        if (
+            parse_cross_signing_key(signed, user, "master") is None
+            or f"ed25519:{key_id}" not in signed["keys"]
+        ):
             return "only the master keys of others are signed"
         known = await self._ctx.store.get("vouched", (by, user, key_id))
         if known is None and await self._ctx.store.count("vouched", equal={"by": by}) >= MOST_VOUCHED:
@@ -376,7 +379,7 @@ class Devices:
         writes: list[Write] = []
         at: dict[str, int] = {}
         for key_id, key in keys.items():
-            algorithm = one_time_key(key_id, key)
+            algorithm = parse_one_time_key(key_id, key)
             if algorithm is None:
                 raise LocalProtocolError(f"{key_id[:80]!r} is not a one-time key")
             body = orjson.dumps(key)
@@ -414,7 +417,7 @@ class Devices:
         """
         bodies: dict[tuple[str | int, ...], bytes] = {}
         for key_id, key in keys.items():
-            algorithm = one_time_key(key_id, key)
+            algorithm = parse_one_time_key(key_id, key)
             if algorithm is None:
                 raise LocalProtocolError(f"{key_id[:80]!r} is not a fallback key")
             body = orjson.dumps({"key_id": key_id, "key": key, "used": False})

@@ -27,7 +27,7 @@ from hansa import (
 
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.proto.key_backup import better
+from hansa_matrix.proto.key_backup import is_better_key
 
 #: Backups of one person, and bytes of all keys in them: each takes some beside its own.
 MOST_BACKUPS, MOST_BYTES, _BESIDE = 10, 64 * 1024 * 1024, 300
@@ -158,7 +158,7 @@ class KeyBackups:
             known = await self._ctx.store.get_many("key_backup_key", every[at : at + _PAGE])
             for key in every[at : at + _PAGE]:
                 data, before = named[key], known.get(key)
-                if before is not None and not better(data, orjson.loads(before.body)):
+                if before is not None and not is_better_key(data, orjson.loads(before.body)):
                     continue
                 body = orjson.dumps(data)
                 writes.append(Put("key_backup_key", key, body))

@@ -16,12 +16,12 @@ from hansa_matrix.crossings import Crossings, failure
 from hansa_matrix.federation.client import FederationClient, ServerUnreachable, build_path
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
-    SHOWN_USAGES,
+    PUBLIC_USAGES,
     UserDevices,
-    cross_signing_key,
-    device_keys,
-    one_time_key,
-    valid_device_id,
+    is_valid_device_id,
+    parse_cross_signing_key,
+    parse_device_keys,
+    parse_one_time_key,
 )
 from hansa_matrix.users.devices import Devices
 from hansa_matrix.users.key_texts import KeyTexts
@@ -54,8 +54,8 @@ class KeyQueries:
         self._texts = KeyTexts(ctx)
 
     async def query_here(self, wanted: Mapping[str, Sequence[str]], *, outside: bool = False) -> _Keys:
-        """``device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each the
-        devices named, or all. ``outside``: as another server is told.
+        """``parse_device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each
+        the devices named, or all. ``outside``: as another server is told.
         """
         found: _Keys = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
         ours = [u for u in wanted if ids.is_valid_user_id(u) and ids.domain_of(u) == self._company.server]
@@ -156,7 +156,7 @@ class KeyQueries:
                     keys = of_user.get(device_id) if isinstance(of_user, dict) else None
                     if isinstance(keys, dict) and len(keys) == 1:
                         ((key_id, key),) = keys.items()
-                        if one_time_key(key_id, key) == algorithm:
+                        if parse_one_time_key(key_id, key) == algorithm:
                             found.setdefault(user, {})[device_id] = {key_id: key}
 
         failures = await self._each(asked, ask) | denied
@@ -200,7 +200,7 @@ def _add(found: _Keys, of: UserDevices, device_ids: Sequence[str]) -> None:
             unsigned = {"unsigned": {"device_display_name": device.name}} if device.name else {}
             shown[device.device_id] = {**device.keys, **unsigned}
     found["device_keys"][of.user] = shown
-    for usage in SHOWN_USAGES:
+    for usage in PUBLIC_USAGES:
         if usage in of.cross_signing:
             found[f"{usage}_keys"][of.user] = of.cross_signing[usage]
 
@@ -213,10 +213,10 @@ def _take(found: _Keys, answer: Mapping[str, Any], user: str) -> None:
         found["device_keys"][user] = {
             device_id: keys
             for device_id, keys in devices.items()
-            if valid_device_id(device_id) and device_keys(keys, user, device_id) is not None
+            if is_valid_device_id(device_id) and parse_device_keys(keys, user, device_id) is not None
         }
-    for usage in SHOWN_USAGES:
+    for usage in PUBLIC_USAGES:
         keys = answer.get(f"{usage}_keys")
         key = keys.get(user) if isinstance(keys, dict) else None
-        if cross_signing_key(key, user, usage) is not None:
+        if parse_cross_signing_key(key, user, usage) is not None:
             found[f"{usage}_keys"][user] = key

@@ -15,7 +15,7 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.proto.devices import SHOWN_USAGES, Device, UserDevices
+from hansa_matrix.proto.devices import PUBLIC_USAGES, Device, UserDevices
 from hansa_matrix.texts import texts_of_keys
 
 #: People whose devices are looked at without a pause.
@@ -59,7 +59,7 @@ class KeyTexts:
                 await asyncio.sleep(0)
             if not await self.pass_(user, devices):
                 found["device_keys"][user] = await self._devices(user, devices)
-        for usage in SHOWN_USAGES:
+        for usage in PUBLIC_USAGES:
             of = found[f"{usage}_keys"]
             for user in [user for user in of if not await self.pass_(user, of[user])]:
                 del of[user]

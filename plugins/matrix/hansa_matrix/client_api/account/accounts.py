@@ -40,7 +40,7 @@ from hansa_matrix.crossings import Crossings, passes, require, said
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.devices import Device, truncate_name, valid_device_id
+from hansa_matrix.proto.devices import Device, is_valid_device_id, truncate_name
 from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 
@@ -239,7 +239,7 @@ class Accounts:
         """
         began = self._logins.began() if began is None else began
         device_id = device_id or self._device_id()
-        if not valid_device_id(device_id):
+        if not is_valid_device_id(device_id):
             raise LocalProtocolError("a device ID must have 1 to 255 bytes")
         known = await self._devices.get(user, device_id)
         if known is None:

@@ -17,10 +17,10 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.push_rules import (
     KINDS,
     MASTER,
+    are_valid_actions,
     current_actions,
     default_rules,
-    valid_actions,
-    valid_rule,
+    is_valid_rule,
 )
 
 _MOST_RULES = 500
@@ -105,7 +105,7 @@ class PushRuleEndpoints:
         ):
             why = "a rule has a kind, and a name that begins with no dot and has no slashes"
             raise matrix_error(400, "M_INVALID_PARAM", why)
-        if not valid_rule(kind, body):
+        if not is_valid_rule(kind, body):
             raise matrix_error(400, "M_BAD_JSON", "the rule is not valid for this kind")
         wanted = _PARTS.get(kind, ())
         parts = {key: body.get(key, []) for key in wanted}
@@ -182,7 +182,7 @@ class PushRuleEndpoints:
 
         def set_actions(rules: _Rules) -> None:
             rule = _one(rules, request)
-            if not valid_actions(body.get("actions")):
+            if not are_valid_actions(body.get("actions")):
                 raise matrix_error(400, "M_BAD_JSON", "actions must be a list of actions")
             rule["actions"] = current_actions(body["actions"])
 

@@ -13,7 +13,7 @@ from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
-from hansa_matrix.proto.state_content import predecessor, replacement_room
+from hansa_matrix.proto.state_content import predecessor_room, replacement_room
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE
 
@@ -55,7 +55,7 @@ class UpgradedRooms:
         """The room that a room replaces."""
         new = self._room(room_id)
         create = (await new.events_of(await new.state(), [])).get(CREATE_KEY) if new is not None else None
-        old_id = predecessor(create.content) if create is not None else None
+        old_id = predecessor_room(create.content) if create is not None else None
         old = self._room(old_id) if old_id is not None else None
         if old is None:
             return None

@@ -18,7 +18,7 @@ from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.state_content import AUTHORISING_USER, membership
+from hansa_matrix.proto.state_content import AUTHORISING_USER, membership_of
 from hansa_matrix.rooms.native_events import ClientEvent, LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -88,7 +88,7 @@ class LocalSender:
         self.require_room(room_id)
         check_values(content)
         if type_ == MEMBER:
-            if membership(content) == "invite" and ids.is_valid_user_id(state_key):
+            if membership_of(content) == "invite" and ids.is_valid_user_id(state_key):
                 await self.invitees.require(str(state_key))
             content = self._member_content(user, room_id, str(state_key), content)
             draft = (type_, state_key, content)
@@ -120,7 +120,7 @@ class LocalSender:
         accounts = self._own.attendance.accounts
         stay = self._own.attendance.stay(user, room_id) if user in accounts else None
         inside = user == target and stay is not None and stay.membership == "join"
-        if membership(content) == "join" and inside and AUTHORISING_USER in content:
+        if membership_of(content) == "join" and inside and AUTHORISING_USER in content:
             return {key: value for key, value in content.items() if key != AUTHORISING_USER}
         return content
 

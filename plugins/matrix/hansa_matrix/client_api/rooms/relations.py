@@ -21,7 +21,7 @@ from hansa_matrix.client_api.http import Handler, RateLimited, get_int
 from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
 from hansa_matrix.client_api.rooms.pagination import PaginationToken, RoomPaginator, parse_token
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.proto.pdu import redacted
+from hansa_matrix.proto.pdu import redact_pdu
 from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.relations import THREAD, event_ids_of, relation
@@ -269,7 +269,7 @@ class RelationEndpoints:
         loaded = (await room.events.load([name], room.version)).values()
         for root in await self._visibility.of(user, room, list(loaded)):
             if root.pdu.sender in ignored:
-                return replace(root, pdu=redacted(root.pdu, room.version))
+                return replace(root, pdu=redact_pdu(root.pdu, room.version))
             return root
         return None
 

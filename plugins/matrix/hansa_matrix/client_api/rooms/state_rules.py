@@ -13,7 +13,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.servers.server_acl import parse_acl
-from hansa_matrix.proto.state_content import alias, alt_aliases
+from hansa_matrix.proto.state_content import alt_aliases, canonical_alias
 from hansa_matrix.rooms.create_room import InitialEvent
 
 CANONICAL_ALIAS = "m.room.canonical_alias"
@@ -58,5 +58,5 @@ async def check_state(
 
 def _names(content: Mapping[str, Any]) -> frozenset[str]:
     """The aliases that a room calls itself by."""
-    first = alias(content)
+    first = canonical_alias(content)
     return frozenset([*alt_aliases(content), *([first] if first is not None else [])])

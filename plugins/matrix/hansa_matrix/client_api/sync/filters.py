@@ -15,8 +15,8 @@ from hansa import Glob
 
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.push_rules import path_of
-from hansa_matrix.proto.state_content import word
+from hansa_matrix.proto.push_rules import split_property_path
+from hansa_matrix.proto.state_content import string_field
 
 _MOST_LISTED = 1000
 #: Patterns of types in one list, and paths of fields: each is looked at for each event.
@@ -152,7 +152,7 @@ class EventFilter:
         """True if the filter accepts an event."""
         if self.open:
             return True
-        if self.with_url is not None and (word(pdu.content, "url") is not None) is not self.with_url:
+        if self.with_url is not None and (string_field(pdu.content, "url") is not None) is not self.with_url:
             return False
         return self.named(pdu.type, pdu.sender, pdu.room_id)
 
@@ -209,7 +209,7 @@ class SyncFilter:
             presence=EventFilter.of(_object(value, "presence")),
             include_leave=_flag(room, "include_leave") or False,
             federation=kind == "federation",
-            fields=None if paths is None else tuple(tuple(path_of(one)) for one in paths),
+            fields=None if paths is None else tuple(tuple(split_property_path(one)) for one in paths),
         )
 
     @classmethod

@@ -16,7 +16,7 @@ from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.client_api.rooms.threads import MAIN, threads_of
 from hansa_matrix.local.client_stream import ClientStream, StreamItem
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
-from hansa_matrix.proto.push_rules import PushContext, PushDecision, evaluate
+from hansa_matrix.proto.push_rules import PushContext, PushDecision, evaluate_rules
 from hansa_matrix.proto.state_content import display_name
 from hansa_matrix.rooms.access.user_visibility import drop_ignored
 from hansa_matrix.rooms.event_store import StoredEvent
@@ -250,7 +250,9 @@ class UnreadCounter:
         for at in range(0, len(others), step):
             if at:
                 await asyncio.sleep(0)  # others go on while very many rules are asked
-            found |= {one.pdu.event_id: evaluate(rules, one.pdu, situation) for one in others[at : at + step]}
+            found |= {
+                one.pdu.event_id: evaluate_rules(rules, one.pdu, situation) for one in others[at : at + step]
+            }
         return found
 
 

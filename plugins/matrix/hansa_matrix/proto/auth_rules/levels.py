@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.state_content import additional_creators, creator
+from hansa_matrix.proto.state_content import additional_creators, room_creator
 
 #: An integer as in the power levels event, or ``INFINITE``.
 Level = int | float
@@ -48,7 +48,7 @@ def level_of(value: object, version: RoomVersion) -> int | None:
 def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
     """The user ids of the room's creators: one up to version 11, any number from version 12 on."""
     if version.creator_in_content:
-        made_by = creator(create.content)
+        made_by = room_creator(create.content)
         return frozenset((made_by,)) if made_by is not None else frozenset()
     if not version.privileged_creators:
         return frozenset((create.sender,))
@@ -73,11 +73,11 @@ class PowerLevels:
             self._users: Mapping[str, Any] = dict.fromkeys(owners, _CREATOR_WITHOUT_POWER_LEVELS)
         else:
             self._content = power_levels.content
-            self._users = levels_said(self._content, "users")
-            self._event_levels = levels_said(self._content, "events")
+            self._users = level_table(self._content, "users")
+            self._event_levels = level_table(self._content, "events")
         if version.privileged_creators:
             self._creators = creators_of(create, version)
-        self._users_default = self._scalar("users_default", 0)
+        self._users_default = self._scalar_level("users_default", 0)
 
     def user(self, user_id: str) -> Level:
         """The level of a user, in the room or not."""
@@ -94,46 +94,48 @@ class PowerLevels:
         level = level_of(self._event_levels.get(event_type), self._version)
         if level is not None:
             return level
-        return self._scalar("state_default", 50) if is_state else self._scalar("events_default", 0)
+        return (
+            self._scalar_level("state_default", 50) if is_state else self._scalar_level("events_default", 0)
+        )
 
     def notification(self, key: str) -> int:
         """Returns the level that a notification such as ``room`` requires; 50 if the event does not set
         one.
         """
-        level = level_of(levels_said(self._content, "notifications").get(key), self._version)
+        level = level_of(level_table(self._content, "notifications").get(key), self._version)
         return 50 if level is None else level
 
     @property
     def ban(self) -> int:
         """The level to ban, and to lift a ban."""
-        return self._scalar("ban", 50)
+        return self._scalar_level("ban", 50)
 
     @property
     def kick(self) -> int:
         """The level to make somebody else leave."""
-        return self._scalar("kick", 50)
+        return self._scalar_level("kick", 50)
 
     @property
     def redact(self) -> int:
         """The level to redact what others sent."""
-        return self._scalar("redact", 50)
+        return self._scalar_level("redact", 50)
 
     @property
     def invite(self) -> int:
         """The level to invite."""
-        return self._scalar("invite", 0)
+        return self._scalar_level("invite", 0)
 
     @property
     def creators(self) -> frozenset[str]:
         """Those whose level is infinite; empty up to version 11."""
         return self._creators
 
-    def _scalar(self, name: str, default: int) -> int:
+    def _scalar_level(self, name: str, default: int) -> int:
         value = level_of(self._content.get(name), self._version)
         return default if value is None else value
 
 
-def levels_said(content: Mapping[str, Any], table: str) -> Mapping[str, Any]:
+def level_table(content: Mapping[str, Any], table: str) -> Mapping[str, Any]:
     """One of ``users``, ``events`` and ``notifications`` as a power levels event has it, empty where that is
     no object; what stands in it is whatever JSON it is (``level_of``).
     """

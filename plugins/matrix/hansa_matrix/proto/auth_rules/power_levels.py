@@ -29,15 +29,20 @@ def check_power_levels(
         return shape
     level = levels.user(pdu.sender)
     old, new = current.content, pdu.content
-    if not all(_may(change, level) for change in _changes(_scalars(old), _scalars(new), version)):
+    if not all(
+        _can_change(change, level)
+        for change in _changed_levels(_scalar_levels(old), _scalar_levels(new), version)
+    ):
         return AuthRejection("10.scalar", f"{pdu.sender} changes a level above the own one")
     for name in ("events", "notifications") if version.judged_notifications else ("events",):
-        changes = _changes(_entries(old, name), _entries(new, name), version)
-        if not all(_may(change, level) for change in changes):
+        changes = _changed_levels(_level_entries(old, name), _level_entries(new, name), version)
+        if not all(_can_change(change, level) for change in changes):
             return AuthRejection(
                 f"10.{name}", f"{pdu.sender} changes an entry of '{name}' above the own level"
             )
-    for user, before, after in _changes(_entries(old, "users"), _entries(new, "users"), version):
+    for user, before, after in _changed_levels(
+        _level_entries(old, "users"), _level_entries(new, "users"), version
+    ):
         if user != pdu.sender and before is not None and before >= level:
             return AuthRejection(
                 "10.users.old", f"{pdu.sender} changes {user}, whose level is not below the own one"
@@ -61,7 +66,7 @@ def _check_shape(
         for name in ("events", "notifications", "users"):
             if name in content and not _all_integers(content[name]):
                 return AuthRejection("10.integer", f"'{name}' is not an object of integers")
-    users = _entries(content, "users")
+    users = _level_entries(content, "users")
     if not all(is_valid_user_id(user) for user in users):
         return AuthRejection("10.user_id", "'users' has a key that is not a user id")
     if not creators.isdisjoint(users):
@@ -74,11 +79,11 @@ def _all_integers(value: object) -> bool:
     return isinstance(value, Mapping) and all(type(level) is int for level in value.values())
 
 
-def _scalars(content: Mapping[str, Any]) -> dict[str, Any]:
+def _scalar_levels(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: content[name] for name in SCALARS if name in content}
 
 
-def _entries(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _level_entries(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = content.get(name)
     return value if isinstance(value, Mapping) else _EMPTY
 
@@ -86,7 +91,9 @@ def _entries(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 _Change = tuple[str, int | None, int | None]
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], version: RoomVersion) -> Iterator[_Change]:
+def _changed_levels(
+    old: Mapping[str, Any], new: Mapping[str, Any], version: RoomVersion
+) -> Iterator[_Change]:
     """``(name, before, after)`` of each entry that differs; None where it is absent."""
     for name, value in old.items():
         before, after = level_of(value, version), level_of(new.get(name), version)
@@ -97,6 +104,6 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], version: RoomVersio
             yield name, None, level_of(value, version)
 
 
-def _may(change: _Change, level: Level) -> bool:
+def _can_change(change: _Change, level: Level) -> bool:
     _, before, after = change
     return (before is None or before <= level) and (after is None or after <= level)

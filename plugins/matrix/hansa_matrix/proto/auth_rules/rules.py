@@ -32,7 +32,7 @@ from hansa_matrix.proto.auth_rules.state_keys import (
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of, fits_255_bytes, is_valid_user_id
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
-from hansa_matrix.proto.state_content import federates, membership
+from hansa_matrix.proto.state_content import is_federated, membership_of
 
 __all__ = [
     "AuthRejection",
@@ -133,11 +133,11 @@ def _check_cited_events(
     return None
 
 
-def _always(_domain: str) -> bool:
+def _assume_signed(_domain: str) -> bool:
     return True
 
 
-def _never(_signed: Mapping[str, Any], _keys: Sequence[str]) -> bool:
+def _reject_third_party(_signed: Mapping[str, Any], _keys: Sequence[str]) -> bool:
     return False
 
 
@@ -146,8 +146,8 @@ def check_event_auth(
     state: StateLookup,
     version: RoomVersion,
     *,
-    signed_by: SignedBy = _always,
-    third_party_ok: ThirdPartyOk = _never,
+    signed_by: SignedBy = _assume_signed,
+    third_party_ok: ThirdPartyOk = _reject_third_party,
     levels: LevelsSource = PowerLevels,
 ) -> AuthRejection | None:
     """Rules 4 to 11 against ``state``, of which only the create event and the selected keys are read.
@@ -164,7 +164,7 @@ def check_event_auth(
     if create is None:
         return AuthRejection("4.create", "the room has no create event")
     sender = pdu.sender
-    if not federates(create.content) and domain_of(sender) != domain_of(create.sender):
+    if not is_federated(create.content) and domain_of(sender) != domain_of(create.sender):
         return AuthRejection("4.federate", f"the room is closed to {domain_of(sender)}")
     if version.aliases and kind == "m.room.aliases":
         return _check_aliases(pdu)
@@ -179,7 +179,7 @@ def check_event_auth(
             levels=levels,
         )
     member = state.get((MEMBER, sender))
-    if member is None or membership(member.content) != "join":
+    if member is None or membership_of(member.content) != "join":
         return AuthRejection("6.not_joined", f"{sender} is not in the room")
     power_levels = state.get(POWER_LEVELS_KEY)
     room_levels = levels(create, power_levels, version)

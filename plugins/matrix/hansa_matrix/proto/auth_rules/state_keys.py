@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.state_content import authorising_user, membership, third_party_token
+from hansa_matrix.proto.state_content import authorising_user, membership_of, third_party_token
 
 CREATE: Final = "m.room.create"
 MEMBER: Final = "m.room.member"
@@ -64,7 +64,7 @@ def auth_event_keys_of(pdu: Pdu, version: RoomVersion) -> frozenset[StateKey]:
 def _add_member_keys(
     keys: set[StateKey], state_key: str | None, content: Mapping[str, Any], version: RoomVersion
 ) -> None:
-    said = membership(content)
+    said = membership_of(content)
     if state_key is not None:
         keys.add((MEMBER, state_key))
     if said in {"join", "invite", "knock"}:

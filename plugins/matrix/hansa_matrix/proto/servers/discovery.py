@@ -68,7 +68,7 @@ class Discovery:
         if not parsed.reachable:
             raise RemoteProtocolError(f"{self._name!r} cannot be connected to", code="M_INVALID_PARAM")
         if parsed.ip or parsed.port is not None:
-            return self._direct(self._name)
+            return self._resolve_directly(self._name)
         return FetchWellKnown(parsed.host)
 
     def well_known(self, body: bytes | None) -> Command:
@@ -78,26 +78,26 @@ class Discovery:
             self._name = delegated
             parsed = parse_server_name(delegated)
             if parsed.ip or parsed.port is not None:
-                return self._direct(delegated)
+                return self._resolve_directly(delegated)
         self._services = ["_matrix-fed._tcp", "_matrix._tcp"]
-        return self._next()
+        return self._next_command()
 
     def srv(self, records: Sequence[Srv]) -> Command:
         """The answer to ``LookUpSrv``."""
         usable = [r for r in records if r.target not in {".", ""} and 0 < r.port < 65536]
         if not usable:
-            return self._next()
+            return self._next_command()
         ordered = order_srv(usable, self._chance)
         targets = tuple((r.target.rstrip("."), r.port) for r in ordered)
         return ResolvedServer(targets=targets, host_header=self._name, tls_name=self._name)
 
-    def _next(self) -> Command:
+    def _next_command(self) -> Command:
         if self._services:
             return LookUpSrv(f"{self._services.pop(0)}.{self._name}")
         return ResolvedServer(targets=((self._name, _PORT),), host_header=self._name, tls_name=self._name)
 
     @staticmethod
-    def _direct(name: str) -> ResolvedServer:
+    def _resolve_directly(name: str) -> ResolvedServer:
         parsed = parse_server_name(name)
         return ResolvedServer(
             targets=((parsed.host, parsed.port or _PORT),), host_header=name, tls_name=parsed.host

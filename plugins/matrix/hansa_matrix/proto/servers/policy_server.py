@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical_json import compact, encoder_for
+from hansa_matrix.proto.canonical_json import copy_compact, encoder_for
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import replace_signatures
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.signing import decode64, event_signable, signatures_of, with_signature
+from hansa_matrix.proto.signing import decode_base64, event_signable, signatures_of, with_signature
 
 POLICY_KEY: Final[StateKey] = ("m.room.policy", "")
 #: Always the same, and never a key that the server publishes (K-6).
@@ -50,7 +50,7 @@ def is_exempt(type_: str, state_key: str | None) -> bool:
 def is_signed(pdu: Pdu, version: RoomVersion, server: PolicyServer, verify: Verifier) -> bool:
     """True if an event bears the policy server's signature, by the key of the room's state (P-3)."""
     signature = signatures_of(pdu.raw, server.via).get(KEY_ID)
-    key = decode64(server.key)
+    key = decode_base64(server.key)
     if signature is None or key is None or len(key) != _KEY_BYTES:
         return False
     return verify(server.key, signature, pdu.signable or event_signable(pdu.raw, version))
@@ -64,4 +64,4 @@ def add_policy_signature(pdu: Pdu, version: RoomVersion, server: PolicyServer, a
     if signature is None:
         return None
     raw = with_signature(pdu.raw, server.via, KEY_ID, signature)
-    return replace_signatures(pdu, raw, compact(encoder_for(version)(raw)))
+    return replace_signatures(pdu, raw, copy_compact(encoder_for(version)(raw)))

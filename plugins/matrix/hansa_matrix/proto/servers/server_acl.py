@@ -14,7 +14,7 @@ from typing import Any
 
 from hansa import glob_expression
 
-_LONGEST = 255
+_MAX_GLOB = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class ServerAcl:
 def parse_acl(content: Mapping[str, Any]) -> ServerAcl:
     """The list in the content of an ``m.room.server_acl`` event; what is malformed in it is not there."""
     return ServerAcl(
-        allow=_compiled(content.get("allow")),
-        deny=_compiled(content.get("deny")),
+        allow=_compile_globs(content.get("allow")),
+        deny=_compile_globs(content.get("deny")),
         allow_ip_literals=content.get("allow_ip_literals") is not False,
     )
 
@@ -61,10 +61,10 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _compiled(globs: object) -> re.Pattern[str]:
+def _compile_globs(globs: object) -> re.Pattern[str]:
     """One pattern for all globs of a list: ``*`` is any run and ``?`` one character."""
     listed = globs if isinstance(globs, list) else []
-    taken = [g for g in listed if isinstance(g, str) and len(g) <= _LONGEST]
+    taken = [g for g in listed if isinstance(g, str) and len(g) <= _MAX_GLOB]
     if "*" in taken:
         return re.compile(".*", re.DOTALL)
     parts = dict.fromkeys(glob_expression(glob.lower()) for glob in taken)

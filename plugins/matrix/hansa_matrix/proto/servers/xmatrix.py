@@ -10,7 +10,7 @@ import orjson
 from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.canonical_json import dumps
+from hansa_matrix.proto.canonical_json import dumps_canonical
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAM = re.compile(rf'({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^",\s]*))[ \t]*(?:,[ \t,]*|$)')
@@ -28,7 +28,7 @@ class XMatrix:
     sig: str
 
 
-def _unauthorized(reason: str) -> RemoteProtocolError:
+def _unauthorized_error(reason: str) -> RemoteProtocolError:
     return RemoteProtocolError(reason, hint=401, code="M_UNAUTHORIZED")
 
 
@@ -36,23 +36,23 @@ def parse_header(value: str) -> XMatrix:
     """Parse one header's value. Raises RemoteProtocolError (401 M_UNAUTHORIZED)."""
     scheme, _, rest = value.partition(" ")
     if scheme.lower() != "x-matrix" or len(value) > _MAX_HEADER:
-        raise _unauthorized("the Authorization header is not X-Matrix")
+        raise _unauthorized_error("the Authorization header is not X-Matrix")
     params: dict[str, str] = {}
     rest, at = rest.strip(" \t,"), 0
     while at < len(rest):
         match = _PARAM.match(rest, at)
         if match is None:
-            raise _unauthorized("the X-Matrix header cannot be parsed")
+            raise _unauthorized_error("the X-Matrix header cannot be parsed")
         name, quoted, bare = match.groups()
         if name.lower() in params:  # RFC 9110 section 11.2: each name once
-            raise _unauthorized(f"the X-Matrix header has {name[:20]} twice")
+            raise _unauthorized_error(f"the X-Matrix header has {name[:20]} twice")
         if quoted is not None and "\\" in quoted:
             quoted = _ESCAPED.sub(r"\1", quoted)
         params[name.lower()] = bare if quoted is None else quoted
         at = match.end()
     origin, key, sig = params.get("origin", ""), params.get("key", ""), params.get("sig", "")
     if not ids.is_valid_server_name(origin) or not ids.is_valid_key_id(key) or not sig:
-        raise _unauthorized("the X-Matrix header lacks a good origin, key or sig")
+        raise _unauthorized_error("the X-Matrix header lacks a good origin, key or sig")
     return XMatrix(origin=origin, destination=params.get("destination"), key=key, sig=sig)
 
 
@@ -62,10 +62,12 @@ def signing_bytes(method: str, uri: str, origin: str, destination: str, content:
     """
     signed = {"method": method, "uri": uri, "origin": origin, "destination": destination}
     if content is None:
-        return dumps(signed)
-    return dumps({**signed, "content": orjson.Fragment(content) if isinstance(content, bytes) else content})
+        return dumps_canonical(signed)
+    return dumps_canonical(
+        {**signed, "content": orjson.Fragment(content) if isinstance(content, bytes) else content}
+    )
 
 
-def header(origin: str, destination: str, key: str, sig: str) -> str:
+def format_header(origin: str, destination: str, key: str, sig: str) -> str:
     """The header's value as we send it."""
     return f'X-Matrix origin="{origin}",destination="{destination}",key="{key}",sig="{sig}"'

@@ -35,16 +35,16 @@ def resolve_v1(
     """The resolution of ``state_sets``. Raises ``MissingAuthEvents`` as ``v2.resolve``. A rejected
     event is no candidate and authorises nothing; where nobody disputes it, it stands.
     """
-    undisputed, disputed = _separate(state_sets)
+    undisputed, disputed = _split_conflicted(state_sets)
     listed = {key: sorted(e for e in ids if e not in rejected) for key, ids in disputed.items()}
-    events = _all(fetch, (e for ids in listed.values() for e in ids))
+    events = _fetch_all(fetch, (e for ids in listed.values() for e in ids))
     named = {key: [events[e] for e in ids] for key, ids in listed.items() if len(ids) > 1}
     wanted = {key for pdu in events.values() for key in auth_event_keys_of(pdu, version)} | {CREATE_KEY}
     # COMPAT: what a single candidate is left for does not authorise the others, as servers have it.
     chosen = [
         undisputed[key] for key in wanted if undisputed.get(key, "") not in rejected and key in undisputed
     ]
-    state = {pdu.key: pdu for pdu in _all(fetch, chosen).values()}
+    state = {pdu.key: pdu for pdu in _fetch_all(fetch, chosen).values()}
     undisputed |= {key: ids[0] for key, ids in listed.items() if len(ids) == 1}
 
     def allowed(pdu: Pdu, seen: Mapping[StateKey, Pdu]) -> bool:
@@ -62,7 +62,7 @@ def resolve_v1(
     return undisputed | {key: pdu.event_id for key, pdu in resolved.items()}
 
 
-def _separate(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], dict[StateKey, set[str]]]:
+def _split_conflicted(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], dict[StateKey, set[str]]]:
     found: dict[StateKey, set[str]] = {}
     for one in state_sets:
         for key, event_id in one.items():
@@ -71,7 +71,7 @@ def _separate(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], dict
     return undisputed, {key: ids for key, ids in found.items() if len(ids) > 1}
 
 
-def _all(fetch: Callable[[str], Pdu | None], event_ids: Iterable[str]) -> dict[str, Pdu]:
+def _fetch_all(fetch: Callable[[str], Pdu | None], event_ids: Iterable[str]) -> dict[str, Pdu]:
     found = {event_id: fetch(event_id) for event_id in event_ids}
     missing = [event_id for event_id, pdu in found.items() if pdu is None]
     if missing:

@@ -27,24 +27,24 @@ from hansa_matrix.proto.state_res.ordering import (
 )
 from hansa_matrix.proto.state_res.v1 import resolve_v1
 
-__all__ = ["MissingAuthEvents", "resolve", "resolve_steps"]
+__all__ = ["MissingAuthEvents", "resolve_state", "resolve_steps"]
 
 #: Events that are judged in one step.
 _STEP = 500
 
 
-def _never(_signed: Mapping[str, Any], _keys: Sequence[str]) -> bool:
+def _reject_third_party(_signed: Mapping[str, Any], _keys: Sequence[str]) -> bool:
     return False
 
 
-def resolve(
+def resolve_state(
     version: RoomVersion,
     state_sets: Sequence[StateIds],
     fetch: Callable[[str], Pdu | None],
     *,
     rejected: Container[str] = (),
     admit_rejected: bool = True,
-    third_party_ok: ThirdPartyOk = _never,
+    third_party_ok: ThirdPartyOk = _reject_third_party,
 ) -> dict[StateKey, str]:
     """The resolution of ``state_sets``, each a map from state key to event id, as one such map.
 
@@ -71,7 +71,7 @@ def resolve_steps(
     *,
     rejected: Container[str] = (),
     admit_rejected: bool = True,
-    third_party_ok: ThirdPartyOk = _never,
+    third_party_ok: ThirdPartyOk = _reject_third_party,
 ) -> Generator[None, None, dict[StateKey, str]]:
     """``resolve`` in steps of some milliseconds each, for who has other things to do in between. The same
     result, however long the pauses: what ``fetch`` gives must not change.
@@ -144,10 +144,10 @@ class _IterativeAuthCheck:
     def run(self, order: Sequence[int], skip: Container[str]) -> Iterator[None]:
         """Steps 2 and 4: put each event that the rules allow into the state."""
         for at in range(0, len(order), _STEP):
-            self._run(order[at : at + _STEP], skip)
+            self._check_events(order[at : at + _STEP], skip)
             yield
 
-    def _run(self, order: Iterable[int], skip: Container[str]) -> None:
+    def _check_events(self, order: Iterable[int], skip: Container[str]) -> None:
         graph, state, version, levels, ok = self._graph, self.state, self._version, self._levels, self._ok
         for index in order:
             pdu = graph.pdus[index]
@@ -171,9 +171,9 @@ class _IterativeAuthCheck:
             return pdu
         if self._create is not None and key == CREATE_KEY:
             return self._create
-        return self._own(key)
+        return self._own_auth_event(key)
 
-    def _own(self, key: StateKey) -> Pdu | None:
+    def _own_auth_event(self, key: StateKey) -> Pdu | None:
         kind, state_key = key
         pdus = self._graph.pdus
         for cited in self._cited:

@@ -12,9 +12,9 @@ from hansa.model.errors import RemoteProtocolError
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import parse
+from hansa_matrix.proto.pdu import parse_pdu
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.streaming.packed_pdus import packed
+from hansa_matrix.proto.streaming.packed_pdus import pack_pdu
 
 #: So many elements may fail receipt check 1, or be of another room, before there are as many that do not.
 MAX_DROPPED = 100
@@ -39,7 +39,7 @@ class GatheredPdus:
         """Some elements. Raises RemoteProtocolError once most of what came is of no use."""
         for value in values:
             try:
-                pdu = packed(parse(value, self._version, bounded=False))
+                pdu = pack_pdu(parse_pdu(value, self._version, bounded=False))
             except RemoteProtocolError:
                 self.dropped += 1
             else:

@@ -29,7 +29,7 @@ _SCALAR = re.compile(rb'[^"\[\]{},]*+(?:' + _STRING + rb')?+[^"\[\]{},]*+', re.D
 _GAP = rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+'
 
 
-def _nested(levels: int) -> bytes:
+def _nested_pattern(levels: int) -> bytes:
     """A pattern of an object or array that nests so deep at the most; it never tries anything twice."""
     pattern = rb"[\[{]" + _GAP + rb"[\]}]"
     for _ in range(levels - 1):
@@ -38,9 +38,9 @@ def _nested(levels: int) -> bytes:
 
 
 #: An event as most are: others are cut bracket by bracket.
-_SHALLOW = re.compile(_nested(4), re.DOTALL)
+_SHALLOW = re.compile(_nested_pattern(4), re.DOTALL)
 #: As far as everything is whole and shallow, and the next bracket behind that.
-_WHOLE = _GAP + rb"(?:" + _nested(3) + _GAP + rb")*+"
+_WHOLE = _GAP + rb"(?:" + _nested_pattern(3) + _GAP + rb")*+"
 _BRACKET, _NO_BRACKET = re.compile(_WHOLE + rb"[\[\]{}]", re.DOTALL), re.compile(_WHOLE, re.DOTALL)
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _COLON = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+")
@@ -53,7 +53,7 @@ _CHUNK = 64 * 1024
 #: Bytes that one pattern is tried on, for a millisecond: nobody else runs meanwhile.
 _WINDOW = 32 * 1024
 #: An element that is this many times too large ends the reading; one that nests deeper is left out.
-_MOST_SKIPPED, _MOST_DEPTH = 16, 1024
+_MAX_SKIPPED, _MAX_DEPTH = 16, 1024
 
 
 class Piece(NamedTuple):
@@ -85,7 +85,7 @@ class Piece(NamedTuple):
         return values
 
 
-def _end(pattern: re.Pattern[bytes], data: bytes, at: int, upto: int) -> int:
+def _match_end(pattern: re.Pattern[bytes], data: bytes, at: int, upto: int) -> int:
     found = pattern.match(data, at, upto)
     return found.end() if found is not None else at
 
@@ -129,25 +129,25 @@ class Splitter:
 
     def feed(self, chunk: bytes) -> list[Piece]:
         """The pieces that are whole with this chunk. Raises RemoteProtocolError."""
-        self._buffer = self._buffer[self._kept() :] + chunk if self._buffer else chunk
+        self._buffer = self._buffer[self._needed_from() :] + chunk if self._buffer else chunk
         waits = max(_CHUNK, _FIRST if self._numbered else 0)
-        return self._cut() if len(self._buffer) - self._at >= waits else []
+        return self._cut_pieces() if len(self._buffer) - self._at >= waits else []
 
     def finish(self) -> tuple[list[Piece], Any]:
         """The last pieces, and what else the document says. Raises RemoteProtocolError."""
-        pieces = self._cut()
+        pieces = self._cut_pieces()
         if self._array or self._around or self._at < len(self._buffer):
             raise _malformed("it ends too early")
         return pieces, read_parts(bytes(self._rest), self._rest_limits)
 
-    def _kept(self) -> int:
+    def _needed_from(self) -> int:
         """From where on the buffer is still needed; what counts in it is moved there."""
         begin = self._at if self._start < 0 else self._start
         self._at -= begin
         self._start = min(0, self._start)
         return begin
 
-    def _cut(self) -> list[Piece]:
+    def _cut_pieces(self) -> list[Piece]:
         pieces: list[Piece] = []
         if self._numbered:
             found = _NUMBERED.match(self._buffer, 0, _FIRST)
@@ -155,18 +155,18 @@ class Splitter:
             self._at = found.end() if found is not None else 0
         while self._at < len(self._buffer):
             if self._start >= 0:
-                more = self._element(pieces)
+                more = self._read_element(pieces)
             elif self._array:
-                more = self._between(pieces)
+                more = self._read_between(pieces)
             elif self._depth > 1:
-                more = self._inside()
+                more = self._read_uncut()
             else:
-                more = self._top()
+                more = self._read_top_level()
             if not more:
                 break
         return pieces
 
-    def _bracket(self) -> int | None:
+    def _pass_bracket(self) -> int | None:
         """Consumes input up to the next bracket and returns its change of the depth; None if it has not
         arrived yet.
         """
@@ -174,7 +174,7 @@ class Splitter:
         while self._at < size:
             upto = self._at + _WINDOW
             if self._in_string:
-                self._at = _end(_IN_STRING, buffer, self._at, upto)
+                self._at = _match_end(_IN_STRING, buffer, self._at, upto)
                 if buffer[self._at : self._at + 1] == b'"':
                     self._at, self._in_string = self._at + 1, False
                 elif self._at >= size - 1:
@@ -184,22 +184,22 @@ class Splitter:
             if found is not None:
                 self._at = found.end()
                 return 1 if buffer[self._at - 1] in _OPEN else -1
-            self._at = _end(_NO_BRACKET, buffer, self._at, upto)
+            self._at = _match_end(_NO_BRACKET, buffer, self._at, upto)
             if buffer[self._at : self._at + 1] == b'"':
                 self._at, self._in_string = self._at + 1, True
         return None
 
-    def _element(self, pieces: list[Piece]) -> bool:
-        step = self._bracket()
+    def _read_element(self, pieces: list[Piece]) -> bool:
+        step = self._pass_bracket()
         if step is None:
             if len(self._buffer) - self._start > self._most_element:
-                self._skip()
+                self._skip_element()
             return False
         self._inner += step
-        self._deep = self._deep or self._inner > _MOST_DEPTH
+        self._deep = self._deep or self._inner > _MAX_DEPTH
         if self._inner:
             if self._at - self._start > self._most_element:
-                self._skip()
+                self._skip_element()
             return True
         large = self._deep or self._skipping or self._at - self._start > self._most_element
         pieces.append(Piece(self._array, None if large else self._buffer[self._start : self._at]))
@@ -207,7 +207,7 @@ class Splitter:
         self._after_element, self._after_comma = True, False
         return True
 
-    def _skip(self) -> None:
+    def _skip_element(self) -> None:
         """Let go of what there is of an element that is too large; one that nests too deep as well is nothing
         that anybody made an event of.
         """
@@ -215,10 +215,10 @@ class Splitter:
             raise _malformed("it nests too deep")
         self._skipped += self._at - self._start
         self._start, self._skipping = self._at, True
-        if self._skipped > _MOST_SKIPPED * self._most_element:
+        if self._skipped > _MAX_SKIPPED * self._most_element:
             raise RemoteProtocolError("one element of the JSON is too large", hint=413, code="M_TOO_LARGE")
 
-    def _between(self, pieces: list[Piece]) -> bool:
+    def _read_between(self, pieces: list[Piece]) -> bool:
         """In an array, outside of its elements."""
         space = _SPACE.match(self._buffer, self._at)
         self._at = space.end() if space else self._at
@@ -230,19 +230,19 @@ class Splitter:
                 raise _malformed("a comma without an element")
             self._array = ""
             self._depth -= 1
-            self._keep(self._at + 1)
+            self._keep_rest(self._at + 1)
         elif self._after_element:
             if byte != _COMMA:
                 raise _malformed("elements without a comma")
             self._at += 1
             self._after_element, self._after_comma = False, True
         elif byte in _OPEN:
-            self._begin(pieces)
+            self._begin_element(pieces)
         else:
-            return self._scalars(pieces)
+            return self._read_scalars(pieces)
         return True
 
-    def _begin(self, pieces: list[Piece]) -> None:
+    def _begin_element(self, pieces: list[Piece]) -> None:
         """An element, at once if it is whole and shallow."""
         found = _SHALLOW.match(self._buffer, self._at, self._at + _WINDOW)
         if found is None or found.end() - self._at > self._most_element:
@@ -256,7 +256,7 @@ class Splitter:
             self._after_element = False
         self._after_comma = not self._after_element
 
-    def _scalars(self, pieces: list[Piece]) -> bool:
+    def _read_scalars(self, pieces: list[Piece]) -> bool:
         found = _SCALARS.match(self._buffer, self._at, self._at + _WINDOW)
         if found is not None:
             pieces.append(Piece(self._array, self._buffer[self._at : found.end() - 1]))
@@ -274,28 +274,28 @@ class Splitter:
             raise RemoteProtocolError("one string of the JSON is too large", hint=413, code="M_TOO_LARGE")
         return False
 
-    def _inside(self) -> bool:
+    def _read_uncut(self) -> bool:
         """In a value that is not cut."""
         begin = self._at
-        step = self._bracket()
+        step = self._pass_bracket()
         end, self._at = self._at, begin
-        self._keep(end)
+        self._keep_rest(end)
         if step is None:
             self._check_rest(len(self._buffer) - end)
             return False
         self._depth += step
         return True
 
-    def _top(self) -> bool:
+    def _read_top_level(self) -> bool:
         """Among the keys of the outermost object, or outside of it."""
         found = _PLAIN.match(self._buffer, self._at)
         begin, end = self._at, found.end() if found is not None else self._at
         if end == len(self._buffer):
-            self._keep(end)
+            self._keep_rest(end)
             return False
         byte = self._buffer[end]
         if self._ended and self._around and byte == _CLOSE[0]:
-            self._keep(end)
+            self._keep_rest(end)
             self._at, self._around = end + 1, False
             return True
         if self._ended:
@@ -305,17 +305,17 @@ class Splitter:
             if string is None:
                 self._check_rest(len(self._buffer) - begin)
                 return False
-            self._keep(string.end())
+            self._keep_rest(string.end())
             self._key, self._key_end = string.group(), len(self._rest)
             return True
-        self._keep(end + 1)
+        self._keep_rest(end + 1)
         self._depth += 1 if byte in _OPEN else -1
         self._ended = self._depth < 1
         if byte == _OPEN[0] and self._depth == 2 and self._key_end >= 0:
-            self._enter()
+            self._enter_array()
         return True
 
-    def _enter(self) -> None:
+    def _enter_array(self) -> None:
         """Cut the array that begins here, if it is one of those."""
         if _COLON.fullmatch(self._rest, self._key_end, len(self._rest) - 1) is None:
             return
@@ -330,7 +330,7 @@ class Splitter:
         self._seen.add(name)
         self._array, self._after_element, self._after_comma = name, False, False
 
-    def _keep(self, end: int) -> None:
+    def _keep_rest(self, end: int) -> None:
         self._rest += self._buffer[self._at : end]
         self._at = end
         self._check_rest(0)

@@ -14,7 +14,7 @@ import orjson
 from hansa import WeightedLruCache
 
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import from_wire
+from hansa_matrix.proto.pdu import pdu_from_wire
 from hansa_matrix.proto.room_versions import RoomVersion
 
 #: Events that are kept unpacked, however small they are.
@@ -29,36 +29,36 @@ class _Packed(Mapping[str, Any]):
     def __init__(self, wire: bytes) -> None:
         self._wire = wire
 
-    def _parsed(self) -> dict[str, Any]:
+    def _load_fields(self) -> dict[str, Any]:
         found: dict[str, Any] = orjson.loads(self._wire)
         return found
 
     def __getitem__(self, key: str) -> Any:
-        return self._parsed()[key]
+        return self._load_fields()[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parsed())
+        return iter(self._load_fields())
 
     def __len__(self) -> int:
-        return len(self._parsed())
+        return len(self._load_fields())
 
 
 class _PackedContent(_Packed):
     __slots__ = ()
 
-    def _parsed(self) -> dict[str, Any]:
-        found: dict[str, Any] = super()._parsed()["content"]
+    def _load_fields(self) -> dict[str, Any]:
+        found: dict[str, Any] = super()._load_fields()["content"]
         return found
 
 
-def packed(pdu: Pdu) -> Pdu:
+def pack_pdu(pdu: Pdu) -> Pdu:
     """The same event without what was parsed of it. Who reads much of it unpacks it first."""
     return replace(pdu, raw=_Packed(pdu.wire), content=_PackedContent(pdu.wire), signable=b"")
 
 
-def unpacked(pdu: Pdu, version: RoomVersion) -> Pdu:
+def unpack_pdu(pdu: Pdu, version: RoomVersion) -> Pdu:
     """An event that may be packed, as one that is not."""
-    return from_wire(pdu.event_id, pdu.wire, version) if isinstance(pdu.raw, _Packed) else pdu
+    return pdu_from_wire(pdu.event_id, pdu.wire, version) if isinstance(pdu.raw, _Packed) else pdu
 
 
 class Unpacking:
@@ -74,6 +74,6 @@ class Unpacking:
         """``pdu``, the same object while it is kept."""
         kept = self._kept.get(pdu.event_id)
         if kept is None:
-            kept = unpacked(pdu, self._version)
+            kept = unpack_pdu(pdu, self._version)
             self._kept.put(pdu.event_id, kept)
         return kept

@@ -29,9 +29,9 @@ def parse_transaction(body: bytes, origin: str) -> tuple[list[Any], list[Any]]:
     a double or half of a surrogate pair, or has with those before it more than ``MAX_VALUES`` keys and
     values. A PDU that is left out so is fetched by itself once another cites it.
     """
-    value = _whole(body)
+    value = _load_whole(body)
     if value is None:
-        value = _one_by_one(body)
+        value = _load_piecewise(body)
     if not isinstance(value, dict):
         raise RemoteProtocolError("a transaction is an object", code="M_BAD_JSON")
     if value.get("origin", origin) != origin:
@@ -46,7 +46,7 @@ def parse_transaction(body: bytes, origin: str) -> tuple[list[Any], list[Any]]:
     return pdus, edus
 
 
-def _whole(body: bytes) -> Any:
+def _load_whole(body: bytes) -> Any:
     """The transaction, None if it has parts that cannot be read or is too much to be read at once."""
     try:
         check_limits(body, TRANSACTION)
@@ -55,7 +55,7 @@ def _whole(body: bytes) -> Any:
         return None
 
 
-def _one_by_one(body: bytes) -> Any:
+def _load_piecewise(body: bytes) -> Any:
     """The transaction, by reading each PDU and EDU by itself."""
     if len(body) > TRANSACTION.bytes:
         raise RemoteProtocolError("the transaction is too large", hint=413, code="M_TOO_LARGE")
@@ -63,13 +63,13 @@ def _one_by_one(body: bytes) -> Any:
     found: dict[str, list[Any]] = {"pdus": [], "edus": []}
     left = MAX_VALUES
     for at in range(0, len(body), _AT_ONCE):
-        left = _gathered(splitter.feed(body[at : at + _AT_ONCE]), found, left)
+        left = _gather_pieces(splitter.feed(body[at : at + _AT_ONCE]), found, left)
     last, value = splitter.finish()
-    _gathered(last, found, left)
+    _gather_pieces(last, found, left)
     return {**value, **{k: v for k, v in found.items() if k in value}} if isinstance(value, dict) else value
 
 
-def _gathered(pieces: Sequence[Piece], found: Mapping[str, list[Any]], left: int) -> int:
+def _gather_pieces(pieces: Sequence[Piece], found: Mapping[str, list[Any]], left: int) -> int:
     """Read some pieces; how many values may still come. Raises RemoteProtocolError at one too many: a million
     of them are not kept to be counted.
     """
@@ -80,13 +80,13 @@ def _gathered(pieces: Sequence[Piece], found: Mapping[str, list[Any]], left: int
             items.append(None)
         else:
             left -= size
-            items.extend(_read(piece))
+            items.extend(_read_values(piece))
         if len(items) > (MAX_PDUS if piece.name == "pdus" else MAX_EDUS):
             raise RemoteProtocolError(f"over {MAX_PDUS} pdus or {MAX_EDUS} edus", code="M_TOO_LARGE")
     return left
 
 
-def _read(piece: Piece) -> list[Any]:
+def _read_values(piece: Piece) -> list[Any]:
     """The elements of a piece. What cannot be read of a PDU may stand in ``unsigned``, which nobody needs; an
     EDU that cannot be read whole is None.
     """

@@ -19,7 +19,7 @@ from hansa_matrix.proto.auth_rules.state_keys import (
     POWER_LEVELS,
 )
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import redacted
+from hansa_matrix.proto.pdu import redact_pdu
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.state.state_groups import StateGroups, StateIds
@@ -39,7 +39,7 @@ _BACK = 20
 
 def for_servers(stored: StoredEvent, version: RoomVersion) -> StoredEvent:
     """An event as other servers may have it."""
-    return replace(stored, pdu=redacted(stored.pdu, version)) if stored.by_policy else stored
+    return replace(stored, pdu=redact_pdu(stored.pdu, version)) if stored.by_policy else stored
 
 
 def is_of(pdu: Pdu, people: Collection[str]) -> bool:
@@ -54,19 +54,19 @@ def nameless(stored: StoredEvent, version: RoomVersion, erased: Collection[str])
     pdu = stored.pdu
     if pdu.type != MEMBER or pdu.state_key not in erased or "third_party_invite" in pdu.content:
         return stored
-    return replace(stored, pdu=redacted(pdu, version))
+    return replace(stored, pdu=redact_pdu(pdu, version))
 
 
 def of_erased(pdu: Pdu, version: RoomVersion, erased: Collection[str]) -> Pdu:
     """An event for who was not there: of the erased what a redaction leaves."""
-    return redacted(pdu, version) if is_of(pdu, erased) else pdu
+    return redact_pdu(pdu, version) if is_of(pdu, erased) else pdu
 
 
 def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:
     """Returns the effect of a withheld event without its texts: a redaction alone leaves texts too, such as
     types that have a level, or the conditions of a join rule.
     """
-    bare = redacted(pdu, version)
+    bare = redact_pdu(pdu, version)
     content = without_texts(bare.content)
     if pdu.type == CREATE:
         content = {key: value for key, value in content.items() if key in _OF_CREATE}

@@ -9,7 +9,7 @@ from typing import Any
 from hansa import AdminCommand, CannotOpenRoom, LocalProtocolError, NetworkContext, scan_all
 
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.state_content import alias
+from hansa_matrix.proto.state_content import canonical_alias
 from hansa_matrix.rooms.directory.aliases import alias_of
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.room import MatrixRoom
@@ -72,7 +72,7 @@ class RoomAddresses:
         if room is None:
             return ""
         event = (await room.shown_of(await room.state(), [_ALIAS_KEY])).get(_ALIAS_KEY)
-        said = alias(event.content) if event is not None else None
+        said = canonical_alias(event.content) if event is not None else None
         # Names of this server are rows of ours, whatever a room says of itself.
         return said if said and ids.is_valid_alias(said) and ids.domain_of(said) != self._server else ""
 

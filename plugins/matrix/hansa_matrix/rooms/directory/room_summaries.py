@@ -24,10 +24,10 @@ from hansa_matrix.proto.auth_rules.state_keys import (
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import (
     Content,
-    algorithm,
-    alias,
     allowed_rooms,
-    guests_may_join,
+    can_guests_join,
+    canonical_alias,
+    encryption_algorithm,
     history_visibility,
     join_rule,
     room_avatar,
@@ -100,7 +100,7 @@ class RoomSummaries:
             "room_id": room.room_id,
             "num_joined_members": members,
             "world_readable": history_visibility(said(HISTORY_VISIBILITY)) == "world_readable",
-            "guest_can_join": guests_may_join(said("m.room.guest_access")),
+            "guest_can_join": can_guests_join(said("m.room.guest_access")),
             "join_rule": join_rule(said(JOIN_RULES)),
             "room_version": room.version.id,
         }
@@ -108,9 +108,9 @@ class RoomSummaries:
             "name": room_name(said("m.room.name")),
             "topic": room_topic(said("m.room.topic")),
             "avatar_url": room_avatar(said("m.room.avatar")),
-            "canonical_alias": alias(said("m.room.canonical_alias")),
+            "canonical_alias": canonical_alias(said("m.room.canonical_alias")),
             "room_type": room_type(said(CREATE)),
-            "encryption": algorithm(said("m.room.encryption")),
+            "encryption": encryption_algorithm(said("m.room.encryption")),
         }
         summary |= {field: value for field, value in texts.items() if value is not None}
         if not await self._leads_to(room, summary.get("canonical_alias", "")):

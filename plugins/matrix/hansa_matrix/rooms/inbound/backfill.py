@@ -16,7 +16,7 @@ from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Submi
 
 from hansa_matrix.federation.client import ServerUnreachable, build_path
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.streaming.packed_pdus import unpacked
+from hansa_matrix.proto.streaming.packed_pdus import unpack_pdu
 from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch
 from hansa_matrix.rooms.inbound.fetched_events import FetchNotes
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
@@ -172,7 +172,7 @@ class Backfill:
         for pdu in ordered:
             if not inside.issuperset(pdu.auth_events):
                 await self._gaps.fetched.auth(room, pdu, errand)
-            whole = unpacked(pdu, room.version)
+            whole = unpack_pdu(pdu, room.version)
             inbound = await self._gaps.ingest.inbound(whole, errand.server)
             items.append(replace(inbound, native=BackfilledPdu(whole, depths[pdu.event_id])))
             size += len(whole.wire)

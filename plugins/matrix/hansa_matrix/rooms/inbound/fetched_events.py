@@ -18,9 +18,9 @@ from hansa_matrix.federation.client import RemoteError, ServerUnreachable, build
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import key_ids, oversized, required_servers
+from hansa_matrix.proto.pdu import is_oversized, required_servers, signing_key_ids
 from hansa_matrix.proto.streaming.gathered_pdus import GatheredIds, GatheredPdus
-from hansa_matrix.proto.streaming.packed_pdus import unpacked
+from hansa_matrix.proto.streaming.packed_pdus import unpack_pdu
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.inbound import outliers
 from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch, FetchPool
@@ -117,7 +117,7 @@ class FetchedEvents:
     async def _why(self, room: MatrixRoom, pdu: Pdu) -> Why:
         """Returns the fault of an event's signatures."""
         for server in sorted(required_servers(pdu, room.version)):
-            keys = key_ids(pdu, [server])
+            keys = signing_key_ids(pdu, [server])
             if any(self._keyring.distrusts(*key) for key in keys):
                 return Why.DISTRUSTED
             if not keys or any(self._keyring.get(*key) is not None for key in keys):
@@ -130,7 +130,7 @@ class FetchedEvents:
 
     def keys_of(self, room: MatrixRoom, pdu: Pdu) -> tuple[tuple[str, str], ...]:
         """``(server, key id)`` of what signed an event and has to, 10 at most."""
-        return tuple(sorted(key_ids(pdu, required_servers(pdu, room.version)))[:10])
+        return tuple(sorted(signing_key_ids(pdu, required_servers(pdu, room.version)))[:10])
 
     async def auth(
         self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes | None = None
@@ -165,7 +165,7 @@ class FetchedEvents:
                 left.pop(str(conflict.key[0]), None)
             else:
                 version = room.version
-                room.events.keep(replace(one, pdu=unpacked(one.pdu, version)) for one in left.values())
+                room.events.keep(replace(one, pdu=unpack_pdu(one.pdu, version)) for one in left.values())
                 return
 
     async def one(
@@ -179,8 +179,8 @@ class FetchedEvents:
         objects = listed(answer, "pdus")[:1]
         found = await self.checked(room, objects, notes)
         if not found and notes is not None and objects and event_id not in notes.why:
-            notes.why[event_id] = Why.OVERSIZED if oversized(objects[0], room.version) else Why.MALFORMED
-        return next((unpacked(p, room.version) for p in found if p.event_id == event_id), None)
+            notes.why[event_id] = Why.OVERSIZED if is_oversized(objects[0], room.version) else Why.MALFORMED
+        return next((unpack_pdu(p, room.version) for p in found if p.event_id == event_id), None)
 
     async def state_ids(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch

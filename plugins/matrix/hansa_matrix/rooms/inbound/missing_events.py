@@ -18,7 +18,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import required_servers
-from hansa_matrix.proto.streaming.packed_pdus import unpacked
+from hansa_matrix.proto.streaming.packed_pdus import unpack_pdu
 from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch, FetchPool
 from hansa_matrix.rooms.inbound.fetched_events import FetchedEvents, FetchNotes, listed
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
@@ -219,7 +219,7 @@ class MissingEvents:
             ready = [p for p in left if not (set(p.prev_events) & set(got)) - placed]
             if not ready:
                 return
-            for one in (unpacked(held, room.version) for held in ready):
+            for one in (unpack_pdu(held, room.version) for held in ready):
                 await self._fetch_states(room, one, errand, notes)
                 placed.add(one.event_id)
                 if one.event_id in notes.doubtful:

@@ -16,13 +16,13 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import (
     check_content_hash,
-    key_ids,
     key_valid_at,
     required_servers,
     signature_problem,
+    signing_key_ids,
 )
 from hansa_matrix.proto.room_versions import RoomVersion
-from hansa_matrix.proto.streaming.packed_pdus import Unpacking, packed, unpacked
+from hansa_matrix.proto.streaming.packed_pdus import Unpacking, pack_pdu, unpack_pdu
 from hansa_matrix.rooms.event_store import RoomEvents, Status, StoredEvent
 from hansa_matrix.rooms.third_party_check import THIRD_PARTY_OK
 
@@ -117,8 +117,8 @@ def _wanted(pdus: Sequence[Pdu], version: RoomVersion) -> dict[tuple[str, str], 
     """The keys of signatures that matter, and when (ms) they have to be valid at the latest."""
     wanted: dict[tuple[str, str], int] = {}
     for one in pdus:
-        pdu = unpacked(one, version)
-        for key in key_ids(pdu, required_servers(pdu, version)):
+        pdu = unpack_pdu(one, version)
+        for key in signing_key_ids(pdu, required_servers(pdu, version)):
             wanted[key] = max(wanted.get(key, 0), key_valid_at(pdu, version))
     return wanted
 
@@ -127,10 +127,10 @@ def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> li
     """The events that pass checks 2 and 3, packed as they were."""
     good = list[Pdu]()
     for one in pdus:
-        pdu = unpacked(one, version)
+        pdu = unpack_pdu(one, version)
         if signature_problem(pdu, version, keyring.get, verify) is None:
             checked = check_content_hash(pdu, version)
-            good.append(checked if pdu is one else one if checked is pdu else packed(checked))
+            good.append(checked if pdu is one else one if checked is pdu else pack_pdu(checked))
     return good
 
 
@@ -170,7 +170,7 @@ async def check_auth(
         known |= await events.load(cited_ids[at : at + READ], version)
     made: dict[str, StoredEvent] = {}
     unpacking, looked = Unpacking(version), 0
-    create = unpacked(create, version) if create is not None else None
+    create = unpack_pdu(create, version) if create is not None else None
     many = len(pdus) > _STEP
     ordered = await asyncio.to_thread(sort_by_auth, pdus) if many else sort_by_auth(pdus)
     for number, held in enumerate(ordered, 1):
@@ -183,7 +183,7 @@ async def check_auth(
             ctx.count("matrix_pdus", status="unverifiable")
             continue
         auth = [one for one in cited if one is not None]
-        pdu = unpacked(held, version)
+        pdu = unpack_pdu(held, version)
         if create is None and pdu.type == CREATE:
             create = pdu
         rejected = {one.pdu.event_id for one in auth if one.status is Status.REJECTED}

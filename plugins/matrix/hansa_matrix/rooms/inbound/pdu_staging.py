@@ -38,7 +38,7 @@ from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
-from hansa_matrix.proto.pdu import Signers, check_content_hash, parse, signature_problem, signers
+from hansa_matrix.proto.pdu import Signers, check_content_hash, parse_pdu, signature_problem, signers_of
 from hansa_matrix.rooms.inbound.backlog import Backlog, weight
 from hansa_matrix.rooms.inbound.pending_commits import PendingCommits
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
@@ -123,7 +123,7 @@ class PduStaging:
     async def _taken_up(self, room: MatrixRoom, line: RoomQueue) -> None:
         async for rows in pages(self._ctx.store, "staged", equal=(room.room_id,), size=_LOADED):
             for row in rows:
-                pdu = parse(orjson.loads(row.body), room.version)
+                pdu = parse_pdu(orjson.loads(row.body), room.version)
                 at, origin = int(row.key[1]), str(row.fields["origin"])
                 line.put(QueuedPdu(at, pdu, origin))
                 self._shares.add(room.room_id, origin)
@@ -185,7 +185,7 @@ class PduStaging:
                 self._ctx.count("matrix_pdus", status="blocked")
                 continue
             try:
-                pdu = parse(obj, room.version)
+                pdu = parse_pdu(obj, room.version)
             except RemoteProtocolError as error:
                 self._ctx.count("matrix_pdus", status="dropped")
                 self._ctx.log.info("dropped a PDU from %s: %s", origin, error.reason)
@@ -268,7 +268,7 @@ class PduStaging:
         expected: set[str] = set()
         policed = await self._policing.of(room) is not None
         for entry in entries:
-            needed = signers(entry.pdu, room.version)
+            needed = signers_of(entry.pdu, room.version)
             if (
                 (not self._keyring.at_hand(needed.keys, needed.at) and await self._keyless(room, entry))
                 or await self._gaps.missing_references(room, entry.pdu, expected)
@@ -411,7 +411,7 @@ class PduStaging:
         """True if keys must be fetched. Meanwhile the other events of the room go on."""
         if entry.keyed:
             return False
-        needed = signers(entry.pdu, room.version)
+        needed = signers_of(entry.pdu, room.version)
         for server, key_id in needed.keys:
             key = self._keyring.get(server, key_id)
             if key is None or key.valid_until < needed.at:
@@ -422,7 +422,7 @@ class PduStaging:
         """Ask once, however that ends: without the keys the event is dropped at its turn."""
         pdu = entry.pdu
         try:
-            needed = signers(pdu, room.version)
+            needed = signers_of(pdu, room.version)
             await self._keyring.need(needed.keys, needed.at, share=entry.origin)
         except StoreFault as fault:  # nobody was asked
             self._ctx.log.info("the keys of %s are asked for later: %s", pdu.event_id, fault)
@@ -465,7 +465,7 @@ class PduStaging:
 
     async def verify(self, room: MatrixRoom, pdu: Pdu, needed: Signers | None = None) -> Pdu | None:
         """Checks 2 and 3; None for an event to drop. ``needed`` saves finding out who signs it."""
-        servers, keys, at = needed or signers(pdu, room.version)
+        servers, keys, at = needed or signers_of(pdu, room.version)
         if not self._keyring.at_hand(keys, at):
             await self._keyring.need(keys, at)
         problem = signature_problem(pdu, room.version, self._keyring.get, verify, servers)

@@ -33,9 +33,15 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.local.memberships import LocalMemberships, membership_from_event
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import key_ids, key_valid_at, parse, required_servers, signature_problem
+from hansa_matrix.proto.pdu import (
+    key_valid_at,
+    parse_pdu,
+    required_servers,
+    signature_problem,
+    signing_key_ids,
+)
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.proto.state_content import membership
+from hansa_matrix.proto.state_content import membership_of
 from hansa_matrix.proto.stripped_state import stripped_state
 from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.rooms.membership.ended_invites import EndedInvites
@@ -250,7 +256,7 @@ class PendingInvites:
         if waiting is None or version is None:
             return False
         try:
-            pdu = parse(obj, version)
+            pdu = parse_pdu(obj, version)
         except RemoteProtocolError:
             return False
         if pdu.membership not in {"leave", "ban"} or waiting.event_id not in pdu.auth_events:
@@ -258,7 +264,7 @@ class PendingInvites:
         if waiting.membership == "invite" and pdu.sender != waiting.sender:
             return False
         servers = required_servers(pdu, version)
-        await self._keyring.need(key_ids(pdu, servers), key_valid_at(pdu, version))
+        await self._keyring.need(signing_key_ids(pdu, servers), key_valid_at(pdu, version))
         if signature_problem(pdu, version, self._keyring.get, verify, servers) is not None:
             return False
         await self.drop(room_id, user, pdu)
@@ -273,7 +279,7 @@ def _pending_invite(row: Row) -> PendingInvite:
         room_id=str(row.key[0]),
         user=str(row.key[1]),
         sender=event["sender"],
-        membership=membership(event["content"]) or "invite",
+        membership=membership_of(event["content"]) or "invite",
         origin=body.get("origin") or ids.domain_of(event["sender"]),
         event_id=body["event_id"],
         version=body.get("version", ""),

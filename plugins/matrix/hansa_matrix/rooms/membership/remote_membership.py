@@ -32,7 +32,13 @@ from hansa_matrix.federation.client import FederationClient, RemoteError, Server
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.proto.pdu import hash_and_sign, key_ids, key_valid_at, required_servers, signature_problem
+from hansa_matrix.proto.pdu import (
+    hash_and_sign,
+    key_valid_at,
+    required_servers,
+    signature_problem,
+    signing_key_ids,
+)
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.proto.send_join import (
     SendJoinReader,
@@ -329,7 +335,7 @@ class RemoteMembership:
     async def _authorised(self, join: Pdu, version: RoomVersion) -> Pdu:
         """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
         others = required_servers(join, version) - {self._own.server}
-        await self._keyring.need(key_ids(join, others), key_valid_at(join, version))
+        await self._keyring.need(signing_key_ids(join, others), key_valid_at(join, version))
         problem = signature_problem(join, version, self._keyring.get, verify, others)
         if problem is not None:
             raise RemoteProtocolError(problem)

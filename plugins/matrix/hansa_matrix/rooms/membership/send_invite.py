@@ -23,7 +23,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.proto.pdu import key_ids, key_valid_at, parse, signature_problem
+from hansa_matrix.proto.pdu import key_valid_at, parse_pdu, signature_problem, signing_key_ids
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.rooms.native_events import LocalServer, ReceivedPdu
@@ -88,13 +88,13 @@ class OutboundInvites:
 
     async def _checked(self, room: MatrixRoom, draft: Pdu, server: str, answer: Any) -> Pdu:
         """Our own event with one more signature, and nothing else of what was answered."""
-        given = parse(answer.get("event") if isinstance(answer, dict) else None, room.version)
+        given = parse_pdu(answer.get("event") if isinstance(answer, dict) else None, room.version)
         theirs = given.raw["signatures"].get(server)
         if given.event_id != draft.event_id or not isinstance(theirs, dict):
             raise RemoteProtocolError(f"{server} did not sign the invite that it was sent")
         raw = {**draft.raw, "signatures": {**draft.raw["signatures"], server: theirs}}
-        pdu = parse(raw, room.version)
-        await self._keyring.need(key_ids(pdu, {server}), key_valid_at(pdu, room.version))
+        pdu = parse_pdu(raw, room.version)
+        await self._keyring.need(signing_key_ids(pdu, {server}), key_valid_at(pdu, room.version))
         problem = signature_problem(pdu, room.version, self._keyring.get, verify, {server})
         if problem is not None:
             raise RemoteProtocolError(problem)

@@ -19,7 +19,7 @@ from hansa_matrix.proto.auth_rules.state_keys import (
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.servers.server_acl import parse_acl
-from hansa_matrix.proto.state_content import alias, alt_aliases, federates, room_type
+from hansa_matrix.proto.state_content import alt_aliases, canonical_alias, is_federated, room_type
 from hansa_matrix.rooms.create_room import PUBLIC, InitialEvent, RoomTemplate
 from hansa_matrix.rooms.directory.aliases import RoomAlias
 from hansa_matrix.rooms.room import MatrixRoom
@@ -63,7 +63,7 @@ def succeeding(
     create: dict[str, Any] = {"predecessor": {"room_id": old.room_id}}
     if (kind := room_type(said)) is not None:
         create["type"] = kind
-    if not federates(said):
+    if not is_federated(said):
         create["m.federate"] = False
     if not version.hashed_room_id:
         create["predecessor"]["event_id"] = next(iter(old.head.extremities))
@@ -95,7 +95,7 @@ def _named(state: Mapping[StateKey, Pdu], names: Sequence[RoomAlias]) -> list[In
     if event is None:
         return []
     owned = {one.name for one in names}
-    first = alias(event.content)
+    first = canonical_alias(event.content)
     content: dict[str, Any] = {"alias": first} if first in owned else {}
     others = [one for one in alt_aliases(event.content) if one in owned]
     if others:

@@ -37,7 +37,7 @@ from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
-from hansa_matrix.proto.state_content import predecessor, replacement_room
+from hansa_matrix.proto.state_content import predecessor_room, replacement_room
 from hansa_matrix.rooms.create_room import RoomCreator
 from hansa_matrix.rooms.directory.aliases import aliases_of, moved
 from hansa_matrix.rooms.directory.public_rooms import listing
@@ -257,7 +257,7 @@ class RoomUpgrades:
         create = (await new.events_of(await new.state(), [])).get(CREATE_KEY)
         if create is None or create.sender != closed.sender:
             return False
-        return predecessor(create.content) == old.room_id
+        return predecessor_room(create.content) == old.room_id
 
     async def _rename(self, old: str, new: str) -> bool:
         """The names that are the old room's by our own rows become the new one's, and its place in the public
@@ -283,7 +283,7 @@ class RoomUpgrades:
         server = ids.domain_of(sender)
         state = await new.state()
         create = (await new.events_of(state, [])).get(CREATE_KEY)
-        if create is None or predecessor(create.content) != old.room_id:
+        if create is None or predecessor_room(create.content) != old.room_id:
             raise LocalProtocolError(f"{new.room_id} does not say that it replaces {old.room_id}")
         if (
             self._ctx.link(new.room_id) is not None
