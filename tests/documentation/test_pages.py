@@ -89,7 +89,9 @@ def test_every_decision_says_whether_it_holds():
     pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
     for page in pages:
         status = page.read_text(encoding="utf-8").splitlines()[2]
-        held = re.fullmatch(r"\*\*Status\.\*\* (?:Accepted|Proposed|Superseded by (?P<by>.+?))\.(?: .+\.)?", status)
+        held = re.fullmatch(
+            r"\*\*Status\.\*\* (?:Accepted|Proposed|Superseded by (?P<by>.+?))\.(?: .+\.)?", status
+        )
         assert held, f"{shown(page)}: {status}"
         if by := held["by"]:
             number = re.match(r"\[(\d+)\]\(", by)
