@@ -3,8 +3,8 @@
     rerunnable.py LASTFAILED
 
 ``LASTFAILED`` is the file in which pytest keeps the failures of a run. Tests with real peers in ``tests/e2e``
-share two cores with other tests, and a peer's own time-out may pass. Tests that look for lost events and the like
-are not among them: they are there for failures that only happen sometimes.
+share two cores with other tests, and a peer's own time-out may pass. Tests that look for lost events and the
+like are not among them: they are there for failures that only happen sometimes.
 """
 
 from __future__ import annotations
