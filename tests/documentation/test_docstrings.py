@@ -13,6 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(p for root in ("core", "plugins") for p in (ROOT / root).rglob("*.py"))
+#: Where docstrings are held to open with their subject.
+TREES = ("core", "plugins", "tests", "bench", "examples", "scripts")
+#: A relative clause in place of a noun or a verb.
+CLAUSE = re.compile(r"(?:What|Who|Whose|Whom|Which|Whether|Whoever|Whatever)\b")
 PROTOCOL = [p for p in SOURCES if p.parent.name == "proto" and p.name != "__init__.py"]
 #: A section by number or appendix, or by its title where the specification has no numbers.
 SECTION = {
@@ -58,6 +62,30 @@ def test_what_is_bare_is_found(tmp_path):
         'def f():\n    """Words."""\n\nclass C:\n    """Words."""\n    async def m(self): ...\n    def _n(self): ...\n'
     )
     assert bare(file) == ["the module", "C.m"]
+
+
+def docstrings(source: str) -> list[str]:
+    """Every docstring of a module, of its classes and of its functions."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
+    return [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+def test_docstrings_open_with_their_subject():
+    texts = [
+        (shown(path), text)
+        for tree in TREES
+        for path in sorted((ROOT / tree).rglob("*.py"))
+        for text in docstrings(path.read_text(encoding="utf-8"))
+    ]
+    clauses = [(where, text) for where, text in texts if CLAUSE.match(text)]
+    assert len(texts) > 5000
+    assert len(clauses) < 0.02 * len(texts), clauses
+
+
+def test_docstrings_that_open_with_a_clause_are_found():
+    source = '"""What it is."""\ndef f():\n    """Whether it is."""\nclass C:\n    """The class."""\n'
+    assert [bool(CLAUSE.match(text)) for text in docstrings(source)] == [True, True, False]
 
 
 @pytest.mark.parametrize("module", [hansa, hansa.testing], ids=lambda module: module.__name__)
