@@ -12,6 +12,7 @@ import orjson
 from hansa import Request, Response
 from hansa.app import App
 from hansa.http.listener import Dispatcher
+from hansa_matrix.testing import MatrixHarness
 from matrix.inbound import OURS, Inbound, inbound
 
 ROOT = "/_matrix/client/v3"
@@ -133,6 +134,11 @@ class House:
     def __init__(self, wire: Inbound) -> None:
         self.wire = wire
         self.app = wire.app
+
+    @property
+    def matrix(self) -> MatrixHarness:
+        """The parts of the network."""
+        return MatrixHarness(self.app.network("matrix"))
 
     @property
     def anybody(self) -> Asks:

@@ -277,7 +277,7 @@ async def test_a_message_goes_to_those_whom_a_policy_lets_have_it(tmp_path):
     async with house(tmp_path) as home:
         made = await scene(home)
         told: list[tuple[str, ...]] = []
-        sender = home.app.network("matrix")._known.messages._sender
+        sender = home.matrix.users.messages._sender
         lasting = sender.lasting
         sender.lasting = lambda edu, servers: told.append(tuple(servers)) or lasting(edu, servers)
         home.app.decisions.replace([InstalledPolicy(name="forbid", policy=Forbid(FAR))])

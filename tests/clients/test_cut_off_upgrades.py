@@ -25,6 +25,7 @@ from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.auth_rules.levels import level_of
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.rooms.upgrade.inherited_levels import closed
+from hansa_matrix.testing import MatrixHarness
 from matrix.inbound import OURS
 
 JULIET = NativeId("xmpp", "juliet@example.org")
@@ -63,7 +64,7 @@ async def up(folder: Path) -> AsyncIterator[tuple[App, Dying]]:
     networks = {"matrix": (hansa_matrix, config), "xmpp": (module({}), ActorConfig())}
     with suppress(StoreFault):  # a database that fails cannot keep how far deliveries are
         async with run_hansa(networks, store=store) as app:
-            await app.network("matrix")._opening.wait()
+            await MatrixHarness(app.network("matrix")).rooms_loaded.wait()
             yield app, store
     await store.close()
 
@@ -96,7 +97,9 @@ async def whole(app: App, alice: Person, room: str, new: str, core: str) -> None
     listed = [r["room_id"] for r in (await alice.get("/publicRooms"))["chunk"]]
     assert listed == [new]
     assert (await content(alice, room, "m.room.power_levels"))["events_default"] == 50
-    assert ("m.room.member", await context.ghost(JULIET)) in await app.network("matrix").get(new).state()
+    assert ("m.room.member", await context.ghost(JULIET)) in await MatrixHarness(
+        app.network("matrix")
+    ).get_room(new).state()
     assert set((await alice.get("/joined_rooms"))["joined_rooms"]) == {room, new}
     assert not await context.store.scan("upgrade", limit=1)
 
@@ -157,8 +160,8 @@ async def test_a_tombstone_that_is_refused_at_last_leaves_no_room(tmp_path):
         levels["users"][bob.user] = 90
         levels["events"]["m.room.tombstone"] = 90
         await alice.state(room, "m.room.power_levels", levels)
-        network = home.app.network("matrix")
-        founder = network._upgrades._founder
+        matrix = home.matrix
+        founder = matrix.room_creator
         create = founder.create
 
         async def slow(*given: Any) -> Any:
@@ -171,28 +174,28 @@ async def test_a_tombstone_that_is_refused_at_last_leaves_no_room(tmp_path):
         with pytest.raises(Refused, match=r"M_FORBIDDEN.*m\.room\.tombstone was refused"):
             await replace(bob, room)
         assert (await bob.get("/joined_rooms"))["joined_rooms"] == before
-        assert [room_ for room_, one in network._rooms.items() if one.resident and room_ not in before] == [
+        assert [room_ for room_, one in matrix.rooms.items() if one.resident and room_ not in before] == [
             home.wire.room.room_id,
             home.wire.other.room_id,
         ]
         assert await led(home.app, "verona") == room
-        assert not await network._ctx.store.scan("upgrade", limit=1)
+        assert not await matrix.store.scan("upgrade", limit=1)
 
 
 async def test_what_was_begun_in_vain_is_undone_by_asking_again(tmp_path):
     async with house(tmp_path, "11", public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
-        network = home.app.network("matrix")
-        say = network._administration.send
+        matrix = home.matrix
+        say = matrix.local_events.send
 
         async def dies(*_: Any) -> Any:
             raise OSError("the power fails")
 
-        network._administration.send = dies
+        matrix.local_events.send = dies
         with pytest.raises(Refused, match="500"):
             await replace(alice, room)
-        network._administration.send = say
+        matrix.local_events.send = say
         begun = (await alice.get("/joined_rooms"))["joined_rooms"]
         new = await replace(alice, room)
         assert set((await alice.get("/joined_rooms"))["joined_rooms"]) == {room, new}
@@ -205,19 +208,19 @@ async def test_a_room_that_another_process_is_replacing_is_replaced_once(tmp_pat
     async with house(tmp_path, "11", public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
-        network = home.app.network("matrix")
-        create = network._upgrades._founder.create
+        matrix = home.matrix
+        create = matrix.room_creator.create
 
         async def raced(*given: Any) -> Any:
             row = Put("upgrade", (room,), b'{"new": "!theirs", "followed": false}')
-            await network._ctx.store.commit([row])
+            await matrix.store.commit([row])
             return await create(*given)
 
-        network._upgrades._founder.create = raced
-        before = set(network._rooms)
+        matrix.room_creator.create = raced
+        before = set(matrix.rooms)
         with pytest.raises(Refused, match="is being replaced"):
             await replace(alice, room)
-        assert set(network._rooms) == before
+        assert set(matrix.rooms) == before
         assert await content(alice, room, "m.room.tombstone") is None
 
 

@@ -42,5 +42,5 @@ async def test_whom_the_directory_knows_it_decides_about(tmp_path, name, passwor
         answer = await home.anybody.ask("POST", "/login", body)
         assert answer[0] == status, answer
         if name == "rosaline":
-            known = home.app.network("matrix")._attendance.accounts
+            known = home.matrix.memberships.accounts
             assert (f"@{name}:127.0.0.1:1" in known) is (status == 200)

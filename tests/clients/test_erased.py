@@ -87,7 +87,7 @@ async def test_keys_are_gone_before_anybody_is_told_of_it(tmp_path):
     async with house(tmp_path) as home:
         bob = await home.person("bob")
         await bob.call("POST", "/keys/upload", {"device_keys": keys_of(bob, SigningKey.generate())})
-        devices = home.app.network("matrix")._known.devices
+        devices = home.matrix.users.devices
         remove, left = devices.remove, list[Any]()
 
         async def removing(user: str, names: Any) -> None:
@@ -95,7 +95,7 @@ async def test_keys_are_gone_before_anybody_is_told_of_it(tmp_path):
             await remove(user, names)
 
         devices.remove = removing
-        store = home.app.network("matrix")._ctx.store
+        store = home.matrix.store
         await store.commit([Put("cross_signing_key", (bob.user, "master"), b"{}")])
         await close(bob, erase=False)
         assert left and left[0].cross_signing == {}
@@ -200,10 +200,10 @@ async def test_what_a_crash_left_of_the_erased_goes_at_the_next_start(tmp_path):
     async with house(tmp_path) as home:
         bob = await home.person("bob")
         await close(bob, erase=True)
-        network = home.app.network("matrix")
-        store, row = network._ctx.store, Put("profile", (bob.user,), b'{"displayname":"Robert"}')
+        matrix = home.matrix
+        store, row = matrix.store, Put("profile", (bob.user,), b'{"displayname":"Robert"}')
         await store.commit([row])  # as if the power had failed before
-        await network._clients.accounts.finish_closing(bob.user)
+        await matrix.client_api.accounts.finish_closing(bob.user)
         assert await store.get("profile", (bob.user,)) is None
 
 

@@ -148,7 +148,7 @@ async def test_filters_give_way_by_their_last_use_and_never_in_use(tmp_path, mon
 
 async def leaves(home: House, alice: Person, count: int, size: int = 0) -> None:
     """As if so many invites had been taken back."""
-    pending, version = home.app.network("matrix")._pending, home.wire.room.version
+    pending, version = home.matrix.pending_invites, home.wire.room.version
     for number in range(count):
         content = {"membership": "leave", "reason": "x" * size}
         raw = home.wire.forger.message(home.wire.room, "")
@@ -168,13 +168,13 @@ async def test_the_ends_of_invites_are_bounded(tmp_path, monkeypatch, moved):
         kept = await rows(home, "left")
         assert len(kept) == 4 and max(len(row.body) for row in kept) < ended_invites.MOST_BYTES
         moved(home, ended_invites.KEPT_FOR + 1)
-        await home.app.network("matrix")._pending.sweep()
+        await home.matrix.pending_invites.sweep()
         assert await rows(home, "left") == []
 
 
 async def test_of_who_has_no_files_no_row_is_kept(tmp_path):
     async with house(tmp_path) as home:
-        shelf = home.app.network("matrix")._library
+        shelf = home.matrix.media
 
         async def chunks() -> AsyncIterator[bytes]:
             yield b"a file"
@@ -194,7 +194,7 @@ async def test_of_who_has_no_files_no_row_is_kept(tmp_path):
 
 async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypatch, moved):
     async with house(tmp_path) as home:
-        context, shelf = home.app.contexts["matrix"], home.app.network("matrix")._library
+        context, shelf = home.app.contexts["matrix"], home.matrix.media
         context.blobs = ScopedBlobs(FileBlobs(tmp_path / "files"), "matrix")
 
         async def chunks(data: bytes) -> AsyncIterator[bytes]:
@@ -214,7 +214,7 @@ async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypat
 
 async def test_bytes_whose_removal_a_crash_cut_off_go_too(tmp_path, moved):
     async with house(tmp_path) as home:
-        context, shelf = home.app.contexts["matrix"], home.app.network("matrix")._library
+        context, shelf = home.app.contexts["matrix"], home.matrix.media
 
         async def chunks() -> AsyncIterator[bytes]:
             yield b"a file"
@@ -235,7 +235,7 @@ async def test_bytes_whose_removal_a_crash_cut_off_go_too(tmp_path, moved):
 
 async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(tmp_path):
     async with house(tmp_path) as home:
-        alice, shelf = await home.person("alice"), home.app.network("matrix")._library
+        alice, shelf = await home.person("alice"), home.matrix.media
 
         async def chunks() -> AsyncIterator[bytes]:
             yield b"a file"
@@ -253,7 +253,7 @@ async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(t
 async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, moved):
     async with inbound(tmp_path, delivery_status_ttl=10) as house_:
         house_.peer.answer = lambda request: (200, {"pdus": {}}) if "/send/" in request.target else None
-        sender, store = house_.app.network("matrix")._sender, house_.app.contexts["matrix"].store
+        sender, store = house_.matrix.sender, house_.app.contexts["matrix"].store
         for number in range(30):  # as many servers, alone and together, for as long as they are in a room
             servers = [f"s{number}.example", THEIRS]
             edu = {"edu_type": "m.direct_to_device", "content": {}}
@@ -288,7 +288,7 @@ async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, move
 
 async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved):
     async with inbound(tmp_path) as house_:
-        sender, store = house_.app.network("matrix")._sender, house_.app.contexts["matrix"].store
+        sender, store = house_.matrix.sender, house_.app.contexts["matrix"].store
         edu, to = {"edu_type": "m.direct_to_device", "content": {}}, ["s.example"]
         await store.commit(sender.lasting(edu, to))
         sender.sent(to)
@@ -297,15 +297,15 @@ async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved)
         await store.commit([Insert("to_device_seen", ("x", "y"), b"", {"ts": 1})])
         await store.commit([Delete("lasting_edu", row.key)])
         moved(house_, DAY)
-        has, late = sender._has, []
+        first, late = sender._first, []
 
-        async def has_(stream: str, which: int) -> bool:
-            found = await has(stream, which)
+        async def first_row(stream: str, which: int) -> int | None:
+            found = await first(stream, which)
             if which == set_id and stream == "lasting_edu":
                 late.extend(sender.lasting(edu, to))  # somebody else writes, and has not committed
             return found
 
-        sender._has = has_
+        sender._first = first_row
         await sender._forget_sets()
         await store.commit(late)
         assert await store.get("recipients", (set_id,)) is not None
@@ -315,7 +315,7 @@ async def test_messages_to_devices_have_a_rate(tmp_path, moved):
     """The issue's: 2,400 messages in 11 s."""
     async with house(tmp_path, client_rate=10_000, client_burst=10_000) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
-        of = home.app.network("matrix")._known.messages
+        of = home.matrix.users.messages
         clock = home.app.contexts["matrix"].clock
         moved(home, 0)  # it stands
         small = BucketRate(messages=10, messages_a_second=1.0, size=10_000, size_a_second=1000.0)
@@ -385,7 +385,7 @@ def test_whoever_has_most_is_known_whatever_comes_and_goes():
 
 async def test_presence_of_very_many_strangers_keeps_nobody_waiting(tmp_path):
     async with house(tmp_path, presence_enabled=True) as home:
-        presences = home.app.network("matrix")._known.presences
+        presences = home.matrix.users.presences
         push = [{"user_id": f"@u{n}:{THEIRS}", "presence": "online"} for n in range(500)]
         turns, over = 0, False
 
@@ -406,7 +406,7 @@ async def test_presence_of_very_many_strangers_keeps_nobody_waiting(tmp_path):
 
 async def test_presence_of_one_server_takes_nobody_else_s_place(tmp_path, monkeypatch):
     async with house(tmp_path, presence_enabled=True) as home:
-        presences = home.app.network("matrix")._known.presences
+        presences = home.matrix.users.presences
         presences._known = FairShares(5, presences._known._peer_of)
         monkeypatch.setattr(presences._company, "shared", lambda _user: True)
 

@@ -48,13 +48,13 @@ def under(home: House, policy: Any) -> Any:
 
 async def rows(home: House) -> dict[str, list[Any]]:
     """Everything that a room leaves in the store and in memory."""
-    network = home.app.network("matrix")
-    store = network._ctx.store
+    matrix = home.matrix
+    store = matrix.store
     kept = {
         name: [row.key for row in await store.scan(name, limit=1000)]
         for name in ("room", "pdu", "state_group", "room_alias", "published", "news")
     }
-    return kept | {"rooms": list(network._rooms), "links": [str(li.native) for li in network._ctx.links()]}
+    return kept | {"rooms": list(matrix.rooms), "links": [str(li.native) for li in matrix.ctx.links()]}
 
 
 async def refused(home: House, who: Person, options: Any) -> Any:
@@ -247,12 +247,12 @@ async def test_nobody_takes_a_name_by_what_a_room_says(tmp_path):
         alice, mallory = await home.person("alice"), await home.person("mallory")
         lobby = await alice.create(room_alias_name="lobby", preset="public_chat")
         room = await mallory.create(preset="public_chat")
-        network = home.app.network("matrix")
+        matrix = home.matrix
         # As another server's event would, which nobody here has checked.
-        room_of = network.get(room)
+        room_of = matrix.get_room(room)
         said = {"alias": f"#lobby:{OURS}", "alt_aliases": [f"#lobby:{OURS}"]}
         what = Custom(type="m.room.canonical_alias")
-        refusal = await network._administration.send(mallory.user, room, what, (what.type, "", said))
+        refusal = await matrix.local_events.send(mallory.user, room, what, (what.type, "", said))
         assert refusal is None
         assert ("m.room.canonical_alias", "") in await room_of.state()
         for one in (alice, lobby), (mallory, room):

@@ -81,10 +81,10 @@ async def test_a_sync_over_a_gap_is_limited_and_says_where_the_gap_is(tmp_path):
 async def test_a_gap_is_known_after_a_restart(tmp_path, count):
     async with wide(tmp_path) as (home, past, juliet, room):
         expected = ["hello", *await skipped(past, juliet, room, "one", count)]
-        network = home.app.network("matrix")
-        kept = network.get(room)
-        row = await network._ctx.store.get("room", (room,))
-        again = type(kept).load(room, row.body, network._ctx.store, network._events)
+        matrix = home.matrix
+        kept = matrix.get_room(room)
+        row = await matrix.store.get("room", (room,))
+        again = type(kept).load(room, row.body, matrix.store, matrix.event_store)
         assert again.breaks == kept.breaks
         assert len(again.head.gaps) == 1
         assert (await pages(juliet, room, most=30))[::-1] == expected

@@ -49,8 +49,8 @@ async def test_tokens_for_others_take_the_place_of_the_first(tmp_path, monkeypat
         given = [await alice.call("POST", path.format(part(alice.user)), {}) for _ in range(5)]
         await bob.call("POST", path.format(part(bob.user)), {})
         assert len(await rows(home, "openid")) == 4
-        network = home.app.network("matrix")
-        assert await network._known.openid.bearer(given[-1]["access_token"]) == alice.user
+        matrix = home.matrix
+        assert await matrix.users.openid.bearer(given[-1]["access_token"]) == alice.user
 
 
 async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
         people = [await home.person(name) for name in ("alice", "bob", "carol")]
         for number in range(5):
             await people[0].call("POST", f"/users/{part('@x:y')}/report", {"reason": str(number)})
-        operations = home.app.network("matrix").operations()
+        operations = home.matrix.network.operations()
         assert [one["reason"] for one in await operations["reports ls"]({})] == ["2", "3", "4"]
         for person in people[1:]:
             for number in range(2):

@@ -196,7 +196,7 @@ async def test_pages_of_many_keys(tmp_path, monkeypatch):
         assert await alice.get(f"{KEYS}?version={version}") == body
         assert (await alice.call("DELETE", f"{KEYS}/{part('!1:x')}?version={version}"))["count"] == 21
         await alice.call("DELETE", f"/room_keys/version/{version}")
-        store = home.app.network("matrix")._ctx.store
+        store = home.matrix.store
         assert await store.scan("key_backup_key") == []
 
 
@@ -207,7 +207,7 @@ async def test_who_closes_their_account_leaves_no_keys(tmp_path):
         who = {"type": "m.id.user", "user": alice.user}
         auth = {"type": "m.login.password", "identifier": who, "password": "of alice"}
         await alice.call("POST", "/account/deactivate", {"auth": auth})
-        store = home.app.network("matrix")._ctx.store
+        store = home.matrix.store
 
         async def gone() -> bool:
             return await store.scan("key_backup_key") == []
@@ -256,7 +256,7 @@ async def test_keys_that_are_there_are_read_some_at_a_time(tmp_path, monkeypatch
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         where, read = f"version={await created(alice)}", []
-        store = type(home.app.network("matrix")._ctx.store)
+        store = type(home.matrix.store)
         inner = store.get_many
 
         async def counted(self, collection, keys):

@@ -214,7 +214,7 @@ async def test_the_end_of_an_invite_to_a_room_elsewhere_is_told(tmp_path, who):
         assert event["event_id"].startswith("$")
         assert "hashes" not in event
         await bob.room(room.room_id, "forget")
-        assert await home.app.network("matrix")._ctx.store.count("left") == 0
+        assert await home.matrix.store.count("left") == 0
 
 
 async def test_who_came_and_went_between_two_syncs_is_told(tmp_path):

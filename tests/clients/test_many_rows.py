@@ -60,7 +60,7 @@ async def test_who_came_and_went_among_many_events_of_a_room_is_told(tmp_path):
         await bob.join(room)
         await carol.room(room, "leave")
         said = await alice.say(room, "said again and again")
-        group = home.app.network("matrix").get(room).head.group
+        group = home.matrix.get_room(room).head.group
         await kept(home, (stream_write(room, said, group) for _ in range(MANY)))
         found = (await alice.sync())["device_lists"]
         assert bob.user in found["changed"]
@@ -88,7 +88,7 @@ async def test_all_receipts_of_a_room_are_told(tmp_path):
         body = orjson.dumps([event, 1])
         await kept(home, (Put("receipt", (room, user, ""), body) for user in strangers()))
         await kept(home, (stream_write(RECEIPTS + room, user) for user in strangers()))
-        home.app.network("matrix")._signals._receipts.revoke(f"{room} ")  # these rows are nobody's doing
+        home.matrix.typing_and_receipts._receipts.revoke(f"{room} ")  # these rows are nobody's doing
         for again in (alice.since, ""):
             alice.since = again
             (read,) = (await alice.sync())["rooms"]["join"][room]["ephemeral"]["events"]
@@ -135,7 +135,7 @@ async def test_all_that_waits_to_be_judged_is_taken_up_after_a_start(tmp_path, m
     monkeypatch.setattr(pdu_staging, "_LOADED", 2)
     async with house(tmp_path) as home:
         wire = home.wire
-        room = home.app.network("matrix").get(wire.room.room_id)
+        room = home.matrix.get_room(wire.room.room_id)
         raws = [wire.forger.message(wire.room, f"m{number}") for number in range(7)]
         fields = {"event_id": "", "origin": THEIRS}
         puts = [
@@ -143,7 +143,7 @@ async def test_all_that_waits_to_be_judged_is_taken_up_after_a_start(tmp_path, m
         ]
         await kept(home, puts)
         line = RoomQueue()
-        await home.app.network("matrix")._ingest._taken_up(room, line)
+        await home.matrix.staging._taken_up(room, line)
         assert [entry.at for entry in line.waiting()] == list(range(1, 8))
         await kept(home, [Delete("staged", put.key) for put in puts])
 
@@ -190,7 +190,7 @@ async def test_messages_to_a_device_give_way_in_linear_time(tmp_path, monkeypatc
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         ctx = home.app.contexts["matrix"]
-        messages = home.app.network("matrix")._known.messages
+        messages = home.matrix.users.messages
         batch = messages.shares.batch()
         for number in range(300):
             assert await batch.add(alice.user, alice.device, "greedy.example", b"x" * 100 + b"%d" % number)

@@ -24,7 +24,7 @@ async def test_nobody_of_ours_is_asked_in_who_is_not_there(tmp_path, how):
         with pytest.raises(Refused) as refused:
             await ways[how]()
         assert (refused.value.status, refused.value.code) == (404, "M_NOT_FOUND")
-        bot = home.app.network("matrix").bridge_user
+        bot = home.matrix.bridge_user
         await alice.room(room, "invite", {"user_id": bot})
 
 
@@ -73,9 +73,9 @@ async def test_who_left_does_not_type(tmp_path):
         room = await alice.create(preset="public_chat")
         await bob.join(room)
         await bob.call("PUT", f"/rooms/{part(room)}/typing/{part(bob.user)}", {"typing": True})
-        assert home.app.network("matrix")._signals.typing_in(room) == [bob.user]
+        assert home.matrix.typing_and_receipts.typing_in(room) == [bob.user]
         await bob.room(room, "leave")
-        assert home.app.network("matrix")._signals.typing_in(room) == []
+        assert home.matrix.typing_and_receipts.typing_in(room) == []
 
 
 async def test_a_space_is_read_in_depth_before_the_next_of_its_rooms(tmp_path):

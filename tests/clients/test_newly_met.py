@@ -97,7 +97,7 @@ async def test_servers_that_come_into_a_room_learn_who_is_there(tmp_path, monkey
     """They are told of everybody who is there, and again when they have taken up the room."""
     monkeypatch.setattr(presence, "SETTLED", 0.05)
     async with house(tmp_path, presence_enabled=True) as home:
-        monkeypatch.setattr(home.app.network("matrix")._known, "meet", nobody)  # as they come in themselves
+        monkeypatch.setattr(home.matrix.users, "meet", nobody)  # as they come in themselves
         told, alice, bob, carol = Told(home), *[await home.person(n) for n in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat", room_alias_name="verona")
         await bob.join(room)
@@ -148,7 +148,7 @@ async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_pat
     monkeypatch.setattr(presence, "EARLY_FOR", -1.0 if comes == "too late" else 60.0)
     async with house(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
-        known, wire = home.app.network("matrix")._known, home.wire
+        known, wire = home.matrix.users, home.wire
         if comes != "we":  # whom alice meets as she comes into the room is not the question
             monkeypatch.setattr(known, "meet", nobody)
         room = await alice.create(preset="public_chat", room_alias_name="verona")

@@ -65,10 +65,10 @@ async def test_pages_go_on_where_few_are_for_one(tmp_path):
         room, other = await alice.create(preset="public_chat"), await alice.create()
         await bob.join(room)
         said = await alice.say(room, "bob")
-        network = home.app.network("matrix")
+        matrix = home.matrix
         for _ in range(7):
             writes = [tell(other, "$nothing") for _ in range(500)]
-            await network._ctx.store.commit(writes)
+            await matrix.store.commit(writes)
         found = await told(bob)
         assert [one["event"]["event_id"] for one in found] == [said]
 

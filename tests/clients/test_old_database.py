@@ -30,6 +30,7 @@ from hansa_matrix.client_api.account import account_data
 from hansa_matrix.config import Config
 from hansa_matrix.proto.media import MxcUri
 from hansa_matrix.schema import SCHEMA as MATRIX
+from hansa_matrix.testing import MatrixHarness
 from matrix.inbound import OURS, THEIRS
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -106,7 +107,7 @@ async def opened(request, tmp_path):
         store = MongoStore(url) if request.param == "mongodb" else SqliteStore(file)
         seams = Environment(Then(), SystemRandom())
         async with run_hansa({"matrix": (hansa_matrix, config)}, store=store, seams=seams) as app:
-            await app.network("matrix")._opening.wait()
+            await MatrixHarness(app.network("matrix")).rooms_loaded.wait()
             await app.contexts["matrix"].blobs.put(chunks(), 100)
             yield app
 
@@ -191,7 +192,7 @@ async def test_what_waits_in_an_old_database_is_counted_and_has_an_age(opened):
 
 async def test_files_of_an_old_database_count_and_copies_among_them_give_way(opened):
     async with opened() as app:
-        library = app.network("matrix")._library
+        library = MatrixHarness(app.network("matrix")).media
         copies = {"*": [1800, 3], THEIRS: [1800, 3], "": [len(FILE), 1]}
         assert await bodies(app, "media_usage") == {(owner,): count for owner, count in copies.items()}
         assert await library._evict(700)

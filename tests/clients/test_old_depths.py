@@ -24,8 +24,8 @@ _LATER = ("last", "below", "returns", "gaps", "gap")
 
 async def as_before(home: House, room_id: str) -> MatrixRoom:
     """Write a room in the shape of commit d365809, and read it."""
-    network = home.app.network("matrix")
-    room, store = network.get(room_id), network._ctx.store
+    matrix = home.matrix
+    room, store = matrix.get_room(room_id), matrix.store
     writes = []
     async for row in scan_all(store, "pdu"):
         if row.fields["room_id"] == room_id:
@@ -38,8 +38,8 @@ async def as_before(home: House, room_id: str) -> MatrixRoom:
         del body[name]
     await store.commit([*writes, Put("room", (room_id,), orjson.dumps(body))])
     room.events.forget()
-    old = MatrixRoom.load(room_id, orjson.dumps(body), store, network._events)
-    network._rooms[room_id] = old
+    old = MatrixRoom.load(room_id, orjson.dumps(body), store, matrix.event_store)
+    matrix.rooms[room_id] = old
     assert not old.counted
     return old
 
@@ -63,18 +63,18 @@ async def test_old_rows_are_read_in_our_order(tmp_path: Path, depth: int | None)
     async with there(tmp_path, "12") as (home, past, juliet):
         room, expected = await written(home, past, juliet, depth, 60)
         old = await as_before(home, room)
-        network = home.app.network("matrix")
-        assert await count_anew(network._ctx, old, OURS)
+        matrix = home.matrix
+        assert await count_anew(matrix.ctx, old, OURS)
         for most in (7, 100):
             assert (await pages(juliet, room, most=most))[::-1] == expected
             assert await pages(juliet, room, most=most, way="f") == expected
         await past.heard("afterwards")
         await until(lambda: has(juliet, room, "afterwards"))
         assert (await pages(juliet, room))[::-1] == [*expected, "afterwards"]
-        row = await network._ctx.store.get("room", (room,))
-        again = MatrixRoom.load(room, row.body, network._ctx.store, network._events)
+        row = await matrix.store.get("room", (room,))
+        again = MatrixRoom.load(room, row.body, matrix.store, matrix.event_store)
         assert again.counted
-        assert not await count_anew(network._ctx, again, OURS)
+        assert not await count_anew(matrix.ctx, again, OURS)
 
 
 async def test_a_room_whose_events_all_have_one_depth_is_counted(tmp_path, monkeypatch) -> None:
@@ -84,7 +84,7 @@ async def test_a_room_whose_events_all_have_one_depth_is_counted(tmp_path, monke
     async with there(tmp_path, "12") as (home, past, juliet):
         room, expected = await written(home, past, juliet, 1, 70)
         old = await as_before(home, room)
-        assert await count_anew(home.app.network("matrix")._ctx, old, OURS)
+        assert await count_anew(home.matrix.ctx, old, OURS)
         assert (await pages(juliet, room))[::-1] == expected
 
 
@@ -96,8 +96,8 @@ async def test_what_was_counted_half_is_counted_from_the_beginning(tmp_path, mon
     async with there(tmp_path, "12") as (home, past, juliet):
         room, expected = await written(home, past, juliet, MOST, 40)
         old = await as_before(home, room)
-        network = home.app.network("matrix")
-        store, commits = network._ctx.store, 0
+        matrix = home.matrix
+        store, commits = matrix.store, 0
         commit = store.commit
 
         async def breaking(writes, **how):
@@ -109,11 +109,11 @@ async def test_what_was_counted_half_is_counted_from_the_beginning(tmp_path, mon
 
         monkeypatch.setattr(store, "commit", breaking)
         with pytest.raises(Gone):
-            await count_anew(network._ctx, old, OURS)
+            await count_anew(matrix.ctx, old, OURS)
         monkeypatch.setattr(store, "commit", commit)
         row = await store.get("room", (room,))
-        again = network._rooms[room] = MatrixRoom.load(room, row.body, store, network._events)
-        assert await count_anew(network._ctx, again, OURS)
+        again = matrix.rooms[room] = MatrixRoom.load(room, row.body, store, matrix.event_store)
+        assert await count_anew(matrix.ctx, again, OURS)
         assert (await pages(juliet, room))[::-1] == expected
 
 

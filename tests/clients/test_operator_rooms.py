@@ -41,7 +41,7 @@ async def test_a_room_of_the_configuration_has_a_name_and_is_published_where_tha
             room: "The plaza",
             hidden: "attic",
         }
-        unnamed = await home.app.network("matrix").alias(f"#one:{OURS}")
+        unnamed = await home.matrix.network.alias(f"#one:{OURS}")
         await _made(home, RoomWish(name="One"), "one")
         await alice.join(unnamed)
         assert (await _state(alice, unnamed))["m.room.name", ""] == {"name": "One"}
@@ -86,7 +86,7 @@ async def test_the_bridge_user_has_a_name(tmp_path, name, shown):
 async def test_every_command_that_takes_a_room_takes_its_address(tmp_path):
     """No command may say that it does not know the room; what else it says of it is its own affair."""
     async with house(tmp_path) as home:
-        operations = home.app.network("matrix").operations()
+        operations = home.matrix.network.operations()
         taking = [c for c in commands_of("matrix") if any(a.name == "room" for a in c.arguments)]
         assert len(taking) > 10
         more = {
@@ -126,11 +126,11 @@ async def test_rooms_are_listed_with_their_addresses(tmp_path):
         shown = await rooms.room(request(room="#balcony"), None)
         assert [link["link"] for link in shown["links"]] == [f"matrix:{room}"]
         # Without a name of ours, what its people call it; never a name of this server, which are rows of ours.
-        network = home.app.network("matrix")
-        await network._ctx.store.commit([Delete("room_alias", (f"#shed:{OURS}",))])
+        matrix = home.matrix
+        await matrix.store.commit([Delete("room_alias", (f"#shed:{OURS}",))])
         for server, found in ((THEIRS, [f"matrix:#x:{THEIRS}"]), (OURS, [])):
             content = f'{{"alias": "#x:{server}"}}'
             arguments = {"room": shed, "type": "m.room.canonical_alias", "content": content}
-            await network.operations()["rooms set"](arguments)
+            await matrix.network.operations()["rooms set"](arguments)
             listed = {r["name"]: r["addresses"] for r in await rooms.rooms(request(), None)}
             assert listed["shed"] == found

@@ -48,7 +48,7 @@ async def test_whose_client_asks_no_more_is_gone(tmp_path, monkeypatch):
         await bob.join(room)
         await bob.sync()
         await alice.sync()
-        sync = home.app.network("matrix")._clients._sync
+        sync = home.matrix.client_api._sync
         await sync.gone()
         assert told(await alice.sync()) == {}
         monkeypatch.setattr("hansa_matrix.client_api.sync.sync._GONE_AFTER", 0.0)

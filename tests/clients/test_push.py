@@ -100,7 +100,7 @@ async def test_rules_of_the_server_keep_their_order_behind_those_of_people(tmp_p
         await alice.call("PUT", f"{override}/mine", {"actions": ["notify"], "conditions": []})
         await alice.call("PUT", f"{override}/.m.rule.reaction/enabled", {"enabled": False})
         await alice.call("PUT", f"{override}/.m.rule.tombstone/actions", {"actions": ["notify"]})
-        data = home.app.network("matrix")._clients._sync._data
+        data = home.matrix.client_api._sync._data
         kept = await data.get(alice.user, "", "m.push_rules")
         given = kept["global"]["override"]
         kept["global"]["override"] = [

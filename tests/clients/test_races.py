@@ -217,7 +217,7 @@ async def test_a_stay_that_begins_while_the_last_is_forgotten_stays(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
-        attendance = home.app.network("matrix")._attendance
+        attendance = home.matrix.memberships
         stay = attendance.stay(alice.user, room)
         held = Held(home, "commit", "stay")
         async with asyncio.TaskGroup() as group:
@@ -311,7 +311,7 @@ async def test_a_name_of_a_device_and_a_signature_on_it_do_not_take_each_other_b
         alice = await home.person("alice", "A")
         key = SigningKey.generate()
         await alice.call("POST", "/keys/upload", {"device_keys": keys_of(alice, key)})
-        devices = home.app.network("matrix")._known.devices
+        devices = home.matrix.users.devices
         held = Held(home, "get", "device")
         async with asyncio.TaskGroup() as group:
             naming = group.create_task(alice.ask("PUT", "/devices/A", {"display_name": "mine"}))

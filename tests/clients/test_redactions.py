@@ -55,7 +55,7 @@ async def test_a_redaction_that_does_not_apply_is_shown_nowhere_and_served_to_se
         assert await alice.texts(room) == ["fair"]
         _, answer = await home.wire.ask("GET", f"{V1}/event/{part(name)}")
         assert answer["pdus"][0]["content"]["m.relates_to"]["event_id"] == said
-        stored = (await home.app.network("matrix")._events.load([name], home.wire.room.version))[name]
+        stored = (await home.matrix.event_store.load([name], home.wire.room.version))[name]
         assert stored.reason.startswith("redaction: @m:")
 
 
@@ -105,7 +105,7 @@ async def test_a_redaction_that_waited_in_vain_stays_withheld(tmp_path):
         elsewhere = home.wire.forger.message(home.wire.other, "elsewhere")
         other = event_id(elsewhere, home.wire.other.version)
         second = await given(home, redaction(home, other))
-        awaited = home.app.network("matrix").get(room).awaited.by_target
+        awaited = home.matrix.get_room(room).awaited.by_target
         assert [(one.event_id, one.live) for one in awaited[other]] == [(second, True)]
         assert await home.wire.fate(elsewhere) == "accepted"
         assert second not in await everywhere(home, alice, room, near, other)

@@ -147,7 +147,7 @@ async def test_relations_that_go_round_in_a_circle_end(tmp_path):
         root = await alice.say(room, "root")
         one = await alice.say(room, **relates("m.reference", root))
         two = await alice.say(room, **relates("m.reference", one))
-        store = home.app.network("matrix")._ctx.store
+        store = home.matrix.store
         (row,) = await store.scan("relation", equal=(one,), limit=2)
         await store.commit([Put("related", (two,)), Put("relation", (two, root), b"", dict(row.fields))])
         assert ids(await page(alice, room, root, "recurse=true")) == [two, one]

@@ -72,7 +72,7 @@ async def test_when_a_device_asked_last_outlives_the_process(tmp_path):
         alice = await home.person("alice", "PHONE")
         alice.address = "198.51.100.7"
         await alice.get("/account/whoami")
-        seen = home.app.network("matrix")._clients.accounts.last_seen
+        seen = home.matrix.client_api.accounts.last_seen
         await seen.keep()
         seen._noted.clear()
         assert (await seen.of(alice.user))["PHONE"].address == "198.51.100.7"

@@ -126,7 +126,7 @@ async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
         assert [await leads(home, name) for name in ("verona", "second")] == [new, new]
         assert (await state(alice, new))["m.room.canonical_alias", ""] == named
         assert [r["room_id"] for r in (await alice.get("/publicRooms"))["chunk"]] == [new]
-        store = home.app.network("matrix")._ctx.store
+        store = home.matrix.store
         assert [(a.name, a.by) for a in await aliases_of(store, new)] == [
             (f"#second:{OURS}", bob.user),
             (f"#verona:{OURS}", alice.user),
@@ -139,12 +139,12 @@ async def test_a_name_that_only_a_rooms_state_claims_stays_where_it_is(tmp_path)
     async with house(tmp_path, "11", public_reading=True) as home:
         alice, carol = await home.person("alice"), await home.person("carol")
         lobby = await alice.create(room_alias_name="lobby", preset="public_chat")
-        network, room = home.app.network("matrix"), home.wire.room.room_id
+        matrix, room = home.matrix, home.wire.room.room_id
         await carol.join(room)
-        levels = {"users": {f"@m:{THEIRS}": 50, carol.user: 100, network.bridge_user: 100}}
-        await network._administration.send_state(room, "m.room.power_levels", "", levels)
-        home.wire.room.tips = dict.fromkeys(network.get(room).head.extremities, 50)
-        state_ids = await network.get(room).state()
+        levels = {"users": {f"@m:{THEIRS}": 50, carol.user: 100, matrix.bridge_user: 100}}
+        await matrix.local_events.send_state(room, "m.room.power_levels", "", levels)
+        home.wire.room.tips = dict.fromkeys(matrix.get_room(room).head.extremities, 50)
+        state_ids = await matrix.get_room(room).state()
         auth = [state_ids[key] for key in (("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", f"@m:{THEIRS}"))]  # fmt: skip
         raw = home.wire.forger.draft(
             home.wire.room,
@@ -154,7 +154,7 @@ async def test_a_name_that_only_a_rooms_state_claims_stays_where_it_is(tmp_path)
             auth_events=auth,
         )
         assert await home.wire.fate(home.wire.forger.finish(home.wire.room, raw)) == "accepted"
-        assert ("m.room.canonical_alias", "") in await network.get(room).state()
+        assert ("m.room.canonical_alias", "") in await matrix.get_room(room).state()
         new = await replaced(carol, room, "11")
         assert await leads(home, "lobby") == lobby
         assert await leads(home, "one") == new
@@ -186,21 +186,21 @@ async def test_what_a_policy_denies_replaces_nothing_and_leaves_nothing(tmp_path
     async with house(tmp_path, public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat")
-        network = home.app.network("matrix")
+        matrix = home.matrix
         home.app.decisions.replace([InstalledPolicy(name="strict", policy=Strict(forbids))])
-        before = set(network._rooms), await alice.get("/joined_rooms")
+        before = set(matrix.rooms), await alice.get("/joined_rooms")
         body = {"new_version": "12", "additional_creators": [bob.user]}
         status, answer = await alice.ask("POST", f"/rooms/{part(room)}/upgrade", body)
         assert (status, answer["errcode"]) == (403, "M_FORBIDDEN")
         assert answer["dev.hansa.decision"].startswith("d-")
-        assert (set(network._rooms), await alice.get("/joined_rooms")) == before
+        assert (set(matrix.rooms), await alice.get("/joined_rooms")) == before
         assert ("m.room.tombstone", "") not in await state(alice, room)
         assert await leads(home, "verona") == room
 
 
 async def test_a_name_is_one_rooms_and_changes_hands_only_as_it_was_read(tmp_path):
     async with house(tmp_path, public_reading=True) as home:
-        store = home.app.network("matrix")._ctx.store
+        store = home.matrix.store
         await store.commit([given("#a:x", "!one", "@alice:x")])
         with pytest.raises(Exception, match="exists or has changed"):
             await store.commit([given("#a:x", "!two", "@bob:x")])
@@ -224,7 +224,7 @@ async def test_a_name_is_one_rooms_and_changes_hands_only_as_it_was_read(tmp_pat
 async def test_a_row_of_before_says_who_gave_the_name(tmp_path):
 
     async with house(tmp_path, public_reading=True) as home:
-        store = home.app.network("matrix")._ctx.store
+        store = home.matrix.store
         for name, by in (("#a:x", b"@alice:x"), ("#b:x", b"")):
             await store.commit([Put("room_alias", (name,), by, {"room_id": "!one"})])
         assert await aliases_of(store, "!one") == [
@@ -243,9 +243,9 @@ async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp
         alice = await home.person("alice")
         room = await alice.create(room_alias_name="verona", preset="public_chat")
         other = await alice.create(preset="public_chat")
-        network = home.app.network("matrix")
-        store, path = network._ctx.store, f"/directory/room/{part(f'#verona:{OURS}')}"
-        real = network._upgrades._rename
+        matrix = home.matrix
+        store, path = matrix.store, f"/directory/room/{part(f'#verona:{OURS}')}"
+        real = matrix.upgrades._rename
         scan, raced = store.scan, []
 
         class Racing:
@@ -263,13 +263,13 @@ async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp
                 return found
 
         async def rename(old: str, new: str) -> None:
-            network._upgrades._ctx = type("Around", (), {"store": Racing()})()
+            matrix.upgrades._ctx = type("Around", (), {"store": Racing()})()
             try:
                 await real(old, new)
             finally:
-                network._upgrades._ctx = network._ctx
+                matrix.upgrades._ctx = matrix.ctx
 
-        network._upgrades._rename = rename
+        matrix.upgrades._rename = rename
         await replaced(alice, room, "12")
         assert raced
         assert await leads(home, "verona") == other
@@ -279,7 +279,7 @@ async def test_an_upgrade_that_was_cut_off_is_finished_by_asking_again(tmp_path)
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
-        upgrades = home.app.network("matrix")._upgrades
+        upgrades = home.matrix.upgrades
         rename = upgrades._rename
 
         async def dies(old: str, new: str) -> bool:
@@ -319,7 +319,7 @@ async def test_who_may_take_a_name_away(tmp_path):
         with pytest.raises(Refused, match="M_FORBIDDEN"):
             await bob.call("PUT", f"/directory/list/room/{part(room)}", {"visibility": "public"})
         await alice.call("PUT", f"/directory/list/room/{part(room)}", {"visibility": "public"})
-        store = home.app.network("matrix")._ctx.store
+        store = home.matrix.store
         assert (await store.get("published", (room,))).body.decode() == alice.user
         assert listing(room, alice.user).body.decode() == alice.user
 

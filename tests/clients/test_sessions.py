@@ -17,7 +17,7 @@ from matrix.inbound import OURS
 
 
 async def operate(home, words, **arguments):
-    return await home.app.network("matrix").operations()[words](arguments)
+    return await home.matrix.network.operations()[words](arguments)
 
 
 def login(name, password, **more):
@@ -284,7 +284,7 @@ async def test_a_waiting_sync_ends_when_its_device_is_logged_out(tmp_path):
         await phone.sync()
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(phone.ask("GET", f"/sync?timeout=60000&since={phone.since}"))
-            news = home.app.network("matrix")._attendance.news
+            news = home.matrix.memberships.news
 
             async def listens():
                 return phone.user in news._waiting
@@ -424,7 +424,7 @@ async def test_guesses_of_strangers_do_not_keep_the_owner_out(tmp_path):
 async def test_who_came_from_an_address_is_known_after_a_restart_too(tmp_path):
     async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
         await home.person("alice")
-        home.app.network("matrix")._clients._sessions._attempts._known.clear()  # what a restart forgets
+        home.matrix.client_api._sessions._attempts._known.clear()  # what a restart forgets
         stranger = home.anybody
         for number in range(10):
             stranger.address = f"198.51.{number}.7"
@@ -532,7 +532,7 @@ async def test_every_login_looks_at_one_hash(tmp_path, monkeypatch):
 async def test_who_has_a_name_of_before_logs_in_with_it(tmp_path, typed):
     """Large letters are in the names of old accounts; nobody gets a new one with them."""
     async with house(tmp_path) as home:
-        accounts = home.app.network("matrix")._clients.accounts
+        accounts = home.matrix.client_api.accounts
         await accounts.create("@AA:127.0.0.1:1", "of AA")
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")

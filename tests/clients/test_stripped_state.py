@@ -115,10 +115,10 @@ async def test_who_answers_a_knock_says_nothing_of_the_one_who_knocks(tmp_path):
             stripped("m.room.member", {"membership": "join", "displayname": "Fool"}, alice.user, alice.user),
             stripped("m.room.name", {"name": "Verona"}),
         ]
-        network = home.app.network("matrix")
+        matrix = home.matrix
         knock = home.wire.forger.draft(room, "m.room.member", {"membership": "knock"}, alice.user)
         event = pdu_from_raw(home.wire.forger.finish(room, {**knock, "sender": alice.user}), room.version)
-        await network._pending.keep(event, THEIRS, shown, "11", generation=0)
+        await matrix.pending_invites.keep(event, THEIRS, shown, "11", generation=0)
         found = (await alice.sync())["rooms"]["knock"][room.room_id]["knock_state"]["events"]
         assert [(e["type"], e["content"].get("displayname")) for e in found] == [
             ("m.room.name", None),

@@ -98,7 +98,7 @@ async def test_who_is_asked_into_a_far_room_may_know_of_it(tmp_path):
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         stay = type("S", (), {"membership": "invite"})
-        home.app.network("matrix")._attendance._stays.setdefault(alice.user, {})[FAR] = stay
+        home.matrix.memberships._stays.setdefault(alice.user, {})[FAR] = stay
         room = {"room": said(FAR, join_rule="invite")}
         home.wire.peer.answer = lambda request: (200, room) if "/hierarchy/" in request.target else None
         found = await alice.get(f"{V1}/room_summary/{part(FAR)}?via={THEIRS}")

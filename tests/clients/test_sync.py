@@ -174,7 +174,7 @@ async def test_a_sync_waits_for_news_and_not_longer(tmp_path):
         other = await alice.create()
         await bob.join(room)
         await bob.sync()
-        news = home.app.network("matrix")._attendance.news
+        news = home.matrix.memberships.news
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(bob.sync(timeout=60_000))
 

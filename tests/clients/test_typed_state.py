@@ -154,9 +154,7 @@ class Scene:
         )
         for child in (self.room.room_id, self.sound):
             await self.alice.state(self.space, "m.space.child", {"via": [OURS]}, child)
-        await self.home.app.network("matrix")._directory.publish(
-            self.room.room_id, listed=True, by=self.alice.user
-        )
+        await self.home.matrix.public_rooms.publish(self.room.room_id, listed=True, by=self.alice.user)
         levels = {"users": self.users, "notifications": {"room": 0}}
         await self.ours(LEVELS, levels)
         self.link.up()
@@ -176,9 +174,7 @@ class Scene:
 
     async def ours(self, type_: str, content: dict[str, Any], key: str = "") -> None:
         """State that our side sets, which the stranger learns of."""
-        made = await self.home.app.network("matrix")._administration.send_state(
-            self.room.room_id, type_, key, content
-        )
+        made = await self.home.matrix.local_events.send_state(self.room.room_id, type_, key, content)
         status, answer = await self.wire.ask("GET", f"{V1}/event/{part(made)}")
         assert status == 200, answer
         self.room.keep(pdu_from_raw(answer["pdus"][0], self.room.version))
@@ -206,13 +202,13 @@ class Scene:
         """Send one event; whether it became a part of the room, as our own rows say: an ACL may keep the
         stranger from asking.
         """
-        network, name = self.home.app.network("matrix"), event_id(raw, self.room.version)
+        matrix, name = self.home.matrix, event_id(raw, self.room.version)
         before = self.wire.counted("matrix_pdus")
         status, answer = await self.wire.send(raw)
         assert status == 200, answer
 
         async def fate() -> Any:
-            kept = (await network._events.load([name], self.room.version)).get(name)
+            kept = (await matrix.event_store.load([name], self.room.version)).get(name)
             return kept.status if kept is not None else self.wire.counted("matrix_pdus") != before
 
         return await until(fate) is Status.ACCEPTED
@@ -397,8 +393,8 @@ async def test_a_room_with_such_state_is_replaced(tmp_path, caplog, version, val
             for path in paths:
                 content = put(content, path[:1], value)
             assert await made.set(type_, content), type_
-        network = made.home.app.network("matrix")
-        new = await network._upgrades.upgrade({"room": made.room.room_id, "version": "12"})
+        matrix = made.home.matrix
+        new = await matrix.upgrades.upgrade({"room": made.room.room_id, "version": "12"})
         await made.bob.join(new["room"])
         await made.bob.say(new["room"], "here")
         assert await made.bob.texts(new["room"]) == ["here"]

@@ -32,7 +32,7 @@ def kept(home: House) -> int:
 
 
 def shelf(home: House) -> Any:
-    return home.app.network("matrix")._library
+    return home.matrix.media
 
 
 async def copy(home: House, name: str, data: bytes, server: str = THEIRS) -> Any:
@@ -70,7 +70,7 @@ async def test_a_person_s_files_are_bounded_and_nobody_else_s_thereby(tmp_path):
         assert kept(home) == 2000
         assert (await give(bob, b"c" * 1000))[0] == 200
         assert (await give(alice, b"d" * 500))[0] == 200
-        await home.app.network("matrix").operations()["media rm"]({"media": first})
+        await home.matrix.network.operations()["media rm"]({"media": first})
         assert (await give(alice, b"e" * 1000))[0] == 200
 
 

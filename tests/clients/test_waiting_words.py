@@ -60,7 +60,7 @@ async def test_what_is_tried_again_after_a_reload_is_judged_again(tmp_path):
         home.app.decisions.replace([*FORBID, InstalledPolicy(name="censor", policy=Censor())])
         post.open = True
         fair = await alice.say(room, "it is fair")
-        home.app.network("matrix")._sender.heard_from(THEIRS)
+        home.matrix.sender.heard_from(THEIRS)
         await post.until("taken", "it is fair")
         assert WORD not in str(post.taken)
         assert len([pdu for one in post.taken for pdu in one["pdus"]]) >= 2, "the event itself they need"
@@ -81,7 +81,7 @@ async def test_messages_and_keys_that_wait_are_judged_again(tmp_path):
         await post.until("tried", WORD)
         home.app.decisions.replace(FORBID)
         post.open = True
-        home.app.network("matrix")._sender.heard_from(THEIRS)
+        home.matrix.sender.heard_from(THEIRS)
         await post.until("taken", "it is fair")
         assert WORD not in str(post.taken) and GENERATION not in str(post.taken)
 

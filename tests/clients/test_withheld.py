@@ -171,11 +171,11 @@ async def scene(home: House, *, censored: bool) -> Scene:
         await person.sync()
     made = Scene(home, alice, bob)
     await levels_with(home.wire, users={THEM: 100} | ({} if home.wire.room.version.id == "12" else _LEVELS))
-    await made.home.app.network("matrix")._directory.publish(room, listed=True)
+    await made.home.matrix.public_rooms.publish(room, listed=True)
     state = await alice.get(f"/rooms/{part(room)}/state")
     for one in state:  # what the forger has to cite
         home.wire.room.state[one["type"], one["state_key"]] = one["event_id"]
-    home.wire.room.tips = dict.fromkeys(home.app.network("matrix").get(room).head.extremities, 50)
+    home.wire.room.tips = dict.fromkeys(home.matrix.get_room(room).head.extremities, 50)
     await made.tell("m.room.topic", {"topic": "weather"}, "")
     fair = {"msgtype": "m.text", "body": "fair"}
     root, target = await made.tell("m.room.message", fair), await made.tell("m.room.message", fair)
@@ -230,9 +230,7 @@ async def leaks(made: Scene) -> set[str]:
         answer = await home.wire.ask("PUT", f"{V1}/send_knock/{path}", knock)
         assert answer[0] == 200, answer
         look("knock", answer[1], (WORD,))
-    await home.app.network("matrix")._administration.send_state(
-        made.room, "m.room.join_rules", "", {"join_rule": "public"}
-    )
+    await home.matrix.local_events.send_state(made.room, "m.room.join_rules", "", {"join_rule": "public"})
     _, template = await home.wire.ask("GET", f"{V1}/make_join/{where}")
     look("make_join", template, (WORD,))
     join = home.wire.forger.joining(template, "n")
@@ -332,13 +330,13 @@ async def test_what_is_passed_on_to_a_server_is_what_a_redaction_would_leave(tmp
             return None
 
         home.wire.peer.answer = answer
-        network = home.app.network("matrix")
+        matrix = home.matrix
         for known in (True, False):
             if not known:
-                network._events._kept.clear()
+                matrix.event_cache.clear()
             sent.clear()
-            writes = network._sender.writes(made.said[-1], made.room, {THEIRS})
-            await network._ctx.store.commit(writes)
-            network._sender.sent({THEIRS})
+            writes = matrix.sender.writes(made.said[-1], made.room, {THEIRS})
+            await matrix.store.commit(writes)
+            matrix.sender.sent({THEIRS})
             await until(lambda: made.said[-1] in [event_id(raw, home.wire.room.version) for raw in sent])
             assert WORD not in str(sent)

@@ -214,7 +214,7 @@ async def test_who_knocks_is_shown_a_room_without_words_that_may_not_be_read(tmp
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         room = "!door:" + THEIRS
-        pending = home.app.network("matrix")._pending
+        pending = home.matrix.pending_invites
         template = {
             "type": "m.room.member", "room_id": room, "sender": alice.user, "state_key": alice.user,
             "content": {"membership": "knock"}, "origin_server_ts": 1, "depth": 1, "hashes": {"sha256": "x"},
@@ -245,15 +245,15 @@ async def test_an_invite_that_is_taken_back_is_told_without_words_that_may_not_b
         draft = wire.forger.draft(wire.room, "m.room.member", {"membership": "invite"}, alice.user)
         room = "!elsewhere:" + THEIRS
         invite = wire.forger.finish(wire.room, {**draft, "room_id": room})
-        network = home.app.network("matrix")
+        matrix = home.matrix
         version = wire.room.version
         pdu = pdu_from_raw(invite, version)
-        await network._pending.keep(pdu, THEIRS, [], version.id, generation=0)
+        await matrix.pending_invites.keep(pdu, THEIRS, [], version.id, generation=0)
         content = {"membership": "leave", "reason": f"it is {WORD}"}
         leave = wire.forger.finish(
             wire.room, {**draft, "room_id": room, "content": content, "auth_events": [pdu.event_id]}
         )
-        assert await network._pending.elsewhere(leave)
+        assert await matrix.pending_invites.elsewhere(leave)
         wanted = part('{"room":{"include_leave":true}}')
 
         async def left() -> str:

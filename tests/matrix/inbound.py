@@ -24,6 +24,7 @@ from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.room_versions import VERSIONS
+from hansa_matrix.testing import MatrixHarness
 from peers.forger import Forger, JoinedRoom
 
 OURS, THEIRS = "127.0.0.1:1", "127.0.0.2:2"
@@ -65,6 +66,11 @@ class Inbound:
         self._dispatcher = Dispatcher(app.routers, app.count)
         self.room: JoinedRoom
         self.other: JoinedRoom
+
+    @property
+    def matrix(self) -> MatrixHarness:
+        """The parts of the network."""
+        return MatrixHarness(self.app.network("matrix"))
 
     async def ask(self, method: str, target: str, body: Any = None, **signing: Any) -> tuple[int, Any]:
         """One signed request; the status and the JSON of its answer."""

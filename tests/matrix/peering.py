@@ -25,11 +25,11 @@ async def ours(
     house: Inbound, type_: str, state_key: str | None, content: dict[str, Any], what: Any = None
 ) -> SubmitResult:
     """The bridge user of the house sends an event into ``room``; ``what`` it is in the core's words."""
-    network = house.app.network("matrix")
+    matrix = house.matrix
     made = Submitted(
         origin=NativeId("matrix", f"ours-{type_}-{len(house.peer.asked)}-{content}"),
         room=NativeId("matrix", house.room.room_id),
-        sender=NativeId("matrix", network.bridge_user),
+        sender=NativeId("matrix", matrix.bridge_user),
         content=what or Custom(type=type_),
         ts=0,
         native=(type_, state_key, content),
@@ -46,7 +46,7 @@ async def invited(house: Inbound, user: str) -> SubmitResult:
 
 async def levels_with(house: Inbound, **change: Any) -> None:
     """Change the power levels of ``room``."""
-    room = house.app.network("matrix").get(house.room.room_id)
+    room = house.matrix.get_room(house.room.room_id)
     key = ("m.room.power_levels", "")
     now = (await room.events_of(await room.state(), [key]))[key]  # the create event is among them
     outcome = await ours(house, "m.room.power_levels", "", {**now.content, **change})
@@ -78,7 +78,7 @@ async def status_of(house: Inbound, raw: dict[str, Any]) -> str:
     name = event_id(raw, house.room.version)
     async with asyncio.timeout(5):
         while True:
-            row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
+            row = await house.matrix.store.get("pdu", (name,))
             if row is not None:
                 return str(row.fields["status"])
             await asyncio.sleep(0)

@@ -68,15 +68,15 @@ class Past(Resident):
     async def entered(self) -> str:
         self.house.peer.answer = self
         await self.house.app.link_room([f"matrix:{ALIAS}"])
-        network = self.house.app.network("matrix")
-        return str((await network.get(self.room.room_id).state())["m.room.member", network.bridge_user])
+        matrix = self.house.matrix
+        return str((await matrix.get_room(self.room.room_id).state())["m.room.member", matrix.bridge_user])
 
     async def fetched(self, **arguments: Any) -> dict[str, Any]:
-        operation = self.house.app.network("matrix").operations()["rooms backfill"]
+        operation = self.house.matrix.network.operations()["rooms backfill"]
         return await operation({"room": self.room.room_id, **arguments})
 
     async def statuses(self, ids: list[str]) -> list[str]:
-        store = self.house.app.network("matrix")._ctx.store
+        store = self.house.matrix.store
         rows = await store.get_many("pdu", [(e,) for e in ids])
         return [
             str(rows[e,].fields["status"]) if (e,) in rows and rows[e,].fields["after"] else "-" for e in ids
@@ -91,7 +91,7 @@ async def test_the_whole_past_gets_its_place(tmp_path, version):
         topic = past.sent("m.room.topic", {"topic": "old"}, "")
         said.append(past.say("after the topic"))
         join = await past.entered()
-        room = house.app.network("matrix").get(past.room.room_id)
+        room = house.matrix.get_room(past.room.room_id)
         head = room.head
         answer = await past.fetched()
         assert answer == {"room": past.room.room_id, "events": 235, "complete": True, "failed": {}}
@@ -159,11 +159,9 @@ async def test_it_is_all_there_after_a_restart(tmp_path):
         said = [past.say(f"m{number}") for number in range(5)]
         await past.entered()
         await past.fetched(limit=2)
-        row = await house.app.network("matrix")._ctx.store.get("room", (past.room.room_id,))
-        room = house.app.network("matrix").get(past.room.room_id)
-        again = type(room).load(
-            past.room.room_id, row.body, room.groups._store, house.app.network("matrix")._events
-        )
+        row = await house.matrix.store.get("room", (past.room.room_id,))
+        room = house.matrix.get_room(past.room.room_id)
+        again = type(room).load(past.room.room_id, row.body, room.groups._store, house.matrix.event_store)
         assert again.head == room.head and list(again.head.behind) == [said[2]]
 
 
@@ -188,7 +186,7 @@ async def test_redactions_of_the_past_hold(tmp_path):
         past.had(house.forger.finish(past.room, draft))
         await past.entered()
         await past.fetched()
-        room = house.app.network("matrix").get(past.room.room_id)
+        room = house.matrix.get_room(past.room.room_id)
         assert (await room.events.load([secret], room.version))[secret].pdu.content == {}
 
 
@@ -201,7 +199,7 @@ async def test_nothing_comes_of_what_proves_nothing(tmp_path, how):
         over = {"room_id": house.room.room_id} if how == "of another room" else {}
         said = [past.say("m0"), past.say("m1"), past.say("m2", **over)]
         await past.entered()
-        room = house.app.network("matrix").get(past.room.room_id)
+        room = house.matrix.get_room(past.room.room_id)
         head = room.head
         spoiled: dict[str, Any] = {
             "unsigned": [{**past.by_id[said[-1]], "signatures": {}}],

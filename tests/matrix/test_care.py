@@ -17,7 +17,7 @@ from peers.forger import now
 
 
 async def run(house: Inbound, words: str, **arguments: Any) -> Any:
-    return await house.app.network("matrix").operations()[words](arguments)
+    return await house.matrix.network.operations()[words](arguments)
 
 
 async def ask(house: Inbound, target: str, body: Any = None) -> Any:
@@ -47,10 +47,10 @@ async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path
         assert [found[k] for k in ("missing_prev", "missing_auth", "missing_state")] == [[], [], []]
         ((rejected, why),) = found["rejected"].items()
         assert rejected == event_id(bad, house.room.version) and why.startswith("8.level: ")
-        network = house.app.network("matrix")
+        matrix = house.matrix
         rules = house.room.state["m.room.join_rules", ""]
-        await network._ctx.store.commit([Delete("pdu", (rules,))])
-        network._events._kept.pop(rules)
+        await matrix.store.commit([Delete("pdu", (rules,))])
+        matrix.event_cache.pop(rules)
         found = await run(house, "rooms check", room=room)
         assert found["missing_auth"] == [rules] and found["missing_state"] == [rules]
         assert found["missing_prev"] == [rules]
@@ -59,7 +59,7 @@ async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path
 async def test_more_events_of_one_depth_than_are_read_at_once_are_all_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(care, "_PAGE", 5)
     async with inbound(tmp_path) as house:
-        house.app.network("matrix")._ingest.settled = None  # would tie them
+        house.matrix.staging.settled = None  # would tie them
         before = (await run(house, "rooms check", room=house.room.room_id))["events"]
         forks = [house.forger.message(house.room, f"m{number}") for number in range(12)]
         for raw in forks:
@@ -75,11 +75,11 @@ async def test_more_events_of_one_depth_than_are_read_at_once_are_all_looked_at(
 
 async def test_what_is_missing_is_asked_for_and_kept(tmp_path):
     async with inbound(tmp_path) as house:
-        network, room = house.app.network("matrix"), house.room.room_id
+        matrix, room = house.matrix, house.room.room_id
         rules = house.room.state["m.room.join_rules", ""]
-        stored = (await network._events.load([rules], house.room.version))[rules]
-        await network._ctx.store.commit([Delete("pdu", (rules,))])
-        network._events._kept.pop(rules)
+        stored = (await matrix.event_store.load([rules], house.room.version))[rules]
+        await matrix.store.commit([Delete("pdu", (rules,))])
+        matrix.event_cache.pop(rules)
         house.peer.answer = lambda r: (
             (200, {"auth_chain": [stored.pdu.raw]}) if "/event_auth/" in r.target else None
         )
@@ -106,35 +106,35 @@ async def test_a_blocked_room_is_none_of_our_business(tmp_path):
         body = {"room_version": "12", "event": invite, "invite_room_state": [create]}
         assert (await house.ask("PUT", f"{V2}/invite/{where}", body))[0] == 403
         with pytest.raises(CannotOpenRoom, match="is blocked"):
-            await house.app.network("matrix").open_room(f"{room}?via={THEIRS}", create=False)
-        network = house.app.network("matrix")
-        network._care.blocked.clear()
-        await network._care.load()  # as after a restart
-        assert network.blocked(room)
+            await house.matrix.network.open_room(f"{room}?via={THEIRS}", create=False)
+        matrix = house.matrix
+        matrix.care.blocked.clear()
+        await matrix.care.load()  # as after a restart
+        assert matrix.network.blocked(room)
         await run(house, "rooms unblock", room=room)
         assert await house.fate(house.forger.message(house.room, "y")) == "accepted"
 
 
 async def test_a_room_is_left_and_then_purged_to_the_last_row(tmp_path):
     async with inbound(tmp_path) as house:
-        network, room = house.app.network("matrix"), house.room.room_id
+        matrix, room = house.matrix, house.room.room_id
         with pytest.raises(LocalProtocolError, match="still has local members"):
             await run(house, "rooms purge", room=room)
         assert (await run(house, "rooms leave", room=room))["left"] == 1
-        assert not network.get(room).resident
+        assert not matrix.get_room(room).resident
         found = await run(house, "rooms purge", room=room)
-        assert found["removed"] > 5 and network.get(room) is None
-        store = network._ctx.store
+        assert found["removed"] > 5 and matrix.get_room(room) is None
+        store = matrix.store
         for collection in ("pdu", "state_group", "staged", "room"):
             index = ("room_id", "depth") if collection == "pdu" else ()
             assert await store.scan(collection, index=index, equal=(room,), limit=5) == [], collection
         assert house.app.contexts["matrix"].link(room) is None
-        assert [await network.alias(f"#{name}:{OURS}") for name in ("one", "two")] == [
+        assert [await matrix.network.alias(f"#{name}:{OURS}") for name in ("one", "two")] == [
             None,
             house.other.room_id,
         ]
         await house.app.link_room(["matrix:#one"], create=True)  # its name is free again
-        assert await network.alias(f"#one:{OURS}") not in {None, room}
+        assert await matrix.network.alias(f"#one:{OURS}") not in {None, room}
         other = house.other.room_id
         assert (await run(house, "rooms check", room=other))["events"] > 5
         with pytest.raises(LocalProtocolError, match="there is no room"):
@@ -146,10 +146,10 @@ async def test_a_room_is_left_and_then_purged_to_the_last_row(tmp_path):
 
 async def test_published_rooms_are_listed_paged_and_filtered(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         assert (await ask(house, "publicRooms"))["chunk"] == []
         for room, name in ((house.room, "Verona"), (house.other, "Mantua")):
-            await network._administration.send_state(room.room_id, "m.room.name", "", {"name": name})
+            await matrix.local_events.send_state(room.room_id, "m.room.name", "", {"name": name})
             await run(house, "rooms publish", room=room.room_id)
         both = await ask(house, "publicRooms")
         assert {r["name"] for r in both["chunk"]} == {"Verona", "Mantua"}
@@ -181,22 +181,22 @@ async def test_published_rooms_are_listed_paged_and_filtered(tmp_path):
 
 
 async def child(house: Inbound, space: str, room_id: str, **content: Any) -> None:
-    say = house.app.network("matrix")._administration.send_state
+    say = house.matrix.local_events.send_state
     await say(space, "m.space.child", room_id, content)
 
 
 async def test_a_space_shows_what_the_server_that_asks_may_know(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        say = network._administration.send_state
+        matrix = house.matrix
+        say = matrix.local_events.send_state
         founding = RoomTemplate(create={"type": "m.space"})
         alias = f"#space:{OURS}"
-        made = await network._entrance._founder.create(network.bridge_user, "12", alias, founding)
+        made = await matrix.room_creator.create(matrix.bridge_user, "12", alias, founding)
         await house.app.link_room(["matrix:#space"], create=False)
         space, rooms = made.room_id, {}
         for name, rule in (("open", "public"), ("closed", "invite"), ("kin", "restricted")):
             await house.app.link_room([f"matrix:#{name}"], create=True)
-            rooms[name] = await network.alias(f"#{name}:{OURS}")
+            rooms[name] = await matrix.network.alias(f"#{name}:{OURS}")
             content: dict[str, Any] = {"join_rule": rule}
             if rule == "restricted":
                 content["allow"] = [{"type": "m.room_membership", "room_id": house.other.room_id}]
@@ -249,7 +249,7 @@ async def test_the_event_nearest_to_a_time(tmp_path):
 
 async def test_every_blocked_room_is_known_after_a_restart(tmp_path):
     async with inbound(tmp_path) as house:
-        store, care = house.app.contexts["matrix"].store, house.app.network("matrix")._care
+        store, care = house.app.contexts["matrix"].store, house.matrix.care
         for piece in pieces([Put("blocked", (f"!{n}:x",)) for n in range(10_050)]):
             await store.commit(piece)
         await care.load()

@@ -138,9 +138,7 @@ async def test_a_server_that_is_denied_is_answered_nothing(tmp_path):
 async def requests(house: Inbound) -> dict[str, tuple[str, Any]]:
     """A request for each route of ``ASKED`` that would be answered: ``(target, body)``."""
     room, version = house.room.room_id, house.room.version
-    await house.app.network("matrix")._administration.send_state(
-        room, "m.room.join_rules", "", {"join_rule": "knock"}
-    )
+    await house.matrix.local_events.send_state(room, "m.room.join_rules", "", {"join_rule": "knock"})
     _, knock = await house.ask("GET", f"{V1}/make_knock/{at(room, OTHER)}?{OFFERED}")
     knocking = house.forger.finish(house.room, {k: v for k, v in knock["event"].items() if k != "origin"})
     other = house.other.room_id
@@ -242,8 +240,8 @@ def edus(house: Inbound) -> dict[str, tuple[dict[str, Any], str]]:
 
 async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
     async with inbound(tmp_path, presence_enabled=True) as house:
-        network = house.app.network("matrix")
-        known = network._known
+        matrix = house.matrix
+        known = matrix.users
         every = edus(house)
         assert every.keys() == {"m.typing", "m.receipt"} | known.takers().keys()
         for kind, (content, crossing) in every.items():
@@ -253,12 +251,12 @@ async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
             assert set(policy.denied) == {crossing}, kind
             named = tuple(sorted({"plugin": "matrix", "crossing": crossing}.items()))
             assert house.app.counters["matrix_crossings_denied", named] >= 1, kind
-        signals = network._signals
+        signals = matrix.typing_and_receipts
         assert signals.typing_in(house.room.room_id) == []
         assert await signals.receipts(house.room.room_id) == {}
         assert known.presences.of(THEM) is None
         assert await known.messages.waiting(US, "D") == []
-        news = await network._ctx.store.scan("news", index=("topic", "position"), equal=("*",), limit=10)
+        news = await matrix.store.scan("news", index=("topic", "position"), equal=("*",), limit=10)
         assert news == []
 
 
@@ -308,9 +306,9 @@ def reaches_them(crossing: Any) -> bool:
 
 async def test_nothing_is_told_to_a_server_that_a_policy_denies(tmp_path):
     async with inbound(tmp_path, presence_enabled=True) as house:
-        network = house.app.network("matrix")
-        room = network.get(house.room.room_id)
-        sender, told = network._sender, list[tuple[str, frozenset[str]]]()
+        matrix = house.matrix
+        room = matrix.get_room(house.room.room_id)
+        sender, told = matrix.sender, list[tuple[str, frozenset[str]]]()
         tell, lasting = sender.tell, sender.lasting
         names = iter("AB")
 
@@ -327,16 +325,16 @@ async def test_nothing_is_told_to_a_server_that_a_policy_denies(tmp_path):
         async def everything() -> dict[str, frozenset[str]]:
             told.clear()
             event = next(iter(house.room.tips))
-            await network._signals.type(US, room, typing=True, seconds=5)
+            await matrix.typing_and_receipts.type(US, room, typing=True, seconds=5)
             read = ReceiptEdu(room_id=room.room_id, user=US, event_id=event, ts=1, thread="")
-            await network._signals.read(read, private=False)
-            await network._known.presences.tell(PresenceEdu(user=US, presence="online"))
-            await network._known.devices.put(US, Device(device_id=next(names)))
+            await matrix.typing_and_receipts.read(read, private=False)
+            await matrix.users.presences.tell(PresenceEdu(user=US, presence="online"))
+            await matrix.users.devices.put(US, Device(device_id=next(names)))
             return dict(told)
 
         shown = await everything()
         assert shown.keys() == {"m.typing", "m.receipt", "m.presence", "m.device_list_update"}
         assert set(shown.values()) == {frozenset({THEIRS})}
-        await network._signals.type(US, room, typing=False, seconds=5)
+        await matrix.typing_and_receipts.type(US, room, typing=False, seconds=5)
         under(house, reaches_them)
         assert set((await everything()).values()) <= {frozenset()}

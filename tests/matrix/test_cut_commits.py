@@ -22,6 +22,7 @@ from hansa_matrix.config import Config
 from hansa_matrix.rooms import care
 from hansa_matrix.rooms.membership import remote_membership
 from hansa_matrix.rooms.state import state_groups
+from hansa_matrix.testing import MatrixHarness
 from matrix.inbound import OURS, THEIRS, inbound
 from matrix.test_joining import ALIAS, Resident
 
@@ -101,12 +102,12 @@ class World:
     async def joined(self, app):
         link = await app.link_room([f"matrix:{ALIAS}"], create=True)
         assert link is not None
-        return app.network("matrix").get(self.resident.room.room_id)
+        return MatrixHarness(app.network("matrix")).get_room(self.resident.room.room_id)
 
     async def check(self, app):
         """The state is the resident's, and the core knows everybody."""
-        room = app.network("matrix").get(self.resident.room.room_id)
-        found, ours = await room.state(), ("m.room.member", app.network("matrix").bridge_user)
+        room = MatrixHarness(app.network("matrix")).get_room(self.resident.room.room_id)
+        found, ours = await room.state(), ("m.room.member", MatrixHarness(app.network("matrix")).bridge_user)
         assert {k: e for k, e in found.items() if k != ours} == self.resident.room.state and ours in found
         core = app.rooms.room_of(NativeId("matrix", room.room_id))
         assert len(core.view.people) == PEOPLE + 2 and core.kept.change is None
@@ -146,13 +147,13 @@ async def test_a_purge_that_was_cut_off_goes_on(tmp_path, lowered, monkeypatch):
     world = await World().begin(tmp_path, PEOPLE)
     async with world.running(Dying(world.disk)) as app:
         room = (await world.joined(app)).room_id
-        await app.network("matrix").operations()["rooms leave"]({"room": room})
+        await MatrixHarness(app.network("matrix")).network.operations()["rooms leave"]({"room": room})
     for left, crash in ((n // 2, bool(n % 2)) for n in itertools.count()):
         disk = copy.deepcopy(world.disk)
         dying = Dying(disk)
         with contextlib.suppress(StoreFault):
             async with world.running(dying) as app:
-                purge = app.network("matrix").operations()["rooms purge"]
+                purge = MatrixHarness(app.network("matrix")).network.operations()["rooms purge"]
                 dying.left = left
                 try:
                     await purge({"room": room})
@@ -163,7 +164,7 @@ async def test_a_purge_that_was_cut_off_goes_on(tmp_path, lowered, monkeypatch):
                         await purge({"room": room})
         if not done and crash:
             async with world.running(Dying(disk)) as app:
-                await app.network("matrix").operations()["rooms purge"]({"room": room})
+                await MatrixHarness(app.network("matrix")).network.operations()["rooms purge"]({"room": room})
         for collection in ("pdu", "state_group", "room"):
             rows = disk.tables["matrix", collection].values()
             assert not [r for r in rows if room in (r.key[0], r.fields.get("room_id"))], collection
@@ -178,7 +179,7 @@ async def test_many_state_groups_are_kept_before_what_names_them(tmp_path):
     store = Dying(disk)
     await store.open()
     async with inbound(tmp_path, store=store) as house:
-        room = house.app.network("matrix").get(house.room.room_id)
+        room = house.matrix.get_room(house.room.room_id)
         people = {("m.room.member", f"@{n:0240d}:x.example"): f"${n:043d}" for n in range(20_000)}
         before = len(room.groups.drafts())
         group = room.groups.grow(0, {}, people)

@@ -34,7 +34,7 @@ def keys_of(user: str, device_id: str, secret: str = "k") -> dict[str, Any]:
 
 
 def known(house: Inbound) -> Users:
-    return house.app.network("matrix")._known
+    return house.matrix.users
 
 
 class Told:
@@ -121,7 +121,7 @@ async def test_what_is_told_of_devices_waits_for_a_server_that_is_away_and_goes_
         for number in range(60):
             await devices.put(US, Device(device_id=f"D{number}", keys=keys_of(US, f"D{number}")))
         await until(lambda: told.transactions)
-        sender = house.app.network("matrix")._sender
+        sender = house.matrix.sender
         assert (await sender.destinations())[0].waiting == 50  # as many as one transaction takes
         told.status = 200
         told.transactions.clear()
@@ -148,7 +148,7 @@ async def test_what_no_server_will_have_is_given_up_alone(tmp_path):
             await devices.put(US, Device(device_id=f"D{number}"))
         await until(lambda: told.transactions)
         told.status, house.peer.answer = 200, picky
-        house.app.network("matrix")._sender.heard_from(THEIRS)
+        house.matrix.sender.heard_from(THEIRS)
         contents = await told.last(7)
         assert [c["device_id"] for c in contents] == ["D0", "D1", "D2", "D4", "D5", "D6", "D7"]
         assert house.app.counters["matrix_edus_dropped", (("plugin", "matrix"),)] == 1
@@ -157,7 +157,7 @@ async def test_what_no_server_will_have_is_given_up_alone(tmp_path):
 async def test_an_edu_for_many_is_swept_once_all_have_it(tmp_path):
     async with inbound(tmp_path) as house:
         Told(house)
-        sender, ctx = house.app.network("matrix")._sender, house.app.contexts["matrix"]
+        sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
         servers = (THEIRS, "other.example:1")
         sender._outbox("other.example:1").run = lambda: None  # it gets nothing
         await ctx.store.commit(sender.lasting({"edu_type": "x", "content": {}}, servers))

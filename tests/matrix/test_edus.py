@@ -103,7 +103,7 @@ async def test_t5_a_fault_of_ours_with_an_edu_fails_no_transaction(tmp_path, mon
         async def broken(*_: Any) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(house.app.network("matrix")._signals, "_types", broken)
+        monkeypatch.setattr(house.matrix.typing_and_receipts, "_types", broken)
         assert (await send(house, typing(house)))[0] == 200
         assert house.app.counters["matrix_edus_failed", (("plugin", "matrix"),)] == 1
 
@@ -142,7 +142,7 @@ async def test_who_is_barred_by_the_server_acl_types_and_reads_nothing_there(tmp
         shown, store = Shown(house), house.app.contexts["matrix"].store
         room, other = house.room.room_id, house.other.room_id
         barred = {"allow": ["*"], "deny": [THEIRS.partition(":")[0]]}
-        administration = house.app.network("matrix")._administration
+        administration = house.matrix.local_events
         await administration.send_state(room, "m.room.server_acl", "", barred)
         entry = {"event_ids": ["$e"], "data": {"ts": 5}}
         content = {one: {"m.read": {USER: entry}} for one in (room, other)}
@@ -213,7 +213,7 @@ async def test_receipts_are_kept_by_thread_and_private_ones_never_taken(tmp_path
             {room: {"m.read": {"@a:elsewhere": entry}}},
         ):
             await send(house, {"edu_type": "m.receipt", "content": content})
-        store = house.app.network("matrix")._ctx.store
+        store = house.matrix.store
         rows = await store.scan("receipt", limit=10)
         kept = {r.key: orjson.loads(r.body) for r in rows}
         assert kept == {(room, USER, ""): ["$e", 5], (room, USER, "$root"): ["$f", 6]}
@@ -237,7 +237,7 @@ def test_no_typing_makes_the_parser_raise(content: Any) -> None:
 
 async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path):
     async with inbound(tmp_path) as house:
-        sender = house.app.network("matrix")._sender
+        sender = house.matrix.sender
         told: list[Any] = []
 
         def answer(request: Any) -> Any:
@@ -260,7 +260,7 @@ async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path)
 
 async def test_no_more_than_100_wait_for_one_server(tmp_path):
     async with inbound(tmp_path) as house:
-        sender = house.app.network("matrix")._sender
+        sender = house.matrix.sender
         sender._outbox("other.example").run = lambda: None
         for number in range(150):
             sender.tell(["other.example"], ("m.typing", "!a", str(number)), {"n": number})
@@ -270,7 +270,7 @@ async def test_no_more_than_100_wait_for_one_server(tmp_path):
 
 async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         bodies: list[Any] = []
 
         def answer(request: Any) -> Any:
@@ -280,10 +280,10 @@ async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_pat
             return (400, {"errcode": "M_BAD_JSON"}) if bodies[-1][1].get("edus") else (200, {})
 
         house.peer.answer = answer
-        network._sender._learn(1, (THEIRS,))
-        peer = network._sender._peers[THEIRS]
+        matrix.sender._learn(1, (THEIRS,))
+        peer = matrix.destination_queues[THEIRS]
         peer.edus["x",] = {"edu_type": "m.typing", "content": {}}
-        await network._administration.send_state(house.room.room_id, "m.room.message", None, {"body": "kept"})
+        await matrix.local_events.send_state(house.room.room_id, "m.room.message", None, {"body": "kept"})
         await until(lambda: any(body["pdus"] and not body.get("edus") for _, body in bodies))
         assert len({target for target, _ in bodies}) == len(bodies)
         assert ("matrix_poison_events", (("plugin", "matrix"),)) not in house.app.counters
@@ -291,7 +291,7 @@ async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_pat
 
 async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_heard_from(tmp_path):
     async with inbound(tmp_path) as house:
-        sender, asked, status = house.app.network("matrix")._sender, [], [500]
+        sender, asked, status = house.matrix.sender, [], [500]
 
         def answer(request: Any) -> Any:
             asked.append(request)

@@ -27,28 +27,28 @@ def given_up(house: Inbound) -> dict[str, int]:
 
 
 async def until_tried(house: Inbound) -> None:
-    ingest = house.app.network("matrix")._ingest
+    ingest = house.matrix.staging
     await until(lambda: any(tries for _, _, tries in ingest.stuck(house.room.room_id)))
 
 
 def bounded(house: Inbound, **bounds: Any) -> tuple[FetchPool, ManualClock]:
-    network, clock = house.app.network("matrix"), ManualClock()
-    ctx: Any = SimpleNamespace(clock=clock, count=network._ctx.count)
-    return FetchPool(ctx, network._client, FetchLimits(**bounds)), clock
+    matrix, clock = house.matrix, ManualClock()
+    ctx: Any = SimpleNamespace(clock=clock, count=matrix.ctx.count)
+    return FetchPool(ctx, matrix.federation_client, FetchLimits(**bounds)), clock
 
 
 async def test_a_gap_that_takes_more_than_one_errand_waits_and_is_filled_later(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        patient = network._gaps.errands
-        network._gaps.errands, _ = bounded(house, requests=2)
+        matrix = house.matrix
+        patient = matrix.missing_events.errands
+        matrix.missing_events.errands, _ = bounded(house, requests=2)
         history = History(house, 45)
         async with asyncio.TaskGroup() as group:
             arriving = group.create_task(history.arrived())
             await until_tried(house)
             assert given_up(house) == {"requests": 1}
             assert house.counted("matrix_pdus").keys().isdisjoint({"rejected", "refused", "dropped"})
-            network._gaps.errands = patient
+            matrix.missing_events.errands = patient
         assert arriving.result() == dict.fromkeys(history.ids, "accepted")
 
 
@@ -75,8 +75,8 @@ async def test_a_request_gets_what_is_left_of_the_time_and_none_when_that_is_ove
 @pytest.mark.parametrize("key", ["pdu_ids", "auth_chain_ids"])
 async def test_a_state_of_too_many_events_is_not_gone_through(tmp_path, key):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        network._gaps.errands, _ = bounded(house, events=100)
+        matrix = house.matrix
+        matrix.missing_events.errands, _ = bounded(house, events=100)
         history = History(house, 2)
         asked: list[str] = []
 
@@ -97,8 +97,8 @@ async def test_a_state_of_too_many_events_is_not_gone_through(tmp_path, key):
 
 async def test_a_state_is_not_gone_through_if_more_came_than_was_announced(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        network._gaps.errands, _ = bounded(house, events=100)
+        matrix = house.matrix
+        matrix.missing_events.errands, _ = bounded(house, events=100)
         history = History(house, 2)
 
         def answer(request: HttpRequest) -> tuple[int, Any] | None:
@@ -116,8 +116,8 @@ async def test_a_state_is_not_gone_through_if_more_came_than_was_announced(tmp_p
 
 async def test_an_auth_chain_of_too_many_events_is_not_gone_through(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        network._gaps.errands, _ = bounded(house, events=100)
+        matrix = house.matrix
+        matrix.missing_events.errands, _ = bounded(house, events=100)
         raw = house.forger.draft(house.room, "m.room.message", {"body": "x", "msgtype": "m.text"}, None)
         raw["auth_events"] = [*raw["auth_events"], "$" + "a" * 43]
         house.peer.answer = lambda r: (

@@ -195,7 +195,7 @@ async def test_the_state_before_an_event_and_its_auth_chain(tmp_path, version):
     """Mistake 18: an auth chain is without the event."""
     async with inbound(tmp_path, version) as house:
         await ours(house, "m.room.topic", "", {"topic": "t"})
-        room = house.app.network("matrix").get(house.room.room_id)
+        room = house.matrix.get_room(house.room.room_id)
         topic = (await room.state())["m.room.topic", ""]
         where = f"{at(house.room.room_id)}?event_id={at(topic)}"
         _, named = await house.ask("GET", f"{V1}/state_ids/{where}")
@@ -232,7 +232,7 @@ async def test_the_state_before_an_event_and_its_auth_chain(tmp_path, version):
 
 async def test_queries(tmp_path):
     async with inbound(tmp_path) as house:
-        bot = house.app.network("matrix").bridge_user
+        bot = house.matrix.bridge_user
         _, found = await house.ask("GET", f"{V1}/query/directory?room_alias={at(f'#one:{OURS}')}")
         assert found == {"room_id": house.room.room_id, "servers": [OURS, THEIRS]}
         for alias in (f"#none:{OURS}", f"#one:{THEIRS}", "one", ""):
@@ -300,7 +300,7 @@ async def test_what_the_checks_on_receipt_make_of_an_event(tmp_path, version):
         late = forger.message(room, "late", prev_events=list(before))
         assert await house.fate(late) == "soft_failed"
         assert await status_of(house, late) == "soft_failed"
-        here = house.app.network("matrix").get(room.room_id)
+        here = house.matrix.get_room(room.room_id)
         assert event_id(late, room.version) not in here.head.extremities
         assert await status_of(house, good) == "accepted"
 
@@ -323,7 +323,7 @@ async def test_events_of_another_room_that_a_gap_is_filled_with_are_not_taken(tm
         house.peer.answer = answer
         assert (await house.send(late))[0] == 200
         assert await status_of(house, late) == await status_of(house, hidden) == "accepted"
-        store = house.app.network("matrix")._ctx.store
+        store = house.matrix.store
         for raw in (foreign, unsigned):
             assert await store.get("pdu", (event_id(raw, room.version),)) is None
 
@@ -349,9 +349,7 @@ async def test_an_event_that_follows_an_unknown_one_of_another_room_gets_no_plac
         assert (await house.send(late))[0] == 200
         await until(lambda: any("/event/" in target for target in asked))
         assert await house.fate(forger.message(room, "meanwhile")) == "accepted"
-        rows = await house.app.network("matrix")._ctx.store.get_many(
-            "pdu", [(name,), (event_id(late, room.version),)]
-        )
+        rows = await house.matrix.store.get_many("pdu", [(name,), (event_id(late, room.version),)])
         assert rows == {}
 
 
@@ -393,7 +391,7 @@ async def test_r7_an_event_that_was_fetched_as_an_authority_counts_when_it_arriv
         assert (await house.send(message))[0] == 200
         assert await status_of(house, message) == "accepted"
         assert await status_of(house, member) == "outlier"
-        here = house.app.network("matrix").get(room.room_id)
+        here = house.matrix.get_room(room.room_id)
         assert (await here.state())[key] == room.state[key]
         assert (await house.send(member))[0] == 200
         async with asyncio.timeout(5):
@@ -407,7 +405,7 @@ async def test_r7_an_event_that_was_fetched_as_an_authority_counts_when_it_arriv
 
 async def test_requests_that_are_not_signed_as_they_must_be(tmp_path):
     async with inbound(tmp_path) as house:
-        target = f"{V1}/user/devices/{at(house.app.network('matrix').bridge_user)}"
+        target = f"{V1}/user/devices/{at(house.matrix.bridge_user)}"
         assert (await house.ask("GET", target))[0] == 200
         for how in (
             {"key": house.forger.secret},  # published by nobody

@@ -37,7 +37,7 @@ async def spoken(house, text):
 
 async def test_an_event_of_ours_follows_twenty_ends_and_stands_on_their_state_alone(tmp_path):
     async with inbound(tmp_path) as house:
-        house.app.network("matrix")._ingest.settled = None  # would tie them
+        house.matrix.staging.settled = None  # would tie them
         ends = list(house.room.tips)
         fork = [house.forger.message(house.room, f"end {n}", prev_events=ends) for n in range(24)]
         content = {"topic": "of the last end"}
@@ -71,7 +71,7 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
     the store for this server alone, once from what was read for all.
     """
     async with inbound(tmp_path) as house:
-        sender, ctx = house.app.runners["matrix"].network._sender, house.app.contexts["matrix"]
+        sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
         first, second = sender._named(["a.test", "b.test"])[0], sender._named(["a.test"])[0]
         for set_id, names in ((first, ("a.test", "b.test")), (second, ("a.test",))):
             sender._learn(set_id, names)
@@ -103,7 +103,7 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
 
 async def test_a_set_that_was_learned_by_a_turn_that_failed_is_stored_by_the_next(tmp_path):
     async with inbound(tmp_path) as house:
-        sender = house.app.runners["matrix"].network._sender
+        sender = house.matrix.sender
         for _ in range(2):
             assert [type(w) for w in sender.writes("$e", "!r", ["c.test"])] == [Append, Put]
         sender.sent(["c.test"])
@@ -148,14 +148,14 @@ async def test_where_a_server_stands_is_kept(tmp_path, monkeypatch, how):
     monkeypatch.setattr(sender, "_KEPT_AFTER", 0.0 if how == "soon" else 3600.0)
     async with inbound(tmp_path) as house:
         house.peer.answer = lambda request: (200, {}) if "/send/" in request.target else None
-        network = house.app.network("matrix")
+        matrix = house.matrix
         await spoken(house, "hello")
-        peer, store = network._sender._peers[THEIRS], network._ctx.store
+        peer, store = matrix.destination_queues[THEIRS], matrix.store
         async with asyncio.timeout(5):
             while not peer.position or peer.task is None or not peer.task.done():
                 await asyncio.sleep(0)
             if how == "at the end":
-                await network.stop()
+                await matrix.network.stop()
             while (row := await store.get("destination", (THEIRS,))) is None:
                 await asyncio.sleep(0)
         assert row.fields["position"] == peer.position
@@ -167,13 +167,13 @@ async def test_a_flood_of_branches_neither_stops_a_room_nor_undoes_a_ban(tmp_pat
     than each further event may cost.
     """
     async with inbound(tmp_path, version) as house:
-        network, room = house.app.network("matrix"), house.room
-        network._ingest.settled = None  # would tie them
-        store, user = network._ctx.store, room.user
-        here = network.get(room.room_id)
+        matrix, room = house.matrix, house.room
+        matrix.staging.settled = None  # would tie them
+        store, user = matrix.store, room.user
+        here = matrix.get_room(room.room_id)
         tips = list(room.tips)
-        refusal = await network._administration.send_membership(
-            network.bridge_user,
+        refusal = await matrix.local_events.send_membership(
+            matrix.bridge_user,
             room.room_id,
             Member(user=NativeId("matrix", "@bad:x"), membership=Membership.BAN),
             "@bad:x",
@@ -210,7 +210,7 @@ async def test_a_flood_of_branches_neither_stops_a_room_nor_undoes_a_ban(tmp_pat
 async def test_what_a_turn_makes_is_there_however_much_it_makes(tmp_path):
     """More state groups than are kept in memory, none of them durable yet."""
     async with inbound(tmp_path) as house:
-        groups = house.app.network("matrix").get(house.room.room_id).groups
+        groups = house.matrix.get_room(house.room.room_id).groups
         first = await groups.load(groups.last)
         made = [groups.after(groups.last, first, ("x", str(n)), f"${n}") for n in range(300)]
         for n, group in enumerate(made):

@@ -54,7 +54,7 @@ class History:
     async def arrived(self) -> dict[str, str]:
         """Send the last one and wait for it; the status of everything that has a place."""
         assert (await self.house.send(self.by_id[self.ids[-1]]))[0] == 200
-        store = self.house.app.network("matrix")._ctx.store
+        store = self.house.matrix.store
         async with asyncio.timeout(60):
             while True:
                 row = await store.get("pdu", (self.ids[-1],))

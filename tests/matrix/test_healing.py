@@ -15,7 +15,7 @@ from matrix.inbound import Inbound, inbound
 
 
 def room_of(house: Inbound) -> MatrixRoom:
-    found = house.app.network("matrix").get(house.room.room_id)
+    found = house.matrix.get_room(house.room.room_id)
     assert isinstance(found, MatrixRoom)
     return found
 
@@ -25,7 +25,7 @@ async def forked(house: Inbound, count: int, **over: Any) -> None:
     for number in range(count):
         raw = house.forger.message(house.room, f"m{number}", **over)
         assert (await house.send(raw))[0] == 200
-    line = house.app.network("matrix")._ingest._lines[house.room.room_id]
+    line = house.matrix.room_queues[house.room.room_id]
     await until(lambda: not line.running)
 
 
@@ -58,26 +58,26 @@ async def test_more_than_ten_ends_are_tied_together(tmp_path, version):
         assert len(dummy["prev_events"]) == 11
         assert dummy["content"] == {}
         assert "state_key" not in dummy
-        assert dummy["sender"] == house.app.network("matrix").bridge_user
+        assert dummy["sender"] == house.matrix.bridge_user
 
 
 async def test_the_bridge_user_ties_before_anybody_else_does(tmp_path):
     async with inbound(tmp_path) as house:
         accept(house)
-        network = house.app.network("matrix")
-        early = f"@aaa:{network.bridge_user.partition(':')[2]}"
+        matrix = house.matrix
+        early = f"@aaa:{matrix.bridge_user.partition(':')[2]}"
         joins = Member(user=NativeId("matrix", early), membership=Membership.JOIN)
         draft = ("m.room.member", early, {"membership": "join"})
-        assert await network._administration.send(early, house.room.room_id, joins, draft) is None
+        assert await matrix.local_events.send(early, house.room.room_id, joins, draft) is None
         await forked(house, 12)
         (dummy,) = await told(house, 1)
-        assert dummy["sender"] == network.bridge_user
+        assert dummy["sender"] == matrix.bridge_user
         room, server = room_of(house), early.partition(":")[2]
-        assert [user async for user in room.joined_users_of(server)] == [early, network.bridge_user]
+        assert [user async for user in room.joined_users_of(server)] == [early, matrix.bridge_user]
         leaves = Member(user=NativeId("matrix", early), membership=Membership.LEAVE)
         draft = ("m.room.member", early, {"membership": "leave"})
-        assert await network._administration.send(early, house.room.room_id, leaves, draft) is None
-        assert [user async for user in room.joined_users_of(server)] == [network.bridge_user]
+        assert await matrix.local_events.send(early, house.room.room_id, leaves, draft) is None
+        assert [user async for user in room.joined_users_of(server)] == [matrix.bridge_user]
 
 
 async def test_as_many_as_it_takes(tmp_path):
@@ -94,14 +94,14 @@ async def test_as_many_as_it_takes(tmp_path):
 async def test_where_nobody_of_ours_may_speak_it_is_tried_once_an_hour(tmp_path, monkeypatch):
     async with inbound(tmp_path, "10") as house:
         accept(house)
-        administration = house.app.network("matrix")._administration
+        administration = house.matrix.local_events
         room_id = house.room.room_id
         (levels,) = [
             p
             for p in await room_of(house).state_events(await room_of(house).state())
             if p.type == "m.room.power_levels"
         ]
-        bridge = house.app.network("matrix").bridge_user
+        bridge = house.matrix.bridge_user
         content = {**levels.content, "events": {DUMMY: 100}, "users": {bridge: 50}}
         await administration.send_state(room_id, "m.room.power_levels", "", content)
         tried: list[str] = []

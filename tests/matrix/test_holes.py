@@ -79,7 +79,7 @@ class World:
         """Send an event that follows what came last, and wait for its place."""
         house, name = self.house, event_id(raw, self.house.room.version)
         assert (await house.send(raw))[0] == 200
-        store = house.app.network("matrix")._ctx.store
+        store = house.matrix.store
         async with asyncio.timeout(10):
             while True:
                 row = await store.get("pdu", (name,))
@@ -90,16 +90,16 @@ class World:
 
     @property
     def room(self) -> Any:
-        return self.house.app.network("matrix").get(self.house.room.room_id)
+        return self.house.matrix.get_room(self.house.room.room_id)
 
     async def holes(self) -> dict[str, str]:
         """``event -> why`` as `rooms check` says."""
-        check = self.house.app.network("matrix").operations()["rooms check"]
+        check = self.house.matrix.network.operations()["rooms check"]
         found = await check({"room": self.house.room.room_id})
         return {one["event"]: one["why"] for one in found["holes"]}
 
     async def stored(self, name: str) -> Any:
-        return await self.house.app.network("matrix")._ctx.store.get("pdu", (name,))
+        return await self.house.matrix.store.get("pdu", (name,))
 
 
 def keyless(world: World) -> str:
@@ -169,7 +169,7 @@ async def test_what_follows_a_lost_event_goes_on(tmp_path, how, version, caplog)
     async with inbound(tmp_path, version, gap_patience=0.0, **_options(how)) as house:
         world = World(house)
         if how == "distrusted":
-            keyring = house.app.network("matrix")._keyring
+            keyring = house.matrix.keyring
             keyring._distrusted = frozenset({world.mute.key.public})
         assert await world.placed(world.say("before")) == "accepted"
         state = await world.room.state()
@@ -222,21 +222,21 @@ def refused(world: World) -> str:
 async def test_what_follows_an_event_that_was_dropped_at_the_gate_goes_on(tmp_path, lose, status, version):
     async with inbound(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
-        network = house.app.network("matrix")
+        matrix = house.matrix
         assert await world.placed(world.say("before")) == "accepted"
         before = set(world.events)
         lost = lose(world)
         raw = world.events[lost]
         if lose is barred:
             acl = {"allow": ["*"], "deny": [MUTE.rpartition(":")[0], MUTE]}
-            await network._administration.send_state(house.room.room_id, "m.room.server_acl", "", acl)
+            await matrix.local_events.send_state(house.room.room_id, "m.room.server_acl", "", acl)
         if lose is blocked:
-            await network.operations()["rooms block"]({"room": house.room.room_id})
+            await matrix.network.operations()["rooms block"]({"room": house.room.room_id})
         signing = {"origin": MUTE, "key": world.mute.key} if lose is barred else {}
         path = f"{V1}/send/{secrets.token_hex(4)}"
         assert (await house.ask("PUT", path, {"pdus": [raw]}, **signing))[0] == 200
         if lose is blocked:
-            await network.operations()["rooms unblock"]({"room": house.room.room_id})
+            await matrix.network.operations()["rooms unblock"]({"room": house.room.room_id})
         assert await world.placed(world.say("after")) == "accepted"
         assert (await world.stored(lost)).fields["status"] == status
         assert await world.holes() == {} and set(world.events) > before
@@ -299,7 +299,7 @@ async def test_a_key_that_is_known_later_fills_the_hole(tmp_path, version):
     async with inbound(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
         await allow_kicks(house)
-        network = house.app.network("matrix")
+        matrix = house.matrix
         assert await world.placed(world.say("before")) == "accepted"
         joined = keyless(world)
         said = [world.had(spoken(world, f"m{n}")) for n in range(3)]
@@ -311,10 +311,10 @@ async def test_a_key_that_is_known_later_fills_the_hole(tmp_path, version):
         assert ("m.room.member", USER) not in await world.room.state()
         # Everything of it is in the store: a restart knows it.
         again = Holes(house.room.room_id)
-        await again.load(network._ctx.store)
+        await again.load(matrix.store)
         assert again.by_id == {e: h for e, h in world.room.holes.by_id.items() if h.group or h.rejects}
         world.speaks = True
-        await network._keyring.ask_again([MUTE])
+        await matrix.keyring.ask_again([MUTE])
         async with asyncio.timeout(10):
             while world.room.holes.by_id:  # the network was told of the key
                 await asyncio.sleep(0.01)
@@ -322,7 +322,7 @@ async def test_a_key_that_is_known_later_fills_the_hole(tmp_path, version):
             assert (await world.stored(name)).fields["status"] == "accepted"
         assert (await world.stored(event_id(cites, house.room.version))).fields["status"] == "accepted"
         assert (await world.room.state())["m.room.member", USER] == event_id(cites, house.room.version)
-        assert await network._ctx.store.scan("hole", limit=5) == []
+        assert await matrix.store.scan("hole", limit=5) == []
         assert await world.placed(world.say("the end")) == "accepted"
 
 
@@ -336,14 +336,14 @@ async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, 
     monkeypatch.setattr(state_propagation, "_PAGE", 10)
     async with inbound(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
-        network = house.app.network("matrix")
+        matrix = house.matrix
         assert await world.placed(world.say("before")) == "accepted"
         joined = keyless(world)
         for number in range(40):
             assert await world.placed(world.say(f"after {number}")) == "accepted"
         assert ("m.room.member", USER) not in await world.room.state()
         world.speaks = True
-        await network._keyring.ask_again([MUTE])
+        await matrix.keyring.ask_again([MUTE])
         await until(lambda: not world.room.holes.by_id)
         assert (await world.room.state())["m.room.member", USER] == joined
         assert (joined in world.room.head.extremities) is (most == 20)
@@ -374,8 +374,8 @@ async def test_what_nobody_has_is_asked_of_few(tmp_path, caplog):
 
 async def allow_kicks(house: Inbound) -> None:
     """The forger's person may remove others."""
-    network = house.app.network("matrix")
-    room = network.get(house.room.room_id)
+    matrix = house.matrix
+    room = matrix.get_room(house.room.room_id)
     (levels,) = (
         pdu
         for key, pdu in (await room.events_of(await room.state(), [("m.room.power_levels", "")])).items()
@@ -383,7 +383,7 @@ async def allow_kicks(house: Inbound) -> None:
     )
     users = {**levels.content.get("users", {}), house.room.user: 50}
     content = {**levels.content, "users": users}
-    name = await network._administration.send_state(house.room.room_id, "m.room.power_levels", "", content)
+    name = await matrix.local_events.send_state(house.room.room_id, "m.room.power_levels", "", content)
     pdu = (await room.events.load([name], room.version))[name].pdu
     house.room.keep(pdu)
 
@@ -396,11 +396,11 @@ async def test_an_operator_who_allows_a_server_has_its_hole_filled(tmp_path):
         assert await world.placed(world.say("after")) == "accepted"
         assert await world.holes() == {joined: "denied"}
         await house.app.reload_policies([])
-        network = house.app.network("matrix")
-        network._keyring._absent.clear()
-        network._keyring.heard_from(MUTE)
+        matrix = house.matrix
+        matrix.keyring._absent.clear()
+        matrix.keyring.heard_from(MUTE)
         world.room.holes.by_id[joined] = replace(world.room.holes.by_id[joined], again=0)
-        await network._filler.once()
+        await matrix.hole_filler.once()
         assert await world.holes() == {}
         assert (await world.room.state())["m.room.member", USER] == joined
 
@@ -411,16 +411,16 @@ async def test_a_hole_that_stays_is_tried_again_more_and_more_seldom(tmp_path):
         assert await world.placed(world.say("before")) == "accepted"
         lost = not_found(world)
         assert await world.placed(world.say("after")) == "accepted"
-        network = house.app.network("matrix")
-        now, waits = network._ctx.clock.now(), []
+        matrix = house.matrix
+        now, waits = matrix.ctx.clock.now(), []
         for _ in range(3):
             hole = replace(world.room.holes.by_id[lost], again=0)
             world.room.holes.by_id[lost] = hole
-            await network._filler.once()
+            await matrix.hole_filler.once()
             waits.append(world.room.holes.by_id[lost].again - now)
         assert waits[0] < waits[1] / 1.5 < waits[2] / 2.25
         asked = len(world.asked)
-        await network._filler.once()
+        await matrix.hole_filler.once()
         assert len(world.asked) == asked  # it is not due
 
 
@@ -432,7 +432,7 @@ async def test_a_hole_whose_event_came_at_the_same_time_ends(tmp_path):
         assert await world.placed(raw) == "accepted"
         name = event_id(raw, house.room.version)
         world.room.holes.add(replace(hole(name, THEIRS), room_id=house.room.room_id))
-        await house.app.network("matrix")._filler.once()
+        await house.matrix.hole_filler.once()
         assert world.room.holes.by_id == {}
         assert await world.placed(world.say("after")) == "accepted"
 
@@ -444,7 +444,7 @@ async def said_by(tmp_path, answers: dict[str, Any], monkeypatch) -> str:
     """Servers answer with those states at a hole; the state after what follows it, and that of before."""
     async with inbound(tmp_path, gap_patience=0.0) as house:
         world = World(house)
-        network = house.app.network("matrix")
+        matrix = house.matrix
         assert await world.placed(world.say("before")) == "accepted"
         topic = house.forger.finish(
             house.room,
@@ -458,7 +458,7 @@ async def said_by(tmp_path, answers: dict[str, Any], monkeypatch) -> str:
         changed = [new if e == house.room.state["m.room.member", house.room.user] else e for e in full]
         del world.states[lost]
         claims = {"new": changed, "old": full}
-        monkeypatch.setattr(network._gaps, "candidate_servers", lambda *_: list(answers))
+        monkeypatch.setattr(matrix.missing_events, "candidate_servers", lambda *_: list(answers))
         plain = world.__call__
 
         def answer(request: HttpRequest) -> tuple[int, Any] | None:
@@ -556,13 +556,13 @@ async def test_invented_events_cost_few_requests_and_no_room(tmp_path, monkeypat
     monkeypatch.setattr(known_holes, "MOST_OF_ONE", 30)
     async with inbound(tmp_path, gap_patience=0.0) as house:
         world = World(house)
-        network = house.app.network("matrix")
+        matrix = house.matrix
         for number in range(4):
             invented = ["$" + secrets.token_urlsafe(32) for _ in range(20)]
             world.asked.clear()
             assert await world.placed(world.say(f"m{number}", prev_events=invented)) == "accepted"
             assert len(world.asked) < 60 * TRIES
         assert len(world.room.holes) <= 30
-        rows = await network._ctx.store.scan("hole", limit=500)
+        rows = await matrix.store.scan("hole", limit=500)
         assert len(rows) == len(world.room.holes.by_id)
         assert await world.placed(world.say("goes on")) == "accepted"

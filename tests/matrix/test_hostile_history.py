@@ -72,7 +72,7 @@ async def _done(house: Inbound, raw: dict[str, Any]) -> None:
     """Send an event, and wait until nothing waits."""
     assert (await house.send(raw))[0] == 200
     async with asyncio.timeout(10):
-        while await house.app.network("matrix")._ctx.store.scan("staged", limit=1):
+        while await house.matrix.store.scan("staged", limit=1):
             await asyncio.sleep(0.005)
 
 
@@ -99,7 +99,7 @@ async def test_a_ring_in_an_auth_chain_stops_nobody(tmp_path, version):
             raw = forger.message(room, "it goes round", auth_events=[*_auth(house)[:2], one])
             assert (await house.send(raw))[0] == 200
             assert await house.fate(forger.message(room, "still here")) == "accepted"
-        store = house.app.network("matrix")._ctx.store
+        store = house.matrix.store
         assert await store.get("pdu", (one,)) is None
         assert await store.get("pdu", (two,)) is None
 
@@ -114,7 +114,7 @@ async def test_an_id_stays_with_the_event_that_had_it_first(tmp_path, version):
         _giving(house, first)
         auth = [*_auth(house)[:2], first["event_id"]]
         assert await house.fate(forger.message(room, "on it", auth_events=auth)) == "accepted"
-        store = house.app.network("matrix")._ctx.store
+        store = house.matrix.store
         row = await store.get("pdu", (first["event_id"],))
         assert row.fields["status"] == "outlier"
         draft = forger.draft(room, "m.room.message", {"msgtype": "m.text", "body": "another"})
@@ -140,8 +140,8 @@ async def test_a_spoiled_copy_that_waits_gives_way_to_the_one_of_its_own_server(
         name = event_id(raw, room.version)
         signatures = {THEIRS: {"ed25519:now": "A" * 86}}
         spoiled = {**raw, "signatures": signatures}
-        network = house.app.network("matrix")
-        ingest, real = network._ingest, network._ingest._judge
+        matrix = house.matrix
+        ingest, real = matrix.staging, matrix.staging._judge
         held = asyncio.Event()
 
         async def judge(*given: Any) -> int:
@@ -155,9 +155,9 @@ async def test_a_spoiled_copy_that_waits_gives_way_to_the_one_of_its_own_server(
         assert (await house.send(raw))[0] == 200
         held.set()
         assert await status_of(house, raw) == "accepted"
-        row = await network._ctx.store.get("pdu", (name,))
+        row = await matrix.store.get("pdu", (name,))
         assert orjson.loads(row.body)["content"]["body"] == "as it was said"
-        assert not await network._ctx.store.scan("staged", limit=10)
+        assert not await matrix.store.scan("staged", limit=10)
 
 
 async def test_an_answer_that_invents_servers_causes_few_look_ups(tmp_path, monkeypatch):
@@ -175,9 +175,9 @@ async def test_an_answer_that_invents_servers_causes_few_look_ups(tmp_path, monk
             (200, house.forger.keys()) if request.host_header == THEIRS else None
         )
         house.peer.answer = resident
-        network = house.app.network("matrix")
+        matrix = house.matrix
         with suppress(CannotOpenRoom):
-            await network.open_room(ALIAS, create=False)
+            await matrix.network.open_room(ALIAS, create=False)
         looked = {r.host_header for r in house.peer.asked if r.target == "/_matrix/key/v2/server"}
         assert outliers.MOST_IN_VAIN < len(looked) <= outliers.MOST_IN_VAIN + 251
 
@@ -185,7 +185,7 @@ async def test_an_answer_that_invents_servers_causes_few_look_ups(tmp_path, monk
 async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(tmp_path):
     """Answers that come slowly hold places; of them one server, and one person, has no more than two."""
     async with inbound(tmp_path, "11") as house:
-        network, held, reached = house.app.network("matrix"), asyncio.Event(), list[str]()
+        matrix, held, reached = house.matrix, asyncio.Event(), list[str]()
         rooms = [Resident(house, "11") for _ in range(4)]
         for number, one in enumerate(rooms):
             one.room.room_id = f"!made{number}:{THEIRS}"
@@ -195,7 +195,7 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
             await held.wait()
             raise RemoteProtocolError("it is no room")
 
-        network._membership._join_by = kept
+        matrix.remote_membership._join_by = kept
 
         def template(request: HttpRequest) -> tuple[int, Any] | None:
             path = unquote(request.target)
@@ -204,14 +204,16 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
 
         house.peer.answer = template
         joins = [
-            asyncio.ensure_future(network._membership.join(one.room.room_id, network.bridge_user, [THEIRS]))
+            asyncio.ensure_future(
+                matrix.remote_membership.join(one.room.room_id, matrix.bridge_user, [THEIRS])
+            )
             for one in rooms
         ]
-        await until(lambda: network._membership._places.waiting >= 2)
+        await until(lambda: matrix.remote_membership._places.waiting >= 2)
         assert (
             len(reached) == remote_membership.JOINS.each["server"] == remote_membership.JOINS.each["person"]
         )
-        assert network._membership._places.taken == len(reached)
+        assert matrix.remote_membership._places.taken == len(reached)
         held.set()
         for one in await asyncio.gather(*joins, return_exceptions=True):
             assert isinstance(one, CannotOpenRoom)
@@ -248,7 +250,7 @@ async def test_what_follows_a_ring_goes_on(tmp_path, monkeypatch, version, ring)
         assert (await house.send(*had.values(), after))[0] == 200
         async with asyncio.timeout(20):
             assert await status_of(house, after) == "accepted"
-        store = house.app.network("matrix")._ctx.store
-        check = await house.app.network("matrix").operations()["rooms check"]({"room": room.room_id})
+        store = house.matrix.store
+        check = await house.matrix.network.operations()["rooms check"]({"room": room.room_id})
         assert {one["event"] for one in check["holes"]} <= set(names)
         assert (await store.get("pdu", (event_id(after, room.version),))).fields["after"]

@@ -111,20 +111,20 @@ async def test_a_limit_of_any_shape_is_survived(tmp_path, limit):
 
 async def test_what_our_own_code_cannot_judge_waits_and_keeps_nobody_out(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        found = network._ingest.inbound
+        matrix = house.matrix
+        found = matrix.staging.inbound
 
         async def broken(pdu, *rest, **more):
             if pdu.content.get("body") == "poison":
                 raise TypeError("a bug")
             return await found(pdu, *rest, **more)
 
-        monkeypatch.setattr(network._ingest, "inbound", broken)
+        monkeypatch.setattr(matrix.staging, "inbound", broken)
         poison = message(house, "poison")
         assert await house.fate(poison) == "failed"
         assert await house.fate(message(house, secrets.token_hex(4))) == "accepted"
         assert house.app.runners["matrix"].restarts == 0
-        rows = await network._ctx.store.scan("staged", equal=(house.room.room_id,), limit=10)
+        rows = await matrix.store.scan("staged", equal=(house.room.room_id,), limit=10)
         assert [row.fields["event_id"] for row in rows] == [event_id(poison, house.room.version)]
 
 
@@ -138,8 +138,8 @@ async def test_nobody_waits_for_an_event_whose_past_nobody_gives(tmp_path):
 
 async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        store, asked = network._ctx.store, list[int]()
+        matrix = house.matrix
+        store, asked = matrix.store, list[int]()
         get_many = store.get_many
 
         async def watched(collection: str, keys: Any) -> Any:
@@ -163,11 +163,11 @@ async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_pat
             guest.state = house.room.state
             words.append(house.forger.message(guest, user, prev_events=ends, depth=30))
         assert all(len(raw["auth_events"]) == 2 for raw in words)
-        network._ingest.settled = None
-        network._events._kept.clear()
+        matrix.staging.settled = None
+        matrix.event_cache.clear()
         monkeypatch.setattr(store, "get_many", watched)
         assert (await house.send(*words))[0] == 200
-        await until(lambda: not network._ingest.waiting(house.room.room_id))
+        await until(lambda: not matrix.staging.waiting(house.room.room_id))
         # What they stand on, and the create event, which nothing names.
         assert asked == [11, 1]
 

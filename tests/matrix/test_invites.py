@@ -48,7 +48,7 @@ def invite_to(house: Inbound, room: JoinedRoom, user: str, **over: Any) -> dict[
 async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
     async with inbound(tmp_path, version) as house:
         room = foreign_room(house, version)
-        raw = invite_to(house, room, house.app.network("matrix").bridge_user)
+        raw = invite_to(house, room, house.matrix.bridge_user)
         name = event_id(raw, room.version)
         state = [house.forger.created[room.room_id]]
         body = {"room_version": version, "event": {**raw, "unsigned": {"age": 1}}, "invite_room_state": state}
@@ -59,7 +59,7 @@ async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
             k: v for k, v in raw.items() if k != "signatures"
         }
         assert signed["signatures"][THEIRS] == raw["signatures"][THEIRS]
-        key = house.app.network("matrix")._keys.current
+        key = house.matrix.signing_keys.current
         assert verify(
             key.public, signatures_of(signed, OURS)[key.key_id], event_signable(signed, room.version)
         )
@@ -69,7 +69,7 @@ async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
 async def test_invites_that_are_refused(tmp_path):
     async with inbound(tmp_path) as house:
         room = foreign_room(house, "12")
-        bot = house.app.network("matrix").bridge_user
+        bot = house.matrix.bridge_user
         good = invite_to(house, room, bot)
         create = house.forger.created[room.room_id]
         whole = {"room_version": "12", "event": good, "invite_room_state": [create]}
@@ -92,7 +92,7 @@ async def test_invites_that_are_refused(tmp_path):
         await no(400, "M_INVALID_PARAM", event=invite_to(house, room, bot, sender="@a:elsewhere"))
         join = house.forger.draft(room, "m.room.member", {"membership": "join"}, USER)
         await no(400, "M_INVALID_PARAM", event=house.forger.finish(room, join))
-        assert await house.app.network("matrix")._ctx.store.count("invite") == 0
+        assert await house.matrix.store.count("invite") == 0
 
 
 def stripped(raw: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ async def test_what_is_shown_of_a_room_may_be_stripped_events(tmp_path):
     """Dendrite sends these, and Synapse takes them."""
     async with inbound(tmp_path) as house:
         room = foreign_room(house, "12")
-        raw = invite_to(house, room, house.app.network("matrix").bridge_user)
+        raw = invite_to(house, room, house.matrix.bridge_user)
         where = f"{V2}/invite/{at(room.room_id, event_id(raw, room.version))}"
         create = stripped(house.forger.created[room.room_id])
         name = {"type": "m.room.name", "state_key": "", "sender": USER, "content": {"name": "Verona"}}
@@ -111,9 +111,7 @@ async def test_what_is_shown_of_a_room_may_be_stripped_events(tmp_path):
         status, answer = await house.ask("PUT", where, body)
         assert status == 200, answer
         assert set(answer["event"]["signatures"]) == {OURS, THEIRS}
-        waiting = await house.app.network("matrix")._pending.get(
-            room.room_id, house.app.network("matrix").bridge_user
-        )
+        waiting = await house.matrix.pending_invites.get(room.room_id, house.matrix.bridge_user)
         assert {one["type"] for one in waiting.shown} >= {"m.room.create", "m.room.name"}
 
 
@@ -133,13 +131,13 @@ async def test_what_is_shown_of_a_room_may_be_stripped_events(tmp_path):
 async def test_what_is_shown_of_a_room_and_malformed_is_refused(tmp_path, spoil):
     async with inbound(tmp_path) as house:
         room = foreign_room(house, "12")
-        raw = invite_to(house, room, house.app.network("matrix").bridge_user)
+        raw = invite_to(house, room, house.matrix.bridge_user)
         where = f"{V2}/invite/{at(room.room_id, event_id(raw, room.version))}"
         create = {**stripped(house.forger.created[room.room_id]), **spoil}
         for state in ([create], [stripped(house.forger.created[room.room_id]), create]):
             body = {"room_version": "12", "event": raw, "invite_room_state": state}
             await refused(house, 400, "M_INVALID_PARAM", "PUT", where, body)
-        assert await house.app.network("matrix")._ctx.store.count("invite") == 0
+        assert await house.matrix.store.count("invite") == 0
 
 
 @each_version
@@ -196,7 +194,7 @@ async def test_an_invite_of_ours_that_is_not_taken_never_was(tmp_path, how):
         house.peer.answer = answer
         outcome = await invited(house, OTHER)
         assert outcome.refusal is not None
-        state = await house.app.network("matrix").get(room.room_id).state()
+        state = await house.matrix.get_room(room.room_id).state()
         assert ("m.room.member", OTHER) not in state
 
 
@@ -209,13 +207,13 @@ def by_hand(house: Inbound, body: Any, room: JoinedRoom) -> dict[str, Any]:
 async def test_an_invite_as_it_was_done_in_the_beginning(tmp_path, version):
     async with inbound(tmp_path, version) as house:
         room = foreign_room(house, version)
-        raw = invite_to(house, room, house.app.network("matrix").bridge_user)
+        raw = invite_to(house, room, house.matrix.bridge_user)
         shown = [house.forger.created[room.room_id]]
         path = f"{V1}/invite/{at(room.room_id, event_id(raw, room.version))}"
         status, answer = await house.ask("PUT", path, {**raw, "unsigned": {"invite_room_state": shown}})
         assert status == 200
         assert answer[0] == 200 and answer[1]["event"]["signatures"].keys() == {OURS, THEIRS}
-        assert await house.app.network("matrix")._ctx.store.count("invite") == 1
+        assert await house.matrix.store.count("invite") == 1
         await refused(
             house, 400, "M_INVALID_PARAM", "PUT", path, {**raw, "unsigned": {"invite_room_state": 7}}
         )
@@ -246,7 +244,7 @@ async def test_a_server_that_knows_only_that_is_invited_so(tmp_path, version, ta
 @pytest.mark.parametrize("odd", [["leave"], {"leave": 1}, 7, None], ids=repr)
 async def test_what_takes_an_invite_back_and_is_no_membership_takes_nothing_along(tmp_path, odd):
     async with inbound(tmp_path, accept_invites=False) as house:
-        room, bot = foreign_room(house, "12"), house.app.network("matrix").bridge_user
+        room, bot = foreign_room(house, "12"), house.matrix.bridge_user
         raw = invite_to(house, room, bot)
         name = event_id(raw, room.version)
         body = {
@@ -259,4 +257,4 @@ async def test_what_takes_an_invite_back_and_is_no_membership_takes_nothing_alon
         beside = house.forger.message(house.room, "beside")
         assert (await house.send(house.forger.finish(room, draft), beside))[0] == 200
         assert await house.fate(beside) == "accepted"
-        assert await house.app.network("matrix")._ctx.store.count("invite") == 1
+        assert await house.matrix.store.count("invite") == 1

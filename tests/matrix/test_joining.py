@@ -64,7 +64,7 @@ class Resident:
         if self.old is not None and ("/v2/send_join/" in path or "/v2/send_leave/" in path):
             return self.old
         if "/make_leave/" in path:
-            user = self.house.app.network("matrix").bridge_user
+            user = self.house.matrix.bridge_user
             content = {"membership": "leave"}
             draft = self.house.forger.draft(self.room, "m.room.member", content, user, sender=user)
             return 200, {"room_version": self.version, "event": draft}
@@ -94,19 +94,19 @@ class Resident:
     async def entered(self) -> str:
         """Let the house join; the id of its join as it is stored."""
         self.house.peer.answer = self
-        network = self.house.app.network("matrix")
-        opened = await network.open_room(ALIAS, create=False)
+        matrix = self.house.matrix
+        opened = await matrix.network.open_room(ALIAS, create=False)
         assert opened.native == NativeId("matrix", self.room.room_id)
-        state = await network.get(self.room.room_id).state()
-        return str(state["m.room.member", network.bridge_user])
+        state = await matrix.get_room(self.room.room_id).state()
+        return str(state["m.room.member", matrix.bridge_user])
 
     async def refused(self) -> None:
         self.house.peer.answer = self
-        network = self.house.app.network("matrix")
+        matrix = self.house.matrix
         with pytest.raises(CannotOpenRoom):
-            await network.open_room(ALIAS, create=False)
-        assert network.get(self.room.room_id) is None
-        assert await network._ctx.store.get("room", (self.room.room_id,)) is None
+            await matrix.network.open_room(ALIAS, create=False)
+        assert matrix.get_room(self.room.room_id) is None
+        assert await matrix.store.get("room", (self.room.room_id,)) is None
 
 
 @each_version
@@ -115,8 +115,8 @@ async def test_a_restricted_join_is_kept_with_the_resident_s_signature(tmp_path,
         resident = Resident(house, version)
         name = await resident.entered()
         assert name == event_id(resident.made[0], resident.room.version)
-        network = house.app.network("matrix")
-        stored = (await network._events.load([name], resident.room.version))[name]
+        matrix = house.matrix
+        stored = (await matrix.event_store.load([name], resident.room.version))[name]
         assert stored.pdu.raw["signatures"].keys() == {OURS, THEIRS}
         asked = next(r.target for r in house.peer.asked if "/make_join/" in r.target)
         assert {"ver=10", "ver=11", "ver=12"} <= set(asked.partition("?")[2].split("&"))  # J-2
@@ -198,7 +198,7 @@ async def test_j6_bad_state_is_dropped_and_the_join_stands(tmp_path):
             "auth_chain": [*bad, *a["auth_chain"]],
         }
         await resident.entered()
-        state = await house.app.network("matrix").get(room.room_id).state()
+        state = await house.matrix.get_room(room.room_id).state()
         assert ("m.room.member", USER) in state
         assert ("m.room.member", f"@z:{THEIRS}") not in state
         assert ("m.room.topic", "") not in state
@@ -216,8 +216,8 @@ async def test_j1_the_next_server_is_asked_when_one_does_not_know_the_room(tmp_p
             return resident(request)
 
         house.peer.answer = answer
-        network = house.app.network("matrix")
-        await network.open_room(ALIAS, create=False)
+        matrix = house.matrix
+        await matrix.network.open_room(ALIAS, create=False)
         assert [r.port for r in house.peer.asked if "/make_join/" in r.target] == [2, 3]
 
 
@@ -243,7 +243,7 @@ async def test_the_next_resident_is_asked_when_one_cannot_let_us_in(tmp_path, st
             return resident(request)
 
         house.peer.answer = answer
-        opened = await house.app.network("matrix").open_room(ALIAS, create=False)
+        opened = await house.matrix.network.open_room(ALIAS, create=False)
         assert opened.native == NativeId("matrix", resident.room.room_id)
         assert [r.port for r in house.peer.asked if "/make_join/" in r.target] == [2, 3]
 
@@ -269,8 +269,8 @@ async def test_a_resident_that_knows_only_the_old_requests_is_asked_by_these(tmp
         name = await resident.entered()
         assert name == event_id(resident.made[0], resident.room.version)
         assert steps(house, "send_join") == ["v2", "v1"]
-        membership = house.app.network("matrix")._membership
-        user = house.app.network("matrix").bridge_user
+        membership = house.matrix.remote_membership
+        user = house.matrix.bridge_user
         left = await membership.leave_remote(resident.room.room_id, user, [THEIRS], {"reason": "it is late"})
         assert left is not None
         assert resident.made[-1]["content"] == {"membership": "leave", "reason": "it is late"}
@@ -283,8 +283,8 @@ async def test_a_room_of_ours_is_entered_by_a_resident_of_old(tmp_path):
         resident = Resident(house, "12")
         resident.old = UNKNOWN[0]
         house.peer.answer = resident
-        membership = house.app.network("matrix")._membership
-        user = house.app.network("matrix").bridge_user
+        membership = house.matrix.remote_membership
+        user = house.matrix.bridge_user
         join, server = await membership.granted(resident.room.room_id, user, [THEIRS])
         assert (server, join.raw["signatures"].keys()) == (THEIRS, {OURS, THEIRS})
         assert steps(house, "send_join") == ["v2", "v1"]
@@ -318,8 +318,8 @@ async def test_an_old_answer_that_is_none_is_no_room(tmp_path, body):
 
         house.peer.answer = answer
         with pytest.raises(CannotOpenRoom):
-            await house.app.network("matrix").open_room(ALIAS, create=False)
-        assert house.app.network("matrix").get(resident.room.room_id) is None
+            await house.matrix.network.open_room(ALIAS, create=False)
+        assert house.matrix.get_room(resident.room.room_id) is None
 
 
 async def test_reasons_to_join_and_knock_reach_the_event(tmp_path):
@@ -328,7 +328,7 @@ async def test_reasons_to_join_and_knock_reach_the_event(tmp_path):
 
         def answer(request: HttpRequest) -> Any:
             if "/make_knock/" in request.target:
-                user = house.app.network("matrix").bridge_user
+                user = house.matrix.bridge_user
                 content = {"membership": "knock"}
                 draft = house.forger.draft(resident.room, "m.room.member", content, user, sender=user)
                 return 200, {"room_version": "12", "event": draft}
@@ -338,10 +338,10 @@ async def test_reasons_to_join_and_knock_reach_the_event(tmp_path):
             return resident(request)
 
         house.peer.answer = answer
-        network = house.app.network("matrix")
-        where = resident.room.room_id, network.bridge_user, [THEIRS], {"reason": "it is cold"}
-        await network._membership.knock(*where)
-        await network._membership.join(*where)
+        matrix = house.matrix
+        where = resident.room.room_id, matrix.bridge_user, [THEIRS], {"reason": "it is cold"}
+        await matrix.remote_membership.knock(*where)
+        await matrix.remote_membership.join(*where)
         assert [(e["content"]["membership"], e["content"]["reason"]) for e in resident.made] == [
             ("knock", "it is cold"),
             ("join", "it is cold"),

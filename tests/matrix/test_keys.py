@@ -90,11 +90,11 @@ def test_a_key_file_with_an_odd_line_is_refused(tmp_path, line):
 
 async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_published(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         _, before = await plain(house, "GET", f"{KEY}/server")
         (old,) = before["verify_keys"]
         at = now()
-        new = (await network.operations()["keys rotate"]({}))["key"]
+        new = (await matrix.network.operations()["keys rotate"]({}))["key"]
         _, after = await plain(house, "GET", f"{KEY}/server")
         assert list(after["verify_keys"]) == [new] and new != old
         expired = after["old_verify_keys"][old]
@@ -102,13 +102,13 @@ async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_publ
         found = check_key_document(after, OURS, verify, now())
         assert set(found) == {old, new}
         assert list(signatures_of(after, OURS)) == [new]
-        name = (await house.app.link_room(["matrix:#three"], create=True)) and await network.alias(
+        name = (await house.app.link_room(["matrix:#three"], create=True)) and await matrix.network.alias(
             f"#three:{OURS}"
         )
-        state = await network.get(name).state_events(await network.get(name).state())
+        state = await matrix.get_room(name).state_events(await matrix.get_room(name).state())
         assert all(list(p.raw["signatures"][OURS]) == [new] for p in state)
-        assert network._keyring.get(OURS, old).valid_until == expired["expired_ts"]
-        listed = await network.operations()["keys ls"]({})
+        assert matrix.keyring.get(OURS, old).valid_until == expired["expired_ts"]
+        listed = await matrix.network.operations()["keys ls"]({})
         assert [(k["key"], bool(k["expired"])) for k in listed] == [(new, False), (old, True)]
 
 
@@ -120,7 +120,7 @@ async def test_a_rotation_that_fails_says_why(tmp_path, monkeypatch):
 
         monkeypatch.setattr("os.fsync", full)
         with pytest.raises(LocalProtocolError, match="No space left on device; the key is as it was"):
-            await house.app.network("matrix").operations()["keys rotate"]({})
+            await house.matrix.network.operations()["keys rotate"]({})
 
 
 # Others': asked for once.
@@ -128,7 +128,7 @@ async def test_a_rotation_that_fails_says_why(tmp_path, monkeypatch):
 
 async def test_k4_one_look_up_however_many_events_wait(tmp_path):
     async with inbound(tmp_path) as house:
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         other = made("x")
         house.peer.keys = lambda _: (200, document("other.example:1", other))
         before = len(house.peer.asked)
@@ -143,7 +143,7 @@ async def test_k4_one_look_up_however_many_events_wait(tmp_path):
 
 async def test_k4_a_server_that_is_gone_is_asked_ever_more_seldom(tmp_path):
     async with inbound(tmp_path) as house:
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         house.peer.keys = lambda _: None
         times, clock = [], [0.0]
         keyring._clock = type("C", (), {"monotonic": lambda _: clock[0], "now": lambda _: 0})()
@@ -161,7 +161,7 @@ async def test_k4_a_server_that_is_gone_is_asked_ever_more_seldom(tmp_path):
 
 async def test_k5_the_latest_validity_is_kept_and_an_id_never_changes_its_key(tmp_path):
     async with inbound(tmp_path) as house:
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         first, other = made("x"), made("x")
         name = [("other.example:1", "ed25519:x")]
         house.peer.keys = lambda _: (200, document("other.example:1", first, now() + 2 * DAY))
@@ -178,7 +178,7 @@ async def test_k5_the_latest_validity_is_kept_and_an_id_never_changes_its_key(tm
 async def test_k9_what_a_leaked_key_signed_is_not_signed(tmp_path):
     leaked = made("x")
     async with inbound(tmp_path, revoked_keys=[leaked.public]) as house:
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         house.peer.keys = lambda _: (200, document("other.example:1", leaked))
         await keyring.need([("other.example:1", "ed25519:x")], 5)
         assert keyring.get("other.example:1", "ed25519:x") is None
@@ -215,7 +215,7 @@ class Vouching:
 async def test_k8_a_notary_vouches_for_a_server_that_is_gone(tmp_path):
     async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
         vouching = Vouching(house)
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         await keyring.need([(GONE, "ed25519:g"), ("other.gone:1", "ed25519:o")], 7)
         assert keyring.get(GONE, "ed25519:g").public == vouching.gone.public
         minimum = {"minimum_valid_until_ts": 7}
@@ -227,7 +227,7 @@ async def test_k8_a_notary_vouches_for_a_server_that_is_gone(tmp_path):
 
 async def test_k8_neither_signature_may_be_missing(tmp_path):
     async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         vouching = Vouching(house)
         vouching.by = made("n")  # another key under the notary's id
         await keyring.need([(GONE, "ed25519:g")], 7)
@@ -243,16 +243,16 @@ async def test_k8_neither_signature_may_be_missing(tmp_path):
 async def test_the_keys_of_a_server_that_policy_denies_come_from_a_notary(tmp_path):
     async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
         vouching = Vouching(house)
-        network = house.app.network("matrix")
-        checked = network._client.check
+        matrix = house.matrix
+        checked = matrix.federation_client.check
 
         async def check(crossing: PeerConnect) -> Verdict:
             denied = crossing.server == GONE
             return Verdict(Action.DENY) if denied else await checked(crossing)
 
-        network._client.check = check
-        await network._keyring.need([(GONE, "ed25519:g")], 7)
-        assert network._keyring.get(GONE, "ed25519:g").public == vouching.gone.public
+        matrix.federation_client.check = check
+        await matrix.keyring.need([(GONE, "ed25519:g")], 7)
+        assert matrix.keyring.get(GONE, "ed25519:g").public == vouching.gone.public
         assert all(request.host_header != GONE for request in house.peer.asked)
 
 

@@ -93,9 +93,9 @@ async def test_a_join_is_not_answered_with_megabytes_of_junk(tmp_path, array, ju
     async with inbound(tmp_path) as house:
         house.peer.answer = template
         flood = Flood(house, b'{"%s":[' % array.encode(), JUNK[junk])
-        network = house.app.network("matrix")
+        matrix = house.matrix
         with peak_memory() as peak, pytest.raises(CannotOpenRoom):
-            await network._membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
+            await matrix.remote_membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
         assert peak.bytes < 32 * MIB
         if "again" not in junk:
             assert flood.taken < 2 * MIB
@@ -121,10 +121,10 @@ async def test_a_join_is_not_answered_with_events_that_nobody_has_signed(tmp_pat
             return b",".join(events) + b","
 
         flood = Flood(house, b'{"state":[', chunk)
-        network = house.app.network("matrix")
+        matrix = house.matrix
         asked = len(house.peer.asked)
         with peak_memory() as peak, pytest.raises(CannotOpenRoom):
-            await network._membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
+            await matrix.remote_membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
         assert peak.bytes < 32 * MIB
         assert flood.taken < 12 * MIB
         assert len(house.peer.asked) - asked < MOST_LOST + 3 * MOST_UNVERIFIED
@@ -135,9 +135,9 @@ async def test_what_does_not_end_is_not_held(tmp_path, body):
     async with inbound(tmp_path) as house:
         house.peer.answer = template
         flood = Flood(house, body, b"[" if body.endswith(b"[") else b"x", LARGE_ANSWER)
-        network = house.app.network("matrix")
+        matrix = house.matrix
         with peak_memory() as peak, pytest.raises(CannotOpenRoom):
-            await network._membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
+            await matrix.remote_membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
         assert peak.bytes < 32 * MIB
         assert flood.taken < 16 * MIB
 
@@ -156,7 +156,7 @@ async def test_the_loop_goes_on_while_a_large_answer_is_read(tmp_path):
             else:
                 inside.append(True)
 
-        client = house.app.network("matrix")._client
+        client = house.matrix.federation_client
         asked = client.members("GET", THEIRS, "/x", names=["state"], take=take, seconds=60.0)
         with pytest.raises(Exception, match="ends too early"):
             await asked

@@ -31,7 +31,7 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 async def kept(
     house: Inbound, data: bytes = PICTURE, kind: str = "image/png", name: str = "a b.png"
 ) -> MediaItem:
-    return await house.app.network("matrix")._library.add(pieces(data), kind, name)
+    return await house.matrix.media.add(pieces(data), kind, name)
 
 
 async def body_of(answer: Any) -> bytes:
@@ -47,11 +47,11 @@ def read_parts(content_type: str, body: bytes, at_once: int = 1000) -> tuple[dic
 
 
 def fetcher(house: Inbound) -> Any:
-    return house.app.network("matrix")._fetcher
+    return house.matrix.remote_media
 
 
 async def bytes_of(house: Inbound, item: MediaItem) -> bytes:
-    return b"".join([c async for c in house.app.network("matrix")._library.read(item)])
+    return b"".join([c async for c in house.matrix.media.read(item)])
 
 
 # Given.
@@ -93,7 +93,7 @@ async def test_what_is_not_there_is_404(tmp_path, media_id):
 
 async def test_a_file_of_another_server_is_not_passed_on(tmp_path):
     async with inbound(tmp_path) as house:
-        library = house.app.network("matrix")._library
+        library = house.matrix.media
         await library.add(pieces(b"x"), "text/plain", "", mxc=MXC)
         assert (await house.ask("GET", f"{V1}/media/download/{MXC.media_id}"))[0] == 404
 
@@ -276,7 +276,7 @@ async def test_what_is_not_anywhere(tmp_path):
 
 async def test_remote_files_go_when_nobody_asks_for_them_and_the_bytes_with_the_last(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
-        library, clock = house.app.network("matrix")._library, house.app.contexts["matrix"].clock
+        library, clock = house.matrix.media, house.app.contexts["matrix"].clock
         mine = await kept(house, b"same")
         for name in ("old", "used"):
             await library.add(pieces(b"same"), "a/b", "", mxc=MxcUri(THEIRS, name))
@@ -297,7 +297,7 @@ async def test_remote_files_go_when_nobody_asks_for_them_and_the_bytes_with_the_
 
 async def test_an_operator_adds_gets_lists_and_removes(tmp_path):
     async with inbound(tmp_path) as house:
-        operations = house.app.network("matrix").operations()
+        operations = house.matrix.network.operations()
         source = tmp_path / "room picture.png"
         source.write_bytes(PICTURE)
         added = await operations["media add"]({"file": str(source)})

@@ -198,7 +198,7 @@ def deciding(house: Inbound, deny: Callable[[Any], bool]) -> list[Any]:
         return Verdict(Action.DENY if no else Action.ALLOW, decision="d-1" if no else "")
 
     house.app.contexts["matrix"].check = check
-    house.app.network("matrix")._client.check = check
+    house.matrix.federation_client.check = check
     return asked
 
 

@@ -20,9 +20,7 @@ USER = f"@m:{THEIRS}"
 
 async def say(house: Inbound, kind: str, key: str | None, content: dict[str, Any]) -> str:
     """One of ours sends an event; its id."""
-    made = await house.app.network("matrix")._administration.send_state(
-        house.room.room_id, kind, key, content
-    )
+    made = await house.matrix.local_events.send_state(house.room.room_id, kind, key, content)
     return str(made)
 
 
@@ -30,14 +28,14 @@ async def status(house: Inbound, name: str) -> str:
     """Returns the status of an event, as soon as it is stored."""
     async with asyncio.timeout(5):
         while True:
-            row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
+            row = await house.matrix.store.get("pdu", (name,))
             if row is not None and row.fields["after"]:
                 return str(row.fields["status"])
             await asyncio.sleep(0)
 
 
 def room(house: Inbound) -> Any:
-    return house.app.network("matrix").get(house.room.room_id)
+    return house.matrix.get_room(house.room.room_id)
 
 
 def state_event(
@@ -50,7 +48,7 @@ def state_event(
 async def mighty(house: Inbound) -> None:
     """The forger's person may do everything."""
     named = {"room": house.room.room_id, "user": USER, "level": 100}
-    event = (await house.app.network("matrix").operations()["rooms level"](named))["event"]
+    event = (await house.matrix.network.operations()["rooms level"](named))["event"]
     house.room.state["m.room.power_levels", ""] = event
     house.room.tips = {event: 50}
 
@@ -64,7 +62,7 @@ async def test_mistake_17_nobody_creates_a_room_twice(tmp_path, version):
         _, answer = await house.send(raw)
         assert answer["pdus"] == {}
         with pytest.raises(LocalProtocolError, match="created only once"):
-            await house.app.network("matrix").operations()["rooms set"](
+            await house.matrix.network.operations()["rooms set"](
                 {"room": house.room.room_id, "type": "m.room.create", "content": "{}"}
             )
 
@@ -147,20 +145,20 @@ async def test_mistake_33_an_invite_that_comes_twice_is_one(tmp_path):
         assert again[0] == 200
         members = [k for k in await room(house).state() if k == ("m.room.member", target)]
         assert len(members) == 1
-        assert await house.app.network("matrix")._pending.every() == []  # it is in the room that we are in
+        assert await house.matrix.pending_invites.every() == []  # it is in the room that we are in
 
 
 async def test_mistake_35_a_server_asks_itself_nothing(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         with pytest.raises(RemoteError, match="no requests to itself"):
-            await network._client.request("GET", OURS, "/_matrix/federation/v1/version")
+            await matrix.federation_client.request("GET", OURS, "/_matrix/federation/v1/version")
         asked = len(house.peer.asked)
         await say(house, "m.room.message", None, {"body": "x"})
-        network._sender.tell([OURS], ("a",), {})
+        matrix.sender.tell([OURS], ("a",), {})
         for _ in range(50):
             await asyncio.sleep(0)
-        assert OURS not in network._sender._peers
+        assert OURS not in matrix.destination_queues
         assert all(request.host_header != OURS for request in house.peer.asked[asked:])
 
 
@@ -210,8 +208,8 @@ async def test_r7_what_was_rejected_as_an_outlier_is_judged_anew_when_it_comes_b
         outlier = StoredEvent(
             pdu_from_raw(raw, house.room.version), Status.REJECTED, reason="3.rejected: as an outlier"
         )
-        await house.app.network("matrix")._ctx.store.commit([outlier.insert()])
-        house.app.network("matrix")._events.keep([outlier])
+        await house.matrix.store.commit([outlier.insert()])
+        house.matrix.event_store.keep([outlier])
         assert (await house.send(raw))[0] == 200
         assert await status(house, name) == "accepted"
         assert (await room(house).state())["m.room.topic", ""] == name

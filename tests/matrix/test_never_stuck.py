@@ -24,9 +24,9 @@ def lost(house: Inbound, text: str = "lost") -> dict[str, Any]:
 
 async def test_a_peer_that_stalls_holds_its_own_event_and_nobody_elses(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         asked, answer = [], asyncio.Event()
-        request = network._client.request
+        request = matrix.federation_client.request
 
         async def stalls(method: str, server: str, target: str, *rest: Any, **more: Any) -> Any:
             if "get_missing_events" in target:
@@ -35,22 +35,22 @@ async def test_a_peer_that_stalls_holds_its_own_event_and_nobody_elses(tmp_path,
                 raise ServerUnreachable("too late")
             return await request(method, server, target, *rest, **more)
 
-        monkeypatch.setattr(network._client, "request", stalls)
+        monkeypatch.setattr(matrix.federation_client, "request", stalls)
         assert (await house.send(lost(house)))[0] == 200
         await until(lambda: asked)
         for number in range(3):
             assert await house.fate(house.forger.message(house.room, f"m{number}")) == "accepted"
-        await until(lambda: network._ingest.waiting(house.room.room_id) == 1)
+        await until(lambda: matrix.staging.waiting(house.room.room_id) == 1)
         answer.set()
-        await until(lambda: network._ingest.stuck(house.room.room_id))
+        await until(lambda: matrix.staging.stuck(house.room.room_id))
 
 
 async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_events(tmp_path, monkeypatch):
     """A member hands on what people of servers said that never answer."""
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         asked, answer = [], asyncio.Event()
-        request = network._client.request
+        request = matrix.federation_client.request
 
         async def stalls(method: str, server: str, target: str, *rest: Any, **more: Any) -> Any:
             if target.startswith("/_matrix/key") and server != THEIRS:
@@ -59,7 +59,7 @@ async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_event
                 raise ServerUnreachable("too late")
             return await request(method, server, target, *rest, **more)
 
-        monkeypatch.setattr(network._client, "request", stalls)
+        monkeypatch.setattr(matrix.federation_client, "request", stalls)
         silent = [Forger(f"silent{number}.example") for number in range(10)]
         pdus = []
         for one in silent:
@@ -74,7 +74,7 @@ async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_event
 
 async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         asked: list[str] = []
 
         async def request(_method: str, server: str, target: str, *_: Any, **__: Any) -> Any:
@@ -82,8 +82,10 @@ async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_pa
                 asked.append(server)
             raise ServerUnreachable("not now")
 
-        monkeypatch.setattr(network._client, "request", request)
-        monkeypatch.setattr(network._gaps, "candidate_servers", lambda *_: [THEIRS, "a.example", "b.example"])
+        monkeypatch.setattr(matrix.federation_client, "request", request)
+        monkeypatch.setattr(
+            matrix.missing_events, "candidate_servers", lambda *_: [THEIRS, "a.example", "b.example"]
+        )
         await house.send(lost(house))
         await until(lambda: len(asked) >= 3)
         assert asked[:3] == [THEIRS, "a.example", "b.example"]
@@ -92,17 +94,17 @@ async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_pa
 async def test_an_event_that_cannot_be_judged_is_listed_and_given_up_by_command(tmp_path):
     """Mistake 29: nothing blocks a room for ever."""
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        operations = network.operations()
+        matrix = house.matrix
+        operations = matrix.network.operations()
         raw = lost(house)
         name = event_id(raw, house.room.version)
         await house.send(raw)
-        await until(lambda: [e for e in network._ingest.stuck(house.room.room_id) if e[2]])
+        await until(lambda: [e for e in matrix.staging.stuck(house.room.room_id) if e[2]])
         (stuck,) = await operations["rooms stuck"]({"room": house.room.room_id})
         assert (stuck["event"], stuck["origin"]) == (name, THEIRS) and stuck["attempts"] >= 1
         named = {"room": house.room.room_id, "event": name}
         assert await operations["rooms skip"](named) == {"skipped": name}
-        assert await network._ctx.store.scan("staged", limit=5) == []
+        assert await matrix.store.scan("staged", limit=5) == []
         with pytest.raises(LocalProtocolError, match="is not waiting there"):
             await operations["rooms skip"](named)
 
@@ -141,7 +143,7 @@ async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatc
             await go.wait()
             return b"{}"
 
-        monkeypatch.setattr(house.app.network("matrix")._ingest, "take", slow)
+        monkeypatch.setattr(house.matrix.staging, "take", slow)
         under_way = [asyncio.ensure_future(house.send()) for _ in range(2)]
         for _ in range(200):
             await asyncio.sleep(0)
@@ -157,8 +159,8 @@ async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatc
 
 async def test_destinations_are_listed_retried_and_given_up(tmp_path):
     async with inbound(tmp_path) as house:
-        network, sender = house.app.network("matrix"), house.app.network("matrix")._sender
-        operations = network.operations()
+        matrix, sender = house.matrix, house.matrix.sender
+        operations = matrix.network.operations()
         reachable = [False]
         sent: list[Any] = []
 
@@ -171,7 +173,7 @@ async def test_destinations_are_listed_retried_and_given_up(tmp_path):
             return 503, {}
 
         house.peer.answer = answer
-        say = network._administration.send_state
+        say = matrix.local_events.send_state
         await say(house.room.room_id, "m.room.message", None, {"body": "1"})
         await until(lambda: sender._peers[THEIRS].failures)
         (row,) = await operations["destinations ls"]({})

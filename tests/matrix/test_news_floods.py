@@ -42,7 +42,7 @@ async def test_changes_of_devices_leave_one_row_a_person_and_none_of_strangers(t
 
 async def test_receipts_leave_one_row_a_person(tmp_path):
     async with inbound(tmp_path) as house:
-        house.app.network("matrix").get(house.room.room_id).attended = True
+        house.matrix.get_room(house.room.room_id).attended = True
         found = await receipts(house, *((f"$e{number}", number, "") for number in range(1, 40)))
         assert found == {"": ["$e39", 39]}
         assert len(await told(house, RECEIPTS + house.room.room_id)) == 1

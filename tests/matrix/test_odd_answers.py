@@ -43,7 +43,7 @@ async def test_errors(tmp_path, status, body, kind, code, patience):
         headers = {"retry-after": "7"} if status == 429 else {}
         home.peer.answer = lambda _: HttpResponse(status=status, headers=headers, body=body)
         with pytest.raises(kind) as found:
-            await home.app.network("matrix")._client.request("GET", THEIRS, "/_matrix/federation/v1/x")
+            await home.matrix.federation_client.request("GET", THEIRS, "/_matrix/federation/v1/x")
         if kind is RemoteError:
             assert (found.value.hint, found.value.code) == (status, code)
         else:
@@ -64,7 +64,7 @@ async def test_a_transaction_is_taken_whatever_the_answer_says_of_it(tmp_path, b
 
         home.peer.answer = answer
         assert (await ours(home, "m.room.topic", "", {"topic": "t"})).refusal is None
-        sender = home.app.network("matrix")._sender
+        sender = home.matrix.sender
         await until(lambda: sent and sender._peers[THEIRS].task.done())
         (destination,) = await sender.destinations()
         assert (len(sent), destination.waiting) == (1, 0)
@@ -84,7 +84,7 @@ class Demanding(Resident):
 
     def __call__(self, request: HttpRequest) -> tuple[int, Any] | None:
         if "/make_leave/" in request.target:
-            user = self.house.app.network("matrix").bridge_user
+            user = self.house.matrix.bridge_user
             draft = self.house.forger.draft(
                 self.room, "m.room.member", {"membership": "leave"}, user, sender=user
             )
@@ -102,6 +102,6 @@ async def test_a_join_and_a_leave_say_where_they_are_from(tmp_path, version):
     async with inbound(tmp_path, version) as home:
         resident = Demanding(home, version)
         await resident.entered()
-        membership = home.app.network("matrix")._membership
-        user = home.app.network("matrix").bridge_user
+        membership = home.matrix.remote_membership
+        user = home.matrix.bridge_user
         assert await membership.leave_remote(resident.room.room_id, user, [THEIRS])

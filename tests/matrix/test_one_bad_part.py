@@ -118,7 +118,7 @@ async def test_an_answer_reaches_who_asked_but_for_one_part(tmp_path, odd):
         body = b'{"chunk":[{"name":' + odd + b'},{"name":"good"}],"pad":"' + b"x" * 100_000 + b'"}'
         for whole in (body, body.replace(b"x" * 100_000, b"")):
             house.peer.answer = lambda _, whole=whole: HttpResponse(status=200, body=whole)
-            client = house.app.network("matrix")._client
+            client = house.matrix.federation_client
             answer = await client.request("GET", THEIRS, f"/_matrix/federation/v1/{OURS}")
             assert answer["chunk"][1] == {"name": "good"}
 
@@ -135,7 +135,7 @@ async def test_a_device_list_with_one_odd_name(tmp_path, odd):
         first = device("A") | {"device_display_name": "ODD"}
         body = orjson.dumps({"user_id": user, "stream_id": 3, "devices": [first, device("B")]})
         house.peer.answer = lambda _: HttpResponse(status=200, body=body.replace(b'"ODD"', odd))
-        remote = house.app.network("matrix")._known.remote
+        remote = house.matrix.users.remote
         remote.fetch(user)
         await until(lambda: not remote._fetching)
         found = await remote.of(user)

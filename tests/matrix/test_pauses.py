@@ -52,17 +52,17 @@ def members(house: Inbound) -> list[Any]:
 
 async def test_signatures_and_rules(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         pdus = members(house)
-        await network._keyring.need([(THEIRS, house.forger.key.key_id)], 0)
+        await matrix.keyring.need([(THEIRS, house.forger.key.key_id)], 0)
         async with others() as turns:
-            seen = await outliers.verify_signatures(pdus, house.room.version, network._keyring)
+            seen = await outliers.verify_signatures(pdus, house.room.version, matrix.keyring)
             good, bad = seen.good, len(seen.bad)
             verified = turns.count
-            room = network.get(house.room.room_id)
+            room = matrix.get_room(house.room.room_id)
             create = (await room.events_of(await room.state(), ()))["m.room.create", ""]
             began = turns.count
-            made = await outliers.check_auth(network._ctx, good, room.version, room.events, create)
+            made = await outliers.check_auth(matrix.ctx, good, room.version, room.events, create)
             judged = turns.count - began
         assert (len(good), bad, len(made)) == (MANY, 0, MANY)
         assert [p.event_id for p in good] == [p.event_id for p in pdus]
@@ -72,16 +72,16 @@ async def test_signatures_and_rules(tmp_path):
 
 async def test_a_few_signatures_cost_no_thread(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
-        network, pdus = house.app.network("matrix"), members(house)[:20]
-        await network._keyring.need([(THEIRS, house.forger.key.key_id)], 0)
+        matrix, pdus = house.matrix, members(house)[:20]
+        await matrix.keyring.need([(THEIRS, house.forger.key.key_id)], 0)
         monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", None, raising=False)
-        assert len((await outliers.verify_signatures(pdus, house.room.version, network._keyring)).good) == 20
+        assert len((await outliers.verify_signatures(pdus, house.room.version, matrix.keyring)).good) == 20
 
 
 async def test_a_view(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        room = network.get(house.room.room_id)
+        matrix = house.matrix
+        room = matrix.get_room(house.room.room_id)
         create = (await room.events_of(await room.state(), ()))["m.room.create", ""]
         state = {pdu.key: pdu for pdu in members(house)} | {create.key: create}
 
@@ -92,7 +92,7 @@ async def test_a_view(tmp_path):
 
         async with others() as turns:
             levels = PowerLevels(create, None, room.version)
-            view = await network._own.views.whole(steps(), room.version.id, levels)
+            view = await matrix.local_server.views.whole(steps(), room.version.id, levels)
             assert turns.count >= 2
         assert len(view.upserts) == MANY
 
@@ -101,7 +101,7 @@ async def test_a_view(tmp_path):
 async def test_a_large_answer(tmp_path, size, paused):
     async with inbound(tmp_path) as house:
         body = {"text": "x" * size}
-        client: FederationClient = house.app.network("matrix")._client
+        client: FederationClient = house.matrix.federation_client
         house.peer.answer = lambda _: (200, body)
         await client.request("GET", THEIRS, "/once")
         threads: list[Any] = []

@@ -94,7 +94,7 @@ async def test_presence_is_off_unless_an_operator_wants_it(tmp_path):
         assert await edus(house, ("m.presence", there(THEM))) == 200
         await known(house).presences.tell(PresenceEdu(user=US, presence="online"))
         assert known(house).presences.of(THEM) is None and known(house).presences.of(US) is None
-        assert not told.edus and THEIRS not in house.app.network("matrix")._sender._peers
+        assert not told.edus and THEIRS not in house.matrix.destination_queues
 
 
 async def test_presence_of_who_is_in_a_room_with_us(tmp_path):

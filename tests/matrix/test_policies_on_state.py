@@ -90,6 +90,6 @@ async def test_an_event_keeps_the_generation_that_judged_it_however_the_policies
         monkeypatch.setattr(PduBatch, "prepare", late)
         raw = house.forger.message(house.room, "x")
         assert await house.fate(raw) == "accepted"
-        room = house.app.network("matrix").get(house.room.room_id)
+        room = house.matrix.get_room(house.room.room_id)
         event = pdu_from_raw(raw, room.version).event_id
         assert (await room.events.load([event], room.version))[event].generation == judged

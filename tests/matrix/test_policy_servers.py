@@ -45,7 +45,7 @@ class Police:
 
     async def named(self, **over: Any) -> str:
         content = {"via": THEIRS, "public_keys": {"ed25519": KEY.public}, **over}
-        state = self.house.app.network("matrix")._administration.send_state
+        state = self.house.matrix.local_events.send_state
         return await state(self.house.room.room_id, "m.room.policy", "", content)
 
     def sign(self, raw: dict[str, Any]) -> str:
@@ -79,7 +79,7 @@ class Police:
 
 
 def said(house: Inbound, text: str = "hello", sender: str = "") -> Submitted:
-    user = sender or house.app.network("matrix").bridge_user
+    user = sender or house.matrix.bridge_user
     return Submitted(
         origin=NativeId("matrix", f"said-{text}-{user}-{id(text)}"),
         room=NativeId("matrix", house.room.room_id),
@@ -220,14 +220,14 @@ async def test_nobody_is_kept_in_a_room(tmp_path):
         await police.named()
         await say(house, "first", person)
         police.says = (503, {})
-        administration = house.app.network("matrix")._administration
+        administration = house.matrix.local_events
         leave = Member(user=NativeId("matrix", person), membership=Membership.LEAVE)
         left = await administration.send_membership(
             person, house.room.room_id, leave, person, {"membership": "leave"}
         )
         assert left is None
         kicked = await administration.send_membership(
-            house.app.network("matrix").bridge_user, house.room.room_id,
+            house.matrix.bridge_user, house.room.room_id,
             Member(user=NativeId("matrix", USER), membership=Membership.LEAVE), USER, {"membership": "leave"},
         )  # fmt: skip
         assert kicked is not None
@@ -241,7 +241,7 @@ async def until_shown(house: Inbound, text: str) -> None:
 
 
 async def until_judged(house: Inbound) -> None:
-    await until(lambda: not house.app.network("matrix")._ingest.waiting(house.room.room_id))
+    await until(lambda: not house.matrix.staging.waiting(house.room.room_id))
 
 
 async def test_p3_an_event_with_its_signature_is_not_asked_about(tmp_path):
@@ -358,10 +358,10 @@ async def test_p5_what_was_taken_back_meanwhile_says_nothing_when_it_comes_again
         police, raw = await refused(house, "well after all")
         name = event_id(raw, house.room.version)
         police.says = "good"
-        redact = house.app.network("matrix").operations()["rooms redact"]
+        redact = house.matrix.network.operations()["rooms redact"]
         await redact({"room": house.room.room_id, "event": name})
         await house.send(police.signed(raw))
-        events = house.app.network("matrix").get(house.room.room_id).events
+        events = house.matrix.get_room(house.room.room_id).events
         async with asyncio.timeout(5):
             while not (found := (await events.load([name], house.room.version))[name]).shown:
                 await asyncio.sleep(0)
@@ -376,9 +376,9 @@ async def test_what_comes_again_with_its_signature_while_it_is_asked_about_is_sh
     async with inbound(tmp_path) as house:
         police = Police(house)
         await police.named()
-        network = house.app.network("matrix")
+        matrix = house.matrix
         asked, decided = asyncio.Event(), asyncio.Event()
-        request = network._client.request
+        request = matrix.federation_client.request
 
         async def stalls(method: str, server: str, target: str, *rest: Any, **more: Any) -> Any:
             if target != "/_matrix/policy/v1/sign":
@@ -387,7 +387,7 @@ async def test_what_comes_again_with_its_signature_while_it_is_asked_about_is_sh
             await decided.wait()
             raise RemoteError("not for me", hint=403, code="M_FORBIDDEN")
 
-        monkeypatch.setattr(network._client, "request", stalls)
+        monkeypatch.setattr(matrix.federation_client, "request", stalls)
         raw = house.forger.message(house.room, "twice")
         assert (await house.send(raw))[0] == 200
         async with asyncio.timeout(5):
@@ -398,25 +398,25 @@ async def test_what_comes_again_with_its_signature_while_it_is_asked_about_is_sh
             "forged": with_signature(raw, THEIRS, KEY_ID, KEY.sign(b"another")),
         }
         assert (await house.send(copies[again]))[0] == 200
-        rows = await network._ctx.store.scan("staged", equal=(house.room.room_id,))
+        rows = await matrix.store.scan("staged", equal=(house.room.room_id,))
         assert [orjson.loads(row.body)["signatures"] for row in rows] == [
             copies["signed" if again == "signed" else "unsigned"]["signatures"]
         ]
         decided.set()
         await until_judged(house)
         assert shown(house) == (["twice"] if again == "signed" else [])
-        assert await network._ctx.store.scan("staged", equal=(house.room.room_id,)) == []
+        assert await matrix.store.scan("staged", equal=(house.room.room_id,)) == []
 
 
 @pytest.mark.parametrize("action", [Action.ALLOW, Action.WITHHOLD])
 async def test_what_comes_again_with_its_signature_is_still_judged_by_our_policies(tmp_path, action):
     async with inbound(tmp_path) as house:
         police, raw = await refused(house, "well after all")
-        network = house.app.network("matrix")
-        room = network.get(house.room.room_id)
+        matrix = house.matrix
+        room = matrix.get_room(house.room.room_id)
         again = pdu_from_raw(police.signed(raw), room.version)
-        turn = PduBatch(room, network._own, network._policing)
-        prepared = await turn.prepare(await network._ingest.inbound(again, THEIRS), Verdict(action=action))
+        turn = PduBatch(room, matrix.local_server, matrix.policy_server)
+        prepared = await turn.prepare(await matrix.staging.inbound(again, THEIRS), Verdict(action=action))
         allowed = action is Action.ALLOW
         assert prepared.visible is allowed
         (write,) = (w for w in prepared.writes if w.collection.endswith("pdu"))

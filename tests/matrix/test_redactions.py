@@ -47,7 +47,7 @@ async def logged(house: Inbound, native: str) -> Any:
 
 
 async def originals(house: Inbound) -> dict[str, Any]:
-    rows = await house.app.network("matrix")._ctx.store.scan("original", limit=100)
+    rows = await house.matrix.store.scan("original", limit=100)
     return {str(r.key[0]): orjson.loads(r.body) for r in rows}
 
 
@@ -62,7 +62,7 @@ async def test_what_was_said_is_served_and_logged_no_more_and_kept_for_a_while(t
         assert await logged(house, name) == Custom(type=REDACTED)
         assert list(await originals(house)) == [name]
         assert (await originals(house))[name]["content"]["body"] == "secret"
-        context = house.app.network("matrix")._ctx
+        context = house.matrix.ctx
         await purge_expired(context)
         assert list(await originals(house)) == [name]
         later = context.clock.now() + 101_000
@@ -85,21 +85,21 @@ async def test_a_redaction_that_comes_first_waits_for_its_target(tmp_path, versi
         said = house.forger.message(house.room, "secret")
         name = event_id(said, house.room.version)
         await accepted(house, redaction(house, name))
-        room = house.app.network("matrix").get(house.room.room_id)
+        room = house.matrix.get_room(house.room.room_id)
         assert list(room.awaited.by_target) == [name]
-        await room.awaited.load(house.app.network("matrix")._ctx.store)  # as after a restart
+        await room.awaited.load(house.matrix.store)  # as after a restart
         assert list(room.awaited.by_target) == [name]
         assert await house.fate(said) == "accepted"
         assert await served(house, name) == redact_event(said, house.room.version)
         assert await logged(house, name) == Custom(type=REDACTED)
         assert room.awaited.by_target == {}
-        assert await house.app.network("matrix")._ctx.store.scan("redaction", limit=5) == []
+        assert await house.matrix.store.scan("redaction", limit=5) == []
 
 
 async def test_who_may_not_redacts_nothing(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        administration = network._administration
+        matrix = house.matrix
+        administration = matrix.local_events
         ours = await administration.send_state(house.room.room_id, "m.room.message", None, {"body": "ours"})
         house.room.tips = {ours: 50}
         await accepted(house, redaction(house, ours))  # it is an event, and has no effect
@@ -115,17 +115,17 @@ async def test_who_may_not_redacts_nothing(tmp_path):
 
 async def test_a_redacted_state_event_keeps_its_place_and_loses_its_words(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        await network.operations()["rooms level"](
+        matrix = house.matrix
+        await matrix.network.operations()["rooms level"](
             {"room": house.room.room_id, "user": f"@m:{THEIRS}", "level": 100}
         )
-        topic = await network._administration.send_state(
+        topic = await matrix.local_events.send_state(
             house.room.room_id, "m.room.topic", "", {"topic": "secret"}
         )
         view = house.app.contexts["matrix"].view(house.room.room_id)
         assert view.facts.topic == "secret"
-        await network.operations()["rooms redact"]({"room": house.room.room_id, "event": topic})
-        room = network.get(house.room.room_id)
+        await matrix.network.operations()["rooms redact"]({"room": house.room.room_id, "event": topic})
+        room = matrix.get_room(house.room.room_id)
         assert (await room.state())["m.room.topic", ""] == topic
         assert view.facts.topic == ""
 
@@ -133,7 +133,7 @@ async def test_a_redacted_state_event_keeps_its_place_and_loses_its_words(tmp_pa
 async def test_ours_are_redacted_by_command(tmp_path):
     async with inbound(tmp_path) as house:
         name = await accepted(house, house.forger.message(house.room, "secret"))
-        redact_one = house.app.network("matrix").operations()["rooms redact"]
+        redact_one = house.matrix.network.operations()["rooms redact"]
         await redact_one({"room": house.room.room_id, "event": name, "reason": "rude"})
         assert (await served(house, name))["content"] == {}
         assert await logged(house, name) == Custom(type=REDACTED)
@@ -142,7 +142,7 @@ async def test_ours_are_redacted_by_command(tmp_path):
 async def visible(house: Inbound, setting: str, room_of: Any) -> None:
     content = orjson.dumps({"history_visibility": setting}).decode()
     named = {"room": room_of.room_id, "type": "m.room.history_visibility", "content": content}
-    await house.app.network("matrix").operations()["rooms set"](named)
+    await house.matrix.network.operations()["rooms set"](named)
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ async def visible(house: Inbound, setting: str, room_of: Any) -> None:
 )
 async def test_a_server_gets_what_its_people_could_read_and_the_bones_of_the_rest(tmp_path, setting, whole):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         await house.app.link_room(["matrix:#three"], create=True)
-        room_id = await network.alias(f"#three:{OURS}")
-        room = network.get(room_id)
+        room_id = await matrix.network.alias(f"#three:{OURS}")
+        room = matrix.get_room(room_id)
         await visible(house, setting, room)
-        said = await network._administration.send_state(room_id, "m.room.message", None, {"body": "before"})
+        said = await matrix.local_events.send_state(room_id, "m.room.message", None, {"body": "before"})
         joined = await house.join("three")
-        after = await network._administration.send_state(room_id, "m.room.message", None, {"body": "after"})
+        after = await matrix.local_events.send_state(room_id, "m.room.message", None, {"body": "after"})
         assert (await served(house, said))["content"] == ({"body": "before"} if whole else {})
         assert (await served(house, after))["content"] == {"body": "after"}
         where = quote(room_id, safe="")
@@ -173,13 +173,13 @@ async def test_a_server_gets_what_its_people_could_read_and_the_bones_of_the_res
 
 async def test_a_command_redacts_nothing_that_it_may_not(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         other = house.forger.message(house.other, "of another room")
         assert await house.fate(other) == "accepted"
         target = event_id(other, house.other.version)
         for one, why in ((target, "another room"), ("$none", "not here")):
             with pytest.raises(LocalProtocolError, match=why):
-                await network.operations()["rooms redact"]({"room": house.room.room_id, "event": one})
+                await matrix.network.operations()["rooms redact"]({"room": house.room.room_id, "event": one})
         assert (await served(house, target))["content"]["body"] == "of another room"
 
 
@@ -197,20 +197,20 @@ def test_what_waits_is_bounded_for_each_server():
 
 async def test_a_redacted_event_keeps_its_place_in_the_timeline_if_the_redaction_came_first(tmp_path):
     async with inbound(tmp_path) as house:
-        room = house.app.network("matrix").get(house.room.room_id)
+        room = house.matrix.get_room(house.room.room_id)
         room.attended = True
         said = house.forger.message(house.room, "secret")
         name = event_id(said, house.room.version)
         await accepted(house, redaction(house, name))
         assert await house.fate(said) == "accepted"
-        row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
+        row = await house.matrix.store.get("pdu", (name,))
         assert is_live(row)
 
 
 async def test_what_was_taken_back_before_it_had_a_place_says_nothing_once_it_has_one(tmp_path):
     """It is stored as what others stand on; then it is redacted; then it comes as it was."""
     async with inbound(tmp_path) as house:
-        room = house.app.network("matrix").get(house.room.room_id)
+        room = house.matrix.get_room(house.room.room_id)
         said = house.forger.message(house.room, "secret")
         pdu = pdu_from_raw(said, house.room.version)
         await room.events._all._store.commit([StoredEvent(pdu, Status.OUTLIER).put()])

@@ -40,7 +40,7 @@ async def test_an_event_in_two_transactions_happens_once(tmp_path, forgotten):
         raw = message(house, "once")
         assert await house.fate(raw) == "accepted"
         if forgotten:
-            house.app.runners["matrix"].network._events._kept.clear()
+            house.matrix.event_cache.clear()
         status, answer = await house.send(raw)
         assert (status, list(answer["pdus"])) == (200, [event_id(raw, house.room.version)])
         assert await house.fate(message(house, "after")) == "accepted"
@@ -68,11 +68,11 @@ def lost_races(house):
 async def test_what_was_taken_for_new_and_was_not_is_looked_for_from_then_on(tmp_path):
     """Finding it out at the commit is dear: a peer cannot make us do it with every transaction."""
     async with inbound(tmp_path) as house:
-        network = house.app.runners["matrix"].network
+        matrix = house.matrix
         said = [message(house, text) for text in ("one", "two", "three")]
         assert [await house.fate(raw) for raw in said] == ["accepted"] * 3
         for raw in said:
-            network._events._kept.clear()
+            matrix.event_cache.clear()
             status, answer = await house.send(raw)
             assert (status, list(answer["pdus"].values())) == (200, [{}])
         assert lost_races(house) == 1
@@ -85,7 +85,7 @@ async def test_what_a_turn_finds_is_counted_once_it_is_committed(tmp_path, monke
     """A turn that loses a race is taken again: what it soft-failed, and what was refused in it, is one."""
     async with inbound(tmp_path) as house:
         await house.fate(message(house, "first"))
-        before, events = house.counted("matrix_pdus"), house.app.runners["matrix"].network._events
+        before, events = house.counted("matrix_pdus"), house.matrix.event_store
         inner, races = house.app.store._store, [1, 1]
 
         class Racing:
@@ -120,7 +120,7 @@ async def test_an_event_that_is_known_without_a_place_gets_one(tmp_path):
 async def test_an_event_that_was_rejected_stays_so_when_it_comes_again(tmp_path):
     async with inbound(tmp_path) as house:
         raw = message(house, "not by now")
-        group = house.app.runners["matrix"].network._rooms[house.room.room_id].head.group
+        group = house.matrix.rooms[house.room.room_id].head.group
         rejected = StoredEvent(parse_pdu(raw, house.room.version), Status.REJECTED, group, group, "a rule")
         await house.app.contexts["matrix"].store.commit([rejected.put()])
         assert (await house.send(raw))[0] == 200

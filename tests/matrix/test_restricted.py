@@ -21,7 +21,7 @@ async def restricted(house: Inbound, *spaces: str) -> None:
 
 async def powerless(house: Inbound) -> None:
     """The forger's person may do everything, and nobody of ours may invite."""
-    bot = house.app.network("matrix").bridge_user
+    bot = house.matrix.bridge_user
     await levels_with(house, invite=50, users={USER: 100, bot: 100})
     await levels_with(house, users={USER: 100, bot: 0})
 
@@ -47,7 +47,7 @@ async def test_who_is_in_a_room_that_we_are_in_is_let_in_by_somebody_who_may_inv
         await refused(house, 403, "M_FORBIDDEN", "GET", asks(house))
         await inside(house, OTHER)
         status, template = await house.ask("GET", asks(house))
-        bot = house.app.network("matrix").bridge_user
+        bot = house.matrix.bridge_user
         assert (status, template["event"]["content"]["join_authorised_via_users_server"]) == (200, bot)
 
 

@@ -23,7 +23,7 @@ async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_s
             return (200 if taken else 502, {"pdus": {}}) if "/send/" in request.target else None
 
         house.peer.answer = answer
-        sender, ctx = house.app.network("matrix")._sender, house.app.contexts["matrix"]
+        sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
         start = ctx.clock.now()
         native = await spoken(house, "hello")
         (row,) = await ctx.store.scan("out", index=("event_id",), equal=(native,))

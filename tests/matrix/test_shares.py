@@ -70,7 +70,7 @@ async def waiting(house: Inbound) -> dict[str, float]:
 async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path, monkeypatch):
     """The events of that server cite events that no server has: all of them wait."""
     async with inbound(tmp_path, max_staged_pdus_per_room=100, gap_patience=3600.0) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
 
         async def silent(*_: Any, **__: Any) -> Any:
             raise ServerUnreachable("nobody answers")
@@ -83,14 +83,14 @@ async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path
         draft = mute.draft(guest, "m.room.member", {"membership": "join"}, user)
         join = mute.finish(guest, draft)
         assert await house.fate(join) == "accepted"
-        monkeypatch.setattr(network._client, "request", silent)
+        monkeypatch.setattr(matrix.federation_client, "request", silent)
         codes = []
         for _ in range(12):
             lost = ["$" + secrets.token_urlsafe(32)]
             pdus = [house.forger.message(house.room, f"{n}", prev_events=lost) for n in range(10)]
             codes.append((await house.send(*pdus))[0])
         assert codes == [200] * 5 + [429] * 7
-        rows = await network._ctx.store.scan("staged", equal=(house.room.room_id,), limit=1000)
+        rows = await matrix.store.scan("staged", equal=(house.room.room_id,), limit=1000)
         assert len(rows) == 50
         assert {row.fields["origin"] for row in rows} == {THEIRS}
         assert (await waiting(house))["matrix_waiting"] == 50
@@ -112,7 +112,7 @@ async def test_what_is_judged_makes_room(tmp_path):
             pdus = [house.forger.message(house.room, f"{turn} {n}") for n in range(50)]
             status, _ = await house.send(*pdus)
             assert status == 200
-            await until(lambda: house.app.network("matrix")._ingest.waiting(house.room.room_id) <= 1)
+            await until(lambda: house.matrix.staging.waiting(house.room.room_id) <= 1)
         assert (await waiting(house)) == before and before["matrix_waiting"] == 1
 
 

@@ -49,7 +49,7 @@ async def test_what_was_acknowledged_is_not_refused_because_its_network_ended(tm
 
 async def test_keys_that_could_not_be_looked_up_drop_no_event(tmp_path):
     async with inbound(tmp_path) as house:
-        ingest = house.app.runners["matrix"].network._ingest
+        ingest = house.matrix.staging
         left = 2
 
         async def keyless(_room, entry):

@@ -40,4 +40,4 @@ async def test_what_was_acknowledged_is_judged_once_the_database_is_back(tmp_pat
                 await asyncio.sleep(0)
         assert await judged() == ["accepted", "accepted"]
         assert house.app.runners["matrix"].restarts == 0
-        assert not house.app.network("matrix")._ingest._left
+        assert not house.matrix.staging._left

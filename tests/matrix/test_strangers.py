@@ -164,13 +164,13 @@ async def test_invented_origins_cost_neither_look_ups_nor_decisions(tmp_path):
         house.peer.keys = lambda _: None
         house.peer.asked.clear()
         checks = []
-        network = house.app.network("matrix")
+        matrix = house.matrix
 
         class Watched:
             """The context, with its checks counted."""
 
             def __getattr__(self, name: str) -> Any:
-                return getattr(network._ctx, name)
+                return getattr(matrix.ctx, name)
 
             async def check(self, crossing: Any) -> Verdict:
                 checks.append(crossing)
@@ -208,7 +208,7 @@ async def test_an_origin_without_keys_is_not_asked_for_them_with_every_request(t
 
 async def stored(house: Inbound, server: str) -> tuple[int, bool]:
     """How many keys, and whether a document."""
-    store = house.app.network("matrix")._ctx.store
+    store = house.matrix.store
     keys = await store.scan("key", equal=(server,))
     return len(keys), await store.get("key_document", (server,)) is not None
 
@@ -224,7 +224,7 @@ async def test_a_question_about_a_server_stores_nothing(tmp_path):
         assert (await house.ask("GET", f"{KEY}/query/some.example:1"))[1]["server_keys"]
         assert len(house.peer.asked) == asked
         # Once somebody needs them for an event, they are kept.
-        await house.app.network("matrix")._keyring.need([("some.example:1", "ed25519:x")], 5)
+        await house.matrix.keyring.need([("some.example:1", "ed25519:x")], 5)
         assert await stored(house, "some.example:1") == (1, True)
 
 
@@ -255,7 +255,7 @@ async def test_who_signs_a_request_is_kept(tmp_path):
 async def test_one_server_has_so_many_keys_and_a_small_document(tmp_path):
     """It may name fifty keys now and fifty old ones, and others the next day."""
     async with inbound(tmp_path) as house:
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         key = made("x")
         for day in range(4):
             old = {
@@ -273,7 +273,7 @@ async def test_one_server_has_so_many_keys_and_a_small_document(tmp_path):
 
 async def test_the_servers_fetched_longest_ago_go_when_there_are_too_many(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         at = now()
         key = made("x")
         for n in range(8):
@@ -290,7 +290,7 @@ async def test_the_servers_fetched_longest_ago_go_when_there_are_too_many(tmp_pa
 
 
 async def _later(house: Inbound, server: str, at: int) -> None:
-    store = house.app.network("matrix")._ctx.store
+    store = house.matrix.store
     row = await store.get("key_document", (server,))
     await store.commit([Put("key_document", row.key, row.body, {**row.fields, "fetched": at})])
 
@@ -345,7 +345,7 @@ async def test_a_server_that_was_not_asked_for_want_of_room_is_not_taken_for_gon
             return 200, document("some.example:1", key)
 
         house.peer.keys = keys
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         wanted = [("some.example:1", "ed25519:x")]
         await keyring.need(wanted, 5, stranger="192.0.2.0/24")
         assert keyring.awaited(wanted) == ["some.example:1"]  # what it has signed is not given up
@@ -379,7 +379,7 @@ async def test_who_has_proven_itself_does_not_depend_on_a_question_of_a_stranger
     async with inbound(tmp_path) as house:
         key = made("x")
         crowded = Crowded(house, document("some.example:1", key))
-        keyring = house.app.network("matrix")._keyring
+        keyring = house.matrix.keyring
         wanted = [("some.example:1", "ed25519:x")]
         loop = asyncio.get_running_loop()
         stranger = loop.create_task(keyring.need(wanted, 5, stranger="192.0.2.0/24"))

@@ -19,13 +19,13 @@ IDENTITY = SigningKey.from_seed("ed25519:0", secrets.token_bytes(32))
 
 async def opened(house: Inbound) -> str:
     """A third-party invite by our bridge user stands in the room, which is closed; its sender."""
-    network = house.app.network("matrix")
+    matrix = house.matrix
     for kind, key, content in (
         ("m.room.join_rules", "", {"join_rule": "invite"}),
         ("m.room.third_party_invite", "tok", {"public_key": IDENTITY.public, "display_name": "f"}),
     ):
         named = {"room": house.room.room_id, "type": kind, "key": key, "content": json.dumps(content)}
-        await network.operations()["rooms set"](named)
+        await matrix.network.operations()["rooms set"](named)
 
     def countersigns(request: Any) -> Any:
         if "/invite/" not in request.target:
@@ -36,7 +36,7 @@ async def opened(house: Inbound) -> str:
         return 200, {"event": with_signature(event, THEIRS, key.key_id, signature)}
 
     house.peer.answer = countersigns
-    return str(network.bridge_user)
+    return str(matrix.bridge_user)
 
 
 def body(house: Inbound, sender: str, *, by: SigningKey = IDENTITY) -> dict[str, Any]:
@@ -64,7 +64,7 @@ async def test_mistake_14_a_signature_that_verifies_makes_an_invite_and_no_other
         other = SigningKey.from_seed("ed25519:0", secrets.token_bytes(32))
         status, answer = await exchange(house, body(house, sender, by=other))
         assert (status, answer["errcode"]) == (403, "M_FORBIDDEN")
-        room = house.app.network("matrix").get(house.room.room_id)
+        room = house.matrix.get_room(house.room.room_id)
         assert ("m.room.member", TARGET) not in await room.state()
         assert await exchange(house, body(house, sender)) == (200, {})
         name = (await room.state())["m.room.member", TARGET]

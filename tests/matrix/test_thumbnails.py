@@ -109,7 +109,7 @@ def peak(pid: int) -> int:
 
 
 def thumbnails(house: Inbound) -> Any:
-    return house.app.network("matrix")._thumbnails
+    return house.matrix.thumbnails
 
 
 async def made(house: Inbound, item: MediaItem, side: int = 1600, who: str = "@a:x") -> int:

@@ -60,8 +60,8 @@ async def at_once(*turns: Awaitable[Any]) -> list[Any]:
 
 def known(house: Any) -> Users:
     """A further one of the parts that know of people."""
-    network = house.app.network("matrix")
-    return Users(house.app.contexts["matrix"], network._client, network._sender)
+    matrix = house.matrix
+    return Users(house.app.contexts["matrix"], matrix.federation_client, matrix.sender)
 
 
 async def rows(house: Any, collection: str, *equal: Any) -> list[Any]:
@@ -125,7 +125,7 @@ async def test_one_time_keys_are_added_and_a_fallback_key_is_used_by_both(house)
 async def test_a_list_of_devices_elsewhere_loses_no_change(house):
     two = [known(house), known(house)]
     one = {"user_id": THEM, "stream_id": 1, "devices": []}
-    devices = house.app.network("matrix")._known.remote
+    devices = house.matrix.users.remote
     house.peer.answer = lambda request: (200, one) if "/user/devices/" in request.target else None
     devices.fetch(THEM)
     while await devices.of(THEM) is None:
@@ -151,7 +151,7 @@ async def test_fields_of_a_profile_and_values_of_account_data(house):
     await at_once(*(two[n % 2].profiles.set(US, f"x.{n}", n) for n in range(6)))
     assert {f"x.{n}" for n in range(6)} <= set(await two[0].profiles.here(US))
     ctx = house.app.contexts["matrix"]
-    data = [AccountData(ctx, house.app.network("matrix")._attendance.news) for _ in range(2)]
+    data = [AccountData(ctx, house.matrix.memberships.news) for _ in range(2)]
 
     def counted(value: Any) -> dict[str, int]:
         return {"n": (value or {"n": 0})["n"] + 1}
@@ -164,8 +164,8 @@ async def test_fields_of_a_profile_and_values_of_account_data(house):
 
 
 async def test_the_latest_receipt_stays(house):
-    ctx, network = house.app.contexts["matrix"], house.app.network("matrix")
-    two = [TypingAndReceipts(ctx, OURS, network._sender, network.get) for _ in range(2)]
+    ctx, matrix = house.app.contexts["matrix"], house.matrix
+    two = [TypingAndReceipts(ctx, OURS, matrix.sender, matrix.get_room) for _ in range(2)]
     room = house.room.room_id
 
     def receipt(n: int) -> ReceiptEdu:
@@ -236,10 +236,10 @@ async def test_a_stay_and_a_name_of_a_room(house):
 
 async def test_an_account_that_was_made_elsewhere_is_known_by_its_row(house):
     ctx, user = house.app.contexts["matrix"], f"@new:{OURS}"
-    here, there = LocalMemberships(ctx), house.app.network("matrix")._clients.accounts
+    here, there = LocalMemberships(ctx), house.matrix.client_api.accounts
     await there.create(user, "")
     other = LocalMembership(room_id="!other", membership="join", event_id="$e", sender=user)
-    await house.app.network("matrix")._attendance.move(user, other)
+    await house.matrix.memberships.move(user, other)
     assert await here.affected_users([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
     assert here.stay(user, "!other") == other
     late = LocalMemberships(ctx)
@@ -346,7 +346,7 @@ async def test_bytes_that_went_before_a_commit_leave_nothing_of_the_file(house, 
 
 async def test_of_recipients_that_nobody_here_knows_nothing_is_swept(house, monkeypatch):
     """Another process sends to a set of servers: it is read, and until its row is there nobody has it."""
-    ctx, sender = house.app.contexts["matrix"], house.app.network("matrix")._sender
+    ctx, sender = house.app.contexts["matrix"], house.matrix.sender
     set_id, names = destination_set(["far.example"])
     await ctx.store.commit([Append("lasting_edu", b"{}", {"recipients": set_id})])
     await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
@@ -367,7 +367,7 @@ async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_s
     house, monkeypatch, known
 ):
     """The cursor of its server had passed the row when the set was not known here."""
-    ctx, sender = house.app.contexts["matrix"], house.app.network("matrix")._sender
+    ctx, sender = house.app.contexts["matrix"], house.matrix.sender
     monkeypatch.setattr("hansa_matrix.federation.destination_queue.DestinationQueue.run", lambda peer: None)
     if known:
         sender._outbox("far.example")
@@ -389,22 +389,22 @@ async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_s
 
 
 async def test_a_pdu_of_a_room_that_is_not_in_memory_is_not_acknowledged(house):
-    network, room = house.app.network("matrix"), house.room
-    gone = network._rooms.pop(room.room_id)
+    matrix, room = house.matrix, house.room
+    gone = matrix.rooms.pop(room.room_id)
     raw = house.forger.message(room, "is not lost")
     status, answer = await house.send(raw)
     assert status == 429 and answer["errcode"] == "M_LIMIT_EXCEEDED"
-    network._rooms[room.room_id] = gone
+    matrix.rooms[room.room_id] = gone
     assert await house.fate(raw) == "accepted"
 
 
 async def test_two_who_stage_under_one_number_keep_both(house):
-    network = house.app.network("matrix")
-    ingest, store = network._ingest, house.app.contexts["matrix"].store
+    matrix = house.matrix
+    ingest, store = matrix.staging, house.app.contexts["matrix"].store
     taken = max(ingest._at + 1, house.app.contexts["matrix"].clock.now() * 1000 + 10**9)
     ingest._at = taken - 1
     await store.commit([Insert("staged", (house.room.room_id, taken), b"{}", {"origin": THEIRS})])
-    room, raw = network.get(house.room.room_id), house.forger.message(house.room, "one")
+    room, raw = matrix.get_room(house.room.room_id), house.forger.message(house.room, "one")
     pdu = parse_pdu(raw, room.version)
     await ingest._stage(THEIRS, Insert("txn", (THEIRS, "t"), b"{}", {"ts": 0}), [(room, pdu)])
     assert await store.get("txn", (THEIRS, "t")) is not None

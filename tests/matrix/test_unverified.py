@@ -73,11 +73,11 @@ async def test_a_room_that_bars_it_is_spoken_in(tmp_path):
         denied(world)
         await world.placed(world.say("after"))
         assert await says(world, alice) == 403
-        network = world.house.app.network("matrix")
+        matrix = world.house.matrix
         bars = {"allow": ["*"], "deny": [MUTE.rpartition(":")[0]], "allow_ip_literals": True}
         room = world.house.room.room_id
-        await network._administration.send_state(room, "m.room.server_acl", "", bars)
-        await network._filler.once()
+        await matrix.local_events.send_state(room, "m.room.server_acl", "", bars)
+        await matrix.hole_filler.once()
         assert MUTE not in view(world).servers()
         assert await says(world, alice) == 200
 
@@ -86,10 +86,10 @@ async def test_after_a_start_it_is_known_still(tmp_path):
     async with scene(tmp_path) as (world, alice):
         denied(world)
         await world.placed(world.say("after"))
-        network = world.house.app.network("matrix")
+        matrix = world.house.matrix
         view(world).suspect("matrix", frozenset())
         assert await says(world, alice, "0") == 200
-        await type(network._gaps.unverified)(network._ctx, network._server).settle(world.room)
+        await type(matrix.missing_events.unverified)(matrix.ctx, matrix.server_name).settle(world.room)
         assert await says(world, alice) == 403
 
 

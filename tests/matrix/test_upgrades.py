@@ -29,28 +29,28 @@ from matrix.inbound import OURS, THEIRS, inbound
 
 async def test_who_may_not_replace_a_room_makes_none(tmp_path):
     async with inbound(tmp_path, "11") as house:
-        network = house.app.network("matrix")
-        upgrade = network.operations()["rooms upgrade"]
+        matrix = house.matrix
+        upgrade = matrix.network.operations()["rooms upgrade"]
         with pytest.raises(LocalProtocolError, match="no room version"):
             await upgrade({"room": house.room.room_id, "version": "13"})
         with pytest.raises(LocalProtocolError, match="not in !none"):
             await upgrade({"room": "!none", "version": "12"})
-        levels = {"users": {network.bridge_user: 60}, "events": {"m.room.tombstone": 100}}
-        await network._administration.send_state(house.room.room_id, "m.room.power_levels", "", levels)
-        before = set(network._rooms)
+        levels = {"users": {matrix.bridge_user: 60}, "events": {"m.room.tombstone": 100}}
+        await matrix.local_events.send_state(house.room.room_id, "m.room.power_levels", "", levels)
+        before = set(matrix.rooms)
         with pytest.raises(LocalProtocolError, match="may not replace"):
             await upgrade({"room": house.room.room_id, "version": "12"})
-        assert set(network._rooms) == before
-        assert await network.alias(f"#one:{OURS}") == house.room.room_id
+        assert set(matrix.rooms) == before
+        assert await matrix.network.alias(f"#one:{OURS}") == house.room.room_id
 
 
 async def test_a_room_is_replaced_once_and_its_links_move_with_its_alias(tmp_path):
     async with inbound(tmp_path, "11") as house:
-        network = house.app.network("matrix")
-        upgrade = network.operations()["rooms upgrade"]
+        matrix = house.matrix
+        upgrade = matrix.network.operations()["rooms upgrade"]
         core = house.app.contexts["matrix"].link(house.room.room_id).room
         made = (await upgrade({"room": house.room.room_id, "version": "12"}))["room"]
-        assert await network.alias(f"#one:{OURS}") == made
+        assert await matrix.network.alias(f"#one:{OURS}") == made
         assert house.app.contexts["matrix"].link(made).room == core
         assert house.app.contexts["matrix"].link(house.room.room_id).room != core
         with pytest.raises(LocalProtocolError, match="replaced already"):
@@ -61,27 +61,29 @@ async def test_a_room_is_replaced_once_and_its_links_move_with_its_alias(tmp_pat
 
 async def test_a_room_that_does_not_say_so_replaces_nothing(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        old, other = network.get(house.room.room_id), network.get(house.other.room_id)
+        matrix = house.matrix
+        old, other = matrix.get_room(house.room.room_id), matrix.get_room(house.other.room_id)
         with pytest.raises(LocalProtocolError, match="does not say that it replaces"):
-            await network._upgrades.follow(old, other, f"@m:{THEIRS}")
+            await matrix.upgrades.follow(old, other, f"@m:{THEIRS}")
 
 
 async def test_bans_and_levels_go_along_and_creators_are_not_among_the_levels(tmp_path):
     async with inbound(tmp_path, "10") as house:
-        network = house.app.network("matrix")
-        say = network._administration.send_state
+        matrix = house.matrix
+        say = matrix.local_events.send_state
         room = house.room.room_id
-        levels = {"users": {network.bridge_user: 100, "@mod:x": 50}, "ban": 77}
+        levels = {"users": {matrix.bridge_user: 100, "@mod:x": 50}, "ban": 77}
         await say(room, "m.room.power_levels", "", levels)
         await say(room, "m.room.member", "@bad:x", {"membership": "ban"})
         for version in ("12", "10"):
-            made = (await network.operations()["rooms upgrade"]({"room": room, "version": version}))["room"]
-            new = network.get(made)
+            made = (await matrix.network.operations()["rooms upgrade"]({"room": room, "version": version}))[
+                "room"
+            ]
+            new = matrix.get_room(made)
             state = {p.key: p for p in await new.state_events(await new.state())}
             assert state["m.room.member", "@bad:x"].membership == "ban"
             users = state["m.room.power_levels", ""].content["users"]
-            assert users == {"@mod:x": 50} | ({network.bridge_user: 100} if version == "10" else {})
+            assert users == {"@mod:x": 50} | ({matrix.bridge_user: 100} if version == "10" else {})
             assert state["m.room.power_levels", ""].content["ban"] == 77
             assert (state["m.room.create", ""].content["predecessor"].get("event_id") is None) is (
                 version == "12"
@@ -106,7 +108,7 @@ class Denies:
 
 async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(tmp_path):
     async with inbound(tmp_path, "11") as house:
-        network, context = house.app.network("matrix"), house.app.contexts["matrix"]
+        matrix, context = house.matrix, house.app.contexts["matrix"]
         juliet, paris = NativeId("xmpp", "juliet@example.org"), NativeId("xmpp", "paris@example.org")
         people = tuple(
             RoomMember(user=user, membership=Membership.JOIN, server="x") for user in (juliet, paris)
@@ -114,8 +116,10 @@ async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(t
         await context.reconcile(house.room.room_id, ViewDelta(upserts=people))
         policy = Denies(paris.id)
         house.app.decisions.replace([InstalledPolicy(name="denies", policy=policy)])
-        made = await network.operations()["rooms upgrade"]({"room": house.room.room_id, "version": "12"})
-        state = await network.get(made["room"]).state()
+        made = await matrix.network.operations()["rooms upgrade"](
+            {"room": house.room.room_id, "version": "12"}
+        )
+        state = await matrix.get_room(made["room"]).state()
         assert ("m.room.member", await context.ghost(juliet)) in state
         assert ("m.room.member", await context.ghost(paris)) not in state
         ways = {(way, server) for way, sender, server in policy.ways if sender == juliet.id}
@@ -124,30 +128,30 @@ async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(t
 
 async def test_a_room_that_no_server_would_take_is_not_made(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        before, kept = set(network._rooms), await network._ctx.store.scan("pdu", limit=100)
+        matrix = house.matrix
+        before, kept = set(matrix.rooms), await matrix.store.scan("pdu", limit=100)
         founding = RoomTemplate(create={"additional_creators": ["nobody"]})
         with pytest.raises(LocalProtocolError, match=r"m\.room\.create: "):
-            await network._entrance._founder.create(network.bridge_user, "12", "", founding)
-        assert set(network._rooms) == before
-        assert len(await network._ctx.store.scan("pdu", limit=100)) == len(kept)
+            await matrix.room_creator.create(matrix.bridge_user, "12", "", founding)
+        assert set(matrix.rooms) == before
+        assert len(await matrix.store.scan("pdu", limit=100)) == len(kept)
 
 
 async def test_a_server_acl_that_bars_this_server_does_not_go_along(tmp_path):
     async with inbound(tmp_path, "11") as house:
-        network, room = house.app.network("matrix"), house.room.room_id
+        matrix, room = house.matrix, house.room.room_id
         acl = {"allow": ["*"], "deny": ["127.0.0.1"], "allow_ip_literals": True}
-        refusal = await network._administration.send(
-            network.bridge_user, room, Custom(type="m.room.server_acl"), ("m.room.server_acl", "", acl)
+        refusal = await matrix.local_events.send(
+            matrix.bridge_user, room, Custom(type="m.room.server_acl"), ("m.room.server_acl", "", acl)
         )
         assert refusal is None
-        made = await network.operations()["rooms upgrade"]({"room": room, "version": "11"})
-        assert ("m.room.server_acl", "") not in await network.get(made["room"]).state()
+        made = await matrix.network.operations()["rooms upgrade"]({"room": room, "version": "11"})
+        assert ("m.room.server_acl", "") not in await matrix.get_room(made["room"]).state()
 
 
 async def test_a_policy_may_deny_that_others_replace_a_room(tmp_path):
     async with inbound(tmp_path, "11") as house:
-        network, asked = house.app.network("matrix"), []
+        matrix, asked = house.matrix, []
 
         class Stays:
             async def check(self, crossing):
@@ -156,13 +160,13 @@ async def test_a_policy_may_deny_that_others_replace_a_room(tmp_path):
                     return Verdict(Action.DENY, (Reason(code="GOV_TEST", policy="stays", text="no"),))
                 return ALLOW
 
-        old = network.get(house.room.room_id)
+        old = matrix.get_room(house.room.room_id)
         founding = RoomTemplate(create={"predecessor": {"room_id": old.room_id}})
-        new = await network._entrance._founder.create(network.bridge_user, "11", "", founding)
+        new = await matrix.room_creator.create(matrix.bridge_user, "11", "", founding)
         home = house.app.contexts["matrix"].link(old.room_id).room
         house.app.decisions.replace([InstalledPolicy(name="stays", policy=Stays())])
         with pytest.raises(CannotOpenRoom, match="no"):
-            await network._upgrades.follow(old, new, f"@m:{THEIRS}")
+            await matrix.upgrades.follow(old, new, f"@m:{THEIRS}")
         assert house.app.contexts["matrix"].link(old.room_id).room == home
         assert [(c.user.id, c.user_server, c.version) for c in asked] == [(f"@m:{THEIRS}", THEIRS, "11")]
 
@@ -172,7 +176,7 @@ async def test_what_is_withheld_in_the_old_room_is_not_said_in_the_new_one(tmp_p
     options = hansa_governance.Config.model_validate({"words": [word]})
     gov = PolicySetup(name="gov", module=hansa_governance, options=options)
     async with inbound(tmp_path, "11", policies=[gov]) as house:
-        network, forger, room = house.app.network("matrix"), house.forger, house.room
+        matrix, forger, room = house.matrix, house.forger, house.room
         for kind, content in (
             ("m.room.topic", {"topic": "open to all"}),
             ("m.room.topic", {"topic": f"it is {word}"}),
@@ -181,8 +185,10 @@ async def test_what_is_withheld_in_the_old_room_is_not_said_in_the_new_one(tmp_p
             raw = forger.finish(room, forger.draft(room, kind, content, ""))
             await house.fate(raw)
             room.keep(pdu_from_raw(raw, room.version))
-        made = (await network.operations()["rooms upgrade"]({"room": room.room_id, "version": "12"}))["room"]
-        new = network.get(made)
+        made = (await matrix.network.operations()["rooms upgrade"]({"room": room.room_id, "version": "12"}))[
+            "room"
+        ]
+        new = matrix.get_room(made)
         state = {p.key: p for p in await new.state_events(await new.state())}
         assert state["m.room.topic", ""].content == {"topic": "open to all"}
         assert ("m.room.name", "") not in state

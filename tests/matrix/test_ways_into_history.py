@@ -158,7 +158,7 @@ class Teller:
         )
         name = event_id(following, house.room.version)
         assert (await house.send(following))[0] == 200
-        store = house.app.network("matrix")._ctx.store
+        store = house.matrix.store
         async with asyncio.timeout(10):
             while True:
                 row = await store.get("pdu", (name,))
@@ -198,9 +198,9 @@ async def test_words_of_somebody_who_is_not_in_the_room_are_no_history(tmp_path,
 
 async def test_a_forged_ban_at_the_edge_of_a_gap_is_no_history(tmp_path):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         draft = house.forger.draft(
-            house.room, "m.room.member", {"membership": "ban"}, network.bridge_user, prev_events=unknown()
+            house.room, "m.room.member", {"membership": "ban"}, matrix.bridge_user, prev_events=unknown()
         )
         edge = house.forger.finish(house.room, {**draft, "depth": 50})
         found = await Teller(house, edge, list(house.room.state.values())).adopted()
@@ -240,7 +240,7 @@ async def test_a_forbidden_word_is_withheld_whatever_way_it_comes(tmp_path, way)
             raw = house.forger.message(house.room, "this is classified")
             name = event_id(raw, house.room.version)
             assert await house.fate(raw) == "accepted"
-            row = await house.app.network("matrix")._ctx.store.get("pdu", (name,))
+            row = await house.matrix.store.get("pdu", (name,))
             fields = dict(row.fields)
         else:
             edge = old(house, "this is classified")
@@ -260,13 +260,13 @@ async def test_state_from_a_gap_is_of_the_room_alone(tmp_path, version):
         )
         assert (await house.send(raw))[0] == 200
         foreign = event_id(raw, house.other.version)
-        network = house.app.network("matrix")
+        matrix = house.matrix
         async with asyncio.timeout(5):
-            while await network._ctx.store.get("pdu", (foreign,)) is None:
+            while await matrix.store.get("pdu", (foreign,)) is None:
                 await asyncio.sleep(0)
         state = [*house.room.state.values(), foreign]
         found = await Teller(house, old(house, "m"), state).adopted()
-        room = network.get(house.room.room_id)
+        room = matrix.get_room(house.room.room_id)
         for group in (int(found["before"]), int(found["after"]), room.head.group):
             assert ("m.room.member", stranger) not in await room.groups.load(group)
         named = await room.events.load((await room.state()).values(), room.version)
@@ -278,12 +278,12 @@ async def test_an_event_does_not_take_the_id_of_another_rooms(tmp_path, version)
     """Where servers make ids, one id may be given twice: the first event stays."""
     async with inbound(tmp_path, version) as house:
         first = house.forger.message(house.other, "first")
-        network, name = house.app.network("matrix"), first["event_id"]
+        matrix, name = house.matrix, first["event_id"]
         assert (await house.send(first))[0] == 200
         async with asyncio.timeout(5):
-            while (row := await network._ctx.store.get("pdu", (name,))) is None:
+            while (row := await matrix.store.get("pdu", (name,))) is None:
                 await asyncio.sleep(0)
         again = house.forger.message(house.room, "second", event_id=name)
         assert (await house.send(again))[0] == 200
-        await until(lambda: not network._ingest.waiting(house.room.room_id))
-        assert await network._ctx.store.get("pdu", (name,)) == row
+        await until(lambda: not matrix.staging.waiting(house.room.room_id))
+        assert await matrix.store.get("pdu", (name,)) == row

@@ -95,12 +95,12 @@ async def test_what_an_unknown_commit_kept_stays_in_the_state_and_among_the_ends
 
 async def test_who_looks_after_an_unknown_result_is_told_what_was_kept(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
+        matrix = house.matrix
         with failing(monkeypatch, kept=True), pytest.raises(StoreFault):
             await said(house, Name(text="kept"), "name")
-        room = network.get(house.room.room_id)
+        room = matrix.get_room(house.room.room_id)
         while room.stale:
-            await network._own.fresh(room)
+            await matrix.local_server.fresh(room)
         assert ("m.room.name", "") in await room.state()
         assert room.kept == (await as_kept(house)).kept and not room.groups.drafts()
 
@@ -108,8 +108,8 @@ async def test_who_looks_after_an_unknown_result_is_told_what_was_kept(tmp_path,
 async def test_another_writer_is_noticed_and_its_event_is_followed(tmp_path, monkeypatch):
     """Two processes' memories of one room: the second finds its row changed, reads it, and goes on from there."""
     async with inbound(tmp_path) as house:
-        network = house.app.network("matrix")
-        room = network.get(house.room.room_id)
+        matrix = house.matrix
+        room = matrix.get_room(house.room.room_id)
         before = await as_kept(house)
         name = await said(house, Name(text="of the first"), "name")
         # The other's memory is from before the first one's event.
@@ -128,7 +128,7 @@ async def test_a_group_that_a_refused_event_made_is_kept_for_those_that_stand_on
     refused.
     """
     async with inbound(tmp_path) as house:
-        house.app.network("matrix")._ingest.settled = None  # would tie the ends
+        house.matrix.staging.settled = None  # would tie the ends
         tips, ends = list(house.room.tips), []
         said = (
             ("m.room.name", {"name": "a"}),
