@@ -202,10 +202,10 @@ async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypat
 
         kept = await shelf.add(chunks(b"kept"), "text/plain", "a", owner="@a:x")
         orphan = await context.blobs.put(chunks(b"orphan"), 100)
-        monkeypatch.setattr(repository, "_PARTS_AT_ONCE", 256)
+        monkeypatch.setattr(repository, "_FOLDERS_PER_SWEEP", 256)
         await shelf.sweep()
         assert await context.blobs.size(orphan.digest)  # it may be on its way to its address
-        moved(home, repository.ORPHAN_AFTER + 60_000)
+        moved(home, repository.ORPHAN_TTL_MS + 60_000)
         await shelf.sweep()
         assert await context.blobs.size(kept.blob.digest)
         found = [one.name for one in Path(tmp_path / "files").rglob("*") if one.is_file()]
@@ -226,7 +226,7 @@ async def test_bytes_whose_removal_a_crash_cut_off_go_too(tmp_path, moved):
             await shelf.add(chunks(), "text/plain", "a", owner="@a:x")
         await shelf.sweep()
         assert len(await rows(home, "media_going")) == 1  # it may be under way
-        moved(home, repository.ORPHAN_AFTER + 60_000)
+        moved(home, repository.ORPHAN_TTL_MS + 60_000)
         await shelf.sweep()
         assert await rows(home, "media_going") == []
         kept = await shelf.add(chunks(), "text/plain", "a", owner="@a:x")

@@ -42,7 +42,7 @@ async def test_account_data_is_bounded_in_bytes(tmp_path, monkeypatch):
 
 
 async def test_tokens_for_others_take_the_place_of_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(openid, "MOST_OF_USER", 3)
+    monkeypatch.setattr(openid, "MAX_TOKENS_OF_USER", 3)
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         path = "/user/{}/openid/request_token"
@@ -93,7 +93,7 @@ async def upload(person: Person, **keys: Any) -> tuple[int, Any]:
 
 
 async def test_keys_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "MOST_OF_USER", 5)
+    monkeypatch.setattr(devices, "MAX_ONE_TIME_KEYS_OF_USER", 5)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         other = await home.person("alice", "B")
@@ -103,11 +103,11 @@ async def test_keys_are_bounded(tmp_path, monkeypatch):
         assert status == 400 and "that is enough" in found["error"]
         assert (await upload(other, one_time_keys={"x:1": "k"}))[0] == 200  # the same again is no new one
         assert (await upload(alice, one_time_keys={"y:1": "k" * 5000}))[0] == 400
-        algorithms = {f"a{n}:1": "k" for n in range(devices.MOST_ALGORITHMS)}
+        algorithms = {f"a{n}:1": "k" for n in range(devices.MAX_FALLBACK_KEYS)}
         assert (await upload(alice, fallback_keys=algorithms))[0] == 200
         assert (await upload(alice, fallback_keys={"a0:2": "k"}))[0] == 200  # another of a known one
         assert (await upload(alice, fallback_keys={"more:1": "k"}))[0] == 400
-        assert len(await rows(home, "fallback_key")) == devices.MOST_ALGORITHMS
+        assert len(await rows(home, "fallback_key")) == devices.MAX_FALLBACK_KEYS
 
 
 @pytest.mark.parametrize("collection", COUNTED)

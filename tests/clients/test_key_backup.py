@@ -151,10 +151,10 @@ async def test_what_is_no_backup(tmp_path, method, target, body, code):
 
 
 async def test_backups_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(key_backups, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(key_backups, "MAX_BACKUP_BYTES", 20_000)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
-        versions = [await created(alice) for _ in range(key_backups.MOST_BACKUPS)]
+        versions = [await created(alice) for _ in range(key_backups.MAX_BACKUPS)]
         assert (await refused(alice, "POST", "/room_keys/version", {"algorithm": "x", "auth_data": {}}))[
             0
         ] == 400
@@ -187,7 +187,7 @@ async def test_what_devices_add_at_once_is_all_there(tmp_path):
 
 
 async def test_pages_of_many_keys(tmp_path, monkeypatch):
-    monkeypatch.setattr(key_backups, "_PAGE", 3)
+    monkeypatch.setattr(key_backups, "_PAGE_SIZE", 3)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         version = await created(alice)
@@ -217,7 +217,7 @@ async def test_who_closes_their_account_leaves_no_keys(tmp_path):
 
 async def test_a_large_backup_is_written_as_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(key_backup, "CHUNK", 2000)
-    monkeypatch.setattr(key_backups, "_PAGE", 7)
+    monkeypatch.setattr(key_backups, "_PAGE_SIZE", 7)
     sizes: list[int] = []
     inner = key_backup._continued
 
@@ -242,9 +242,11 @@ async def test_a_change_that_others_always_come_before_is_no_success(tmp_path, m
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         version = await created(alice)
-        real = key_backups._changed
+        real = key_backups._backup_write
         monkeypatch.setattr(
-            key_backups, "_changed", lambda user, before, after: real(user, replace(before, etag=99), after)
+            key_backups,
+            "_backup_write",
+            lambda user, before, after: real(user, replace(before, etag=99), after),
         )
         with pytest.raises(Refused) as found:
             await alice.call("DELETE", f"/room_keys/version/{version}")
@@ -252,7 +254,7 @@ async def test_a_change_that_others_always_come_before_is_no_success(tmp_path, m
 
 
 async def test_keys_that_are_there_are_read_some_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(key_backups, "_PAGE", 7)
+    monkeypatch.setattr(key_backups, "_PAGE_SIZE", 7)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         where, read = f"version={await created(alice)}", []

@@ -186,7 +186,7 @@ async def test_what_relates_in_a_rare_way_is_found_among_many(tmp_path):
 
 async def test_messages_to_a_device_give_way_in_linear_time(tmp_path, monkeypatch):
     """Of a device that has as much as it may each new message lets another go."""
-    monkeypatch.setattr(to_device_shares, "MOST_OF_DEVICE", 300)
+    monkeypatch.setattr(to_device_shares, "MAX_MESSAGES_OF_DEVICE", 300)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         ctx = home.app.contexts["matrix"]

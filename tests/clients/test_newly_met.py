@@ -95,7 +95,7 @@ async def nobody(*_: Any) -> None:
 
 async def test_servers_that_come_into_a_room_learn_who_is_there(tmp_path, monkeypatch):
     """They are told of everybody who is there, and again when they have taken up the room."""
-    monkeypatch.setattr(presence, "SETTLED", 0.05)
+    monkeypatch.setattr(presence, "WELCOME_DELAY_S", 0.05)
     async with house(tmp_path, presence_enabled=True) as home:
         monkeypatch.setattr(home.matrix.users, "meet", nobody)  # as they come in themselves
         told, alice, bob, carol = Told(home), *[await home.person(n) for n in ("alice", "bob", "carol")]
@@ -145,7 +145,7 @@ def online(*users: str) -> dict[str, Any]:
 @pytest.mark.parametrize("comes", ["they", "we", "too late"])
 async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_path, monkeypatch, comes):
     """A server hears of a join before that is taken up here, and says at once who is there."""
-    monkeypatch.setattr(presence, "EARLY_FOR", -1.0 if comes == "too late" else 60.0)
+    monkeypatch.setattr(presence, "EARLY_PRESENCE_TTL_S", -1.0 if comes == "too late" else 60.0)
     async with house(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         known, wire = home.matrix.users, home.wire

@@ -195,8 +195,8 @@ async def test_files_of_an_old_database_count_and_copies_among_them_give_way(ope
         library = MatrixHarness(app.network("matrix")).media
         copies = {"*": [1800, 3], THEIRS: [1800, 3], "": [len(FILE), 1]}
         assert await bodies(app, "media_usage") == {(owner,): count for owner, count in copies.items()}
-        assert await library._evict(700)
-        assert await library._evict(1)
+        assert await library._evict_copies(700)
+        assert await library._evict_copies(1)
         assert [item.mxc.server for item in await library.all()] == [OURS]
         assert ("*",) not in await bodies(app, "media_usage")
         server, _, media_id = FACTS["file"].removeprefix("mxc://").partition("/")

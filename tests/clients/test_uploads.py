@@ -149,7 +149,7 @@ async def test_copies_of_a_server_s_files_give_way_to_its_own_only(tmp_path, mon
 
 
 async def test_copies_are_bounded_in_all_and_in_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(quotas, "MOST_COPIES_PER_SERVER", 3)
+    monkeypatch.setattr(quotas, "MAX_COPIES_PER_SERVER", 3)
     async with house(tmp_path, media_quota_remote=1000) as home:
         now = at_times(home, monkeypatch)
         for n in range(5):
@@ -171,7 +171,7 @@ async def test_a_full_disk_takes_no_files_and_goes_on_with_events(tmp_path, monk
         blobs = home.app.setup.blobs
         blobs.disk = 200_000  # of which a twentieth, the reserve, is for everything else
         assert (await give(alice, b"a" * 150_000, content_length="150000"))[0] == 200
-        monkeypatch.setattr(quotas, "_STEP", 1000)
+        monkeypatch.setattr(quotas, "_RESERVE_STEP", 1000)
         await copy(home, "copy", b"c" * 30_000)
         status, found = await give(alice, b"b" * 50_000, content_length="50000")
         assert (status, found["errcode"]) == (507, "M_RESOURCE_LIMIT_EXCEEDED")
@@ -293,8 +293,8 @@ async def test_an_address_waits_for_a_day(tmp_path, monkeypatch):
 
 
 async def test_addresses_that_wait_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(repository, "MOST_RESERVED", 3)
-    monkeypatch.setattr(repository, "MOST_RESERVED_IN_ALL", 8)
+    monkeypatch.setattr(repository, "MAX_PENDING_OF_USER", 3)
+    monkeypatch.setattr(repository, "MAX_PENDING", 8)
     async with house(tmp_path) as home:
         alice, now = await home.person("alice"), at_times(home, monkeypatch)
         answers = await asyncio.gather(*(alice.ask("POST", CREATE, {}) for _ in range(6)))

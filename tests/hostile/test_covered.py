@@ -28,9 +28,9 @@ TABLE: dict[str, str] = {
     "federation/server_discovery.py:_get": "- a well-known document, which needs port 443: tests/matrix/proto has its bounds",
     "federation/keyring.py:_ask": "notary",
     "federation/keyring.py:_fetch": "keys",
-    "media/remote.py:_as_before": "media",
-    "media/remote.py:_at": "media",
-    "media/remote.py:_in_parts": "media",
+    "media/remote.py:_download_legacy": "media",
+    "media/remote.py:_open_location": "media",
+    "media/remote.py:_download_multipart": "media",
     "federation/announce.py:announce_to_peers": "profile",
     "rooms/inbound/bounded_fetch.py:get": _WAY,
     "rooms/inbound/bounded_fetch.py:members": _WAY,
@@ -46,10 +46,10 @@ TABLE: dict[str, str] = {
     "rooms/membership/remote_membership.py:knock": "send_knock",
     "rooms/membership/remote_membership.py:resolve": "directory",
     "rooms/inbound/policy_server.py:ensure_signed": "policy",
-    "users/key_queries.py:_ask": "key query",
+    "users/key_queries.py:_ask_server": "key query",
     "users/openid.py:verify": "- the server whose person asks gives it, to us alone: the same reader as profile",
     "users/profiles.py:of": "profile",
-    "users/remote_devices.py:_fetch": "devices",
+    "users/remote_devices.py:_fetch_list": "devices",
 }
 
 

@@ -266,9 +266,9 @@ TOLD = {
     "rooms/typing_and_receipts.py send": "EphemeralOut, asked by the core",
     "users/presence.py tell": "Presence",
     "users/presence.py introduce": "Presence",
-    "users/presence.py _welcome": "Presence",
+    "users/presence.py _send_presences": "Presence",
     "users/to_device.py send": "ToDevice",
-    "users/devices.py _change": "KeysQuery",
+    "users/devices.py _commit_with_edus": "KeysQuery",
     "users/devices.py introduce": "KeysQuery",
     "users/devices.py set_cross_signing": "KeysQuery",
 }

@@ -13,7 +13,7 @@ from hansa.testing import until
 from hansa_matrix.proto import devices as proto
 from hansa_matrix.proto.devices import Device, ToDeviceEdu
 from hansa_matrix.retention import purge_expired
-from hansa_matrix.users.remote_devices import ANEW_BURST
+from hansa_matrix.users.remote_devices import REFETCH_BURST
 from hansa_matrix.users.user_services import Users
 from hypothesis import given
 from hypothesis import strategies as st
@@ -342,7 +342,7 @@ async def test_a_fault_of_ours_that_no_repetition_mends_fails_no_transaction(tmp
         async def broken(*_: Any) -> Any:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(known(house).messages, "_kept", broken)
+        monkeypatch.setattr(known(house).messages, "_add_to_batch", broken)
         assert await edus(house, to_device({US: {"A": {}}})) == 200
         assert house.app.counters["matrix_edus_failed", (("plugin", "matrix"),)] == 1
 
@@ -415,7 +415,7 @@ async def test_what_is_no_message_is_counted_and_the_others_are_taken(tmp_path, 
 
 
 async def test_no_more_waits_for_a_device_than_it_may(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.users.to_device_shares.MOST_OF_PEER", 3)
+    monkeypatch.setattr("hansa_matrix.users.to_device_shares.MAX_MESSAGES_OF_PEER", 3)
     async with inbound(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         for number in range(5):
@@ -578,11 +578,11 @@ async def test_a_server_causes_so_many_lists_to_be_asked_for_and_no_more(tmp_pat
     async with inbound(tmp_path) as house:
         their = await cached(house, listed(3, "P"))
         their.asked.clear()
-        for number in range(int(ANEW_BURST) + 30):
+        for number in range(int(REFETCH_BURST) + 30):
             their.lists = [listed(number % 2, "P", "Q")] * 3
             await edus(house, update(number % 2, [], "Q", deleted=number % 2 == 0))
             await until(lambda: not known(house).remote._fetching)
-        assert 0 < their.times("/user/devices/") <= ANEW_BURST + 1
+        assert 0 < their.times("/user/devices/") <= REFETCH_BURST + 1
         assert await devices_of(house) is None
 
 

@@ -107,7 +107,7 @@ async def test_a_fetch_ends_when_the_last_reader_hangs_up(tmp_path):
 
 
 async def test_a_file_that_comes_too_slowly_loses_its_slot(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "WINDOW", 0.05)
+    monkeypatch.setattr(remote, "RATE_WINDOW_S", 0.05)
     async with inbound(tmp_path) as house:
         slow = Slow(house)
 
@@ -134,16 +134,18 @@ async def test_a_file_of_some_speed_may_take_longer(tmp_path, monkeypatch):
 
         async def pieces() -> AsyncIterator[bytes]:
             for _ in range(5):
-                yield b"x" * remote.LEAST_BYTES
-            yield b"x" * (remote.LEAST_BYTES - 1)
+                yield b"x" * remote.MIN_WINDOW_BYTES
+            yield b"x" * (remote.MIN_WINDOW_BYTES - 1)
 
         slow.pieces = pieces
-        assert (await fetcher(house).get(MXC, "@a:x")).blob.size == 6 * remote.LEAST_BYTES - 1
+        assert (await fetcher(house).get(MXC, "@a:x")).blob.size == 6 * remote.MIN_WINDOW_BYTES - 1
         assert len([when for when in ends if when is not None]) >= 5
 
 
 async def test_too_many_of_one_server_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "BOUNDS", SlotLimits(in_all=2, each={"server": 1, "person": 2}, waiting=1))
+    monkeypatch.setattr(
+        remote, "DOWNLOAD_LIMITS", SlotLimits(in_all=2, each={"server": 1, "person": 2}, waiting=1)
+    )
     async with inbound(tmp_path) as house:
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:

@@ -46,8 +46,8 @@ async def test_one_server_s_flood_is_small(tmp_path):
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, THEIRS, 2400, 56_000)
         rows = await house.app.contexts["matrix"].store.scan("to_device", limit=10_000)
-        assert sum(len(row.body) for row in rows) <= to_device_shares.BYTES_OF_PEER
-        assert len(rows) == to_device_shares.BYTES_OF_PEER // len(rows[0].body)
+        assert sum(len(row.body) for row in rows) <= to_device_shares.MAX_BYTES_OF_PEER
+        assert len(rows) == to_device_shares.MAX_BYTES_OF_PEER // len(rows[0].body)
         await flood(house, "honest.example", 1)
         assert (await waiting(house))["honest.example"] == 1
         discarded = sum(
@@ -80,7 +80,7 @@ async def test_many_servers_at_once_count_right(tmp_path):
 
 
 async def test_a_full_device_has_the_greediest_give_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(to_device_shares, "MOST_OF_DEVICE", 10)
+    monkeypatch.setattr(to_device_shares, "MAX_MESSAGES_OF_DEVICE", 10)
     async with inbound(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, "greedy.example", 10)
@@ -96,7 +96,7 @@ async def test_a_full_device_has_the_greediest_give_way(tmp_path, monkeypatch):
 
 
 async def test_a_server_has_a_share_over_all_devices(tmp_path, monkeypatch):
-    monkeypatch.setattr(to_device_shares, "BYTES_FOR_ALL", 3000)
+    monkeypatch.setattr(to_device_shares, "MAX_TOTAL_BYTES_OF_PEER", 3000)
     async with inbound(tmp_path) as house:
         for device in ("A", "B"):
             await known(house).devices.put(US, Device(device_id=device))
@@ -109,8 +109,8 @@ async def test_a_server_has_a_share_over_all_devices(tmp_path, monkeypatch):
         await flood(house, "many.example", 10, 100)  # together there is place, so that one may have most
         assert (await waiting(house))["many.example"] == 10
         # Where all together have too much, nobody has more than the least that each may have.
-        monkeypatch.setattr(to_device_shares, "BYTES_IN_ALL", 1)
-        monkeypatch.setattr(to_device_shares, "LEAST", 1000)
+        monkeypatch.setattr(to_device_shares, "MAX_TOTAL_BYTES", 1)
+        monkeypatch.setattr(to_device_shares, "GUARANTEED_BYTES", 1000)
         await flood(house, "third.example", 50, 100)
         assert sum(s for key, (_, s) in (await usage(house)).items() if key[2] == "third.example") <= 1000
 
@@ -139,7 +139,7 @@ async def test_what_no_device_asks_for_goes_after_half_a_year(tmp_path, monkeypa
         await known(house).messages.sweep()
         assert await waiting(house) == {THEIRS: 5}
         clock = house.app.contexts["matrix"].clock
-        later = clock.now() + module.KEPT_FOR
+        later = clock.now() + module.MESSAGE_TTL_MS
         monkeypatch.setattr(type(clock), "now", lambda _: later)
         await known(house).messages.sweep()
         assert await waiting(house) == {} and await usage(house) == {}
@@ -166,7 +166,7 @@ async def test_what_is_for_nobody_leaves_nothing(tmp_path):
 
 
 async def test_of_very_many_it_is_known_only_of_the_last_that_they_came(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_SEEN", 20)
+    monkeypatch.setattr(module, "MAX_SEEN_IDS", 20)
     monkeypatch.setattr(module, "_TRIM_EVERY", 10)
     async with inbound(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))

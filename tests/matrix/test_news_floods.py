@@ -56,7 +56,7 @@ async def test_lists_of_one_server_are_bounded(tmp_path, monkeypatch):
         labels = (("plugin", "matrix"),)
         assert house.app.gauges["matrix_device_lists_bytes", labels] == size
         # One more device is too much: the list is not kept then, but asked for each time.
-        monkeypatch.setattr(remote_devices, "BYTES_OF_SERVER", size + 10)
+        monkeypatch.setattr(remote_devices, "MAX_BYTES_OF_SERVER", size + 10)
         assert await edus(house, update(2, [1], "Q")) == 200
         assert await sizes(house) == {} and await usage(house) == {}
         assert house.app.gauges["matrix_device_lists_bytes", labels] == 0
@@ -66,19 +66,19 @@ async def test_lists_of_one_server_are_bounded(tmp_path, monkeypatch):
 async def test_lists_are_bounded_in_number_and_in_all(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
         their = await cached(house, listed(1, "P"))
-        monkeypatch.setattr(remote_devices, "MOST_OF_SERVER", 1)
+        monkeypatch.setattr(remote_devices, "MAX_LISTS_OF_SERVER", 1)
         their.lists = [{**listed(1), "user_id": f"@other:{THEIRS}"}]
         known(house).remote.fetch(f"@other:{THEIRS}")
         await settled(house)
         assert set(await sizes(house)) == {THEM}
-        monkeypatch.setattr(remote_devices, "MOST_OF_SERVER", 5)
-        monkeypatch.setattr(remote_devices, "BYTES_IN_ALL", 1)
+        monkeypatch.setattr(remote_devices, "MAX_LISTS_OF_SERVER", 5)
+        monkeypatch.setattr(remote_devices, "MAX_BYTES", 1)
         their.lists = [{**listed(1, "P"), "user_id": f"@small:{THEIRS}"}]
         known(house).company.shared = lambda _: True
         known(house).remote.fetch(f"@small:{THEIRS}")
         await settled(house)
         assert len(await sizes(house)) == 2  # a server with little has a place in any case
-        monkeypatch.setattr(remote_devices, "LEAST", 1)
+        monkeypatch.setattr(remote_devices, "GUARANTEED_BYTES", 1)
         assert await edus(house, update(2, [1], "Q")) == 200
         assert THEM not in await sizes(house)
 
@@ -100,7 +100,7 @@ async def test_a_stale_list_takes_no_place(tmp_path):
 
 
 async def test_a_large_list_is_asked_for_anew_once_for_many_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote_devices, "_CHANGED_IN_PLACE", 10)
+    monkeypatch.setattr(remote_devices, "_MAX_PATCHED_BYTES", 10)
     async with inbound(tmp_path) as house:
         their = await cached(house, listed(1, "P"))
         before = their.times("/user/devices/")

@@ -68,9 +68,9 @@ MATRIX: dict[str, Kept] = {
     ),
     "to_device": Kept(
         who="other servers; people here",
-        peer="hansa_matrix.users.to_device_shares:BYTES_OF_PEER",
-        in_all="hansa_matrix.users.to_device_shares:BYTES_IN_ALL",
-        age="hansa_matrix.users.to_device:KEPT_FOR",
+        peer="hansa_matrix.users.to_device_shares:MAX_BYTES_OF_PEER",
+        in_all="hansa_matrix.users.to_device_shares:MAX_TOTAL_BYTES",
+        age="hansa_matrix.users.to_device:MESSAGE_TTL_MS",
         metric="matrix_to_device_waiting_bytes",
         flood="matrix/test_message_floods.py::test_one_server_s_flood_is_small",
     ),
@@ -82,7 +82,7 @@ MATRIX: dict[str, Kept] = {
     ),
     "to_device_seen": Kept(
         who="other servers",
-        peer="hansa_matrix.users.to_device:MOST_SEEN",
+        peer="hansa_matrix.users.to_device:MAX_SEEN_IDS",
         within="rows of messages that a device here got",
         age="hansa_matrix.retention:_SEEN_FOR",
         metric="matrix_stored_rows",
@@ -98,8 +98,8 @@ MATRIX: dict[str, Kept] = {
     ),
     "remote_devices": Kept(
         who="other servers, of people whom somebody here asked for",
-        peer="hansa_matrix.users.remote_devices:BYTES_OF_SERVER",
-        in_all="hansa_matrix.users.remote_devices:BYTES_IN_ALL",
+        peer="hansa_matrix.users.remote_devices:MAX_BYTES_OF_SERVER",
+        in_all="hansa_matrix.users.remote_devices:MAX_BYTES",
         within="people who are in a room with us; the others' go when they are swept",
         metric="matrix_device_lists_bytes",
         flood="matrix/test_news_floods.py::test_lists_of_one_server_are_bounded",
@@ -184,15 +184,15 @@ MATRIX: dict[str, Kept] = {
     ),
     "media_going": Kept(
         who="people here; other servers, whose files are let go of",
-        age="hansa_matrix.media.repository:ORPHAN_AFTER",
+        age="hansa_matrix.media.repository:ORPHAN_TTL_MS",
         within="a row of each file whose bytes are removed at this moment, or were as a crash came",
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_bytes_whose_removal_a_crash_cut_off_go_too",
     ),
     "media_reserved": Kept(
         who="people here",
-        peer="hansa_matrix.media.repository:MOST_RESERVED",
-        in_all="hansa_matrix.media.repository:MOST_RESERVED_IN_ALL",
+        peer="hansa_matrix.media.repository:MAX_PENDING_OF_USER",
+        in_all="hansa_matrix.media.repository:MAX_PENDING",
         age="hansa_matrix.client_api.media:_RESERVED_FOR",
         metric="matrix_media_reserved",
         flood="clients/test_uploads.py::test_addresses_that_wait_are_bounded",
@@ -222,14 +222,14 @@ MATRIX: dict[str, Kept] = {
     "device_list": ours("a number of each person with an account"),
     "one_time_key": Kept(
         who="people here",
-        peer="hansa_matrix.users.devices:MOST_OF_USER",
+        peer="hansa_matrix.users.devices:MAX_ONE_TIME_KEYS_OF_USER",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_keys_are_bounded",
     ),
     "fallback_key": Kept(
         who="people here",
-        peer="hansa_matrix.users.devices:MOST_ALGORITHMS",
+        peer="hansa_matrix.users.devices:MAX_FALLBACK_KEYS",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_keys_are_bounded",
@@ -243,7 +243,7 @@ MATRIX: dict[str, Kept] = {
     ),
     "vouched": Kept(
         who="people here",
-        peer="hansa_matrix.users.devices:MOST_VOUCHED",
+        peer="hansa_matrix.users.devices:MAX_USER_SIGNATURES",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="matrix/test_stored_by_strangers.py::test_signatures_on_the_keys_of_others_are_bounded",
@@ -257,7 +257,7 @@ MATRIX: dict[str, Kept] = {
     ),
     "openid": Kept(
         who="people here",
-        peer="hansa_matrix.users.openid:MOST_OF_USER",
+        peer="hansa_matrix.users.openid:MAX_TOKENS_OF_USER",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_tokens_for_others_take_the_place_of_the_first",
@@ -279,14 +279,14 @@ MATRIX: dict[str, Kept] = {
     ),
     "key_backup": Kept(
         who="people here",
-        peer="hansa_matrix.users.key_backups:MOST_BACKUPS",
+        peer="hansa_matrix.users.key_backups:MAX_BACKUPS",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="clients/test_key_backup.py::test_backups_are_bounded",
     ),
     "key_backup_key": Kept(
         who="people here",
-        peer="hansa_matrix.users.key_backups:MOST_BYTES",
+        peer="hansa_matrix.users.key_backups:MAX_BACKUP_BYTES",
         within=_OF_USER,
         metric="matrix_stored_rows",
         flood="clients/test_key_backup.py::test_backups_are_bounded",
@@ -426,7 +426,7 @@ async def test_answers_to_transactions_are_kept_of_the_last(tmp_path, monkeypatc
 
 
 async def test_signatures_on_the_keys_of_others_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "MOST_VOUCHED", 3)
+    monkeypatch.setattr(devices, "MAX_USER_SIGNATURES", 3)
     async with inbound(tmp_path) as house:
         answers = [await vouch(house, f"@u{number_}:x") for number_ in range(5)]
         assert answers[:3] == ["", "", ""] and all("that is enough" in one for one in answers[3:])
@@ -451,4 +451,4 @@ async def test_redactions_that_wait_are_bounded():
 async def vouch(house: Inbound, user: str) -> str:
     key = {"user_id": user, "usage": ["master"], "keys": {"ed25519:K": "K"}}
     signed = {**key, "signatures": {US: {"ed25519:A": "x"}}}
-    return str(await known(house).devices._vouch(US, user, "K", signed))
+    return str(await known(house).devices._store_user_signature(US, user, "K", signed))

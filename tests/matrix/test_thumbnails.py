@@ -156,7 +156,7 @@ async def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path, monkeypatch)
         assert await made(house, item, 32) == 200
         first = thumbnails(house)._decoder.pid
         os.kill(first, signal.SIGSTOP)
-        monkeypatch.setattr(image_process, "_WITHIN", 0.01)
+        monkeypatch.setattr(image_process, "_SHRINK_TIMEOUT_S", 0.01)
         assert await made(house, other, 32) == 413
         monkeypatch.undo()
         other = await kept(house, png(902, 900))
@@ -195,7 +195,7 @@ def test_a_picture_is_cut_in_its_middle():
     for width, height in ((6000, 2000), (600, 200)):
         wide = Image.new("RGB", (width, height), "red")
         wide.paste((0, 0, 250), (width // 3, 0, 2 * width // 3, height))
-        _, data = image_worker.shrunk(saved(wide, "PNG"), "image/png", (96, 96), crop=True) or ("", b"")
+        _, data = image_worker.shrink_image(saved(wide, "PNG"), "image/png", (96, 96), crop=True) or ("", b"")
         with Image.open(io.BytesIO(data)) as small:
             assert small.size == (96, 96)
             for x in (4, 48, 92):
@@ -208,7 +208,7 @@ def test_a_turned_picture_stands_upright_and_colours_stay():
     exif = turned.getexif()
     exif[0x0112] = 6
     for size, shown in (((320, 320), (213, 320)), ((1600, 1600), (1067, 1600))):
-        kind, data = image_worker.shrunk(
+        kind, data = image_worker.shrink_image(
             saved(turned, "JPEG", exif=exif), "image/jpeg", size, crop=False
         ) or (
             "",
@@ -219,7 +219,7 @@ def test_a_turned_picture_stands_upright_and_colours_stay():
             red, green, blue = small.convert("RGB").getpixel((100, 100))
             assert red > 240 and green < 15 and blue < 15
     clear = Image.new("RGBA", (3000, 3000), (0, 199, 0, 128))
-    kind, data = image_worker.shrunk(saved(clear, "PNG"), "image/png", (96, 96), crop=True) or ("", b"")
+    kind, data = image_worker.shrink_image(saved(clear, "PNG"), "image/png", (96, 96), crop=True) or ("", b"")
     with Image.open(io.BytesIO(data)) as small:
         assert (kind, small.size, small.getpixel((50, 50))) == ("image/png", (96, 96), (0, 199, 0, 128))
 

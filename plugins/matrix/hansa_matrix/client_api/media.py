@@ -29,7 +29,7 @@ from hansa_matrix.errors import denial, error_response, json_response, matrix_er
 from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.media.minimum_rate import at_minimum_rate
 from hansa_matrix.media.quotas import DiskFull, OverQuota
-from hansa_matrix.media.remote import RemoteMedia, transfer
+from hansa_matrix.media.remote import RemoteMedia, media_transfer
 from hansa_matrix.media.repository import HasFile, MediaItem, MediaRepository, NotReserved
 from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
 from hansa_matrix.proto.ids import is_valid_server_name
@@ -189,7 +189,7 @@ class MediaEndpoints:
         item = await self._library.get(mxc)
         if item is None:
             item = await self._elsewhere(caller, request, mxc)
-        verdict = await self._ctx.check(transfer(self._ctx.id, mxc.server, item, outbound=False))
+        verdict = await self._ctx.check(media_transfer(self._ctx.id, mxc.server, item, outbound=False))
         if not verdict.allowed:
             raise denial(verdict)
         return item

@@ -21,7 +21,7 @@ from hansa import NetworkContext
 from hansa_matrix.media import image_worker
 
 #: Seconds for one picture, and bytes of a smaller one.
-_WITHIN, _LARGEST = 20.0, 16 * 1024 * 1024
+_SHRINK_TIMEOUT_S, _MAX_THUMBNAIL_BYTES = 20.0, 16 * 1024 * 1024
 
 
 class Unreadable(Exception):
@@ -58,18 +58,18 @@ class ImageProcess:
         """A smaller picture of a file of ``file_size`` bytes; None if it is as small already. Raises
         ``Unreadable``, ``TooLarge``, OSError if the process cannot be begun.
         """
-        process = self._process or await self._begin()
+        process = self._process or await self._start_worker()
         job = {"type": kind, "size": file_size, "width": size[0], "height": size[1], "crop": crop}
         try:
-            async with asyncio.timeout(_WITHIN):
-                head, data = await self._asked(process, orjson.dumps(job) + b"\n", chunks)
+            async with asyncio.timeout(_SHRINK_TIMEOUT_S):
+                head, data = await self._ask_worker(process, orjson.dumps(job) + b"\n", chunks)
         except (TimeoutError, EOFError, ConnectionError, ValueError) as error:
-            self._end(process)
+            self._end_worker(process)
             self._ctx.count("matrix_thumbnailer_ended")
             self._ctx.log.info("a picture ended the thumbnailer: %s", str(error) or type(error).__name__)
             raise TooLarge from error
         except BaseException:
-            self._end(process)
+            self._end_worker(process)
             raise
         match head["result"]:
             case "made":
@@ -81,7 +81,7 @@ class ImageProcess:
         raise Unreadable
 
     @staticmethod
-    async def _asked(
+    async def _ask_worker(
         process: Process, job: bytes, chunks: AsyncIterator[bytes]
     ) -> tuple[dict[str, Any], bytes]:
         """Sends a job and its file to the process, and returns its answer."""
@@ -92,11 +92,11 @@ class ImageProcess:
             process.stdin.write(chunk)
             await process.stdin.drain()
         head: dict[str, Any] = orjson.loads(await process.stdout.readline())
-        if head["size"] > _LARGEST:
+        if head["size"] > _MAX_THUMBNAIL_BYTES:
             raise ValueError("the smaller picture is too large")
         return head, await process.stdout.readexactly(head["size"])
 
-    async def _begin(self) -> Process:
+    async def _start_worker(self) -> Process:
         program = str(Path(image_worker.__file__))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -108,18 +108,18 @@ class ImageProcess:
             start_new_session=True,
         )
         self._process = process
-        self._ctx.spawn(partial(self._watch, process), "thumbnailer")
+        self._ctx.spawn(partial(self._end_with_network, process), "thumbnailer")
         return process
 
-    async def _watch(self, process: Process) -> None:
+    async def _end_with_network(self, process: Process) -> None:
         """Ends the process with the network."""
         try:
             await process.wait()
         finally:
-            self._end(process)
+            self._end_worker(process)
             await process.wait()
 
-    def _end(self, process: Process) -> None:
+    def _end_worker(self, process: Process) -> None:
         if self._process is process:
             self._process = None
         if process.returncode is None:

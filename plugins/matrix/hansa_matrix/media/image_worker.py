@@ -22,13 +22,13 @@ FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/
 _MIB = 1024 * 1024
 #: Memory that the process may take on top of what it begins with (27 MiB of address space on Linux), and of
 #: that what a file and a picture unpacked take.
-MORE = 100 * _MIB
-MOST_UNPACKED = 68 * _MIB
+MAX_ADDED_MEMORY = 100 * _MIB
+MAX_UNPACKED_BYTES = 68 * _MIB
 #: Pixels that are unpacked at all, and of a JPEG that is unpacked at a smaller scale.
-_MOST_PIXELS, _MOST_SCALED = 40_000_000, 120_000_000
+_MAX_PIXELS, _MAX_SCALED_PIXELS = 40_000_000, 120_000_000
 #: Pixels that a picture has when it is resampled.
-_BETWEEN = 4_000_000
-_STRIP = 250_000
+_RESAMPLED_PIXELS = 4_000_000
+_STRIP_PIXELS = 250_000
 #: Bytes of a pixel in memory, by mode; four of any other.
 _PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 #: A WebP file is unpacked into canvases, and copied out of them.
@@ -36,7 +36,7 @@ _WEBP_PIXEL = 16
 #: A progressive JPEG is held whole as coefficients of two bytes.
 _COEFFICIENT = 2
 #: Orientations of EXIF that make width of height.
-_TURNED = frozenset({5, 6, 7, 8})
+_ROTATED_ORIENTATIONS = frozenset({5, 6, 7, 8})
 
 
 class ImageTooLarge(Exception):
@@ -60,33 +60,33 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise ValueError("this is not a WebP file")
 
 
-def _bounded(pixels: int, each: int, packed: int, most: int = _MOST_PIXELS) -> None:
-    if pixels > most or pixels * each + packed > MOST_UNPACKED:
+def _check_memory(pixels: int, each: int, packed: int, most: int = _MAX_PIXELS) -> None:
+    if pixels > most or pixels * each + packed > MAX_UNPACKED_BYTES:
         raise ImageTooLarge
 
 
-def shrunk(data: bytes, kind: str, size: tuple[int, int], *, crop: bool) -> tuple[str, bytes] | None:
+def shrink_image(data: bytes, kind: str, size: tuple[int, int], *, crop: bool) -> tuple[str, bytes] | None:
     """The media type and the bytes of a smaller picture; None if it is as small already. Raises
     ``ImageTooLarge``, MemoryError, and what Pillow raises for what it cannot read.
     """
     if kind == "image/webp":
         width, height = webp_size(data)
-        _bounded(width * height, _WEBP_PIXEL, len(data))
+        _check_memory(width * height, _WEBP_PIXEL, len(data))
     with Image.open(io.BytesIO(data), formats=[FORMATS[kind]]) as picture:
         if picture.width <= size[0] and picture.height <= size[1]:
             return None
         if kind == "image/jpeg":
             coefficients = len(picture.getbands()) * _COEFFICIENT if picture.info.get("progressive") else 0
-            _bounded(picture.width * picture.height, coefficients, len(data), _MOST_SCALED)
+            _check_memory(picture.width * picture.height, coefficients, len(data), _MAX_SCALED_PIXELS)
             picture.draft(None, size)
         if kind != "image/webp":
-            _bounded(picture.width * picture.height, _PIXEL.get(picture.mode, 4), len(data))
+            _check_memory(picture.width * picture.height, _PIXEL.get(picture.mode, 4), len(data))
         width, height = picture.size
-        if picture.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED:
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) in _ROTATED_ORIENTATIONS:
             width, height = height, width
-        between = _reduced(picture, max(size))
+        between = _reduce_by_strips(picture, max(size))
     upright = ImageOps.exif_transpose(between)
-    plain = _resized(upright, (width, height), size, crop=crop)
+    plain = _resize(upright, (width, height), size, crop=crop)
     out = io.BytesIO()
     if plain.mode == "RGBA":
         plain.save(out, "PNG")
@@ -95,7 +95,7 @@ def shrunk(data: bytes, kind: str, size: tuple[int, int], *, crop: bool) -> tupl
     return "image/jpeg", out.getvalue()
 
 
-def _resized(
+def _resize(
     picture: Image.Image, original: tuple[int, int], size: tuple[int, int], *, crop: bool
 ) -> Image.Image:
     """To a size, by the proportions of the original, of which ``picture`` may have others by now."""
@@ -110,20 +110,20 @@ def _resized(
     return picture.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + across, top + down))
 
 
-def _reduced(picture: Image.Image, side: int) -> Image.Image:
+def _reduce_by_strips(picture: Image.Image, side: int) -> Image.Image:
     """The picture in RGB or RGBA, of few pixels, made strip by strip: a copy would double its memory."""
     mode = "RGBA" if picture.has_transparency_data else "RGB"
     width, height = picture.size
     across, down = 1, 1
-    if width * height > _BETWEEN:
+    if width * height > _RESAMPLED_PIXELS:
         across, down = max(1, width // side), max(1, height // side)
-    while (width // across) * (height // down) > _BETWEEN:
+    while (width // across) * (height // down) > _RESAMPLED_PIXELS:
         if width // across > height // down:
             across += 1
         else:
             down += 1
     whole = Image.new(mode, (-(-width // across), -(-height // down)))
-    rows = max(1, _STRIP // width // down) * down
+    rows = max(1, _STRIP_PIXELS // width // down) * down
     for top in range(0, height, rows):
         strip = picture.crop((0, top, width, min(height, top + rows))).convert(mode)
         whole.paste(strip.reduce((across, down)) if across * down > 1 else strip, (0, top // down))
@@ -132,11 +132,11 @@ def _reduced(picture: Image.Image, side: int) -> Image.Image:
     return whole
 
 
-def answer(job: dict[str, object], data: bytes) -> tuple[dict[str, object], bytes]:
+def answer_job(job: dict[str, object], data: bytes) -> tuple[dict[str, object], bytes]:
     """Returns the answer to one job."""
     size = int(str(job["width"])), int(str(job["height"]))
     try:
-        made = shrunk(data, str(job["type"]), size, crop=bool(job["crop"]))
+        made = shrink_image(data, str(job["type"]), size, crop=bool(job["crop"]))
     except (ImageTooLarge, MemoryError, Image.DecompressionBombError):
         return {"result": "large", "size": 0}, b""
     except Exception:  # noqa: BLE001  # a codec may raise anything about a file that somebody made to harm it
@@ -146,16 +146,16 @@ def answer(job: dict[str, object], data: bytes) -> tuple[dict[str, object], byte
     return {"result": "made", "type": made[0], "size": len(made[1])}, made[1]
 
 
-def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
+def serve_jobs(jobs: BinaryIO, answers: BinaryIO) -> None:
     """Answer jobs until there are no more."""
     while line := jobs.readline(4096):
         job = json.loads(line)
-        head, made = answer(job, jobs.read(job["size"]))
+        head, made = answer_job(job, jobs.read(job["size"]))
         answers.write(json.dumps(head).encode() + b"\n" + made)
         answers.flush()
 
 
-def _begun() -> int:
+def _address_space() -> int:
     """The address space of the process by now, in bytes."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -169,12 +169,16 @@ def main() -> None:
     Image.preinit()
     Image.init()
     Image.MAX_IMAGE_PIXELS = None  # counted here, by format
-    limits = ((resource.RLIMIT_AS, _begun() + MORE), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0))
+    limits = (
+        (resource.RLIMIT_AS, _address_space() + MAX_ADDED_MEMORY),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    )
     for what, most in limits:
         with contextlib.suppress(OSError, ValueError):  # a system that has no such limit
             resource.setrlimit(what, (most, most))
     os.nice(5)
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    serve_jobs(sys.stdin.buffer, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from hansa import (
 )
 
 #: Copies of one server's files, and of all servers': small files are bounded too.
-MOST_COPIES_PER_SERVER, MOST_COPIES = 20_000, 200_000
+MAX_COPIES_PER_SERVER, MAX_COPIES = 20_000, 200_000
 #: Whose usage is that of all copies together.
 COPIES = "*"
 #: Bytes of the disk that are kept at a time for a file whose size is not known.
-_STEP = 1024 * 1024
-_PAGE = 500
+_RESERVE_STEP = 1024 * 1024
+_PAGE_SIZE = 500
 
 
 class OverQuota(HansaError):
@@ -58,7 +58,7 @@ class Promise:
     def __init__(self, owner: str, size: int, *, known: bool) -> None:
         self.owner = owner
         self.size = size
-        self.left = size if known else min(size, _STEP)
+        self.left = size if known else min(size, _RESERVE_STEP)
 
     async def counted(
         self, chunks: AsyncIterator[bytes], more: Callable[[], Awaitable[None]]
@@ -66,7 +66,7 @@ class Promise:
         """The chunks of the file; ``more`` is asked for each further part of the disk, and may raise."""
         async for chunk in chunks:
             if len(chunk) > self.left:
-                self.left += max(_STEP, len(chunk))
+                self.left += max(_RESERVE_STEP, len(chunk))
                 await more()
             self.left -= len(chunk)
             yield chunk
@@ -79,16 +79,16 @@ class Quotas:
         self._ctx = ctx
         self._promises: set[Promise] = set()
         #: Lets go of copies of so many bytes; False if there are none.
-        self.evict: Callable[[int], Awaitable[bool]] = _nothing
+        self.evict: Callable[[int], Awaitable[bool]] = _evict_nothing
 
     def bound(self, owner: str) -> tuple[int, int]:
         """Bytes and files that an owner may have; 0: no bound."""
         config = self._ctx.config
         if owner == COPIES:
-            return config.media_quota_remote, MOST_COPIES
+            return config.media_quota_remote, MAX_COPIES
         if owner.startswith("@"):
             return config.media_quota_per_user, config.media_files_per_user
-        return (config.media_quota_per_server, MOST_COPIES_PER_SERVER) if owner else (0, 0)
+        return (config.media_quota_per_server, MAX_COPIES_PER_SERVER) if owner else (0, 0)
 
     async def used(self, owner: str) -> tuple[Usage, bytes | None]:
         """Returns the use of an owner, and the row that holds it."""
@@ -111,7 +111,7 @@ class Quotas:
 
     async def sweep(self) -> None:
         """Let go of the rows of those who have nothing, and say how many have something."""
-        async for rows in pages(self._ctx.store, "media_usage", size=_PAGE):
+        async for rows in pages(self._ctx.store, "media_usage", size=_PAGE_SIZE):
             for row in rows:
                 if not Usage(*orjson.loads(row.body)).files:
                     with suppress(Conflict):  # they have something now
@@ -123,7 +123,7 @@ class Quotas:
         of as many as there may be. Raises ``OverQuota``, ``DiskFull``.
         """
         used, _ = await self.used(owner) if owner.startswith("@") else (Usage(), None)
-        promise = self._promised(owner, used, most, size)
+        promise = self._make_promise(owner, used, most, size)
         self._promises.add(promise)
         try:
             await self.enough()
@@ -131,7 +131,7 @@ class Quotas:
         finally:
             self._promises.discard(promise)
 
-    def _promised(self, owner: str, used: Usage, most: int, size: int | None) -> Promise:
+    def _make_promise(self, owner: str, used: Usage, most: int, size: int | None) -> Promise:
         """Nothing is awaited in here: what others were promised cannot change before this is promised."""
         left = most
         if owner.startswith("@"):
@@ -158,13 +158,13 @@ class Quotas:
         """The disk has enough for all that was promised, if need be once copies were evicted. Raises
         ``DiskFull``.
         """
-        while (short := await self._short()) > 0:
+        while (short := await self._missing_disk_bytes()) > 0:
             copies, _ = await self.used(COPIES)
             if copies.size < short or not await self.evict(short):
                 self._ctx.count("matrix_media_refused", reason="disk")
                 raise DiskFull("the disk is full but for what events need")
 
-    async def _short(self) -> int:
+    async def _missing_disk_bytes(self) -> int:
         """How many bytes the disk has too few for all that was promised and the reserve; 0 or less if it has
         enough. Raises OSError.
         """
@@ -174,5 +174,5 @@ class Quotas:
         return sum(one.left for one in self._promises) + reserve - space.free
 
 
-async def _nothing(_size: int) -> bool:
+async def _evict_nothing(_size: int) -> bool:
     return False

@@ -42,15 +42,15 @@ from hansa_matrix.media.repository import MediaItem, MediaRepository
 from hansa_matrix.proto.media import MultipartFileReader, MxcUri, parse_file_name, parse_media_type
 
 #: Seconds for a whole file.
-_WITHIN = 300.0
+_DOWNLOAD_TIMEOUT_S = 300.0
 #: The least that comes of a file: so many bytes in each window of so many seconds.
-LEAST_BYTES, WINDOW = 160 * 1024, 10.0
+MIN_WINDOW_BYTES, RATE_WINDOW_S = 160 * 1024, 10.0
 #: Files that are fetched at a time: in all, of one server, for one person.
-BOUNDS = SlotLimits(in_all=40, each={"server": 4, "person": 10}, waiting=100)
+DOWNLOAD_LIMITS = SlotLimits(in_all=40, each={"server": 4, "person": 10}, waiting=100)
 _UNKNOWN = frozenset({"M_UNRECOGNIZED", "M_NOT_FOUND", "M_UNKNOWN"})
 
 
-def transfer(network: str, server: str, item: MediaItem, *, outbound: bool) -> MediaTransfer:
+def media_transfer(network: str, server: str, item: MediaItem, *, outbound: bool) -> MediaTransfer:
     """Returns the question to the policies about a file with known properties."""
     return MediaTransfer(
         network=network,
@@ -63,7 +63,7 @@ def transfer(network: str, server: str, item: MediaItem, *, outbound: bool) -> M
     )
 
 
-def denied(verdict: Verdict) -> Exception:
+def denial_error(verdict: Verdict) -> Exception:
     """A file that policy keeps out, as an error answer, or ``Busy`` where it would be let in later."""
     if verdict.retry_after:
         return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
@@ -89,7 +89,7 @@ class RemoteMedia:
         self._client = client
         self._library = library
         self._under_way: dict[MxcUri, _UnderWay] = {}
-        self._shares = FairSlots(BOUNDS)
+        self._shares = FairSlots(DOWNLOAD_LIMITS)
 
     async def get(self, mxc: MxcUri, who: str = "") -> MediaItem:
         """A file from here, or fetched for ``who``, a person here. Raises ``RemoteError`` (404 if there is
@@ -104,7 +104,7 @@ class RemoteMedia:
         if under_way is None:
             under_way = self._under_way[mxc] = _UnderWay(asyncio.get_running_loop().create_future())
             under_way.future.add_done_callback(lambda done: done.cancelled() or done.exception())
-            under_way.task = self._ctx.spawn(partial(self._fill, mxc, under_way, who), f"fetch {mxc}")
+            under_way.task = self._ctx.spawn(partial(self._run_fetch, mxc, under_way, who), f"fetch {mxc}")
         under_way.readers += 1
         try:
             return await asyncio.shield(under_way.future)
@@ -112,47 +112,47 @@ class RemoteMedia:
             under_way.readers -= 1
             if not under_way.readers and not under_way.future.done():
                 self._ctx.count("matrix_media_abandoned")
-                self._end(mxc, under_way)
+                self._end_fetch(mxc, under_way)
                 if under_way.task is not None:
                     under_way.task.cancel()
 
-    def _end(self, mxc: MxcUri, under_way: _UnderWay) -> None:
+    def _end_fetch(self, mxc: MxcUri, under_way: _UnderWay) -> None:
         if self._under_way.get(mxc) is under_way:
             del self._under_way[mxc]
 
-    async def _fill(self, mxc: MxcUri, under_way: _UnderWay, who: str) -> None:
+    async def _run_fetch(self, mxc: MxcUri, under_way: _UnderWay, who: str) -> None:
         try:
             async with self._shares.slot(("server", mxc.server), ("person", who)):
-                under_way.future.set_result(await self._in_time(mxc))
+                under_way.future.set_result(await self._download_in_time(mxc))
         except (RemoteProtocolError, ServerUnreachable, Busy, StoreFault, OSError) as error:
             self._ctx.count("matrix_media_failed")
             self._ctx.log.info("%s was not fetched: %s", mxc, getattr(error, "detail", error))
             under_way.future.set_exception(error)
         finally:
-            self._end(mxc, under_way)
+            self._end_fetch(mxc, under_way)
             under_way.future.cancel()
 
-    async def _in_time(self, mxc: MxcUri) -> MediaItem:
+    async def _download_in_time(self, mxc: MxcUri) -> MediaItem:
         try:
-            async with at_minimum_rate(LEAST_BYTES, WINDOW) as pace:
-                return await self._fetch(mxc, pace)
+            async with at_minimum_rate(MIN_WINDOW_BYTES, RATE_WINDOW_S) as pace:
+                return await self._download(mxc, pace)
         except TimeoutError as error:
             self._ctx.count("matrix_media_slow")
             raise ServerUnreachable(f"{mxc.server} gives the file too slowly") from error
 
-    async def _fetch(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
+    async def _download(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
         verdict = await self._ctx.check(
             MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
         )
         if not verdict.allowed:
-            raise denied(verdict)
+            raise denial_error(verdict)
         try:
             try:
-                return await self._in_parts(mxc, pace)
+                return await self._download_multipart(mxc, pace)
             except RemoteError as error:
                 if error.hint not in {400, 404} or error.code not in _UNKNOWN:
                     raise
-            return await self._as_before(mxc, pace)
+            return await self._download_legacy(mxc, pace)
         except BlobTooLarge as error:
             text = f"the file has over {self._ctx.config.max_upload_size} bytes"
             raise RemoteError(text, hint=502, code="M_TOO_LARGE") from error
@@ -161,11 +161,11 @@ class RemoteMedia:
         except HttpError as error:
             raise unreachable_error(mxc.server, error) from error
 
-    async def _in_parts(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
+    async def _download_multipart(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
         target = build_path("_matrix", "federation", "v1", "media", "download", mxc.media_id)
         # The file may be as large as it may be, and what is around it is little.
         most = self._ctx.config.max_upload_size + 128 * 1024
-        async with self._client.stream(mxc.server, target, most=most, seconds=_WITHIN) as answer:
+        async with self._client.stream(mxc.server, target, most=most, seconds=_DOWNLOAD_TIMEOUT_S) as answer:
             parts = MultipartFileReader(answer.headers.get("content-type", ""))
             begun = b""
             async for chunk in answer.chunks:
@@ -177,26 +177,28 @@ class RemoteMedia:
             headers = parts.headers or {}
             elsewhere = headers.get("location")
             if elsewhere is not None:
-                async with self._at(mxc, elsewhere) as moved:
-                    return await self._keep(mxc, moved.headers, pace.of(moved.chunks))
+                async with self._open_location(mxc, elsewhere) as moved:
+                    return await self._store_file(mxc, moved.headers, pace.of(moved.chunks))
 
-            async def file() -> AsyncIterator[bytes]:
+            async def file_chunks() -> AsyncIterator[bytes]:
                 yield begun
                 async for chunk in pace.of(answer.chunks):
                     yield parts.feed(chunk)
                 parts.finish()
 
-            return await self._keep(mxc, headers, file())
+            return await self._store_file(mxc, headers, file_chunks())
 
-    async def _as_before(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
+    async def _download_legacy(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
         where = f"{quote(mxc.server, safe='')}/{mxc.media_id}"
         target = f"/_matrix/media/v3/download/{where}?allow_remote=false"
         most = self._ctx.config.max_upload_size
-        asked = self._client.stream(mxc.server, target, most=most, seconds=_WITHIN, signed=False)
+        asked = self._client.stream(mxc.server, target, most=most, seconds=_DOWNLOAD_TIMEOUT_S, signed=False)
         async with asked as answer:
-            return await self._keep(mxc, answer.headers, pace.of(answer.chunks))
+            return await self._store_file(mxc, answer.headers, pace.of(answer.chunks))
 
-    async def _keep(self, mxc: MxcUri, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> MediaItem:
+    async def _store_file(
+        self, mxc: MxcUri, headers: Mapping[str, str], chunks: AsyncIterator[bytes]
+    ) -> MediaItem:
         """Keep a file, if policies let one of this type and name in."""
         name = parse_file_name(headers.get("content-disposition"))
         kind = parse_media_type(headers.get("content-type"))
@@ -205,12 +207,12 @@ class RemoteMedia:
         )
         verdict = await self._ctx.check(asked)
         if not verdict.allowed:
-            raise denied(verdict)
+            raise denial_error(verdict)
         described = headers.get("content-type", "")
         return await self._library.add(chunks, described, name, mxc=mxc)
 
     @asynccontextmanager
-    async def _at(self, mxc: MxcUri, location: str) -> AsyncIterator[HttpStream]:
+    async def _open_location(self, mxc: MxcUri, location: str) -> AsyncIterator[HttpStream]:
         """A file where a server says that it is: one step further, over TLS, unsigned, and where policies let
         us ask for files.
         """
@@ -222,7 +224,7 @@ class RemoteMedia:
         plain = location.isascii() and location.isprintable() and " " not in location
         if url.scheme != "https" or not host or len(location) > 8192 or not plain or "@" in url.netloc:
             raise RemoteProtocolError("the address in the answer is not an https address")
-        await self._allowed(mxc, f"[{host}]" if ":" in host else host, port)
+        await self._check_host(mxc, f"[{host}]" if ":" in host else host, port)
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         request = HttpRequest(
             method="GET",
@@ -232,7 +234,7 @@ class RemoteMedia:
             host_header=url.netloc,
             tls_name=host,
             headers={"User-Agent": "Hansa"},
-            timeout=_WITHIN,
+            timeout=_DOWNLOAD_TIMEOUT_S,
             max_body=self._ctx.config.max_upload_size,
         )
         async with AsyncExitStack() as stack:
@@ -242,7 +244,7 @@ class RemoteMedia:
                 raise ServerUnreachable(text, detail=f"{host} answered {answer.status}")
             yield answer
 
-    async def _allowed(self, mxc: MxcUri, host: str, port: int) -> None:
+    async def _check_host(self, mxc: MxcUri, host: str, port: int) -> None:
         """Another host is judged as the peer that it is: by its name, and with a port also by both."""
         for server in (host,) if port == 443 else (host, f"{host}:{port}"):
             if server == self._client.server:
@@ -253,4 +255,4 @@ class RemoteMedia:
             ):
                 verdict = await self._ctx.check(crossing)
                 if not verdict.allowed:
-                    raise denied(verdict)
+                    raise denial_error(verdict)

@@ -31,15 +31,15 @@ from hansa import (
 from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
 from hansa_matrix.proto.media import MxcUri, charset_of, parse_media_type, sanitise_name
 
-_PAGE = 500
+_PAGE_SIZE = 500
 #: A remote file's last use is noted once in so many ms.
-_NOTED_EVERY = 3_600_000
+_LAST_USED_STEP_MS = 3_600_000
 #: Addresses that wait for their file, of one person and of all.
-MOST_RESERVED, MOST_RESERVED_IN_ALL = 100, 50_000
-_FILLED, _GOING = b"filled", "media_going"
+MAX_PENDING_OF_USER, MAX_PENDING = 100, 50_000
+_FILLED, _REMOVING = b"filled", "media_going"
 #: How long bytes stay that no address has (ms), and parts of the folder (of 256) that an hour looks through.
-ORPHAN_AFTER, _PARTS_AT_ONCE = 3_600_000, 11
-_TRIES = 5
+ORPHAN_TTL_MS, _FOLDERS_PER_SWEEP = 3_600_000, 11
+_MAX_ATTEMPTS = 5
 
 
 class NotReserved(Exception):
@@ -74,7 +74,7 @@ class MediaRepository:
         self.server = server
         self._server = server
         self.quotas = Quotas(ctx)
-        self.quotas.evict = self._evict
+        self.quotas.evict = self._evict_copies
         self._part = -1
         self._one = asyncio.Lock()
 
@@ -101,7 +101,7 @@ class MediaRepository:
         if size is not None and size > most:
             raise BlobTooLarge(f"over {most} bytes")
         if reserved:
-            await self._reserved(mxc, owner)
+            await self._pending_row(mxc, owner)
         async with self.quotas.place(owner, most, size) as place:
             try:
                 blob = await self._ctx.blobs.put(place.counted(chunks, self.quotas.enough), place.size)
@@ -121,54 +121,58 @@ class MediaRepository:
         )
         async with self._one:
             try:
-                return await self._commit(item, reserved=reserved)
+                return await self._commit_file(item, reserved=reserved)
             except (NotReserved, OverQuota):
-                await self._let_go(blob.digest)
+                await self._release_blob(blob.digest)
                 raise
 
-    async def _commit(self, item: MediaItem, *, reserved: bool) -> MediaItem:
+    async def _commit_file(self, item: MediaItem, *, reserved: bool) -> MediaItem:
         """Make a stored blob a file, if it still may be one; copies that are in its way go."""
-        for _ in range(_TRIES):
-            await self._there(item)
+        for _ in range(_MAX_ATTEMPTS):
+            await self._require_blob(item)
             copy = item.mxc.server != self._server
             if copy:
                 await self._make_room(item)
             # Of who gives bytes an address and who removes them as nobody's one is first.
             going = (item.blob.digest,)
-            writes: list[Write] = [Insert(_GOING, going), Remove(_GOING, going), _row(item, self._server)]
+            writes: list[Write] = [
+                Insert(_REMOVING, going),
+                Remove(_REMOVING, going),
+                _media_write(item, self._server),
+            ]
             owners = (item.owner, COPIES) if copy else (item.owner,)
             for one in owners:
                 writes += await self.quotas.changed(one, item.blob.size, 1)
             if item.owner.startswith("@"):
                 await self.quotas.still(item.owner, item.blob.size)
             if reserved:
-                row = await self._reserved(item.mxc, item.owner)
+                row = await self._pending_row(item.mxc, item.owner)
                 writes.append(CompareAndSwap("media_reserved", row.key, row.body, _FILLED, row.fields))
             try:
                 await self._ctx.store.commit(writes)
             except Conflict as conflict:
                 if conflict.collection != "media":
                     continue
-                if copy and (known := await self._find(item.mxc)) is not None:
-                    await self._let_go(item.blob.digest)
+                if copy and (known := await self._find_item(item.mxc)) is not None:
+                    await self._release_blob(item.blob.digest)
                     return known
                 raise HasFile("that address has a file already") from None
             try:
-                await self._there(item)
+                await self._require_blob(item)
             except OSError:
-                await self._remove([item.mxc])
+                await self._remove_rows([item.mxc])
                 raise
             return item
         raise OSError("files are being changed by too many at once: try again")
 
-    async def _there(self, item: MediaItem) -> None:
+    async def _require_blob(self, item: MediaItem) -> None:
         """Raises OSError where the bytes were removed since they came."""
         try:
             await self._ctx.blobs.size(item.blob.digest)
         except BlobNotFound as error:
             raise OSError("the same file was removed at this moment: try again") from error
 
-    async def _reserved(self, mxc: MxcUri, owner: str) -> Row:
+    async def _pending_row(self, mxc: MxcUri, owner: str) -> Row:
         """The row of an address that waits for somebody's file. Raises ``NotReserved``, ``HasFile``."""
         row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
         if row is None or row.fields["owner"] != owner:
@@ -192,14 +196,14 @@ class MediaRepository:
             now = self._ctx.clock.now()
             index = ("owner", "until")
             mine = await self._ctx.store.scan(
-                "media_reserved", index=index, equal=(owner,), after=now, limit=MOST_RESERVED * 2
+                "media_reserved", index=index, equal=(owner,), after=now, limit=MAX_PENDING_OF_USER * 2
             )
             waiting = [row for row in mine if row.body != _FILLED]
             in_all = await self._ctx.store.count("media_reserved")
             self._ctx.gauge("matrix_media_reserved", in_all)
-            if len(waiting) >= MOST_RESERVED or len(mine) >= MOST_RESERVED * 2:
+            if len(waiting) >= MAX_PENDING_OF_USER or len(mine) >= MAX_PENDING_OF_USER * 2:
                 raise Busy(f"{len(waiting)} of your reserved addresses wait for their file", after=60.0)
-            if in_all >= MOST_RESERVED_IN_ALL:
+            if in_all >= MAX_PENDING:
                 raise Busy("too many addresses wait for their file", after=600.0)
             fields: dict[str, Value] = {"until": until, "owner": owner}
             await self._ctx.store.commit([Insert("media_reserved", (mxc.media_id,), b"", fields)])
@@ -216,7 +220,7 @@ class MediaRepository:
         """A file if it is here. A row whose bytes a disk has lost is none, and that of a copy goes: it can be
         fetched again.
         """
-        found = await self._find(mxc)
+        found = await self._find_item(mxc)
         if found is None:
             return None
         try:
@@ -228,18 +232,18 @@ class MediaRepository:
             return None
         return found
 
-    async def _find(self, mxc: MxcUri) -> MediaItem | None:
+    async def _find_item(self, mxc: MxcUri) -> MediaItem | None:
         row = await self._ctx.store.get("media", (mxc.server, mxc.media_id))
         if row is None:
             return None
         now = self._ctx.clock.now()
-        if now - int(row.fields["used"] or 0) > _NOTED_EVERY:
+        if now - int(row.fields["used"] or 0) > _LAST_USED_STEP_MS:
             noted = CompareAndSwap("media", row.key, row.body, row.body, {**row.fields, "used": now})
             try:
                 await self._ctx.store.commit([noted], durability="lazy")
             except Conflict:  # it is gone, or noted already
                 row = await self._ctx.store.get("media", row.key)
-        return _item(row) if row is not None else None
+        return _item_from_row(row) if row is not None else None
 
     def read(self, item: MediaItem, start: int = 0) -> AsyncIterator[bytes]:
         """Its bytes from the one at ``start`` on. Raises ``BlobNotFound``."""
@@ -248,24 +252,24 @@ class MediaRepository:
     async def all(self, server: str = "") -> list[MediaItem]:
         """Those here, of one server or of all."""
         rows = scan_all(self._ctx.store, "media", equal=(server,) if server else ())
-        return [_item(row) async for row in rows]
+        return [_item_from_row(row) async for row in rows]
 
     async def remove(self, mxc: MxcUri) -> bool:
         """Removes a file; True if it was here. The bytes are removed with the last address that refers to
         them.
         """
         async with self._one:
-            return await self._remove([mxc]) > 0
+            return await self._remove_rows([mxc]) > 0
 
-    async def _remove(self, addresses: Sequence[MxcUri]) -> int:
+    async def _remove_rows(self, addresses: Sequence[MxcUri]) -> int:
         """How many of some files were here."""
         removed = 0
         for mxc in addresses:
-            for _ in range(_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 row = await self._ctx.store.get("media", (mxc.server, mxc.media_id))
                 if row is None:
                     break
-                item = _item(row)
+                item = _item_from_row(row)
                 owners = (item.owner, COPIES) if mxc.server != self._server else (item.owner,)
                 writes: list[Write] = [Remove("media", row.key, row.body)]
                 for owner in owners:
@@ -275,28 +279,28 @@ class MediaRepository:
                 except Conflict:
                     continue
                 removed += 1
-                await self._let_go(item.blob.digest)
+                await self._release_blob(item.blob.digest)
                 break
         return removed
 
-    async def _let_go(self, digest: str) -> bool:
+    async def _release_blob(self, digest: str) -> bool:
         """Bytes that no address has are removed; whether they were. Nobody begins to refer to them between
         the last look at who does and their removal: a row says that they are going.
         """
         if await self._ctx.store.count("media", equal={"digest": digest}):
             return False
         try:
-            await self._ctx.store.commit([Insert(_GOING, (digest,), b"", {"at": self._ctx.clock.now()})])
+            await self._ctx.store.commit([Insert(_REMOVING, (digest,), b"", {"at": self._ctx.clock.now()})])
         except Conflict:  # another removes them
             return False
-        return await self._gone(digest)
+        return await self._finish_removal(digest)
 
-    async def _gone(self, digest: str) -> bool:
+    async def _finish_removal(self, digest: str) -> bool:
         """Finishes the removal once the row is gone; True if the bytes were removed."""
         nobodys = not await self._ctx.store.count("media", equal={"digest": digest})
         if nobodys:
             await self._ctx.blobs.remove(digest)
-        await self._ctx.store.commit([Delete(_GOING, (digest,))])
+        await self._ctx.store.commit([Delete(_REMOVING, (digest,))])
         return nobodys
 
     async def _make_room(self, item: MediaItem) -> None:
@@ -311,22 +315,22 @@ class MediaRepository:
             over = used.size + item.blob.size - size if size else 0
             many = used.files + 1 - files if files else 0
             if over > 0 or many > 0:
-                await self._remove(await self._unused(server, over, many))
+                await self._remove_rows(await self._unused_copies(server, over, many))
 
-    async def _evict(self, size: int) -> bool:
+    async def _evict_copies(self, size: int) -> bool:
         """Let go of copies of so many bytes, those unused for longest first; whether any was there."""
         async with self._one:
-            return await self._remove(await self._unused("", size, 0)) > 0
+            return await self._remove_rows(await self._unused_copies("", size, 0)) > 0
 
-    async def _unused(self, server: str, size: int, files: int) -> list[MxcUri]:
+    async def _unused_copies(self, server: str, size: int, files: int) -> list[MxcUri]:
         """Copies, of one server or of any, of so many bytes and files, those unused for longest first."""
         index, equal = (("server", "used"), (server,)) if server else (("remote", "used"), (1,))
-        rows = await self._ctx.store.scan("media", index=index, equal=equal, limit=_PAGE)
+        rows = await self._ctx.store.scan("media", index=index, equal=equal, limit=_PAGE_SIZE)
         gone: list[MxcUri] = []
         for row in rows:
             if (size <= 0 and files <= 0) or row.key[0] == self._server:
                 break
-            item = _item(row)
+            item = _item_from_row(row)
             gone.append(item.mxc)
             size, files = size - item.blob.size, files - 1
         self._ctx.count("matrix_media_evicted")
@@ -335,31 +339,31 @@ class MediaRepository:
     async def sweep(self) -> None:
         """Let go of files of other servers that nobody asked for in a while: they can be fetched again."""
         until = self._ctx.clock.now() - self._ctx.config.remote_media_ttl * 1000
-        async for rows in pages(self._ctx.store, "media", index=("used",), upto=until, size=_PAGE):
+        async for rows in pages(self._ctx.store, "media", index=("used",), upto=until, size=_PAGE_SIZE):
             for row in rows:
                 if row.key[0] != self._server:
                     await self.remove(MxcUri(str(row.key[0]), str(row.key[1])))
         await self.quotas.sweep()
-        await self._orphans()
+        await self._remove_orphans()
 
-    async def _orphans(self) -> None:
+    async def _remove_orphans(self) -> None:
         """Remove bytes that no address has, as a crash between the two leaves them: a part of the folder at a
         time, all of it within a day.
         """
-        before = self._ctx.clock.now() - ORPHAN_AFTER
-        async for rows in pages(self._ctx.store, _GOING, index=("at",), upto=before, size=_PAGE):
+        before = self._ctx.clock.now() - ORPHAN_TTL_MS
+        async for rows in pages(self._ctx.store, _REMOVING, index=("at",), upto=before, size=_PAGE_SIZE):
             for row in rows:  # a crash kept them from going
                 async with self._one:
-                    await self._gone(str(row.key[0]))
-        for _ in range(_PARTS_AT_ONCE):
+                    await self._finish_removal(str(row.key[0]))
+        for _ in range(_FOLDERS_PER_SWEEP):
             self._part = (self._part + 1) % 256
             for digest in await self._ctx.blobs.old(f"{self._part:02x}", before):
                 async with self._one:
-                    if await self._let_go(digest):
+                    if await self._release_blob(digest):
                         self._ctx.count("matrix_media_orphans")
 
 
-def _row(item: MediaItem, server: str) -> Insert:
+def _media_write(item: MediaItem, server: str) -> Insert:
     fields: dict[str, Value] = {
         "digest": item.blob.digest,
         "used": item.used,
@@ -371,7 +375,7 @@ def _row(item: MediaItem, server: str) -> Insert:
     return Insert("media", (item.mxc.server, item.mxc.media_id), orjson.dumps(kept), fields)
 
 
-def _item(row: Row) -> MediaItem:
+def _item_from_row(row: Row) -> MediaItem:
     kept = orjson.loads(row.body)
     return MediaItem(
         mxc=MxcUri(str(row.key[0]), str(row.key[1])),

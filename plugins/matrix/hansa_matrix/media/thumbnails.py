@@ -11,14 +11,14 @@ from hansa_matrix.media.image_worker import FORMATS
 from hansa_matrix.media.repository import MediaItem, MediaRepository
 
 #: Bytes of a file that is unpacked.
-_MOST_BYTES = 30 * 1024 * 1024
+_MAX_FILE_BYTES = 30 * 1024 * 1024
 #: Sizes that are made: what a client asks for is answered by the next larger one.
 _SIZES = (32, 96, 320, 640, 800, 1600)
 #: Seconds for which a file that failed is not tried again: the machine may have been busy.
-_FAILED_FOR = 600.0
-_KEPT_BYTES, _MOST_KEPT = 16 * 1024 * 1024, 10_000
+_FAILURE_TTL_S = 600.0
+_MAX_CACHED_BYTES, _MAX_CACHED = 16 * 1024 * 1024, 10_000
 #: One process makes one picture; of each person or server two hundred may wait, and their turns alternate.
-_BOUNDS = SlotLimits(in_all=1, each={"for": 1}, waiting=200)
+_SLOT_LIMITS = SlotLimits(in_all=1, each={"for": 1}, waiting=200)
 
 
 def parse_thumbnail_query(request: Request) -> tuple[tuple[int, int], bool]:
@@ -42,13 +42,13 @@ class Thumbnails:
         self._ctx = ctx
         self._library = library
         self._decoder = ImageProcess(ctx)
-        self._shares = FairSlots(_BOUNDS)
+        self._shares = FairSlots(_SLOT_LIMITS)
         #: None stands for a file that is as small already.
         self._kept: WeightedLruCache[tuple[str, int, int, bool], Thumbnail | None] = WeightedLruCache(
-            _MOST_KEPT, _KEPT_BYTES, lambda small: len(small.data) if small is not None else 0
+            _MAX_CACHED, _MAX_CACHED_BYTES, lambda small: len(small.data) if small is not None else 0
         )
         #: Files of which none can be made, and why: everybody in a room looks at the same picture.
-        self._failed: LruCache[str, tuple[float, RemoteProtocolError]] = LruCache(_MOST_KEPT)
+        self._failed: LruCache[str, tuple[float, RemoteProtocolError]] = LruCache(_MAX_CACHED)
 
     async def of(self, item: MediaItem, size: tuple[int, int], *, crop: bool, who: str) -> Thumbnail | None:
         """A picture of about a size; None if the file is as small already. ``who`` asks: a person or a
@@ -60,38 +60,38 @@ class Thumbnails:
         key = (item.blob.digest, width, height, crop)
         if key in self._kept:
             return self._kept.get(key)
-        if item.blob.size > _MOST_BYTES:
+        if item.blob.size > _MAX_FILE_BYTES:
             raise matrix_error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
-        self._may(item)
+        self._require_not_failed(item)
         async with self._shares.slot(("for", who)):
             if key in self._kept:
                 return self._kept.get(key)
-            self._may(item)
-            small = await self._made(item, (width, height), crop=crop)
+            self._require_not_failed(item)
+            small = await self._render(item, (width, height), crop=crop)
             self._kept.put(key, small)
             return small
 
-    async def _made(self, item: MediaItem, size: tuple[int, int], *, crop: bool) -> Thumbnail | None:
+    async def _render(self, item: MediaItem, size: tuple[int, int], *, crop: bool) -> Thumbnail | None:
         try:
             chunks = self._library.read(item)
             return await self._decoder.shrink(chunks, item.type, item.blob.size, size, crop=crop)
         except Unreadable:
-            raise self._fails(
+            raise self._remember_failure(
                 item, matrix_error(400, "M_UNKNOWN", "the file is not a picture that can be read")
             ) from None
         except TooLarge:
             problem = matrix_error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
-            raise self._fails(item, problem) from None
+            raise self._remember_failure(item, problem) from None
         except BlobNotFound as problem:
             raise matrix_error(404, "M_NOT_FOUND", "the file is gone") from problem
 
-    def _fails(self, item: MediaItem, problem: RemoteProtocolError) -> RemoteProtocolError:
+    def _remember_failure(self, item: MediaItem, problem: RemoteProtocolError) -> RemoteProtocolError:
         self._ctx.count("matrix_thumbnails_failed")
-        until = self._ctx.clock.monotonic() + _FAILED_FOR
+        until = self._ctx.clock.monotonic() + _FAILURE_TTL_S
         self._failed.put(item.blob.digest + item.type, (until, problem))
         return problem
 
-    def _may(self, item: MediaItem) -> None:
+    def _require_not_failed(self, item: MediaItem) -> None:
         """Raises the error answer of a file that failed a while ago."""
         until, problem = self._failed.get(item.blob.digest + item.type) or (0.0, None)
         if problem is not None and until > self._ctx.clock.monotonic():

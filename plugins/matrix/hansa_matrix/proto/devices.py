@@ -143,10 +143,10 @@ def parse_one_time_key(key_id: object, value: object) -> str | None:
 def merge_signatures(kept: Mapping[str, Any], signed: Mapping[str, Any], user: str) -> dict[str, Any] | None:
     """Kept keys with somebody's signatures on the same keys; None if they are on something else."""
 
-    def bare(keys: Mapping[str, Any]) -> dict[str, Any]:
+    def without_signatures(keys: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in keys.items() if k not in {"signatures", "unsigned"}}
 
-    if bare(kept) != bare(signed):
+    if without_signatures(kept) != without_signatures(signed):
         return None
     signatures = kept.get("signatures", {})
     own = {**signatures.get(user, {}), **signatures_of(signed, user)}

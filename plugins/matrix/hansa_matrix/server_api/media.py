@@ -8,7 +8,7 @@ from typing import Any
 from hansa import NetworkContext, Request, Response
 
 from hansa_matrix.errors import denial, matrix_error
-from hansa_matrix.media.remote import transfer
+from hansa_matrix.media.remote import media_transfer
 from hansa_matrix.media.repository import MediaItem, MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
 from hansa_matrix.proto.media import MxcUri, is_valid_media_id, multipart_head, multipart_tail, with_charset
@@ -56,7 +56,7 @@ class FederationMedia:
         )
         if item is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
-        verdict = await self._ctx.check(transfer(self._ctx.id, origin, item, outbound=True))
+        verdict = await self._ctx.check(media_transfer(self._ctx.id, origin, item, outbound=True))
         if not verdict.allowed:
             raise denial(verdict)
         return item

@@ -55,15 +55,15 @@ from hansa_matrix.proto.signing import signable_bytes, signatures_of
 from hansa_matrix.users.key_texts import KeyTexts
 from hansa_matrix.users.shared_rooms import SharedRooms
 
-_MOST_ONE_TIME = 5000
+_MAX_ONE_TIME_KEYS = 5000
 #: One-time keys of all devices of one person, fallback keys of one device, and signatures of one person on
 #: the keys of others.
-MOST_OF_USER, MOST_ALGORITHMS, MOST_VOUCHED = 50_000, 10, 10_000
+MAX_ONE_TIME_KEYS_OF_USER, MAX_FALLBACK_KEYS, MAX_USER_SIGNATURES = 50_000, 10, 10_000
 #: People who are looked up in one go.
-_AT_ONCE = 250
+_USERS_PER_LOOKUP = 250
 #: Devices that are removed in one commit, and rows of what each had; the rest goes before it. Devices whose
 #: keys are claimed in one.
-_GONE_AT_ONCE, _BELONGINGS, _CLAIMED_AT_ONCE = 20, 150, 500
+_MAX_REMOVED_DEVICES, _MAX_REMOVED_ROWS, _MAX_CLAIMED_DEVICES = 20, 150, 500
 
 
 class Devices:
@@ -84,17 +84,17 @@ class Devices:
         """All devices of somebody."""
         store = self._ctx.store
         rows = scan_all(store, "device", equal=(user,))
-        devices = {str(row.key[1]): _device(str(row.key[1]), row.body) async for row in rows}
+        devices = {str(row.key[1]): _device_from_row(str(row.key[1]), row.body) async for row in rows}
         signing = await store.get_many("cross_signing_key", [(user, usage) for usage in USAGES])
         keys = {str(key[1]): orjson.loads(row.body) for key, row in signing.items()}
-        stream_id = await self._last(user)
+        stream_id = await self._last_stream_id(user)
         return UserDevices(user=user, stream_id=stream_id, devices=devices, cross_signing=keys)
 
     async def with_keys(self, users: Sequence[str]) -> set[str]:
         """Those of some people who have, or had, a device or a key: the others take no look-up each."""
         store, found = self._ctx.store, set[str]()
-        for at in range(0, len(users), _AT_ONCE):
-            part = users[at : at + _AT_ONCE]
+        for at in range(0, len(users), _USERS_PER_LOOKUP):
+            part = users[at : at + _USERS_PER_LOOKUP]
             lists = await store.get_many("device_list", [(user,) for user in part])
             rest = [(user, usage) for user in part if (user,) not in lists for usage in USAGES]
             signing = await store.get_many("cross_signing_key", rest) if rest else {}
@@ -104,32 +104,32 @@ class Devices:
     async def outside(self, user: str) -> UserDevices:
         """All devices of somebody, as other servers are told of them."""
         found = await self._texts.shown(await self.of(user))
-        return replace(found, devices={name: self._outside(one) for name, one in found.devices.items()})
+        return replace(found, devices={name: self._public_device(one) for name, one in found.devices.items()})
 
-    def _outside(self, device: Device) -> Device:
+    def _public_device(self, device: Device) -> Device:
         """Returns a device as other servers see it. Its name may reveal the kind of device and its owner."""
         return device if self._ctx.config.share_device_names else replace(device, name="")
 
-    async def _last(self, user: str) -> int:
+    async def _last_stream_id(self, user: str) -> int:
         row = await self._ctx.store.get("device_list", (user,))
         return int(row.body) if row is not None else 0
 
     async def get(self, user: str, device_id: str) -> Device | None:
         """One device, None if there is none."""
         row = await self._ctx.store.get("device", (user, device_id))
-        return _device(device_id, row.body) if row is not None else None
+        return _device_from_row(device_id, row.body) if row is not None else None
 
     async def put(self, user: str, device: Device) -> None:
         """A new device, or other keys or another name of one. Raises LocalProtocolError for what is no key
         object of this device, and for other identity keys than it had.
         """
 
-        async def turn() -> None:
+        async def put_once() -> None:
             row = await self._ctx.store.get("device", (user, device.device_id))
-            await self._put(user, row, device)
+            await self._store_device(user, row, device)
 
         async with self._one:
-            await again_on_conflict(turn)
+            await again_on_conflict(put_once)
 
     async def change(self, user: str, device_id: str, change: Callable[[Device], Device]) -> None:
         """Make a device otherwise, whatever else changes it at the same time. Raises LocalProtocolError as
@@ -137,22 +137,22 @@ class Devices:
         does not come back by their keys.
         """
 
-        async def turn() -> None:
-            row = await self._known(user, device_id)
-            await self._put(user, row, change(_device(device_id, row.body)))
+        async def change_once() -> None:
+            row = await self._require_device(user, device_id)
+            await self._store_device(user, row, change(_device_from_row(device_id, row.body)))
 
         async with self._one:
-            await again_on_conflict(turn)
+            await again_on_conflict(change_once)
 
-    async def _known(self, user: str, device_id: str) -> Row:
+    async def _require_device(self, user: str, device_id: str) -> Row:
         row = await self._ctx.store.get("device", (user, device_id))
         if row is None:
             raise LocalProtocolError(f"{user} has no device {device_id[:80]}")
         return row
 
-    async def _put(self, user: str, row: Row | None, device: Device) -> None:
+    async def _store_device(self, user: str, row: Row | None, device: Device) -> None:
         """Keep a device in place of the row that was read. Raises ``Conflict`` where that has changed."""
-        known = _device(device.device_id, row.body) if row is not None else None
+        known = _device_from_row(device.device_id, row.body) if row is not None else None
         if not is_valid_device_id(device.device_id):
             raise LocalProtocolError("a device ID must have 1 to 255 bytes")
         if device.keys is not None and parse_device_keys(device.keys, user, device.device_id) is None:
@@ -165,17 +165,19 @@ class Devices:
             raise LocalProtocolError(f"the identity keys of {device.device_id} are set and stay")
         body = orjson.dumps({"keys": device.keys, "name": device.name})
         was = row.body if row is not None else None
-        await self._change(
+        await self._commit_with_edus(
             user, [CompareAndSwap("device", (user, device.device_id), was, body)], [(device, False)]
         )
 
     async def remove(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices that are gone, with their keys and with what waits for them."""
-        for at in range(0, len(device_ids), _GONE_AT_ONCE):
+        for at in range(0, len(device_ids), _MAX_REMOVED_DEVICES):
             async with self._one:
-                await again_on_conflict(partial(self._removed, user, device_ids[at : at + _GONE_AT_ONCE]))
+                await again_on_conflict(
+                    partial(self._try_remove, user, device_ids[at : at + _MAX_REMOVED_DEVICES])
+                )
 
-    async def _removed(self, user: str, device_ids: Sequence[str]) -> None:
+    async def _try_remove(self, user: str, device_ids: Sequence[str]) -> None:
         """See ``remove``. Raises ``Conflict`` where another changed one of them since it was read."""
         writes: list[Write] = []
         gone: list[tuple[Device, bool]] = []
@@ -185,21 +187,21 @@ class Devices:
                 continue
             writes.append(Remove("device", (user, device_id), row.body))
             gone.append((Device(device_id=device_id), True))
-            few = await self._belongings(user, device_id)
-            for piece in pieces(few[_BELONGINGS:]):  # who has a device no more needs none of it
+            few = await self._removal_writes(user, device_id)
+            for piece in pieces(few[_MAX_REMOVED_ROWS:]):  # who has a device no more needs none of it
                 await self._ctx.store.commit(piece)
-            writes += few[:_BELONGINGS]
+            writes += few[:_MAX_REMOVED_ROWS]
         if not gone:
             return
-        await self._change(user, writes, gone)
+        await self._commit_with_edus(user, writes, gone)
         # What was kept since the rows were read; nothing is from now on, as the device is not there.
         for device, _ in gone:
-            more = await self._belongings(user, device.device_id)
+            more = await self._removal_writes(user, device.device_id)
             if more and await self.get(user, device.device_id) is None:
                 for piece in pieces(more):
                     await self._ctx.store.commit(piece)
 
-    async def _belongings(self, user: str, device_id: str) -> list[Write]:
+    async def _removal_writes(self, user: str, device_id: str) -> list[Write]:
         """The writes that remove what a device had, its keys and what waits for it."""
         writes: list[Write] = []
         for collection in ("one_time_key", "fallback_key", "to_device_usage"):
@@ -209,7 +211,7 @@ class Devices:
         waiting = scan_all(self._ctx.store, "to_device", index=index, equal=(user, device_id))
         return writes + [Delete("to_device", row.key) async for row in waiting]
 
-    async def _change(
+    async def _commit_with_edus(
         self, user: str, writes: Sequence[Write], changed: Iterable[tuple[Device, bool]]
     ) -> None:
         """Commit what changed with the EDUs that tell of it, each of which names the one before. Raises
@@ -217,13 +219,13 @@ class Devices:
         """
         last = await self._ctx.store.get("device_list", (user,))
         stream_id = int(last.body) if last is not None else 0
-        servers = await self._told(user)
+        servers = await self._servers_to_notify(user)
         all_writes = list(writes)
         for device, deleted in changed:
             update = DeviceListUpdate(
                 user=user,
                 stream_id=stream_id + 1,
-                device=self._outside(device),
+                device=self._public_device(device),
                 previous=(stream_id,) if stream_id else (),
                 deleted=deleted,
             )
@@ -236,7 +238,7 @@ class Devices:
         self._sender.sent(servers)
         self.changed(user)
 
-    async def _told(self, user: str, of: Collection[str] | None = None) -> set[str]:
+    async def _servers_to_notify(self, user: str, of: Collection[str] | None = None) -> set[str]:
         """The servers that learn of somebody's keys, of some or of all that they meet: those that may ask for
         them.
         """
@@ -254,11 +256,11 @@ class Devices:
         """
         devices = (await self.outside(user)).devices.values()
         device = next((one for one in devices if one.keys is not None), None)
-        told = await self._told(user, servers)
+        told = await self._servers_to_notify(user, servers)
         if device is None or not told:
             return
         async with self._one:
-            stream_id = await self._last(user)
+            stream_id = await self._last_stream_id(user)
             update = DeviceListUpdate(
                 user=user, stream_id=stream_id, device=device, previous=(), deleted=False
             )
@@ -275,7 +277,7 @@ class Devices:
         for usage, key in keys.items():
             if usage not in USAGES or parse_cross_signing_key(key, user, usage) is None:
                 raise LocalProtocolError(f"this is not a {usage[:20]} key of {user}")
-        servers = await self._told(user)
+        servers = await self._servers_to_notify(user)
         writes: list[Write] = []
         for usage, key in keys.items():
             at, body = (user, usage), orjson.dumps(key)
@@ -297,24 +299,24 @@ class Devices:
         given = signatures_of(signed, by) if isinstance(signed, dict) else {}
         if not isinstance(signed, dict) or not given or not fits_object(signed, MAX_KEYS_SIZE):
             return f"there is no signature by {by}"
-        signers, message = await self._signers(by), signable_bytes(signed)
+        signers, message = await self._signing_keys(by), signable_bytes(signed)
         if not all(verify(signers.get(name, ""), one, message) for name, one in given.items()):
             return "a signature is not valid, or made by an unknown key"
         if by != user:
-            return await self._vouch(by, user, key_id, signed)
+            return await self._store_user_signature(by, user, key_id, signed)
         device = await self.get(user, key_id)
         if device is None or device.keys is None:
             return await self._sign_master(by, key_id, signed)
         taken: Mapping[str, Any] = signed
 
-        def merged(known: Device) -> Device:
+        def add_signatures(known: Device) -> Device:
             keys = merge_signatures(known.keys, taken, by) if known.keys is not None else None
             if keys is None:
                 raise LocalProtocolError("what was signed is not what is kept")
             return replace(known, keys=keys)
 
         try:
-            await self.change(user, key_id, merged)
+            await self.change(user, key_id, add_signatures)
         except LocalProtocolError as problem:
             return str(problem)
         return ""
@@ -322,7 +324,7 @@ class Devices:
     async def _sign_master(self, user: str, key_id: str, signed: Mapping[str, Any]) -> str:
         """The same for somebody's own master key."""
 
-        async def turn() -> str:
+        async def sign_once() -> str:
             row = await self._ctx.store.get("cross_signing_key", (user, "master"))
             master = orjson.loads(row.body) if row is not None else None
             merged = merge_signatures(master, signed, user) if master is not None else None
@@ -331,9 +333,9 @@ class Devices:
             await self.set_cross_signing(user, {"master": merged}, was={"master": row.body})
             return ""
 
-        return await again_on_conflict(turn)
+        return await again_on_conflict(sign_once)
 
-    async def _signers(self, user: str) -> dict[str, str]:
+    async def _signing_keys(self, user: str) -> dict[str, str]:
         """The public keys by which somebody signs: of devices, and of cross-signing."""
         of = await self.of(user)
         found: dict[str, str] = {}
@@ -341,7 +343,7 @@ class Devices:
             found |= {name: key for name, key in keys["keys"].items() if name.startswith("ed25519:")}
         return found
 
-    async def _vouch(self, by: str, user: str, key_id: str, signed: Mapping[str, Any]) -> str:
+    async def _store_user_signature(self, by: str, user: str, key_id: str, signed: Mapping[str, Any]) -> str:
         """A signature on another's master key is for who made it alone."""
         if (
             parse_cross_signing_key(signed, user, "master") is None
@@ -349,8 +351,8 @@ class Devices:
         ):
             return "only the master keys of others are signed"
         known = await self._ctx.store.get("vouched", (by, user, key_id))
-        if known is None and await self._ctx.store.count("vouched", equal={"by": by}) >= MOST_VOUCHED:
-            return f"{by} has signed the keys of {MOST_VOUCHED} people: that is enough"
+        if known is None and await self._ctx.store.count("vouched", equal={"by": by}) >= MAX_USER_SIGNATURES:
+            return f"{by} has signed the keys of {MAX_USER_SIGNATURES} people: that is enough"
         body = orjson.dumps(signed["signatures"][by])
         writes: list[Write] = [Put("vouched", (by, user, key_id), body), stream_write(DEVICES, user)]
         await self._ctx.store.commit(writes)
@@ -368,11 +370,11 @@ class Devices:
         not there, or not any more.
         """
         async with self._one:
-            await again_on_conflict(partial(self._added, user, device_id, keys))
+            await again_on_conflict(partial(self._try_add_keys, user, device_id, keys))
 
-    async def _added(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
+    async def _try_add_keys(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
         """See ``add_one_time_keys``. Raises ``Conflict`` where the device or a key came or went meanwhile."""
-        device = await self._known(user, device_id)
+        device = await self._require_device(user, device_id)
         store = self._ctx.store
         named = [(user, device_id, key_id) for key_id in keys]
         known = await store.get_many("one_time_key", named)
@@ -389,19 +391,19 @@ class Devices:
             if row is not None:
                 continue
             if algorithm not in at:
-                at[algorithm] = await self._newest(user, device_id, algorithm)
+                at[algorithm] = await self._last_key_index(user, device_id, algorithm)
             at[algorithm] += 1
             fields: dict[str, Value] = {"algorithm": algorithm, "at": at[algorithm]}
             writes.append(Insert("one_time_key", (user, device_id, key_id), body, fields))
-        for whose, most in (({"device_id": device_id}, _MOST_ONE_TIME), ({}, MOST_OF_USER)):
+        for whose, most in (({"device_id": device_id}, _MAX_ONE_TIME_KEYS), ({}, MAX_ONE_TIME_KEYS_OF_USER)):
             counted = await store.count("one_time_key", equal={"user_id": user, **whose})
             if writes and counted + len(writes) > most:
                 who = device_id if whose else user
                 raise LocalProtocolError(f"{who} has {counted} one-time keys: that is enough")
         if writes:
-            await store.commit([_unchanged(device), *writes])
+            await store.commit([_compare_only(device), *writes])
 
-    async def _newest(self, user: str, device_id: str, algorithm: str) -> int:
+    async def _last_key_index(self, user: str, device_id: str, algorithm: str) -> int:
         rows = await self._ctx.store.scan(
             "one_time_key",
             index=("user_id", "device_id", "algorithm", "at"),
@@ -423,22 +425,22 @@ class Devices:
             body = orjson.dumps({"key_id": key_id, "key": key, "used": False})
             bodies[user, device_id, algorithm] = body
 
-        async def turn() -> None:
-            device = await self._known(user, device_id)
+        async def set_once() -> None:
+            device = await self._require_device(user, device_id)
             rows = await self._ctx.store.scan("fallback_key", equal=(user, device_id))
             known = {row.key: row.body for row in rows}
-            if len(bodies.keys() | known.keys()) > MOST_ALGORITHMS:
+            if len(bodies.keys() | known.keys()) > MAX_FALLBACK_KEYS:
                 raise LocalProtocolError(f"{device_id} has fallback keys of {len(known)} algorithms already")
             kept = [CompareAndSwap("fallback_key", key, known.get(key), body) for key, body in bodies.items()]
-            await self._ctx.store.commit([_unchanged(device), *kept])
+            await self._ctx.store.commit([_compare_only(device), *kept])
 
         async with self._one:
-            await again_on_conflict(turn)
+            await again_on_conflict(set_once)
 
     async def counts(self, user: str, device_id: str) -> dict[str, int]:
         """One-time keys that are left, by algorithm; ``signed_curve25519`` is there with 0 too."""
         found = {"signed_curve25519": 0}
-        rows = await self._ctx.store.scan("one_time_key", equal=(user, device_id), limit=_MOST_ONE_TIME)
+        rows = await self._ctx.store.scan("one_time_key", equal=(user, device_id), limit=_MAX_ONE_TIME_KEYS)
         for row in rows:
             algorithm = str(row.fields["algorithm"])
             found[algorithm] = found.get(algorithm, 0) + 1
@@ -455,23 +457,25 @@ class Devices:
         """
         every = [(user, one, algorithm) for user, of in wanted.items() for one, algorithm in of.items()]
         found: dict[str, dict[str, dict[str, Any]]] = {}
-        for at in range(0, len(every), _CLAIMED_AT_ONCE):
+        for at in range(0, len(every), _MAX_CLAIMED_DEVICES):
             part: dict[str, dict[str, str]] = {}
-            for user, device_id, algorithm in every[at : at + _CLAIMED_AT_ONCE]:
+            for user, device_id, algorithm in every[at : at + _MAX_CLAIMED_DEVICES]:
                 part.setdefault(user, {})[device_id] = algorithm
             async with self._one:
-                taken = await again_on_conflict(partial(self._claimed, part))
+                taken = await again_on_conflict(partial(self._try_claim, part))
             for user, keys in taken.items():
                 found.setdefault(user, {}).update(keys)
         return found
 
-    async def _claimed(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
+    async def _try_claim(
+        self, wanted: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, dict[str, dict[str, Any]]]:
         """See ``claim``. Raises ``Conflict`` where another took one of the keys since it was read."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         writes: list[Write] = []
         for user, devices in wanted.items():
             for device_id, algorithm in devices.items():
-                key, write = await self._take(user, device_id, algorithm)
+                key, write = await self._claim_key(user, device_id, algorithm)
                 if key:
                     found.setdefault(user, {})[device_id] = key
                     writes += write
@@ -479,7 +483,9 @@ class Devices:
             await self._ctx.store.commit(writes)
         return found
 
-    async def _take(self, user: str, device_id: str, algorithm: str) -> tuple[dict[str, Any], list[Write]]:
+    async def _claim_key(
+        self, user: str, device_id: str, algorithm: str
+    ) -> tuple[dict[str, Any], list[Write]]:
         rows = await self._ctx.store.scan(
             "one_time_key",
             index=("user_id", "device_id", "algorithm", "at"),
@@ -497,12 +503,12 @@ class Devices:
         return {kept["key_id"]: kept["key"]}, [] if kept["used"] else [used]
 
 
-def _device(device_id: str, body: bytes) -> Device:
+def _device_from_row(device_id: str, body: bytes) -> Device:
     kept = orjson.loads(body)
     return Device(device_id=device_id, keys=kept["keys"], name=kept["name"])
 
 
-def _unchanged(row: Row) -> CompareAndSwap:
+def _compare_only(row: Row) -> CompareAndSwap:
     """The write that only compares: for what must not outlive the device."""
     return CompareAndSwap("device", row.key, row.body, row.body)
 

@@ -30,9 +30,9 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.key_backup import is_better_key
 
 #: Backups of one person, and bytes of all keys in them: each takes some beside its own.
-MOST_BACKUPS, MOST_BYTES, _BESIDE = 10, 64 * 1024 * 1024, 300
-_PAGE = 500
-_TRIES = 8
+MAX_BACKUPS, MAX_BACKUP_BYTES, _ROW_OVERHEAD = 10, 64 * 1024 * 1024, 300
+_PAGE_SIZE = 500
+_MAX_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,8 @@ class KeyBackups:
 
     async def every(self, user: str) -> list[Backup]:
         """All backups of somebody, the newest first, deleted ones too."""
-        rows = await self._ctx.store.scan("key_backup", equal=(user,), limit=2 * MOST_BACKUPS, reverse=True)
-        return [_backup(row) for row in rows]
+        rows = await self._ctx.store.scan("key_backup", equal=(user,), limit=2 * MAX_BACKUPS, reverse=True)
+        return [_backup_from_row(row) for row in rows]
 
     async def latest(self, user: str) -> Backup | None:
         """The newest one that is not deleted."""
@@ -72,7 +72,7 @@ class KeyBackups:
     async def get(self, user: str, version: int) -> Backup:
         """One backup. Raises the error answer of one that is not there."""
         row = await self._ctx.store.get("key_backup", (user, version))
-        found = _backup(row) if row is not None else None
+        found = _backup_from_row(row) if row is not None else None
         if found is None or found.deleted:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such backup")
         return found
@@ -80,15 +80,15 @@ class KeyBackups:
     async def create(self, user: str, algorithm: str, auth_data: Mapping[str, Any]) -> int:
         """A new backup, to which keys are added from now on. Raises the error answer of who has too many."""
         async with self._locks.held(user):
-            for _ in range(_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 known = await self.every(user)
                 gone = [one for one in known if one.deleted]
-                if len(known) - len(gone) >= MOST_BACKUPS:
+                if len(known) - len(gone) >= MAX_BACKUPS:
                     raise matrix_error(
-                        400, "M_TOO_LARGE", f"there are {MOST_BACKUPS} backups: delete one first"
+                        400, "M_TOO_LARGE", f"there are {MAX_BACKUPS} backups: delete one first"
                     )
                 for one in gone:
-                    await self._emptied(user, one.version)
+                    await self._remove_all_keys(user, one.version)
                 made = Backup(version=max((o.version for o in known), default=0) + 1, algorithm=algorithm)
                 made = replace(made, auth_data=auth_data)
                 writes: list[Write] = [Delete("key_backup", (user, one.version)) for one in gone]
@@ -105,10 +105,10 @@ class KeyBackups:
         and the error answer of one that is not there.
         """
         async with self._locks.held(user):
-            for _ in range(_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 known = await self.get(user, version)
                 try:
-                    await self._ctx.store.commit([_changed(user, known, change(known))])
+                    await self._ctx.store.commit([_backup_write(user, known, change(known))])
                 except Conflict:
                     continue
                 return
@@ -117,7 +117,7 @@ class KeyBackups:
     async def delete(self, user: str, version: int) -> None:
         """A backup with all its keys. Raises the error answer of one that is not there."""
         await self.change(user, version, lambda one: Backup(version=one.version, deleted=True))
-        await self._emptied(user, version)
+        await self._remove_all_keys(user, version)
 
     async def purge(self, user: str) -> None:
         """Everything of somebody who closes their account."""
@@ -126,8 +126,8 @@ class KeyBackups:
                 with suppress(RemoteProtocolError):  # it was deleted at this moment
                     await self.delete(user, one.version)
 
-    async def _emptied(self, user: str, version: int) -> None:
-        while rows := await self._ctx.store.scan("key_backup_key", equal=(user, version), limit=_PAGE):
+    async def _remove_all_keys(self, user: str, version: int) -> None:
+        while rows := await self._ctx.store.scan("key_backup_key", equal=(user, version), limit=_PAGE_SIZE):
             await self._ctx.store.commit([Delete("key_backup_key", row.key) for row in rows])
 
     async def put(self, user: str, version: int, keys: Mapping[tuple[str, str], Mapping[str, Any]]) -> Backup:
@@ -135,50 +135,50 @@ class KeyBackups:
         backup that is not there, or not the newest, and of too much.
         """
         async with self._locks.held(user):
-            for _ in range(_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 backup = await self.get(user, version)
                 newest = await self.latest(user)
                 if newest is not None and newest.version != version:
                     why, more = "there is a newer backup", {"current_version": str(newest.version)}
                     raise matrix_error(403, "M_WRONG_ROOM_KEYS_VERSION", why, **more)
                 try:
-                    return await self._put(user, backup, keys)
+                    return await self._try_add_keys(user, backup, keys)
                 except Conflict:
                     continue
         raise Conflict("key_backup", (user, version))
 
-    async def _put(
+    async def _try_add_keys(
         self, user: str, backup: Backup, keys: Mapping[tuple[str, str], Mapping[str, Any]]
     ) -> Backup:
         named = {(user, backup.version, *name): data for name, data in keys.items()}
         writes: list[Put] = []
         counted: list[tuple[int, int]] = []
         every = list(named)
-        for at in range(0, len(every), _PAGE):  # what is there may be much larger than what is said
-            known = await self._ctx.store.get_many("key_backup_key", every[at : at + _PAGE])
-            for key in every[at : at + _PAGE]:
+        for at in range(0, len(every), _PAGE_SIZE):  # what is there may be much larger than what is said
+            known = await self._ctx.store.get_many("key_backup_key", every[at : at + _PAGE_SIZE])
+            for key in every[at : at + _PAGE_SIZE]:
                 data, before = named[key], known.get(key)
                 if before is not None and not is_better_key(data, orjson.loads(before.body)):
                     continue
                 body = orjson.dumps(data)
                 writes.append(Put("key_backup_key", key, body))
-                more = len(body) - len(before.body) if before is not None else len(body) + _BESIDE
+                more = len(body) - len(before.body) if before is not None else len(body) + _ROW_OVERHEAD
                 counted.append((int(before is None), more))
         if not writes:
             return backup
         others = sum(one.size for one in await self.every(user) if one.version != backup.version)
         size = backup.size + sum(more for _, more in counted)
-        if size > backup.size and size + others > MOST_BYTES:
-            raise matrix_error(413, "M_TOO_LARGE", f"backups have at most {MOST_BYTES} bytes")
-        for at in range(0, len(writes), _PAGE):  # a client that was cut off says all of them again
-            part = counted[at : at + _PAGE]
+        if size > backup.size and size + others > MAX_BACKUP_BYTES:
+            raise matrix_error(413, "M_TOO_LARGE", f"backups have at most {MAX_BACKUP_BYTES} bytes")
+        for at in range(0, len(writes), _PAGE_SIZE):  # a client that was cut off says all of them again
+            part = counted[at : at + _PAGE_SIZE]
             after = replace(
                 backup,
                 etag=backup.etag + 1,
                 count=backup.count + sum(new for new, _ in part),
                 size=backup.size + sum(more for _, more in part),
             )
-            await self._ctx.store.commit([*writes[at : at + _PAGE], _changed(user, backup, after)])
+            await self._ctx.store.commit([*writes[at : at + _PAGE_SIZE], _backup_write(user, backup, after)])
             backup = after
         return backup
 
@@ -206,42 +206,42 @@ class KeyBackups:
             after = None
             while True:
                 rows = await self._ctx.store.scan(
-                    "key_backup_key", equal=(user, version, room), after=after, limit=_PAGE
+                    "key_backup_key", equal=(user, version, room), after=after, limit=_PAGE_SIZE
                 )
                 for row in rows:
                     yield room, str(row.key[3]), row.body
-                if len(rows) < _PAGE:
+                if len(rows) < _PAGE_SIZE:
                     break
                 after = str(rows[-1].key[3])
 
     async def remove(self, user: str, version: int, place: Sequence[str] = ()) -> Backup:
         """Remove the keys of a backup, of a room, or of one session in it."""
         async with self._locks.held(user):
-            for _ in range(_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 backup = await self.get(user, version)
                 try:
-                    return await self._remove(user, backup, place)
+                    return await self._try_remove_keys(user, backup, place)
                 except Conflict:
                     continue
         raise Conflict("key_backup", (user, version))
 
-    async def _remove(self, user: str, backup: Backup, place: Sequence[str]) -> Backup:
+    async def _try_remove_keys(self, user: str, backup: Backup, place: Sequence[str]) -> Backup:
         while True:
             rows = await self._ctx.store.scan(
-                "key_backup_key", equal=(user, backup.version, *place), limit=_PAGE
+                "key_backup_key", equal=(user, backup.version, *place), limit=_PAGE_SIZE
             )
             if not rows:
                 return backup
-            size = backup.size - sum(len(row.body) + _BESIDE for row in rows)
+            size = backup.size - sum(len(row.body) + _ROW_OVERHEAD for row in rows)
             after = replace(backup, etag=backup.etag + 1, count=backup.count - len(rows), size=max(0, size))
             gone: list[Write] = [Delete("key_backup_key", row.key) for row in rows]
-            await self._ctx.store.commit([*gone, _changed(user, backup, after)])
+            await self._ctx.store.commit([*gone, _backup_write(user, backup, after)])
             backup = after
 
 
-def _backup(row: Row) -> Backup:
+def _backup_from_row(row: Row) -> Backup:
     return Backup(version=int(str(row.key[1])), **orjson.loads(row.body))
 
 
-def _changed(user: str, before: Backup, after: Backup) -> CompareAndSwap:
+def _backup_write(user: str, before: Backup, after: Backup) -> CompareAndSwap:
     return CompareAndSwap("key_backup", (user, before.version), before.body(), after.body())

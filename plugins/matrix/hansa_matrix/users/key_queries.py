@@ -29,7 +29,7 @@ from hansa_matrix.users.remote_devices import RemoteDeviceLists
 from hansa_matrix.users.shared_rooms import SharedRooms
 
 #: Seconds for one server, and servers that are asked at a time.
-WITHIN, _AT_A_TIME = 10.0, 50
+QUERY_TIMEOUT_S, _MAX_PARALLEL = 10.0, 50
 
 _Keys = dict[str, dict[str, Any]]
 
@@ -54,7 +54,7 @@ class KeyQueries:
         self._texts = KeyTexts(ctx)
 
     async def query_here(self, wanted: Mapping[str, Sequence[str]], *, outside: bool = False) -> _Keys:
-        """``parse_device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each
+        """``device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each
         the devices named, or all. ``outside``: as another server is told.
         """
         found: _Keys = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
@@ -65,7 +65,7 @@ class KeyQueries:
                 continue
             of = await (self._devices.outside(user) if outside else self._devices.of(user))
             if of.stream_id or of.cross_signing:
-                _add(found, of, device_ids)
+                _add_keys(found, of, device_ids)
         return found
 
     async def claim_here(self, wanted: Mapping[str, Mapping[str, str]]) -> _Keys:
@@ -77,14 +77,14 @@ class KeyQueries:
         return found
 
     async def query(
-        self, wanted: Mapping[str, Sequence[str]], *, within: float = WITHIN, reader: str = ""
+        self, wanted: Mapping[str, Sequence[str]], *, within: float = QUERY_TIMEOUT_S, reader: str = ""
     ) -> _Keys:
         """As ``query_here`` of anybody, with ``failures`` by server, and what only the ``reader`` may know of
         themselves and of whom they vouch for.
         """
         found = await self.query_here(wanted)
         asked: dict[str, dict[str, list[str]]] = {}
-        denied = await self._denied(wanted)
+        denied = await self._denied_servers(wanted)
         for user, device_ids in wanted.items():
             if not ids.is_valid_user_id(user) or ids.domain_of(user) == self._company.server:
                 continue
@@ -92,25 +92,25 @@ class KeyQueries:
                 continue
             kept = await self._remote.of(user)
             if kept is not None:
-                _add(found, kept, device_ids)
+                _add_keys(found, kept, device_ids)
             else:
                 asked.setdefault(ids.domain_of(user), {})[user] = list(device_ids)
 
-        async def ask(server: str) -> None:
+        async def query_server(server: str) -> None:
             body = {"device_keys": asked[server]}
-            answer = await self._ask(server, "query", body, within)
+            answer = await self._ask_server(server, "query", body, within)
             for user in asked[server]:
-                _take(found, answer, user)
+                _merge_answer(found, answer, user)
                 self._remote.fetch(user)
 
-        found["failures"] = await self._each(asked, ask) | denied
+        found["failures"] = await self._ask_each(asked, query_server) | denied
         if self._ctx.governed:
             await self._texts.read(found)
         if reader:
-            await self._private(found, reader, wanted)
+            await self._add_private_keys(found, reader, wanted)
         return found
 
-    async def _denied(self, users: Iterable[str]) -> dict[str, Any]:
+    async def _denied_servers(self, users: Iterable[str]) -> dict[str, Any]:
         """The servers of some people whose keys policies let nobody have, with what ``failures`` says."""
         if not self._ctx.governed:
             return {}
@@ -125,7 +125,7 @@ class KeyQueries:
                 found[server] = failure(verdict)
         return found
 
-    async def _private(self, found: _Keys, reader: str, wanted: Mapping[str, Sequence[str]]) -> None:
+    async def _add_private_keys(self, found: _Keys, reader: str, wanted: Mapping[str, Sequence[str]]) -> None:
         found["user_signing_keys"] = {}
         if reader in wanted:
             own = (await self._devices.of(reader)).cross_signing.get("user_signing")
@@ -138,17 +138,19 @@ class KeyQueries:
                     mine = {**signatures.get(reader, {}), **more}
                     found["master_keys"][user] = {**key, "signatures": {**signatures, reader: mine}}
 
-    async def claim(self, wanted: Mapping[str, Mapping[str, str]], *, within: float = WITHIN) -> _Keys:
+    async def claim(
+        self, wanted: Mapping[str, Mapping[str, str]], *, within: float = QUERY_TIMEOUT_S
+    ) -> _Keys:
         """``one_time_keys`` by user and device, and ``failures`` by server."""
         asked: dict[str, dict[str, Mapping[str, str]]] = {}
-        denied = await self._denied(wanted)
+        denied = await self._denied_servers(wanted)
         for user, devices in wanted.items():
             if ids.is_valid_user_id(user) and ids.domain_of(user) not in {self._company.server, *denied}:
                 asked.setdefault(ids.domain_of(user), {})[user] = devices
         found = await self.claim_here(wanted)
 
-        async def ask(server: str) -> None:
-            answer = await self._ask(server, "claim", {"one_time_keys": asked[server]}, within)
+        async def claim_from_server(server: str) -> None:
+            answer = await self._ask_server(server, "claim", {"one_time_keys": asked[server]}, within)
             given = answer.get("one_time_keys")
             for user, devices in asked[server].items():
                 of_user = given.get(user) if isinstance(given, dict) else None
@@ -159,26 +161,28 @@ class KeyQueries:
                         if parse_one_time_key(key_id, key) == algorithm:
                             found.setdefault(user, {})[device_id] = {key_id: key}
 
-        failures = await self._each(asked, ask) | denied
+        failures = await self._ask_each(asked, claim_from_server) | denied
         if self._ctx.governed:
             await self._texts.claimed(found)
         return {"one_time_keys": found, "failures": failures}
 
-    async def _ask(self, server: str, what: str, body: Mapping[str, Any], within: float) -> dict[str, Any]:
+    async def _ask_server(
+        self, server: str, what: str, body: Mapping[str, Any], within: float
+    ) -> dict[str, Any]:
         target = build_path("_matrix", "federation", "v1", "user", "keys", what)
         answer = await self._client.request("POST", server, target, body, seconds=within)
         if not isinstance(answer, dict):
             raise RemoteProtocolError("the answer must be an object")
         return answer
 
-    async def _each(
+    async def _ask_each(
         self, servers: Mapping[str, Any], ask: Callable[[str], Awaitable[None]]
     ) -> dict[str, Any]:
         """Ask servers side by side; what those say that failed, by server."""
         failures: dict[str, Any] = {}
-        slots = asyncio.Semaphore(_AT_A_TIME)
+        slots = asyncio.Semaphore(_MAX_PARALLEL)
 
-        async def one(server: str) -> None:
+        async def ask_one_server(server: str) -> None:
             try:
                 async with slots:
                     await ask(server)
@@ -189,11 +193,11 @@ class KeyQueries:
 
         async with asyncio.TaskGroup() as group:
             for server in servers:
-                group.create_task(one(server))
+                group.create_task(ask_one_server(server))
         return failures
 
 
-def _add(found: _Keys, of: UserDevices, device_ids: Sequence[str]) -> None:
+def _add_keys(found: _Keys, of: UserDevices, device_ids: Sequence[str]) -> None:
     shown: dict[str, Any] = {}
     for device in of.devices.values():
         if device.keys is not None and (not device_ids or device.device_id in device_ids):
@@ -205,7 +209,7 @@ def _add(found: _Keys, of: UserDevices, device_ids: Sequence[str]) -> None:
             found[f"{usage}_keys"][of.user] = of.cross_signing[usage]
 
 
-def _take(found: _Keys, answer: Mapping[str, Any], user: str) -> None:
+def _merge_answer(found: _Keys, answer: Mapping[str, Any], user: str) -> None:
     """Takes the well-formed part of a server's answer about one of its users."""
     given = answer.get("device_keys")
     devices = given.get(user) if isinstance(given, dict) else None

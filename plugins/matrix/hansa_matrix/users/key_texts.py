@@ -19,7 +19,7 @@ from hansa_matrix.proto.devices import PUBLIC_USAGES, Device, UserDevices
 from hansa_matrix.texts import texts_of_keys
 
 #: People whose devices are looked at without a pause.
-_STEP = 10
+_USERS_PER_STEP = 10
 
 
 class KeyTexts:
@@ -55,16 +55,16 @@ class KeyTexts:
     async def read(self, found: dict[str, dict[str, Any]]) -> None:
         """Leave the same out of an answer to ``/keys/query``."""
         for number, (user, devices) in enumerate(found["device_keys"].items(), 1):
-            if not number % _STEP:
+            if not number % _USERS_PER_STEP:
                 await asyncio.sleep(0)
             if not await self.pass_(user, devices):
-                found["device_keys"][user] = await self._devices(user, devices)
+                found["device_keys"][user] = await self._readable_devices(user, devices)
         for usage in PUBLIC_USAGES:
             of = found[f"{usage}_keys"]
             for user in [user for user in of if not await self.pass_(user, of[user])]:
                 del of[user]
 
-    async def _devices(self, user: str, devices: Mapping[str, Any]) -> dict[str, Any]:
+    async def _readable_devices(self, user: str, devices: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for device_id, keys in devices.items():
             signed = {name: value for name, value in keys.items() if name != "unsigned"}

@@ -13,9 +13,9 @@ from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.proto import ids
 
-_MOST_TOKEN = 1000
+_MAX_TOKEN_LENGTH = 1000
 #: Tokens of one person: a further one takes the place of the first.
-MOST_OF_USER = 100
+MAX_TOKENS_OF_USER = 100
 
 
 class OpenId:
@@ -30,13 +30,17 @@ class OpenId:
         token = urlsafe_b64encode(self._ctx.random.bytes(33)).decode()
         until = self._ctx.clock.now() + seconds * 1000
         fields: dict[str, Value] = {"until": until, "user_id": user}
-        gone = await oldest_over(self._ctx, "openid", "until", MOST_OF_USER - 1, {"user_id": user})
-        await self._ctx.store.commit([*gone, Insert("openid", (_hashed(token),), user.encode(), fields)])
+        gone = await oldest_over(self._ctx, "openid", "until", MAX_TOKENS_OF_USER - 1, {"user_id": user})
+        await self._ctx.store.commit([*gone, Insert("openid", (_hash_token(token),), user.encode(), fields)])
         return token
 
     async def bearer(self, token: str) -> str | None:
         """Returns the owner of a token; None if the token is not valid, or its account is closed."""
-        row = await self._ctx.store.get("openid", (_hashed(token),)) if len(token) <= _MOST_TOKEN else None
+        row = (
+            await self._ctx.store.get("openid", (_hash_token(token),))
+            if len(token) <= _MAX_TOKEN_LENGTH
+            else None
+        )
         if row is None:
             return None
         if int(row.fields["until"] or 0) <= self._ctx.clock.now():
@@ -59,5 +63,5 @@ class OpenId:
         return str(user)
 
 
-def _hashed(token: str) -> str:
+def _hash_token(token: str) -> str:
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()

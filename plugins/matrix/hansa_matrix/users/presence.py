@@ -21,16 +21,16 @@ from hansa_matrix.users.shared_rooms import SharedRooms
 
 #: Strangers of whom it is remembered what was said, and for how long (s): their server may have heard that
 #: somebody of ours came into a room before that is taken up here.
-MOST_EARLY, EARLY_FOR = 1000, 60.0
+MAX_EARLY_PRESENCES, EARLY_PRESENCE_TTL_S = 1000, 60.0
 #: People of whom it is known, in all; the longest known of the server that has most of them gives way.
-MOST_KNOWN = 50_000
+MAX_PRESENCES = 50_000
 #: People of whom a server that comes into a room is told, and of whom one EDU tells.
-MOST_MET, _OF_ONE_EDU = 1000, 100
+MAX_INTRODUCED_USERS, _USERS_PER_EDU = 1000, 100
 #: People who are looked at before the loop comes round: each is looked for in all rooms, and policies are
 #: asked about them.
-_IN_A_ROW = 10
+_USERS_PER_STEP = 10
 #: Seconds after which such a server has taken up the room, and knows whose presence it is told.
-SETTLED = 20.0
+WELCOME_DELAY_S = 20.0
 
 
 class PresenceTracker:
@@ -45,9 +45,11 @@ class PresenceTracker:
         self._on = on
         self._crossings = Crossings(ctx)
         #: What was said, and the policies that judged it.
-        self._known: FairShares[str, tuple[PresenceEdu, int]] = FairShares(MOST_KNOWN, ids.domain_of)
+        self._known: FairShares[str, tuple[PresenceEdu, int]] = FairShares(MAX_PRESENCES, ids.domain_of)
         #: What was said of strangers, with its time.
-        self._early: FairShares[str, tuple[PresenceEdu, float]] = FairShares(MOST_EARLY, ids.domain_of)
+        self._early: FairShares[str, tuple[PresenceEdu, float]] = FairShares(
+            MAX_EARLY_PRESENCES, ids.domain_of
+        )
         #: Rooms and servers that came there just now.
         self._came: set[tuple[str, frozenset[str]]] = set()
         #: Told whose presence changed.
@@ -56,9 +58,9 @@ class PresenceTracker:
     def of(self, user: str) -> PresenceEdu | None:
         """Returns the last presence of a user."""
         known = self._known.get(user)
-        return self._shown(*known) if known is not None else None
+        return self._without_stale_text(*known) if known is not None else None
 
-    def _shown(self, one: PresenceEdu, generation: int) -> PresenceEdu:
+    def _without_stale_text(self, one: PresenceEdu, generation: int) -> PresenceEdu:
         """Words that other policies judged are not shown: whoever says them again is judged again."""
         if one.status and self._ctx.governed and generation != self._ctx.policy_generation:
             return replace(one, status="")
@@ -66,7 +68,7 @@ class PresenceTracker:
 
     def every(self) -> list[PresenceEdu]:
         """Returns the last presence of every user."""
-        return [self._shown(*known) for _, known in self._known.items()]
+        return [self._without_stale_text(*known) for _, known in self._known.items()]
 
     async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.presence`` of a transaction: how many are none. Of strangers it is kept for a minute, and
@@ -79,19 +81,19 @@ class PresenceTracker:
             given = list(parse_presence(content, origin))
             ignored += not given
             for at, one in enumerate(given):
-                if not at % _IN_A_ROW:
+                if not at % _USERS_PER_STEP:
                     await asyncio.sleep(0)
                 if not self._company.shared(one.user):
                     self._early.put(one.user, (one, self._ctx.clock.monotonic()))
                 elif await self._lets_in(one):
-                    self._keep(one)
+                    self._store(one)
         return ignored
 
     async def recall(self, room_id: str) -> None:
         """Somebody comes into a room: what was said just before of people who are there counts."""
-        since = self._ctx.clock.monotonic() - EARLY_FOR
+        since = self._ctx.clock.monotonic() - EARLY_PRESENCE_TTL_S
         for number, (user, early) in enumerate(self._early.items()):
-            if not number % _IN_A_ROW:
+            if not number % _USERS_PER_STEP:
                 await asyncio.sleep(0)
             if self._early.get(user) is not early:  # said anew meanwhile, or known
                 continue
@@ -100,7 +102,7 @@ class PresenceTracker:
             if here or at < since:
                 self._early.pop(user)
             if here and at >= since and self._known.get(user) is None and await self._lets_in(one):
-                self._keep(one)
+                self._store(one)
 
     async def _lets_in(self, one: PresenceEdu) -> bool:
         """True if the policies let local users see a user's presence."""
@@ -117,7 +119,9 @@ class PresenceTracker:
         """Tell servers that meet somebody now whether they are there."""
         one = self.of(user)
         if self._on and one is not None and servers:
-            self._sender.tell(await self._told(one, servers), (PRESENCE, user), presence_edu(one))
+            self._sender.tell(
+                await self._servers_to_notify(one, servers), (PRESENCE, user), presence_edu(one)
+            )
 
     async def welcome(
         self, room_id: str, servers: Collection[str], here: Callable[[], Iterable[str]]
@@ -131,28 +135,28 @@ class PresenceTracker:
         self._came.add(came)
         try:
             await self.recall(room_id)
-            await self._welcome(room_id, servers, here())
-            await asyncio.sleep(SETTLED)
-            await self._welcome(room_id, self._company.of_room(room_id) & set(servers), here())
+            await self._send_presences(room_id, servers, here())
+            await asyncio.sleep(WELCOME_DELAY_S)
+            await self._send_presences(room_id, self._company.of_room(room_id) & set(servers), here())
         finally:
             self._came.discard(came)
 
-    async def _welcome(self, room_id: str, servers: Collection[str], here: Iterable[str]) -> None:
+    async def _send_presences(self, room_id: str, servers: Collection[str], here: Iterable[str]) -> None:
         known = [one for user in here if (one := self.of(user)) is not None and one.presence != "offline"]
-        if len(known) > MOST_MET:
+        if len(known) > MAX_INTRODUCED_USERS:
             self._ctx.count("matrix_edus_dropped")
         told: dict[str, list[PresenceEdu]] = {}
-        for at, one in enumerate(known[:MOST_MET]):
-            if not at % _IN_A_ROW:
+        for at, one in enumerate(known[:MAX_INTRODUCED_USERS]):
+            if not at % _USERS_PER_STEP:
                 await asyncio.sleep(0)
-            for server in await self._told(one, servers):
+            for server in await self._servers_to_notify(one, servers):
                 told.setdefault(server, []).append(one)
         for server, people in told.items():
-            for at in range(0, len(people), _OF_ONE_EDU):
-                edu = presence_edu(*people[at : at + _OF_ONE_EDU])
+            for at in range(0, len(people), _USERS_PER_EDU):
+                edu = presence_edu(*people[at : at + _USERS_PER_EDU])
                 self._sender.tell([server], (PRESENCE, room_id, str(at)), edu)
 
-    async def _told(self, one: PresenceEdu, of: Collection[str] | None = None) -> set[str]:
+    async def _servers_to_notify(self, one: PresenceEdu, of: Collection[str] | None = None) -> set[str]:
         """The servers that may know of somebody's presence, of some or of all that they meet."""
         servers = self._company.servers(one.user) if of is None else set(of)
         if not self._ctx.governed or not servers:
@@ -162,7 +166,7 @@ class PresenceTracker:
         each = {s: self._crossings.presence(one.user, one.status, [s]) for s in sorted(servers)}
         return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
 
-    def _keep(self, one: PresenceEdu) -> None:
+    def _store(self, one: PresenceEdu) -> None:
         before = self._known.get(one.user)
         self._known.put(one.user, (one, self._ctx.policy_generation))
         if before is None or one != before[0]:
@@ -171,8 +175,8 @@ class PresenceTracker:
     async def tell(self, one: PresenceEdu) -> None:
         """Somebody here is there, away or gone."""
         if self._on and await self._lets_in(one):
-            self._keep(one)
-            self._sender.tell(await self._told(one), (PRESENCE, one.user), presence_edu(one))
+            self._store(one)
+            self._sender.tell(await self._servers_to_notify(one), (PRESENCE, one.user), presence_edu(one))
 
     async def end(self, user: str) -> None:
         """Somebody's account is closed: they are gone, and nothing stays of what they said of themselves."""

@@ -33,9 +33,9 @@ MAX_PROFILE = 64 * 1024
 #: Fields that are texts: of another server's answer they are read as such, or are not there.
 _TEXTS = frozenset(["displayname", "avatar_url"])
 _MAX_FIELD = 255
-_WITHIN = 10.0
+_FETCH_TIMEOUT_S = 10.0
 #: People of whom it is remembered how the policies judge their profile.
-_JUDGED = 10_000
+_MAX_JUDGED = 10_000
 
 
 class Profiles:
@@ -47,7 +47,7 @@ class Profiles:
         self._server = server
         self._crossings = Crossings(ctx)
         #: Profiles that were judged: ``user -> ((generation, hash of the words), whether it may be shown)``.
-        self._judged: LruCache[str, tuple[tuple[int, int], bool]] = LruCache(_JUDGED)
+        self._judged: LruCache[str, tuple[tuple[int, int], bool]] = LruCache(_MAX_JUDGED)
         self._locks = KeyLocks()
         #: Whether somebody has an account here, who may have said nothing of themselves.
         self.known: Callable[[str], bool] = lambda _: False
@@ -62,16 +62,16 @@ class Profiles:
             return None
         row = await self._ctx.store.get("profile", (user,))
         kept: dict[str, Any] = orjson.loads(row.body) if row is not None else {}
-        person = self._person(await self._ctx.home_of(user))
+        person = self._member_of_home(await self._ctx.home_of(user))
         bridge = user == f"@{self._ctx.config.bridge_user}:{self._server}"
         if person is None and row is None and not bridge and not self.known(user):
             return None
         name = self._ctx.config.bridge_name if bridge else person.name if person is not None else None
         known = {"displayname": name} if name else {}
         found = known | kept
-        return found if await self._permitted(user, found) else {}
+        return found if await self._can_show_profile(user, found) else {}
 
-    async def _permitted(self, user: str, found: Mapping[str, Any]) -> bool:
+    async def _can_show_profile(self, user: str, found: Mapping[str, Any]) -> bool:
         """True if the current policies let a profile be shown; each field is asked about once."""
         words = said(**found) if self._ctx.governed else ()
         if not words:
@@ -89,7 +89,7 @@ class Profiles:
         rows = await self._ctx.store.get_many("profile", [(user,) for user in users])
         return {str(key[0]): orjson.loads(row.body) for key, row in rows.items()}
 
-    def _person(self, home: NativeId) -> RoomMember | None:
+    def _member_of_home(self, home: NativeId) -> RoomMember | None:
         for link in self._ctx.links():
             view = self._ctx.view(link.native.id)
             person = view.person(home) if view else None
@@ -102,7 +102,7 @@ class Profiles:
         if not 0 < len(field.encode()) <= _MAX_FIELD:
             raise LocalProtocolError(f"a profile field's name has 1 to {_MAX_FIELD} bytes")
 
-        def changed(row: Row | None) -> Changed:
+        def change_field(row: Row | None) -> Changed:
             kept = orjson.loads(row.body) if row is not None else {}
             kept.pop(field, None)
             if value is not None:
@@ -112,7 +112,7 @@ class Profiles:
             return Changed(body=orjson.dumps(kept))
 
         async with self._locks.held(user):
-            await change_row(self._ctx.store, "profile", (user,), changed)
+            await change_row(self._ctx.store, "profile", (user,), change_field)
 
     async def of(self, user: str, field: str = "") -> Mapping[str, Any] | None:
         """All fields of anybody, or one; None if there is nobody. Raises ``ServerUnreachable``,
@@ -123,8 +123,8 @@ class Profiles:
             return found if found is None or not field else {k: v for k, v in found.items() if k == field}
         target = f"/_matrix/federation/v1/query/profile?user_id={quote(user, safe='')}"
         target += f"&field={quote(field, safe='')}" if field else ""
-        answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
+        answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_FETCH_TIMEOUT_S)
         if not isinstance(answer, dict) or not fits_object(answer, MAX_PROFILE):
             raise RemoteProtocolError("the answer must be a profile")
         answer = {k: v for k, v in answer.items() if k not in _TEXTS or isinstance(v, str)}
-        return answer if await self._permitted(user, answer) else {}
+        return answer if await self._can_show_profile(user, answer) else {}

@@ -47,22 +47,22 @@ from hansa_matrix.users.key_texts import KeyTexts
 from hansa_matrix.users.shared_rooms import SharedRooms
 
 #: A list in more bytes is not kept: it is asked for each time.
-_LARGEST = 768 * 1024
+_MAX_LIST_BYTES = 768 * 1024
 #: A list in more bytes is not changed piece by piece: it is asked for anew, once for many changes.
-_CHANGED_IN_PLACE = 128 * 1024
+_MAX_PATCHED_BYTES = 128 * 1024
 #: Lists and bytes of one server that are kept, and bytes in all; a server that has less than the least has a
 #: place in any case. Of a list that is not kept nothing is lost but time.
-MOST_OF_SERVER, BYTES_OF_SERVER = 200_000, 512 * 1024 * 1024
-BYTES_IN_ALL, LEAST = 4 * 1024**3, 4 * 1024 * 1024
+MAX_LISTS_OF_SERVER, MAX_BYTES_OF_SERVER = 200_000, 512 * 1024 * 1024
+MAX_BYTES, GUARANTEED_BYTES = 4 * 1024**3, 4 * 1024 * 1024
 #: Lists that are fetched at a time, and that may wait for it, of one server and in all.
-BOUNDS = SlotLimits(in_all=20, each={"server": 3}, waiting=200)
-_MOST_FETCHING = 1000
+FETCH_LIMITS = SlotLimits(in_all=20, each={"server": 3}, waiting=200)
+_MAX_FETCHES = 1000
 #: Lists of one server that are asked for anew because of what it told: at once, and a second after that.
-ANEW_BURST, ANEW_RATE = 200.0, 1.0
-_SWEPT_AT_ONCE = 200
-_WITHIN = 10.0
+REFETCH_BURST, REFETCH_RATE = 200.0, 1.0
+_PURGE_PAGE_SIZE = 200
+_FETCH_TIMEOUT_S = 10.0
 #: How often a list is asked for that is older than what its server told meanwhile.
-_ATTEMPTS = 3
+_MAX_ATTEMPTS = 3
 
 
 class RemoteDeviceLists:
@@ -76,9 +76,9 @@ class RemoteDeviceLists:
         self._texts = KeyTexts(ctx)
         self._one = asyncio.Lock()
         self._fetching: dict[str, int] = {}
-        self._shares = FairSlots(BOUNDS)
+        self._shares = FairSlots(FETCH_LIMITS)
         self._latest = LatestRows()
-        self._anew = RateLimiter(ctx.clock, ANEW_RATE, ANEW_BURST)
+        self._anew = RateLimiter(ctx.clock, REFETCH_RATE, REFETCH_BURST)
         self._again: set[str] = set()
         self._bytes: int | None = None
         self._swept_to: str | None = None
@@ -98,15 +98,15 @@ class RemoteDeviceLists:
         if not self._company.shared(user):  # nobody tells us of changes any more
             # Whole, although whoever asks may hang up meanwhile.
             await asyncio.shield(
-                self._ctx.spawn(partial(self._forget, user), f"forget the devices of {user}")
+                self._ctx.spawn(partial(self._drop_untracked, user), f"forget the devices of {user}")
             )
             return None
         return parse_user_devices(orjson.loads(row.body), user)
 
-    async def _forget(self, user: str) -> None:
+    async def _drop_untracked(self, user: str) -> None:
         async with self._one:
             try:
-                await again_on_conflict(partial(self._drop, user))
+                await again_on_conflict(partial(self._delete_list, user))
             except StoreError as error:
                 self._ctx.log.warning("the devices of %s are kept for longer: %s", user, error)
 
@@ -117,37 +117,37 @@ class RemoteDeviceLists:
             update = parse_device_list(content, origin)
             if update is None:
                 ignored += 1
-            elif not await self._lets(update.user):
+            elif not await self._can_have_keys(update.user):
                 continue
-            elif await self._update(update):
+            elif await self._store_update(update):
                 await self.note(update.user)
                 self.changed(update.user)
         return ignored
 
-    async def _lets(self, user: str) -> bool:
+    async def _can_have_keys(self, user: str) -> bool:
         """True if the policies let local users have a user's keys."""
         if not self._ctx.governed:
             return True
         asked = self._crossings.keys_query(ids.domain_of(user), [user], outbound=True)
         return await passes(self._ctx, asked)
 
-    async def _update(self, update: DeviceListUpdate) -> bool:
+    async def _store_update(self, update: DeviceListUpdate) -> bool:
         """Stores a change; True if it is new."""
         async with self._one:
-            return await again_on_conflict(partial(self._updated, update))
+            return await again_on_conflict(partial(self._try_store_update, update))
 
-    async def _updated(self, update: DeviceListUpdate) -> bool:
-        """See ``_update``. Raises ``Conflict`` where another changed the list since it was read."""
+    async def _try_store_update(self, update: DeviceListUpdate) -> bool:
+        """See ``_store_update``. Raises ``Conflict`` where another changed the list since it was read."""
         row = await self._ctx.store.get("remote_devices", (update.user,))
         if row is None:  # nobody here asked for the list yet
             return self._company.shared(update.user)
         known = None if row.fields["stale"] else parse_user_devices(orjson.loads(row.body), update.user)
-        if known is not None and _repeated(update, known):
+        if known is not None and _is_repeated(update, known):
             return False
-        if known is None or not _follows(update, known) or len(row.body) > _CHANGED_IN_PLACE:
+        if known is None or not _is_next(update, known) or len(row.body) > _MAX_PATCHED_BYTES:
             self._ctx.count("matrix_device_lists_stale")
             if not row.fields["stale"]:
-                await self._put(update.user, row, b"", stale=True)
+                await self._write_list(update.user, row, b"", stale=True)
             ahead = known is None or update.stream_id > known.stream_id
             self._fetch_anew(update.user, update.stream_id if ahead else 0)
             return True
@@ -155,7 +155,7 @@ class RemoteDeviceLists:
         devices.pop(update.device.device_id, None)
         if not update.deleted and update.device.keys is not None and len(devices) < MAX_DEVICES:
             devices[update.device.device_id] = update.device
-        await self._keep(replace(known, devices=devices, stream_id=update.stream_id), row)
+        await self._store_list(replace(known, devices=devices, stream_id=update.stream_id), row)
         return True
 
     async def take_signing_keys(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
@@ -165,17 +165,17 @@ class RemoteDeviceLists:
             update = parse_signing_keys(content, origin)
             if update is None or not update.keys:
                 ignored += 1
-            elif await self._lets(update.user):
-                await self._signing(update)
+            elif await self._can_have_keys(update.user):
+                await self._store_signing_keys(update)
                 await self.note(update.user)
                 self.changed(update.user)
         return ignored
 
-    async def _signing(self, update: SigningKeyUpdate) -> None:
+    async def _store_signing_keys(self, update: SigningKeyUpdate) -> None:
         async with self._one:
-            await again_on_conflict(partial(self._signed, update))
+            await again_on_conflict(partial(self._try_store_signing_keys, update))
 
-    async def _signed(self, update: SigningKeyUpdate) -> None:
+    async def _try_store_signing_keys(self, update: SigningKeyUpdate) -> None:
         row = await self._ctx.store.get("remote_devices", (update.user,))
         if row is None or row.fields["stale"]:
             return
@@ -183,28 +183,30 @@ class RemoteDeviceLists:
         if known is None:
             return
         signing = {**known.cross_signing, **update.keys}
-        await self._keep(replace(known, cross_signing=signing), row)
+        await self._store_list(replace(known, cross_signing=signing), row)
 
-    async def _keep_whole(self, devices: UserDevices) -> None:
+    async def _replace_list(self, devices: UserDevices) -> None:
         """Keep a list as its server gave it, in place of what was known."""
-        await self._keep(devices, await self._ctx.store.get("remote_devices", (devices.user,)))
+        await self._store_list(devices, await self._ctx.store.get("remote_devices", (devices.user,)))
 
-    async def _keep(self, devices: UserDevices, before: Row | None) -> None:
+    async def _store_list(self, devices: UserDevices, before: Row | None) -> None:
         """Keep a list in place of the row that was read. Raises ``Conflict`` where that has changed."""
         devices = await self._texts.shown(devices)
         body = orjson.dumps(devices.listed())
-        if len(body) > _LARGEST or not await self._put(devices.user, before, body, stale=False):
-            await self._drop(devices.user)
+        if len(body) > _MAX_LIST_BYTES or not await self._write_list(devices.user, before, body, stale=False):
+            await self._delete_list(devices.user)
 
-    async def _put(self, user: str, before: Row | None, body: bytes, *, stale: bool) -> bool:
+    async def _write_list(self, user: str, before: Row | None, body: bytes, *, stale: bool) -> bool:
         """Keep a list where its server has a place for it, in the commit that counts it; whether it has."""
         server = ids.domain_of(user)
-        usage, lists, size = await self._usage(server)
+        usage, lists, size = await self._usage_of_server(server)
         more = len(body) - (len(before.body) if before is not None else 0)
         lists, size = lists + (before is None), max(0, size + more)
-        in_all = await self._in_all() + more
+        in_all = await self._total_bytes() + more
         if more > 0 and (
-            lists > MOST_OF_SERVER or size > BYTES_OF_SERVER or (in_all > BYTES_IN_ALL and size > LEAST)
+            lists > MAX_LISTS_OF_SERVER
+            or size > MAX_BYTES_OF_SERVER
+            or (in_all > MAX_BYTES and size > GUARANTEED_BYTES)
         ):
             self._ctx.count("matrix_device_lists_not_kept")
             return False
@@ -212,31 +214,31 @@ class RemoteDeviceLists:
         was = before.body if before is not None else None
         row = CompareAndSwap("remote_devices", (user,), was, body, {"stale": int(stale)})
         await self._ctx.store.commit([row, counted])
-        self._counted(in_all)
+        self._set_total_bytes(in_all)
         return True
 
-    async def _drop(self, user: str) -> None:
+    async def _delete_list(self, user: str) -> None:
         before = await self._ctx.store.get("remote_devices", (user,))
         if before is None:
             return
         server = ids.domain_of(user)
-        usage, lists, size = await self._usage(server)
+        usage, lists, size = await self._usage_of_server(server)
         left = [max(0, lists - 1), max(0, size - len(before.body))]
         counted: Write = CompareAndSwap("remote_devices_usage", (server,), usage, orjson.dumps(left))
         if not left[0] and usage is not None:
             counted = Remove("remote_devices_usage", (server,), usage)
-        in_all = await self._in_all() - len(before.body)
+        in_all = await self._total_bytes() - len(before.body)
         gone = Remove("remote_devices", (user,), before.body)
         await self._ctx.store.commit([gone, counted], durability="lazy")
-        self._counted(in_all)
+        self._set_total_bytes(in_all)
 
-    async def _usage(self, server: str) -> tuple[bytes | None, int, int]:
+    async def _usage_of_server(self, server: str) -> tuple[bytes | None, int, int]:
         """The row of what a server's lists take, and the lists and bytes in it."""
         row = await self._ctx.store.get("remote_devices_usage", (server,))
         lists, size = orjson.loads(row.body) if row is not None else (0, 0)
         return row.body if row is not None else None, lists, size
 
-    async def _in_all(self) -> int:
+    async def _total_bytes(self) -> int:
         """Bytes of all lists."""
         if self._bytes is None:
             found = 0
@@ -245,18 +247,18 @@ class RemoteDeviceLists:
             self._bytes = found
         return self._bytes
 
-    def _counted(self, in_all: int) -> None:
+    def _set_total_bytes(self, in_all: int) -> None:
         self._bytes = max(0, in_all)
         self._ctx.gauge("matrix_device_lists_bytes", self._bytes)
 
     async def sweep(self) -> None:
         """Let go of the lists, of a few at a time, of those who are in no room with us any more."""
-        rows = await self._ctx.store.scan("remote_devices", after=self._swept_to, limit=_SWEPT_AT_ONCE)
+        rows = await self._ctx.store.scan("remote_devices", after=self._swept_to, limit=_PURGE_PAGE_SIZE)
         self._swept_to = str(rows[-1].key[0]) if rows else None
         for row in rows:
             if not self._company.shared(str(row.key[0])):
                 async with self._one:
-                    await again_on_conflict(partial(self._drop, str(row.key[0])))
+                    await again_on_conflict(partial(self._delete_list, str(row.key[0])))
 
     def _fetch_anew(self, user: str, at_least: int) -> None:
         """Ask for a list because of what its server told, as often as a server may cause it. Until then the
@@ -275,33 +277,35 @@ class RemoteDeviceLists:
             self._fetching[user] = max(self._fetching[user], at_least)
             if not at_least:
                 self._again.add(user)
-        elif self._may_fetch(user) and self._company.shared(user):
+        elif self._can_fetch(user) and self._company.shared(user):
             self._fetching[user] = at_least
-            self._ctx.spawn(partial(self._fetch, user), f"devices of {user}")
+            self._ctx.spawn(partial(self._fetch_list, user), f"devices of {user}")
 
-    def _may_fetch(self, user: str) -> bool:
+    def _can_fetch(self, user: str) -> bool:
         """Of one server no more may wait than the slots let wait."""
         server = ids.domain_of(user)
         of_server = sum(ids.domain_of(other) == server for other in self._fetching)
-        return len(self._fetching) < _MOST_FETCHING and of_server < BOUNDS.waiting
+        return len(self._fetching) < _MAX_FETCHES and of_server < FETCH_LIMITS.waiting
 
-    async def _fetch(self, user: str) -> None:
+    async def _fetch_list(self, user: str) -> None:
         target = build_path("_matrix", "federation", "v1", "user", "devices", user)
         try:
-            if not await self._lets(user):
+            if not await self._can_have_keys(user):
                 return
-            for attempt in range(1, _ATTEMPTS + 1):
+            for attempt in range(1, _MAX_ATTEMPTS + 1):
                 self._again.discard(user)
                 async with self._shares.slot(("server", ids.domain_of(user))):
-                    answer = await self._client.request("GET", ids.domain_of(user), target, seconds=_WITHIN)
+                    answer = await self._client.request(
+                        "GET", ids.domain_of(user), target, seconds=_FETCH_TIMEOUT_S
+                    )
                 devices = parse_user_devices(answer, user)
                 if devices is None:
                     raise RemoteProtocolError("the answer must be a list of devices")
                 # COMPAT: the numbers of some servers never grow, or begin again: the last answer is taken.
                 current = devices.stream_id >= self._fetching[user] and user not in self._again
-                if current or attempt == _ATTEMPTS:
+                if current or attempt == _MAX_ATTEMPTS:
                     async with self._one:
-                        await again_on_conflict(partial(self._keep_whole, devices))
+                        await again_on_conflict(partial(self._replace_list, devices))
                     return
         except (ServerUnreachable, RemoteProtocolError, Busy, StoreFault) as error:
             self._ctx.log.info("the devices of %s: %s", user, error)
@@ -310,7 +314,7 @@ class RemoteDeviceLists:
             self._again.discard(user)
 
 
-def _repeated(update: DeviceListUpdate, known: UserDevices) -> bool:
+def _is_repeated(update: DeviceListUpdate, known: UserDevices) -> bool:
     """True if a list already contains a change: its number is not later, and the device is equal."""
     if update.stream_id > known.stream_id:
         return False
@@ -318,7 +322,7 @@ def _repeated(update: DeviceListUpdate, known: UserDevices) -> bool:
     return known.devices.get(update.device.device_id) == (None if gone else update.device)
 
 
-def _follows(update: DeviceListUpdate, known: UserDevices) -> bool:
+def _is_next(update: DeviceListUpdate, known: UserDevices) -> bool:
     """True if a change is the next after those in a list. Servers that do not name the changes before, or
     that begin to count again, give no order.
     """

@@ -16,7 +16,7 @@ class SharedRooms:
         self._ctx = ctx
         self.server = server
 
-    def _rooms(self, user: str) -> Iterator[RoomView]:
+    def _views_of(self, user: str) -> Iterator[RoomView]:
         person_id = NativeId(self._ctx.id, user)
         for link in self._ctx.links():
             view = self._ctx.view(link.native.id)
@@ -26,7 +26,7 @@ class SharedRooms:
 
     def servers(self, user: str) -> set[str]:
         """The other servers that somebody's rooms are on."""
-        found = (s for view in self._rooms(user) for n, s in view.joined_servers if n == self._ctx.id)
+        found = (s for view in self._views_of(user) for n, s in view.joined_servers if n == self._ctx.id)
         return set(found) - {self.server}
 
     def met(self, room_id: str, others: Iterable[str]) -> set[str]:
@@ -51,7 +51,7 @@ class SharedRooms:
         """True if a user shares a room with this server, whose server then sends the user's device
         updates.
         """
-        return next(self._rooms(user), None) is not None
+        return next(self._views_of(user), None) is not None
 
     def rooms(self, user: str) -> list[str]:
         """The ids of somebody's rooms."""

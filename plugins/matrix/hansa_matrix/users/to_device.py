@@ -28,19 +28,19 @@ from hansa_matrix.proto.devices import (
 )
 from hansa_matrix.users.devices import Devices
 from hansa_matrix.users.shared_rooms import SharedRooms
-from hansa_matrix.users.to_device_rate import OF_PERSON, OF_SERVER, ToDeviceRate
+from hansa_matrix.users.to_device_rate import SERVER_RATE, USER_RATE, ToDeviceRate
 from hansa_matrix.users.to_device_shares import Batch, ToDeviceShares
 
 #: How long a message waits for its device (ms).
-KEPT_FOR = 180 * 86_400_000
+MESSAGE_TTL_MS = 180 * 86_400_000
 #: Messages of one server of which it is known that they came.
-MOST_SEEN, _TRIM_EVERY = 20_000, 500
+MAX_SEEN_IDS, _TRIM_EVERY = 20_000, 500
 #: Others of this process wait for each other: what is lost is lost to another process, or to a delivery.
-_TRIES = 20
+_MAX_ATTEMPTS = 20
 _INDEX = ("user_id", "device_id", "position")
-ALL = "*"
+ALL_DEVICES = "*"
 #: The policies that judged a message, in its row; and how many are remembered that were judged again.
-_GENERATION, _MOST_JUDGED = "generation", 10_000
+_GENERATION, _MAX_JUDGED = "generation", 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +66,13 @@ class ToDeviceInbox:
         self._sender = sender
         self._crossings = Crossings(ctx)
         #: Messages that were judged again: ``position -> (generation, whether it may be had)``.
-        self._judged: LruCache[int, tuple[int, bool]] = LruCache(_MOST_JUDGED)
+        self._judged: LruCache[int, tuple[int, bool]] = LruCache(_MAX_JUDGED)
         #: By peer, whose counts a commit compares.
         self._locks = KeyLocks()
         self.shares = ToDeviceShares(ctx)
-        self._of_person = ToDeviceRate(ctx.clock, OF_PERSON)
-        self._of_server = ToDeviceRate(ctx.clock, OF_SERVER)
-        self.seen = TrimmedRows(ctx, "to_device_seen", MOST_SEEN, _TRIM_EVERY)
+        self._of_person = ToDeviceRate(ctx.clock, USER_RATE)
+        self._of_server = ToDeviceRate(ctx.clock, SERVER_RATE)
+        self.seen = TrimmedRows(ctx, "to_device_seen", MAX_SEEN_IDS, _TRIM_EVERY)
         #: Told for which user and device something came.
         self.arrived: Callable[[str, str], None] = lambda _user, _device: None
 
@@ -84,12 +84,12 @@ class ToDeviceInbox:
         messages = [one for content in contents if (one := parse_to_device(content, origin)) is not None]
         fresh = {one.message_id: one for one in messages if await self._lets_in(one)}
         async with self._locks.held(origin):
-            await self._take(origin, fresh, generation)
+            await self._store_transaction(origin, fresh, generation)
         return len(contents) - len(messages)
 
-    async def _take(self, origin: str, fresh: dict[str, ToDeviceEdu], generation: int) -> None:
+    async def _store_transaction(self, origin: str, fresh: dict[str, ToDeviceEdu], generation: int) -> None:
         """Keep the messages of a transaction that did not come before; ``fresh`` loses those that did."""
-        for attempt in range(_TRIES):
+        for attempt in range(_MAX_ATTEMPTS):
             keys = [(origin, message_id) for message_id in fresh]
             seen = await self._ctx.store.get_many("to_device_seen", keys)
             for _, message_id in seen:
@@ -97,7 +97,7 @@ class ToDeviceInbox:
             batch, writes, told = self.shares.batch(), list[Write](), list[tuple[str, str]]()
             now = {"ts": self._ctx.clock.now()}
             for message in fresh.values():
-                kept = await self._kept(message, message.messages, origin, batch, generation)
+                kept = await self._add_to_batch(message, message.messages, origin, batch, generation)
                 if kept:  # of what is for nobody nothing need be known
                     writes.append(Insert("to_device_seen", (origin, message.message_id), b"", now))
                     told += kept
@@ -109,7 +109,7 @@ class ToDeviceInbox:
             try:
                 await self._ctx.store.commit(Whole([*writes, *batch.writes()]))
             except Conflict:  # the same is being taken twice, or more for a device, at this moment
-                if attempt == _TRIES - 1:
+                if attempt == _MAX_ATTEMPTS - 1:
                     raise
                 continue
             self.shares.moved(batch.changes)
@@ -125,7 +125,7 @@ class ToDeviceInbox:
         crossing = self._crossings.to_device(message.sender, message.type, message.messages, outbound=False)
         return await passes(self._ctx, crossing)
 
-    async def _permitted(
+    async def _allowed_receivers(
         self, message: ToDeviceEdu, here: Mapping[str, Mapping[str, Any]], there: Collection[str]
     ) -> tuple[bool, set[str]]:
         """Returns whether local users may have a local user's message, and the servers that may have it.
@@ -152,7 +152,7 @@ class ToDeviceInbox:
             raise denial(verdict)
         return self._company.server in allowed or not here, allowed & set(there)
 
-    async def _kept(
+    async def _add_to_batch(
         self,
         message: ToDeviceEdu,
         messages: Mapping[str, Mapping[str, Any]],
@@ -169,7 +169,7 @@ class ToDeviceInbox:
                 self._ctx.count("matrix_to_device_discarded", reason="nobody")
                 continue
             known = (await self._devices.of(user)).devices
-            for device_id, content in _each(contents, known):
+            for device_id, content in _contents_by_device(contents, known):
                 if not fits_object(content, MAX_MESSAGE_SIZE):
                     self._ctx.count("matrix_to_device_discarded", reason="too large")
                     continue
@@ -210,12 +210,12 @@ class ToDeviceInbox:
                 raise Busy("too much is sent to devices", after=wait)
         generation = self._ctx.policy_generation
         if self._ctx.governed:
-            lets, servers = await self._permitted(message, here, there)
+            lets, servers = await self._allowed_receivers(message, here, there)
             here = here if lets else {}
             there = {server: by_user for server, by_user in there.items() if server in servers}
         writes: list[Write] = []
         for server, by_user in there.items():
-            for number, part in enumerate(_parts(by_user)):
+            for number, part in enumerate(_split_messages(by_user)):
                 edu = to_device_edu(
                     ToDeviceEdu(
                         sender=message.sender,
@@ -229,13 +229,13 @@ class ToDeviceInbox:
         if once:
             ts = {"ts": self._ctx.clock.now()}
             writes.append(Insert("to_device_seen", (self._company.server, message.message_id), b"", ts))
-        kept = await self._send(message, here, writes, generation)
+        kept = await self._commit_message(message, here, writes, generation)
         for server in there:
             self._sender.sent((server,))
         for user, device_id in kept:
             self.arrived(user, device_id)
 
-    async def _send(
+    async def _commit_message(
         self,
         message: ToDeviceEdu,
         here: Mapping[str, Mapping[str, Any]],
@@ -244,24 +244,24 @@ class ToDeviceInbox:
     ) -> list[tuple[str, str]]:
         """Commit a message with what else is written; for whom here it is, nobody if it was sent before."""
         async with self._locks.held(message.sender):
-            return await self._sent(message, here, writes, generation)
+            return await self._try_commit_message(message, here, writes, generation)
 
-    async def _sent(
+    async def _try_commit_message(
         self,
         message: ToDeviceEdu,
         here: Mapping[str, Mapping[str, Any]],
         writes: Sequence[Write],
         generation: int,
     ) -> list[tuple[str, str]]:
-        for attempt in range(_TRIES):
+        for attempt in range(_MAX_ATTEMPTS):
             batch = self.shares.batch()
-            kept = await self._kept(message, here, message.sender, batch, generation)
+            kept = await self._add_to_batch(message, here, message.sender, batch, generation)
             try:
                 await self._ctx.store.commit(Whole([*writes, *batch.writes()]))
             except Conflict as conflict:
                 if conflict.collection.endswith("to_device_seen"):
                     return []
-                if attempt == _TRIES - 1:
+                if attempt == _MAX_ATTEMPTS - 1:
                     raise
                 continue
             self.shares.moved(batch.changes)
@@ -285,7 +285,7 @@ class ToDeviceInbox:
         known = self._judged.get(waiting.position)
         if known is None or known[0] != generation:
             event = waiting.event
-            messages = {user: {ALL: event["content"]}}
+            messages = {user: {ALL_DEVICES: event["content"]}}
             verdict = await self._ctx.check(
                 self._crossings.to_device(
                     event["sender"], event["type"], messages, outbound=False, again=True
@@ -300,12 +300,12 @@ class ToDeviceInbox:
     async def delivered(self, user: str, device_id: str, upto: int) -> None:
         """The device has everything up to a position."""
         equal = (user, device_id)
-        while await self._removed(index=_INDEX, equal=equal, upto=upto):
+        while await self._remove_page(index=_INDEX, equal=equal, upto=upto):
             pass
 
-    async def _removed(self, **which: Any) -> bool:
+    async def _remove_page(self, **which: Any) -> bool:
         """Remove some messages; False if there are none."""
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             rows = await self._ctx.store.scan("to_device", limit=500, **which)
             if not rows:
                 return False
@@ -321,8 +321,8 @@ class ToDeviceInbox:
 
     async def sweep(self) -> None:
         """Let go of what no device asked for in half a year, and count what waits."""
-        until = self._ctx.clock.now() - KEPT_FOR
-        while await self._removed(index=("ts",), upto=until):
+        until = self._ctx.clock.now() - MESSAGE_TTL_MS
+        while await self._remove_page(index=("ts",), upto=until):
             self._ctx.count("matrix_to_device_discarded", reason="old")
         await self.shares.count()
 
@@ -333,16 +333,16 @@ def _queued_message(row: Row) -> QueuedMessage:
     return QueuedMessage(position=row.position, event=event, generation=generation)
 
 
-def _each(contents: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def _contents_by_device(contents: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """By device; ``*`` are all that are not named."""
     for device_id in known:
         if device_id in contents:
             yield device_id, contents[device_id]
-        elif ALL in contents:
-            yield device_id, contents[ALL]
+        elif ALL_DEVICES in contents:
+            yield device_id, contents[ALL_DEVICES]
 
 
-def _parts(by_user: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, dict[str, Any]]]:
+def _split_messages(by_user: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, dict[str, Any]]]:
     """Messages in portions whose EDU is of a size that every server takes."""
     part: dict[str, dict[str, Any]] = {}
     size = 0

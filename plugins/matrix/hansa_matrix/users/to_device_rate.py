@@ -20,11 +20,11 @@ class BucketRate:
 
 
 #: Of one person: what is over it is refused to people here, and dropped of people elsewhere.
-OF_PERSON = BucketRate(
+USER_RATE = BucketRate(
     messages=5000, messages_a_second=20.0, size=16 * 1024 * 1024, size_a_second=256.0 * 1024
 )
 #: Of all people of one server together, which is told to send it again later.
-OF_SERVER = BucketRate(
+SERVER_RATE = BucketRate(
     messages=20_000, messages_a_second=200.0, size=64 * 1024 * 1024, size_a_second=2.0 * 1024 * 1024
 )
 

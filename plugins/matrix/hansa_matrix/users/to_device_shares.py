@@ -26,11 +26,11 @@ from hansa import (
 _MIB = 1024 * 1024
 #: Messages and bytes that wait for one device: of one peer, which may be a server that most people are of,
 #: and in all.
-MOST_OF_PEER, BYTES_OF_PEER = 5000, 16 * _MIB
-MOST_OF_DEVICE, BYTES_OF_DEVICE = 10_000, 48 * _MIB
+MAX_MESSAGES_OF_PEER, MAX_BYTES_OF_PEER = 5000, 16 * _MIB
+MAX_MESSAGES_OF_DEVICE, MAX_BYTES_OF_DEVICE = 10_000, 48 * _MIB
 #: Bytes of one peer for all devices, and in all: where that is reached a peer has no more than its part of
 #: it, and at least the least.
-BYTES_FOR_ALL, BYTES_IN_ALL, LEAST = 512 * _MIB, 2048 * _MIB, _MIB
+MAX_TOTAL_BYTES_OF_PEER, MAX_TOTAL_BYTES, GUARANTEED_BYTES = 512 * _MIB, 2048 * _MIB, _MIB
 _BY_PEER = ("user_id", "device_id", "peer", "position")
 
 
@@ -92,7 +92,7 @@ class Batch:
         #: Bytes of the messages that were added.
         self.added = 0
 
-    async def _of(self, user: str, device_id: str) -> dict[str, list[int]]:
+    async def _usage_of_device(self, user: str, device_id: str) -> dict[str, list[int]]:
         """``[messages, bytes]`` by peer, of one device."""
         known = self._used.get((user, device_id))
         if known is None:
@@ -105,7 +105,7 @@ class Batch:
             self._sums[user, device_id] = [messages, size]
         return known
 
-    def _count(self, user: str, device_id: str, peer: str, messages: int, size: int) -> None:
+    def _add_usage(self, user: str, device_id: str, peer: str, messages: int, size: int) -> None:
         usage = self._used[user, device_id].setdefault(peer, [0, 0])
         for counted in (usage, self._sums[user, device_id]):
             counted[0], counted[1] = max(0, counted[0] + messages), max(0, counted[1] + size)
@@ -114,22 +114,24 @@ class Batch:
 
     async def add(self, user: str, device_id: str, peer: str, body: bytes) -> bool:
         """A message for a device; False if its peer has too much waiting."""
-        used = await self._of(user, device_id)
+        used = await self._usage_of_device(user, device_id)
         messages, size = used.get(peer, (0, 0))
-        if messages >= MOST_OF_PEER or size + len(body) > BYTES_OF_PEER:
+        if messages >= MAX_MESSAGES_OF_PEER or size + len(body) > MAX_BYTES_OF_PEER:
             return False
         totals = await self._shares.totals()
         of_peer = totals[peer] + self.changes[peer] + len(body)
-        part = max(LEAST, BYTES_IN_ALL // max(1, len(totals)))
-        full = self._shares.in_all + self.changes.total() + len(body) > BYTES_IN_ALL
-        if of_peer > BYTES_FOR_ALL or (full and of_peer > part):
+        part = max(GUARANTEED_BYTES, MAX_TOTAL_BYTES // max(1, len(totals)))
+        full = self._shares.in_all + self.changes.total() + len(body) > MAX_TOTAL_BYTES
+        if of_peer > MAX_TOTAL_BYTES_OF_PEER or (full and of_peer > part):
             return False
         whole = self._sums[user, device_id]
-        while whole[0] >= MOST_OF_DEVICE or whole[1] + len(body) > BYTES_OF_DEVICE:
+        while whole[0] >= MAX_MESSAGES_OF_DEVICE or whole[1] + len(body) > MAX_BYTES_OF_DEVICE:
             greediest = max(used, key=lambda one: used[one][1])
-            if used[greediest][1] <= size + len(body) or not await self._evict(user, device_id, greediest):
+            if used[greediest][1] <= size + len(body) or not await self._evict_newest(
+                user, device_id, greediest
+            ):
                 return False
-        self._count(user, device_id, peer, 1, len(body))
+        self._add_usage(user, device_id, peer, 1, len(body))
         fields: dict[str, Value] = {
             "user_id": user, "device_id": device_id, "peer": peer, "ts": self._ctx.clock.now()
         }  # fmt: skip
@@ -137,7 +139,7 @@ class Batch:
         self.added += len(body)
         return True
 
-    async def _evict(self, user: str, device_id: str, peer: str) -> bool:
+    async def _evict_newest(self, user: str, device_id: str, peer: str) -> bool:
         """The newest message of a peer goes; whether there was one in the store."""
         key = (user, device_id, peer)
         rows = await self._ctx.store.scan(
@@ -156,14 +158,14 @@ class Batch:
             user, device_id, peer = (str(row.fields[name] or "") for name in ("user_id", "device_id", "peer"))
             self._writes.append(Delete("to_device", row.key))
             if peer:
-                await self._of(user, device_id)
-                self._count(user, device_id, peer, -1, -len(row.body))
+                await self._usage_of_device(user, device_id)
+                self._add_usage(user, device_id, peer, -1, -len(row.body))
 
     def writes(self) -> list[Write]:
         """All of it, with what the peers have then."""
-        return [*self._writes, *(self._usage(key) for key in sorted(self._changed))]
+        return [*self._writes, *(self._usage_write(key) for key in sorted(self._changed))]
 
-    def _usage(self, key: tuple[str, str, str]) -> Write:
+    def _usage_write(self, key: tuple[str, str, str]) -> Write:
         user, device_id, peer = key
         usage: Any = self._used[user, device_id][peer]
         if not usage[0] and key in self._rows:

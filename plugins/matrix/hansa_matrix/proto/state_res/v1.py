@@ -47,18 +47,18 @@ def resolve_v1(
     state = {pdu.key: pdu for pdu in _fetch_all(fetch, chosen).values()}
     undisputed |= {key: ids[0] for key, ids in listed.items() if len(ids) == 1}
 
-    def allowed(pdu: Pdu, seen: Mapping[StateKey, Pdu]) -> bool:
+    def is_allowed(pdu: Pdu, seen: Mapping[StateKey, Pdu]) -> bool:
         return check_event_auth(pdu, seen, version, third_party_ok=third_party_ok) is None
 
     resolved: dict[StateKey, Pdu] = {}
     for stage in (lambda key: key == POWER_LEVELS_KEY, _of_type(JOIN_RULES), _of_type(MEMBER)):
         staged = {key: pdus for key, pdus in named.items() if stage(key)}
-        made = {key: _last_passing(pdus, state, version, allowed) for key, pdus in staged.items()}
+        made = {key: _last_passing(pdus, state, version, is_allowed) for key, pdus in staged.items()}
         resolved |= made
         state |= made
     for key, pdus in named.items():
         if key not in resolved:
-            resolved[key] = _first_passing(pdus, state, allowed)
+            resolved[key] = _first_passing(pdus, state, is_allowed)
     return undisputed | {key: pdu.event_id for key, pdu in resolved.items()}
 
 
