@@ -38,7 +38,7 @@ REASONS = {
     "hansa_matrix/client_api/rooms/reports.py _list": "the last 1,000, as the command says",
     "hansa_matrix/bounds/bounded_rows.py oldest_over": "some that are too many; whoever means all asks again",
     "hansa_matrix/federation/destination_queue.py _behind": "what goes into the next transactions; the cursor stays behind it",
-    "hansa_matrix/federation/sender.py _has": _ONE,
+    "hansa_matrix/federation/sender.py _first": _ONE,
     "hansa_matrix/federation/sender.py where": "one event of ours is in the stream once for each way out",
     "hansa_matrix/federation/key_store.py _saved": _BOUNDED + "`MOST_KEYS`, and one more is looked at",
     "hansa_matrix/federation/key_store.py sweep": _BOUNDED + "`MOST_KEYS`",
