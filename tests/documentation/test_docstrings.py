@@ -17,6 +17,18 @@ SOURCES = sorted(p for root in ("core", "plugins") for p in (ROOT / root).rglob(
 TREES = ("core", "plugins", "tests", "bench", "examples", "scripts")
 #: A relative clause in place of a noun or a verb.
 CLAUSE = re.compile(r"(?:What|Who|Whose|Whom|Which|Whether|Whoever|Whatever)\b")
+PACKAGES = [ROOT / "core" / "hansa", *sorted((ROOT / "plugins").glob("*/hansa_*"))]
+#: The modules that open with numbered steps, each of which names the file that takes it.
+STORIES = [
+    "core/hansa/bus/pipeline.py",
+    "plugins/matrix/hansa_matrix/client_api/sync/sync.py",
+    "plugins/matrix/hansa_matrix/federation/destination_queue.py",
+    "plugins/matrix/hansa_matrix/rooms/inbound/missing_events.py",
+    "plugins/matrix/hansa_matrix/rooms/inbound/pdu_staging.py",
+    "plugins/matrix/hansa_matrix/rooms/pdu_receipt.py",
+    "plugins/xmpp/hansa_xmpp/proto/muc.py",
+]
+FILE = re.compile(r"``([\w/]+\.py)``")
 PROTOCOL = [p for p in SOURCES if p.parent.name == "proto" and p.name != "__init__.py"]
 #: A section by number or appendix, or by its title where the specification has no numbers.
 SECTION = {
@@ -62,6 +74,38 @@ def test_what_is_bare_is_found(tmp_path):
         'def f():\n    """Words."""\n\nclass C:\n    """Words."""\n    async def m(self): ...\n    def _n(self): ...\n'
     )
     assert bare(file) == ["the module", "C.m"]
+
+
+def missing_files(text: str, *folders: Path) -> list[str]:
+    """The files that a text names and that none of the folders has."""
+    return [name for name in FILE.findall(text) if not any((folder / name).is_file() for folder in folders)]
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_hard_modules_open_with_their_steps(name):
+    text = ast.get_docstring(ast.parse((ROOT / name).read_text(encoding="utf-8")))
+    steps = re.split(r"^(\d+)\. ", text, flags=re.MULTILINE)
+    numbers, bodies = steps[1::2], steps[2::2]
+    assert [int(number) for number in numbers] == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 5
+    for body in bodies:
+        assert FILE.search(body.split("\n\n")[0]), body
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=shown)
+def test_files_that_docstrings_name_exist(package):
+    named = [
+        (shown(path), name)
+        for path in sorted(package.rglob("*.py"))
+        for text in docstrings(path.read_text(encoding="utf-8"))
+        for name in missing_files(text, path.parent, package, PACKAGES[0])
+    ]
+    assert named == []
+
+
+def test_a_missing_file_is_found():
+    text = "1. There (``bus/pipeline.py``). 2. Not there (``bus/no.py``)."
+    assert missing_files(text, *PACKAGES) == ["bus/no.py"]
 
 
 def docstrings(source: str) -> list[str]:

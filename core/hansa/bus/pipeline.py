@@ -1,13 +1,16 @@
 """One event from a network into the log: stages 3 to 7.
 
-1. Known already (its origin is an alias)? Answer as before.
-2. Outside the room's turn: every policy is asked about the way in and each way out, the authority makes
-   ready.
-3. The room's turn: what waits, up to 50, is prepared by the authority in order of arrival and committed as
-   one batch: events, aliases, decisions, the authority's own writes, the view. One worker a room.
-4. The consumers of the room's links are woken.
+1. A submission whose origin is already an alias is answered as before (``bus/pipeline.py``).
+2. Outside the room's turn, every policy is asked about the way in and each way out
+   (``bus/policy_engine.py``), and the room's authority prepares what must exist (``bus/admission.py``).
+3. In the room's turn, up to 50 waiting submissions are prepared in order of arrival. The room's authority
+   judges them (``api/contracts.py``), or without one the rules of the view (``bus/view_rules.py``).
+4. One commit has the events, aliases, decisions, the authority's own writes and the view (``bus/schema.py``).
+   A turn that loses a race against another process reads the room again and is repeated (``bus/rooms.py``).
+5. The consumers of the room's links are woken (``bus/delivery.py``).
 
-A turn is never held over network I/O: what misses something leaves the turn and queues again.
+Each room has one worker. A turn is never held over network I/O: a submission that misses something leaves the
+turn and queues again.
 """
 
 from __future__ import annotations

@@ -406,7 +406,7 @@ class MatrixNetwork:
         self._entrance.invited(pdu, origin)
 
     def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``; ``commands.py`` declares them."""
+        """See ``hansa.HasAdminCommands.operations``; ``admin/commands.py`` declares them."""
         return self._addresses.addressed(
             {
                 **self._operations.table(),

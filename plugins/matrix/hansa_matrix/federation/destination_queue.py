@@ -1,5 +1,22 @@
 """The queue of one destination and its transactions: one at a time, repeated until the server accepts it.
 
+1. The commit that makes an event or a durable EDU also writes a row for its set of servers, and the queues of
+   these servers are woken afterwards (``federation/sender.py``).
+2. The queue reads the rows behind its two cursors, one for events and one for durable EDUs. Ephemeral EDUs
+   are in memory, the last of each kind, room and user (``federation/destination_queue.py``).
+3. Of a backlog of more than 1,000 events only the newest event of each room is sent: the peer fetches the
+   others itself (``federation/destination_queue.py``).
+4. An event that is withheld is sent as a redaction would leave it (``federation/outbound_pdus.py``). EDUs
+   from before a change of the policies are judged again (``federation/durable_edus.py``).
+5. The server's address is found (``federation/server_discovery.py``), and the request is signed and sent
+   (``federation/client.py``).
+6. After a 200 the cursors move. They are saved a moment later, with those of other servers
+   (``federation/sender.py``).
+7. A transaction that is refused for its content is cut in half until the refused item is alone, which is
+   dropped and counted (``federation/destination_queue.py``).
+8. After any other failure the queue waits, longer with each failure. A request from the server ends the wait
+   (``server_api/auth.py``).
+
 SPEC: server-server API, "Transactions"; T-10 to T-15.
 """
 

@@ -1,8 +1,26 @@
-"""One batch of one room: receipt checks 4 to 6 on what arrived.
+"""The receipt of PDUs: one batch of a room, in the room's turn.
 
-SPEC: server-server API, "Checks performed on receipt of a PDU". What a check makes of an event is stored
-with it: rejected, soft-failed, withheld (by policy), accepted. None but the accepted are shown; all but the
-rejected and the soft-failed are forward extremities.
+SPEC: server-server API, "Checks performed on receipt of a PDU". The first seven numbers are those of its
+checks; ``rooms/inbound/pdu_staging.py`` makes the first three before the turn.
+
+1. The PDU is a valid event of its room version, or it is dropped (``proto/pdu.py``).
+2. Its signatures verify, by keys of ``federation/keyring.py``, or it is dropped (``proto/pdu.py``).
+3. Its content hash matches, or its redacted copy takes its place (``proto/pdu.py``).
+4. Its auth events allow it, or it is rejected (``proto/auth_rules/rules.py``).
+5. The state before it, resolved over its ``prev_events``, allows it, or it is rejected
+   (``rooms/room_draft.py``).
+6. The current state of the room allows it, or it is soft-failed (``rooms/room_draft.py``).
+7. The room's policy server has signed it, or it is soft-failed (``rooms/inbound/policy_server.py``).
+8. The policies of this server allow it, or it is withheld. The core asked them before the turn
+   (``bus/admission.py``).
+9. It gets its state groups (``rooms/state/state_groups.py``) and its place among the forward extremities
+   (``rooms/room.py``).
+10. It is announced to local clients (``local/client_stream.py``). An event of a handshake is also sent to the
+    other servers of the room (``federation/sender.py``).
+
+An event whose auth events or ``prev_events`` are missing leaves the turn
+(``rooms/inbound/missing_events.py``). The result is stored with the event (``rooms/event_store.py``). Only
+accepted events are shown; rejected and soft-failed ones are not forward extremities.
 """
 
 from __future__ import annotations

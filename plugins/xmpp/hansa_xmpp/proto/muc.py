@@ -1,11 +1,21 @@
 """A hosted MUC (XEP-0045) without I/O.
 
-``handle_stanza`` takes one stanza and says what is to be done about it. What changes the room is a request
-(``JoinRequest``, ``NickChange``, ``GroupchatMessage``): its caller asks the core first and comes back with
-``complete_join``, ``announce_nick`` or an error. Leaving is done at once. ``broadcast_event`` shows one event
-of the log; nothing said is shown before that.
-
-Nobody is announced by a request that may still be refused, a nick asked for is kept for the asker meanwhile.
+1. A stanza is parsed (``proto/parse.py``) and waits in its sender's queue (``stanza_handler.py``,
+   ``user_queues.py``).
+2. ``handle_stanza`` checks it and returns commands (``proto/commands.py``). An invalid stanza is answered
+   with an error (``proto/errors.py``).
+3. A change of the room is a request: ``JoinRequest``, ``NickChange`` or ``GroupchatMessage``. The caller
+   submits it to the core (``stanza_handler.py``). The requested nick is reserved meanwhile
+   (``proto/occupants.py``).
+4. A refused request is answered with an error, and the reserved nick is released (``proto/errors.py``). No
+   presence is sent for a request that may still be refused.
+5. A granted join is stored (``occupant_store.py``). Then ``complete_join`` sends the presences, the history
+   and the subject, in this order (``proto/broadcast.py``).
+6. A message is shown when the log delivers it (``service.py``), by ``broadcast_event``, and not before.
+7. A connection that leaves, or is found dead, is removed at once. After the last one of a user the caller
+   submits the leave (``stanza_handler.py``).
+8. Where events did not tell of a change, ``sync_occupants`` makes the occupants those of the view
+   (``service.py``).
 
 SPEC: XEP-0045 section 7.2 (entering), 7.4 (speaking), 7.6 (renaming), 7.14 (leaving), 8.1 (subject).
 """

@@ -1,4 +1,22 @@
-"""The ``/sync`` endpoint. SPEC: client-server API, "Syncing"."""
+"""The ``/sync`` endpoint. SPEC: client-server API, "Syncing".
+
+1. The access token is checked (``client_api/http.py``). The ``since`` token and the filter are read
+   (``client_api/sync/request.py``, ``client_api/sync/filters.py``).
+2. The messages to the device that ``since`` confirms are removed (``users/to_device.py``), and the presence
+   is set (``users/presence.py``).
+3. The request subscribes to the user's topics before it reads, so that an event in between wakes it
+   (``local/client_stream.py``).
+4. The stream items after ``since`` are read (``local/client_stream.py``), with the user's memberships
+   (``local/memberships.py``).
+5. The room part has the rooms with such items, each by membership (``client_api/sync/rooms.py``): timeline
+   and state (``client_api/sync/timeline.py``), unread counts (``client_api/sync/unread_counts.py``), typing
+   and receipts (``rooms/typing_and_receipts.py``).
+6. The device part has messages, key counts and device lists (``client_api/sync/devices.py``).
+7. Account data (``client_api/account/account_data.py``) and presence (``users/presence.py``) complete the
+   answer.
+8. An empty answer waits for news until the time-out. Then the token is checked again
+   (``client_api/account/accounts.py``), and step 3 begins anew.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,20 @@
-"""Filling gaps before an event is judged.
+"""Fetches the events that an event cites, before it is judged.
 
-Missing ``prev_events`` are asked for by ``get_missing_events``, again and again up to 1,000 events; what is
-still missing then is replaced by the state at that point, and the skipped gap is counted. What can never be
-had or verified is passed over. SPEC: server-server API, "Retrieving missing events"; ADR 0013.
+1. An event that cites missing events steps aside, and the others of its room go on
+   (``rooms/inbound/pdu_staging.py``).
+2. The server that sent it is asked, then two others of the room. Each fetch has limits of time, requests and
+   events (``rooms/inbound/bounded_fetch.py``).
+3. ``get_missing_events`` is repeated until the answers reach a stored event, up to 1,000 events. Each event
+   passes receipt checks 1 to 3 (``rooms/inbound/fetched_events.py``).
+4. Where they do not reach one, the state at that point is fetched from several servers, which must not
+   contradict each other (``rooms/inbound/fetched_events.py``). The event there is stored with that state
+   (``rooms/pdu_receipt.py``), and the skipped gap is counted.
+5. Missing auth events are fetched and checked as outliers (``rooms/inbound/outliers.py``).
+6. The fetched events go through the room's turn, oldest first (``rooms/pdu_receipt.py``).
+7. An event that cannot be fetched or verified after several attempts is passed over as a hole
+   (``rooms/state/holes.py``). It is filled if it arrives later (``rooms/inbound/hole_filler.py``).
+
+SPEC: server-server API, "Retrieving missing events"; ADR 0013.
 """
 
 from __future__ import annotations

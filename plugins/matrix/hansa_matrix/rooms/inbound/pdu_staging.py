@@ -1,6 +1,22 @@
-"""From a transaction to the room's turn: staged with its answer in one commit, then worked through per room.
+"""From a transaction to the room's turn: staged with its answer in one commit, then handled room by room.
 
-What is staged is acknowledged, so it is never forgotten: a crash finds it again, a failed fetch is repeated,
+1. ``PUT /send`` is parsed (``server_api/send.py``, ``proto/streaming/transactions.py``).
+2. A PDU stays if its room is joined and not blocked, receipt check 1 passes (``proto/pdu.py``) and the server
+   ACL lets its sender take part (``proto/servers/server_acl.py``). Others are dropped and counted.
+3. A transaction beyond the server's share is refused before any part of it is taken
+   (``rooms/inbound/staging_shares.py``, ``rooms/inbound/backlog.py``).
+4. A transaction of one room that lacks nothing is judged in the commit of its answer, without being staged
+   (``rooms/inbound/pdu_staging.py``).
+5. Any other is staged: one commit has its PDUs and its answer (``schema.py``). Each PDU joins the queue of
+   its room (``rooms/inbound/room_queue.py``).
+6. One worker per room takes PDUs from the front and makes receipt checks 2 and 3 (``proto/pdu.py``).
+7. A PDU that lacks something steps aside, and the others of the room go on: keys (``federation/keyring.py``),
+   events that it cites (``rooms/inbound/missing_events.py``), the signature of a policy server
+   (``rooms/inbound/policy_server.py``).
+8. The others are submitted to the core. The room's turn makes the other checks and removes the staged rows in
+   its commit (``rooms/pdu_receipt.py``).
+
+A staged PDU is acknowledged, so it is never forgotten: a restart reads it again, a failed fetch is repeated,
 and only checks 1 and 2 may drop it, which is counted.
 """
 
