@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hansa import Action, HttpResponse, LocalProtocolError, MediaTransfer, RemoteProtocolError, Verdict
+from hansa_matrix.errors import MatrixError
 from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.media.repository import MediaItem
 from hansa_matrix.proto import media as proto
@@ -142,7 +143,7 @@ async def test_a_policy_decides_what_goes_to_whom(tmp_path):
             size=size,
             name="a b.png",
         )
-        with pytest.raises(RemoteError) as refused:
+        with pytest.raises(MatrixError) as refused:
             await fetcher(house).get(MXC)
         assert refused.value.hint == 403
         assert asked[-1] == MediaTransfer(network="matrix", server=THEIRS, media=str(MXC), outbound=False)
@@ -255,7 +256,7 @@ async def test_a_file_that_is_too_large_is_refused(tmp_path):
         house.peer.answer = lambda _: in_parts(b"x" * 1000)
         assert (await fetcher(house).get(MXC)).blob.size == 1000
         house.peer.answer = lambda _: in_parts(b"x" * 1001)
-        with pytest.raises(RemoteError) as refused:
+        with pytest.raises(MatrixError) as refused:
             await fetcher(house).get(MxcUri(THEIRS, "large"))
         assert (refused.value.hint, refused.value.code) == (502, "M_TOO_LARGE")
 
@@ -266,7 +267,7 @@ async def test_what_is_not_anywhere(tmp_path):
         with pytest.raises(RemoteError) as refused:
             await fetcher(house).get(MXC)
         assert refused.value.hint == 404
-        with pytest.raises(RemoteError):
+        with pytest.raises(MatrixError):
             await fetcher(house).get(MxcUri(OURS, "none"))
         assert len(targets(house)) == 2  # ours is not asked of anybody
         house.peer.answer = lambda _: (504, {"errcode": "M_NOT_YET_UPLOADED"})

@@ -22,7 +22,8 @@ from hansa import (
 from hansa.http.listener import Dispatcher, Listener
 from hansa.testing import until
 from hansa_matrix.bounds.fair_slots import SlotLimits
-from hansa_matrix.federation.client import RemoteError, ServerUnreachable
+from hansa_matrix.errors import MatrixError
+from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.media import remote
 from hansa_matrix.proto.media import MxcUri, multipart_head, multipart_tail
 from matrix.inbound import OURS, THEIRS, Inbound, inbound
@@ -212,7 +213,7 @@ async def test_another_host_is_judged_as_a_peer(tmp_path, kind, name):
             body=HEAD + b"https://cdn.example:444/f\r\n\r\n\r\n--bound--\r\n"
         )
         asked = deciding(house, lambda one: isinstance(one, kind) and one.server == name)
-        with pytest.raises(RemoteError) as refused:
+        with pytest.raises(MatrixError) as refused:
             await fetcher(house).get(MXC, "@a:x")
         assert refused.value.hint == 403
         assert refused.value.more == {"dev.hansa.decision": "d-1"}
@@ -259,7 +260,7 @@ async def test_policies_are_asked_again_once_type_and_name_are_known(tmp_path):
     async with inbound(tmp_path) as house:
         house.peer.answer = lambda _: in_parts(name="offer.exe")
         asked = deciding(house, lambda one: isinstance(one, MediaTransfer) and one.name == "offer.exe")
-        with pytest.raises(RemoteError):
+        with pytest.raises(MatrixError):
             await fetcher(house).get(MXC, "@a:x")
         assert [one.name for one in asked if isinstance(one, MediaTransfer)] == ["", "offer.exe"]
         assert (asked[-1].type, asked[-1].server, asked[-1].outbound) == ("image/png", THEIRS, False)

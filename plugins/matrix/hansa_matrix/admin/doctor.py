@@ -19,7 +19,7 @@ from hansa import (
 from hansa.model.commands import counted
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, RemoteError
 from hansa_matrix.federation.server_discovery import ServerDiscovery
 from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto import ids
@@ -170,7 +170,7 @@ class Doctor:
                 advice = f"can {server} reach us to fetch our keys? run `hansa matrix doctor` without a name"
                 found.append(Finding("signed request", "fail", text, advice))
                 return
-        except (ServerUnreachable, RemoteProtocolError) as error:
+        except REQUEST_FAILURES as error:
             found.append(Finding("signed request", "fail", getattr(error, "detail", str(error))))
             return
         found.append(Finding("signed request", "ok", "taken as ours"))

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hansa import AdminCommand, BlobNotFound, BlobTooLarge, Busy, LocalProtocolError, RemoteProtocolError
+from hansa import AdminCommand, BlobNotFound, BlobTooLarge, Busy, LocalProtocolError
 
-from hansa_matrix.federation.client import ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.media.quotas import DiskFull
 from hansa_matrix.media.remote import RemoteMedia
 from hansa_matrix.media.repository import MediaItem, MediaRepository
@@ -57,7 +57,7 @@ class MediaCommands:
         mxc, path = _mxc(arguments), _path(arguments)
         try:
             item = await self._fetcher.get(mxc)
-        except (RemoteProtocolError, ServerUnreachable, Busy) as error:
+        except (*REQUEST_FAILURES, Busy) as error:
             raise LocalProtocolError(f"{mxc}: {getattr(error, 'detail', error)}") from error
         try:
             file = await asyncio.to_thread(path.open, "xb")

@@ -27,6 +27,7 @@ from hansa import (
 from hansa_matrix.client_api.account.accounts import Accounts, Requester
 from hansa_matrix.client_api.request_slots import RequestSlots
 from hansa_matrix.errors import error_response, json_response, matrix_error
+from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.proto.canonical_json import CLIENT_BODY, CLIENT_DEPTH, check_depth, loads_lenient
 from hansa_matrix.ratelimit import RateLimiter
 
@@ -226,12 +227,14 @@ class ClientHttp:
         self._accounts.last_seen.note(caller.user, caller.device, request.remote)
         return caller
 
-    @staticmethod
-    async def _to_response(work: Callable[[], Awaitable[Any]]) -> Response:
+    async def _to_response(self, work: Callable[[], Awaitable[Any]]) -> Response:
         try:
             answer = await work()
         except RemoteProtocolError as problem:
             return error_response(problem)
+        except RemoteError as problem:  # of which no endpoint has said what a client is told
+            self._ctx.log.warning("a refusal of another server is not passed on to a client: %s", problem)
+            return error_response(matrix_error(502, "M_UNKNOWN", "another server refused the request"))
         except InternalError:  # logged, and answered as any bug is
             raise
         except LocalProtocolError as problem:

@@ -25,8 +25,9 @@ from hansa import (
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import ROOT, ClientHttp, Handler, RateLimited
-from hansa_matrix.errors import denial, error_response, json_response, matrix_error
-from hansa_matrix.federation.client import RemoteError, ServerUnreachable
+from hansa_matrix.client_api.remote_refusals import file_error
+from hansa_matrix.errors import MatrixError, denial, error_response, json_response, matrix_error
+from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError
 from hansa_matrix.media.minimum_rate import at_minimum_rate
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.remote import RemoteMedia, media_transfer
@@ -204,10 +205,10 @@ class MediaEndpoints:
         try:
             return await self._fetcher.get(mxc, caller.user)
         except RemoteError as problem:
-            status = problem.hint if problem.hint in {403, 404, 413} else 502
-            code = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 413: "M_TOO_LARGE"}.get(status, "M_UNKNOWN")
-            raise matrix_error(status, code, problem.reason, **getattr(problem, "more", {})) from problem
-        except (ServerUnreachable, RemoteProtocolError, OSError) as problem:
+            raise file_error(problem) from problem
+        except MatrixError:
+            raise
+        except (*REQUEST_FAILURES, OSError) as problem:
             raise matrix_error(502, "M_UNKNOWN", "the file could not be fetched") from problem
 
     async def download(self, request: Request) -> Response:

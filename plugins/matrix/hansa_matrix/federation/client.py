@@ -13,6 +13,7 @@ from urllib.parse import quote
 from hansa import (
     DirectoryQuery,
     Failure,
+    HansaError,
     Http,
     HttpError,
     HttpRequest,
@@ -43,15 +44,21 @@ _CODES = ("errcode", "errorcode")
 _VERSION = re.compile(r"[a-z0-9.-]{1,32}", re.ASCII)
 
 
-class RemoteError(RemoteProtocolError):
+class RemoteError(HansaError):
     """The other server answered with an error. ``hint`` is its status, ``code`` its errcode, and
     ``room_version`` what it says that one must speak, where it says so. ``coded``: it gave an errcode itself.
+
+    It is not an error answer of this server (``errors.MatrixError``): its errcode is about this server, and
+    would tell a client to log out or to wait. ``client_api.remote_refusals`` says what a client is told.
     """
 
     def __init__(
         self, reason: str, *, hint: int = 400, code: str = "", room_version: str = "", coded: bool = True
     ) -> None:
-        super().__init__(reason, hint=hint, code=code)
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+        self.code = code
         self.room_version = room_version
         self.coded = coded
 
@@ -85,6 +92,10 @@ def unreachable_error(server: str, error: HttpError | None) -> ServerUnreachable
 
 class TooManyRequests(ServerUnreachable):
     """There was room for no more requests here: the other server was not asked."""
+
+
+#: All that a request to another server may raise: it answers with an error, not at all, or not as it must.
+REQUEST_FAILURES = (RemoteError, ServerUnreachable, RemoteProtocolError)
 
 
 def build_path(*parts: str) -> str:

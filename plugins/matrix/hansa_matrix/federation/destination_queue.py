@@ -42,7 +42,13 @@ from hansa import (
     StreamTail,
 )
 
-from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable, build_path
+from hansa_matrix.federation.client import (
+    REQUEST_FAILURES,
+    FederationClient,
+    RemoteError,
+    ServerUnreachable,
+    build_path,
+)
 from hansa_matrix.federation.durable_edus import edu_to_send
 from hansa_matrix.federation.outbound_pdus import OutboundPdus
 from hansa_matrix.proto.streaming.transactions import MAX_EDUS, MAX_PDUS
@@ -332,7 +338,7 @@ class DestinationQueue:
         try:
             body = await self._body(_TransactionContents((), ()), edus)
             await self._put(f"edus{self._told}", body, _WITHIN_IF_PASSING)
-        except (ServerUnreachable, RemoteProtocolError) as error:
+        except REQUEST_FAILURES as error:
             self._deaf_until = self._ctx.clock.monotonic() + _DEAF_FOR
             self._ctx.count("matrix_edus_dropped")
             self._ctx.log.info("%s was not told: %s", self.server, error)

@@ -12,10 +12,14 @@ from functools import partial
 from typing import Any
 
 import orjson
-from hansa import Backoff, LruCache, NetworkContext, RemoteProtocolError
+from hansa import Backoff, LruCache, NetworkContext
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import FederationClient, ServerUnreachable, TooManyRequests
+from hansa_matrix.federation.client import (
+    REQUEST_FAILURES,
+    FederationClient,
+    TooManyRequests,
+)
 from hansa_matrix.federation.key_store import KeyStore, StoredKeyDocument
 from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto.canonical_json import KEY_DOCUMENT, loads_json
@@ -209,7 +213,7 @@ class Keyring:
             self._ctx.count("matrix_lookups_crowded")
             self._failing.put(server, self._failing.get(server) or self._clock.monotonic())
             return False
-        except (ServerUnreachable, RemoteProtocolError):
+        except REQUEST_FAILURES:
             was_asked = True
             wait = _NEGATIVE.delay(failures + 1, self._ctx.random.uniform())
             self._failed.put(server, (self._clock.monotonic() + wait, failures + 1))
@@ -271,7 +275,7 @@ class Keyring:
                 if isinstance(server, str) and server in wanted and await self._vouched(doc, notary):
                     await self._keep(server, doc, passing=passing)
                     given.append(server)
-        except (ServerUnreachable, RemoteProtocolError) as error:
+        except REQUEST_FAILURES as error:
             self._ctx.log.info("notary %s: %s", notary, error)
         return given
 

@@ -24,12 +24,12 @@ from hansa import (
     PeerConnect,
     RemoteProtocolError,
     StoreFault,
-    Verdict,
-    decision_fields,
 )
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
+from hansa_matrix.errors import denial, matrix_error
 from hansa_matrix.federation.client import (
+    REQUEST_FAILURES,
     FederationClient,
     RemoteError,
     ServerUnreachable,
@@ -63,15 +63,6 @@ def media_transfer(network: str, server: str, item: MediaItem, *, outbound: bool
     )
 
 
-def denial_error(verdict: Verdict) -> Exception:
-    """A file that policy keeps out, as an error answer, or ``Busy`` where it would be let in later."""
-    if verdict.retry_after:
-        return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
-    problem = RemoteError(verdict.text, hint=403, code="M_FORBIDDEN")
-    problem.more = decision_fields(verdict.decision)  # type: ignore[attr-defined]
-    return problem
-
-
 @dataclass(slots=True, eq=False)
 class _UnderWay:
     """A fetch, and how many wait for it."""
@@ -92,14 +83,14 @@ class RemoteMedia:
         self._shares = FairSlots(DOWNLOAD_LIMITS)
 
     async def get(self, mxc: MxcUri, who: str = "") -> MediaItem:
-        """A file from here, or fetched for ``who``, a person here. Raises ``RemoteError`` (404 if there is
-        none, 403 by policy, 502 if it is too large) and ``ServerUnreachable``.
+        """A file from here, or fetched for ``who``, a person here. Raises ``MatrixError`` (404 if there is
+        none here, 403 by policy, 502 if it is too large), ``Busy``, and as ``FederationClient.request``.
         """
         found = await self._library.get(mxc)
         if found is not None:
             return found
         if mxc.server == self._client.server:
-            raise RemoteError("there is no such file", hint=404, code="M_NOT_FOUND")
+            raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
         under_way = self._under_way.get(mxc)
         if under_way is None:
             under_way = self._under_way[mxc] = _UnderWay(asyncio.get_running_loop().create_future())
@@ -124,7 +115,7 @@ class RemoteMedia:
         try:
             async with self._shares.slot(("server", mxc.server), ("person", who)):
                 under_way.future.set_result(await self._download_in_time(mxc))
-        except (RemoteProtocolError, ServerUnreachable, Busy, StoreFault, OSError) as error:
+        except (*REQUEST_FAILURES, Busy, StoreFault, OSError) as error:
             self._ctx.count("matrix_media_failed")
             self._ctx.log.info("%s was not fetched: %s", mxc, getattr(error, "detail", error))
             under_way.future.set_exception(error)
@@ -145,7 +136,7 @@ class RemoteMedia:
             MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
         )
         if not verdict.allowed:
-            raise denial_error(verdict)
+            raise denial(verdict)
         try:
             try:
                 return await self._download_multipart(mxc, pace)
@@ -155,9 +146,9 @@ class RemoteMedia:
             return await self._download_legacy(mxc, pace)
         except BlobTooLarge as error:
             text = f"the file has over {self._ctx.config.max_upload_size} bytes"
-            raise RemoteError(text, hint=502, code="M_TOO_LARGE") from error
+            raise matrix_error(502, "M_TOO_LARGE", text) from error
         except (OverQuota, DiskFull) as error:
-            raise RemoteError("there is no space for the file", hint=502, code="M_TOO_LARGE") from error
+            raise matrix_error(502, "M_TOO_LARGE", "there is no space for the file") from error
         except HttpError as error:
             raise unreachable_error(mxc.server, error) from error
 
@@ -207,7 +198,7 @@ class RemoteMedia:
         )
         verdict = await self._ctx.check(asked)
         if not verdict.allowed:
-            raise denial_error(verdict)
+            raise denial(verdict)
         described = headers.get("content-type", "")
         return await self._library.add(chunks, described, name, mxc=mxc)
 
@@ -255,4 +246,4 @@ class RemoteMedia:
             ):
                 verdict = await self._ctx.check(crossing)
                 if not verdict.allowed:
-                    raise denial_error(verdict)
+                    raise denial(verdict)

@@ -16,13 +16,12 @@ from hansa import (
     Membership,
     NetworkContext,
     Put,
-    RemoteProtocolError,
     StoreError,
     pages,
     scan_all,
 )
 
-from hansa_matrix.federation.client import ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.rooms.directory.aliases import aliases_of, taken
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
@@ -147,7 +146,7 @@ class Care:
                     async with self._gaps.errands.acquire(server) as errand:
                         await self._gaps.fetched.auth(room, pdu, errand)
                     break
-                except (ServerUnreachable, RemoteProtocolError) as error:
+                except REQUEST_FAILURES as error:
                     self._ctx.log.info("repair of %s by %s: %s", room.room_id, server, error)
         return len(before) - len((await self._checked(room))["missing_auth"])
 

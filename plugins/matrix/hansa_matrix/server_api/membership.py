@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hansa import NetworkContext, RemoteProtocolError, Request
+from hansa import NetworkContext, Request
 from orjson import Fragment
 
 from hansa_matrix.errors import forbidden, matrix_error
-from hansa_matrix.federation.client import ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys, check_event_auth
 from hansa_matrix.proto.event import Pdu
@@ -194,7 +194,7 @@ class MembershipEndpoints:
             raise matrix_error(403, "M_FORBIDDEN", "the event's signature is not valid")
         try:
             good = await self._policing.sent(room, good)
-        except (RemoteProtocolError, ServerUnreachable) as problem:
+        except REQUEST_FAILURES as problem:
             raise matrix_error(403, "M_FORBIDDEN", str(problem)) from problem
         found = await room.events.load((*good.prev_events, *good.auth_events), room.version)
         before = [found.get(e) for e in good.prev_events]

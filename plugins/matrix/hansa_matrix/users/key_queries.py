@@ -13,7 +13,7 @@ from typing import Any
 from hansa import NetworkContext, RemoteProtocolError
 
 from hansa_matrix.crossings import Crossings, failure
-from hansa_matrix.federation.client import FederationClient, ServerUnreachable, build_path
+from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, build_path
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     PUBLIC_USAGES,
@@ -186,7 +186,7 @@ class KeyQueries:
             try:
                 async with slots:
                     await ask(server)
-            except (ServerUnreachable, RemoteProtocolError) as error:
+            except REQUEST_FAILURES as error:
                 self._ctx.count("matrix_keys_failed")
                 self._ctx.log.info("keys of people of %s: %s", server, error)
                 failures[server] = {"status": 503, "message": "the server did not answer as it has to"}

@@ -29,7 +29,7 @@ from hansa import (
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.federation.client import FederationClient, ServerUnreachable, build_path
+from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, build_path
 from hansa_matrix.local.client_stream import DEVICES
 from hansa_matrix.local.latest_rows import LatestRows
 from hansa_matrix.proto import ids
@@ -307,7 +307,7 @@ class RemoteDeviceLists:
                     async with self._one:
                         await again_on_conflict(partial(self._replace_list, devices))
                     return
-        except (ServerUnreachable, RemoteProtocolError, Busy, StoreFault) as error:
+        except (*REQUEST_FAILURES, Busy, StoreFault) as error:
             self._ctx.log.info("the devices of %s: %s", user, error)
         finally:
             del self._fetching[user]

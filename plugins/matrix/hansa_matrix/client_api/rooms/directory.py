@@ -26,7 +26,7 @@ from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
 from hansa_matrix.client_api.rooms.room_summary import AccessibleSummaries
 from hansa_matrix.crossings import Crossings, require, said
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, RemoteError
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.edus import PresenceEdu
@@ -110,7 +110,7 @@ class DirectoryEndpoints:
             found = await self._known.profiles.of(user, field)
         except RemoteError as problem:
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}") from problem
-        except (ServerUnreachable, RemoteProtocolError) as problem:
+        except REQUEST_FAILURES as problem:
             raise matrix_error(502, "M_UNKNOWN", str(problem)) from problem
         if found is None:
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
@@ -245,7 +245,7 @@ class DirectoryEndpoints:
                 "POST", server, "/_matrix/federation/v1/publicRooms", dict(body), seconds=10.0
             )
             return await self._told.listed(server, answer)
-        except (ServerUnreachable, RemoteProtocolError) as problem:
+        except REQUEST_FAILURES as problem:
             raise matrix_error(502, "M_UNKNOWN", str(problem)) from problem
 
     async def hierarchy(self, caller: Requester, request: Request, _body: Any) -> Any:

@@ -9,6 +9,7 @@ from hansa import Member, NativeId, Submission
 
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import error_from_refusal
+from hansa_matrix.client_api.remote_refusals import invite_error
 from hansa_matrix.client_api.rooms.invitees import Invitees
 from hansa_matrix.conversion import EventDraft, content_from_event
 from hansa_matrix.errors import matrix_error
@@ -106,7 +107,8 @@ class LocalSender:
         )
         (outcome,) = await self._ctx.submit([inbound])
         if outcome.refusal is not None:
-            raise error_from_refusal(outcome.refusal)
+            invite = type_ == MEMBER and membership_of(content) == "invite"
+            raise (invite_error if invite else error_from_refusal)(outcome.refusal)
         if outcome.event is None:
             raise matrix_error(403, "M_FORBIDDEN", "the event is hidden by a policy")
         return outcome.native_id or await self._ctx.native_id(outcome.event) or ""

@@ -19,12 +19,12 @@ from hansa import (
 
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import Handler, RateLimited, error_from_refusal, get_reason, get_string
+from hansa_matrix.client_api.remote_refusals import room_entry_error
 from hansa_matrix.client_api.rooms.create_room import template_from_request, user_ids
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.state_rules import check_state
 from hansa_matrix.client_api.rooms.third_party_invites import refuse_address, require_no_addresses
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.local.client_stream import stream_write
 from hansa_matrix.local.memberships import LocalMembership, membership_from_event
 from hansa_matrix.proto import ids
@@ -42,18 +42,6 @@ from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
-
-#: Error codes of ``make_join`` and its like that a client is told. SPEC: server-server API, "Joining Rooms".
-_PASSED_ON = frozenset(
-    {
-        "M_BAD_STATE",
-        "M_FORBIDDEN",
-        "M_INCOMPATIBLE_ROOM_VERSION",
-        "M_NOT_FOUND",
-        "M_UNABLE_TO_AUTHORISE_JOIN",
-        "M_UNABLE_TO_GRANT_JOIN",
-    }
-)
 
 
 class RoomEndpoints:
@@ -214,7 +202,7 @@ class RoomEndpoints:
             try:
                 opened = await self._entrance.enter(room_id, servers, user, more)
             except CannotOpenRoom as problem:
-                raise passed_on(problem) from problem
+                raise room_entry_error(problem) from problem
             await self._ctx.open_link(room_id, authority=True, view=opened.view)
             room = self._rooms[room_id]
             if await self._entered(user, room):
@@ -262,7 +250,7 @@ class RoomEndpoints:
         try:
             outcome = await self._granted.join(room, user, via)
         except CannotOpenRoom as problem:
-            raise error_from_refusal(problem.refusal) from problem
+            raise room_entry_error(problem) from problem
         if outcome.refusal is not None:
             raise error_from_refusal(outcome.refusal)
 
@@ -282,7 +270,7 @@ class RoomEndpoints:
                 room_id, caller.user, servers, more
             )
         except CannotOpenRoom as problem:
-            raise passed_on(problem) from problem
+            raise room_entry_error(problem) from problem
         await self._pending.keep(event, server, shown_state, version, generation=generation)
         return {"room_id": room_id}
 
@@ -378,17 +366,6 @@ class RoomEndpoints:
         """``GET /joined_rooms``."""
         stays = self._own.attendance.stays(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
-
-
-def passed_on(problem: CannotOpenRoom) -> RemoteProtocolError:
-    """Why somebody is not let in, as the server said that was asked: its error code where it is of use to a
-    client, and never one by which the client would think that its own token, or this endpoint, is bad.
-    """
-    cause = problem.__cause__
-    if isinstance(cause, RemoteError) and cause.hint in {400, 403, 404} and cause.code in _PASSED_ON:
-        more = {"room_version": cause.room_version} if cause.room_version else {}
-        return matrix_error(cause.hint, cause.code, problem.refusal.text, **more)
-    return error_from_refusal(problem.refusal)
 
 
 async def _nobody_asks(_user: str, _room_id: str) -> None:

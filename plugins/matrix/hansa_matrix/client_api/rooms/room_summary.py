@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from hansa import RemoteProtocolError
-
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
 from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.federation.client import FederationClient, ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
@@ -92,7 +90,7 @@ class AccessibleSummaries:
             return None
         try:
             answer = await self._client.request("GET", server, f"{target}?{query}", seconds=10.0)
-        except (ServerUnreachable, RemoteProtocolError):
+        except REQUEST_FAILURES:
             return None
         shown = answer.get("room") if isinstance(answer, dict) else None
         if not isinstance(shown, dict) or shown.get("room_id") != room_id:

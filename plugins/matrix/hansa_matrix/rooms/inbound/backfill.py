@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from hansa import LocalProtocolError, NetworkContext, RemoteProtocolError, Submission
+from hansa import LocalProtocolError, NetworkContext, Submission
 
-from hansa_matrix.federation.client import ServerUnreachable, build_path
+from hansa_matrix.federation.client import REQUEST_FAILURES, ServerUnreachable, build_path
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.streaming.packed_pdus import unpack_pdu
 from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch
@@ -119,7 +119,7 @@ class Backfill:
                     async with self._gaps.errands.acquire(server) as errand:
                         named = ends[at : at + _NAMED]
                         came = await self._from(room, errand, named, min(most, _PAGE), beyond)
-                except (ServerUnreachable, RemoteProtocolError) as error:
+                except REQUEST_FAILURES as error:
                     failed[server] = getattr(error, "detail", str(error))[:200]
                     self._ctx.log.info("the past of %s by %s: %s", room.room_id, server, error)
                     continue

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from hansa import Conflict, NetworkContext, PeerConnect, RemoteProtocolError
 
-from hansa_matrix.federation.client import RemoteError, ServerUnreachable, build_path
+from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError, ServerUnreachable, build_path
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -244,7 +244,7 @@ class FetchedEvents:
                 if not strict and errand is asked[0]:
                     return None  # it gave the event, and nobody else is bothered with what it does not know
                 denials += strict
-            except (ServerUnreachable, RemoteProtocolError) as error:
+            except REQUEST_FAILURES as error:
                 silent.append(str(error))
         if silent and len(silent) == len(asked):
             raise ServerUnreachable(silent[0])
@@ -261,7 +261,7 @@ class FetchedEvents:
                 continue
             try:
                 state = await self.state(room, event_id, errand, given)
-            except (ServerUnreachable, RemoteProtocolError) as error:
+            except REQUEST_FAILURES as error:
                 problem = error
                 continue
             same = state.get(CREATE_KEY) == (await room.state()).get(CREATE_KEY)

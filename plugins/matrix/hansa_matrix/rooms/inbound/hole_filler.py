@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
-from hansa import Conflict, NetworkContext, RemoteProtocolError, StoreFault
+from hansa import Conflict, NetworkContext, StoreFault
 
-from hansa_matrix.federation.client import ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_store import Status
@@ -92,7 +92,7 @@ class HoleFiller:
             try:
                 errand = self._gaps.errands.beside(server)
                 pdu = await self._gaps.fetched.one(room, hole.event_id, errand, notes)
-            except (ServerUnreachable, RemoteProtocolError):
+            except REQUEST_FAILURES:
                 continue
             if pdu is not None and await self._placed(room, pdu, server):
                 await self._ended(room, hole.event_id)

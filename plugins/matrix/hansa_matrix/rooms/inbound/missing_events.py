@@ -23,9 +23,15 @@ import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from hansa import NetworkContext, Placement, RemoteProtocolError
+from hansa import NetworkContext, Placement
 
-from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable, build_path
+from hansa_matrix.federation.client import (
+    REQUEST_FAILURES,
+    FederationClient,
+    RemoteError,
+    ServerUnreachable,
+    build_path,
+)
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
@@ -111,7 +117,7 @@ class MissingEvents:
                     if await self._without_state(room, pdu.prev_events):
                         await self._fill(room, pdu, errand, notes, skip=server == origin)
                     await self.fetched.auth(room, pdu, errand, notes)
-            except (ServerUnreachable, RemoteError, RemoteProtocolError) as error:
+            except REQUEST_FAILURES as error:
                 self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
                 continue
             if not await self.missing_references(room, pdu, ()):
@@ -389,7 +395,7 @@ class MissingEvents:
         for server in servers:
             try:
                 found = await self.fetched.one(room, event_id, self.errands.beside(server), notes)
-            except (ServerUnreachable, RemoteProtocolError):
+            except REQUEST_FAILURES:
                 continue
             if found is not None:
                 return found

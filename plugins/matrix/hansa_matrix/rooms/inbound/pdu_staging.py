@@ -50,7 +50,7 @@ from hansa import (
 
 from hansa_matrix.conversion import content_from_pdu
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
@@ -459,7 +459,7 @@ class PduStaging:
         why = ""
         try:
             signed = await self._policing.ensure_signed(room, before)
-        except (RemoteProtocolError, ServerUnreachable) as error:
+        except REQUEST_FAILURES as error:
             why = str(error)[:200] or "refused"
         except StoreFault as fault:  # nobody was asked
             self._ctx.log.info("it is asked about %s later: %s", before.event_id, fault)

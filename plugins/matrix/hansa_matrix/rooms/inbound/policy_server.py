@@ -6,10 +6,10 @@ what our own people say is refused.
 
 from __future__ import annotations
 
-from hansa import CircuitBreaker, LruCache, RemoteProtocolError
+from hansa import CircuitBreaker, LruCache
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable
+from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, RemoteError, ServerUnreachable
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.servers.policy_server import PolicyServer, add_policy_signature, is_exempt, is_signed
@@ -62,7 +62,7 @@ class PolicyServerClient:
         """
         try:
             return await self.ensure_signed(room, pdu)
-        except (RemoteProtocolError, ServerUnreachable):
+        except REQUEST_FAILURES:
             if (pdu.type, pdu.state_key, pdu.membership) == (MEMBER, pdu.sender, "leave"):
                 return pdu
             raise
@@ -83,7 +83,7 @@ class PolicyServerClient:
             self._breakers.pop(server.via)
             self._ctx.count("matrix_policy_refused")
             raise
-        except (ServerUnreachable, RemoteProtocolError) as error:
+        except REQUEST_FAILURES as error:
             self._ctx.count("matrix_policy_failed")
             self._failed(server.via)
             detail = f"the room's policy server does not answer: {getattr(error, 'detail', error)}"

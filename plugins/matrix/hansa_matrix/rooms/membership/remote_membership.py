@@ -28,7 +28,13 @@ from hansa import (
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import FederationClient, RemoteError, ServerUnreachable, build_path
+from hansa_matrix.federation.client import (
+    REQUEST_FAILURES,
+    FederationClient,
+    RemoteError,
+    ServerUnreachable,
+    build_path,
+)
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -119,7 +125,7 @@ class RemoteMembership:
         except RemoteError as error:
             code = RefusalCode.NOT_FOUND if error.hint == 404 else RefusalCode.FORBIDDEN
             raise _refused(code, f"{alias}: {error.reason}") from error
-        except (ServerUnreachable, RemoteProtocolError) as error:
+        except REQUEST_FAILURES as error:
             # COMPAT: so some servers answer where nothing has that alias.
             unknown = isinstance(error, ServerUnreachable) and error.status == _FAILED
             code = RefusalCode.NOT_FOUND if unknown else RefusalCode.UNREACHABLE
@@ -182,7 +188,7 @@ class RemoteMembership:
                         return await self._join_by(offer, room_id, user)
                 except Busy as busy:
                     raise _refused(RefusalCode.BUSY, busy.reason) from busy
-                except (ServerUnreachable, RemoteProtocolError) as error:
+                except REQUEST_FAILURES as error:
                     self._ctx.log.info("joining %s by %s: %s", room_id, offer.server, error)
                     problem = error
         finally:
@@ -210,7 +216,7 @@ class RemoteMembership:
                     del asked[task]
                     try:
                         yield task.result()
-                    except (ServerUnreachable, RemoteProtocolError) as error:
+                    except REQUEST_FAILURES as error:
                         yield error
         finally:
             for task in asked:
@@ -289,7 +295,7 @@ class RemoteMembership:
                     came = rest.get("event") if isinstance(rest, dict) else None
                     join = with_returned_signatures(event, came if isinstance(came, dict) else None, version)
                     return await self._authorised(join, version), server
-                except (ServerUnreachable, RemoteProtocolError) as error:
+                except REQUEST_FAILURES as error:
                     self._ctx.log.info("joining %s by %s: %s", room_id, server, error)
                     problem = error
         finally:
@@ -323,7 +329,7 @@ class RemoteMembership:
                 send = build_path("_matrix", "federation", "v1", "send_knock", room_id, event.event_id)
                 try:
                     answer = await self._client.request("PUT", server, send, event.raw)
-                except (ServerUnreachable, RemoteProtocolError) as error:
+                except REQUEST_FAILURES as error:
                     problem = error
                     continue
                 shown = answer.get("knock_room_state") if isinstance(answer, dict) else None
@@ -447,7 +453,7 @@ class RemoteMembership:
                     continue
                 try:
                     await send_leave(self._client, offer.server, offer.event)
-                except (ServerUnreachable, RemoteProtocolError) as error:
+                except REQUEST_FAILURES as error:
                     self._ctx.log.info("leaving %s by %s: %s", room_id, offer.server, error)
                     continue
                 return offer.event

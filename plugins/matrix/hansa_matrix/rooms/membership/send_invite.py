@@ -13,9 +13,9 @@ from hansa import Invite, Member, NativeId, Refusal, RefusalCode, RemoteProtocol
 
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import (
+    REQUEST_FAILURES,
     FederationClient,
     RemoteError,
-    ServerUnreachable,
     build_path,
     is_unrecognized,
 )
@@ -26,6 +26,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_valid_at, parse_pdu, signature_problem, signing_key_ids
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
+from hansa_matrix.rooms.membership.remote_membership import INCOMPATIBLE
 from hansa_matrix.rooms.native_events import LocalServer, ReceivedPdu
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -65,8 +66,10 @@ class OutboundInvites:
             answer = await self._asked(server, room.version, draft, [pdu.raw for pdu in shown.values()])
             signed = await self._checked(room, draft, server, answer)
         except RemoteError as error:
-            return Refusal(code=RefusalCode.FORBIDDEN, text=f"{server} says: {error.reason}")
-        except (ServerUnreachable, RemoteProtocolError) as error:
+            incompatible = error.code == INCOMPATIBLE
+            code = RefusalCode.UNSUPPORTED if incompatible else RefusalCode.FORBIDDEN
+            return Refusal(code=code, text=f"{server} says: {error.reason}")
+        except REQUEST_FAILURES as error:
             return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
         return ReceivedPdu(pdu=signed, origin=self._own.server, via_handshake=True)
 
