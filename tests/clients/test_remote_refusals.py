@@ -10,6 +10,7 @@ from clients.people import Refused, house, part
 from hansa import HttpResponse, Request
 from hansa_matrix.client_api.http import ClientHttp
 from hansa_matrix.federation.client import RemoteError
+from hansa_matrix.testing import MatrixHarness
 from matrix.inbound import THEIRS
 
 #: Requests of a client for which another server is asked: method, path, body, what the other server is asked.
@@ -125,8 +126,8 @@ async def test_a_refusal_that_no_endpoint_translates_is_a_bad_gateway(tmp_path, 
         async def leaks(_request, _body):
             raise RemoteError("log out", hint=401, code="M_UNKNOWN_TOKEN")
 
-        ctx = home.app.network("matrix")._ctx
-        endpoint = ClientHttp(ctx, home.app.network("matrix")._clients.accounts).anybody(leaks)
+        matrix = MatrixHarness(home.app.network("matrix"))
+        endpoint = ClientHttp(matrix.ctx, matrix.client_api.accounts).anybody(leaks)
         answer = await endpoint(Request(method="GET", target="/x", host=""))
         assert (answer.status, orjson.loads(answer.body)["errcode"]) == (502, "M_UNKNOWN")
         assert b"log out" not in answer.body
