@@ -138,7 +138,7 @@ from hansa.store.faults import ResultUnknown, StoreFault, StoreLost
 from hansa.store.paging import first_page, pages, scan_all
 from hansa.store.stream_tail import StreamTail
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 #: The number of the plugin contract; a plugin says ``api = 1``.
 API = 1
 
