@@ -80,7 +80,7 @@ async def test_nobody_is_not_invited_by_any_door(tmp_path, absent):
 async def test_somebody_of_another_network_is_invited_though_nobody_here_met_them(tmp_path):
     async with bridged(tmp_path) as (home, chat):
         alice = await home.person("alice")
-        room = await home.matrix.network.alias(f"#hall:{OURS}")
+        room = await home.matrix.network.room_at(f"#hall:{OURS}")
         await alice.join(room)
         await alice.room(room, "invite", {"user_id": ghost("ann@x.example")})
         assert chat.asked == ["ann@x.example"]

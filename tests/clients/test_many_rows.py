@@ -15,9 +15,9 @@ from hansa import Delete, Put, Write
 from hansa_matrix.client_api.account.accounts import Accounts
 from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, stream_write
 from hansa_matrix.local.memberships import LocalMemberships
-from hansa_matrix.rooms.care import Care
 from hansa_matrix.rooms.inbound import pdu_staging
 from hansa_matrix.rooms.inbound.room_queue import RoomQueue
+from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.users import to_device_shares
 from matrix.inbound import THEIRS
 
@@ -125,10 +125,9 @@ async def test_all_rooms_of_a_person_and_all_accounts_are_known_after_a_start(tm
 async def test_all_blocked_rooms_are_known_after_a_start(tmp_path):
     async with house(tmp_path) as home:
         await kept(home, (Put("blocked", (f"!r{number:05}:x",)) for number in range(MANY)))
-        care = object.__new__(Care)
-        care._ctx, care.blocked = home.app.contexts["matrix"], set()
-        await care.load()
-        assert len(care.blocked) == MANY
+        rooms = RoomRegistry(home.app.contexts["matrix"], home.matrix.memberships)
+        await rooms.load_blocked()
+        assert sum(rooms.is_blocked(f"!r{number:05}:x") for number in range(MANY)) == MANY
 
 
 async def test_all_that_waits_to_be_judged_is_taken_up_after_a_start(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ async def as_before(home: House, room_id: str) -> MatrixRoom:
     await store.commit([*writes, Put("room", (room_id,), orjson.dumps(body))])
     room.events.forget()
     old = MatrixRoom.load(room_id, orjson.dumps(body), store, matrix.event_store)
-    matrix.rooms[room_id] = old
+    matrix.rooms.add(old)
     assert not old.counted
     return old
 
@@ -112,7 +112,8 @@ async def test_what_was_counted_half_is_counted_from_the_beginning(tmp_path, mon
             await count_anew(matrix.ctx, old, OURS)
         monkeypatch.setattr(store, "commit", commit)
         row = await store.get("room", (room,))
-        again = matrix.rooms[room] = MatrixRoom.load(room, row.body, store, matrix.event_store)
+        again = MatrixRoom.load(room, row.body, store, matrix.event_store)
+        matrix.rooms.add(again)
         assert await count_anew(matrix.ctx, again, OURS)
         assert (await pages(juliet, room))[::-1] == expected
 

@@ -41,7 +41,7 @@ async def test_a_room_of_the_configuration_has_a_name_and_is_published_where_tha
             room: "The plaza",
             hidden: "attic",
         }
-        unnamed = await home.matrix.network.alias(f"#one:{OURS}")
+        unnamed = await home.matrix.network.room_at(f"#one:{OURS}")
         await _made(home, RoomWish(name="One"), "one")
         await alice.join(unnamed)
         assert (await _state(alice, unnamed))["m.room.name", ""] == {"name": "One"}

@@ -102,7 +102,7 @@ async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_publ
         found = check_key_document(after, OURS, verify, now())
         assert set(found) == {old, new}
         assert list(signatures_of(after, OURS)) == [new]
-        name = (await house.app.link_room(["matrix:#three"], create=True)) and await matrix.network.alias(
+        name = (await house.app.link_room(["matrix:#three"], create=True)) and await matrix.network.room_at(
             f"#three:{OURS}"
         )
         state = await matrix.get_room(name).state_events(await matrix.get_room(name).state())
@@ -244,13 +244,13 @@ async def test_the_keys_of_a_server_that_policy_denies_come_from_a_notary(tmp_pa
     async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
         vouching = Vouching(house)
         matrix = house.matrix
-        checked = matrix.federation_client.check
+        checked = matrix.federation_client._check
 
         async def check(crossing: PeerConnect) -> Verdict:
             denied = crossing.server == GONE
             return Verdict(Action.DENY) if denied else await checked(crossing)
 
-        matrix.federation_client.check = check
+        matrix.federation_client._check = check
         await matrix.keyring.need([(GONE, "ed25519:g")], 7)
         assert matrix.keyring.get(GONE, "ed25519:g").public == vouching.gone.public
         assert all(request.host_header != GONE for request in house.peer.asked)

@@ -201,7 +201,7 @@ def deciding(house: Inbound, deny: Callable[[Any], bool]) -> list[Any]:
         return Verdict(Action.DENY if no else Action.ALLOW, decision="d-1" if no else "")
 
     house.app.contexts["matrix"].check = check
-    house.matrix.federation_client.check = check
+    house.matrix.federation_client._check = check
     return asked
 
 

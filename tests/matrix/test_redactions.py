@@ -152,7 +152,7 @@ async def test_a_server_gets_what_its_people_could_read_and_the_bones_of_the_res
     async with inbound(tmp_path) as house:
         matrix = house.matrix
         await house.app.link_room(["matrix:#three"], create=True)
-        room_id = await matrix.network.alias(f"#three:{OURS}")
+        room_id = await matrix.network.room_at(f"#three:{OURS}")
         room = matrix.get_room(room_id)
         await visible(house, setting, room)
         said = await matrix.local_events.send_state(room_id, "m.room.message", None, {"body": "before"})

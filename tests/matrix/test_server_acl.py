@@ -79,7 +79,7 @@ async def test_whether_one_is_a_member_is_asked_before_the_list(tmp_path):
     """A server outside of the room does not learn from the answer that the room bars it."""
     async with inbound(tmp_path) as house:
         await house.app.link_room(["matrix:#three"], create=True)
-        room = await house.matrix.network.alias(f"#three:{OURS}")
+        room = await house.matrix.network.room_at(f"#three:{OURS}")
         await put(house, {"allow": ["127.0.0.1"]}, room)
         status, answer = await house.ask("GET", f"{V1}/state_ids/{quote(room, safe='')}?event_id=x")
         assert (status, answer["error"]) == (403, f"{THEIRS} is not in that room")

@@ -164,8 +164,8 @@ async def test_fields_of_a_profile_and_values_of_account_data(house):
 
 
 async def test_the_latest_receipt_stays(house):
-    ctx, matrix = house.app.contexts["matrix"], house.matrix
-    two = [TypingAndReceipts(ctx, OURS, matrix.sender, matrix.get_room) for _ in range(2)]
+    matrix = house.matrix
+    two = [TypingAndReceipts(matrix.local_server) for _ in range(2)]
     room = house.room.room_id
 
     def receipt(n: int) -> ReceiptEdu:
@@ -390,11 +390,12 @@ async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_s
 
 async def test_a_pdu_of_a_room_that_is_not_in_memory_is_not_acknowledged(house):
     matrix, room = house.matrix, house.room
-    gone = matrix.rooms.pop(room.room_id)
+    gone = matrix.rooms[room.room_id]
+    matrix.rooms.remove(room.room_id)
     raw = house.forger.message(room, "is not lost")
     status, answer = await house.send(raw)
     assert status == 429 and answer["errcode"] == "M_LIMIT_EXCEEDED"
-    matrix.rooms[room.room_id] = gone
+    matrix.rooms.add(gone)
     assert await house.fate(raw) == "accepted"
 
 

@@ -41,7 +41,7 @@ async def test_who_may_not_replace_a_room_makes_none(tmp_path):
         with pytest.raises(LocalProtocolError, match="may not replace"):
             await upgrade({"room": house.room.room_id, "version": "12"})
         assert set(matrix.rooms) == before
-        assert await matrix.network.alias(f"#one:{OURS}") == house.room.room_id
+        assert await matrix.network.room_at(f"#one:{OURS}") == house.room.room_id
 
 
 async def test_a_room_is_replaced_once_and_its_links_move_with_its_alias(tmp_path):
@@ -50,7 +50,7 @@ async def test_a_room_is_replaced_once_and_its_links_move_with_its_alias(tmp_pat
         upgrade = matrix.network.operations()["rooms upgrade"]
         core = house.app.contexts["matrix"].link(house.room.room_id).room
         made = (await upgrade({"room": house.room.room_id, "version": "12"}))["room"]
-        assert await matrix.network.alias(f"#one:{OURS}") == made
+        assert await matrix.network.room_at(f"#one:{OURS}") == made
         assert house.app.contexts["matrix"].link(made).room == core
         assert house.app.contexts["matrix"].link(house.room.room_id).room != core
         with pytest.raises(LocalProtocolError, match="replaced already"):

@@ -80,7 +80,7 @@ class Server:
 
     @property
     def room(self) -> MatrixRoom:
-        rooms = list(self.matrix._rooms.values())
+        rooms = list(self.matrix.homeserver.rooms.registry.values())
         if len(rooms) != 1:
             raise Crashed(f"{self.name} has {len(rooms)} rooms now")
         return rooms[0]
@@ -89,7 +89,9 @@ class Server:
         """True once this server knows that all of these are in the room, and so sends to them."""
         if not self.linked:
             return False
-        view = self.machine.running.contexts["matrix"].view(next(iter(self.matrix._rooms), ""))
+        view = self.machine.running.contexts["matrix"].view(
+            next(iter(self.matrix.homeserver.rooms.registry), "")
+        )
         return view is not None and all(("matrix", s.server_name) in view.joined_servers for s in servers)
 
     def user(self, local: str) -> str:
@@ -146,7 +148,7 @@ class Server:
 
     async def placed(self) -> dict[str, str]:
         """``event id -> status`` of everything with a place in the DAG."""
-        rows = await self.matrix._ctx.store.scan("pdu", limit=10_000)
+        rows = await self.matrix.homeserver.own.ctx.store.scan("pdu", limit=10_000)
         return {
             str(row.key[0]): str(row.fields["status"])
             for row in rows
@@ -172,7 +174,7 @@ class Server:
         async def at_once() -> AsyncIterator[dict[tuple[str, str], Any]]:
             yield state
 
-        change = await network._views.whole(at_once(), room.version.id, levels)
+        change = await network.homeserver.own.views.whole(at_once(), room.version.id, levels)
         found: dict[str, tuple[Any, ...]] = {"": (change.info,)}
         context = self.machine.running.contexts["matrix"]
         for person in change.upserts:
@@ -184,7 +186,7 @@ async def converged(sim: Simulation, servers: Sequence[Server]) -> bool:
     """True if every server has the same extremities and waits for nothing."""
     try:
         ends = {tuple(sorted(s.room.head.extremities)) for s in servers}
-        waiting = sum(s.matrix._ingest.waiting(s.room.room_id) for s in servers)
+        waiting = sum(s.matrix.homeserver.rooms.inbound.staging.waiting(s.room.room_id) for s in servers)
     except Crashed:
         return False
     return len(ends) == 1 and not waiting
@@ -207,9 +209,9 @@ async def tie_together(
 
 async def _quiet(servers: Sequence[Server]) -> bool:
     for server in servers:
-        if any(one.waiting for one in await server.matrix._sender.destinations()):
+        if any(one.waiting for one in await server.matrix.homeserver.federation.sender.destinations()):
             return False
-        if server.matrix._ingest.waiting(server.room.room_id):
+        if server.matrix.homeserver.rooms.inbound.staging.waiting(server.room.room_id):
             return False
     return True
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from hansa import (
     AdminCommand,
@@ -37,55 +36,21 @@ from hansa_matrix.admin.events import EventCommands
 from hansa_matrix.admin.media import MediaCommands
 from hansa_matrix.admin.server import ServerCommands
 from hansa_matrix.client_api.endpoints import ClientApi
-from hansa_matrix.config import Config
-from hansa_matrix.conversion import EventDraft, RoomViewBuilder
+from hansa_matrix.conversion import EventDraft
 from hansa_matrix.federation.announce import announce_to_peers
-from hansa_matrix.federation.client import FederationClient
-from hansa_matrix.federation.keyring import Keyring
-from hansa_matrix.federation.sender import FederationSender
-from hansa_matrix.federation.server_discovery import ServerDiscovery
-from hansa_matrix.federation.signing_keys import SigningKeys
+from hansa_matrix.homeserver import build_homeserver
 from hansa_matrix.local.ghosts import localpart
-from hansa_matrix.local.memberships import LocalMemberships
-from hansa_matrix.media.remote import RemoteMedia
-from hansa_matrix.media.repository import MediaRepository
-from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.old_rows import OldRows
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import RECEIPT, TYPING
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.retention import ExpiringRows, run_retention
-from hansa_matrix.rooms.access.outbound_pdus import StoredPdus
-from hansa_matrix.rooms.access.server_access import ServerAccess
-from hansa_matrix.rooms.care import Care
-from hansa_matrix.rooms.countersigning import Countersigning
-from hansa_matrix.rooms.create_room import RoomCreator
-from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
-from hansa_matrix.rooms.directory.room_addresses import RoomAddresses
-from hansa_matrix.rooms.event_store import EventStore
-from hansa_matrix.rooms.inbound.backfill import Backfill
-from hansa_matrix.rooms.inbound.extremity_merge import ExtremityMerger
-from hansa_matrix.rooms.inbound.hole_filler import HoleFiller
-from hansa_matrix.rooms.inbound.missing_events import MissingEvents
-from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
-from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
-from hansa_matrix.rooms.inbound.staging_shares import StagingShares
-from hansa_matrix.rooms.local_events import LocalEvents
-from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
-from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
-from hansa_matrix.rooms.membership.pending_invites import PendingInvites
-from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
-from hansa_matrix.rooms.membership.send_invite import OutboundInvites
-from hansa_matrix.rooms.native_events import JoinThenSend, LocalServer, ReceivedPdu
+from hansa_matrix.rooms.native_events import JoinThenSend, ReceivedPdu
 from hansa_matrix.rooms.pdu_receipt import PduBatch
-from hansa_matrix.rooms.policy.policy_checks import PolicyChecks
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
-from hansa_matrix.rooms.policy.policy_rechecks import PolicyRechecks
 from hansa_matrix.rooms.relations import Relations
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state.depth_migration import count_anew
-from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
-from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.server_api.auth import FederationAuth
 from hansa_matrix.server_api.edus import EduDispatcher
@@ -100,7 +65,6 @@ from hansa_matrix.server_api.send import TransactionEndpoint
 from hansa_matrix.server_api.spaces import SpaceEndpoints
 from hansa_matrix.server_api.unproven_work import UnprovenWork
 from hansa_matrix.users.edu_handler import EduHandler
-from hansa_matrix.users.user_services import Users
 
 _FEATURES = Features(
     levels={
@@ -119,102 +83,28 @@ class MatrixNetwork:
     """See ``hansa.Network``; it is an ``Authority``, opens rooms and makes ghosts."""
 
     def __init__(self, ctx: NetworkContext) -> None:
-        config: Config = ctx.config
+        self.homeserver = home = build_homeserver(ctx)
         self._ctx = ctx
-        self._config = config
-        self._server = config.server_name
-        self._keys = SigningKeys.read(Path(config.signing_key))
-        routes = ServerDiscovery(ctx.http, ctx.clock, ctx.random)
-        self._client = FederationClient(self._server, self._keys, ctx.http, routes)
-        self._client.check = ctx.check
-        self._client.network = ctx.id
-        self._keyring = Keyring(ctx, self._server, self._keys, self._client)
-        self._events = EventStore(ctx.store)
-        self._sender = FederationSender(
-            ctx, self._client, self._server, StoredPdus(ctx, self._events, self.get)
-        )
-        self._views = RoomViewBuilder(ctx, self._server)
-        self._attendance = LocalMemberships(ctx)
-        self._own = LocalServer(
-            ctx, self._server, self._keys, self._sender, self._views, self._attendance, self._stale
-        )
-        #: Rooms that are being read again.
-        self._rereading: set[str] = set()
-        self._gaps = MissingEvents(ctx, self._client, self._keyring)
-        self._backfill = Backfill(ctx, self._gaps, self.get)
-        self._policing = PolicyServerClient(self._own, self._client)
-        shares = StagingShares(config.max_staged_pdus_per_room, config.max_staged_pdus)
-        self._ingest = PduStaging(self._own, self._keyring, self._gaps, self._policing, shares)
-        self._gaps.ingest = self._ingest
-        self._ingest.room_of = self.get
-        self._ingest.unverified = self._gaps.unverified.note
-        self._events.judge = PolicyRechecks(ctx, self._views.home_of, self.facts)
-        self._rooms: dict[str, MatrixRoom] = {}
-        self._filler = HoleFiller(ctx, self._keyring, self._gaps, self._rooms.values)
-        self._keyring.learned = self._filler.learned
-        self._membership = RemoteMembership(self._own, self._client, self._keyring, self._events)
-        self._signals = TypingAndReceipts(ctx, self._server, self._sender, self.get)
-        self._known = Users(ctx, self._client, self._sender)
-        self._library = MediaRepository(ctx, self._server)
-        self._fetcher = RemoteMedia(ctx, self._client, self._library)
-        self._thumbnails = Thumbnails(ctx, self._library)
-        invites = OutboundInvites(self._own, self._client, self._keyring)
-        self._consent = Countersigning(self._own, self._policing, invites, self.get)
-        self._pending = PendingInvites(ctx, self._keyring, self._attendance)
-        self._ingest.elsewhere = self._pending.elsewhere
+        self._server = home.own.server
+        self._own = home.own
+        self._client, self._keyring = home.federation.client, home.federation.keyring
+        self._sender = home.federation.sender
+        self._attendance = home.local.memberships
+        self._known = home.users
+        self._library = home.media.repository
+        self._rooms, self._events = home.rooms.registry, home.rooms.events
+        self._ingest, self._gaps = home.rooms.inbound.staging, home.rooms.inbound.missing_events
+        self._filler, self._policing = home.rooms.inbound.hole_filler, home.rooms.inbound.policy_server
+        self._administration = home.rooms.local_events
+        self._membership, self._pending = home.rooms.remote_membership, home.rooms.invites
+        self._entrance, self._upgrades = home.rooms.joiner, home.rooms.upgrades
+        self._signals = home.rooms.typing_and_receipts
+        self._addresses = home.rooms.addresses
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
-        self.bridge_user = f"@{config.bridge_user}:{self._server}"
-        self._doctor = Doctor(ctx, self._server, self._keys, self._client, routes)
-        self._operations = ServerCommands(ctx, self._keys, self._sender, self._ingest)
-        self._administration = LocalEvents(ctx, self.bridge_user, self.get)
-        judging = PolicyChecks(ctx, self._views)
-        founder = RoomCreator(self._own, self._events, judging, self._rooms)
-        self._upgrades = RoomUpgrades(self._own, founder, judging, self._administration, self.bridge_user)
-        self._directory = PublicRoomList(ctx, self._administration.require_room)
-        self._addresses = RoomAddresses(ctx, self._server, self._membership, self._rooms)
-        self._entrance = RoomJoiner(
-            self._own,
-            founder,
-            self._membership,
-            self._pending,
-            self._upgrades,
-            self._administration,
-            self._directory,
-            self._rooms,
-        )
-        self._ingest.wait_until_joined = self._entrance.entered
-        self._ingest.on_accepted = self._entrance.arrived
-        self._ingest.settled = ExtremityMerger(self._own, self._administration, self.bridge_user).heal
-        self._care = Care(ctx, self._server, self.get, self._administration, self._gaps)
-        self._care.forget = self._forget
-        self._care.restore = self._restore
-        self._care.forgotten = self._attendance.purge
-        self._ingest.blocked = self.blocked
-        self._entrance.blocked = self.blocked
-        self._entrance.waiting = self._ingest.waiting
-        self._known.profiles.known = self._attendance.accounts.__contains__
-        self._known.profiles.erased = self._attendance.erased
-        self._entitled = ServerAccess(self._own, self)
-        self._clients = ClientApi(
-            self._own,
-            founder,
-            self._client,
-            self._known,
-            self._entrance,
-            self._membership,
-            self._pending,
-            self._signals,
-            self._directory,
-            self._backfill,
-            self._upgrades,
-            self._library,
-            self._fetcher,
-            self._thumbnails,
-            self._entitled,
-            JoinByResident(self._own, self._membership, self._ingest, self._gaps),
-            self._rooms,
-        )
+        self.bridge_user = home.own.bridge_user
+        self._clients = ClientApi(home)
+        self._doctor = Doctor(home.own, home.federation)
         ctx.declare(SCHEMA)
 
     @property
@@ -226,9 +116,9 @@ class MatrixNetwork:
     def register_routes(self, router: Router) -> None:
         """The federation endpoints and our keys."""
         strangers = UnprovenWork(self._ctx.clock)
-        gate = FederationAuth(self._ctx, self._server, self._keyring, self._sender.heard_from, strangers)
-        gate.opened = self._opening.is_set
-        entitled = self._entitled
+        gate = FederationAuth(self._own, self._keyring, strangers, self._opening.is_set)
+        rooms, media = self.homeserver.rooms, self.homeserver.media
+        entitled = rooms.access
         takers: dict[str, EduHandler] = {
             TYPING: self._signals.take_typing,
             RECEIPT: self._signals.take_receipts,
@@ -237,13 +127,13 @@ class MatrixNetwork:
         answers = (
             TransactionEndpoint(self._ctx, self._ingest, EduDispatcher(self._ctx, takers)),
             MembershipEndpoints(entitled, self._ingest, self._policing),
-            InviteEndpoints(entitled, self._keyring, self._pending, self._administration),
+            InviteEndpoints(entitled, self._keyring, self._entrance, self._administration),
             EventEndpoints(entitled),
             QueryEndpoints(entitled, self._known),
-            SpaceEndpoints(entitled, self._directory),
-            FederationMedia(self._ctx, self._server, self._library, self._thumbnails),
+            SpaceEndpoints(entitled, rooms.directory),
+            FederationMedia(self._ctx, self._server, media.repository, media.thumbnails),
         )
-        add_routes(router, gate, answers, self._keyring, self._config.well_known_server)
+        add_routes(router, gate, answers, self._keyring, self._ctx.config.well_known_server)
         Notary(self._keyring, self._ctx.clock, strangers).register(router)
         add_openid_userinfo(router, self._known.openid)
         self._clients.register(router, self._opening.is_set)
@@ -258,11 +148,11 @@ class MatrixNetwork:
             room = MatrixRoom.load(room_id, row.body, self._ctx.store, self._events)
             await room.awaited.load(self._ctx.store)
             await room.holes.load(self._ctx.store)
-            self._rooms[room_id] = room
+            self._rooms.add(room)
             if await count_anew(self._ctx, room, self._server):
                 self._ctx.log.info("the events of %s are in an order of our own now", room_id)
         await Relations(self._ctx.store).move()
-        await self._care.load()
+        await self._rooms.load_blocked()
         await self._attendance.load()
         await self._sender.load()
         self._sender.start()
@@ -321,33 +211,19 @@ class MatrixNetwork:
 
     def ghost_id(self, user: NativeId) -> str:
         """See ``hansa.MakesGhosts.ghost_id``."""
-        local = localpart(user, self._config.ghost_prefix)
+        local = localpart(user, self._ctx.config.ghost_prefix)
         if len(local) + len(self._server) + 2 > ids.MAX_BYTES:
             raise LocalProtocolError(f"{user} is too long for a user id")
         return f"@{local}:{self._server}"
 
     def get(self, room_id: str) -> MatrixRoom | None:
-        """See ``entitled.Rooms.get``."""
+        """A room that this server is or was in."""
         return self._rooms.get(room_id)
-
-    def blocked(self, room_id: str) -> bool:
-        """See ``entitled.Rooms.blocked``."""
-        return room_id in self._care.blocked
-
-    def _forget(self, room_id: str) -> None:
-        self._rooms.pop(room_id, None)
-
-    def _restore(self, room: MatrixRoom) -> None:
-        self._rooms.setdefault(room.room_id, room)
-
-    async def alias(self, alias: str) -> str | None:
-        """See ``entitled.Rooms.alias``."""
-        return await self._entrance.alias(alias)
 
     async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
         await self._opening.wait()
-        return await self._consent.ready(link, inbound)
+        return await self.homeserver.rooms.countersigning.ready(link, inbound)
 
     async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
         """See ``hansa.Authority.fetch``."""
@@ -357,7 +233,7 @@ class MatrixNetwork:
 
     async def countersign(self, link: Link, draft: Pdu | JoinThenSend) -> ReceivedPdu | EventDraft | Refusal:
         """See ``hansa.Authority.countersign``."""
-        return await self._consent.countersign(link, draft)
+        return await self.homeserver.rooms.countersigning.countersign(link, draft)
 
     async def turn(self, link: Link, batch: Sequence[Submission]) -> Turn:
         """See ``hansa.Authority.turn``."""
@@ -365,23 +241,10 @@ class MatrixNetwork:
         room = self._rooms.get(link.native.id)
         if room is None:
             raise LocalProtocolError(f"{link.id} is not a room of {self._server}")
-        await self._own.fresh(room)
+        await self._rooms.refresh(room)
         turn = PduBatch(room, self._own, self._policing)
         await turn.expect(batch)
         return turn
-
-    def _stale(self, room: MatrixRoom) -> None:
-        """A room is read again as soon as the store says what it holds, before its next turn or in it."""
-        if room.room_id not in self._rereading and self._rooms.get(room.room_id) is room:
-            self._rereading.add(room.room_id)
-            self._ctx.spawn(partial(self._read_again, room), f"read {room.room_id} again")
-
-    async def _read_again(self, room: MatrixRoom) -> None:
-        try:
-            await self._own.fresh(room)
-        except LocalProtocolError as problem:  # it was never kept, or is removed
-            self._ctx.log.warning("not read again: %s", problem)
-        self._rereading.discard(room.room_id)
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """See ``hansa.LinksRooms.open_room``. ``#name`` is ours, ``#name:server`` and ``!id`` anybody's."""
@@ -401,24 +264,21 @@ class MatrixNetwork:
         """See ``hansa.NamesRooms.addresses_of``."""
         return await self._addresses.of(natives)
 
-    async def invited(self, pdu: Pdu, origin: str) -> None:
-        """See ``entitled.Rooms.invited``."""
-        self._entrance.invited(pdu, origin)
-
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.operations``; ``admin/commands.py`` declares them."""
+        home = self.homeserver
         return self._addresses.addressed(
             {
-                **self._operations.table(),
+                **ServerCommands(home.own, self._ingest).table(),
                 **EventCommands(self._administration).operations(),
                 **self._entrance.operations(),
-                **self._directory.operations(),
-                **self._care.operations(),
+                **home.rooms.directory.operations(),
+                **home.rooms.care.operations(),
                 **self._clients.operations(),
                 **self._doctor.operations(),
-                **MediaCommands(self._library, self._fetcher).table(),
+                **MediaCommands(home.media.repository, home.media.remote).table(),
                 "rooms upgrade": self._upgrades.upgrade,
-                "rooms backfill": self._backfill.backfill,
+                "rooms backfill": home.rooms.backfill.backfill,
             }
         )
 

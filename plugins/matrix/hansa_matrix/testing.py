@@ -44,6 +44,7 @@ from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 from hansa_matrix.users.user_services import Users
@@ -64,22 +65,22 @@ class MatrixHarness:
 
     def destination_queue(self, server: str) -> DestinationQueue:
         """The queue of a server, which is made if there was none."""
-        return self.network._sender._outbox(server)
+        return self.network.homeserver.federation.sender._outbox(server)
 
     @property
     def ctx(self) -> NetworkContext:
         """The context that the core gave the network."""
-        return self.network._ctx
+        return self.network.homeserver.own.ctx
 
     @property
     def store(self) -> ScopedStore:
         """The network's own part of the store."""
-        return self.network._ctx.store
+        return self.network.homeserver.own.ctx.store
 
     @property
     def server_name(self) -> str:
         """The name of the server."""
-        return self.network._server
+        return self.network.homeserver.own.server
 
     @property
     def bridge_user(self) -> str:
@@ -89,42 +90,46 @@ class MatrixHarness:
     @property
     def signing_keys(self) -> SigningKeys:
         """The keys that the server signs with."""
-        return self.network._keys
+        return self.network.homeserver.own.keys
 
     @property
     def federation_client(self) -> FederationClient:
         """Requests to other servers."""
-        return self.network._client
+        return self.network.homeserver.federation.client
 
     @property
     def keyring(self) -> Keyring:
         """The keys of other servers."""
-        return self.network._keyring
+        return self.network.homeserver.federation.keyring
 
     @property
     def sender(self) -> FederationSender:
         """What other servers are sent."""
-        return self.network._sender
+        return self.network.homeserver.federation.sender
 
     @property
     def destination_queues(self) -> dict[str, DestinationQueue]:
         """The queues of the sender, by the name of the server."""
-        return self.network._sender._peers
+        return self.network.homeserver.federation.sender._peers
 
     @property
     def event_store(self) -> EventStore:
         """The stored events of all rooms."""
-        return self.network._events
+        return self.network.homeserver.rooms.events
 
     @property
     def event_cache(self) -> WeightedLruCache[str, StoredEvent]:
         """The events that ``event_store`` holds in memory, by their ids."""
-        return self.network._events._kept
+        return self.network.homeserver.rooms.events._kept
 
     @property
-    def rooms(self) -> dict[str, MatrixRoom]:
+    def rooms(self) -> RoomRegistry:
         """The rooms, by their ids."""
-        return self.network._rooms
+        return self.network.homeserver.rooms.registry
+
+    def keep_forward_extremities(self) -> None:
+        """Leave rooms with many forward extremities as they are: no event of this server merges them."""
+        self.rooms.listeners._idle = ()
 
     @property
     def rooms_loaded(self) -> asyncio.Event:
@@ -134,122 +139,122 @@ class MatrixHarness:
     @property
     def room_creator(self) -> RoomCreator:
         """Creates rooms."""
-        return self.network._upgrades._founder
+        return self.network.homeserver.rooms.creator
 
     @property
     def joiner(self) -> RoomJoiner:
         """Joins rooms, here and on other servers."""
-        return self.network._entrance
+        return self.network.homeserver.rooms.joiner
 
     @property
     def remote_membership(self) -> RemoteMembership:
         """Joins, knocks and leaves by way of another server."""
-        return self.network._membership
+        return self.network.homeserver.rooms.remote_membership
 
     @property
     def pending_invites(self) -> PendingInvites:
         """Invites from rooms of other servers that wait for an answer."""
-        return self.network._pending
+        return self.network.homeserver.rooms.invites
 
     @property
     def local_events(self) -> LocalEvents:
         """Sends events as local users."""
-        return self.network._administration
+        return self.network.homeserver.rooms.local_events
 
     @property
     def local_server(self) -> LocalServer:
         """The server as its rooms know it."""
-        return self.network._own
+        return self.network.homeserver.own
 
     @property
     def views(self) -> RoomViewBuilder:
         """Makes views for the core from the state of rooms."""
-        return self.network._views
+        return self.network.homeserver.own.views
 
     @property
     def staging(self) -> PduStaging:
         """Received PDUs that are not in a room yet."""
-        return self.network._ingest
+        return self.network.homeserver.rooms.inbound.staging
 
     @property
     def room_queues(self) -> dict[str, RoomQueue]:
         """The queues of ``staging``, by the id of the room."""
-        return self.network._ingest._lines
+        return self.network.homeserver.rooms.inbound.staging._lines
 
     @property
     def missing_events(self) -> MissingEvents:
         """Fetches events that received PDUs refer to."""
-        return self.network._gaps
+        return self.network.homeserver.rooms.inbound.missing_events
 
     @property
     def hole_filler(self) -> HoleFiller:
         """Tries again to fetch what could not be verified."""
-        return self.network._filler
+        return self.network.homeserver.rooms.inbound.hole_filler
 
     @property
     def backfill(self) -> Backfill:
         """Fetches the history before a join."""
-        return self.network._backfill
+        return self.network.homeserver.rooms.backfill
 
     @property
     def policy_server(self) -> PolicyServerClient:
         """Asks the policy servers of rooms."""
-        return self.network._policing
+        return self.network.homeserver.rooms.inbound.policy_server
 
     @property
     def public_rooms(self) -> PublicRoomList:
         """The list of public rooms."""
-        return self.network._directory
+        return self.network.homeserver.rooms.directory
 
     @property
     def upgrades(self) -> RoomUpgrades:
         """Replaces rooms."""
-        return self.network._upgrades
+        return self.network.homeserver.rooms.upgrades
 
     @property
     def care(self) -> Care:
         """Checks, blocks and purges rooms."""
-        return self.network._care
+        return self.network.homeserver.rooms.care
 
     @property
     def typing_and_receipts(self) -> TypingAndReceipts:
         """Typing notifications and read receipts."""
-        return self.network._signals
+        return self.network.homeserver.rooms.typing_and_receipts
 
     @property
     def server_access(self) -> ServerAccess:
         """What another server may read."""
-        return self.network._entitled
+        return self.network.homeserver.rooms.access
 
     @property
     def memberships(self) -> LocalMemberships:
         """The memberships of local users, and their stream of changes."""
-        return self.network._attendance
+        return self.network.homeserver.local.memberships
 
     @property
     def users(self) -> Users:
         """Devices, keys, profiles and presence of users."""
-        return self.network._known
+        return self.network.homeserver.users
 
     @property
     def device_list_fetches(self) -> dict[str, int]:
         """The users of other servers whose device list is fetched now, with the stream id that is wanted."""
-        return self.network._known.remote._fetching
+        return self.network.homeserver.users.remote._fetching
 
     @property
     def media(self) -> MediaRepository:
         """The content repository."""
-        return self.network._library
+        return self.network.homeserver.media.repository
 
     @property
     def remote_media(self) -> RemoteMedia:
         """Fetches media of other servers."""
-        return self.network._fetcher
+        return self.network.homeserver.media.remote
 
     @property
     def thumbnails(self) -> Thumbnails:
         """Makes thumbnails."""
-        return self.network._thumbnails
+        return self.network.homeserver.media.thumbnails
 
     @property
     def client_api(self) -> ClientApi:

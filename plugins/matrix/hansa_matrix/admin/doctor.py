@@ -19,13 +19,13 @@ from hansa import (
 from hansa.model.commands import counted
 
 from hansa_matrix.crypto import verify
-from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, RemoteError
-from hansa_matrix.federation.server_discovery import ServerDiscovery
-from hansa_matrix.federation.signing_keys import SigningKeys
+from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError
+from hansa_matrix.federation.federation_services import Federation
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical_json import loads_json
 from hansa_matrix.proto.servers.discovery import ResolvedServer
 from hansa_matrix.proto.servers.key_document import check_key_document
+from hansa_matrix.rooms.native_events import LocalServer
 
 _HOUR = 3_600_000
 _CLOCK_WARN, _CLOCK_FAIL = 10.0, 60.0
@@ -46,17 +46,14 @@ class Doctor:
 
     def __init__(
         self,
-        ctx: NetworkContext,
-        server: str,
-        keys: SigningKeys,
-        client: FederationClient,
-        routes: ServerDiscovery,
-    ) -> None:  # five parts, each used
-        self._ctx = ctx
-        self._server = server
-        self._keys = keys
-        self._client = client
-        self._routes = routes
+        own: LocalServer,
+        federation: Federation,
+    ) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._server = own.server
+        self._keys = own.keys
+        self._client = federation.client
+        self._routes = federation.discovery
 
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.operations``."""

@@ -8,20 +8,17 @@ from typing import Any
 
 from hansa import AdminCommand, LocalProtocolError, NetworkContext
 
-from hansa_matrix.federation.sender import FederationSender
-from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.native_events import LocalServer
 
 
 class ServerCommands:
     """Keys, destinations, events that are stuck; ``commands.py`` declares them."""
 
-    def __init__(
-        self, ctx: NetworkContext, keys: SigningKeys, sender: FederationSender, ingest: PduStaging
-    ) -> None:
-        self._ctx = ctx
-        self._keys = keys
-        self._sender = sender
+    def __init__(self, own: LocalServer, ingest: PduStaging) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._keys = own.keys
+        self._sender = own.sender
         self._ingest = ingest
 
     def table(self) -> Mapping[str, AdminCommand]:

@@ -51,28 +51,12 @@ from hansa_matrix.client_api.sync.sync import SyncEndpoint
 from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
 from hansa_matrix.client_api.user_directory import UserDirectory
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.federation.client import FederationClient
-from hansa_matrix.media.remote import RemoteMedia
-from hansa_matrix.media.repository import MediaRepository
-from hansa_matrix.media.thumbnails import Thumbnails
+from hansa_matrix.homeserver import Homeserver
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.rooms.access.restricted_joins import RestrictedJoins
-from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
-from hansa_matrix.rooms.create_room import RoomCreator
-from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.directory.room_summaries import RoomSummaries
-from hansa_matrix.rooms.inbound.backfill import Backfill
-from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
-from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
-from hansa_matrix.rooms.membership.pending_invites import PendingInvites
-from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
-from hansa_matrix.rooms.native_events import LocalServer
-from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
-from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 from hansa_matrix.users.key_backups import KeyBackups
-from hansa_matrix.users.user_services import Users
 
 _SPEC_VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
 
@@ -80,26 +64,13 @@ _SPEC_VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
 class ClientApi:
     """Everything that a client may ask."""
 
-    def __init__(  # noqa: PLR0917  # a server's parts, each used
-        self,
-        own: LocalServer,
-        founder: RoomCreator,
-        client: FederationClient,
-        known: Users,
-        entrance: RoomJoiner,
-        membership: RemoteMembership,
-        pending: PendingInvites,
-        signals: TypingAndReceipts,
-        directory: PublicRoomList,
-        backfill: Backfill,
-        upgrades: RoomUpgrades,
-        library: MediaRepository,
-        fetcher: RemoteMedia,
-        thumbnails: Thumbnails,
-        entitled: ServerAccess,
-        granted: JoinByResident,
-        rooms: dict[str, MatrixRoom],
-    ) -> None:
+    def __init__(self, home: Homeserver) -> None:
+        own, known, services, media = home.own, home.users, home.rooms, home.media
+        client, founder, entrance = home.federation.client, services.creator, services.joiner
+        membership, pending, granted = services.remote_membership, services.invites, services.resident_joins
+        signals, directory, backfill = services.typing_and_receipts, services.directory, services.backfill
+        upgrades, entitled, rooms = services.upgrades, services.access, services.registry
+        library, fetcher, thumbnails = media.repository, media.remote, media.thumbnails
         ctx: NetworkContext = own.ctx
         self._ctx = ctx
         self._own = own

@@ -14,11 +14,11 @@ from hansa import (
     DirectoryQuery,
     Failure,
     HansaError,
-    Http,
     HttpError,
     HttpRequest,
     HttpResponse,
     HttpStream,
+    NetworkContext,
     PeerConnect,
     RemoteProtocolError,
     Verdict,
@@ -106,13 +106,12 @@ def build_path(*parts: str) -> str:
 class FederationClient:
     """Requests in the name of one server."""
 
-    def __init__(self, server: str, keys: SigningKeys, http: Http, routes: ServerDiscovery) -> None:
+    def __init__(self, ctx: NetworkContext, server: str, keys: SigningKeys, routes: ServerDiscovery) -> None:
+        self._network, self._check = ctx.id, ctx.check
         self._server = server
         self._keys = keys
-        self._http = http
+        self._http = ctx.http
         self._routes = routes
-        self.check: Callable[[PeerConnect | DirectoryQuery], Any] | None = None
-        self.network = ""
 
     @property
     def server(self) -> str:
@@ -120,9 +119,7 @@ class FederationClient:
         return self._server
 
     async def _allowed(self, server: str) -> None:
-        if self.check is None:
-            return
-        verdict: Verdict = await self.check(PeerConnect(network=self.network, server=server, outbound=True))
+        verdict: Verdict = await self._check(PeerConnect(network=self._network, server=server, outbound=True))
         if not verdict.allowed:
             raise RemoteError(verdict.text, hint=403, code="M_FORBIDDEN")
 
@@ -339,10 +336,10 @@ class FederationClient:
 
     async def _reads(self, server: str, text: str) -> bool:
         """True if policies let local users read a server's error text."""
-        if self.check is None or not text:
+        if not text:
             return True
-        said = DirectoryQuery(network=self.network, server=server, address="", outbound=True, texts=(text,))
-        verdict: Verdict = await self.check(said)
+        said = DirectoryQuery(network=self._network, server=server, address="", outbound=True, texts=(text,))
+        verdict: Verdict = await self._check(said)
         return verdict.allowed
 
     async def _accepted(self, server: str, answer: HttpResponse, value: Any) -> Any:

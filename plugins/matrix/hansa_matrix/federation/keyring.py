@@ -65,8 +65,11 @@ class Keyring:
         self._failing: LruCache[str, float] = LruCache(_MANY)
         self._absent: LruCache[tuple[str, str], float] = LruCache(_MANY)
         self._unvouched: LruCache[str, float] = LruCache(_MANY)
-        #: Is told of a server of which a key was learned.
-        self.learned: Callable[[str], None] = lambda _: None
+        self._learned: tuple[Callable[[str], None], ...] = ()
+
+    def on_learned(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener`` with every server of which a key was learned."""
+        self._learned += (listener,)
 
     def document(self) -> Mapping[str, Any]:
         """Our signed key document, valid for a day."""
@@ -245,7 +248,8 @@ class Keyring:
         """Take the keys of a document. Raises RemoteProtocolError if it is not its server's."""
         found = check_key_document(doc, server, verify, self._clock.now())
         await self._kept.put(server, found, doc, passing=passing)
-        self.learned(server)
+        for listener in self._learned:
+            listener(server)
 
     async def _by_notaries(self, missing: Iterable[tuple[str, str]], at: int, *, passing: bool) -> None:
         """Ask the trusted notaries for what its own server did not give, all servers in one request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -15,10 +15,8 @@ from hansa import (
     Member,
     Membership,
     NetworkContext,
-    Put,
     StoreError,
     pages,
-    scan_all,
 )
 
 from hansa_matrix.federation.client import REQUEST_FAILURES
@@ -26,6 +24,7 @@ from hansa_matrix.rooms.directory.aliases import aliases_of, taken
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _PAGE = 500
@@ -37,30 +36,15 @@ class Care:
 
     def __init__(
         self,
-        ctx: NetworkContext,
-        server: str,
-        room_of: Callable[[str], MatrixRoom | None],
+        own: LocalServer,
         administration: LocalEvents,
         gaps: MissingEvents,
-    ) -> None:  # five parts, each used
-        self._ctx = ctx
-        self._server = server
-        self._room_of = room_of
+    ) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._server = own.server
+        self._rooms = own.rooms
         self._administration = administration
         self._gaps = gaps
-        #: Rooms that nobody here takes part in, whatever others send.
-        self.blocked: set[str] = set()
-        #: Takes a room away from those with an account who were in it.
-        self.forgotten: Callable[[str], Awaitable[None]]
-        #: Takes a room out of the network.
-        self.forget: Callable[[str], None] = lambda _: None
-        #: Puts back a room that is not removed to its last row.
-        self.restore: Callable[[MatrixRoom], None] = lambda _: None
-
-    async def load(self) -> None:
-        """Take up what was blocked before a restart."""
-        async for row in scan_all(self._ctx.store, "blocked"):
-            self.blocked.add(str(row.key[0]))
 
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.operations``."""
@@ -73,7 +57,7 @@ class Care:
         }
 
     def _known(self, room_id: str) -> MatrixRoom:
-        room = self._room_of(room_id)
+        room = self._rooms.get(room_id)
         if room is None:
             raise LocalProtocolError(f"there is no room {room_id}: `hansa matrix rooms ls` lists rooms")
         return room
@@ -164,15 +148,13 @@ class Care:
     async def block(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """Take nothing more of a room, from nobody."""
         room_id = str(arguments["room"])
-        await self._ctx.store.commit([Put("blocked", (room_id,))])
-        self.blocked.add(room_id)
+        await self._rooms.block(room_id)
         return {"blocked": room_id}
 
     async def unblock(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """Take part again."""
         room_id = str(arguments["room"])
-        await self._ctx.store.commit([Delete("blocked", (room_id,))])
-        self.blocked.discard(room_id)
+        await self._rooms.unblock(room_id)
         return {"unblocked": room_id}
 
     async def purge(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,11 +165,11 @@ class Care:
         if room.resident:
             text = f"{room.room_id} still has local members: `hansa matrix rooms leave` first"
             raise LocalProtocolError(text)
-        self.forget(room.room_id)
+        self._rooms.remove(room.room_id)
         try:
             return await self._purged(room)
         except StoreError:
-            self.restore(room)
+            self._rooms.restore(room)
             raise
 
     async def _purged(self, room: MatrixRoom) -> dict[str, Any]:
@@ -208,7 +190,7 @@ class Care:
                 await self._ctx.store.commit([Delete(collection, row.key) for row in rows])
                 removed += len(rows)
                 self._ctx.progress(work, removed)
-        await self.forgotten(room.room_id)
+        await self._rooms.listeners.notify_purged(room.room_id)
         for alias in await aliases_of(self._ctx.store, room.room_id):
             with suppress(Conflict):  # it was given to another room just now
                 await self._ctx.store.commit(taken(alias))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hansa import Link, LocalProtocolError, Member, NativeId, Refusal, RefusalCode, Submission
 from hansa import Membership as Standing
 
@@ -16,28 +14,26 @@ from hansa_matrix.proto.state_content import is_federated
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.membership.send_invite import OutboundInvites
 from hansa_matrix.rooms.native_events import JoinThenSend, LocalServer, ReceivedPdu
-from hansa_matrix.rooms.room import MatrixRoom
 
 
 class Countersigning:
-    """``room_of`` finds the rooms of the network."""
+    """Asks before an event enters its room, and has it signed."""
 
     def __init__(
         self,
         own: LocalServer,
         policing: PolicyServerClient,
         invites: OutboundInvites,
-        room_of: Callable[[str], MatrixRoom | None],
     ) -> None:
         self._own = own
         self._ctx = own.ctx
         self._policing = policing
         self._invites = invites
-        self._room_of = room_of
+        self._rooms = own.rooms
 
     async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
         """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
-        room = self._room_of(link.native.id)
+        room = self._rooms.get(link.native.id)
         if room is None or not room.resident:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
         content, target = inbound.content, ""
@@ -60,7 +56,7 @@ class Countersigning:
 
     async def countersign(self, link: Link, draft: Pdu | JoinThenSend) -> ReceivedPdu | EventDraft | Refusal:
         """See ``hansa.Authority.countersign``: the room's policy server, and the server of who is invited."""
-        room = self._room_of(link.native.id)
+        room = self._rooms.get(link.native.id)
         if room is None:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
         if isinstance(draft, JoinThenSend):

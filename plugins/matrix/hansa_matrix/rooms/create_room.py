@@ -131,21 +131,14 @@ def default_power_levels(creator: str, version_id: str, *, naming: int, operator
 
 
 class RoomCreator:
-    """Makes rooms, which are among ``rooms`` before anybody hears of them."""
+    """Makes rooms, which are in the registry before anybody hears of them."""
 
-    def __init__(
-        self, own: LocalServer, events: EventStore, judging: PolicyChecks, rooms: dict[str, MatrixRoom]
-    ) -> None:
+    def __init__(self, own: LocalServer, events: EventStore, judging: PolicyChecks) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._events = events
         self._judging = judging
-        self._rooms = rooms
-
-    def room(self, room_id: str) -> MatrixRoom | None:
-        """A room that this server is in."""
-        room = self._rooms.get(room_id)
-        return room if room is not None and room.resident else None
+        self._rooms = own.rooms
 
     async def create(
         self, creator: str, version_id: str, alias: str, founding: RoomTemplate = _USUAL
@@ -175,11 +168,11 @@ class RoomCreator:
             writes.append(UnfinishedUpgrade(old=founding.replaces, new=room.room_id).begin())
         if founding.published:
             writes.append(listing(room.room_id, creator))
-        self._rooms[room.room_id] = room
+        self._rooms.add(room)
         try:
             await draft.commit(writes)
         except BaseException:
-            del self._rooms[room.room_id]
+            self._rooms.remove(room.room_id)
             raise
         return room
 

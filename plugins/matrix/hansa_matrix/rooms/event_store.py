@@ -173,10 +173,10 @@ class PolicyRechecker(Protocol):
 class EventStore:
     """Reads through a bounded memory. ``version`` is asked per event's room."""
 
-    def __init__(self, store: ScopedStore) -> None:
+    def __init__(self, store: ScopedStore, rechecks: PolicyRechecker | None = None) -> None:
         self._store = store
         #: Asked of what somebody is to read.
-        self.judge: PolicyRechecker | None = None
+        self.judge = rechecks
         self._kept: WeightedLruCache[str, StoredEvent] = WeightedLruCache(
             _KEPT, _KEPT_BYTES, attrgetter("size")
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hansa import (
@@ -20,23 +20,21 @@ from hansa_matrix.conversion import EventDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
 from hansa_matrix.proto.servers.server_acl import parse_acl
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 
 class LocalEvents:
     """Events by local users, judged by the rules of the room and by policies as any event is."""
 
-    def __init__(self, ctx: NetworkContext, user: str, room_of: Callable[[str], MatrixRoom | None]) -> None:
-        self._ctx = ctx
-        self._user = user
-        self._room_of = room_of
+    def __init__(self, own: LocalServer) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._user = own.bridge_user
+        self._rooms = own.rooms
 
     def require_room(self, room_id: str) -> MatrixRoom:
         """A room that we are in. Raises LocalProtocolError."""
-        room = self._room_of(room_id)
-        if room is None or not room.resident:
-            raise LocalProtocolError(f"this server is not in {room_id}: `hansa matrix rooms ls` lists rooms")
-        return room
+        return self._rooms.require_resident(room_id)
 
     async def send_state(
         self, room_id: str, type_: str, state_key: str | None, content: Mapping[str, Any]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from hansa import NativeId, NetworkContext, Refusal, RefusalCode
 from hansa.model.fast_dataclass import quick
@@ -17,7 +15,7 @@ from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.room_registry import RoomRegistry
 
 
 @quick
@@ -94,8 +92,7 @@ class LocalServer:
     sender: FederationSender
     views: RoomViewBuilder
     attendance: LocalMemberships
-    #: Told of a room whose memory may be older than the store.
-    stale: Callable[[MatrixRoom], None] = lambda _: None
+    rooms: RoomRegistry
 
     @property
     def key(self) -> SigningKey:
@@ -112,10 +109,6 @@ class LocalServer:
         if not self.attendance.may_have(user):
             return False
         return not await self.attendance.has(user)
-
-    async def fresh(self, room: MatrixRoom) -> None:
-        """See ``MatrixRoom.fresh``."""
-        await room.fresh(partial(self.attendance.reread, room.room_id))
 
     def event_id(self) -> str:
         """An id for an event of ours in a room whose version has servers make them."""

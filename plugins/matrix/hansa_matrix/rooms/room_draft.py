@@ -164,7 +164,7 @@ class RoomDraft:
         self.room.forget()
         self.room.awaited.by_target = self._awaited
         self.room.stale = True
-        self.own.stale(self.room)
+        self.own.rooms.refresh_soon(self.room)
 
     def savepoint(self) -> Callable[[], None]:
         """Returns a function that undoes everything that is put into the DAG after this call."""

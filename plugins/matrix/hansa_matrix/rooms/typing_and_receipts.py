@@ -31,7 +31,6 @@ from hansa import (
 from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.crossings import passes, require, said
-from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.local.client_stream import RECEIPTS
 from hansa_matrix.local.latest_rows import LatestRows
 from hansa_matrix.proto import ids
@@ -45,6 +44,7 @@ from hansa_matrix.proto.edus import (
     receipt_edu,
     typing_edu,
 )
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.texts import FORMS
 
@@ -67,17 +67,11 @@ _RECEIPTS, _MOST_REMEMBERED = 10_000, 50
 class TypingAndReceipts:
     """Both ways. Nothing here is kept but the last receipt of each person in each thread."""
 
-    def __init__(
-        self,
-        ctx: NetworkContext,
-        server: str,
-        sender: FederationSender,
-        room_of: Callable[[str], MatrixRoom | None],
-    ) -> None:
-        self._ctx = ctx
-        self._server = server
-        self._sender = sender
-        self._room_of = room_of
+    def __init__(self, own: LocalServer) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._server = own.server
+        self._sender = own.sender
+        self._rooms = own.rooms
         self._typing: FairShares[tuple[str, str], float] = FairShares(
             MOST_TYPING, lambda name: ids.domain_of(name[1])
         )
@@ -114,7 +108,7 @@ class TypingAndReceipts:
 
     async def _may(self, room_id: str, user: str, origin: str) -> bool:
         """The user is in the room, and the room's server ACL lets their server speak."""
-        room, view = self._room_of(room_id), self._ctx.view(room_id)
+        room, view = self._rooms.get(room_id), self._ctx.view(room_id)
         if room is None or not room.resident or view is None or not await room.allows(origin):
             return False
         person = view.person(NativeId(self._ctx.id, user))
@@ -257,7 +251,7 @@ class TypingAndReceipts:
             if len(rows) >= MOST_THREADS:
                 oldest = min(rows, key=lambda row: int(orjson.loads(row.body)[1]))
                 writes.append(Delete("receipt", oldest.key))
-        room = self._room_of(receipt.room_id)
+        room = self._rooms.get(receipt.room_id)
         private = receipt.thread.startswith(PRIVATE)
         news = (
             (receipt.user, f"read {receipt.room_id}")
@@ -295,7 +289,7 @@ class TypingAndReceipts:
 
     async def send(self, link: Link, signal: EphemeralEvent) -> None:
         """See ``hansa.CarriesEphemeral.signal``: tell the servers of the room."""
-        room, view = self._room_of(link.native.id), self._ctx.view(link.native.id)
+        room, view = self._rooms.get(link.native.id), self._ctx.view(link.native.id)
         if room is None or not room.resident or view is None:
             return
         user = await self._ctx.ghost(signal.user)

@@ -24,6 +24,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.canonical_json import TRANSACTION, loads_json
 from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
 from hansa_matrix.ratelimit import RateLimiter
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.server_api.unproven_work import UnprovenWork
 
 #: A body that is parsed to find out whether it is signed, as its sender did not write it in canonical form.
@@ -36,14 +37,6 @@ _WITH_BODY = frozenset({"PUT", "POST"})
 FederationHandler = Callable[[str, Request, Any], Awaitable[Any]]
 
 
-class OnServerAlive(Protocol):
-    """Called when another server has proven that it is alive."""
-
-    def __call__(self, server: str) -> None:
-        """``server`` made an authenticated request."""
-        ...
-
-
 class FederationAuth:
     """Request authentication, cheapest first: the head, then the keys, then the body's signature, and only
     then what the body says.
@@ -51,23 +44,22 @@ class FederationAuth:
 
     def __init__(
         self,
-        ctx: NetworkContext,
-        server: str,
+        own: LocalServer,
         keyring: Keyring,
-        heard: OnServerAlive,
         strangers: UnprovenWork,
+        is_ready: Callable[[], bool],
     ) -> None:
-        self._ctx = ctx
-        self._server = server
+        self._ctx: NetworkContext = own.ctx
+        self._server = own.server
         self._keyring = keyring
-        self._heard = heard
+        self._heard = own.sender.heard_from
         self._strangers = strangers
-        config = ctx.config
-        self._allowance = RateLimiter(ctx.clock, config.federation_rate, config.federation_burst)
+        config = own.ctx.config
+        self._allowance = RateLimiter(own.ctx.clock, config.federation_rate, config.federation_burst)
         self._most = config.federation_concurrency
         self._under_way: dict[str, int] = {}
         #: False while our rooms are not loaded: a room that we seem not to be in would be news to the peer.
-        self.opened: Callable[[], bool] = lambda: True
+        self._is_ready = is_ready
 
     def __call__(
         self, answerer: FederationHandler, limits: Limits | None
@@ -94,7 +86,7 @@ class FederationAuth:
         """Admits or refuses a request by its head: no byte of the body is read before. See
         ``hansa.http.router.Route.admit``. Raises ``Busy``.
         """
-        if not self.opened():
+        if not self._is_ready():
             raise Busy("this server is starting", after=1.0)
         try:
             claims = self._claims(request)

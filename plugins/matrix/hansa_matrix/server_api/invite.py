@@ -30,7 +30,7 @@ from hansa_matrix.proto.state_content import membership_of
 from hansa_matrix.proto.stripped_state import TYPES, stripped_state
 from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.local_events import LocalEvents
-from hansa_matrix.rooms.membership.pending_invites import PendingInvites
+from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
 from hansa_matrix.server_api.auth import FederationHandler
 from hansa_matrix.texts import texts_of_event
 
@@ -39,13 +39,14 @@ class InviteEndpoints:
     """Invites of people of ours, and third-party invites that turn out to be for somebody."""
 
     def __init__(
-        self, entitled: ServerAccess, keyring: Keyring, pending: PendingInvites, administration: LocalEvents
+        self, entitled: ServerAccess, keyring: Keyring, entrance: RoomJoiner, administration: LocalEvents
     ) -> None:
         self._entitled = entitled
         self._own = entitled.own
         self._ctx: NetworkContext = entitled.own.ctx
         self._keyring = keyring
-        self._pending = pending
+        self._entrance = entrance
+        self._pending = entrance.pending
         self._administration = administration
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
@@ -110,7 +111,7 @@ class InviteEndpoints:
                 texts=_words(pdu, shown),
             ),
         )
-        if self._entitled.rooms.blocked(pdu.room_id):
+        if self._entitled.rooms.is_blocked(pdu.room_id):
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         room = self._entitled.rooms.get(pdu.room_id)
         if room is not None and room.resident and not await room.allows(origin):
@@ -120,7 +121,7 @@ class InviteEndpoints:
             await self._pending.keep(
                 signed, origin, state, version.id, generation=generation, signed=signed_at
             )
-            await self._entitled.rooms.invited(signed, origin)
+            self._entrance.invited(signed, origin)
         return {"event": signed.raw}
 
     async def _proven(

@@ -12,6 +12,7 @@ from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import UserDevices
 from hansa_matrix.rooms.access.server_access import ServerAccess
+from hansa_matrix.rooms.directory.aliases import room_id_of
 from hansa_matrix.server_api.auth import FederationHandler
 from hansa_matrix.users.openid import OpenId
 from hansa_matrix.users.user_services import Users
@@ -41,7 +42,7 @@ class QueryEndpoints:
         """``GET /query/directory``."""
         alias = request.first("room_alias")
         await require(self._ctx, self._crossings.directory_query(origin, alias[:255], outbound=False))
-        room_id = await self._entitled.rooms.alias(alias) if ids.is_valid_alias(alias) else None
+        room_id = await room_id_of(self._ctx.store, alias) if ids.is_valid_alias(alias) else None
         if room_id is None:
             raise matrix_error(404, "M_NOT_FOUND", "no room of this server has that alias")
         view = self._ctx.view(room_id)

@@ -41,6 +41,7 @@ from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.users.profiles import Profiles
 
 
@@ -58,7 +59,7 @@ class RoomEndpoints:
         restricted: RestrictedJoins,
         granted: JoinByResident,
         founder: RoomCreator,
-        rooms: dict[str, MatrixRoom],
+        rooms: RoomRegistry,
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
@@ -189,7 +190,7 @@ class RoomEndpoints:
     async def enter(self, user: str, address: str, via: Sequence[str], more: Mapping[str, Any]) -> str:
         """Bring somebody into a room; its id."""
         room_id, servers = await self.found(address, via)
-        if self._entrance.blocked(room_id):
+        if self._rooms.is_blocked(room_id):
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         stay = self._own.attendance.stay(user, room_id)
         if stay is not None and stay.membership == "join":

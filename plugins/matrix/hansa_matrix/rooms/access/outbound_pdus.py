@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hansa import NetworkContext, Row
 
 from hansa_matrix.rooms.access.visible_events import for_servers
 from hansa_matrix.rooms.event_store import EventStore, StoredEvent, is_withheld
-from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.room_registry import RoomRegistry
 
 
 class StoredPdus:
     """See ``federation.outbound_pdus.OutboundPdus``."""
 
-    def __init__(
-        self, ctx: NetworkContext, events: EventStore, room_of: Callable[[str], MatrixRoom | None]
-    ) -> None:
+    def __init__(self, ctx: NetworkContext, events: EventStore, rooms: RoomRegistry) -> None:
         self._ctx = ctx
         self._events = events
-        self._room_of = room_of
+        self._rooms = rooms
 
     def cached(self, event_id: str) -> bytes | None:
         """See ``OutboundPdus.cached``."""
@@ -37,7 +35,7 @@ class StoredPdus:
 
     async def load(self, room_id: str, event_ids: Sequence[str]) -> dict[str, bytes]:
         """See ``OutboundPdus.load``."""
-        room = self._room_of(room_id)
+        room = self._rooms.get(room_id)
         if room is None:
             return {}
         stored = await room.readable(event_ids)

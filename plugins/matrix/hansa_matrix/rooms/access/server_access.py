@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from hansa import Busy, NetworkContext
 
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.access.visible_events import for_servers, nameless
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 
-class RoomLookup(Protocol):
-    """The rooms of this server."""
-
-    def get(self, room_id: str) -> MatrixRoom | None:
-        """A room we are or were in."""
-        ...
-
-    def blocked(self, room_id: str) -> bool:
-        """True if an operator has blocked a room."""
-        ...
-
-    async def alias(self, alias: str) -> str | None:
-        """The room id behind one of our aliases."""
-        ...
-
-    async def invited(self, pdu: Pdu, origin: str) -> None:
-        """One of ours was invited to a room that we are not in."""
-        ...
-
-
 class ServerAccess:
     """The rooms and events that a server may ask about; anything else is an error answer."""
 
-    def __init__(self, own: LocalServer, rooms: RoomLookup) -> None:
+    def __init__(self, own: LocalServer) -> None:
         self.own = own
-        self.rooms = rooms
+        self.rooms = own.rooms
         self._ctx: NetworkContext = own.ctx
 
     def room(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
         """A room that we are in and, if ``member``, ``origin`` too. ``Busy`` while it is entered."""
         room = self.rooms.get(room_id)
-        if self.rooms.blocked(room_id):
+        if self.rooms.is_blocked(room_id):
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         if room is None or not room.resident:
             raise matrix_error(404, "M_NOT_FOUND", "this server is not in that room")

@@ -43,6 +43,12 @@ def _body(room_id: str, by: str) -> bytes:
     return orjson.dumps({"by": by, "room_id": room_id})
 
 
+async def room_id_of(store: ScopedStore, name: str) -> str | None:
+    """The id of the room that a name of this server leads to; None if the name is free."""
+    known = await alias_of(store, name)
+    return known.room_id if known is not None else None
+
+
 async def alias_of(store: ScopedStore, name: str) -> RoomAlias | None:
     """A name of a room here, None if there is no such name."""
     row = await store.get(_ALIAS, (name,))

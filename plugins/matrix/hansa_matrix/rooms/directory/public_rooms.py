@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hansa import AdminCommand, Delete, LocalProtocolError, NetworkContext, Put, ScopedStore, scan_all
@@ -10,6 +10,7 @@ from hansa import AdminCommand, Delete, LocalProtocolError, NetworkContext, Put,
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_store import StoredEvent, is_shown
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.room_registry import RoomRegistry
 
 #: Rooms in the public list.
 MOST = 5000
@@ -30,9 +31,9 @@ def listing(room_id: str, by: str) -> Put:
 class PublicRoomList:
     """The public list: a room is in it because a row of ours says so, which its state cannot change."""
 
-    def __init__(self, ctx: NetworkContext, room: Callable[[str], MatrixRoom]) -> None:
+    def __init__(self, ctx: NetworkContext, rooms: RoomRegistry) -> None:
         self._ctx = ctx
-        self._room = room
+        self._rooms = rooms
 
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.operations``."""
@@ -48,7 +49,7 @@ class PublicRoomList:
         await self._ctx.store.commit([write])
 
     async def _publish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
-        room = self._room(str(arguments["room"]))
+        room = self._rooms.require_resident(str(arguments["room"]))
         await self.publish(room.room_id, listed=True)
         return {"published": room.room_id}
 

@@ -10,9 +10,9 @@ from hansa import AdminCommand, CannotOpenRoom, LocalProtocolError, NetworkConte
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import canonical_alias
-from hansa_matrix.rooms.directory.aliases import alias_of
+from hansa_matrix.rooms.directory.aliases import room_id_of
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
-from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.native_events import LocalServer
 
 #: Rooms of other servers whose own word for their address is read for one answer.
 _MOST_READ = 1000
@@ -22,15 +22,13 @@ _ABROAD = frozenset({"rooms knock"})
 
 
 class RoomAddresses:
-    """``rooms`` are those of the network."""
+    """Finds the room of an address, and the addresses of a room."""
 
-    def __init__(
-        self, ctx: NetworkContext, server: str, membership: RemoteMembership, rooms: Mapping[str, MatrixRoom]
-    ) -> None:
-        self._ctx = ctx
-        self._server = server
+    def __init__(self, own: LocalServer, membership: RemoteMembership) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._server = own.server
         self._membership = membership
-        self._rooms = rooms
+        self._rooms = own.rooms
 
     async def find(self, address: str) -> str | None:
         """The id of the room that an address leads to: a name of ours with or without this server, or one of
@@ -45,8 +43,7 @@ class RoomAddresses:
         if not ids.is_valid_alias(alias):
             return None
         if ids.domain_of(alias) == self._server:
-            known = await alias_of(self._ctx.store, alias)
-            return known.room_id if known is not None else None
+            return await room_id_of(self._ctx.store, alias)
         try:
             return (await self._membership.resolve(alias))[0]
         except CannotOpenRoom as refused:

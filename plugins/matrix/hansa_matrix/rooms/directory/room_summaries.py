@@ -38,6 +38,7 @@ from hansa_matrix.proto.state_content import (
 )
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.rooms.access.server_access import ServerAccess
+from hansa_matrix.rooms.directory.aliases import room_id_of
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.room import MatrixRoom
 
@@ -125,7 +126,7 @@ class RoomSummaries:
             return not alias
         if ids.domain_of(alias) != self._entitled.own.server:
             return True
-        return await self._entitled.rooms.alias(alias) == room.room_id
+        return await room_id_of(self._ctx.store, alias) == room.room_id
 
     async def hierarchy(self, room_id: str, origin: str, *, suggested: bool) -> dict[str, Any]:
         """A space and its direct children, as far as the server that asks may know. Raises the error

@@ -7,7 +7,7 @@ serves other servers and readers of the past; the current state and the core's l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.inbound.ordering import sort_topologically
 from hansa_matrix.rooms.native_events import BackfilledPdu
 from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom, RoomHead
+from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.rooms.state.holes import Why
 
 _LIMIT = 1000
@@ -39,15 +40,10 @@ _MOST_PASSED = 10_000
 class Backfill:
     """``hansa matrix rooms backfill``."""
 
-    def __init__(
-        self,
-        ctx: NetworkContext,
-        gaps: MissingEvents,
-        room_of: Callable[[str], MatrixRoom | None],
-    ) -> None:
+    def __init__(self, ctx: NetworkContext, gaps: MissingEvents, rooms: RoomRegistry) -> None:
         self._ctx = ctx
         self._gaps = gaps
-        self._room_of = room_of
+        self._rooms = rooms
         self._running: set[str] = set()
 
     async def backfill(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,9 +51,7 @@ class Backfill:
         ``within``: only behind events that we lack between two depths by our count.
         """
         room_id = str(arguments["room"])
-        room = self._room_of(room_id)
-        if room is None or not room.resident:
-            raise LocalProtocolError(f"we are not in {room_id}: `hansa matrix rooms ls` lists rooms")
+        room = self._rooms.require_resident(room_id)
         given = arguments.get("limit")
         limit = _LIMIT if given is None else int(given)
         if not 0 < limit <= _MOST:

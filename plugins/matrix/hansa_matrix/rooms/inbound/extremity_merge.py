@@ -24,11 +24,11 @@ _PATIENCE = 3600.0
 class ExtremityMerger:
     """See the module."""
 
-    def __init__(self, own: LocalServer, administration: LocalEvents, bridge_user: str) -> None:
+    def __init__(self, own: LocalServer, administration: LocalEvents) -> None:
         self._ctx = own.ctx
         self._server = own.server
         self._administration = administration
-        self._bridge_user = bridge_user
+        self._bridge_user = own.bridge_user
         self._in_vain: dict[str, float] = {}
 
     async def heal(self, room: MatrixRoom) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ from hansa_matrix.rooms.inbound.fetched_events import FetchNotes
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.inbound.ordering import sort_topologically
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.rooms.state.holes import FOR_A_KEY, Hole, Why
 
 #: Seconds between looks for holes that are due; so many are tried at each, of one room and of all.
@@ -28,11 +29,7 @@ class HoleFiller:
     """Runs with the network."""
 
     def __init__(
-        self,
-        ctx: NetworkContext,
-        keyring: Keyring,
-        gaps: MissingEvents,
-        rooms: Callable[[], Collection[MatrixRoom]],
+        self, ctx: NetworkContext, keyring: Keyring, gaps: MissingEvents, rooms: RoomRegistry
     ) -> None:
         self._ctx = ctx
         self._keyring = keyring
@@ -42,7 +39,7 @@ class HoleFiller:
 
     def learned(self, server: str) -> None:
         """See ``Keyring.learned``: what it signed is due."""
-        for room in self._rooms():
+        for room in self._rooms.values():
             for hole in [h for h in room.holes.by_id.values() if server in _servers(h)]:
                 room.holes.by_id[hole.event_id] = replace(hole, again=0)
                 self._news.set()
@@ -61,7 +58,7 @@ class HoleFiller:
     async def once(self) -> None:
         """Try some of the holes that are due; what is due then is gone on with at once."""
         now, left = self._ctx.clock.now(), _AT_ONCE
-        for room in list(self._rooms()):
+        for room in list(self._rooms.values()):
             due = [h for h in room.holes.by_id.values() if h.again <= now]
             # Those that others follow first, as these stand on them; last what was rejected for want of any.
             due.sort(key=lambda h: (h.why is Why.FILLED, h.since, h.group))
@@ -77,7 +74,7 @@ class HoleFiller:
             if any(hole.again <= now for hole in room.holes.by_id.values()):
                 self._news.set()
             await self._gaps.unverified.settle(room)
-        self._ctx.gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms()))
+        self._ctx.gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms.values()))
 
     async def _try(self, room: MatrixRoom, hole: Hole) -> None:
         if hole.why is Why.FILLED:

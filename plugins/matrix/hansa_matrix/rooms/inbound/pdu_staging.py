@@ -115,14 +115,9 @@ class PduStaging:
         self._backlog = Backlog()
         self._coming = PendingCommits()
         self._at = 0
-        self.room_of: Callable[[str], MatrixRoom | None] = lambda _: None
+        self._rooms = own.rooms
         #: Waits while a room is being entered; False if that takes too long for a request.
         self.wait_until_joined: Callable[[str], Awaitable[bool]] | None = None
-        self.blocked: Callable[[str], bool] = lambda _: False
-        #: Is told of an event that was accepted and is shown.
-        self.on_accepted: Callable[[Pdu], None] = lambda _: None
-        #: Is told of a room in whose line nobody waits any more.
-        self.settled: Callable[[MatrixRoom], Awaitable[None]] | None = None
         #: Takes an event of a room that we are not in; False if it means nothing to us.
         self.elsewhere: Callable[[Mapping[str, Any]], Awaitable[bool]] | None = None
         #: Told of the servers without whose keys an event could not be verified.
@@ -192,12 +187,12 @@ class PduStaging:
         await self._read(name for name in named if isinstance(name, str))
         for obj in pdus:
             room_id = obj.get("room_id") if isinstance(obj, dict) else None
-            room = self.room_of(room_id) if isinstance(room_id, str) else None
+            room = self._rooms.get(room_id) if isinstance(room_id, str) else None
             if room is None or not room.resident:
                 mine = self.elsewhere is not None and isinstance(obj, dict) and await self.elsewhere(obj)
                 self._ctx.count("matrix_pdus", status="rescinded" if mine else "unknown_room")
                 continue
-            if self.blocked(room.room_id):
+            if self._rooms.is_blocked(room.room_id):
                 self._ctx.count("matrix_pdus", status="blocked")
                 continue
             try:
@@ -244,7 +239,7 @@ class PduStaging:
         """Raises ``Busy`` where a room that we are in is not in memory, because it was entered where we did
         not see it: what is acknowledged would be lost.
         """
-        missing = [(name,) for name in dict.fromkeys(named) if self.room_of(name) is None]
+        missing = [(name,) for name in dict.fromkeys(named) if self._rooms.get(name) is None]
         rows = await self._ctx.store.get_many("room", missing) if missing else {}
         if any(orjson.loads(row.body)["resident"] for row in rows.values()):
             self._ctx.count("matrix_rooms_unread")
@@ -298,8 +293,7 @@ class PduStaging:
             await self._ctx.store.commit([receipt])
             return True
         await self._remove_staged(items, await self._ctx.submit(items, receipt=receipt))
-        if self.settled is not None:
-            await self.settled(room)
+        await self._rooms.listeners.notify_idle(room)
         return True
 
     async def _stage(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
@@ -380,9 +374,9 @@ class PduStaging:
                     await asyncio.sleep(_FAULT_WAIT)
                     continue
                 self._released(room.room_id, line.done(done))
-                if done and not line.peek(1) and self.settled is not None:
+                if done and not line.peek(1):
                     with suppress(StoreFault):  # the next time that all is done
-                        await self.settled(room)
+                        await self._rooms.listeners.notify_idle(room)
                 if done or not batch:
                     continue
                 # What the first one stands on has to be asked for: the others pass it meanwhile.
@@ -578,7 +572,7 @@ class PduStaging:
                 self._ctx.count("matrix_pdus", status="refused")
                 self._ctx.log.info("refused %s: %s", item.origin.id, outcome.refusal.text)
             if isinstance(item.native, ReceivedPdu) and outcome.event is not None and not outcome.duplicate:
-                self.on_accepted(item.native.pdu)
+                self._rooms.listeners.notify_accepted(item.native.pdu)
             staged = item.native.staged_row if isinstance(item.native, ReceivedPdu) else None
             if staged and (outcome.duplicate or _is_permanent(outcome)):
                 stale.append(Delete("staged", staged))

@@ -31,7 +31,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS, version_of
 from hansa_matrix.proto.state_content import replacement_room
 from hansa_matrix.rooms.create_room import PUBLIC, RoomCreator, RoomTemplate
-from hansa_matrix.rooms.directory.aliases import alias_of
+from hansa_matrix.rooms.directory.aliases import room_id_of
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.membership.pending_invites import PendingInvite, PendingInvites
@@ -57,7 +57,7 @@ def parse_address(address: str) -> tuple[str, list[str]]:
 
 
 class RoomJoiner:
-    """``rooms`` are those of the network, and what is entered is put there."""
+    """Brings local users into rooms, which are in the registry from then on."""
 
     def __init__(  # noqa: PLR0917  # eight parts, each used
         self,
@@ -68,23 +68,20 @@ class RoomJoiner:
         upgrades: RoomUpgrades,
         administration: LocalEvents,
         directory: PublicRoomList,
-        rooms: dict[str, MatrixRoom],
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._user = f"@{own.ctx.config.bridge_user}:{own.server}"
         self._founder = founder
         self._membership = membership
-        self._pending = pending
+        self.pending = pending
         self._upgrades = upgrades
         self._administration = administration
         self._directory = directory
-        upgrades.arrived = self.arrived
-        self._rooms = rooms
+        self._rooms = own.rooms
         self._entering: set[str] = set()
         self._linking: set[str] = set()
-        #: Whether an operator wants nothing to do with a room; how many PDUs of one wait.
-        self.blocked: Callable[[str], bool] = lambda _: False
+        #: How many PDUs of a room wait.
         self.waiting: Callable[[str], int] = lambda _: 0
 
     def operations(self) -> Mapping[str, AdminCommand]:
@@ -144,8 +141,7 @@ class RoomJoiner:
 
     async def alias(self, alias: str) -> str | None:
         """The room id behind one of our aliases."""
-        known = await alias_of(self._ctx.store, alias)
-        return known.room_id if known is not None else None
+        return await room_id_of(self._ctx.store, alias)
 
     async def _made(self, alias: str, version: str, wish: RoomWish | None = None) -> OpenedRoom:
         name = (wish.name or alias[1:].partition(":")[0]) if wish is not None else ""
@@ -163,7 +159,7 @@ class RoomJoiner:
         """Be in a room with somebody of ours, the bridge user if nobody is named, unless one of ours is in it
         already. ``more`` is further content of the join. Raises ``CannotOpenRoom``.
         """
-        if self.blocked(room_id):
+        if self._rooms.is_blocked(room_id):
             text = f"{room_id} is blocked: `hansa matrix rooms unblock` ends that"
             raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=text))
         user = user or self._user
@@ -173,8 +169,8 @@ class RoomJoiner:
             self._entering.add(room_id)
             try:
                 room = await self._membership.join(room_id, user, via, more or {})
-                self._rooms[room_id] = room
-                await self._pending.drop(room_id, user)
+                self._rooms.add(room)
+                await self.pending.drop(room_id, user)
             finally:
                 self._entering.discard(room_id)
         return await self.opened(room, anew=anew)
@@ -253,7 +249,7 @@ class RoomJoiner:
                 self._ctx.log.warning("invite to %s: %s", pdu.room_id, error.refusal.text)
                 if error.refusal.decision:
                     await self._membership.leave_remote(pdu.room_id, self._user, [origin])
-                    await self._pending.drop(pdu.room_id, self._user)
+                    await self.pending.drop(pdu.room_id, self._user)
                 return
         await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
         self._ctx.log.info("joined %s, invited by %s", pdu.room_id, pdu.sender)
@@ -306,12 +302,12 @@ class RoomJoiner:
     async def _list_invites(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [
             {"room": w.room_id, "user": w.user, "is": w.membership, "by": w.sender, "server": w.origin}
-            for w in await self._pending.every()
+            for w in await self.pending.every()
         ]
 
     async def _invite_of(self, arguments: Mapping[str, Any]) -> PendingInvite:
         user = str(arguments.get("user") or self._user)
-        waiting = await self._pending.get(str(arguments["room"]), user)
+        waiting = await self.pending.get(str(arguments["room"]), user)
         if waiting is None or waiting.membership != "invite":
             raise LocalProtocolError(f"{user} is not invited there: `hansa matrix invites ls` lists invites")
         return waiting
@@ -329,7 +325,7 @@ class RoomJoiner:
         """An invite that nobody can be told of any more is declined all the same."""
         waiting = await self._invite_of(arguments)
         told = await self._membership.leave_remote(waiting.room_id, waiting.user, [waiting.origin])
-        await self._pending.drop(waiting.room_id, waiting.user, told)
+        await self.pending.drop(waiting.room_id, waiting.user, told)
         return {"room": waiting.room_id, "declined": waiting.user, "told": told is not None}
 
     async def _knock(self, arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -342,7 +338,7 @@ class RoomJoiner:
             event, server, version, shown = await self._membership.knock(room_id, self._user, via)
         except CannotOpenRoom as error:
             raise LocalProtocolError(error.refusal.text) from error
-        await self._pending.keep(event, server, shown, version, generation=generation)
+        await self.pending.keep(event, server, shown, version, generation=generation)
         return {"room": room_id, "knocked": self._user}
 
     async def _create_room(self, arguments: Mapping[str, Any]) -> dict[str, str]:

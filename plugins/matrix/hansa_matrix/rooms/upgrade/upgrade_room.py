@@ -8,7 +8,7 @@ the old room does not say yet where it went.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -65,18 +65,15 @@ class RoomUpgrades:
         founder: RoomCreator,
         judging: PolicyChecks,
         administration: LocalEvents,
-        user: str,
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._founder = founder
         self._judging = judging
         self._administration = administration
-        self._user = user
+        self._user = own.bridge_user
         #: Rooms that are being replaced.
         self._closing: set[str] = set()
-        #: Follows what somebody elsewhere said of a room.
-        self.arrived: Callable[[Pdu], None] = lambda _: None
 
     async def upgrade(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """``hansa matrix rooms upgrade``. Raises LocalProtocolError."""
@@ -157,7 +154,7 @@ class RoomUpgrades:
         nothing to finish.
         """
         named = replacement_room(closed.content)
-        new = self._founder.room(named) if named is not None else None
+        new = self._own.rooms.get_resident(named) if named is not None else None
         if new is not None and await self._ours(old, new, closed):
             if begun is not None and begun.new == new.room_id:
                 await self._finish(old, new, closed.sender)
@@ -175,11 +172,11 @@ class RoomUpgrades:
                 self._ctx.log.warning("the upgrade of %s to %s waits: %s", begun.old, begun.new, error)
 
     async def _resume(self, begun: UnfinishedUpgrade) -> None:
-        old, new = self._founder.room(begun.old), self._founder.room(begun.new)
+        old, new = self._own.rooms.get_resident(begun.old), self._own.rooms.get_resident(begun.new)
         closed = await self._closed(old) if old is not None else None
         says = replacement_room(closed.content) if closed is not None else None
         if closed is not None and says == begun.new and begun.followed:
-            self.arrived(closed)
+            self._own.rooms.listeners.notify_accepted(closed)
         elif old is not None and new is not None and closed is not None and says == begun.new:
             self._ctx.log.info("the upgrade of %s to %s goes on", begun.old, begun.new)
             await self._finish(old, new, closed.sender)
@@ -223,9 +220,9 @@ class RoomUpgrades:
 
     async def _undo(self, begun: UnfinishedUpgrade) -> None:
         """Leave a room that is to replace nothing: nobody has heard of it but who made it."""
-        new = self._founder.room(begun.new)
+        new = self._own.rooms.get_resident(begun.new)
         if new is not None:
-            await self._own.fresh(new)
+            await self._own.rooms.refresh(new)
             writes = list[Write]()
             draft = RoomDraft(new, self._own)
             speech = EventBuilder(draft)
@@ -311,7 +308,7 @@ class RoomUpgrades:
         """The people of other networks enter the new room, as far as it lets them."""
         view = self._ctx.view(old_id)
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
-        await self._own.fresh(new)
+        await self._own.rooms.refresh(new)
         draft, writes = RoomDraft(new, self._own, servers), list[Write]()
         speech, present = EventBuilder(draft), await self._present(new)
         state = await new.state()

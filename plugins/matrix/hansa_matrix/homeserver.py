@@ -1,0 +1,147 @@
+"""The parts of one homeserver, built once and in the order of their floors: no part is changed afterwards.
+
+The endpoints for clients, for servers and for operators stand on the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hansa import NetworkContext
+
+from hansa_matrix.conversion import RoomViewBuilder
+from hansa_matrix.federation.client import FederationClient
+from hansa_matrix.federation.federation_services import Federation
+from hansa_matrix.federation.keyring import Keyring
+from hansa_matrix.federation.sender import FederationSender
+from hansa_matrix.federation.server_discovery import ServerDiscovery
+from hansa_matrix.federation.signing_keys import SigningKeys
+from hansa_matrix.local.local_services import Local
+from hansa_matrix.local.memberships import LocalMemberships
+from hansa_matrix.media.media_services import Media
+from hansa_matrix.media.remote import RemoteMedia
+from hansa_matrix.media.repository import MediaRepository
+from hansa_matrix.media.thumbnails import Thumbnails
+from hansa_matrix.rooms.access.outbound_pdus import StoredPdus
+from hansa_matrix.rooms.access.server_access import ServerAccess
+from hansa_matrix.rooms.care import Care
+from hansa_matrix.rooms.countersigning import Countersigning
+from hansa_matrix.rooms.create_room import RoomCreator
+from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
+from hansa_matrix.rooms.directory.room_addresses import RoomAddresses
+from hansa_matrix.rooms.event_store import EventStore
+from hansa_matrix.rooms.inbound.backfill import Backfill
+from hansa_matrix.rooms.inbound.extremity_merge import ExtremityMerger
+from hansa_matrix.rooms.inbound.hole_filler import HoleFiller
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
+from hansa_matrix.rooms.inbound.staging_shares import StagingShares
+from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
+from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
+from hansa_matrix.rooms.membership.pending_invites import PendingInvites
+from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
+from hansa_matrix.rooms.membership.send_invite import OutboundInvites
+from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.policy.policy_checks import PolicyChecks
+from hansa_matrix.rooms.policy.policy_facts import facts_of_native
+from hansa_matrix.rooms.policy.policy_rechecks import PolicyRechecks
+from hansa_matrix.rooms.room_registry import RoomRegistry
+from hansa_matrix.rooms.room_services import InboundServices, RoomServices
+from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
+from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
+from hansa_matrix.users.user_services import Users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Homeserver:
+    """Everything below the endpoints."""
+
+    own: LocalServer
+    federation: Federation
+    local: Local
+    users: Users
+    media: Media
+    rooms: RoomServices
+
+
+def build_homeserver(ctx: NetworkContext) -> Homeserver:
+    """The parts of the server that ``ctx.config`` describes. Nothing is read from the store yet."""
+    server = ctx.config.server_name
+    keys = SigningKeys.read(Path(ctx.config.signing_key))
+    discovery = ServerDiscovery(ctx.http, ctx.clock, ctx.random)
+    client = FederationClient(ctx, server, keys, discovery)
+    keyring = Keyring(ctx, server, keys, client)
+    memberships = LocalMemberships(ctx)
+    local = Local(memberships, memberships.news, memberships.sent)
+    views = RoomViewBuilder(ctx, server)
+    events = EventStore(
+        ctx.store, PolicyRechecks(ctx, views.home_of, lambda inbound: facts_of_native(inbound, server))
+    )
+    registry = RoomRegistry(ctx, memberships)
+    registry.listeners.on_purged(memberships.purge)
+    sender = FederationSender(ctx, client, server, StoredPdus(ctx, events, registry))
+    federation = Federation(discovery, client, keyring, sender)
+    own = LocalServer(ctx, server, keys, sender, views, memberships, registry)
+    users = Users(ctx, client, sender)
+    users.profiles.known = memberships.accounts.__contains__
+    users.profiles.erased = memberships.erased
+    repository = MediaRepository(ctx, server)
+    media = Media(repository, RemoteMedia(ctx, client, repository), Thumbnails(ctx, repository))
+    return Homeserver(
+        own=own,
+        federation=federation,
+        local=local,
+        users=users,
+        media=media,
+        rooms=_build_rooms(own, federation, events),
+    )
+
+
+def _build_rooms(own: LocalServer, federation: Federation, events: EventStore) -> RoomServices:
+    """The room engine, from what receives events to the ways into rooms."""
+    ctx, client, keyring = own.ctx, federation.client, federation.keyring
+    gaps = MissingEvents(ctx, client, keyring)
+    policing = PolicyServerClient(own, client)
+    shares = StagingShares(ctx.config.max_staged_pdus_per_room, ctx.config.max_staged_pdus)
+    staging = PduStaging(own, keyring, gaps, policing, shares)
+    gaps.ingest = staging
+    staging.unverified = gaps.unverified.note
+    filler = HoleFiller(ctx, keyring, gaps, own.rooms)
+    keyring.on_learned(filler.learned)
+    local_events = LocalEvents(own)
+    own.rooms.listeners.on_idle(ExtremityMerger(own, local_events).heal)
+    invites = PendingInvites(ctx, keyring, own.attendance)
+    staging.elsewhere = invites.elsewhere
+    remote = RemoteMembership(own, client, keyring, events)
+    judging = PolicyChecks(ctx, own.views)
+    creator = RoomCreator(own, events, judging)
+    upgrades = RoomUpgrades(own, creator, judging, local_events)
+    directory = PublicRoomList(ctx, own.rooms)
+    joiner = RoomJoiner(own, creator, remote, invites, upgrades, local_events, directory)
+    own.rooms.listeners.on_accepted(joiner.arrived)
+    staging.wait_until_joined = joiner.entered
+    joiner.waiting = staging.waiting
+    return RoomServices(
+        registry=own.rooms,
+        events=events,
+        inbound=InboundServices(
+            staging=staging, missing_events=gaps, hole_filler=filler, policy_server=policing
+        ),
+        local_events=local_events,
+        countersigning=Countersigning(own, policing, OutboundInvites(own, client, keyring)),
+        creator=creator,
+        joiner=joiner,
+        remote_membership=remote,
+        resident_joins=JoinByResident(own, remote, staging, gaps),
+        invites=invites,
+        upgrades=upgrades,
+        access=ServerAccess(own),
+        directory=directory,
+        addresses=RoomAddresses(own, remote),
+        backfill=Backfill(ctx, gaps, own.rooms),
+        typing_and_receipts=TypingAndReceipts(own),
+        care=Care(own, local_events, gaps),
+    )

@@ -1,0 +1,18 @@
+"""What is kept of local users, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hansa_matrix.local.client_stream import ClientStream
+from hansa_matrix.local.memberships import LocalMemberships
+from hansa_matrix.local.transaction_ids import TransactionIds
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Rooms of local users, the stream that their clients follow, and the transactions that they sent."""
+
+    memberships: LocalMemberships
+    stream: ClientStream
+    transaction_ids: TransactionIds
