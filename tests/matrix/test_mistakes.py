@@ -1,4 +1,4 @@
-"""Mistakes that implementers of Matrix servers have made, each a test that fails when it is made here."""
+"""Mistakes that implementers of Matrix servers have made (docs/rules.md), each a test that fails if it is made here."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hansa import HttpRequest
 from hansa.testing import until
@@ -43,3 +44,31 @@ async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_s
         assert len(await ctx.store.scan("out_mark")) == 2
         waits = [str(row.fields["event_id"]) for row in await peer.waiting()]
         assert (native in waits) is not taken
+
+
+async def test_t15_a_refused_event_is_found_by_halves_and_the_others_arrive(tmp_path):
+    async with inbound(tmp_path) as house:
+        reachable, bodies = [False], list[list[str]]()
+
+        def answer(request: HttpRequest) -> tuple[int, Any] | None:
+            if "/send/" not in request.target:
+                return None
+            if not reachable[0]:
+                return 503, {}
+            texts = [pdu["content"]["body"] for pdu in orjson.loads(request.body)["pdus"]]
+            bodies.append(texts)
+            return (400, {"errcode": "M_BAD_JSON"}) if "refused" in texts else (200, {})
+
+        house.peer.answer = answer
+        sender = house.matrix.sender
+        words = ["one", "two", "refused", "three", "four"]
+        for word in words:
+            await spoken(house, word)
+        await until(lambda: sender._peers[THEIRS].failures)
+        reachable[0] = True
+        sender.heard_from(THEIRS)
+        await until(lambda: "four" in [text for texts in bodies for text in texts if "refused" not in texts])
+        arrived = [text for texts in bodies if "refused" not in texts for text in texts]
+        assert arrived == ["one", "two", "three", "four"]
+        assert ["refused"] in bodies
+        assert house.app.counters["matrix_poison_events", (("plugin", "matrix"),)] == 1

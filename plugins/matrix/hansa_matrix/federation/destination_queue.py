@@ -17,7 +17,7 @@
 8. After any other failure the queue waits, longer with each failure. A request from the server ends the wait
    (``server_api/auth.py``).
 
-SPEC: server-server API, "Transactions"; T-10 to T-15.
+SPEC: server-server API, "Transactions"; T-10, T-13 to T-15 (docs/rules.md).
 """
 
 from __future__ import annotations
