@@ -240,7 +240,7 @@ async def test_an_invite_that_names_the_erased_is_theirs_too(tmp_path):
 
 async def test_names_of_very_many_erased_are_not_looked_for(tmp_path, monkeypatch):
     """Each check of a reader's membership needs the state of that time."""
-    monkeypatch.setattr(client_events, "MOST_ERASED", 1)
+    monkeypatch.setattr(client_events, "MAX_ERASED", 1)
     async with house(tmp_path) as home:
         alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")

@@ -123,7 +123,7 @@ async def test_published_rooms_are_bounded(tmp_path, monkeypatch):
 
 
 async def test_filters_give_way_by_their_last_use_and_never_in_use(tmp_path, monkeypatch, moved):
-    monkeypatch.setattr(stored_filters, "MOST_OF_USER", 4)
+    monkeypatch.setattr(stored_filters, "MAX_FILTERS_OF_USER", 4)
     async with house(tmp_path, client_rate=10_000, client_burst=10_000) as home:
         alice = await home.person("alice")
         path = f"/user/{part(alice.user)}/filter"

@@ -128,27 +128,27 @@ async def test_a_page_waits_for_others_once_and_nobody_asks_for_the_same_in_vain
         for name in ("one", "two", "three", "four", "five"):
             expected += await skipped(past, juliet, room, name, 3)
         runs: list[Any] = []
-        fetched = RoomPaginator._fetched
+        fetched = RoomPaginator._backfill_once
 
         async def counted(self: RoomPaginator, *given: Any) -> bool:
             runs.append(given)
             return await fetched(self, *given)
 
-        monkeypatch.setattr(RoomPaginator, "_fetched", counted)
+        monkeypatch.setattr(RoomPaginator, "_backfill_once", counted)
         # What stands right before the gap's end came with it.
         heard = [text for text in expected if not text.endswith((" 0", " 1"))]
-        monkeypatch.setattr(pagination, "ASKED_AGAIN", 0.0)
+        monkeypatch.setattr(pagination, "REFETCH_AFTER_S", 0.0)
         got = await juliet.get(f"/rooms/{part(room)}/messages?dir=b&limit=100")
         assert len(runs) == 1 and got["end"]
         runs.clear()
         assert await backwards(juliet, room) == heard
-        monkeypatch.setattr(pagination, "ASKED_AGAIN", 60.0)
+        monkeypatch.setattr(pagination, "REFETCH_AFTER_S", 60.0)
         asked = [given for given in runs if len(given) > 1]
         assert len({within for _, within in asked}) == 5
         assert await backwards(juliet, room) == heard
         assert [given for given in runs if len(given) > 1] == asked
         past.silent = False
-        monkeypatch.setattr(pagination, "ASKED_AGAIN", 0.0)
+        monkeypatch.setattr(pagination, "REFETCH_AFTER_S", 0.0)
         assert await backwards(juliet, room) == expected
 
 

@@ -25,7 +25,7 @@ async def keep(person: Person, type_: str, size: int) -> int:
 
 
 async def test_account_data_is_bounded_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(account_data, "MOST_BYTES", 5000)
+    monkeypatch.setattr(account_data, "MAX_BYTES_OF_USER", 5000)
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         assert [await keep(alice, f"t{n}", 1000) for n in range(6)] == [200] * 4 + [413] * 2
@@ -54,8 +54,8 @@ async def test_tokens_for_others_take_the_place_of_the_first(tmp_path, monkeypat
 
 
 async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(reports, "MOST_OF_USER", 3)
-    monkeypatch.setattr(reports, "MOST_IN_ALL", 5)
+    monkeypatch.setattr(reports, "MAX_REPORTS_OF_USER", 3)
+    monkeypatch.setattr(reports, "MAX_REPORTS", 5)
     async with house(tmp_path) as home:
         people = [await home.person(name) for name in ("alice", "bob", "carol")]
         for number in range(5):
@@ -75,7 +75,7 @@ async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
 
 
 async def test_a_room_has_so_many_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(aliases, "MOST_OF_ROOM", 3)
+    monkeypatch.setattr(aliases, "MAX_ALIASES_OF_ROOM", 3)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         rooms = [await alice.create() for _ in range(2)]

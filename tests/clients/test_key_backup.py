@@ -216,17 +216,17 @@ async def test_who_closes_their_account_leaves_no_keys(tmp_path):
 
 
 async def test_a_large_backup_is_written_as_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(key_backup, "CHUNK", 2000)
+    monkeypatch.setattr(key_backup, "CHUNK_BYTES", 2000)
     monkeypatch.setattr(key_backups, "_PAGE_SIZE", 7)
     sizes: list[int] = []
-    inner = key_backup._continued
+    inner = key_backup._continue_stream
 
     async def measured(begun, chunks):
         async for chunk in inner(begun, chunks):
             sizes.append(len(chunk))
             yield chunk
 
-    monkeypatch.setattr(key_backup, "_continued", measured)
+    monkeypatch.setattr(key_backup, "_continue_stream", measured)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         where = f"version={await created(alice)}"
@@ -292,7 +292,7 @@ async def test_many_keys_are_looked_at_in_several_turns_of_the_loop(tmp_path, mo
         alice = await home.person("alice")
         where = f"version={await created(alice)}"
         task = asyncio.ensure_future(turning())
-        body = many(**{f"s{n}": key() for n in range(3 * key_backup.AT_ONCE)})
-        assert (await alice.call("PUT", f"{KEYS}?{where}", body))["count"] == 3 * key_backup.AT_ONCE
+        body = many(**{f"s{n}": key() for n in range(3 * key_backup.KEYS_PER_STEP)})
+        assert (await alice.call("PUT", f"{KEYS}?{where}", body))["count"] == 3 * key_backup.KEYS_PER_STEP
         task.cancel()
         assert len(looked) == 3

@@ -217,10 +217,10 @@ async def test_account_data_of_an_old_database_counts(opened, monkeypatch):
         rows = await app.contexts["matrix"].store.scan("account_data", equal=(alice.user,), limit=100)
         kept = sum(len(row.body) for row in rows)
         assert kept
-        monkeypatch.setattr(account_data, "MOST_BYTES", kept + 10)
+        monkeypatch.setattr(account_data, "MAX_BYTES_OF_USER", kept + 10)
         with pytest.raises(Refused, match="M_TOO_LARGE"):
             await alice.call("PUT", f"/user/{part(alice.user)}/account_data/test.more", {"note": "x" * 20})
-        monkeypatch.setattr(account_data, "MOST_BYTES", kept + 100)
+        monkeypatch.setattr(account_data, "MAX_BYTES_OF_USER", kept + 100)
         await alice.call("PUT", f"/user/{part(alice.user)}/account_data/test.more", {"note": "x" * 20})
 
 

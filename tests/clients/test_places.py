@@ -9,7 +9,7 @@ import pytest
 from clients.people import house, part
 from hansa import Busy
 from hansa_matrix.client_api import request_slots
-from hansa_matrix.client_api.http import READS
+from hansa_matrix.client_api.http import MAX_PARALLEL_READS
 from hansa_matrix.client_api.request_slots import RequestSlot, RequestSlots
 
 
@@ -29,16 +29,16 @@ async def test_others_are_answered_before_two_hundred_questions_of_one_person(tm
 
         await asyncio.gather(*(asks(alice) for _ in range(200)), asks(bob))
         assert len(done) == 201
-        assert done.index(bob.user) <= 2 * READS
+        assert done.index(bob.user) <= 2 * MAX_PARALLEL_READS
 
 
 async def test_who_waits_for_news_keeps_nothing_from_being_answered(tmp_path, monkeypatch):
-    monkeypatch.setattr(request_slots, "HELD", 3600.0)
+    monkeypatch.setattr(request_slots, "SLOT_TTL_S", 3600.0)
     async with house(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await alice.sync()
-        syncs = [alice.get(f"/sync?since={alice.since}&timeout=30000") for _ in range(3 * READS)]
+        syncs = [alice.get(f"/sync?since={alice.since}&timeout=30000") for _ in range(3 * MAX_PARALLEL_READS)]
         syncs += [
             alice.get(f"/events?room_id={part(room)}&from={alice.since}&timeout=30000") for _ in range(9)
         ]
@@ -52,7 +52,7 @@ async def test_who_waits_for_news_keeps_nothing_from_being_answered(tmp_path, mo
 
 
 async def test_places_are_given_in_order_and_come_back(monkeypatch):
-    monkeypatch.setattr(request_slots, "HELD", 3600.0)
+    monkeypatch.setattr(request_slots, "SLOT_TTL_S", 3600.0)
     some, order = RequestSlots(each=2, waiting=3), list[int]()
     first = [await some.take("a"), await some.take("a")]
     assert (await some.take("b")) is not None  # has places of their own
@@ -92,7 +92,7 @@ async def test_who_hangs_up_as_they_are_served_gives_the_place_back():
 
 async def test_what_takes_long_keeps_its_place_for_a_time_alone(monkeypatch):
     """It waits for another server: the person goes on meanwhile."""
-    monkeypatch.setattr(request_slots, "HELD", 0.02)
+    monkeypatch.setattr(request_slots, "SLOT_TTL_S", 0.02)
     some = RequestSlots(each=2, waiting=10)
     slow = [await some.take("a") for _ in range(2)]
     async with asyncio.timeout(5):

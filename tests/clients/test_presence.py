@@ -51,7 +51,7 @@ async def test_whose_client_asks_no_more_is_gone(tmp_path, monkeypatch):
         sync = home.matrix.client_api._sync
         await sync.gone()
         assert told(await alice.sync()) == {}
-        monkeypatch.setattr("hansa_matrix.client_api.sync.sync._GONE_AFTER", 0.0)
+        monkeypatch.setattr("hansa_matrix.client_api.sync.sync._OFFLINE_AFTER_S", 0.0)
         await sync.gone()
         assert told(await alice.sync("&set_presence=offline")) == {alice.user: "offline", bob.user: "offline"}
 

@@ -521,8 +521,10 @@ async def test_every_login_looks_at_one_hash(tmp_path, monkeypatch):
         await home.person("bob")
         await operate(home, "user deactivate", name="bob")
         looked = []
-        right = Passwords._verified
-        monkeypatch.setattr(Passwords, "_verified", lambda *given: looked.append(given[1]) or right(*given))
+        right = Passwords._verify_hash
+        monkeypatch.setattr(
+            Passwords, "_verify_hash", lambda *given: looked.append(given[1]) or right(*given)
+        )
         for name in ("alice", "bob", "nobody"):
             assert (await home.anybody.ask("POST", "/login", login(name, "guess")))[0] == 403
         assert len(looked) == 3

@@ -12,7 +12,7 @@ from clients.people import ROOT, house, part
 from hansa import Request, Response
 from hansa.http.listener import Dispatcher, Listener
 from hansa.http.router import Route, Router, _Node
-from hansa_matrix.client_api.http import ABANDONED
+from hansa_matrix.client_api.http import CANCELLED_ON_DISCONNECT
 from matrix.inbound import OURS
 
 #: Routes that take a body of anybody, and why.
@@ -115,6 +115,6 @@ async def test_what_waits_for_others_ends_when_its_client_hangs_up(tmp_path, met
 async def test_every_route_that_ends_so_exists(tmp_path):
     async with house(tmp_path) as home:
         router = home.app.routers[OURS]
-        for method, pattern in ABANDONED:
+        for method, pattern in CANCELLED_ON_DISCONNECT:
             found = router.find(Request(method=method, target=f"/_matrix/client{pattern}", host=OURS))
             assert found.route is not None and found.route.cancel_on_disconnect, pattern

@@ -51,7 +51,7 @@ async def test_what_was_there_before(tmp_path):
 
 
 async def test_pages_of_large_states_name_what_they_replaced_behind_a_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr(client_events, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(client_events, "MAX_BYTES", 20_000)
     async with house(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()

@@ -400,7 +400,7 @@ async def test_a_person_has_so_many_uploads_at_a_time_and_others_theirs(tmp_path
 
 
 async def test_an_upload_that_does_not_come_loses_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(media, "_LEAST", (1000, 0.05))
+    monkeypatch.setattr(media, "_MIN_UPLOAD_RATE", (1000, 0.05))
     async with house(tmp_path) as home:
         alice = await home.person("alice")
 

@@ -101,9 +101,9 @@ async def test_answers_are_bounded_the_nearest_first(tmp_path, monkeypatch):
         assert await found(alice, "bob") == [f"@bob1:{OURS}", f"@bob2:{OURS}", f"@xbob:{OURS}"]
         answer = await alice.call("POST", WHERE, {"search_term": "bob", "limit": 2})
         assert len(answer["results"]) == 2 and answer["limited"] is True
-        monkeypatch.setattr(user_directory, "MOST_LOOKED_AT", 2)
+        monkeypatch.setattr(user_directory, "MAX_CANDIDATES", 2)
         assert len(await found(alice, "bob")) < 3
-        monkeypatch.setattr(user_directory, "MOST_READ", 1)
+        monkeypatch.setattr(user_directory, "MAX_PROFILES_READ", 1)
         assert len(await found(alice, "b")) <= 1
         for bad in ({"search_term": 5}, {"search_term": "x", "limit": True}, {"limit": 1}):
             with pytest.raises(Refused) as refused:

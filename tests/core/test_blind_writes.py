@@ -93,11 +93,11 @@ REASONS = {
     ("core/hansa/bus/schema.py", "alias_put", "Put", "'alias'"): "same: one native id is one event's",
     (
         f"{MATRIX}client_api/account/accounts.py",
-        "turn",
+        "create_once",
         "Put",
         "'profile'",
     ): "guarded: the account is inserted",
-    (f"{MATRIX}client_api/account/accounts.py", "_tokens_gone", "Delete", "'access_token'"): "gone",
+    (f"{MATRIX}client_api/account/accounts.py", "_delete_tokens", "Delete", "'access_token'"): "gone",
     (f"{MATRIX}client_api/account/accounts.py", "logout_all", "Delete", "'access_token'"): "gone",
     (
         f"{MATRIX}client_api/account/accounts.py",
@@ -121,10 +121,15 @@ REASONS = {
         "Put",
         "'last_seen'",
     ): "last: when a device was seen",
-    (f"{MATRIX}client_api/rooms/reports.py", "_keep", "Delete", "'report'"): "gone: the oldest of too many",
+    (
+        f"{MATRIX}client_api/rooms/reports.py",
+        "_store_report",
+        "Delete",
+        "'report'",
+    ): "gone: the oldest of too many",
     (
         f"{MATRIX}client_api/account/registration_tokens.py",
-        "_remove",
+        "_remove_token",
         "Delete",
         "'registration_token'",
     ): "gone: by the operator",

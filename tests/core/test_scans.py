@@ -34,8 +34,8 @@ REASONS = {
     "hansa_matrix/client_api/sync/stored_filters.py add": _BOUNDED
     + "`MOST_OF_USER`; the others go a few at a time",
     "hansa_matrix/client_api/sync/notifications.py told": "the answer has the token to go on with",
-    "hansa_matrix/client_api/rooms/reports.py _keep": "the oldest one",
-    "hansa_matrix/client_api/rooms/reports.py _list": "the last 1,000, as the command says",
+    "hansa_matrix/client_api/rooms/reports.py _store_report": "the oldest one",
+    "hansa_matrix/client_api/rooms/reports.py _list_reports": "the last 1,000, as the command says",
     "hansa_matrix/bounds/bounded_rows.py oldest_over": "some that are too many; whoever means all asks again",
     "hansa_matrix/federation/destination_queue.py _behind": "what goes into the next transactions; the cursor stays behind it",
     "hansa_matrix/federation/sender.py _first": _ONE,

@@ -27,7 +27,7 @@ TAKERS = {
     "content_from_event": "by the readers",
     "relation_of": "listed below",
     "_key": "listed below",
-    "_profile": "by the readers",
+    "_user_json": "by the readers",
     "_check_shape": "listed below",
     "inherited": "listed below",
     "closed": "listed below",
@@ -40,7 +40,7 @@ _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 EXCEPTIONS = {
     "conversion.py content_from_pdu": "handed to `meaning`",
     "client_api/account/account_data.py ignored": "account data, each step checked",
-    "client_api/rooms/directory.py _set": "somebody's own member event, compared and sent on as it is",
+    "client_api/rooms/directory.py _set_profile_field": "somebody's own member event, compared and sent on as it is",
     "client_api/rooms/read.py state_event": "answered as it is",
     "client_api/rooms/previous_content.py shown": "answered as it is",
     "client_api/rooms/client_events.py client_event": "answered as it is, beside what `target_of` reads",

@@ -151,7 +151,7 @@ class ClientApi:
             self._files,
         )
 
-        def changed(user: str, type_: str) -> None:
+        def account_data_changed(user: str, type_: str) -> None:
             if type_ in {PUSH_RULES, IGNORED}:
                 unread.forget(user)
 
@@ -160,38 +160,38 @@ class ClientApi:
                 attendance.tell(room_id)
             news.tell(user)
 
-        def there(user: str) -> None:
+        def presence_changed(user: str) -> None:
             signals.changed(user)
             tell_around(user)
 
-        async def leave(user: str) -> None:
+        async def leave_rooms(user: str) -> None:
             await known.presences.end(user)  # while there are servers to be told
             await entering.leave_all(user)
 
-        def gone(user: str) -> None:
-            ctx.spawn(partial(leave, user), f"{user} leaves")
+        def account_deactivated(user: str) -> None:
+            ctx.spawn(partial(leave_rooms, user), f"{user} leaves")
             ctx.spawn(partial(backups.purge, user), f"{user} keeps no keys")
 
-        async def meet(user: str, room_id: str) -> None:
+        async def introduce_user(user: str, room_id: str) -> None:
             await entrance.entered(room_id)
             stays = attendance.stays(user).values()
             await known.meet(user, room_id, [s.room_id for s in stays if s.membership == "join"])
 
-        def entered(user: str, room_id: str) -> None:
-            ctx.spawn(partial(meet, user, room_id), f"{user} is met")
+        def user_joined(user: str, room_id: str) -> None:
+            ctx.spawn(partial(introduce_user, user, room_id), f"{user} is met")
 
-        def welcome(room_id: str, servers: Collection[str]) -> None:
+        def servers_joined(room_id: str, servers: Collection[str]) -> None:
             if ctx.config.presence_enabled:
                 here = partial(attendance.joined, room_id)
                 ctx.spawn(partial(known.presences.welcome, room_id, servers, here), f"{room_id} is shown")
 
-        data.changed = changed
-        attendance.entered = entered
-        attendance.servers_came = welcome
-        known.presences.changed = there
+        data.changed = account_data_changed
+        attendance.entered = user_joined
+        attendance.servers_came = servers_joined
+        known.presences.changed = presence_changed
         signals.told = lambda name: attendance.tell(name) if name.startswith("!") else news.tell(name)
         self.accounts.closed = news.tell
-        self.accounts.gone = gone
+        self.accounts.gone = account_deactivated
         known.messages.arrived = lambda user, _device: news.tell(user)
         known.devices.changed = tell_around
         known.remote.changed = tell_around
@@ -200,10 +200,10 @@ class ClientApi:
         """Begin what runs with the network."""
         if self._ctx.config.presence_enabled:
             self._ctx.spawn(self._sync.expire, "presence ends")
-        self._ctx.spawn(self._close, "closed accounts")
+        self._ctx.spawn(self._finish_deactivations, "closed accounts")
         self._ctx.spawn(self.accounts.last_seen.run, "devices seen last")
 
-    async def _close(self) -> None:
+    async def _finish_deactivations(self) -> None:
         """Those whose account was closed just before a stop are forgotten, and go out of their rooms, too."""
         async for account in self.accounts.closed_ones():
             await self.accounts.finish_closing(account.user)
@@ -242,9 +242,9 @@ class ClientApi:
         return {
             ("GET", "/v3/capabilities"): self.capabilities,
             ("POST", "/v3/rooms/{room}/upgrade"): RateLimited(self.upgrade),
-            ("GET", "/v3/voip/turnServer"): self._nothing,
-            ("GET", "/v3/thirdparty/protocols"): self._nothing,
-            ("GET", "/v3/pushers"): self._no_pushers,
+            ("GET", "/v3/voip/turnServer"): self._get_empty,
+            ("GET", "/v3/thirdparty/protocols"): self._get_empty,
+            ("GET", "/v3/pushers"): self._get_pushers,
             ("POST", "/v3/rooms/{room}/report"): RateLimited(self._reports.room),
             ("POST", "/v3/rooms/{room}/report/{event}"): RateLimited(self._reports.event),
             ("POST", "/v3/users/{user}/report"): RateLimited(self._reports.user),
@@ -291,8 +291,8 @@ class ClientApi:
         await self._inheritance.take(caller.user, replacement)
         return {"replacement_room": replacement}
 
-    async def _nothing(self, *_: Any) -> Any:
+    async def _get_empty(self, *_: Any) -> Any:
         return {}
 
-    async def _no_pushers(self, *_: Any) -> Any:
+    async def _get_pushers(self, *_: Any) -> Any:
         return {"pushers": []}

@@ -38,11 +38,11 @@ PublicHandler = Callable[[Request, Any], Awaitable[Any]]
 
 ROOT = "/_matrix/client"
 #: Keys and messages for the devices of a large room come at once.
-_BODY = CLIENT_BODY.bytes
+_MAX_BODY = CLIENT_BODY.bytes
 #: What somebody without a token may say: a login, a registration, a search of the public list.
-_OPEN_BODY = 64 * 1024
+_MAX_PUBLIC_BODY = 64 * 1024
 #: Routes that may wait for other servers and keep nothing: they end when their client hangs up.
-ABANDONED = frozenset(
+CANCELLED_ON_DISCONNECT = frozenset(
     {
         ("GET", "/v1/rooms/{room}/hierarchy"),
         ("GET", "/v3/profile/{user}"),
@@ -56,9 +56,9 @@ ABANDONED = frozenset(
 LONG_POLLS = frozenset({("GET", "/v3/sync"), ("GET", "/v3/events")})
 #: Requests of one person that are worked on at once: what only reads, and what says something, which waits
 #: for a commit that many share; and those that wait behind them.
-READS, WRITES, WAITING = 4, 50, 1000
+MAX_PARALLEL_READS, MAX_PARALLEL_WRITES, MAX_WAITING = 4, 50, 1000
 _WITH_BODY = frozenset({"PUT", "POST", "DELETE"})
-_OPEN_TO_BROWSERS: Mapping[str, str] = {
+_CORS_HEADERS: Mapping[str, str] = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
@@ -106,8 +106,8 @@ class ClientHttp:
         self._accounts = accounts
         config = ctx.config
         self._acts = RateLimiter(ctx.clock, config.client_rate, config.client_burst)
-        self._reads = RequestSlots(each=READS, waiting=WAITING)
-        self._writes = RequestSlots(each=WRITES, waiting=WAITING)
+        self._reads = RequestSlots(each=MAX_PARALLEL_READS, waiting=MAX_WAITING)
+        self._writes = RequestSlots(each=MAX_PARALLEL_WRITES, waiting=MAX_WAITING)
         #: False while our rooms are not loaded.
         self.is_ready: Callable[[], bool] = lambda: True
 
@@ -116,22 +116,22 @@ class ClientHttp:
         for part in parts:
             for (method, pattern), handler in part.table().items():
                 admit = self.admit if method in _WITH_BODY else None
-                endpoint = self.authenticated(handler, self._places(method, pattern))
-                self._add(router, method, pattern, endpoint, most=_BODY, admit=admit)
+                endpoint = self.authenticated(handler, self._slots_of(method, pattern))
+                self._add_route(router, method, pattern, endpoint, most=_MAX_BODY, admit=admit)
 
-    def _places(self, method: str, pattern: str) -> RequestSlots | None:
+    def _slots_of(self, method: str, pattern: str) -> RequestSlots | None:
         """The places for requests of a route; None for one that waits for others, and keeps no place."""
-        if (method, pattern) in LONG_POLLS | ABANDONED:
+        if (method, pattern) in LONG_POLLS | CANCELLED_ON_DISCONNECT:
             return None
         return self._reads if method == "GET" else self._writes
 
     def open(self, router: Router, table: Mapping[tuple[str, str], PublicHandler]) -> None:
         """Endpoints for everybody."""
         for (method, pattern), handler in table.items():
-            self._add(router, method, pattern, self.anybody(handler), most=_OPEN_BODY)
+            self._add_route(router, method, pattern, self.anybody(handler), most=_MAX_PUBLIC_BODY)
 
     @staticmethod
-    def _add(
+    def _add_route(
         router: Router,
         method: str,
         pattern: str,
@@ -150,22 +150,22 @@ class ClientHttp:
                 endpoint,
                 max_body=most,
                 admit=admit,
-                cancel_on_disconnect=(method, pattern) in ABANDONED,
+                cancel_on_disconnect=(method, pattern) in CANCELLED_ON_DISCONNECT,
             )
 
     @staticmethod
     def enable_cors(router: Router) -> None:
         """Pages of any origin may ask, as no cookie says who they are."""
         for prefix in ("/_matrix/client", "/_matrix/media", "/.well-known/matrix/client"):
-            router.headers(prefix, _OPEN_TO_BROWSERS)
+            router.headers(prefix, _CORS_HEADERS)
 
     def anybody(self, handler: PublicHandler) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that asks for no token."""
 
-        async def endpoint(request: Request) -> Response:
-            return await self._to_response(lambda: handler(request, _body(request)))
+        async def handle_request(request: Request) -> Response:
+            return await self._to_response(lambda: handler(request, _parse_body(request)))
 
-        return endpoint
+        return handle_request
 
     def authenticated(
         self, handler: Handler | RateLimited, places: RequestSlots | None = None
@@ -174,27 +174,27 @@ class ClientHttp:
         inner = handler.handler if isinstance(handler, RateLimited) else handler
         limited = isinstance(handler, RateLimited)
 
-        async def answer(request: Request) -> Any:
+        async def answer_request(request: Request) -> Any:
             caller = await self.authenticate(request)
             if limited and (wait := self._acts.take(caller.user)):
                 self._ctx.count("matrix_client_limited", what="request")
                 raise Busy("too many requests", after=max(1.0, wait))
             if places is None:
-                return await inner(caller, request, _body(request))
+                return await inner(caller, request, _parse_body(request))
             try:
                 place = await places.take(caller.user)
             except Busy:
                 self._ctx.count("matrix_client_limited", what="waiting")
                 raise
             try:
-                return await inner(caller, request, _body(request))
+                return await inner(caller, request, _parse_body(request))
             finally:
                 places.give(caller.user, place)
 
-        async def endpoint(request: Request) -> Response:
-            return await self._to_response(lambda: answer(request))
+        async def handle_request(request: Request) -> Response:
+            return await self._to_response(lambda: answer_request(request))
 
-        return endpoint
+        return handle_request
 
     async def admit(self, request: Request) -> Admitted | Response:
         """Returns the account that a body counts against, by the token: without a valid token none of the
@@ -242,7 +242,7 @@ class ClientHttp:
         return answer if isinstance(answer, Response) else json_response(answer)
 
 
-def _body(request: Request) -> Any:
+def _parse_body(request: Request) -> Any:
     """The object that a request says. Raises the error answer of what is none."""
     if request.method not in _WITH_BODY or not request.body:
         return {}

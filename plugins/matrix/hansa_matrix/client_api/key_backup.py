@@ -22,11 +22,11 @@ from hansa_matrix.proto.key_backup import is_valid_key, is_valid_key_place
 from hansa_matrix.users.key_backups import Backup, KeyBackups
 
 #: Bytes of what says how a backup is encrypted, and of one key in it.
-MOST_AUTH_DATA, MOST_KEY = 64 * 1024, 16 * 1024
+MAX_AUTH_DATA, MAX_KEY_BYTES = 64 * 1024, 16 * 1024
 #: Bytes of keys from which an answer is written as it is read.
-CHUNK = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 #: Keys that are looked at in one turn of the loop.
-AT_ONCE = 500
+KEYS_PER_STEP = 500
 
 
 class KeyBackupEndpoints:
@@ -55,18 +55,18 @@ class KeyBackupEndpoints:
         found = await self._backups.latest(caller.user)
         if found is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no backup of keys")
-        return _shown(found)
+        return _backup_json(found)
 
     async def create(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /room_keys/version``."""
         algorithm = get_string(body, "algorithm")
-        if not fits_object(algorithm, MOST_KEY):
+        if not fits_object(algorithm, MAX_KEY_BYTES):
             raise matrix_error(400, "M_INVALID_PARAM", "algorithm must be a string")
         return {"version": str(await self._backups.create(caller.user, algorithm, _auth_data(body)))}
 
     async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /room_keys/version/{version}``."""
-        return _shown(await self._backups.get(caller.user, _number(request.path["version"])))
+        return _backup_json(await self._backups.get(caller.user, _parse_version(request.path["version"])))
 
     async def change(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /room_keys/version/{version}``: what says how it is encrypted, and nothing else."""
@@ -78,27 +78,27 @@ class KeyBackupEndpoints:
         if body.get("version", version) != version:
             raise matrix_error(400, "M_INVALID_PARAM", "version in the body must be that of the path")
 
-        def changed(known: Backup) -> Backup:
+        def set_auth_data(known: Backup) -> Backup:
             if known.algorithm != algorithm:
                 raise matrix_error(400, "M_INVALID_PARAM", "the algorithm of a backup cannot be changed")
             return replace(known, auth_data=auth_data)
 
-        await self._backups.change(caller.user, _number(version), changed)
+        await self._backups.change(caller.user, _parse_version(version), set_auth_data)
         return {}
 
     async def delete(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /room_keys/version/{version}``."""
-        await self._backups.delete(caller.user, _number(request.path["version"]))
+        await self._backups.delete(caller.user, _parse_version(request.path["version"]))
         return {}
 
     async def put(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /room_keys/keys``, of all rooms, of one, or of one session in it."""
-        version, place = _version(request), _place(request)
+        version, place = _path_version(request), _key_place(request)
         given = body
         for name in place[::-1]:
             given = {name: given}
         if len(place) == 0:
-            given = _object(body, "rooms")
+            given = _require_object(body, "rooms")
         elif len(place) == 1:
             given = {place[0]: body}
         keys: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -106,36 +106,36 @@ class KeyBackupEndpoints:
             if len(place) < 2:  # a room and a session
                 if not isinstance(of_room, dict):
                     raise matrix_error(400, "M_BAD_JSON", "sessions must be an object")
-                sessions = _object(of_room, "sessions")
+                sessions = _require_object(of_room, "sessions")
             else:
                 sessions = of_room
             for session_id, data in sessions.items():
                 if (
                     not is_valid_key_place(room_id, session_id)
                     or not is_valid_key(data)
-                    or not fits_object(data, MOST_KEY)
+                    or not fits_object(data, MAX_KEY_BYTES)
                 ):
                     raise matrix_error(400, "M_BAD_JSON", "the session key is not valid")
                 keys[room_id, session_id] = data
-                if len(keys) % AT_ONCE == 0:  # others have a turn of the loop
+                if len(keys) % KEYS_PER_STEP == 0:  # others have a turn of the loop
                     await asyncio.sleep(0)
-        return _counted(await self._backups.put(caller.user, version, keys))
+        return _count_json(await self._backups.put(caller.user, version, keys))
 
     async def keys(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /room_keys/keys``, of all rooms, of one, or of one session in it."""
-        version, place = _version(request), _place(request)
+        version, place = _path_version(request), _key_place(request)
         await self._backups.get(caller.user, version)
         if len(place) == 2:
             async for _, _, data in self._backups.keys(caller.user, version, place):
                 return orjson.Fragment(data)
             raise matrix_error(404, "M_NOT_FOUND", "there is no key of that session")
-        chunks = self._written(caller.user, version, place)
+        chunks = self._key_chunks(caller.user, version, place)
         begun = await anext(chunks)
-        if len(begun) < CHUNK:
+        if len(begun) < CHUNK_BYTES:
             return json_response(begun)
-        return Response(chunks=_continued(begun, chunks))
+        return Response(chunks=_continue_stream(begun, chunks))
 
-    async def _written(self, user: str, version: int, place: Sequence[str]) -> AsyncGenerator[bytes]:
+    async def _key_chunks(self, user: str, version: int, place: Sequence[str]) -> AsyncGenerator[bytes]:
         """The keys of all rooms, or of one, as JSON in chunks: a whole backup is never held."""
         pieces, size, room = [b'{"rooms":{' if not place else b'{"sessions":{'], 0, ""
         async with aclosing(self._backups.keys(user, version, place)) as keys:
@@ -147,7 +147,7 @@ class KeyBackupEndpoints:
                 room = room_id
                 pieces += [separator, orjson.dumps(session_id), b":", data]
                 size += len(session_id) + len(data)
-                if size >= CHUNK:
+                if size >= CHUNK_BYTES:
                     yield b"".join(pieces)
                     pieces, size = [], 0
         pieces.append(b"}}}}" if room and not place else b"}}")
@@ -155,37 +155,37 @@ class KeyBackupEndpoints:
 
     async def remove(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /room_keys/keys``, of all rooms, of one, or of one session in it."""
-        version = _version(request)
-        return _counted(await self._backups.remove(caller.user, version, _place(request)))
+        version = _path_version(request)
+        return _count_json(await self._backups.remove(caller.user, version, _key_place(request)))
 
 
-async def _continued(begun: bytes, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def _continue_stream(begun: bytes, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     async with aclosing(chunks):
         yield begun
         async for chunk in chunks:
             yield chunk
 
 
-def _place(request: Request) -> tuple[str, ...]:
+def _key_place(request: Request) -> tuple[str, ...]:
     """The room of a path, and the session in it."""
     return tuple(request.path[name] for name in ("room", "session") if name in request.path)
 
 
-def _version(request: Request) -> int:
+def _path_version(request: Request) -> int:
     given = request.first("version")
     if not given:
         raise matrix_error(400, "M_MISSING_PARAM", "version is missing")
-    return _number(given)
+    return _parse_version(given)
 
 
-def _number(given: str) -> int:
+def _parse_version(given: str) -> int:
     """The number of a backup. Raises the error answer of what none of ours has."""
     if not given.isascii() or not given.isdigit() or len(given) > 15:
         raise matrix_error(404, "M_NOT_FOUND", "there is no such backup")
     return int(given)
 
 
-def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _require_object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     given = body.get(key)
     if not isinstance(given, dict):
         raise matrix_error(
@@ -195,20 +195,20 @@ def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _auth_data(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    given = _object(body, "auth_data")
-    if not fits_object(given, MOST_AUTH_DATA):
-        raise matrix_error(413, "M_TOO_LARGE", f"auth_data must have at most {MOST_AUTH_DATA} bytes")
+    given = _require_object(body, "auth_data")
+    if not fits_object(given, MAX_AUTH_DATA):
+        raise matrix_error(413, "M_TOO_LARGE", f"auth_data must have at most {MAX_AUTH_DATA} bytes")
     return given
 
 
-def _counted(backup: Backup) -> dict[str, Any]:
+def _count_json(backup: Backup) -> dict[str, Any]:
     return {"count": backup.count, "etag": str(backup.etag)}
 
 
-def _shown(backup: Backup) -> dict[str, Any]:
+def _backup_json(backup: Backup) -> dict[str, Any]:
     return {
         "algorithm": backup.algorithm,
         "auth_data": backup.auth_data,
         "version": str(backup.version),
-        **_counted(backup),
+        **_count_json(backup),
     }

@@ -30,8 +30,8 @@ from hansa_matrix.proto.signing import signable_bytes, signatures_of
 from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.user_services import Users
 
-_MOST_USERS, _MOST_SIGNED = 10_000, 200
-_WITHIN = 10.0
+_MAX_USERS, _MAX_SIGNED = 10_000, 200
+_TIMEOUT_S = 10.0
 
 
 class KeysEndpoints:
@@ -61,10 +61,10 @@ class KeysEndpoints:
     async def upload(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/upload``."""
         user, device_id = caller.user, caller.device
-        await self._permit(caller, body)
+        await self._require_allowed(caller, body)
         keys = body.get("device_keys")
         if keys is not None:
-            if parse_device_keys(keys, user, device_id) is None or not _own(keys, user, device_id):
+            if parse_device_keys(keys, user, device_id) is None or not _is_own_device(keys, user, device_id):
                 raise matrix_error(400, "M_INVALID_PARAM", "device_keys are not those of this device")
             await self._known.devices.change(user, device_id, lambda known: replace(known, keys=keys))
         once, fallback = body.get("one_time_keys", {}), body.get("fallback_keys", {})
@@ -76,7 +76,7 @@ class KeysEndpoints:
             await self._known.devices.set_fallback_keys(user, device_id, fallback)
         return {"one_time_key_counts": await self._known.devices.counts(user, device_id)}
 
-    async def _permit(self, caller: Requester, keys: Any) -> None:
+    async def _require_allowed(self, caller: Requester, keys: Any) -> None:
         """Raises the error answer where a policy denies what keys say beside being keys: others get it."""
         texts = texts_of_keys(keys) if self._ctx.governed else ()
         if texts:
@@ -85,30 +85,30 @@ class KeysEndpoints:
     async def query(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/query``."""
         wanted = body.get("device_keys")
-        if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
+        if not isinstance(wanted, dict) or len(wanted) > _MAX_USERS:
             raise matrix_error(400, "M_BAD_JSON", "device_keys must be an object keyed by user ID")
-        if not all(_devices(named) for named in wanted.values()):
+        if not all(_is_device_list(named) for named in wanted.values()):
             raise matrix_error(400, "M_BAD_JSON", "each value of device_keys must be a list of device IDs")
-        return await self._known.keys.query(wanted, within=self._within(body), reader=caller.user)
+        return await self._known.keys.query(wanted, within=self._timeout_of(body), reader=caller.user)
 
     async def claim(self, _caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/claim``."""
         wanted = body.get("one_time_keys")
-        if not isinstance(wanted, dict) or len(wanted) > _MOST_USERS:
+        if not isinstance(wanted, dict) or len(wanted) > _MAX_USERS:
             raise matrix_error(400, "M_BAD_JSON", "one_time_keys must be an object keyed by user ID")
         for devices in wanted.values():
-            if not isinstance(devices, dict) or not _devices(list(devices.values())):
+            if not isinstance(devices, dict) or not _is_device_list(list(devices.values())):
                 raise matrix_error(
                     400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm"
                 )
-        return await self._known.keys.claim(wanted, within=self._within(body))
+        return await self._known.keys.claim(wanted, within=self._timeout_of(body))
 
     @staticmethod
-    def _within(body: Mapping[str, Any]) -> float:
-        timeout = body.get("timeout", _WITHIN * 1000)
+    def _timeout_of(body: Mapping[str, Any]) -> float:
+        timeout = body.get("timeout", _TIMEOUT_S * 1000)
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
             raise matrix_error(400, "M_BAD_JSON", "timeout is in milliseconds")
-        return max(1.0, min(_WITHIN, timeout / 1000))
+        return max(1.0, min(_TIMEOUT_S, timeout / 1000))
 
     async def cross_signing(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /keys/device_signing/upload``: the first time as it is, then with the password."""
@@ -120,7 +120,7 @@ class KeysEndpoints:
         fresh = {usage: key for usage, key in keys.items() if known.get(usage) != key}
         if not fresh:
             return {}
-        await self._permit(caller, fresh)
+        await self._require_allowed(caller, fresh)
         if "master" not in known and "master" not in fresh:
             raise matrix_error(400, "M_INVALID_PARAM", "there is no master key yet")
         if not known:
@@ -145,8 +145,8 @@ class KeysEndpoints:
                 )
             for key_id, signed in objects.items():
                 number_ += 1
-                if number_ > _MOST_SIGNED:
-                    raise matrix_error(400, "M_TOO_LARGE", f"at most {_MOST_SIGNED} signed keys come at once")
+                if number_ > _MAX_SIGNED:
+                    raise matrix_error(400, "M_TOO_LARGE", f"at most {_MAX_SIGNED} signed keys come at once")
                 problem = await self._known.devices.sign(caller.user, user, key_id, signed)
                 if problem:
                     why = {"errcode": "M_INVALID_SIGNATURE", "error": problem}
@@ -156,7 +156,7 @@ class KeysEndpoints:
     async def send_to_device(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /sendToDevice/{eventType}/{txnId}``: a repeat is the same message."""
         messages = body.get("messages")
-        if not isinstance(messages, dict) or len(messages) > _MOST_USERS:
+        if not isinstance(messages, dict) or len(messages) > _MAX_USERS:
             raise matrix_error(400, "M_BAD_JSON", "messages must be an object keyed by user ID")
         for devices in messages.values():
             if not isinstance(devices, dict) or not all(
@@ -175,11 +175,11 @@ class KeysEndpoints:
         return {}
 
 
-def _devices(value: object) -> bool:
+def _is_device_list(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def _own(keys: Mapping[str, Any], user: str, device_id: str) -> bool:
+def _is_own_device(keys: Mapping[str, Any], user: str, device_id: str) -> bool:
     """True if a device's keys are named by the device and signed by it."""
     names, name = keys["keys"], f"ed25519:{device_id}"
     if not all(one.endswith(f":{device_id}") for one in names):

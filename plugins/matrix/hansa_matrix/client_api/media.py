@@ -44,8 +44,8 @@ from hansa_matrix.proto.media import (
     with_charset,
 )
 
-_OLD = "/_matrix/media"
-_SAFE = {
+_LEGACY_PREFIX = "/_matrix/media"
+_SAFE_HEADERS = {
     "Content-Security-Policy": (
         "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; "
         "style-src 'unsafe-inline'; object-src 'self';"
@@ -55,11 +55,11 @@ _SAFE = {
     "Cache-Control": "private, max-age=31536000, immutable",
 }
 #: For how long (ms) an address waits for its file.
-_RESERVED_FOR = 86_400_000
+_PENDING_TTL_MS = 86_400_000
 #: Files that are given at a time, by everybody and by one person, and the least that comes of each: bytes in
 #: a window of seconds. A file that does not come holds a place on the disk.
-UPLOADS = SlotLimits(in_all=200, each={"person": 8}, waiting=50)
-_LEAST = (16 * 1024, 30.0)
+UPLOAD_LIMITS = SlotLimits(in_all=200, each={"person": 8}, waiting=50)
+_MIN_UPLOAD_RATE = (16 * 1024, 30.0)
 
 
 class MediaEndpoints:
@@ -79,11 +79,11 @@ class MediaEndpoints:
         self._library = library
         self._fetcher = fetcher
         self._thumbnails = thumbnails
-        self._uploads = FairSlots(UPLOADS)
+        self._uploads = FairSlots(UPLOAD_LIMITS)
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""
-        return {("GET", "/v1/media/config"): self._config}
+        return {("GET", "/v1/media/config"): self._get_config}
 
     def register(self, router: Router) -> None:
         """Adds the routes outside the table: bodies that are streamed, and paths of older versions."""
@@ -91,30 +91,37 @@ class MediaEndpoints:
         for version in ("v3", "r0", "v1"):
             router.add(
                 "POST",
-                f"{_OLD}/{version}/upload",
+                f"{_LEGACY_PREFIX}/{version}/upload",
                 self.upload,
                 max_body=most,
                 streamed=True,
                 admit=self._door.admit,
             )
-            router.add("GET", f"{_OLD}/{version}/config", self._door.authenticated(self._config))
-        create = self._door.authenticated(RateLimited(self._create))
-        router.add("POST", f"{_OLD}/v1/create", create, admit=self._door.admit)
+            router.add(
+                "GET", f"{_LEGACY_PREFIX}/{version}/config", self._door.authenticated(self._get_config)
+            )
+        create = self._door.authenticated(RateLimited(self._create_pending))
+        router.add("POST", f"{_LEGACY_PREFIX}/v1/create", create, admit=self._door.admit)
         for version in ("v3", "v1"):
-            path = f"{_OLD}/{version}/upload/{{server}}/{{media}}"
+            path = f"{_LEGACY_PREFIX}/{version}/upload/{{server}}/{{media}}"
             router.add("PUT", path, self.upload, max_body=most, streamed=True, admit=self._door.admit)
-        for root in (f"{ROOT}/v1/media", f"{_OLD}/v3", f"{_OLD}/r0", f"{_OLD}/v1"):
+        for root in (
+            f"{ROOT}/v1/media",
+            f"{_LEGACY_PREFIX}/v3",
+            f"{_LEGACY_PREFIX}/r0",
+            f"{_LEGACY_PREFIX}/v1",
+        ):
             router.add("GET", f"{root}/download/{{server}}/{{media}}", self.download)
             router.add("GET", f"{root}/download/{{server}}/{{media}}/{{name}}", self.download)
             router.add("GET", f"{root}/thumbnail/{{server}}/{{media}}", self.thumbnail)
 
-    async def _config(self, *_: Any) -> Any:
+    async def _get_config(self, *_: Any) -> Any:
         """``GET /media/config``."""
         return {"m.upload.size": self._ctx.config.max_upload_size}
 
-    async def _create(self, caller: Requester, *_: Any) -> Any:
+    async def _create_pending(self, caller: Requester, *_: Any) -> Any:
         """``POST /media/create``: an address for a file that the same person gives later."""
-        until = self._ctx.clock.now() + _RESERVED_FOR
+        until = self._ctx.clock.now() + _PENDING_TTL_MS
         return {
             "content_uri": str(await self._library.reserve(caller.user, until)),
             "unused_expires_at": until,
@@ -128,7 +135,7 @@ class MediaEndpoints:
         """
         try:
             caller = await self._door.authenticate(request)
-            item = await self._given(caller, request)
+            item = await self._store_upload(caller, request)
         except (BlobTooLarge, BodyTooLarge) as problem:
             return error_response(matrix_error(413, "M_TOO_LARGE", str(problem)))
         except HasFile as problem:
@@ -145,11 +152,11 @@ class MediaEndpoints:
             return error_response(matrix_error(507, "M_RESOURCE_LIMIT_EXCEEDED", text, admin_contact=contact))
         return json_response({} if "media" in request.path else {"content_uri": str(item.mxc)})
 
-    async def _given(self, caller: Requester, request: Request) -> MediaItem:
+    async def _store_upload(self, caller: Requester, request: Request) -> MediaItem:
         """Keep what a request brings."""
         if request.chunks is None:
             raise matrix_error(400, "M_UNKNOWN", "there is no file")
-        mxc = self._mxc(request) if "media" in request.path else self._library.address()
+        mxc = self._mxc_of(request) if "media" in request.path else self._library.address()
         if mxc.server != self._server:
             raise matrix_error(403, "M_FORBIDDEN", "the address belongs to another server")
         described = request.headers.get("content-type", "")
@@ -171,7 +178,7 @@ class MediaEndpoints:
         if not verdict.allowed:
             raise denial(verdict)
         reserved = "media" in request.path
-        async with self._uploads.slot(("person", caller.user)), at_minimum_rate(*_LEAST) as pace:
+        async with self._uploads.slot(("person", caller.user)), at_minimum_rate(*_MIN_UPLOAD_RATE) as pace:
             chunks = pace.of(request.chunks)
             item = await self._library.add(
                 chunks, described, name, mxc=mxc, reserved=reserved, owner=caller.user, size=size
@@ -179,23 +186,23 @@ class MediaEndpoints:
         self._ctx.log.info("%s gave %s, %d bytes", caller.user, item.mxc, item.blob.size)
         return item
 
-    def _mxc(self, request: Request) -> MxcUri:
+    def _mxc_of(self, request: Request) -> MxcUri:
         server, media = request.path["server"], request.path["media"]
         if not is_valid_server_name(server) or not is_valid_media_id(media):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not the address of a file")
         return MxcUri(server, media)
 
-    async def _item(self, caller: Requester, request: Request) -> MediaItem:
-        mxc = self._mxc(request)
+    async def _require_media(self, caller: Requester, request: Request) -> MediaItem:
+        mxc = self._mxc_of(request)
         item = await self._library.get(mxc)
         if item is None:
-            item = await self._elsewhere(caller, request, mxc)
+            item = await self._get_remote_media(caller, request, mxc)
         verdict = await self._ctx.check(media_transfer(self._ctx.id, mxc.server, item, outbound=False))
         if not verdict.allowed:
             raise denial(verdict)
         return item
 
-    async def _elsewhere(self, caller: Requester, request: Request, mxc: MxcUri) -> MediaItem:
+    async def _get_remote_media(self, caller: Requester, request: Request, mxc: MxcUri) -> MediaItem:
         if mxc.server == self._server:
             if await self._library.reserved(mxc):
                 raise matrix_error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")
@@ -215,20 +222,20 @@ class MediaEndpoints:
         """``GET /media/download/{serverName}/{mediaId}``."""
         request.reads_only()
         try:
-            item = await self._item(await self._door.authenticate(request), request)
+            item = await self._require_media(await self._door.authenticate(request), request)
         except RemoteProtocolError as problem:
             return error_response(problem)
         named = sanitise_name(request.path.get("name", "")) or item.name
-        return self._file(item, named, request)
+        return self._file_response(item, named, request)
 
-    def _file(self, item: MediaItem, name: str, request: Request) -> Response:
+    def _file_response(self, item: MediaItem, name: str, request: Request) -> Response:
         """A file, or the part of it that is asked for, as players do that seek. SPEC: RFC 9110, "Range"."""
         size = item.blob.size
         asked = request.headers.get("range", "") if request.method == "GET" else ""
         # Without a validator of ours no condition can hold: all of it is the answer then.
         part = None if "if-range" in request.headers else parse_byte_range(asked, size)
         headers = {
-            **_SAFE,
+            **_SAFE_HEADERS,
             "Accept-Ranges": "bytes",
             "Content-Disposition": content_disposition(item.type, name),
         }
@@ -242,7 +249,7 @@ class MediaEndpoints:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         headers["Content-Length"] = str(stop - start)
 
-        async def chunks() -> AsyncGenerator[bytes]:
+        async def file_chunks() -> AsyncGenerator[bytes]:
             left = stop - start
             async for chunk in self._library.read(item, start):
                 yield chunk[:left]
@@ -251,7 +258,7 @@ class MediaEndpoints:
                     break
 
         kind = with_charset(item.type, item.charset)
-        return Response(status=status, headers=headers, content_type=kind, chunks=chunks())
+        return Response(status=status, headers=headers, content_type=kind, chunks=file_chunks())
 
     async def thumbnail(self, request: Request) -> Response:
         """``GET /media/thumbnail/{serverName}/{mediaId}``: a smaller picture, or the picture where it is as
@@ -261,11 +268,11 @@ class MediaEndpoints:
         try:
             caller = await self._door.authenticate(request)
             size, crop = parse_thumbnail_query(request)
-            item = await self._item(caller, request)
+            item = await self._require_media(caller, request)
             small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)
         except RemoteProtocolError as problem:
             return error_response(problem)
         if small is None:
-            return self._file(item, item.name, request)
-        headers = {**_SAFE, "Content-Disposition": content_disposition(small.type, "thumbnail")}
+            return self._file_response(item, item.name, request)
+        headers = {**_SAFE_HEADERS, "Content-Disposition": content_disposition(small.type, "thumbnail")}
         return Response(headers=headers, content_type=small.type, body=small.data)

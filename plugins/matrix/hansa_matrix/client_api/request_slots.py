@@ -15,7 +15,7 @@ from hansa import Busy
 
 #: Seconds for which a place is somebody's: what takes longer waits for others, and keeps nothing of its
 #: person from going on.
-HELD = 1.0
+SLOT_TTL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,12 +51,12 @@ class RequestSlots:
             person = self._people[who] = _Person()
         loop = asyncio.get_running_loop()
         if not person.line and len(person.places) < self._each:
-            return _taken(person, loop.time())
+            return _occupy_slot(person, loop.time())
         if len(person.line) >= self._waiting:
-            raise Busy("too many of your requests wait already", after=HELD)
+            raise Busy("too many of your requests wait already", after=SLOT_TTL_S)
         ready: asyncio.Future[RequestSlot] = loop.create_future()
         person.line.append(ready)
-        self._watch(who, person)
+        self._watch_oldest(who, person)
         try:
             return await ready
         except asyncio.CancelledError:
@@ -65,49 +65,49 @@ class RequestSlots:
             else:
                 with suppress(ValueError):  # passed over already
                     person.line.remove(ready)
-                self._serve(who, person)
+                self._serve_waiting(who, person)
             raise
 
     def give(self, who: str, place: RequestSlot) -> None:
         """A request is answered. Its place is free when the loop comes round: a request that waits for
         nothing would else be followed by the next of its person before anybody else is heard.
         """
-        asyncio.get_running_loop().call_soon(self._free, who, place)
+        asyncio.get_running_loop().call_soon(self._free_slot, who, place)
 
-    def _free(self, who: str, place: RequestSlot) -> None:
+    def _free_slot(self, who: str, place: RequestSlot) -> None:
         person = self._people.get(who)
         if person is not None:
             person.places.pop(place, None)
-            self._serve(who, person)
+            self._serve_waiting(who, person)
 
-    def _serve(self, who: str, person: _Person) -> None:
+    def _serve_waiting(self, who: str, person: _Person) -> None:
         now = asyncio.get_running_loop().time()
         while person.line and len(person.places) < self._each:
             ready = person.line.popleft()
             if not ready.done():
-                ready.set_result(_taken(person, now))
+                ready.set_result(_occupy_slot(person, now))
         if not person.line and person.timer is not None:
             person.timer.cancel()
             person.timer = None
         if not person.places and self._people.get(who) is person:
             del self._people[who]
 
-    def _watch(self, who: str, person: _Person) -> None:
+    def _watch_oldest(self, who: str, person: _Person) -> None:
         """Look again when the oldest place is nobody's any more."""
         if person.timer is None and person.line:
-            end = next(iter(person.places)).since + HELD
-            person.timer = asyncio.get_running_loop().call_at(end, self._age, who, person)
+            end = next(iter(person.places)).since + SLOT_TTL_S
+            person.timer = asyncio.get_running_loop().call_at(end, self._expire_slots, who, person)
 
-    def _age(self, who: str, person: _Person) -> None:
+    def _expire_slots(self, who: str, person: _Person) -> None:
         person.timer = None
-        before = asyncio.get_running_loop().time() - HELD
+        before = asyncio.get_running_loop().time() - SLOT_TTL_S
         for place in [one for one in person.places if one.since <= before]:
             del person.places[place]
-        self._serve(who, person)
-        self._watch(who, person)
+        self._serve_waiting(who, person)
+        self._watch_oldest(who, person)
 
 
-def _taken(person: _Person, now: float) -> RequestSlot:
+def _occupy_slot(person: _Person, now: float) -> RequestSlot:
     place = RequestSlot(now)
     person.places[place] = None
     return place

@@ -21,11 +21,11 @@ from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
 
 #: People in one answer, and those whose profile is read for it.
-MOST_FOUND, MOST_READ = 50, 200
+MAX_RESULTS, MAX_PROFILES_READ = 50, 200
 #: People that are looked at for one answer, and after how many others get a turn.
-MOST_LOOKED_AT, _TURN = 20_000, 500
+MAX_CANDIDATES, _USERS_PER_STEP = 20_000, 500
 #: Characters of what is searched for.
-_LONGEST = 255
+_MAX_TERM = 255
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class UserDirectory:
         term, limit = body.get("search_term"), body.get("limit", 10)
         if not isinstance(term, str) or type(limit) is not int:
             raise matrix_error(400, "M_BAD_JSON", "search_term is a string and limit a number")
-        most, wanted = max(1, min(limit, MOST_FOUND)), term[:_LONGEST].casefold().lstrip("@")
+        most, wanted = max(1, min(limit, MAX_RESULTS)), term[:_MAX_TERM].casefold().lstrip("@")
         allowed = self._ctx.config.user_directory
         if allowed == "off":
             return {"results": [], "limited": False}
@@ -73,11 +73,11 @@ class UserDirectory:
         look = _Look(wanted)
         async for user, profile in self._in_rooms(caller.user, look):
             found.setdefault(user, profile)
-        if allowed == "accounts" and len(found) <= MOST_READ:
+        if allowed == "accounts" and len(found) <= MAX_PROFILES_READ:
             but = found.keys() | {caller.user}
             found |= {user: profile async for user, profile in self._with_accounts(look, but)}
         found.pop(caller.user, None)
-        results = sorted(found.values(), key=lambda one: (not _begins(one, wanted), one["user_id"]))
+        results = sorted(found.values(), key=lambda one: (not _starts_with(one, wanted), one["user_id"]))
         return {"results": results[:most], "limited": look.cut or len(results) > most}
 
     async def _in_rooms(self, asker: str, look: _Look) -> AsyncIterator[tuple[str, dict[str, Any]]]:
@@ -87,25 +87,25 @@ class UserDirectory:
             room, view = self._rooms.get(room_id), self._ctx.view(room_id)
             if room is None or view is None:
                 continue
-            if read >= MOST_READ or looked >= MOST_LOOKED_AT:
+            if read >= MAX_PROFILES_READ or looked >= MAX_CANDIDATES:
                 look.cut = True
                 return
             matching: list[str] = []
             for person in list(view.people.values()):
                 looked += 1
-                if looked % _TURN == 0:
+                if looked % _USERS_PER_STEP == 0:
                     await asyncio.sleep(0)
-                if looked > MOST_LOOKED_AT or read + len(matching) >= MOST_READ:
+                if looked > MAX_CANDIDATES or read + len(matching) >= MAX_PROFILES_READ:
                     look.cut = True
                     break
                 if person.membership is not Membership.JOIN:
                     continue
                 user = await self._ctx.ghost(person.user)
-                if user not in seen and _matches(user, person, wanted):
+                if user not in seen and _matches_search(user, person, wanted):
                     matching.append(user)
             read += len(matching)
-            async for user, pdu in self._members(room, matching):
-                profile = _profile(user, pdu.content)
+            async for user, pdu in self._member_events(room, matching):
+                profile = _user_json(user, pdu.content)
                 if wanted in user.casefold() or wanted in profile.get("display_name", "").casefold():
                     seen.add(user)
                     yield user, profile
@@ -124,7 +124,7 @@ class UserDirectory:
         return list(found)
 
     @staticmethod
-    async def _members(room: MatrixRoom, users: list[str]) -> AsyncIterator[tuple[str, Pdu]]:
+    async def _member_events(room: MatrixRoom, users: list[str]) -> AsyncIterator[tuple[str, Pdu]]:
         """The member events of some people that may be shown."""
         state = await room.state()
         keys = [key for user in users if (key := (MEMBER, user)) in state]
@@ -140,9 +140,9 @@ class UserDirectory:
         named, read, wanted = dict[str, dict[str, Any]](), 0, look.wanted
         users = sorted(self._own.attendance.accounts - but)
         for number, user in enumerate(users):
-            if number % _TURN == 0:
-                named = await self._profiles.set_by(users[number : number + _TURN])
-            if read >= MOST_READ or number >= MOST_LOOKED_AT:
+            if number % _USERS_PER_STEP == 0:
+                named = await self._profiles.set_by(users[number : number + _USERS_PER_STEP])
+            if read >= MAX_PROFILES_READ or number >= MAX_CANDIDATES:
                 look.cut = True
                 return
             called = named.get(user, {}).get("displayname")
@@ -152,21 +152,21 @@ class UserDirectory:
             account = await self._accounts.get(user)
             if account is None or account.deactivated:
                 continue
-            profile = _profile(user, await self._profiles.here(user) or {})
+            profile = _user_json(user, await self._profiles.here(user) or {})
             if wanted in user.casefold() or wanted in profile.get("display_name", "").casefold():
                 yield user, profile
 
 
-def _matches(user: str, person: RoomMember, wanted: str) -> bool:
+def _matches_search(user: str, person: RoomMember, wanted: str) -> bool:
     return wanted in user.casefold() or wanted in (person.name or "").casefold()
 
 
-def _profile(user: str, said: Mapping[str, Any]) -> dict[str, Any]:
+def _user_json(user: str, said: Mapping[str, Any]) -> dict[str, Any]:
     given = {"display_name": display_name(said), "avatar_url": avatar_url(said)}
     return {"user_id": user, **{key: value for key, value in given.items() if value is not None}}
 
 
-def _begins(one: Mapping[str, Any], wanted: str) -> bool:
+def _starts_with(one: Mapping[str, Any], wanted: str) -> bool:
     """True if a user's display name, or localpart, begins with the search term."""
     named = one.get("display_name", "").casefold(), one["user_id"][1:].casefold()
     return any(name.startswith(wanted) for name in named)

@@ -20,7 +20,7 @@ from hansa import (
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import Handler, RateLimited, require_own_user
-from hansa_matrix.client_api.sync.filters import SyncFilter, in_body
+from hansa_matrix.client_api.sync.filters import SyncFilter, parse_in_body
 from hansa_matrix.client_api.sync.stored_filters import StoredFilters
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import ClientStream, stream_write
@@ -30,12 +30,12 @@ from hansa_matrix.proto.devices import fits_object
 FULLY_READ, PUSH_RULES, IGNORED = "m.fully_read", "m.push_rules", "m.ignored_user_list"
 _TAGS = "m.tag"
 #: What only this server writes.
-_OURS = frozenset({FULLY_READ, PUSH_RULES})
-_MOST = 64 * 1024
-_MOST_TAGS = 100
-_MOST_KEPT = 10_000
+_SERVER_TYPES = frozenset({FULLY_READ, PUSH_RULES})
+_MAX_VALUE_BYTES = 64 * 1024
+_MAX_TAGS = 100
+_MAX_TYPES = 10_000
 #: Bytes of all account data of one person.
-MOST_BYTES = 32 * 1024 * 1024
+MAX_BYTES_OF_USER = 32 * 1024 * 1024
 
 
 class AccountData:
@@ -77,26 +77,28 @@ class AccountData:
         of a value that is too large, and what ``change`` raises.
         """
         async with self._locks.held(user):
-            await again_on_conflict(partial(self._change, (user, room_id, type_), change))
+            await again_on_conflict(partial(self._store_change, (user, room_id, type_), change))
         self.changed(user, type_)
         self._news.tell(user)
 
-    async def _change(self, key: tuple[str, str, str], change: Callable[[Any], Mapping[str, Any]]) -> None:
+    async def _store_change(
+        self, key: tuple[str, str, str], change: Callable[[Any], Mapping[str, Any]]
+    ) -> None:
         """Keep a value as it becomes, and count its bytes."""
         user, room_id, type_ = key
         store = self._ctx.store
         known = await store.get("account_data", key)
         content = change(orjson.loads(known.body) if known is not None else None)
-        if not fits_object(content, _MOST):
-            raise matrix_error(413, "M_TOO_LARGE", f"account data must have at most {_MOST} bytes")
-        if known is None and await store.count("account_data", equal={"user_id": user}) >= _MOST_KEPT:
+        if not fits_object(content, _MAX_VALUE_BYTES):
+            raise matrix_error(413, "M_TOO_LARGE", f"account data must have at most {_MAX_VALUE_BYTES} bytes")
+        if known is None and await store.count("account_data", equal={"user_id": user}) >= _MAX_TYPES:
             raise matrix_error(400, "M_TOO_LARGE", "the limit of account data is reached")
         body, before = orjson.dumps(content), known.body if known is not None else None
-        expected, used = await self._used(user)
+        expected, used = await self._bytes_of_user(user)
         size = max(0, used + len(body) - len(before or b""))
-        if size > MOST_BYTES and len(body) > len(before or b""):
+        if size > MAX_BYTES_OF_USER and len(body) > len(before or b""):
             raise matrix_error(
-                413, "M_TOO_LARGE", f"account data must have at most {MOST_BYTES} bytes in all"
+                413, "M_TOO_LARGE", f"account data must have at most {MAX_BYTES_OF_USER} bytes in all"
             )
         counted = CompareAndSwap("account_data_usage", (user,), expected, str(size).encode())
         await store.commit(
@@ -107,7 +109,7 @@ class AccountData:
             ]
         )
 
-    async def _used(self, user: str) -> tuple[bytes | None, int]:
+    async def _bytes_of_user(self, user: str) -> tuple[bytes | None, int]:
         """The row that says how many bytes somebody's data are, and how many; they are counted where no row
         says so yet.
         """
@@ -150,7 +152,7 @@ class AccountDataEndpoints:
         }
 
     @staticmethod
-    def _mine(caller: Requester, request: Request) -> tuple[str, str]:
+    def _path_owner(caller: Requester, request: Request) -> tuple[str, str]:
         """``(user, room)`` of a path."""
         user, room_id = require_own_user(caller, request), request.path.get("room", "")
         if room_id and not ids.is_valid_room_id(room_id):
@@ -159,7 +161,7 @@ class AccountDataEndpoints:
 
     async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /account_data/{type}``."""
-        found = await self._data.get(*self._mine(caller, request), request.path["type"])
+        found = await self._data.get(*self._path_owner(caller, request), request.path["type"])
         if found is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such account data")
         return found
@@ -167,63 +169,63 @@ class AccountDataEndpoints:
     async def put(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /account_data/{type}``."""
         type_ = request.path["type"]
-        if type_ in _OURS:
+        if type_ in _SERVER_TYPES:
             raise matrix_error(405, "M_BAD_JSON", f"{type_} has an endpoint of its own")
         if not ids.fits_255_bytes(type_):
             raise matrix_error(400, "M_INVALID_PARAM", "the type is too long")
-        await self._data.put(*self._mine(caller, request), type_, body)
+        await self._data.put(*self._path_owner(caller, request), type_, body)
         return {}
 
     async def tags(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /tags``."""
-        return {"tags": _tags(await self._data.get(*self._mine(caller, request), _TAGS))}
+        return {"tags": _tags_of(await self._data.get(*self._path_owner(caller, request), _TAGS))}
 
     async def tag(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /tags/{tag}``."""
-        user, room_id = self._mine(caller, request)
+        user, room_id = self._path_owner(caller, request)
         order = body.get("order")
         if order is not None and (isinstance(order, bool) or not isinstance(order, int | float)):
             raise matrix_error(400, "M_BAD_JSON", "order must be a number")
         name = request.path["tag"]
 
-        def tagged(kept: Any) -> dict[str, Any]:
-            tags = _tags(kept) | {name: body}
-            if len(tags) > _MOST_TAGS or not ids.fits_255_bytes(name):
+        def add_tag(kept: Any) -> dict[str, Any]:
+            tags = _tags_of(kept) | {name: body}
+            if len(tags) > _MAX_TAGS or not ids.fits_255_bytes(name):
                 raise matrix_error(
-                    400, "M_INVALID_PARAM", f"a room can have at most {_MOST_TAGS} tags of 255 bytes"
+                    400, "M_INVALID_PARAM", f"a room can have at most {_MAX_TAGS} tags of 255 bytes"
                 )
             return {"tags": tags}
 
-        await self._data.change(user, room_id, _TAGS, tagged)
+        await self._data.change(user, room_id, _TAGS, add_tag)
         return {}
 
     async def untag(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /tags/{tag}``."""
-        user, room_id = self._mine(caller, request)
+        user, room_id = self._path_owner(caller, request)
         name = request.path["tag"]
 
-        def untagged(kept: Any) -> dict[str, Any]:
-            return {"tags": {tag: of for tag, of in _tags(kept).items() if tag != name}}
+        def remove_tag(kept: Any) -> dict[str, Any]:
+            return {"tags": {tag: of for tag, of in _tags_of(kept).items() if tag != name}}
 
-        await self._data.change(user, room_id, _TAGS, untagged)
+        await self._data.change(user, room_id, _TAGS, remove_tag)
         return {}
 
     async def make_filter(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /filter``: the same filter has the same id. What is none is not kept."""
-        user, _ = self._mine(caller, request)
-        in_body(SyncFilter.of, body)
+        user, _ = self._path_owner(caller, request)
+        parse_in_body(SyncFilter.of, body)
         return {"filter_id": await self._filters.add(user, body)}
 
     async def get_filter(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /filter/{filterId}``."""
-        user, _ = self._mine(caller, request)
+        user, _ = self._path_owner(caller, request)
         found = await self._filters.get(user, request.path["filter"])
         if found is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such filter")
         return orjson.loads(found)
 
 
-def _tags(kept: Any) -> dict[str, Any]:
+def _tags_of(kept: Any) -> dict[str, Any]:
     """The tags in the account data that holds them."""
     tags = kept.get("tags") if isinstance(kept, dict) else None
     return tags if isinstance(tags, dict) else {}

@@ -45,7 +45,7 @@ from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 
 _LOCALPART = re.compile(r"[a-z0-9._=\-/+]+", re.ASCII)
-_REMEMBERED = 10_000
+_MAX_CACHED_TOKENS = 10_000
 
 
 class Proof(Enum):
@@ -92,7 +92,7 @@ class Accounts:
         config = ctx.config
         self._passwords = Passwords(rounds=config.argon2_time_cost, memory=config.argon2_memory_kib)
         #: By the hash of a token; whose owner is a user id.
-        self._known: Generations[str, Requester] = Generations(_REMEMBERED)
+        self._known: Generations[str, Requester] = Generations(_MAX_CACHED_TOKENS)
         #: When people, and devices of theirs, were logged out: for logins that are under way.
         self._logins: Generations[str, None] = Generations(1)
         self._entering = KeyLocks()
@@ -145,7 +145,7 @@ class Accounts:
             yield Account(user=str(row.key[0]), **orjson.loads(row.body))
 
     @staticmethod
-    def _body(account: Account) -> bytes:
+    def _encode_account(account: Account) -> bytes:
         return orjson.dumps(
             {
                 "password": account.password,
@@ -175,36 +175,36 @@ class Accounts:
             created=self._ctx.clock.now(),
         )
 
-        async def turn() -> None:
+        async def create_once() -> None:
             writes: list[Write] = [
-                Insert("account", (user,), self._body(account)),
+                Insert("account", (user,), self._encode_account(account)),
                 Put("profile", (user,), orjson.dumps({"displayname": user[1:].partition(":")[0]})),
             ]
             if using is not None:
                 writes.append(await using())
             await self._ctx.store.commit(writes)
 
-        await again_on_conflict(turn, collections={"registration_token"})
+        await again_on_conflict(create_once, collections={"registration_token"})
         self._attendance.accounts.add(user)
         return account
 
     async def set_password(self, user: str, password: str) -> None:
         """Another password."""
         hashed = await self._passwords.hashed(password)
-        await self._change(
+        await self._change_account(
             user, lambda account: account if account.deactivated else replace(account, password=hashed)
         )
         self._logins.revoke(user)  # who proved the old one and is not let in yet is not let in
 
-    async def _change(self, user: str, change: Callable[[Account], Account]) -> None:
+    async def _change_account(self, user: str, change: Callable[[Account], Account]) -> None:
         """Make an account otherwise, whatever becomes of it at the same time."""
 
-        def changed(row: Row | None) -> Changed:
+        def update_row(row: Row | None) -> Changed:
             if row is None:
                 raise LocalProtocolError(f"there is no {user}")
-            return Changed(body=self._body(change(Account(user=user, **orjson.loads(row.body)))))
+            return Changed(body=self._encode_account(change(Account(user=user, **orjson.loads(row.body)))))
 
-        await change_row(self._ctx.store, "account", (user,), changed)
+        await change_row(self._ctx.store, "account", (user,), update_row)
 
     def began(self) -> int:
         """The generation before a proof, for ``login``."""
@@ -238,7 +238,7 @@ class Accounts:
         name is denied goes without it.
         """
         began = self._logins.began() if began is None else began
-        device_id = device_id or self._device_id()
+        device_id = device_id or self._new_device_id()
         if not is_valid_device_id(device_id):
             raise LocalProtocolError("a device ID must have 1 to 255 bytes")
         known = await self._devices.get(user, device_id)
@@ -252,12 +252,14 @@ class Accounts:
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")
         fields = {"user_id": user, "device_id": device_id}
         async with self._entering.held((user, device_id)):  # of two at once one takes the other's place
-            gone = await self._tokens_gone(user, device_id)
+            gone = await self._delete_tokens(user, device_id)
             await self._ctx.store.commit(
-                [*gone, Insert("access_token", (_hash(token),), group.encode(), fields)]
+                [*gone, Insert("access_token", (_hash_token(token),), group.encode(), fields)]
             )
         account = await self.get(user)
-        out = self._logins.revoked(user, began) or self._logins.revoked(_named(user, device_id), began)
+        out = self._logins.revoked(user, began) or self._logins.revoked(
+            _default_device_name(user, device_id), began
+        )
         if out or account is None or account.deactivated:
             await self.logout(user, [device_id])
             raise matrix_error(403, "M_FORBIDDEN", "this account was logged out meanwhile")
@@ -267,28 +269,28 @@ class Accounts:
 
     async def came_from(self, user: str, group: str) -> bool:
         """True if one of the user's devices logged in from a group of addresses."""
-        async for row in self._tokens(user):
+        async for row in self._token_rows(user):
             if row.body == group.encode():
                 return True
         return False
 
-    def _tokens(self, user: str, *device_id: str) -> AsyncIterator[Row]:
+    def _token_rows(self, user: str, *device_id: str) -> AsyncIterator[Row]:
         """The tokens of a device, or of all of somebody's."""
         index = ("user_id", "device_id")
         return scan_all(self._ctx.store, "access_token", index=index, equal=(user, *device_id))
 
-    async def _tokens_gone(self, user: str, *device_id: str) -> list[Delete]:
+    async def _delete_tokens(self, user: str, *device_id: str) -> list[Delete]:
         """Returns the writes that delete the tokens of a device, or of all devices."""
-        return [Delete("access_token", row.key) async for row in self._tokens(user, *device_id)]
+        return [Delete("access_token", row.key) async for row in self._token_rows(user, *device_id)]
 
-    def _device_id(self) -> str:
+    def _new_device_id(self) -> str:
         return "".join(chr(ord("A") + byte % 26) for byte in self._ctx.random.bytes(10))
 
     async def bearer(self, token: str) -> Requester | None:
         """Returns the owner of a token; None if the token is not valid."""
         if len(token) > 1000:
             return None
-        hashed = _hash(token)
+        hashed = _hash_token(token)
         known = self._known.get(hashed)
         if known is not None:
             return known
@@ -302,9 +304,9 @@ class Accounts:
             return None
         caller = Requester(user=user, device=str(row.fields["device_id"]), token=hashed, admin=account.admin)
         # Of a token that was taken back while it was read, the caller is told to whom it was, and no more.
-        return caller if self._known.put(hashed, user, caller, began) else await self._anew(caller)
+        return caller if self._known.put(hashed, user, caller, began) else await self._load_by_token(caller)
 
-    async def _anew(self, caller: Requester) -> Requester | None:
+    async def _load_by_token(self, caller: Requester) -> Requester | None:
         row = await self._ctx.store.get("access_token", (caller.token,))
         return caller if row is not None else None
 
@@ -315,13 +317,13 @@ class Accounts:
     async def logout(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices are gone, with their tokens, keys, and what waits for them."""
         for device_id in device_ids:  # no login under way is let in that the search below does not see
-            self._logins.revoke(_named(user, device_id))
+            self._logins.revoke(_default_device_name(user, device_id))
         gone: list[Delete] = []
         for device_id in device_ids:
-            gone += await self._tokens_gone(user, device_id)
-        await self._gone(user, gone, device_ids)
+            gone += await self._delete_tokens(user, device_id)
+        await self._delete_devices(user, gone, device_ids)
 
-    async def _gone(self, user: str, gone: Sequence[Delete], device_ids: Sequence[str]) -> None:
+    async def _delete_devices(self, user: str, gone: Sequence[Delete], device_ids: Sequence[str]) -> None:
         for piece in pieces(gone):
             await self._ctx.store.commit(piece)
         self._known.revoke(user)  # nor does a request under way keep what it read before
@@ -332,20 +334,20 @@ class Accounts:
     async def logout_all(self, user: str, but: str = "") -> None:
         """Every device, but one that may stay; tokens without a device too."""
         self._logins.revoke(user)
-        rows = self._tokens(user)
+        rows = self._token_rows(user)
         gone = [Delete("access_token", row.key) async for row in rows if row.fields["device_id"] != but]
         devices = (await self._devices.of(user)).devices
-        await self._gone(user, gone, [device_id for device_id in devices if device_id != but])
+        await self._delete_devices(user, gone, [device_id for device_id in devices if device_id != but])
 
     async def deactivate(self, user: str, *, erase: bool = False) -> None:
         """Nobody logs in there any more, and nobody else gets that name; what was for the person alone goes.
         ``erase``: what the person said is shown to nobody who was not there.
         """
 
-        def closed(account: Account) -> Account:
+        def close_account(account: Account) -> Account:
             return replace(account, password="", deactivated=True, erased=erase or account.erased)
 
-        await self._change(user, closed)
+        await self._change_account(user, close_account)
         if erase:
             self._attendance.erased.add(user)
             await self._ctx.store.commit([Delete("profile", (user,))])
@@ -359,7 +361,7 @@ class Accounts:
         """Do what a crash, or an earlier version, left undone when an account was closed."""
         account = await self.get(user)
         if account is not None and account.password:
-            await self._change(user, lambda account: replace(account, password=""))
+            await self._change_account(user, lambda account: replace(account, password=""))
         if account is not None and account.erased:
             await self._ctx.store.commit([Delete("profile", (user,))])
         await self.logout_all(user)
@@ -368,13 +370,13 @@ class Accounts:
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.HasAdminCommands.operations``."""
         return {
-            "user add": self._add,
-            "user ls": self._list,
-            "user passwd": self._passwd,
-            "user deactivate": self._deactivate,
+            "user add": self._add_user,
+            "user ls": self._list_users,
+            "user passwd": self._set_user_password,
+            "user deactivate": self._deactivate_user,
         }
 
-    async def _add(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def _add_user(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         user = self.user_id(str(arguments["name"]))
         if self.reserved(user):
             raise LocalProtocolError(f"{user} is kept for the bridge and its ghosts")
@@ -386,7 +388,7 @@ class Accounts:
             raise LocalProtocolError(f"{user} exists already, or has existed") from conflict
         return {"user": user, "admin": bool(arguments.get("admin"))}
 
-    async def _list(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def _list_users(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [
             {
                 "user": account.user,
@@ -398,7 +400,7 @@ class Accounts:
             async for account in self.every()
         ]
 
-    async def _passwd(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def _set_user_password(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         user = self.user_id(str(arguments["name"]))
         if not arguments.get("password"):
             raise LocalProtocolError("the password must not be empty")
@@ -409,16 +411,16 @@ class Accounts:
         await self.logout_all(user)
         return {"user": user, "devices": "logged out"}
 
-    async def _deactivate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def _deactivate_user(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         user = self.user_id(str(arguments["name"]))
         erase = bool(arguments.get("erase"))
         await self.deactivate(user, erase=erase)
         return {"user": user, "deactivated": True, **({"erased": True} if erase else {})}
 
 
-def _named(user: str, device_id: str) -> str:
+def _default_device_name(user: str, device_id: str) -> str:
     return f"{user} {device_id}"
 
 
-def _hash(token: str) -> str:
+def _hash_token(token: str) -> str:
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()

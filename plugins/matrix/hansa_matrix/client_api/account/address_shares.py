@@ -42,22 +42,22 @@ class AddressShares(Generic[T]):
     def take(self, name: str) -> T | None:
         """A value that has not ended, which is gone afterwards."""
         found = self.get(name)
-        self._drop(name)
+        self._drop_value(name)
         return found
 
     def put(self, name: str, address: str, value: T) -> None:
         """One more, or the same for longer. Raises ``Busy`` where there is no place for it."""
         around = self._values[name][1] if name in self._values else networks(address)
-        self._drop(name)
-        self._expire()
+        self._drop_value(name)
+        self._drop_expired()
         mine = self._of.get(around[0], ())
         if len(mine) >= self._each:
-            self._drop(next(iter(mine)))
+            self._drop_value(next(iter(mine)))
         elif len(self._values) >= self._most:
             fullest = max(self._wide.values(), key=len)
             if len(fullest) < 2:
                 raise Busy("too many begin at this moment", after=self._seconds / 10)
-            self._drop(next(iter(fullest)))
+            self._drop_value(next(iter(fullest)))
         self._values[name] = self._clock.monotonic() + self._seconds, around, value
         self._of.setdefault(around[0], OrderedDict())[name] = None
         self._wide.setdefault(around[-1], OrderedDict())[name] = None
@@ -65,12 +65,12 @@ class AddressShares(Generic[T]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def _expire(self) -> None:
+    def _drop_expired(self) -> None:
         now = self._clock.monotonic()
         while self._values and next(iter(self._values.values()))[0] < now:
-            self._drop(next(iter(self._values)))
+            self._drop_value(next(iter(self._values)))
 
-    def _drop(self, name: str) -> None:
+    def _drop_value(self, name: str) -> None:
         found = self._values.pop(name, None)
         if found is not None:
             for index, network in ((self._of, found[1][0]), (self._wide, found[1][-1])):

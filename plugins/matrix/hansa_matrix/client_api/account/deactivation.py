@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from hansa import Delete, NetworkContext
 
-_PAGE = 500
+_PAGE_SIZE = 500
 #: What is kept of one person, and by which index it is theirs.
-PRIVATE: tuple[tuple[str, tuple[str, ...]], ...] = (
+PRIVATE_COLLECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("account_data", ()),
     ("account_data_usage", ()),
     ("cross_signing_key", ()),
@@ -22,6 +22,6 @@ PRIVATE: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 async def forget_private(ctx: NetworkContext, user: str) -> None:
     """Remove it; what a crash leaves of it goes the next time."""
-    for collection, index in PRIVATE:
-        while rows := await ctx.store.scan(collection, index=index, equal=(user,), limit=_PAGE):
+    for collection, index in PRIVATE_COLLECTIONS:
+        while rows := await ctx.store.scan(collection, index=index, equal=(user,), limit=_PAGE_SIZE):
             await ctx.store.commit([Delete(collection, row.key) for row in rows])

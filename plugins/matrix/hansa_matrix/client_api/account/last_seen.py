@@ -13,7 +13,7 @@ import orjson
 from hansa import Delete, NetworkContext, Put, StoreFault, pieces, scan_all
 
 #: Seconds between two times that what was noted is kept, and rows in one commit.
-_EVERY, _AT_ONCE = 60.0, 500
+_SAVE_INTERVAL_S, _ROWS_PER_COMMIT = 60.0, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ class LastSeen:
     async def run(self) -> None:
         """Runs with the network."""
         while True:
-            await asyncio.sleep(_EVERY)
+            await asyncio.sleep(_SAVE_INTERVAL_S)
             await self.keep()
 
     async def keep(self) -> None:
         """Make what was noted durable."""
         while self._noted:
-            keys = list(self._noted)[:_AT_ONCE]
+            keys = list(self._noted)[:_ROWS_PER_COMMIT]
             taken = {key: self._noted.pop(key) for key in keys}
             puts = [
                 Put("last_seen", key, orjson.dumps({"ts": seen.ts, "address": seen.address}))

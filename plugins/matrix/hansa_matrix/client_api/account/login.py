@@ -24,8 +24,8 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.devices import Device, truncate_name
 from hansa_matrix.users.devices import Devices
 
-_MOST_DEVICES_GONE = 1000
-_MOST_NONCES, _NONCES_EACH, _NONCE_FOR = 1000, 20, 60.0
+_MAX_REMOVED_DEVICES = 1000
+_MAX_NONCES, _MAX_NONCES_PER_ADDRESS, _NONCE_TTL_S = 1000, 20, 60.0
 
 
 class LoginEndpoints:
@@ -41,7 +41,7 @@ class LoginEndpoints:
         self._tokens = tokens
         self._stages = UserInteractiveAuth(ctx.clock, ctx.random)
         self._nonces: AddressShares[bool] = AddressShares(
-            ctx.clock, most=_MOST_NONCES, each=_NONCES_EACH, seconds=_NONCE_FOR
+            ctx.clock, most=_MAX_NONCES, each=_MAX_NONCES_PER_ADDRESS, seconds=_NONCE_TTL_S
         )
 
     def open(self) -> Mapping[tuple[str, str], PublicHandler]:
@@ -78,7 +78,7 @@ class LoginEndpoints:
         """``POST /login``."""
         if get_string(body, "type") != PASSWORD:
             raise matrix_error(400, "M_UNKNOWN", "only password login is supported")
-        user = self._named(body)
+        user = self._identifier_of(body)
         await self._attempts.login(request, user)
         began = self._accounts.began()
         proof = await self._accounts.proves(user, get_string(body, "password"))
@@ -88,9 +88,9 @@ class LoginEndpoints:
                 raise matrix_error(403, "M_USER_DEACTIVATED", "this account has been deactivated")
             raise matrix_error(403, "M_FORBIDDEN", "wrong user name or password")
         self._ctx.count("matrix_logins", status="let in")
-        return await self._entered(request, user, body, began)
+        return await self._login_response(request, user, body, began)
 
-    def _named(self, body: Mapping[str, Any]) -> str:
+    def _identifier_of(self, body: Mapping[str, Any]) -> str:
         identifier = body.get("identifier")
         if identifier is None:
             name = get_string(body, "user")
@@ -103,7 +103,7 @@ class LoginEndpoints:
         except LocalProtocolError as problem:
             raise matrix_error(403, "M_FORBIDDEN", "wrong user name or password") from problem
 
-    async def _entered(
+    async def _login_response(
         self, request: Request, user: str, body: Mapping[str, Any], began: int
     ) -> dict[str, Any]:
         name, group = get_string(body, "initial_device_display_name", ""), address_group(request.remote)
@@ -125,24 +125,26 @@ class LoginEndpoints:
         if mode == "closed":
             raise matrix_error(403, "M_FORBIDDEN", "registration is disabled on this server")
         self._attempts.stranger(request)
-        user = await self._free(get_string(body, "username", "") or self._ctx.random.bytes(6).hex())
+        user = await self._require_available(
+            get_string(body, "username", "") or self._ctx.random.bytes(6).hex()
+        )
         password = get_string(body, "password", "")
         checks: dict[str, Check] = {}
         if mode == "token":
 
-            async def good(auth: Mapping[str, Any]) -> bool:
+            async def is_token_valid(auth: Mapping[str, Any]) -> bool:
                 token = auth.get("token")
                 return isinstance(token, str) and await self._tokens.valid(token)
 
-            checks[TOKEN] = good
+            checks[TOKEN] = is_token_valid
         flow = [TOKEN] if mode == "token" else [DUMMY]
         proven = await self._stages.passed(request, body, "", flow, checks)
         if not password:
             raise matrix_error(400, "M_MISSING_PARAM", "password is missing")
         token = str(proven[TOKEN]["token"]) if mode == "token" else ""
-        return await self._made(request, user, password, body, token=token)
+        return await self._create_account(request, user, password, body, token=token)
 
-    async def _made(
+    async def _create_account(
         self,
         request: Request,
         user: str,
@@ -154,7 +156,7 @@ class LoginEndpoints:
     ) -> Any:
         """An account, by one use of a registration token where there is one."""
 
-        async def using() -> Write:
+        async def use_token() -> Write:
             use = await self._tokens.use(token)
             if use is None:
                 raise matrix_error(403, "M_FORBIDDEN", "the token has been used too often")
@@ -162,15 +164,15 @@ class LoginEndpoints:
 
         began = self._accounts.began()
         try:
-            await self._accounts.create(user, password, admin=admin, using=using if token else None)
+            await self._accounts.create(user, password, admin=admin, using=use_token if token else None)
         except Conflict as conflict:
             raise matrix_error(400, "M_USER_IN_USE", f"{user} is taken already") from conflict
         self._ctx.log.info("%s has an account now", user)
         if body.get("inhibit_login") is True:
             return {"user_id": user}
-        return await self._entered(request, user, body, began)
+        return await self._login_response(request, user, body, began)
 
-    async def _free(self, name: str) -> str:
+    async def _require_available(self, name: str) -> str:
         try:
             user = self._accounts.user_id(name)
         except LocalProtocolError as problem:
@@ -186,7 +188,7 @@ class LoginEndpoints:
         self._attempts.stranger(request)
         if self._ctx.config.registration == "closed":
             raise matrix_error(403, "M_FORBIDDEN", "registration is disabled on this server")
-        await self._free(request.first("username"))
+        await self._require_available(request.first("username"))
         return {"available": True}
 
     async def validity(self, request: Request, _body: Any) -> Any:
@@ -224,7 +226,9 @@ class LoginEndpoints:
         mac = hmac.new(secret.encode(), "\0".join(said).encode(), hashlib.sha1).hexdigest()
         if not hmac.compare_digest(mac.encode(), get_string(body, "mac").encode()):
             raise matrix_error(403, "M_FORBIDDEN", "the HMAC is wrong")
-        return await self._made(request, await self._free(name), password, body, admin=admin)
+        return await self._create_account(
+            request, await self._require_available(name), password, body, admin=admin
+        )
 
     async def whoami(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /account/whoami``."""
@@ -236,14 +240,14 @@ class LoginEndpoints:
         """
         self._attempts.device(caller.user, caller.device)
 
-        async def mine(auth: Mapping[str, Any]) -> bool:
+        async def is_own_password(auth: Mapping[str, Any]) -> bool:
             identifier, password = auth.get("identifier"), auth.get("password")
             named = identifier.get("user") if isinstance(identifier, dict) else auth.get("user", caller.user)
             if named not in {caller.user, caller.user[1:].partition(":")[0]} or not isinstance(password, str):
                 return False
             return await self._accounts.proves(caller.user, password) is Proof.RIGHT
 
-        await self._stages.passed(request, body, caller.user, [PASSWORD], {PASSWORD: mine})
+        await self._stages.passed(request, body, caller.user, [PASSWORD], {PASSWORD: is_own_password})
 
     async def password(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /account/password``."""
@@ -281,16 +285,18 @@ class LoginEndpoints:
         found = (await self._devices.of(caller.user)).devices.values()
         seen = await self._accounts.last_seen.of(caller.user)
         return {
-            "devices": [_shown(device, caller.user, seen.get(device.device_id, NEVER)) for device in found]
+            "devices": [
+                _device_json(device, caller.user, seen.get(device.device_id, NEVER)) for device in found
+            ]
         }
 
     async def device(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /devices/{deviceId}``."""
-        device = await self._device(caller, request)
+        device = await self._require_device(caller, request)
         seen = await self._accounts.last_seen.of(caller.user)
-        return _shown(device, caller.user, seen.get(device.device_id, NEVER))
+        return _device_json(device, caller.user, seen.get(device.device_id, NEVER))
 
-    async def _device(self, caller: Requester, request: Request) -> Device:
+    async def _require_device(self, caller: Requester, request: Request) -> Device:
         device = await self._devices.get(caller.user, request.path["device"])
         if device is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such device")
@@ -298,7 +304,7 @@ class LoginEndpoints:
 
     async def rename(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /devices/{deviceId}``."""
-        device = await self._device(caller, request)
+        device = await self._require_device(caller, request)
         if "display_name" in body:
             name = truncate_name(get_string(body, "display_name", ""))
             if self._ctx.governed:
@@ -316,14 +322,14 @@ class LoginEndpoints:
     async def remove_several(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /delete_devices``."""
         listed = body.get("devices")
-        if not isinstance(listed, list) or len(listed) > _MOST_DEVICES_GONE:
+        if not isinstance(listed, list) or len(listed) > _MAX_REMOVED_DEVICES:
             raise matrix_error(400, "M_BAD_JSON", "devices must be a list of device IDs")
         await self.proven(caller, request, body)
         await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
         return {}
 
 
-def _shown(device: Device, user: str, seen: Seen) -> dict[str, Any]:
+def _device_json(device: Device, user: str, seen: Seen) -> dict[str, Any]:
     # COMPAT: matrix-nio refuses a list in which one of these is missing; Synapse gives null.
     return {
         "device_id": device.device_id,

@@ -13,7 +13,7 @@ from hansa_matrix.client_api.account.address_shares import address_group
 from hansa_matrix.ratelimit import RateLimiter
 
 #: Pairs of a person and an address that are remembered as known.
-_MOST_KNOWN = 10_000
+_MAX_KNOWN = 10_000
 #: So many neighbourhoods have to guess together, each as fast as it may, before a name takes no more attempts
 #: from where its person has never been: one alone keeps nobody out.
 ADDRESSES = 4
@@ -31,12 +31,12 @@ class LoginAttempts:
         self._addresses = RateLimiter(ctx.clock, rate, burst)
         self._names = RateLimiter(ctx.clock, ADDRESSES * rate, ADDRESSES * burst)
         self._people = RateLimiter(ctx.clock, rate, burst)
-        self._known: LruCache[tuple[str, str], None] = LruCache(_MOST_KNOWN)
+        self._known: LruCache[tuple[str, str], None] = LruCache(_MAX_KNOWN)
 
     def stranger(self, request: Request) -> None:
         """Somebody asks who need not be anybody. Raises ``Busy`` where their address asks too often."""
         if wait := self._addresses.take_from(request.remote):
-            self._refuse(wait)
+            self._refuse_attempt(wait)
 
     async def login(self, request: Request, user: str) -> None:
         """Somebody tries the password of a name. Raises ``Busy`` where that is tried too often: by the
@@ -47,12 +47,12 @@ class LoginAttempts:
             if not (wait := self._addresses.take_from(request.remote) or self._names.take(user)):
                 return
             if not await self._came_from(user, group):
-                self._refuse(wait)
-        self._take(self._people, f"{user} {group}")
+                self._refuse_attempt(wait)
+        self._take_token(self._people, f"{user} {group}")
 
     def device(self, user: str, device: str) -> None:
         """Somebody with a token tries the password. Raises ``Busy`` where that device tries too often."""
-        self._take(self._people, f"{user} {device}")
+        self._take_token(self._people, f"{user} {device}")
 
     def succeeded(self, request: Request, user: str, device: str) -> None:
         """Somebody got in: they are known by their address, and by their device. The attempt counts there."""
@@ -62,10 +62,10 @@ class LoginAttempts:
         self._people.take(f"{user} {device}")
         self._known.put(pair, None)
 
-    def _take(self, allowance: RateLimiter, name: str) -> None:
+    def _take_token(self, allowance: RateLimiter, name: str) -> None:
         if wait := allowance.take(name):
-            self._refuse(wait)
+            self._refuse_attempt(wait)
 
-    def _refuse(self, wait: float) -> NoReturn:
+    def _refuse_attempt(self, wait: float) -> NoReturn:
         self._ctx.count("matrix_client_limited", what="login")
         raise Busy("too many attempts", after=max(1.0, wait))

@@ -8,9 +8,9 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from hansa import LocalProtocolError
 
-_MOST = 1024
+_MAX_PASSWORD_LENGTH = 1024
 #: Passwords that are hashed at a time: each takes a core and its memory.
-_AT_A_TIME = 2
+_MAX_PARALLEL = 2
 
 
 class Passwords:
@@ -18,14 +18,14 @@ class Passwords:
 
     def __init__(self, *, rounds: int, memory: int) -> None:
         self._hasher = PasswordHasher(time_cost=rounds, memory_cost=memory, parallelism=1)
-        self._slots = asyncio.Semaphore(_AT_A_TIME)
+        self._slots = asyncio.Semaphore(_MAX_PARALLEL)
 
     async def hashed(self, password: str) -> str:
         """Returns the hash of a password, to be stored. Raises LocalProtocolError for a password over 1024
         bytes.
         """
-        if len(password.encode(errors="replace")) > _MOST:
-            raise LocalProtocolError(f"a password has at most {_MOST} bytes")
+        if len(password.encode(errors="replace")) > _MAX_PASSWORD_LENGTH:
+            raise LocalProtocolError(f"a password has at most {_MAX_PASSWORD_LENGTH} bytes")
         async with self._slots:
             return await asyncio.to_thread(self._hasher.hash, password.encode(errors="replace"))
 
@@ -33,12 +33,12 @@ class Passwords:
         """True if ``kept`` is the hash of the password. An empty hash (``""``) takes as long, and no password
         is right.
         """
-        if len(password) > _MOST:
+        if len(password) > _MAX_PASSWORD_LENGTH:
             return False
         async with self._slots:
-            return await asyncio.to_thread(self._verified, kept, password.encode(errors="replace"))
+            return await asyncio.to_thread(self._verify_hash, kept, password.encode(errors="replace"))
 
-    def _verified(self, kept: str, password: bytes) -> bool:
+    def _verify_hash(self, kept: str, password: bytes) -> bool:
         try:
             if not kept:
                 self._hasher.hash(password)

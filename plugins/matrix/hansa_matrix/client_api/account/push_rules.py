@@ -23,7 +23,7 @@ from hansa_matrix.proto.push_rules import (
     is_valid_rule,
 )
 
-_MOST_RULES = 500
+_MAX_RULES = 500
 #: What a rule of a kind has beside its actions.
 _PARTS = {"override": ("conditions",), "underride": ("conditions",), "content": ("pattern",)}
 _Rules = dict[str, list[dict[str, Any]]]
@@ -53,34 +53,34 @@ class PushRuleEndpoints:
     async def of(self, user: str) -> _Rules:
         """All rules of somebody, which nobody changes; those of the server that came later are added."""
         kept = await self._data.get(user, "", PUSH_RULES)
-        return _rules(user, kept) if isinstance(kept, dict) else _unchanged(user)
+        return _merge_rules(user, kept) if isinstance(kept, dict) else _default_rules_of(user)
 
-    async def _change(self, user: str, change: Callable[[_Rules], None]) -> None:
+    async def _change_rules(self, user: str, change: Callable[[_Rules], None]) -> None:
         """Keep somebody's rules as they become, whatever else changes them at the same time."""
 
-        def changed(kept: Any) -> dict[str, Any]:
-            rules = _rules(user, kept)
+        def change_content(kept: Any) -> dict[str, Any]:
+            rules = _merge_rules(user, kept)
             change(rules)
             return {"global": rules}
 
-        await self._data.change(user, "", PUSH_RULES, changed)
+        await self._data.change(user, "", PUSH_RULES, change_content)
 
     async def follow(self, user: str, old: str, new: str) -> None:
         """Rules of one room become rules of the room after it too."""
 
-        def follow(rules: _Rules) -> None:
+        def copy_rule(rules: _Rules) -> None:
             for kind in ("override", "room"):
                 listed = rules.get(kind, [])
                 known = {rule["rule_id"] for rule in listed}
                 found = next((at for at, rule in enumerate(listed) if rule["rule_id"] == old), None)
-                if found is not None and new not in known and len(listed) < _MOST_RULES:
-                    listed.insert(found, _of_room(listed[found], old, new))
+                if found is not None and new not in known and len(listed) < _MAX_RULES:
+                    listed.insert(found, _is_of_room(listed[found], old, new))
 
         before = await self.of(user)
         rules = deepcopy(before)
-        follow(rules)
+        copy_rule(rules)
         if rules != before:
-            await self._change(user, follow)
+            await self._change_rules(user, copy_rule)
 
     async def every(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /pushrules/``."""
@@ -92,7 +92,7 @@ class PushRuleEndpoints:
 
     async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /pushrules/global/{kind}/{ruleId}``."""
-        return _one(await self.of(caller.user), request)
+        return _require_rule(await self.of(caller.user), request)
 
     async def put(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /pushrules/global/{kind}/{ruleId}``, before or after another."""
@@ -111,11 +111,11 @@ class PushRuleEndpoints:
         parts = {key: body.get(key, []) for key in wanted}
         actions = current_actions(body["actions"])
 
-        def put(rules: _Rules) -> None:
+        def put_rule(rules: _Rules) -> None:
             listed = rules.setdefault(kind, [])
             before = next((at for at, rule in enumerate(listed) if rule["rule_id"] == name), None)
-            if before is None and len(listed) >= _MOST_RULES:
-                raise matrix_error(400, "M_TOO_LARGE", f"a kind has at most {_MOST_RULES} rules")
+            if before is None and len(listed) >= _MAX_RULES:
+                raise matrix_error(400, "M_TOO_LARGE", f"a kind has at most {_MAX_RULES} rules")
             rule = {
                 "rule_id": name,
                 "default": False,
@@ -123,13 +123,13 @@ class PushRuleEndpoints:
                 "actions": actions,
                 **parts,
             }
-            listed.insert(self._place(listed, request, before), rule)
+            listed.insert(self._insert_position(listed, request, before), rule)
 
-        await self._change(caller.user, put)
+        await self._change_rules(caller.user, put_rule)
         return {}
 
     @staticmethod
-    def _place(listed: list[dict[str, Any]], request: Request, was: int | None) -> int:
+    def _insert_position(listed: list[dict[str, Any]], request: Request, was: int | None) -> int:
         """Where a rule goes: beside another, else where it ``was``, else before all others of people."""
         before, after = request.first("before"), request.first("after")
         names = [rule["rule_id"] for rule in listed]
@@ -146,57 +146,57 @@ class PushRuleEndpoints:
     async def delete(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /pushrules/global/{kind}/{ruleId}``."""
 
-        def delete(rules: _Rules) -> None:
-            rule = _one(rules, request)
+        def delete_rule(rules: _Rules) -> None:
+            rule = _require_rule(rules, request)
             if rule["default"]:
                 raise matrix_error(
                     400, "M_INVALID_PARAM", "a rule of the server is switched off, not removed"
                 )
             rules[request.path["kind"]].remove(rule)
 
-        await self._change(caller.user, delete)
+        await self._change_rules(caller.user, delete_rule)
         return {}
 
     async def enabled(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET …/enabled``."""
-        return {"enabled": _one(await self.of(caller.user), request)["enabled"]}
+        return {"enabled": _require_rule(await self.of(caller.user), request)["enabled"]}
 
     async def set_enabled(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT …/enabled``."""
 
         def set_enabled(rules: _Rules) -> None:
-            rule = _one(rules, request)
+            rule = _require_rule(rules, request)
             if not isinstance(body.get("enabled"), bool):
                 raise matrix_error(400, "M_BAD_JSON", "enabled is true or false")
             rule["enabled"] = body["enabled"]
 
-        await self._change(caller.user, set_enabled)
+        await self._change_rules(caller.user, set_enabled)
         return {}
 
     async def actions(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET …/actions``."""
-        return {"actions": _one(await self.of(caller.user), request)["actions"]}
+        return {"actions": _require_rule(await self.of(caller.user), request)["actions"]}
 
     async def set_actions(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT …/actions``."""
 
         def set_actions(rules: _Rules) -> None:
-            rule = _one(rules, request)
+            rule = _require_rule(rules, request)
             if not are_valid_actions(body.get("actions")):
                 raise matrix_error(400, "M_BAD_JSON", "actions must be a list of actions")
             rule["actions"] = current_actions(body["actions"])
 
-        await self._change(caller.user, set_actions)
+        await self._change_rules(caller.user, set_actions)
         return {}
 
 
 @lru_cache(maxsize=500)
-def _unchanged(user: str) -> _Rules:
+def _default_rules_of(user: str) -> _Rules:
     """The rules of somebody who never changed one."""
     return default_rules(user)
 
 
-def _of_room(rule: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+def _is_of_room(rule: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     """A rule of one room, as it is of another."""
     copy = deepcopy(rule) | {"rule_id": new}
     for condition in copy.get("conditions", ()):
@@ -205,7 +205,7 @@ def _of_room(rule: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     return copy
 
 
-def _rules(user: str, kept: Any) -> _Rules:
+def _merge_rules(user: str, kept: Any) -> _Rules:
     """The rules in somebody's account data. Those of the server are what they are by now, in their order and
     behind those of the person, but for the switch that turns all off; whether they hold, and what they do,
     is as the person left it.
@@ -228,7 +228,7 @@ def _rules(user: str, kept: Any) -> _Rules:
     return rules
 
 
-def _one(rules: _Rules, request: Request) -> dict[str, Any]:
+def _require_rule(rules: _Rules, request: Request) -> dict[str, Any]:
     """The rule that a request names. Raises the error answer of one that is not there."""
     for rule in rules.get(request.path["kind"], ()):
         if rule["rule_id"] == request.path["rule"]:

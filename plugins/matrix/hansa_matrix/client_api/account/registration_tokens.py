@@ -21,9 +21,13 @@ class RegistrationTokens:
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.HasAdminCommands.operations``."""
-        return {"tokens add": self._add, "tokens ls": self._list, "tokens rm": self._remove}
+        return {
+            "tokens add": self._add_token,
+            "tokens ls": self._list_tokens,
+            "tokens rm": self._remove_token,
+        }
 
-    async def _add(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def _add_token(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         given = arguments.get("uses")
         uses = 1 if given is None else int(given)
         if uses < 0:
@@ -33,11 +37,11 @@ class RegistrationTokens:
         await self._ctx.store.commit([Insert("registration_token", (token,), body)])
         return {"token": token, "uses": uses}
 
-    async def _list(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def _list_tokens(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = scan_all(self._ctx.store, "registration_token")
         return [{"token": str(row.key[0]), **orjson.loads(row.body)} async for row in rows]
 
-    async def _remove(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def _remove_token(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         token = str(arguments["token"])
         if await self._ctx.store.get("registration_token", (token,)) is None:
             raise LocalProtocolError(f"there is no token {token}: `hansa matrix tokens ls` shows them")

@@ -14,7 +14,7 @@ from hansa_matrix.client_api.account.address_shares import AddressShares
 from hansa_matrix.errors import matrix_error
 
 DUMMY, PASSWORD, TOKEN = "m.login.dummy", "m.login.password", "m.login.registration_token"
-_MOST, _EACH, _FOR = 10_000, 100, 900.0
+_MAX_SESSIONS, _MAX_SESSIONS_PER_ADDRESS, _SESSION_TTL_S = 10_000, 100, 900.0
 
 #: Whether what somebody says for a stage will do.
 Check = Callable[[Mapping[str, Any]], Awaitable[bool]]
@@ -39,7 +39,9 @@ class UserInteractiveAuth:
 
     def __init__(self, clock: Clock, random: Random) -> None:
         self._random = random
-        self._sessions: AddressShares[_Session] = AddressShares(clock, most=_MOST, each=_EACH, seconds=_FOR)
+        self._sessions: AddressShares[_Session] = AddressShares(
+            clock, most=_MAX_SESSIONS, each=_MAX_SESSIONS_PER_ADDRESS, seconds=_SESSION_TTL_S
+        )
 
     async def passed(
         self,
@@ -54,23 +56,23 @@ class UserInteractiveAuth:
         """
         auth = body.get("auth")
         given = auth if isinstance(auth, dict) else {}
-        about = f"{request.method} {_path(request.target)} {who}"
+        about = f"{request.method} {_unversioned_path(request.target)} {who}"
         name = given.get("session")
         session = self._sessions.get(name) if isinstance(name, str) else _Session(about)
         if session is None or session.about != about:
-            raise _over()
+            raise _too_many_sessions()
         if not isinstance(name, str):
             name = self._random.bytes(16).hex()
-        elif session.said not in {"", _hash(body)}:
-            raise _over()
+        elif session.said not in {"", _hash_body(body)}:
+            raise _too_many_sessions()
         stage = given.get("type")
         problem: tuple[str, str] | None = None
         if isinstance(stage, str) and stage in flow:
             good = stage not in checks or await checks[stage](given)
             if given.get("session") is not None and self._sessions.get(name) is not session:
-                raise _over()  # it was used up meanwhile
-            if good and session.said in {"", _hash(body)}:
-                session.said = _hash(body)
+                raise _too_many_sessions()  # it was used up meanwhile
+            if good and session.said in {"", _hash_body(body)}:
+                session.said = _hash_body(body)
                 session.proven[stage] = given
             else:
                 problem = ("M_FORBIDDEN", "that is not right")
@@ -78,14 +80,16 @@ class UserInteractiveAuth:
             self._sessions.take(name)
             return session.proven
         self._sessions.put(name, request.remote, session)
-        raise _asked(name, flow, session, problem)
+        raise _auth_required(name, flow, session, problem)
 
 
-def _over() -> Exception:
+def _too_many_sessions() -> Exception:
     return matrix_error(400, "M_UNKNOWN", "that session is over, or was for something else")
 
 
-def _asked(name: str, flow: Sequence[str], session: _Session, problem: tuple[str, str] | None) -> Exception:
+def _auth_required(
+    name: str, flow: Sequence[str], session: _Session, problem: tuple[str, str] | None
+) -> Exception:
     code, why = problem or ("M_UNAUTHORIZED", "say who you are")
     body = {
         "session": name,
@@ -96,13 +100,13 @@ def _asked(name: str, flow: Sequence[str], session: _Session, problem: tuple[str
     return matrix_error(401, code, why, **body)
 
 
-def _path(target: str) -> str:
+def _unversioned_path(target: str) -> str:
     """A path under whichever version of the API it was asked: they are one endpoint."""
     path = target.partition("?")[0].rstrip("/")
     return path.replace("/_matrix/client/r0/", "/_matrix/client/v3/", 1)
 
 
-def _hash(body: Mapping[str, Any]) -> str:
+def _hash_body(body: Mapping[str, Any]) -> str:
     """Returns the hash of a body without its ``auth``."""
     rest = {key: value for key, value in body.items() if key != "auth"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

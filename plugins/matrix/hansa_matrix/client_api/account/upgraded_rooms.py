@@ -41,17 +41,17 @@ class UpgradedRooms:
         """Copy what somebody kept of the room before, where both rooms say that one replaces the other and
         they were in it. Nobody is kept out of a room because that is too much.
         """
-        old = await self._before(room_id)
+        old = await self._predecessor_of(room_id)
         if old is None or self._attendance.stay(user, old) is None:
             return
         try:
-            await self._tags(user, old, room_id)
-            await self._direct(user, old, room_id)
+            await self._copy_tags(user, old, room_id)
+            await self._copy_direct(user, old, room_id)
             await self._push.follow(user, old, room_id)
         except RemoteProtocolError as problem:
             self._ctx.log.info("%s keeps less of %s than of %s: %s", user, room_id, old, problem.reason)
 
-    async def _before(self, room_id: str) -> str | None:
+    async def _predecessor_of(self, room_id: str) -> str | None:
         """The room that a room replaces."""
         new = self._room(room_id)
         create = (await new.events_of(await new.state(), [])).get(CREATE_KEY) if new is not None else None
@@ -63,23 +63,23 @@ class UpgradedRooms:
         closed = (await old.events_of(await old.state(), [key])).get(key)
         return old.room_id if closed and replacement_room(closed.content) == room_id else None
 
-    async def _tags(self, user: str, old: str, new: str) -> None:
-        before = _tags(await self._data.get(user, old, TAGS))
-        if before and not before.keys() <= _tags(await self._data.get(user, new, TAGS)).keys():
-            await self._data.change(user, new, TAGS, lambda kept: {"tags": {**before, **_tags(kept)}})
+    async def _copy_tags(self, user: str, old: str, new: str) -> None:
+        before = _tags_of(await self._data.get(user, old, TAGS))
+        if before and not before.keys() <= _tags_of(await self._data.get(user, new, TAGS)).keys():
+            await self._data.change(user, new, TAGS, lambda kept: {"tags": {**before, **_tags_of(kept)}})
 
-    async def _direct(self, user: str, old: str, new: str) -> None:
-        def follow(kept: Any) -> dict[str, Any]:
+    async def _copy_direct(self, user: str, old: str, new: str) -> None:
+        def add_room(kept: Any) -> dict[str, Any]:
             return {
                 who: [*rooms, new] if isinstance(rooms, list) and old in rooms and new not in rooms else rooms
                 for who, rooms in (kept.items() if isinstance(kept, Mapping) else ())
             }
 
         kept = await self._data.get(user, "", DIRECT)
-        if isinstance(kept, dict) and follow(kept) != kept:
-            await self._data.change(user, "", DIRECT, follow)
+        if isinstance(kept, dict) and add_room(kept) != kept:
+            await self._data.change(user, "", DIRECT, add_room)
 
 
-def _tags(kept: Any) -> dict[str, Any]:
+def _tags_of(kept: Any) -> dict[str, Any]:
     tags = kept.get("tags") if isinstance(kept, dict) else None
     return tags if isinstance(tags, dict) else {}

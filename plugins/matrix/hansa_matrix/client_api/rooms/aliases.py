@@ -17,7 +17,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, given, taken
 
 #: Names that one room may be given here.
-MOST_OF_ROOM = 100
+MAX_ALIASES_OF_ROOM = 100
 
 
 class AliasEndpoints:
@@ -64,9 +64,9 @@ class AliasEndpoints:
         if not ids.is_valid_alias(alias) or ids.domain_of(alias) != self._server:
             raise matrix_error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
         self._voice.joined(caller.user, room_id)
-        await require(self._ctx, self._published(alias, room_id, caller.user))
-        if await self._ctx.store.count("room_alias", equal={"room_id": room_id}) >= MOST_OF_ROOM:
-            raise matrix_error(403, "M_FORBIDDEN", f"the room has {MOST_OF_ROOM} names already")
+        await require(self._ctx, self._publish_crossing(alias, room_id, caller.user))
+        if await self._ctx.store.count("room_alias", equal={"room_id": room_id}) >= MAX_ALIASES_OF_ROOM:
+            raise matrix_error(403, "M_FORBIDDEN", f"the room has {MAX_ALIASES_OF_ROOM} names already")
         try:
             await self._ctx.store.commit([given(alias, room_id, caller.user)])
         except Conflict as conflict:
@@ -94,11 +94,15 @@ class AliasEndpoints:
         room = self._voice.joined(caller.user, request.path["room"])
         found = await aliases_of(self._ctx.store, room.room_id)
         if self._ctx.governed:
-            asked = [(one, self._published(one.name, room.room_id, one.by, again=True)) for one in found]
+            asked = [
+                (one, self._publish_crossing(one.name, room.room_id, one.by, again=True)) for one in found
+            ]
             found = [one for one, crossing in asked if await passes(self._ctx, crossing)]
         return {"aliases": [alias.name for alias in found]}
 
-    def _published(self, alias: str, room_id: str, by: str, *, again: bool = False) -> DirectoryPublish:
+    def _publish_crossing(
+        self, alias: str, room_id: str, by: str, *, again: bool = False
+    ) -> DirectoryPublish:
         """A name of a room is given ``by`` somebody, an operator where it is nobody, or (``again``) about to
         be shown.
         """

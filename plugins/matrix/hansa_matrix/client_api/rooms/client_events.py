@@ -8,7 +8,7 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.client_api.account.accounts import Requester
-from hansa_matrix.client_api.rooms.previous_content import MOST_BYTES, PreviousContent
+from hansa_matrix.client_api.rooms.previous_content import MAX_BYTES, PreviousContent
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
@@ -21,12 +21,12 @@ from hansa_matrix.rooms.relations import REFERENCE, REPLACE, THREAD, Relations, 
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Relations of one kind that are looked at for an event's summary.
-_MOST_RELATED = 1000
+_MAX_RELATED = 1000
 #: Memberships of the erased in one state of which it is asked whether the reader was there: each is a state
 #: of its own that is read.
-MOST_ERASED = 20
+MAX_ERASED = 20
 #: Relations that are looked at together for the newest that a reader may read.
-_AT_ONCE = 50
+_PAGE_SIZE = 50
 
 
 def client_event(pdu: Pdu, version: RoomVersion, *, room_id: bool = True) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def client_event(pdu: Pdu, version: RoomVersion, *, room_id: bool = True) -> dic
     return shown
 
 
-def as_sent(pdu: Pdu) -> dict[str, Any]:
+def federation_event(pdu: Pdu) -> dict[str, Any]:
     """An event as servers send it to each other, with the id by which a client knows it."""
     return {**pdu.raw, "event_id": pdu.event_id}
 
@@ -87,20 +87,20 @@ class ClientEventFormatter:
             return []
         now = self._ctx.clock.now()
         related = await self._ctx.store.get_many("related", [(one.pdu.event_id,) for one in events])
-        because = await self._taken_back(caller, room, events, room_id=room_id)
+        because = await self._redactions_of(caller, room, events, room_id=room_id)
         memberships: dict[int, str] = {}
         size = 0
         found: list[dict[str, Any]] = []
         for one in events:
-            membership = await self._membership(caller.user, room, one, memberships)
+            membership = await self._membership_after(caller.user, room, one, memberships)
             pdu = one.pdu
             if membership != "join":
                 pdu = of_erased(pdu, room.version, self._erased)
-            shown = as_sent(pdu) if federation else client_event(pdu, room.version, room_id=room_id)
+            shown = federation_event(pdu) if federation else client_event(pdu, room.version, room_id=room_id)
             unsigned: dict[str, Any] = {"age": max(0, now - one.pdu.origin_server_ts)}
             unsigned |= because.get(one.pdu.event_id, {})
             if one.pdu.state_key is not None:
-                before, more = await self._before(room, one, membership, named=size > MOST_BYTES)
+                before, more = await self._previous_content(room, one, membership, named=size > MAX_BYTES)
                 unsigned |= before
                 size += more
             unsigned["membership"] = membership
@@ -108,7 +108,7 @@ class ClientEventFormatter:
             if txn:
                 unsigned["transaction_id"] = txn
             if bundled and one.pdu.event_id not in because and (one.pdu.event_id,) in related:
-                relations = await self._relations(caller, room, one)
+                relations = await self._relations_of(caller, room, one)
                 if relations:
                     unsigned["m.relations"] = relations
             shown["unsigned"] = unsigned
@@ -131,12 +131,16 @@ class ClientEventFormatter:
         if not given:
             return []
         if self._erased:
-            given = await self._nameless(caller.user, room, given)
+            given = await self._without_erased(caller.user, room, given)
         replaced = await self._replaced.of_state(caller.user, room, given)
-        because = await self._taken_back(caller, room, given, room_id=room_id)
+        because = await self._redactions_of(caller, room, given, room_id=room_id)
         return [
             {
-                **(as_sent(one.pdu) if federation else client_event(one.pdu, room.version, room_id=room_id)),
+                **(
+                    federation_event(one.pdu)
+                    if federation
+                    else client_event(one.pdu, room.version, room_id=room_id)
+                ),
                 "unsigned": {
                     "age": max(0, now - one.pdu.origin_server_ts),
                     **replaced.get(one.pdu.event_id, {}),
@@ -146,7 +150,7 @@ class ClientEventFormatter:
             for one in given
         ]
 
-    async def _nameless(
+    async def _without_erased(
         self, reader: str, room: MatrixRoom, given: Sequence[StoredEvent]
     ) -> list[StoredEvent]:
         """The events of a state; of an erased person's membership what it did, unless the reader was there,
@@ -154,12 +158,12 @@ class ClientEventFormatter:
         """
         found = {one.pdu.event_id: nameless(one, room.version, self._erased) for one in given}
         about = [one for one in given if found[one.pdu.event_id] is not one and one.before]
-        for one in sorted(about, key=lambda one: -one.depth)[:MOST_ERASED]:
-            if await self._membership(reader, room, one, {}) == "join":
+        for one in sorted(about, key=lambda one: -one.depth)[:MAX_ERASED]:
+            if await self._membership_after(reader, room, one, {}) == "join":
                 found[one.pdu.event_id] = one
         return list(found.values())
 
-    async def _taken_back(
+    async def _redactions_of(
         self, caller: Requester, room: MatrixRoom, events: Sequence[StoredEvent], *, room_id: bool
     ) -> dict[str, dict[str, Any]]:
         """Members of ``unsigned`` of those events that another took back, by their ids."""
@@ -185,7 +189,7 @@ class ClientEventFormatter:
             }
         return found
 
-    async def _before(
+    async def _previous_content(
         self, room: MatrixRoom, one: StoredEvent, membership: str, *, named: bool
     ) -> tuple[dict[str, Any], int]:
         """Returns the ``unsigned`` fields about the event that a state event replaced, or only its id if
@@ -203,7 +207,7 @@ class ClientEventFormatter:
         return self._replaced.shown(room, replaced, there=membership == "join"), len(replaced.wire)
 
     @staticmethod
-    async def _membership(user: str, room: MatrixRoom, one: StoredEvent, known: dict[int, str]) -> str:
+    async def _membership_after(user: str, room: MatrixRoom, one: StoredEvent, known: dict[int, str]) -> str:
         """The reader's membership once the event had happened."""
         if one.pdu.type == MEMBER and one.pdu.state_key == user:
             return one.pdu.membership or "leave"
@@ -213,30 +217,30 @@ class ClientEventFormatter:
             known[one.before] = (member.membership or "leave") if member is not None else "leave"
         return known[one.before]
 
-    async def _relations(self, caller: Requester, room: MatrixRoom, one: StoredEvent) -> dict[str, Any]:
+    async def _relations_of(self, caller: Requester, room: MatrixRoom, one: StoredEvent) -> dict[str, Any]:
         """The latest edit, the thread, and what refers to it, as far as the reader may read them."""
         pdu, found = one.pdu, dict[str, Any]()
         edited = pdu.state_key is None and (relation(pdu) or ("", ""))[1] != REPLACE
-        if edited and (edit := await self._edit(caller, room, pdu)) is not None:
+        if edited and (edit := await self._latest_edit(caller, room, pdu)) is not None:
             (found[REPLACE],) = await self.of(caller, room, [edit], bundled=False)
         rows = await self.related.page(
-            room.room_id, pdu.event_id, _MOST_RELATED, kind=REFERENCE, newest_first=True
+            room.room_id, pdu.event_id, _MAX_RELATED, kind=REFERENCE, newest_first=True
         )
         seen = await self._visibility.beside(caller.user, room, event_ids_of(rows)) if rows else {}
         if seen:
             found[REFERENCE] = {"chunk": [{"event_id": e} for e in event_ids_of(rows[::-1]) if e in seen]}
-        if relation(pdu) is None and (thread := await self._thread(caller, room, pdu)):
+        if relation(pdu) is None and (thread := await self._thread_summary(caller, room, pdu)):
             found[THREAD] = thread
         return found
 
-    async def _edit(self, caller: Requester, room: MatrixRoom, pdu: Pdu) -> StoredEvent | None:
+    async def _latest_edit(self, caller: Requester, room: MatrixRoom, pdu: Pdu) -> StoredEvent | None:
         """The newest edit of an event that the reader may read: only its sender edits it."""
         after: str | None = None
-        for _ in range(0, _MOST_RELATED, _AT_ONCE):
+        for _ in range(0, _MAX_RELATED, _PAGE_SIZE):
             rows = await self.related.page(
                 room.room_id,
                 pdu.event_id,
-                _AT_ONCE,
+                _PAGE_SIZE,
                 kind=REPLACE,
                 sender=pdu.sender,
                 after=after,
@@ -245,17 +249,17 @@ class ClientEventFormatter:
             ids = event_ids_of([row for row in rows if row.fields["type"] == pdu.type])
             seen = await self._visibility.beside(caller.user, room, ids) if ids else {}
             newest = next((e for e in ids if e in seen), None)
-            if newest is not None or len(rows) < _AT_ONCE:
+            if newest is not None or len(rows) < _PAGE_SIZE:
                 return seen[newest] if newest is not None else None
             after = str(rows[-1].fields["place"])
         return None
 
-    async def _thread(self, caller: Requester, room: MatrixRoom, root: Pdu) -> dict[str, Any]:
+    async def _thread_summary(self, caller: Requester, room: MatrixRoom, root: Pdu) -> dict[str, Any]:
         """A thread's summary; empty if the reader may read none of it. Of the answers before the newest
         1,000 all count, for nobody can look at them all each time.
         """
         rows = await self.related.page(
-            room.room_id, root.event_id, _MOST_RELATED, kind=THREAD, newest_first=True
+            room.room_id, root.event_id, _MAX_RELATED, kind=THREAD, newest_first=True
         )
         ids = event_ids_of(rows)
         seen = await self._visibility.beside(caller.user, room, ids) if ids else {}
@@ -263,7 +267,7 @@ class ClientEventFormatter:
         if newest is None:
             return {}
         count = len(seen)
-        if len(rows) == _MOST_RELATED:
+        if len(rows) == _MAX_RELATED:
             count += await self.related.count(room.room_id, root.event_id, THREAD) - len(rows)
         (shown,) = await self.of(caller, room, [seen[newest]])
         return {
@@ -279,6 +283,6 @@ class ClientEventFormatter:
         if root.sender == user or any(one.pdu.sender == user for one in (seen or {}).values()):
             return True
         rows = await self.related.page(
-            room.room_id, root.event_id, _AT_ONCE, kind=THREAD, sender=user, newest_first=True
+            room.room_id, root.event_id, _PAGE_SIZE, kind=THREAD, sender=user, newest_first=True
         )
         return bool(await self._visibility.beside(user, room, event_ids_of(rows)) if rows else None)

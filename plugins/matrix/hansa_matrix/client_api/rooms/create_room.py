@@ -19,20 +19,20 @@ _PRESETS = {
     "trusted_private_chat": ("invite", "shared", "can_join"),
     "public_chat": ("public", "shared", "forbidden"),
 }
-_MOST_STATE = 200
+_MAX_INITIAL_STATE = 200
 #: People that a room is made for.
-_MOST_PEOPLE = 100
+_MAX_INVITEES = 100
 
 
 def user_ids(body: Mapping[str, Any], key: str, code: str = "M_INVALID_PARAM") -> list[str]:
     """A list of user ids of a body, each once. Raises the error answer of anything else."""
     value = body.get(key, [])
-    if not isinstance(value, list) or len(value) > _MOST_PEOPLE or not all(map(ids.is_valid_user_id, value)):
-        raise matrix_error(400, code, f"{key} must be a list of user IDs, of {_MOST_PEOPLE} at most")
+    if not isinstance(value, list) or len(value) > _MAX_INVITEES or not all(map(ids.is_valid_user_id, value)):
+        raise matrix_error(400, code, f"{key} must be a list of user IDs, of {_MAX_INVITEES} at most")
     return list(dict.fromkeys(value))
 
 
-def _levels(creator: str, version: RoomVersion) -> dict[str, Any]:
+def _default_power_levels(creator: str, version: RoomVersion) -> dict[str, Any]:
     """Returns the power levels of a room that a user creates."""
     high = 150 if version.privileged_creators else 100
     return {
@@ -78,7 +78,7 @@ def template_from_request(
         raise matrix_error(400, "M_BAD_JSON", "creation_content must be an object")
     create = {k: v for k, v in create.items() if k not in {"creator", "room_version"}}
     creators = user_ids(create, "additional_creators", code="M_BAD_JSON")
-    levels = _levels(creator, version)
+    levels = _default_power_levels(creator, version)
     if preset == "trusted_private_chat" and version.privileged_creators:
         create["additional_creators"] = list(dict.fromkeys([*creators, *invited]))
     elif preset == "trusted_private_chat":
@@ -91,7 +91,7 @@ def template_from_request(
         ("m.room.history_visibility", "", {"history_visibility": history}),
         ("m.room.guest_access", "", {"guest_access": guests}),
     ]
-    given = _initial(body)
+    given = _initial_state(body)
     named = {(type_, key) for type_, key, _ in given}
     then = [step for step in then if step[:2] not in named] + given
     if body.get("name"):
@@ -110,9 +110,9 @@ def template_from_request(
     )
 
 
-def _initial(body: Mapping[str, Any]) -> list[InitialEvent]:
+def _initial_state(body: Mapping[str, Any]) -> list[InitialEvent]:
     listed = body.get("initial_state", [])
-    if not isinstance(listed, list) or len(listed) > _MOST_STATE:
+    if not isinstance(listed, list) or len(listed) > _MAX_INITIAL_STATE:
         raise matrix_error(400, "M_BAD_JSON", "initial_state must be a list of state events")
     found: list[InitialEvent] = []
     for one in listed:

@@ -43,7 +43,7 @@ _STATES = ("online", "unavailable", "offline")
 #: How many rooms of a space were given, down to which depth, and whether the suggested ones alone.
 _TOKEN = re.compile(r"([0-9]{1,6})_([0-9]{1,2})_([01])", re.ASCII)
 #: Rooms of a space that are looked at for one answer, and seconds in which other servers are asked.
-_MOST_SPACES, _SPACES_WITHIN = 1000, 20.0
+_MAX_HIERARCHY_ROOMS, _HIERARCHY_TIMEOUT_S = 1000, 20.0
 _VISIBILITIES = ("public", "private")
 
 
@@ -100,7 +100,7 @@ class DirectoryEndpoints:
             ("POST", "/v3/user/{user}/openid/request_token"): self.openid,
         }
 
-    async def _profile(self, user: str, field: str = "") -> Mapping[str, Any]:
+    async def _get_profile(self, user: str, field: str = "") -> Mapping[str, Any]:
         if not ids.is_valid_user_id(user):
             raise matrix_error(400, "M_INVALID_PARAM", f"{user[:80]!r} is not a user ID")
         server = ids.domain_of(user)
@@ -116,7 +116,7 @@ class DirectoryEndpoints:
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
         return found
 
-    async def _abroad(self, request: Request, server: str) -> None:
+    async def _require_token_for_remote(self, request: Request, server: str) -> None:
         """Strangers may ask about this server, if no policy could say no to their server; others are asked
         only for people with an account here.
         """
@@ -126,14 +126,14 @@ class DirectoryEndpoints:
 
     async def profile(self, request: Request, _body: Any) -> Any:
         """``GET /profile/{userId}``."""
-        await self._abroad(request, ids.domain_of(request.path["user"]))
-        return await self._profile(request.path["user"])
+        await self._require_token_for_remote(request, ids.domain_of(request.path["user"]))
+        return await self._get_profile(request.path["user"])
 
     async def field(self, request: Request, _body: Any) -> Any:
         """``GET /profile/{userId}/{keyName}``."""
         name = request.path["field"]
-        await self._abroad(request, ids.domain_of(request.path["user"]))
-        found = await self._profile(request.path["user"], name)
+        await self._require_token_for_remote(request, ids.domain_of(request.path["user"]))
+        found = await self._get_profile(request.path["user"], name)
         if name not in found and name not in _SHOWN_IN_ROOMS:
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {name[:80]!r} in that profile")
         return {name: found[name]} if name in found else {}
@@ -146,15 +146,15 @@ class DirectoryEndpoints:
         value = body[name]
         if name in _SHOWN_IN_ROOMS and not isinstance(value, str | None):
             raise matrix_error(400, "M_BAD_JSON", f"{name} must be a string")
-        await self._set(user, name, value or None if name in _SHOWN_IN_ROOMS else value)
+        await self._set_profile_field(user, name, value or None if name in _SHOWN_IN_ROOMS else value)
         return {}
 
     async def remove_field(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /profile/{userId}/{keyName}``."""
-        await self._set(require_own_user(caller, request), request.path["field"], None)
+        await self._set_profile_field(require_own_user(caller, request), request.path["field"], None)
         return {}
 
-    async def _set(self, user: str, name: str, value: Any) -> None:
+    async def _set_profile_field(self, user: str, name: str, value: Any) -> None:
         if self._ctx.governed:
             await require(self._ctx, self._crossings.profile_change(user, said(**{name: value})))
         try:
@@ -201,11 +201,11 @@ class DirectoryEndpoints:
         ):
             raise matrix_error(403, "M_FORBIDDEN", "you need permission to send m.room.canonical_alias")
         if wanted == "public":
-            await self._may_publish(caller.user, room.room_id)
+            await self._require_may_publish(caller.user, room.room_id)
         await self._directory.publish(room.room_id, listed=wanted == "public", by=caller.user)
         return {}
 
-    async def _may_publish(self, user: str, room_id: str) -> None:
+    async def _require_may_publish(self, user: str, room_id: str) -> None:
         """Raises the error answer where a policy denies that a room is put into the public list."""
         view = self._ctx.view(room_id)
         await require(
@@ -223,18 +223,18 @@ class DirectoryEndpoints:
         """``GET /publicRooms``."""
         if not self._ctx.config.public_reading:
             await self._caller(request)
-        await self._abroad(request, request.first("server"))
+        await self._require_token_for_remote(request, request.first("server"))
         limit = get_int(request, "limit", 100, 1000)
         body: dict[str, Any] = {"limit": limit or 100}
         if request.first("since"):
             body["since"] = request.first("since")
-        return await self._public(request.first("server"), body)
+        return await self._public_page(request.first("server"), body)
 
     async def search_public(self, _caller: Requester, request: Request, body: Any) -> Any:
         """``POST /publicRooms``."""
-        return await self._public(request.first("server"), body)
+        return await self._public_page(request.first("server"), body)
 
-    async def _public(self, server: str, body: Mapping[str, Any]) -> Any:
+    async def _public_page(self, server: str, body: Mapping[str, Any]) -> Any:
         if not server or server == self._own.server:
             return await self._spaces.listed(body)
         if not ids.is_valid_server_name(server):
@@ -252,12 +252,12 @@ class DirectoryEndpoints:
         """``GET /hierarchy``: a space, what is in it, and in that, depth first."""
         root, most = request.path["room"], max(1, get_int(request, "limit", 50, 50))
         deep, suggested = get_int(request, "max_depth", 10, 10), request.first("suggested_only") == "true"
-        start = _start(request.first("from"), deep, suggested=suggested)
+        start = _parse_hierarchy_token(request.first("from"), deep, suggested=suggested)
         found: list[dict[str, Any]] = []
         seen: set[str] = set()
         edge: list[tuple[str, int, list[str]]] = [(root, 0, [])]
-        until = self._ctx.clock.monotonic() + _SPACES_WITHIN
-        while edge and len(found) < start + most + 1 and len(seen) < _MOST_SPACES:
+        until = self._ctx.clock.monotonic() + _HIERARCHY_TIMEOUT_S
+        while edge and len(found) < start + most + 1 and len(seen) < _MAX_HIERARCHY_ROOMS:
             room_id, depth, via = edge.pop(0)
             if room_id in seen:
                 continue
@@ -271,8 +271,8 @@ class DirectoryEndpoints:
             found.append(one)
             if one.get("room_type") == SPACE and depth < deep:
                 edge[:0] = [
-                    (child["state_key"], depth + 1, _via(child))
-                    for child in sorted(one["children_state"], key=_place)
+                    (child["state_key"], depth + 1, _via_servers(child))
+                    for child in sorted(one["children_state"], key=_child_order)
                     if isinstance(child.get("state_key"), str)
                 ]
         answer: dict[str, Any] = {"rooms": found[start : start + most]}
@@ -329,14 +329,14 @@ class DirectoryEndpoints:
         }
 
 
-def _place(child: Mapping[str, Any]) -> tuple[tuple[bool, str], int, str]:
+def _child_order(child: Mapping[str, Any]) -> tuple[tuple[bool, str], int, str]:
     """The place of a room in a space, by what any server says of it."""
     content, ts, room_id = child.get("content"), child.get("origin_server_ts"), child.get("state_key")
     place = space_child(content if isinstance(content, dict) else None).place
     return place, ts if type(ts) is int else 0, room_id if isinstance(room_id, str) else ""
 
 
-def _start(token: str, deep: int, *, suggested: bool) -> int:
+def _parse_hierarchy_token(token: str, deep: int, *, suggested: bool) -> int:
     """How many rooms of a space were given before. Raises the error answer of a token that is none, or one of
     other questions.
     """
@@ -347,9 +347,9 @@ def _start(token: str, deep: int, *, suggested: bool) -> int:
         raise matrix_error(
             400, "M_INVALID_PARAM", "this token is not valid for these values of max_depth and suggested_only"
         )
-    return min(int(match[1]), _MOST_SPACES)
+    return min(int(match[1]), _MAX_HIERARCHY_ROOMS)
 
 
-def _via(child: Mapping[str, Any]) -> list[str]:
+def _via_servers(child: Mapping[str, Any]) -> list[str]:
     content = child.get("content")
     return list(space_child(content).via) if isinstance(content, dict) else []

@@ -142,16 +142,16 @@ class LocalSender:
 
     async def can_send_state(self, user: str, room: MatrixRoom, type_: str) -> bool:
         """True if a user has the level for a state event of a type."""
-        levels = await self._levels(room)
+        levels = await self._levels_of(room)
         return levels.user(user) >= levels.required(type_, True)  # a state event
 
     async def can_redact(self, user: str, room: MatrixRoom) -> bool:
         """True if a user has the level to redact the events of others."""
-        levels = await self._levels(room)
+        levels = await self._levels_of(room)
         return levels.user(user) >= levels.redact
 
     @staticmethod
-    async def _levels(room: MatrixRoom) -> PowerLevels:
+    async def _levels_of(room: MatrixRoom) -> PowerLevels:
         state = await room.events_of(await room.state(), [POWER_LEVELS_KEY])
         return room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version)
 

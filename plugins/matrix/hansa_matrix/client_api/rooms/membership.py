@@ -72,9 +72,9 @@ class RoomEndpoints:
         self._granted = granted
         self._founder = founder
         self._rooms = rooms
-        membership.profile = self._shown
+        membership.profile = self._profile_content
         #: Told who has come into which room.
-        self.came: Callable[[str, str], Awaitable[None]] = _nobody_asks
+        self.came: Callable[[str, str], Awaitable[None]] = _skip_invite_check
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""
@@ -92,7 +92,7 @@ class RoomEndpoints:
             ("GET", "/v3/joined_rooms"): self.joined_rooms,
         }
 
-    async def _shown(self, user: str) -> dict[str, Any]:
+    async def _profile_content(self, user: str) -> dict[str, Any]:
         """Returns the profile fields that a user's member events carry."""
         if user not in self._own.attendance.accounts and user != self._own.bridge_user:
             return {}
@@ -116,8 +116,10 @@ class RoomEndpoints:
         direct = {"is_direct": True} if body.get("is_direct") is True else {}
         wanted_in = user_ids(body, "invite")
         await asyncio.gather(*(self._voice.invitees.require(user) for user in wanted_in))
-        invited = {user: {**direct, **await self._shown(user)} for user in wanted_in}
-        begun = template_from_request(caller.user, version, body, invited, await self._shown(caller.user))
+        invited = {user: {**direct, **await self._profile_content(user)} for user in wanted_in}
+        begun = template_from_request(
+            caller.user, version, body, invited, await self._profile_content(caller.user)
+        )
 
         async def leads_here(name: str) -> bool:
             return name == alias
@@ -136,10 +138,10 @@ class RoomEndpoints:
             raise matrix_error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
         opened = await self._entrance.opened(room)
         await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
-        missed = await self._invite(caller, room.room_id, invited)
+        missed = await self._invite_users(caller, room.room_id, invited)
         return {"room_id": room.room_id, **({"dev.hansa.not_invited": missed} if missed else {})}
 
-    async def _invite(
+    async def _invite_users(
         self, caller: Requester, room_id: str, invited: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, str]:
         """Invite people into a room that is there now; why some are not, by user id. What may not be was
@@ -166,7 +168,7 @@ class RoomEndpoints:
 
     async def join(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /join/{roomIdOrAlias}``, ``POST /rooms/{roomId}/join``."""
-        room_id = await self.enter(caller.user, request.path["room"], _via(request), get_reason(body))
+        room_id = await self.enter(caller.user, request.path["room"], _via_servers(request), get_reason(body))
         return {"room_id": room_id}
 
     async def found(self, address: str, via: Sequence[str]) -> tuple[str, list[str]]:
@@ -206,15 +208,15 @@ class RoomEndpoints:
                 raise room_entry_error(problem) from problem
             await self._ctx.open_link(room_id, authority=True, view=opened.view)
             room = self._rooms[room_id]
-            if await self._entered(user, room):
+            if await self._record_remote_join(user, room):
                 await self.came(user, room_id)
                 return room_id
-        await self._join_here(user, room, servers, more)
+        await self._join_local(user, room, servers, more)
         await self._pending.drop(room_id, user)
         await self.came(user, room_id)
         return room_id
 
-    async def _entered(self, user: str, room: MatrixRoom) -> bool:
+    async def _record_remote_join(self, user: str, room: MatrixRoom) -> bool:
         """True if the user is joined already, by an event that came through another server. The membership is
         then stored and announced like any other, once the room is open.
         """
@@ -230,7 +232,7 @@ class RoomEndpoints:
         attendance.moved(user, stay)
         return True
 
-    async def _join_here(
+    async def _join_local(
         self, user: str, room: MatrixRoom, via: Sequence[str], more: Mapping[str, Any]
     ) -> None:
         await require_join_allowed(self._ctx, room.room_id, user)
@@ -239,14 +241,14 @@ class RoomEndpoints:
         except RemoteProtocolError as problem:
             if problem.code not in UNABLE:
                 raise
-            await self._join_by_another(user, room, via)
+            await self._join_remote(user, room, via)
             return
         by = {"join_authorised_via_users_server": authoriser} if authoriser is not None else {}
         await self._voice.send_membership(
-            user, room.room_id, user, "join", {**await self._shown(user), **more, **by}
+            user, room.room_id, user, "join", {**await self._profile_content(user), **more, **by}
         )
 
-    async def _join_by_another(self, user: str, room: MatrixRoom, via: Sequence[str]) -> None:
+    async def _join_remote(self, user: str, room: MatrixRoom, via: Sequence[str]) -> None:
         """Into a restricted room where another resident has to say that somebody may."""
         try:
             outcome = await self._granted.join(room, user, via)
@@ -257,12 +259,12 @@ class RoomEndpoints:
 
     async def knock(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /knock/{roomIdOrAlias}``."""
-        room_id, servers = await self.found(request.path["room"], _via(request))
+        room_id, servers = await self.found(request.path["room"], _via_servers(request))
         more = get_reason(body)
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
             await require_knock_allowed(self._ctx, room_id, caller.user)
-            shown = {**await self._shown(caller.user), **more}
+            shown = {**await self._profile_content(caller.user), **more}
             await self._voice.send_membership(caller.user, room_id, caller.user, "knock", shown)
             return {"room_id": room_id}
         generation = self._ctx.policy_generation
@@ -281,10 +283,10 @@ class RoomEndpoints:
         stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
-        await self._leave(caller.user, stay, more)
+        await self._leave_room(caller.user, stay, more)
         return {}
 
-    async def _leave(self, user: str, stay: LocalMembership, more: Mapping[str, Any]) -> None:
+    async def _leave_room(self, user: str, stay: LocalMembership, more: Mapping[str, Any]) -> None:
         room_id = stay.room_id
         if stay.membership == "ban":  # no event could say so, and a client would take the room for left
             raise matrix_error(403, "M_FORBIDDEN", f"{user} is banned from that room")
@@ -310,7 +312,7 @@ class RoomEndpoints:
             if stay.membership == "ban":
                 continue
             try:
-                await self._leave(user, stay, {})
+                await self._leave_room(user, stay, {})
             except (RemoteProtocolError, LocalProtocolError, Busy) as problem:
                 self._ctx.log.warning("%s stays in %s: %s", user, stay.room_id, problem)
 
@@ -329,7 +331,7 @@ class RoomEndpoints:
         user = get_string(body, "user_id")
         self._voice.joined(caller.user, request.path["room"])
         more = get_reason(body)
-        shown = {**await self._shown(user), **more}
+        shown = {**await self._profile_content(user), **more}
         await self._voice.send_membership(caller.user, request.path["room"], user, "invite", shown)
         return {}
 
@@ -340,12 +342,14 @@ class RoomEndpoints:
         member = await self._voice.state_event(room, MEMBER, user)
         if member is None or member.membership not in {"join", "invite", "knock"}:
             raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not in that room")
-        return await self._out(caller, room_id, user, "leave", body)
+        return await self._remove_member(caller, room_id, user, "leave", body)
 
     async def ban(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/ban``."""
         self._voice.joined(caller.user, request.path["room"])
-        return await self._out(caller, request.path["room"], get_string(body, "user_id"), "ban", body)
+        return await self._remove_member(
+            caller, request.path["room"], get_string(body, "user_id"), "ban", body
+        )
 
     async def unban(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/unban``."""
@@ -354,9 +358,9 @@ class RoomEndpoints:
         member = await self._voice.state_event(room, MEMBER, user)
         if member is None or member.membership != "ban":
             raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not banned from that room")
-        return await self._out(caller, room_id, user, "leave", body)
+        return await self._remove_member(caller, room_id, user, "leave", body)
 
-    async def _out(
+    async def _remove_member(
         self, caller: Requester, room_id: str, user: str, membership: str, body: Mapping[str, Any]
     ) -> Any:
         more = get_reason(body)
@@ -369,9 +373,9 @@ class RoomEndpoints:
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
 
 
-async def _nobody_asks(_user: str, _room_id: str) -> None:
+async def _skip_invite_check(_user: str, _room_id: str) -> None:
     return None
 
 
-def _via(request: Request) -> list[str]:
+def _via_servers(request: Request) -> list[str]:
     return [v for k, v in request.query if k in {"via", "server_name"}]

@@ -14,7 +14,7 @@ from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
 
 #: Rooms of one answer.
-_MOST = 200
+_PAGE_SIZE = 200
 
 
 class MutualRooms:
@@ -42,7 +42,7 @@ class MutualRooms:
         views = ((room_id, self._ctx.view(room_id)) for room_id in sorted(rooms))
         shared = [r for r, view in views if view is not None and view.membership(who) is Membership.JOIN]
         page = [room_id for room_id in shared if room_id > after]
-        answer: dict[str, Any] = {"joined": page[:_MOST], "count": len(shared)}
-        if len(page) > _MOST:
-            answer["next_batch"] = page[_MOST - 1]
+        answer: dict[str, Any] = {"joined": page[:_PAGE_SIZE], "count": len(shared)}
+        if len(page) > _PAGE_SIZE:
+            answer["next_batch"] = page[_PAGE_SIZE - 1]
         return answer

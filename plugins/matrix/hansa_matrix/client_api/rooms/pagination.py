@@ -18,7 +18,7 @@ from typing import Any
 from hansa import LocalProtocolError, LruCache, NetworkContext, RemoteProtocolError, Row, first_page
 
 from hansa_matrix.bounds.key_locks import KeyLocks
-from hansa_matrix.client_api.rooms.stream_gaps import StreamGap, StreamGaps, since_return
+from hansa_matrix.client_api.rooms.stream_gaps import StreamGap, StreamGaps, items_since_return
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.rooms.event_store import StoredEvent, is_live, is_shown
@@ -29,12 +29,12 @@ _TOKEN = re.compile(
     r"|d(?P<depth>[0-9]{1,19})(?:s(?P<since>[0-9]{1,18}))?)",
     re.ASCII,
 )
-_PAGE = 200
+_PAGE_SIZE = 200
 #: Seconds that a reader waits for other servers' past, and events that are fetched at once.
-_FETCH_WITHIN, _FETCHED = 10.0, 100
+_FETCH_TIMEOUT_S, _FETCH_LIMIT = 10.0, 100
 #: Seconds for which nobody is asked again for what lies in an absence and was not to be had, and absences of
 #: which that is remembered, of all rooms.
-ASKED_AGAIN, _VAIN = 60.0, 1000
+REFETCH_AFTER_S, _MAX_FAILED_GAPS = 60.0, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def parse_token(token: str) -> PaginationToken:
 
 
 @dataclass(slots=True)
-class Asks:
+class FetchBudget:
     """How often others may still be asked for one answer: each time its reader may wait for ten seconds."""
 
     left: int = 1
@@ -91,10 +91,10 @@ class RoomPaginator:
         #: Readers of one room's past wait for each other: what one has fetched the next one reads.
         self._fetching = KeyLocks()
         #: When others were asked in vain for an absence, by its room and end.
-        self._vain: LruCache[tuple[str, int], float] = LruCache(_VAIN)
+        self._vain: LruCache[tuple[str, int], float] = LruCache(_MAX_FAILED_GAPS)
 
     async def before(
-        self, room: MatrixRoom, place: PaginationToken, most: int, asks: Asks | None = None
+        self, room: MatrixRoom, place: PaginationToken, most: int, asks: FetchBudget | None = None
     ) -> tuple[list[StoredEvent], PaginationToken | None]:
         """Up to ``most`` events before a place, newest first, and the place before them; None where the room
         begins. Where others give nothing the page goes on, up to what they would have to be asked for again.
@@ -102,20 +102,20 @@ class RoomPaginator:
         if most <= 0:
             return [], place
         found: list[StoredEvent] = []
-        asks = asks or Asks()
+        asks = asks or FetchBudget()
         absences = await self._absences.of(room)
         while place.position >= 0:
-            absence = _within(absences, place.position)
+            absence = _gap_at(absences, place.position)
             if absence is not None:
                 depth = place.depth if place.depth >= 0 else absence.top
-                meanwhile, end = await self._meanwhile(room, absence, depth, most - len(found), asks)
+                meanwhile, end = await self._page_gap(room, absence, depth, most - len(found), asks)
                 found += meanwhile
                 if end is not None:
                     return found, end
             left = most - len(found)
             since = absence.since if absence is not None else place.position
             items = await self._news.last(room.room_id, since + 1, left)
-            told = since_return(room, items)
+            told = items_since_return(room, items)
             loaded = await room.events.load([item.ref for item in told], room.version)
             found += [loaded[item.ref] for item in reversed(told) if item.ref in loaded]
             if len(told) == left or len(told) < len(items):
@@ -123,16 +123,16 @@ class RoomPaginator:
                 if len(told) == left:
                     return found, place
                 continue
-            place = PaginationToken(depth=await self._oldest_told(room))
-        older, end = await self._deeper(room, place.depth, most - len(found))
+            place = PaginationToken(depth=await self._stream_start_depth(room))
+        older, end = await self._page_by_depth(room, place.depth, most - len(found))
         if end is not None and not older and room.head.behind and asks.left:
             asks.left -= 1
-            if await self._fetched(room):
-                older, end = await self._deeper(room, place.depth, most - len(found))
+            if await self._backfill_once(room):
+                older, end = await self._page_by_depth(room, place.depth, most - len(found))
         return [*found, *older], end
 
-    async def _meanwhile(
-        self, room: MatrixRoom, absence: StreamGap, depth: int, most: int, asks: Asks
+    async def _page_gap(
+        self, room: MatrixRoom, absence: StreamGap, depth: int, most: int, asks: FetchBudget
     ) -> tuple[list[StoredEvent], PaginationToken | None]:
         """Returns the events of an absence below a depth, and the place before them; None for the place when
         there are no more. At the end of the stored events, other servers are asked for more.
@@ -140,48 +140,48 @@ class RoomPaginator:
         waited, asked, at = False, False, depth
         found: list[StoredEvent] = []
         while len(found) < most:
-            levels = await self._levels(room, after=at, upto=absence.floor, reverse=True)
+            levels = await self._events_by_depth(room, after=at, upto=absence.floor, reverse=True)
             if not levels and found and absence.lacks(room):
                 break
-            if not levels and not asked and self._worth_asking(room, absence):
+            if not levels and not asked and self._can_fetch(room, absence):
                 if not asks.left:
                     break
                 at = depth
                 if not waited and room.room_id in self._fetching:  # it may be what others ask for now
                     waited = True
-                    await self._waited(room)
+                    await self._wait_for_fetch(room)
                     continue
                 asked = True
                 asks.left -= 1
-                if not await self._fetched(room, (absence.floor, absence.top)):
+                if not await self._backfill_once(room, (absence.floor, absence.top)):
                     self._vain.put((room.room_id, absence.upto), self._ctx.clock.monotonic())
                 continue  # some of it may have come before the time was over
             if not levels:
                 return found, None
             for at, ids in levels:
                 loaded = await room.events.load(ids, room.version)
-                found += sorted(loaded.values(), key=_when, reverse=True)
+                found += sorted(loaded.values(), key=_sent_order, reverse=True)
                 depth = at if loaded else depth  # what is fetched may be above those that are told
                 if len(found) >= most:
                     break
         return found, PaginationToken(position=absence.since, depth=depth)
 
-    def _worth_asking(self, room: MatrixRoom, absence: StreamGap) -> bool:
+    def _can_fetch(self, room: MatrixRoom, absence: StreamGap) -> bool:
         """True if other servers are worth asking about an absence: a part of it is missing here, and may be
         available.
         """
         if not absence.lacks(room):
             return False
         vain = self._vain.get((room.room_id, absence.upto))
-        return vain is None or self._ctx.clock.monotonic() - vain >= ASKED_AGAIN
+        return vain is None or self._ctx.clock.monotonic() - vain >= REFETCH_AFTER_S
 
-    async def _oldest_told(self, room: MatrixRoom) -> int:
+    async def _stream_start_depth(self, room: MatrixRoom) -> int:
         """The depth below which lies what was before anybody here was told."""
         first = await self._news.first(room.room_id, 0, 1)
         loaded = await room.events.load([item.ref for item in first], room.version)
         return next((one.depth + 1 for one in loaded.values()), room.head.last + 1)
 
-    async def _deeper(
+    async def _page_by_depth(
         self, room: MatrixRoom, depth: int, most: int
     ) -> tuple[list[StoredEvent], PaginationToken | None]:
         """Events below a depth that were not told as they happened. All of one depth come together, so that
@@ -190,18 +190,18 @@ class RoomPaginator:
         found: list[StoredEvent] = []
         at = depth
         while len(found) < most:
-            levels = await self._levels(room, after=at, upto=1, reverse=True)
+            levels = await self._events_by_depth(room, after=at, upto=1, reverse=True)
             if not levels:
                 return found, PaginationToken(depth=depth) if room.head.behind else None
             for at, ids in levels:
                 loaded = await room.events.load(ids, room.version)
-                found += sorted(loaded.values(), key=_when, reverse=True)
+                found += sorted(loaded.values(), key=_sent_order, reverse=True)
                 depth = at if loaded else depth  # what is fetched may be above those that are not told
                 if len(found) >= most:
                     break
         return found, PaginationToken(depth=depth)
 
-    async def _levels(
+    async def _events_by_depth(
         self, room: MatrixRoom, *, after: int, upto: int | None = None, reverse: bool = False
     ) -> list[tuple[int, list[str]]]:
         """Depths after one, each whole, with the events there that are shown and were not told as they
@@ -215,31 +215,31 @@ class RoomPaginator:
             after=after,
             upto=upto,
             reverse=reverse,
-            size=_PAGE,
+            size=_PAGE_SIZE,
         )
         levels: dict[int, list[str]] = {}
         for row in rows:
-            level = levels.setdefault(_depth(row), [])
+            level = levels.setdefault(_depth_of(row), [])
             if is_shown(row) and not is_live(row):
                 level.append(str(row.key[0]))
         return list(levels.items())
 
-    async def _fetched(self, room: MatrixRoom, within: tuple[int, int] | None = None) -> bool:
+    async def _backfill_once(self, room: MatrixRoom, within: tuple[int, int] | None = None) -> bool:
         """Fetches events of the past, or those between some depths, from other servers; True if there are
         any. Readers of one room ask in turn.
         """
         try:
-            async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):
-                answer = await self._fetch({"room": room.room_id, "limit": _FETCHED, "within": within})
+            async with asyncio.timeout(_FETCH_TIMEOUT_S), self._fetching.held(room.room_id):
+                answer = await self._fetch({"room": room.room_id, "limit": _FETCH_LIMIT, "within": within})
         except (LocalProtocolError, RemoteProtocolError, TimeoutError) as problem:
             self._ctx.log.info("the past of %s: %s", room.room_id, problem)
             return False
         return bool(answer["events"])
 
-    async def _waited(self, room: MatrixRoom) -> None:
+    async def _wait_for_fetch(self, room: MatrixRoom) -> None:
         """Wait until nobody fetches a room's past, as long as if it were fetched."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FETCH_WITHIN), self._fetching.held(room.room_id):
+            async with asyncio.timeout(_FETCH_TIMEOUT_S), self._fetching.held(room.room_id):
                 return
 
     async def after(
@@ -250,17 +250,17 @@ class RoomPaginator:
             return [], place
         found: list[StoredEvent] = []
         if place.position < 0:
-            told = await self._oldest_told(room)
-            end = await self._rising(room, place.depth - 1, told, most, found)
+            told = await self._stream_start_depth(room)
+            end = await self._page_upwards(room, place.depth - 1, told, most, found)
             if end is not None:
                 return found, PaginationToken(depth=end)
             place = PaginationToken(position=0)
         absences, back = await self._absences.of(room), 0
         while len(found) < most:
-            absence = _within(absences, place.position)
+            absence = _gap_at(absences, place.position)
             if absence is not None and absence.upto != back:
                 depth = max(place.depth, absence.floor)
-                end = await self._rising(room, depth - 1, absence.top - 1, most, found)
+                end = await self._page_upwards(room, depth - 1, absence.top - 1, most, found)
                 if end is not None:
                     return found, PaginationToken(position=absence.since, depth=end)
                 place, back = PaginationToken(position=absence.upto - 1), absence.upto
@@ -272,24 +272,24 @@ class RoomPaginator:
             if not items:
                 break
             place = PaginationToken(position=items[-1].position)
-            if _within(absences, place.position) is None:
+            if _gap_at(absences, place.position) is None:
                 break
         return found, place
 
-    async def _rising(
+    async def _page_upwards(
         self, room: MatrixRoom, depth: int, upto: int, most: int, found: list[StoredEvent]
     ) -> int | None:
         """Put what comes after a depth, oldest first, into ``found`` until that has ``most``; then the depth
         to go on from, None where there is no more.
         """
         while len(found) < most:
-            levels = await self._levels(room, after=depth, upto=upto)
+            levels = await self._events_by_depth(room, after=depth, upto=upto)
             if not levels:
                 return None
             for level, ids in levels:
                 depth = level
                 loaded = await room.events.load(ids, room.version)
-                found += sorted(loaded.values(), key=_when)
+                found += sorted(loaded.values(), key=_sent_order)
                 if len(found) >= most:
                     break
         return depth + 1
@@ -307,14 +307,14 @@ class RoomPaginator:
         return PaginationToken(position=since, depth=depth), PaginationToken(position=since, depth=depth + 1)
 
 
-def _within(absences: Sequence[StreamGap], position: int) -> StreamGap | None:
+def _gap_at(absences: Sequence[StreamGap], position: int) -> StreamGap | None:
     """The absence that a place in the stream lies before, if our return is what was told next."""
     return next((one for one in absences if one.since <= position < one.upto), None)
 
 
-def _depth(row: Row) -> int:
+def _depth_of(row: Row) -> int:
     return int(row.fields["depth"] or 0)
 
 
-def _when(stored: StoredEvent) -> tuple[int, str]:
+def _sent_order(stored: StoredEvent) -> tuple[int, str]:
     return stored.pdu.origin_server_ts, stored.pdu.event_id

@@ -21,7 +21,7 @@ from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignor
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Seconds that a request waits at most, and events of one answer.
-_LONGEST, _MOST = 120.0, 100
+_MAX_TIMEOUT_S, _MAX_EVENTS = 120.0, 100
 
 
 class PeekEndpoints:
@@ -60,12 +60,12 @@ class PeekEndpoints:
             )
         token = request.first("from")
         start = parse_token(token) if token else PaginationToken(position=await self._news.now())
-        seconds = min(get_int(request, "timeout", 0, 10**9) / 1000, _LONGEST)
+        seconds = min(get_int(request, "timeout", 0, 10**9) / 1000, _MAX_TIMEOUT_S)
         until = self._ctx.clock.monotonic() + seconds
         while True:
             room = await self._readable(caller, room_id)
             with self._news.listening([room_id]) as happened:
-                page, end = await self._timeline.after(room, start, _MOST)
+                page, end = await self._timeline.after(room, start, _MAX_EVENTS)
                 ignored = await self._data.ignored(caller.user)
                 seen = drop_ignored(await self._visibility.of(caller.user, room, page), ignored)
                 left = until - self._ctx.clock.monotonic()

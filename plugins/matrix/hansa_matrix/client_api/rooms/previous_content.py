@@ -17,7 +17,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 
 #: Events whose predecessors are read together, and the bytes of all that one answer has: behind that it names
 #: them and no longer says what they said.
-_AT_ONCE, MOST_BYTES = 50, 4 * 1024 * 1024
+_PAGE_SIZE, MAX_BYTES = 50, 4 * 1024 * 1024
 
 
 class PreviousContent:
@@ -51,9 +51,9 @@ class PreviousContent:
         keys = [one.pdu.key for one in replacing if one.pdu.event_id in readable]
         found: dict[str, Mapping[str, Any]] = {}
         size = 0
-        for at in range(0, len(keys), _AT_ONCE):
-            part: dict[StateKey, str] = {key: earlier[key] for key in keys[at : at + _AT_ONCE]}
-            if size > MOST_BYTES:
+        for at in range(0, len(keys), _PAGE_SIZE):
+            part: dict[StateKey, str] = {key: earlier[key] for key in keys[at : at + _PAGE_SIZE]}
+            if size > MAX_BYTES:
                 found |= {ids[key]: {"replaces_state": event_id} for key, event_id in part.items()}
                 continue
             for key, before in (await room.shown_of(part)).items():

@@ -12,7 +12,7 @@ from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.account.accounts import Accounts, Requester
 from hansa_matrix.client_api.http import Handler, RateLimited, get_int
 from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
-from hansa_matrix.client_api.rooms.pagination import Asks, PaginationToken, RoomPaginator, parse_token
+from hansa_matrix.client_api.rooms.pagination import FetchBudget, PaginationToken, RoomPaginator, parse_token
 from hansa_matrix.client_api.rooms.peeking import PeekEndpoints
 from hansa_matrix.client_api.rooms.relations import RelationEndpoints
 from hansa_matrix.client_api.sync.filters import EventFilter
@@ -27,12 +27,12 @@ from hansa_matrix.rooms.directory.room_summaries import event_nearest
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 
-_MOST, _DEFAULT = 500, 10
+_MAX_LIMIT, _DEFAULT_LIMIT = 500, 10
 _MEMBERSHIPS = frozenset({"", "join", "invite", "knock", "leave", "ban"})
 #: Withheld events before a place that say nothing of who may know of it.
-_WITHHELD_ON_END = 20
+_MAX_WITHHELD = 20
 #: Pages that are looked through for events that a reader may see before one is answered that has few.
-_MOST_LOOKS = 20
+_MAX_PAGES = 20
 
 
 class ReadEndpoints:
@@ -58,9 +58,11 @@ class ReadEndpoints:
         self._directory = directory
         self._rooms = rooms
         self._peeking = PeekEndpoints(
-            ctx, accounts, attendance.news, visibility, shapes, timeline, data, self._readable
+            ctx, accounts, attendance.news, visibility, shapes, timeline, data, self._require_readable
         )
-        self._relating = RelationEndpoints(visibility, shapes, timeline, data, self._one, self._readable)
+        self._relating = RelationEndpoints(
+            visibility, shapes, timeline, data, self._require_event, self._require_readable
+        )
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""
@@ -80,7 +82,7 @@ class ReadEndpoints:
             ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.at,
         }
 
-    async def _readable(self, caller: Requester, room_id: str) -> MatrixRoom:
+    async def _require_readable(self, caller: Requester, room_id: str) -> MatrixRoom:
         """A room that somebody was in, or may look into. Raises the error answer of any other."""
         room, stay = self._rooms.get(room_id), self._attendance.stay(caller.user, room_id)
         if room is not None:
@@ -90,7 +92,7 @@ class ReadEndpoints:
                 return room
         raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
 
-    async def _present(self, caller: Requester, room: MatrixRoom) -> Mapping[StateKey, str]:
+    async def _visible_state(self, caller: Requester, room: MatrixRoom) -> Mapping[StateKey, str]:
         """The state as somebody may know it: of now, or of when they left."""
         stay = self._attendance.stay(caller.user, room.room_id)
         if stay is not None and stay.membership in {"leave", "ban"}:
@@ -102,7 +104,9 @@ class ReadEndpoints:
             return await room.groups.load(left.after)
         return await room.state()
 
-    async def _one(self, caller: Requester, room_id: str, event_id: str) -> tuple[MatrixRoom, StoredEvent]:
+    async def _require_event(
+        self, caller: Requester, room_id: str, event_id: str
+    ) -> tuple[MatrixRoom, StoredEvent]:
         """An event that somebody may see. Raises the error answer of any other."""
         room = self._rooms.get(room_id)
         found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
@@ -112,25 +116,27 @@ class ReadEndpoints:
                 return room, found
         raise matrix_error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")
 
-    async def _heard(self, caller: Requester, request: Request) -> tuple[MatrixRoom, StoredEvent]:
+    async def _require_unignored_event(
+        self, caller: Requester, request: Request
+    ) -> tuple[MatrixRoom, StoredEvent]:
         """The event of a path that somebody may see, and not of whom they ignore. Raises the error answer of
         any other.
         """
-        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        room, found = await self._require_event(caller, request.path["room"], request.path["event"])
         if not drop_ignored([found], await self._data.ignored(caller.user)):
             raise matrix_error(404, "M_NOT_FOUND", "you ignore the sender of this event")
         return room, found
 
     async def preview(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
-        room = await self._readable(caller, request.path["room"])
-        state = (await room.places_of(await self._present(caller, room))).values()
+        room = await self._require_readable(caller, request.path["room"])
+        state = (await room.places_of(await self._visible_state(caller, room))).values()
         stay = self._attendance.stay(caller.user, room.room_id)
-        end = PaginationToken(position=await self._last(room, stay))
+        end = PaginationToken(position=await self._stream_end(room, stay))
         start: PaginationToken | None = end
-        most, ignored = get_int(request, "limit", _DEFAULT, 100), await self._data.ignored(caller.user)
+        most, ignored = get_int(request, "limit", _DEFAULT_LIMIT, 100), await self._data.ignored(caller.user)
         events: list[StoredEvent] = []
-        for _ in range(_MOST_LOOKS):
+        for _ in range(_MAX_PAGES):
             if start is None or len(events) >= most:
                 break
             page, before = await self._timeline.before(room, start, most - len(events))
@@ -156,7 +162,7 @@ class ReadEndpoints:
             answer["membership"] = stay.membership
         return answer
 
-    async def _last(self, room: MatrixRoom, stay: LocalMembership | None) -> int:
+    async def _stream_end(self, room: MatrixRoom, stay: LocalMembership | None) -> int:
         """The end of a room's stream as somebody may know it: now, or when they left."""
         news = self._attendance.news
         if (
@@ -170,11 +176,11 @@ class ReadEndpoints:
 
     async def messages(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /messages``."""
-        room = await self._readable(caller, request.path["room"])
+        room = await self._require_readable(caller, request.path["room"])
         direction = request.first("dir", "b")
         if direction not in {"b", "f"}:
             raise matrix_error(400, "M_INVALID_PARAM", "dir is b or f")
-        most = get_int(request, "limit", _DEFAULT, _MOST)
+        most = get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT)
         wanted = EventFilter.read(request.first("filter"))
         if request.first("from"):
             start = parse_token(request.first("from"))
@@ -186,8 +192,8 @@ class ReadEndpoints:
         ignored = await self._data.ignored(caller.user)
         chunk: list[StoredEvent] = []
         place: PaginationToken | None = start
-        asks = Asks()
-        for _ in range(_MOST_LOOKS):
+        asks = FetchBudget()
+        for _ in range(_MAX_PAGES):
             if place is None or len(chunk) >= most:
                 break
             if direction == "b":
@@ -199,8 +205,8 @@ class ReadEndpoints:
                 page, after = await self._timeline.after(room, place, most - len(chunk))
                 last = limit or after
                 place = None if after == place else after
-            if limit is not None and (place is None or _past(place, limit, direction)):
-                page, place = await self._until(room, page, limit, direction), None
+            if limit is not None and (place is None or _is_beyond(place, limit, direction)):
+                page, place = await self._clip_at_token(room, page, limit, direction), None
             seen = drop_ignored(await self._visibility.of(caller.user, room, page), ignored)
             chunk += [one for one in seen if wanted.takes(one.pdu)]
             if direction == "f" and not page:
@@ -213,22 +219,22 @@ class ReadEndpoints:
         if place is not None or chunk:
             answer["end"] = str(place or last)
         if wanted.lazy:
-            answer["state"] = await self._people(caller, room, chunk)
+            answer["state"] = await self._lazy_members(caller, room, chunk)
         return answer
 
-    async def _until(
+    async def _clip_at_token(
         self, room: MatrixRoom, page: Sequence[StoredEvent], limit: PaginationToken, direction: str
     ) -> list[StoredEvent]:
         """Of a page what lies before a place, seen in its direction."""
         found: list[StoredEvent] = []
         for one in page:
             before, after = await self._timeline.place(room, one)
-            if _past(before if direction == "b" else after, limit, direction):
+            if _is_beyond(before if direction == "b" else after, limit, direction):
                 break
             found.append(one)
         return found
 
-    async def _people(
+    async def _lazy_members(
         self, caller: Requester, room: MatrixRoom, events: Sequence[StoredEvent]
     ) -> list[Mapping[str, Any]]:
         """The member events of who says something, as they are now."""
@@ -238,14 +244,14 @@ class ReadEndpoints:
 
     async def event(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /event/{eventId}``."""
-        room, found = await self._heard(caller, request)
+        room, found = await self._require_unignored_event(caller, request)
         (shown,) = await self._shapes.of(caller, room, [found])
         return shown
 
     async def context(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /context/{eventId}``."""
-        room, found = await self._heard(caller, request)
-        most = get_int(request, "limit", _DEFAULT, 100)
+        room, found = await self._require_unignored_event(caller, request)
+        most = get_int(request, "limit", _DEFAULT_LIMIT, 100)
         wanted = EventFilter.read(request.first("filter"))
         before, after = await self._timeline.place(room, found)
         earlier, start = await self._timeline.before(room, before, most // 2)
@@ -272,15 +278,15 @@ class ReadEndpoints:
 
     async def state(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /state``."""
-        room = await self._readable(caller, request.path["room"])
-        events = await room.places_of(await self._present(caller, room))
+        room = await self._require_readable(caller, request.path["room"])
+        events = await room.places_of(await self._visible_state(caller, room))
         return await self._shapes.of_state(caller, room, events.values())
 
     async def state_event(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /state/{eventType}/{stateKey}``: what it says, or with ``format=event`` all of it."""
-        room = await self._readable(caller, request.path["room"])
+        room = await self._require_readable(caller, request.path["room"])
         key = (request.path["type"], request.path.get("key", ""))
-        event = (await room.shown_of(await self._present(caller, room), [key])).get(key)
+        event = (await room.shown_of(await self._visible_state(caller, room), [key])).get(key)
         if event is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such state")
         if request.first("format", "content") != "event":
@@ -291,13 +297,13 @@ class ReadEndpoints:
 
     async def members(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /members``, now or at a token."""
-        room = await self._readable(caller, request.path["room"])
-        state = await self._present(caller, room)
+        room = await self._require_readable(caller, request.path["room"])
+        state = await self._visible_state(caller, room)
         kept, left = request.first("membership"), request.first("not_membership")
         if not {kept, left} <= _MEMBERSHIPS:
             raise matrix_error(400, "M_INVALID_PARAM", "a membership is join, invite, knock, leave or ban")
         if request.first("at"):
-            state = await self._then(caller, room, parse_token(request.first("at")), state)
+            state = await self._state_at_token(caller, room, parse_token(request.first("at")), state)
         members = await room.places_of(state, [key for key in state if key[0] == MEMBER])
         events = [
             one
@@ -308,13 +314,13 @@ class ReadEndpoints:
         ]
         return {"chunk": await self._shapes.of_state(caller, room, events)}
 
-    async def _then(
+    async def _state_at_token(
         self, caller: Requester, room: MatrixRoom, place: PaginationToken, present: Mapping[StateKey, str]
     ) -> Mapping[StateKey, str]:
         """The state at a place: nothing before the first event. Raises the error answer of a place of which
         somebody may not know; of who left the room the present is that of when they did.
         """
-        earlier, _ = await self._timeline.before(room, place, _WITHHELD_ON_END)
+        earlier, _ = await self._timeline.before(room, place, _MAX_WITHHELD)
         told = [one for one in await room.judged(earlier) if one.shown]
         if not earlier:
             return {}
@@ -337,7 +343,7 @@ class ReadEndpoints:
         members = await room.shown_of(state, [key for key in state if key[0] == MEMBER])
         return {
             "joined": {
-                str(pdu.state_key): _face(pdu)
+                str(pdu.state_key): _profile_of(pdu)
                 for pdu in members.values()
                 if pdu.membership == Membership.JOIN.value
             }
@@ -345,17 +351,17 @@ class ReadEndpoints:
 
     async def at(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
-        room = await self._readable(caller, request.path["room"])
+        room = await self._require_readable(caller, request.path["room"])
         found = await event_nearest(self._directory, room, request)
-        await self._one(caller, room.room_id, found.event_id)
+        await self._require_event(caller, room.room_id, found.event_id)
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
 
 
-def _face(pdu: Pdu) -> dict[str, Any]:
+def _profile_of(pdu: Pdu) -> dict[str, Any]:
     # COMPAT: matrix-nio refuses an answer in which one of the two is missing; Synapse gives null.
     return {"display_name": display_name(pdu.content), "avatar_url": avatar_url(pdu.content)}
 
 
-def _past(place: PaginationToken, limit: PaginationToken, direction: str) -> bool:
+def _is_beyond(place: PaginationToken, limit: PaginationToken, direction: str) -> bool:
     """True if a page that ends at ``place`` goes beyond ``limit``."""
     return place.order < limit.order if direction == "b" else place.order > limit.order

@@ -29,14 +29,14 @@ from hansa_matrix.rooms.room import MatrixRoom
 
 _TOKEN = re.compile(r"[0-9]{16}_[0-9]{16}_[0-9a-f]{16}~?", re.ASCII)
 #: What comes after everything in a token.
-_BEHIND = "~"
-_DEFAULT, _MOST, _PAGE = 20, 100, 500
+_AFTER_ALL = "~"
+_DEFAULT_LIMIT, _MAX_LIMIT, _PAGE_SIZE = 20, 100, 500
 #: Pages that are looked through for what is wanted before one is answered that has little.
-_MOST_LOOKS = 20
+_MAX_PAGES = 20
 #: Relations of relations that are followed with ``recurse``, and how many are gathered in all.
-DEPTH, MOST_GATHERED = 3, 5000
+MAX_RECURSION, MAX_GATHERED = 3, 5000
 #: Answers of a thread that are looked at together for the newest that a reader may read.
-_AT_ONCE = 50
+_THREAD_PAGE_SIZE = 50
 
 #: Rows behind a place in the direction of reading, as many as said.
 _Source = Callable[[str | None, int], Awaitable[list[Row]]]
@@ -55,7 +55,7 @@ class _Edge:
             return None
         if newest_first:
             return self.place
-        return self.place[:-1] if self.place.endswith(_BEHIND) else _before(self.place)
+        return self.place[:-1] if self.place.endswith(_AFTER_ALL) else _predecessor_of(self.place)
 
 
 class RelationEndpoints:
@@ -94,53 +94,61 @@ class RelationEndpoints:
     async def relations(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /relations/{eventId}/{relType}/{eventType}``."""
         room, found = await self._one(caller, request.path["room"], request.path["event"])
-        most, recurse = max(1, get_int(request, "limit", _DEFAULT, _MOST)), request.first("recurse", "false")
+        most, recurse = (
+            max(1, get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT)),
+            request.first("recurse", "false"),
+        )
         way, type_ = request.first("dir", "b"), request.path.get("type")
         if way not in {"b", "f"} or recurse not in {"true", "false"}:
             raise matrix_error(400, "M_INVALID_PARAM", "dir is b or f, and recurse true or false")
         newest_first = way == "b"
-        start, end = _edge(request.first("from") or request.first("since")), _edge(request.first("to"))
+        start, end = (
+            _parse_edge(request.first("from") or request.first("since")),
+            _parse_edge(request.first("to")),
+        )
         event_id, kind = found.pdu.event_id, request.path.get("kind")
         if recurse == "true":
             async with self._gathering.held(caller.user):
-                source = await self._gathered(room, event_id, kind, newest_first=newest_first)
+                source = await self._recursive_source(room, event_id, kind, newest_first=newest_first)
         else:
-            source = self._direct(room, event_id, kind, newest_first=newest_first)
+            source = self._direct_source(room, event_id, kind, newest_first=newest_first)
         rows, more = list[Row](), True
         cursor, before = start.cursor(newest_first=newest_first), start.room
-        for _ in range(_MOST_LOOKS):
-            page = await source(cursor, _PAGE)
-            more, cursor = len(page) == _PAGE, str(page[-1].fields["place"]) if page else cursor
+        for _ in range(_MAX_PAGES):
+            page = await source(cursor, _PAGE_SIZE)
+            more, cursor = len(page) == _PAGE_SIZE, str(page[-1].fields["place"]) if page else cursor
             if before is not None:
-                page = await self._behind(room, page, before, newest_first=newest_first)
+                page = await self._clip_start(room, page, before, newest_first=newest_first)
                 before = None if page else before
             rows += [row for row in page if type_ in {None, row.fields["type"]}]
             if not more or len(rows) > most:
                 break
         if len(rows) > most:
             rows, more, cursor = rows[:most], True, str(rows[most - 1].fields["place"])
-        inside = await self._until(room, rows, end, newest_first=newest_first)
+        inside = await self._clip_end(room, rows, end, newest_first=newest_first)
         seen = await self._visibility.beside(caller.user, room, event_ids_of(inside))
         visible = [seen[event_id] for event_id in event_ids_of(inside) if event_id in seen]
         answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, visible)}
         if more and cursor is not None and len(inside) == len(rows):
-            answer["next_batch"] = cursor if newest_first else cursor + _BEHIND
+            answer["next_batch"] = cursor if newest_first else cursor + _AFTER_ALL
         if inside and request.first("from"):
             first = str(inside[0].fields["place"])
-            answer["prev_batch"] = first + _BEHIND if newest_first else first
+            answer["prev_batch"] = first + _AFTER_ALL if newest_first else first
         if request.first("recurse"):
-            answer["recursion_depth"] = DEPTH if recurse == "true" else 0
+            answer["recursion_depth"] = MAX_RECURSION if recurse == "true" else 0
         return answer
 
-    def _direct(self, room: MatrixRoom, event_id: str, kind: str | None, *, newest_first: bool) -> _Source:
-        async def source(after: str | None, most: int) -> list[Row]:
+    def _direct_source(
+        self, room: MatrixRoom, event_id: str, kind: str | None, *, newest_first: bool
+    ) -> _Source:
+        async def read_page(after: str | None, most: int) -> list[Row]:
             return await self._shapes.related.page(
                 room.room_id, event_id, most, kind=kind, after=after, newest_first=newest_first
             )
 
-        return source
+        return read_page
 
-    async def _gathered(
+    async def _recursive_source(
         self, room: MatrixRoom, event_id: str, kind: str | None, *, newest_first: bool
     ) -> _Source:
         """Collects the relations of an event, and theirs in turn, in one order. Of very many only the newest
@@ -148,16 +156,16 @@ class RelationEndpoints:
         """
         rows: dict[str, Row] = {}
         level = [event_id]
-        for _ in range(DEPTH + 1):
+        for _ in range(MAX_RECURSION + 1):
             new: dict[str, Row] = {}
             for target in await self._shapes.related.targets(level):
                 after: str | None = None
-                while len(rows) + len(new) < MOST_GATHERED:
+                while len(rows) + len(new) < MAX_GATHERED:
                     page = await self._shapes.related.page(
-                        room.room_id, target, _PAGE, after=after, newest_first=True
+                        room.room_id, target, _PAGE_SIZE, after=after, newest_first=True
                     )
                     new |= {str(row.key[1]): row for row in page if row.key[1] not in rows}
-                    if len(page) < _PAGE:
+                    if len(page) < _PAGE_SIZE:
                         break
                     after = str(page[-1].fields["place"])
             rows |= new
@@ -166,16 +174,16 @@ class RelationEndpoints:
         wanted = [row for row in rows.values() if kind in {None, row.fields["kind"]}]
         wanted.sort(key=lambda row: str(row.fields["place"]), reverse=newest_first)
 
-        async def source(after: str | None, most: int) -> list[Row]:
-            def follows(row: Row) -> bool:
+        async def read_page(after: str | None, most: int) -> list[Row]:
+            def is_after(row: Row) -> bool:
                 place = str(row.fields["place"])
                 return after is None or (place < after if newest_first else place > after)
 
-            return [row for row in wanted if follows(row)][:most]
+            return [row for row in wanted if is_after(row)][:most]
 
-        return source
+        return read_page
 
-    async def _behind(
+    async def _clip_start(
         self, room: MatrixRoom, page: Sequence[Row], start: PaginationToken, *, newest_first: bool
     ) -> list[Row]:
         """Of a page what lies behind a place in the room. What relates to one event stands in the order in
@@ -190,7 +198,7 @@ class RelationEndpoints:
                 low = middle + 1
         return list(page[low:])
 
-    async def _until(
+    async def _clip_end(
         self, room: MatrixRoom, rows: Sequence[Row], end: _Edge, *, newest_first: bool
     ) -> Sequence[Row]:
         """Rows up to the end of what is wanted."""
@@ -220,7 +228,7 @@ class RelationEndpoints:
         answer does that the reader may read, and nowhere else.
         """
         room = await self._readable(caller, request.path["room"])
-        most = max(1, get_int(request, "limit", _DEFAULT, _MOST))
+        most = max(1, get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT))
         include = request.first("include", "all")
         if include not in {"all", "participated"}:
             raise matrix_error(400, "M_INVALID_PARAM", "include is all or participated")
@@ -228,13 +236,13 @@ class RelationEndpoints:
         token = request.first("from")
         place: PaginationToken | None = parse_token(token) if token else PaginationToken(position=2**53)
         found: list[StoredEvent] = []
-        for _ in range(_MOST_LOOKS):
+        for _ in range(_MAX_PAGES):
             if place is None or len(found) >= most:
                 break
-            page, place = await self._timeline.before(room, place, _PAGE)
-            answers = [one for one in page if _root(one)]
+            page, place = await self._timeline.before(room, place, _PAGE_SIZE)
+            answers = [one for one in page if _thread_root_of(one)]
             for one in drop_ignored(await self._visibility.of(caller.user, room, answers), ignored):
-                root = await self._shown_at(caller.user, room, one, ignored)
+                root = await self._root_shown_at(caller.user, room, one, ignored)
                 if root is None:
                     continue
                 if include == "all" or await self._shapes.took_part(caller.user, room, root.pdu):
@@ -247,21 +255,21 @@ class RelationEndpoints:
             answer["next_batch"] = str(place)
         return answer
 
-    async def _shown_at(
+    async def _root_shown_at(
         self, user: str, room: MatrixRoom, answer: StoredEvent, ignored: frozenset[str]
     ) -> StoredEvent | None:
         """The root of the thread of an answer, if that is the newest that the reader may read. What the root
         says is not shown if they ignore who said it.
         """
-        name, after = _root(answer), None
-        for _ in range(_MOST_LOOKS):
+        name, after = _thread_root_of(answer), None
+        for _ in range(_MAX_PAGES):
             rows = await self._shapes.related.page(
-                room.room_id, name, _AT_ONCE, kind=THREAD, after=after, newest_first=True
+                room.room_id, name, _THREAD_PAGE_SIZE, kind=THREAD, after=after, newest_first=True
             )
             ids = event_ids_of(rows)
             seen = await self._visibility.beside(user, room, ids) if ids else {}
             newest = next((e for e in ids if e in seen), None)
-            if newest is not None or len(rows) < _AT_ONCE:
+            if newest is not None or len(rows) < _THREAD_PAGE_SIZE:
                 break
             after = str(rows[-1].fields["place"])
         if newest != answer.pdu.event_id:
@@ -274,20 +282,20 @@ class RelationEndpoints:
         return None
 
 
-def _root(one: StoredEvent) -> str:
+def _thread_root_of(one: StoredEvent) -> str:
     """The root of the thread that an event is an answer in."""
     related = relation(one.pdu)
     return related[0] if related is not None and related[1] == THREAD else ""
 
 
-def _edge(token: str) -> _Edge:
+def _parse_edge(token: str) -> _Edge:
     """Raises the error answer of what is no token."""
     if not token:
         return _Edge()
     return _Edge(token) if _TOKEN.fullmatch(token) else _Edge(room=parse_token(token))
 
 
-def _before(name: str) -> str:
+def _predecessor_of(name: str) -> str:
     """The greatest text that is less than a name which ends with a hexadecimal digit."""
     last = int(name[-1], 16)
-    return name[:-1] + (f"{last - 1:x}{_BEHIND}" if last else "")
+    return name[:-1] + (f"{last - 1:x}{_AFTER_ALL}" if last else "")

@@ -41,7 +41,7 @@ _FORMS = {
     "state_key": FORMS["room_id"],
 }
 #: Rooms that are looked at without a pause.
-_STEP = 20
+_ROOMS_PER_STEP = 20
 _TOKENS = ("next_batch", "prev_batch")
 
 
@@ -65,7 +65,7 @@ class RemoteRooms:
             found["total_room_count_estimate"] = total
         for name in _TOKENS:
             token = answer.get(name)
-            if isinstance(token, str) and await self._reads(server, "", (token,)):
+            if isinstance(token, str) and await self._can_read_texts(server, "", (token,)):
                 found[name] = token
         return found
 
@@ -76,7 +76,7 @@ class RemoteRooms:
             return listed
         found: list[dict[str, Any]] = []
         for number, one in enumerate(listed, 1):
-            if not number % _STEP:
+            if not number % _ROOMS_PER_STEP:
                 await asyncio.sleep(0)
             if await self.reads(server, one):
                 found.append(one)
@@ -88,9 +88,9 @@ class RemoteRooms:
             return True
         texts = strings_of(said, names=_NAMES, forms=_FORMS)
         room_id = said.get("room_id")
-        return await self._reads(server, room_id if isinstance(room_id, str) else "", texts)
+        return await self._can_read_texts(server, room_id if isinstance(room_id, str) else "", texts)
 
-    async def _reads(self, server: str, room_id: str, texts: tuple[str, ...]) -> bool:
+    async def _can_read_texts(self, server: str, room_id: str, texts: tuple[str, ...]) -> bool:
         if not texts:
             return True
         asked = self._crossings.directory_query(server, room_id[:255], outbound=True, texts=texts)

@@ -15,9 +15,9 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
 
-_MOST_REASON, _PAGE = 4000, 1000
+_MAX_REASON, _PAGE_SIZE = 4000, 1000
 #: Reports of one person, and of all: a further one takes the place of the first.
-MOST_OF_USER, MOST_IN_ALL = 500, 50_000
+MAX_REPORTS_OF_USER, MAX_REPORTS = 500, 50_000
 
 
 class Reports:
@@ -29,42 +29,44 @@ class Reports:
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.HasAdminCommands.operations``."""
-        return {"reports ls": self._list}
+        return {"reports ls": self._list_reports}
 
-    async def _list(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        rows = await self._ctx.store.scan("report", limit=_PAGE, reverse=True)
+    async def _list_reports(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = await self._ctx.store.scan("report", limit=_PAGE_SIZE, reverse=True)
         return [orjson.loads(row.body) for row in reversed(rows)]
 
-    async def _keep(self, caller: Requester, body: Mapping[str, Any], **what: str) -> dict[str, Any]:
-        reason = get_string(body, "reason", "")[:_MOST_REASON]
+    async def _store_report(self, caller: Requester, body: Mapping[str, Any], **what: str) -> dict[str, Any]:
+        reason = get_string(body, "reason", "")[:_MAX_REASON]
         now = self._ctx.clock.now()
         told = {"at": now, "by": caller.user, "reason": reason, **what}
         store, fields = self._ctx.store, dict[str, Value](by=caller.user, ts=now)
-        gone = await oldest_over(self._ctx, "report", "position", MOST_OF_USER - 1, {"by": caller.user})
-        if not gone and await store.count("report") >= MOST_IN_ALL:
+        gone = await oldest_over(
+            self._ctx, "report", "position", MAX_REPORTS_OF_USER - 1, {"by": caller.user}
+        )
+        if not gone and await store.count("report") >= MAX_REPORTS:
             gone = [Delete("report", row.key) for row in await store.scan("report", limit=1)]
         await store.commit([*gone, Append("report", orjson.dumps(told), fields)])
         self._ctx.count("matrix_reports")
         return {}
 
-    def _known(self, caller: Requester, room_id: str) -> None:
+    def _require_known_room(self, caller: Requester, room_id: str) -> None:
         if self._attendance.stay(caller.user, room_id) is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
 
     async def room(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report``."""
-        self._known(caller, request.path["room"])
-        return await self._keep(caller, body, room=request.path["room"])
+        self._require_known_room(caller, request.path["room"])
+        return await self._store_report(caller, body, room=request.path["room"])
 
     async def event(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report/{eventId}``."""
-        self._known(caller, request.path["room"])
+        self._require_known_room(caller, request.path["room"])
         if not ids.is_valid_event_id(request.path["event"]):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")
-        return await self._keep(caller, body, room=request.path["room"], event=request.path["event"])
+        return await self._store_report(caller, body, room=request.path["room"], event=request.path["event"])
 
     async def user(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /users/{userId}/report``."""
         if not ids.is_valid_user_id(request.path["user"]):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not a user ID")
-        return await self._keep(caller, body, user=request.path["user"])
+        return await self._store_report(caller, body, user=request.path["user"])

@@ -21,7 +21,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 _OPEN = frozenset({"public", "knock", "knock_restricted"})
 _INSIDE = frozenset({"join", "invite", "knock"})
 #: Rooms of an ``allow`` that are looked at, and servers that are asked of one room.
-_MOST_ALLOWED, _MOST_ASKED = 50, 3
+_MAX_ALLOWED_ROOMS, _MAX_SERVERS = 50, 3
 #: What a summary of another server may say, and as what.
 _FIELDS: Mapping[str, type] = {
     "room_id": str,
@@ -75,13 +75,15 @@ class AccessibleSummaries:
             if not await self._may_know(user, room):
                 return None
             return await self._spaces.described(room, suggested=suggested)
-        for server in [s for s in via if ids.is_valid_server_name(s) and s != self._own.server][:_MOST_ASKED]:
-            shown = await self._asked(server, room_id, suggested=suggested)
+        for server in [s for s in via if ids.is_valid_server_name(s) and s != self._own.server][
+            :_MAX_SERVERS
+        ]:
+            shown = await self._fetch_summary(server, room_id, suggested=suggested)
             if shown is not None:
                 return shown if self._is_for(user, room_id, shown) else None
         return None
 
-    async def _asked(self, server: str, room_id: str, *, suggested: bool) -> dict[str, Any] | None:
+    async def _fetch_summary(self, server: str, room_id: str, *, suggested: bool) -> dict[str, Any] | None:
         """Asks another server for the summary of a room; None if it has none."""
         target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
         query = urlencode({"suggested_only": "true" if suggested else "false"})
@@ -127,6 +129,6 @@ class AccessibleSummaries:
         return rule == "restricted" and self._in_one(user, allowed_rooms(said))
 
     def _in_one(self, user: str, room_ids: Iterable[Any]) -> bool:
-        named = [one for one in list(room_ids)[:_MOST_ALLOWED] if isinstance(one, str)]
+        named = [one for one in list(room_ids)[:_MAX_ALLOWED_ROOMS] if isinstance(one, str)]
         stays = [self._own.attendance.stay(user, one) for one in named]
         return any(one is not None and one.membership == "join" for one in stays)

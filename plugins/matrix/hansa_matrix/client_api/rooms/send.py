@@ -15,7 +15,7 @@ from hansa_matrix.client_api.http import Handler, RateLimited, get_reason, get_s
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.membership import RoomEndpoints
 from hansa_matrix.client_api.rooms.state_rules import check_state
-from hansa_matrix.client_api.rooms.threads import belongs
+from hansa_matrix.client_api.rooms.threads import is_in_thread
 from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
@@ -150,16 +150,18 @@ class SendEndpoints:
             raise matrix_error(400, "M_INVALID_PARAM", "thread_id must be main or an event ID")
         if thread and kind == "m.fully_read":
             raise matrix_error(400, "M_INVALID_PARAM", "m.fully_read cannot be set for a thread")
-        await self._read(caller, request.path["room"], {kind: request.path["event"]}, thread)
+        await self._set_receipts(caller, request.path["room"], {kind: request.path["event"]}, thread)
         return {}
 
     async def markers(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /read_markers``."""
         marks = {kind: get_string(body, kind) for kind in _MARKS if kind in body}
-        await self._read(caller, request.path["room"], marks, "")
+        await self._set_receipts(caller, request.path["room"], marks, "")
         return {}
 
-    async def _read(self, caller: Requester, room_id: str, marks: Mapping[str, str], thread: str) -> None:
+    async def _set_receipts(
+        self, caller: Requester, room_id: str, marks: Mapping[str, str], thread: str
+    ) -> None:
         room = self._voice.joined(caller.user, room_id)
         if not all(map(ids.is_valid_event_id, marks.values())):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")
@@ -168,7 +170,7 @@ class SendEndpoints:
                 await self._data.put(caller.user, room_id, FULLY_READ, {"event_id": event_id})
                 continue
             event = (await room.events.load([event_id], room.version)).get(event_id) if thread else None
-            if event is not None and not await belongs(room, event, thread):
+            if event is not None and not await is_in_thread(room, event, thread):
                 raise matrix_error(400, "M_INVALID_PARAM", "that event is not in the thread")
             kept = PRIVATE + thread if kind == "m.read.private" else thread
             if await self._unread.is_behind(caller.user, room_id, kept, event_id):

@@ -18,7 +18,7 @@ from hansa_matrix.rooms.create_room import InitialEvent
 
 CANONICAL_ALIAS = "m.room.canonical_alias"
 #: Names that a room may call itself by.
-_MOST_NAMES = 100
+_MAX_ALIASES = 100
 
 
 async def check_state(
@@ -44,9 +44,9 @@ async def check_state(
             raise matrix_error(400, "M_BAD_JSON", f"this server ACL would bar {server} itself")
     if type_ == CANONICAL_ALIAS:
         more = content.get("alt_aliases", [])
-        if not isinstance(more, list) or len(more) > _MOST_NAMES:
-            raise matrix_error(400, "M_BAD_JSON", f"alt_aliases is a list of {_MOST_NAMES} aliases at most")
-        known = _names(present or {})
+        if not isinstance(more, list) or len(more) > _MAX_ALIASES:
+            raise matrix_error(400, "M_BAD_JSON", f"alt_aliases is a list of {_MAX_ALIASES} aliases at most")
+        known = _aliases_in(present or {})
         for one in [content.get("alias"), *more]:
             if one is None or one == "":
                 continue
@@ -56,7 +56,7 @@ async def check_state(
                 raise matrix_error(400, "M_BAD_ALIAS", f"{one} does not name this room")
 
 
-def _names(content: Mapping[str, Any]) -> frozenset[str]:
+def _aliases_in(content: Mapping[str, Any]) -> frozenset[str]:
     """The aliases that a room calls itself by."""
     first = canonical_alias(content)
     return frozenset([*alt_aliases(content), *([first] if first is not None else [])])

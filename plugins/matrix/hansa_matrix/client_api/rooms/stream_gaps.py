@@ -16,7 +16,7 @@ from hansa_matrix.local.client_stream import ClientStream, StreamItem
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Absences that are remembered, of all rooms.
-_KNOWN = 1000
+_MAX_CACHED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class StreamGaps:
 
     def __init__(self, news: ClientStream) -> None:
         self._news = news
-        self._known: LruCache[tuple[str, str], StreamGap] = LruCache(_KNOWN)
+        self._known: LruCache[tuple[str, str], StreamGap] = LruCache(_MAX_CACHED)
 
     async def of(self, room: MatrixRoom) -> list[StreamGap]:
         """Every absence from a room, oldest first. Without any told event before it, a return is where the
@@ -74,7 +74,7 @@ class StreamGaps:
         return sorted(found, key=lambda one: one.upto)
 
 
-def since_return(room: MatrixRoom, items: Sequence[StreamItem]) -> Sequence[StreamItem]:
+def items_since_return(room: MatrixRoom, items: Sequence[StreamItem]) -> Sequence[StreamItem]:
     """Returns the items from the last return or gap on, if it is among them: the items before it do not lead
     to those after it.
     """

@@ -11,7 +11,7 @@ from typing import Any
 from hansa_matrix.client_api.http import get_string
 from hansa_matrix.errors import matrix_error
 
-_NEEDED = ("medium", "address", "id_server", "id_access_token")
+_REQUIRED_FIELDS = ("medium", "address", "id_server", "id_access_token")
 
 
 def require_no_addresses(body: Mapping[str, Any]) -> None:
@@ -25,7 +25,7 @@ def require_no_addresses(body: Mapping[str, Any]) -> None:
 
 def refuse_address(given: Mapping[str, Any]) -> None:
     """Somebody is invited by an address. Raises the error answer."""
-    for name in _NEEDED:
+    for name in _REQUIRED_FIELDS:
         get_string(given, name)
     # COMPAT: the code that clients are given elsewhere by servers that invite nobody by an address.
     raise matrix_error(

@@ -11,7 +11,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 #: What the events are in that are in no thread.
 MAIN = "main"
 #: Relations that are followed until an event counts as of no thread.
-_HOPS = 3
+_MAX_HOPS = 3
 
 
 async def threads_of(room: MatrixRoom, events: Iterable[StoredEvent]) -> dict[str, str]:
@@ -21,18 +21,18 @@ async def threads_of(room: MatrixRoom, events: Iterable[StoredEvent]) -> dict[st
     found: dict[str, str] = {}
     following: dict[str, str] = {}
     for one in events:
-        _follow(one.pdu.event_id, one, found, following)
-    for _ in range(_HOPS):
+        _follow_relation(one.pdu.event_id, one, found, following)
+    for _ in range(_MAX_HOPS):
         if not following:
             break
         loaded = await room.events.load(set(following.values()), room.version)
         before, following = following, {}
         for event_id, target in before.items():
-            _follow(event_id, loaded.get(target), found, following)
+            _follow_relation(event_id, loaded.get(target), found, following)
     return found | dict.fromkeys(following, MAIN)
 
 
-def _follow(
+def _follow_relation(
     event_id: str, reached: StoredEvent | None, found: dict[str, str], following: dict[str, str]
 ) -> None:
     """Note the thread of an event by another that its relations lead to, or where they lead on."""
@@ -45,7 +45,7 @@ def _follow(
         following[event_id] = related[0]
 
 
-async def belongs(room: MatrixRoom, event: StoredEvent, thread: str) -> bool:
+async def is_in_thread(room: MatrixRoom, event: StoredEvent, thread: str) -> bool:
     """True if a receipt for a thread may name an event.
 
     COMPAT: Element Web marks a thread as read at its root, and at reactions to that, where it has no other
@@ -54,7 +54,7 @@ async def belongs(room: MatrixRoom, event: StoredEvent, thread: str) -> bool:
     if (await threads_of(room, [event]))[event.pdu.event_id] == thread:
         return True
     reached: StoredEvent | None = event
-    for _ in range(_HOPS + 1):
+    for _ in range(_MAX_HOPS + 1):
         if reached is None or thread == MAIN:
             return False
         if reached.pdu.event_id == thread:

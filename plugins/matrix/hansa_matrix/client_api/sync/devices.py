@@ -8,7 +8,7 @@ from typing import Any
 
 from hansa import NetworkContext
 
-from hansa_matrix.client_api.sync.request import MOST_NEWS, SyncRequest
+from hansa_matrix.client_api.sync.request import MAX_ITEMS, SyncRequest
 from hansa_matrix.local.client_stream import DEVICES, StreamItem
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
@@ -16,7 +16,7 @@ from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.user_services import Users
 
-_TO_DEVICE = 100
+_MAX_TO_DEVICE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class DeviceSync:
             "device_unused_fallback_key_types": await self._known.devices.unused_fallback(user, device),
         }
         news: dict[str, Any] = {}
-        waiting = await self._known.messages.waiting(user, device, asked.since.device, _TO_DEVICE)
+        waiting = await self._known.messages.waiting(user, device, asked.since.device, _MAX_TO_DEVICE)
         waiting = [one for one in waiting if one.position <= asked.upto]
         messages = self._known.messages
         events = [one.event for one in waiting if await messages.permitted(user, one)]
@@ -67,7 +67,7 @@ class DeviceSync:
             if any(lists.values()):
                 news["device_lists"] = lists
             met = frozenset(lists["changed"])
-        upto = waiting[-1].position if len(waiting) == _TO_DEVICE else asked.upto
+        upto = waiting[-1].position if len(waiting) == _MAX_TO_DEVICE else asked.upto
         return DeviceSyncResult(always, news, upto, met)
 
     async def lists(self, asked: SyncRequest) -> dict[str, list[str]]:
@@ -75,8 +75,8 @@ class DeviceSync:
         user, moved = asked.caller.user, asked.moved
         items = asked.news.get(DEVICES, ())
         named = {item.ref for item in items}
-        if len(items) >= MOST_NEWS:  # there were more: whoever is met may be among those
-            named |= await self._met(user)
+        if len(items) >= MAX_ITEMS:  # there were more: whoever is met may be among those
+            named |= await self._users_sharing_rooms(user)
         changed = {other for other in named if other == user or self._attendance.share_a_room(user, other)}
         left: set[str] = set()
         for room_id in moved:
@@ -84,21 +84,21 @@ class DeviceSync:
             room = self._rooms.get(room_id)
             if stay is None or room is None:
                 continue
-            people = await self._people(room)
+            people = await self._joined_users(room)
             if stay.membership == "join":
-                if await self._came(asked, room):
+                if await self._has_joined(asked, room):
                     changed |= people - {user}
             else:  # and who left before
                 last = await self._attendance.news.last(room_id, asked.upto + 1, 1)
-                people |= (await self._moved(room, asked, last[-1]))[1] if last else set()
+                people |= (await self._membership_delta(room, asked, last[-1]))[1] if last else set()
                 left |= {other for other in people if not self._attendance.share_a_room(user, other)}
         for room_id, items in asked.news.items():
             room = self._rooms.get(room_id)
             stay = self._attendance.stay(user, room_id)
             if room is None or stay is None or stay.membership != "join":
                 continue
-            if len(items) >= MOST_NEWS:
-                came, went = await self._moved(room, asked, items[-1])
+            if len(items) >= MAX_ITEMS:
+                came, went = await self._membership_delta(room, asked, items[-1])
                 changed |= came - {user}
                 left |= {other for other in went if not self._attendance.share_a_room(user, other)}
                 continue
@@ -116,16 +116,16 @@ class DeviceSync:
                     left.add(other)
         return {"changed": sorted(changed - left), "left": sorted(left - {user})}
 
-    async def _met(self, user: str) -> set[str]:
+    async def _users_sharing_rooms(self, user: str) -> set[str]:
         """Everybody whom somebody shares a room with, and themselves."""
         stays = self._attendance.stays(user).values()
         rooms = [self._rooms.get(stay.room_id) for stay in stays if stay.membership == "join"]
         found = {user}
         for room in rooms:
-            found |= await self._people(room) if room is not None else set()
+            found |= await self._joined_users(room) if room is not None else set()
         return found
 
-    async def _moved(
+    async def _membership_delta(
         self, room: MatrixRoom, asked: SyncRequest, last: StreamItem
     ) -> tuple[set[str], set[str]]:
         """Returns the users that joined and that left a room between two places with very many events between
@@ -141,7 +141,7 @@ class DeviceSync:
         here = {one async for one in room.joined_of(now, people)}
         return here - then, then - here
 
-    async def _came(self, asked: SyncRequest, room: MatrixRoom) -> bool:
+    async def _has_joined(self, asked: SyncRequest, room: MatrixRoom) -> bool:
         """True if the caller joined a room since the last sync; a changed name is not a join."""
         items = asked.news.get(room.room_id, ())
         loaded = await room.events.load([item.ref for item in items], room.version)
@@ -157,7 +157,7 @@ class DeviceSync:
         before = (await room.events_of(await room.groups.load(one.before), [key])).get(key)
         return before is not None and before.membership == "join"
 
-    async def _people(self, room: MatrixRoom) -> set[str]:
+    async def _joined_users(self, room: MatrixRoom) -> set[str]:
         """Returns the users that are joined in a room."""
         view = self._ctx.view(room.room_id)
         if view is None:

@@ -18,13 +18,13 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.push_rules import split_property_path
 from hansa_matrix.proto.state_content import string_field
 
-_MOST_LISTED = 1000
+_MAX_LISTED = 1000
 #: Patterns of types in one list, and paths of fields: each is looked at for each event.
-MOST_PATTERNS, MOST_FIELDS = 50, 100
+MAX_PATTERNS, MAX_FIELDS = 50, 100
 #: Events of a timeline, where a client says nothing, and the most that it may ask for.
-_LIMIT, _MOST = 10, 100
+_DEFAULT_LIMIT, _MAX_LIMIT = 10, 100
 #: What an event keeps, whatever fields a client asks for: without it no client knows what it is.
-_ALWAYS = ("type", "event_id", "room_id", "sender", "state_key", "origin_server_ts")
+_REQUIRED_FIELDS = ("type", "event_id", "room_id", "sender", "state_key", "origin_server_ts")
 
 T = TypeVar("T")
 
@@ -33,22 +33,22 @@ class NoFilter(ValueError):
     """Why something is no filter."""
 
 
-def _names(value: Mapping[str, Any], key: str, begins: str = "") -> tuple[str, ...] | None:
+def _parse_names(value: Mapping[str, Any], key: str, begins: str = "") -> tuple[str, ...] | None:
     given = value.get(key)
     if given is None:
         return None
-    if not isinstance(given, list) or len(given) > _MOST_LISTED or not all(isinstance(x, str) for x in given):
-        raise NoFilter(f"{key} of a filter must be a list of names, of {_MOST_LISTED} at most")
+    if not isinstance(given, list) or len(given) > _MAX_LISTED or not all(isinstance(x, str) for x in given):
+        raise NoFilter(f"{key} of a filter must be a list of names, of {_MAX_LISTED} at most")
     if not all(one.startswith(begins) for one in given):
         raise NoFilter(f"what {key} of a filter lists begins with {begins}")
     return tuple(given)
 
 
-def _some(given: tuple[str, ...] | None) -> frozenset[str] | None:
+def _as_set(given: tuple[str, ...] | None) -> frozenset[str] | None:
     return None if given is None else frozenset(given)
 
 
-def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _require_object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     given = value.get(key)
     if given is None:
         return {}
@@ -57,22 +57,22 @@ def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return given
 
 
-def _flag(value: Mapping[str, Any], key: str) -> bool | None:
+def _parse_flag(value: Mapping[str, Any], key: str) -> bool | None:
     given = value.get(key)
     if given is not None and not isinstance(given, bool):
         raise NoFilter(f"{key} of a filter is true or false")
     return given
 
 
-def _limit(value: Mapping[str, Any]) -> int:
+def _parse_limit(value: Mapping[str, Any]) -> int:
     # COMPAT: the specification wants an integer over 0; clients say 0 for no timeline, and Synapse takes any
     # number. What is null anywhere is not said.
     given = value.get("limit")
     if given is None:
-        return _LIMIT
+        return _DEFAULT_LIMIT
     if isinstance(given, bool) or not isinstance(given, int | float) or given < 0 or given != given // 1:
         raise NoFilter("limit of a filter is a number from 0")
-    return int(min(given, _MOST))
+    return int(min(given, _MAX_LIMIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ class _Types:
     @classmethod
     def of(cls, value: Mapping[str, Any], key: str) -> _Types | None:
         """Out of a list, None where there is none. Raises ``NoFilter``."""
-        given = _names(value, key)
+        given = _parse_names(value, key)
         if given is None:
             return None
         patterns = tuple(Glob(one, wildcards="*") for one in given if "*" in one)
-        if len(patterns) > MOST_PATTERNS:
-            raise NoFilter(f"{key} of a filter has more than {MOST_PATTERNS} patterns")
+        if len(patterns) > MAX_PATTERNS:
+            raise NoFilter(f"{key} of a filter has more than {MAX_PATTERNS} patterns")
         return cls(frozenset(one for one in given if "*" not in one), patterns)
 
     def __bool__(self) -> bool:
@@ -110,7 +110,7 @@ class EventFilter:
     not_senders: frozenset[str] = frozenset()
     rooms: frozenset[str] | None = None
     not_rooms: frozenset[str] = frozenset()
-    limit: int = _LIMIT
+    limit: int = _DEFAULT_LIMIT
     lazy: bool = False
     by_thread: bool = False
     with_url: bool | None = None
@@ -129,24 +129,24 @@ class EventFilter:
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> EventFilter:
         """Out of its JSON. Raises ``NoFilter``."""
-        _flag(value, "include_redundant_members")  # none is left out as known already
+        _parse_flag(value, "include_redundant_members")  # none is left out as known already
         return cls(
             types=_Types.of(value, "types"),
             not_types=_Types.of(value, "not_types") or _Types(),
-            senders=_some(_names(value, "senders", "@")),
-            not_senders=_some(_names(value, "not_senders", "@")) or frozenset(),
-            rooms=_some(_names(value, "rooms", "!")),
-            not_rooms=_some(_names(value, "not_rooms", "!")) or frozenset(),
-            limit=_limit(value),
-            lazy=_flag(value, "lazy_load_members") or False,
-            by_thread=_flag(value, "unread_thread_notifications") or False,
-            with_url=_flag(value, "contains_url"),
+            senders=_as_set(_parse_names(value, "senders", "@")),
+            not_senders=_as_set(_parse_names(value, "not_senders", "@")) or frozenset(),
+            rooms=_as_set(_parse_names(value, "rooms", "!")),
+            not_rooms=_as_set(_parse_names(value, "not_rooms", "!")) or frozenset(),
+            limit=_parse_limit(value),
+            lazy=_parse_flag(value, "lazy_load_members") or False,
+            by_thread=_parse_flag(value, "unread_thread_notifications") or False,
+            with_url=_parse_flag(value, "contains_url"),
         )
 
     @classmethod
     def read(cls, text: str) -> EventFilter:
         """Out of a query. Raises the error answer of what is none."""
-        return in_query(cls.of, text) if text else cls()
+        return parse_in_query(cls.of, text) if text else cls()
 
     def takes(self, pdu: Pdu) -> bool:
         """True if the filter accepts an event."""
@@ -193,21 +193,21 @@ class SyncFilter:
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> SyncFilter:
         """Out of its JSON. Raises ``NoFilter``."""
-        room, kind = _object(value, "room"), value.get("event_format") or "client"
+        room, kind = _require_object(value, "room"), value.get("event_format") or "client"
         if kind not in ("client", "federation"):  # whatever it is, a list too
             raise NoFilter("event_format of a filter is client or federation")
-        paths = _names(value, "event_fields")
-        if paths is not None and len(paths) > MOST_FIELDS:
-            raise NoFilter(f"event_fields of a filter has more than {MOST_FIELDS} paths")
+        paths = _parse_names(value, "event_fields")
+        if paths is not None and len(paths) > MAX_FIELDS:
+            raise NoFilter(f"event_fields of a filter has more than {MAX_FIELDS} paths")
         return cls(
             rooms=EventFilter.of({k: room[k] for k in ("rooms", "not_rooms") if k in room}),
-            timeline=EventFilter.of(_object(room, "timeline")),
-            state=EventFilter.of(_object(room, "state")),
-            ephemeral=EventFilter.of(_object(room, "ephemeral")),
-            room_data=EventFilter.of(_object(room, "account_data")),
-            data=EventFilter.of(_object(value, "account_data")),
-            presence=EventFilter.of(_object(value, "presence")),
-            include_leave=_flag(room, "include_leave") or False,
+            timeline=EventFilter.of(_require_object(room, "timeline")),
+            state=EventFilter.of(_require_object(room, "state")),
+            ephemeral=EventFilter.of(_require_object(room, "ephemeral")),
+            room_data=EventFilter.of(_require_object(room, "account_data")),
+            data=EventFilter.of(_require_object(value, "account_data")),
+            presence=EventFilter.of(_require_object(value, "presence")),
+            include_leave=_parse_flag(room, "include_leave") or False,
             federation=kind == "federation",
             fields=None if paths is None else tuple(tuple(split_property_path(one)) for one in paths),
         )
@@ -215,17 +215,17 @@ class SyncFilter:
     @classmethod
     def read(cls, text: str) -> SyncFilter:
         """Out of a query. Raises the error answer of what is none."""
-        return in_query(cls.of, text)
+        return parse_in_query(cls.of, text)
 
     def fitted(self, events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Events with the fields that are wanted, and those by which a client knows them."""
         if self.fields is None:
             return list(events)
-        return [_fitted(event, self.fields) for event in events]
+        return [_select_fields(event, self.fields) for event in events]
 
 
-def _fitted(event: Mapping[str, Any], paths: Iterable[tuple[str, ...]]) -> Mapping[str, Any]:
-    found: dict[str, Any] = {key: event[key] for key in _ALWAYS if key in event}
+def _select_fields(event: Mapping[str, Any], paths: Iterable[tuple[str, ...]]) -> Mapping[str, Any]:
+    found: dict[str, Any] = {key: event[key] for key in _REQUIRED_FIELDS if key in event}
     found["content"] = {}
     for path in paths:
         value: Any = event
@@ -241,7 +241,7 @@ def _fitted(event: Mapping[str, Any], paths: Iterable[tuple[str, ...]]) -> Mappi
     return found
 
 
-def in_body(read: Callable[[Mapping[str, Any]], T], value: Mapping[str, Any]) -> T:
+def parse_in_body(read: Callable[[Mapping[str, Any]], T], value: Mapping[str, Any]) -> T:
     """A filter that a body is. Raises the error answer of what is none."""
     try:
         return read(value)
@@ -249,7 +249,7 @@ def in_body(read: Callable[[Mapping[str, Any]], T], value: Mapping[str, Any]) ->
         raise matrix_error(400, "M_BAD_JSON", str(problem)) from problem
 
 
-def in_query(read: Callable[[Mapping[str, Any]], T], text: str) -> T:
+def parse_in_query(read: Callable[[Mapping[str, Any]], T], text: str) -> T:
     """A filter that stands in a query. Raises the error answer of what is none."""
     try:
         value = orjson.loads(text)

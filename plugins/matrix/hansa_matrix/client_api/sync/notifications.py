@@ -19,9 +19,9 @@ from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.room import MatrixRoom
 
-_DEFAULT, _MOST = 20, 100
+_DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
 #: Pages of the stream that are looked through before one is answered that has few, and rows of each.
-_MOST_LOOKS, _PAGE = 10, 300
+_MAX_PAGES, _PAGE_SIZE = 10, 300
 
 
 class Notifications:
@@ -49,15 +49,15 @@ class Notifications:
 
     async def told(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /notifications``. A token is a position of the stream: what is told of comes before it."""
-        most = max(1, get_int(request, "limit", _DEFAULT, _MOST))
+        most = max(1, get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT))
         loud, token = request.first("only") == "highlight", request.first("from")
         if token and (not token.isascii() or not token.isdigit() or len(token) > 18):
             raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
         now = await self._attendance.news.now()
         before = int(token) if token else now + 1
         found: list[dict[str, Any]] = []
-        for _ in range(_MOST_LOOKS):
-            rows = await self._ctx.store.scan("news", after=before, limit=_PAGE, reverse=True)
+        for _ in range(_MAX_PAGES):
+            rows = await self._ctx.store.scan("news", after=before, limit=_PAGE_SIZE, reverse=True)
             here: dict[str, list[tuple[int, str]]] = {}
             for row in rows:
                 stay = self._attendance.stay(caller.user, str(row.fields["topic"]))
@@ -65,13 +65,13 @@ class Notifications:
                     here.setdefault(stay.room_id, []).append((row.position, str(row.fields["ref"])))
             page: list[tuple[int, dict[str, Any]]] = []
             for room_id, items in here.items():
-                page += await self._in(caller, self._rooms.get(room_id), items, now, loud=loud)
+                page += await self._notified_in_room(caller, self._rooms.get(room_id), items, now, loud=loud)
             page.sort(key=lambda one: -one[0])
             left = most - len(found)
             found += [one for _, one in page[:left]]
             if len(page) > left:
                 before = page[left - 1][0]
-            elif len(rows) < _PAGE:
+            elif len(rows) < _PAGE_SIZE:
                 return {"notifications": found}
             else:
                 before = rows[-1].position
@@ -79,7 +79,7 @@ class Notifications:
                 break
         return {"notifications": found, "next_token": str(before)}
 
-    async def _in(
+    async def _notified_in_room(
         self,
         caller: Requester,
         room: MatrixRoom | None,

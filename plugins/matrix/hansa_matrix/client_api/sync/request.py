@@ -27,7 +27,7 @@ _TOKEN = re.compile(
 )
 
 #: News of one room, and of devices, that are looked at one by one; where there are more they are the last.
-MOST_NEWS = 10_000
+MAX_ITEMS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,9 @@ class UserTopics:
         return 2 + 2 * len(self._stays)
 
 
-def token_of(position: int, typing: int, device: int, caller: Requester) -> str:
+def format_sync_token(position: int, typing: int, device: int, caller: Requester) -> str:
     """How far a client is; see ``parse_sync_token``."""
-    return f"s{position}_{typing}_{device}_{_whose(caller)}"
+    return f"s{position}_{typing}_{device}_{_device_mark(caller)}"
 
 
 def parse_sync_token(token: str, caller: Requester) -> SyncToken:
@@ -110,10 +110,10 @@ def parse_sync_token(token: str, caller: Requester) -> SyncToken:
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
-    mine = match["whose"] == _whose(caller)
+    mine = match["whose"] == _device_mark(caller)
     device = int(match["device"] or 0) if mine else 0
     return SyncToken(int(match["position"]), int(match["typing"] or 0), device)
 
 
-def _whose(caller: Requester) -> str:
+def _device_mark(caller: Requester) -> str:
     return blake2b(f"{caller.user}\0{caller.device}".encode(), digest_size=4).hexdigest()

@@ -29,11 +29,11 @@ from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
 
-_HEROES = 5
+_MAX_HEROES = 5
 #: Members that are looked at together for heroes, and in all.
-_LOOKED_AT, _MOST_LOOKED_AT = 200, 10_000
+_HEROES_PAGE_SIZE, _MAX_HERO_CANDIDATES = 200, 10_000
 #: People whose receipts are read by themselves: those of more are read with the room's.
-_ONE_BY_ONE = 100
+_MAX_SINGLE_READS = 100
 #: What names a room.
 _NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
@@ -78,7 +78,7 @@ class RoomSync:
             if stay.membership == "join":
                 kind, shown = "join", await self._joined_room(asked, stay, new=stay.room_id in moved)
             elif stay.membership == "invite" and (asked.whole or again or stay.room_id in moved):
-                if stay.sender not in asked.ignored and await self._permitted(stay, asked):
+                if stay.sender not in asked.ignored and await self._can_show_invite(stay, asked):
                     kind, shown = (
                         "invite",
                         {"invite_state": {"events": await self._stripped_state(asked, stay)}},
@@ -88,9 +88,9 @@ class RoomSync:
             elif stay.membership in {"leave", "ban"}:
                 kind = "leave"
                 if stay.room_id in moved or (asked.whole and asked.filter.include_leave):
-                    shown = await self._left(asked, stay)
+                    shown = await self._left_room(asked, stay)
                 elif not asked.whole:
-                    shown = await self._kept_of(asked, stay)
+                    shown = await self._account_data_of(asked, stay)
             if shown is not None:
                 found.setdefault(kind, {})[stay.room_id] = shown
         return found
@@ -132,7 +132,7 @@ class RoomSync:
         shown: dict[str, Any] = {}
         fresh = entered or asked.since.position < 0
         lazy = asked.filter.state.lazy and whole
-        heroes = (await self._summary(asked, room)).get("m.heroes", ()) if lazy else ()
+        heroes = (await self._room_summary(asked, room)).get("m.heroes", ()) if lazy else ()
         span = Span(since=asked.since.position, upto=asked.upto, fresh=fresh, whole=whole, heroes=heroes)
         timeline, state = await self._timelines.of(asked, room, span)
         shown["timeline"] = timeline
@@ -142,13 +142,13 @@ class RoomSync:
         if typing and (who or not whole) and asked.filter.ephemeral.typed("m.typing", room_id):
             ephemeral.append({"type": "m.typing", "content": {"user_ids": who}})
         if (whole or receipts) and asked.filter.ephemeral.typed("m.receipt", room_id):
-            ephemeral += await self._receipts(asked, room_id, None if whole else receipts)
+            ephemeral += await self._receipt_edus(asked, room_id, None if whole else receipts)
         shown["ephemeral"] = {"events": ephemeral}
         shown["account_data"] = {
             "events": await self.account_data(asked, room_id, whole=True) if entered else data
         }
         people = whole or any(e.get("type") == MEMBER for e in timeline["events"]) or bool(state)
-        shown["summary"] = await self._summary(asked, room) if people else {}
+        shown["summary"] = await self._room_summary(asked, room) if people else {}
         counts = await self._unread.of(asked.caller.user, room, asked.upto)
         by_thread = asked.filter.timeline.by_thread
         shown["unread_notifications"] = (counts.main if by_thread else counts.all).shown()
@@ -176,7 +176,7 @@ class RoomSync:
         before = (await room.events_of(state, [key])).get(key)
         return before is None or before.membership != "join"
 
-    async def _summary(self, asked: SyncRequest, room: MatrixRoom) -> dict[str, Any]:
+    async def _room_summary(self, asked: SyncRequest, room: MatrixRoom) -> dict[str, Any]:
         view = self._ctx.view(room.room_id)
         if view is None:
             return {}
@@ -190,35 +190,35 @@ class RoomSync:
         }
         state = await room.state()
         if not await room.shown_of(state, _NAMES):
-            summary["m.heroes"] = await self._heroes(asked.caller.user, room, state)
+            summary["m.heroes"] = await self._room_heroes(asked.caller.user, room, state)
         return summary
 
     @staticmethod
-    async def _heroes(user: str, room: MatrixRoom, state: Mapping[StateKey, str]) -> list[str]:
+    async def _room_heroes(user: str, room: MatrixRoom, state: Mapping[StateKey, str]) -> list[str]:
         """Returns the users whose names form the name of an unnamed room: the first who are joined or
         invited, or else the first who were.
         """
         others = [(key, event) for key, event in state.items() if key[0] == MEMBER and key[1] != user]
         here: list[StoredEvent] = []
         gone: list[StoredEvent] = []
-        for at in range(0, min(len(others), _MOST_LOOKED_AT), _LOOKED_AT):
-            page = others[at : at + _LOOKED_AT]
+        for at in range(0, min(len(others), _MAX_HERO_CANDIDATES), _HEROES_PAGE_SIZE):
+            page = others[at : at + _HEROES_PAGE_SIZE]
             members = await room.events.load([event for _, event in page], room.version)
             here += [one for one in members.values() if one.pdu.membership in {"join", "invite"}]
             gone += [one for one in members.values() if one.pdu.membership in {"leave", "ban"}]
-            if len(here) >= _HEROES:
+            if len(here) >= _MAX_HEROES:
                 break
-        first = sorted(here or gone, key=lambda one: (one.depth, one.pdu.event_id))[:_HEROES]
+        first = sorted(here or gone, key=lambda one: (one.depth, one.pdu.event_id))[:_MAX_HEROES]
         return [str(one.pdu.state_key) for one in first]
 
-    async def _receipts(
+    async def _receipt_edus(
         self, asked: SyncRequest, room_id: str, users: set[str] | None
     ) -> list[dict[str, Any]]:
         """Of some people, or of all; those of the room and of each thread apart: one event may be the last
         that somebody has read in both.
         """
         found: dict[tuple[str, str], tuple[str, int]] = {}
-        if users is None or len(users) > _ONE_BY_ONE:
+        if users is None or len(users) > _MAX_SINGLE_READS:
             every = await self._signals.receipts(room_id)
             found = {key: one for key, one in every.items() if users is None or key[0] in users}
         else:
@@ -257,7 +257,7 @@ class RoomSync:
             found = {t: v for t, v in values.items() if v is not None}
         return [{"type": t, "content": c} for t, c in found.items() if wanted.typed(t, room_id)]
 
-    async def _permitted(self, stay: LocalMembership, asked: SyncRequest) -> bool:
+    async def _can_show_invite(self, stay: LocalMembership, asked: SyncRequest) -> bool:
         """True if the policies allow an invite to be shown that arrived under earlier policies."""
         if not self._ctx.governed:
             return True
@@ -279,7 +279,7 @@ class RoomSync:
         found = await room.shown_of(await room.state(), keys)
         return [stripped_event(found[key].raw) for key in dict.fromkeys(keys) if key in found]
 
-    async def _left(self, asked: SyncRequest, stay: LocalMembership) -> dict[str, Any]:
+    async def _left_room(self, asked: SyncRequest, stay: LocalMembership) -> dict[str, Any]:
         """A room that one is not in any more: up to the moment when that happened. Who was never in it is
         told of the event by which an invite or a knock ended, and of nothing else.
         """
@@ -290,12 +290,12 @@ class RoomSync:
             left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
         if room is None or left is None or not position:
             event = await self._pending.left(stay.room_id, asked.caller.user)
-            return await self._outside(asked, stay, event if stay.membership == "leave" else None)
+            return await self._never_joined_room(asked, stay, event if stay.membership == "leave" else None)
         if not await self._visibility.was_in(room, left):
             if stay.event_id not in await room.readable([stay.event_id]):
                 left = replace(left, pdu=unspoken(left.pdu, room.version))
             (shown,) = await self._shapes.of(asked.caller, room, [left], room_id=False)
-            return await self._outside(asked, stay, shown)
+            return await self._never_joined_room(asked, stay, shown)
         fresh = asked.since.position < 0 or await self._came_and_went(asked, room)
         span = Span(
             since=asked.since.position,
@@ -318,14 +318,14 @@ class RoomSync:
         before = (await room.events_of(await room.groups.load(items[0].state), [key])).get(key)
         return before is None or before.membership != "join"
 
-    async def _kept_of(self, asked: SyncRequest, stay: LocalMembership) -> dict[str, Any] | None:
+    async def _account_data_of(self, asked: SyncRequest, stay: LocalMembership) -> dict[str, Any] | None:
         """A room that one left before, of which one keeps something else now; None if there is no such
         news.
         """
         data = await self.account_data(asked, stay.room_id)
-        return {**self._nothing_said(asked, []), "account_data": {"events": data}} if data else None
+        return {**self._is_empty(asked, []), "account_data": {"events": data}} if data else None
 
-    async def _outside(
+    async def _never_joined_room(
         self, asked: SyncRequest, stay: LocalMembership, event: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """A room that one was never in. The event stands in the state where its filter lets no timeline."""
@@ -334,10 +334,10 @@ class RoomSync:
             names = (*STRIPPED_FIELDS, "event_id", "unsigned")
             shown = [{key: event[key] for key in names if key in event}]
         data = await self.account_data(asked, stay.room_id, whole=True)
-        return {**self._nothing_said(asked, shown), "account_data": {"events": data}}
+        return {**self._is_empty(asked, shown), "account_data": {"events": data}}
 
     @staticmethod
-    def _nothing_said(asked: SyncRequest, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _is_empty(asked: SyncRequest, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The timeline and state of a room of which one is told some state events at most."""
         wanted = asked.filter.timeline
         timely = [one for one in shown if wanted.limit and wanted.named(str(one["type"]), str(one["sender"]))]

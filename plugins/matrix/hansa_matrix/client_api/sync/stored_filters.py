@@ -15,8 +15,8 @@ from hansa import Busy, CompareAndSwap, Conflict, Delete, NetworkContext, Put, R
 from hansa_matrix.errors import matrix_error
 
 #: Filters of one person, and bytes of one.
-MOST_OF_USER, MOST_BYTES = 200, 16 * 1024
-_NOTED_EVERY, _IN_USE = 3_600_000, 2 * 3_600_000
+MAX_FILTERS_OF_USER, MAX_FILTER_BYTES = 200, 16 * 1024
+_LAST_USED_STEP_MS, _IN_USE_MS = 3_600_000, 2 * 3_600_000
 
 
 class StoredFilters:
@@ -31,15 +31,15 @@ class StoredFilters:
         that is too large.
         """
         body = orjson.dumps(filter_, option=orjson.OPT_SORT_KEYS)
-        if len(body) > MOST_BYTES:
-            raise matrix_error(413, "M_TOO_LARGE", f"a filter has at most {MOST_BYTES} bytes")
+        if len(body) > MAX_FILTER_BYTES:
+            raise matrix_error(413, "M_TOO_LARGE", f"a filter has at most {MAX_FILTER_BYTES} bytes")
         name, now = hashlib.sha256(body).hexdigest()[:16], self._ctx.clock.now()
-        rows = await self._ctx.store.scan("filter", equal=(user,), limit=2 * MOST_OF_USER)
-        others = sorted((row for row in rows if row.key[1] != name), key=_at)
-        gone = others[: max(0, len(others) - MOST_OF_USER + 1)]
-        if gone and _at(gone[-1]) > now - _IN_USE:
+        rows = await self._ctx.store.scan("filter", equal=(user,), limit=2 * MAX_FILTERS_OF_USER)
+        others = sorted((row for row in rows if row.key[1] != name), key=_last_used)
+        gone = others[: max(0, len(others) - MAX_FILTERS_OF_USER + 1)]
+        if gone and _last_used(gone[-1]) > now - _IN_USE_MS:
             self._ctx.count("matrix_client_limited", what="filters")
-            raise Busy(f"{MOST_OF_USER} of your filters are in use", after=600.0)
+            raise Busy(f"{MAX_FILTERS_OF_USER} of your filters are in use", after=600.0)
         writes: list[Write] = [Delete("filter", row.key) for row in gone]
         writes.append(Put("filter", (user, name), body, {"at": now}))
         await self._ctx.store.commit(writes)
@@ -51,12 +51,12 @@ class StoredFilters:
         if row is None:
             return None
         now = self._ctx.clock.now()
-        if now - _at(row) > _NOTED_EVERY:
+        if now - _last_used(row) > _LAST_USED_STEP_MS:
             noted = CompareAndSwap("filter", row.key, row.body, row.body, {"at": now})
             with suppress(Conflict):  # it is gone, which the next request is told
                 await self._ctx.store.commit([noted], durability="lazy")
         return row.body
 
 
-def _at(row: Row) -> int:
+def _last_used(row: Row) -> int:
     return int(row.fields["at"] or 0)

@@ -32,14 +32,14 @@ from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.account.accounts import Accounts, Requester
 from hansa_matrix.client_api.http import Handler, RateLimited, get_int
 from hansa_matrix.client_api.sync.devices import DeviceSync
-from hansa_matrix.client_api.sync.filters import SyncFilter, in_query
+from hansa_matrix.client_api.sync.filters import SyncFilter, parse_in_query
 from hansa_matrix.client_api.sync.request import (
-    MOST_NEWS,
+    MAX_ITEMS,
     SyncRequest,
     SyncToken,
     UserTopics,
+    format_sync_token,
     parse_sync_token,
-    token_of,
 )
 from hansa_matrix.client_api.sync.rooms import RoomSync
 from hansa_matrix.client_api.sync.stored_filters import StoredFilters
@@ -50,9 +50,9 @@ from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.users.user_services import Users
 
-_LONGEST = 120.0
+_MAX_TIMEOUT_S = 120.0
 #: Seconds after the last sync until somebody counts as gone.
-_GONE_AFTER = 60.0
+_OFFLINE_AFTER_S = 60.0
 
 
 class SyncEndpoint:
@@ -92,15 +92,15 @@ class SyncEndpoint:
         if max(since.position, since.device) > await self._news.now():
             # Of a store that was set back, or of elsewhere: what happened since then nobody has been told.
             since = SyncToken()
-        wanted = await self._filter(caller, request.first("filter"))
+        wanted = await self._load_filter(caller, request.first("filter"))
         full = request.first("full_state") == "true"
         after = "true" in {
             request.first("use_state_after"),
             request.first("org.matrix.msc4222.use_state_after"),
         }
         state = request.first("set_presence", "online")
-        await self._there(caller.user, state)
-        seconds = min(get_int(request, "timeout", 0, 10**9) / 1000, _LONGEST)
+        await self._set_online(caller.user, state)
+        seconds = min(get_int(request, "timeout", 0, 10**9) / 1000, _MAX_TIMEOUT_S)
         until = self._ctx.clock.monotonic() + seconds
         if since.device > 0:
             await self._known.messages.delivered(caller.user, caller.device, since.device)
@@ -121,7 +121,7 @@ class SyncEndpoint:
     ) -> Response:
         while True:
             with self._news.listening([caller.user]) as happened:
-                answer, news = await self._build(caller, since, wanted, full=full, after=after)
+                answer, news = await self._build_answer(caller, since, wanted, full=full, after=after)
                 left = until - self._ctx.clock.monotonic()
                 if news or full or since.position < 0 or left <= 0:
                     return json_response(answer)
@@ -148,19 +148,21 @@ class SyncEndpoint:
     async def expire(self) -> None:
         """Runs with the network where presence is told: whose client asks no more is gone."""
         while True:
-            await asyncio.sleep(_GONE_AFTER / 2)
+            await asyncio.sleep(_OFFLINE_AFTER_S / 2)
             await self.gone()
 
     async def gone(self) -> None:
         """Tell of those who are gone."""
         now = self._ctx.clock.monotonic()
-        for user in [u for u, at in self._seen.items() if at + _GONE_AFTER <= now and u not in self._asking]:
+        for user in [
+            u for u, at in self._seen.items() if at + _OFFLINE_AFTER_S <= now and u not in self._asking
+        ]:
             del self._seen[user]
             known = self._known.presences.of(user)
             if known is not None and known.presence != "offline":
                 await self._known.presences.tell(replace(known, presence="offline", active=False))
 
-    async def _there(self, user: str, state: str) -> None:
+    async def _set_online(self, user: str, state: str) -> None:
         """Sets a syncing user online, unless the client sets another presence."""
         if state not in {"online", "offline", "unavailable"}:
             raise matrix_error(400, "M_INVALID_PARAM", "set_presence is online, offline or unavailable")
@@ -176,7 +178,7 @@ class SyncEndpoint:
             one = PresenceEdu(user=user, presence=state, active=state == "online", status=status)
             await presences.tell(one)
 
-    async def _filter(self, caller: Requester, given: str) -> SyncFilter:
+    async def _load_filter(self, caller: Requester, given: str) -> SyncFilter:
         if not given:
             return SyncFilter()
         if given.startswith("{"):
@@ -184,9 +186,9 @@ class SyncEndpoint:
         kept = await StoredFilters(self._ctx).get(caller.user, given)
         if kept is None:
             raise matrix_error(400, "M_INVALID_PARAM", "there is no such filter")
-        return in_query(SyncFilter.of, kept.decode())
+        return parse_in_query(SyncFilter.of, kept.decode())
 
-    async def _build(
+    async def _build_answer(
         self, caller: Requester, since: SyncToken, wanted: SyncFilter, *, full: bool, after: bool
     ) -> tuple[dict[str, Any], bool]:
         """The answer, and whether it says anything."""
@@ -197,7 +199,7 @@ class SyncEndpoint:
         stays = self._attendance.stays(caller.user)
         news: dict[str, Sequence[StreamItem]] = {}
         if since.position >= 0:
-            news = await self._news.between(since.position, upto, UserTopics(caller.user, stays), MOST_NEWS)
+            news = await self._news.between(since.position, upto, UserTopics(caller.user, stays), MAX_ITEMS)
         whole = await self._data.whole(caller.user) if since.position < 0 or full else {}
         asked = SyncRequest(
             caller=caller,
@@ -215,12 +217,15 @@ class SyncEndpoint:
         rooms = await self._of_rooms.of(asked, stays)
         data = await self._of_rooms.account_data(asked, "")
         device = await self._of_devices.of(asked)
-        answer: dict[str, Any] = {"next_batch": token_of(upto, typing, device.upto, caller), **device.fields}
+        answer: dict[str, Any] = {
+            "next_batch": format_sync_token(upto, typing, device.upto, caller),
+            **device.fields,
+        }
         if rooms:
             answer["rooms"] = rooms
         if data:
             answer["account_data"] = {"events": data}
-        presence = self._presence(asked, device.met)
+        presence = self._presence_events(asked, device.met)
         if presence:
             answer["presence"] = {"events": presence}
         answer |= device.news
@@ -237,7 +242,7 @@ class SyncEndpoint:
         now = await self._news.now()
         end = min(upto.position, now) if upto.position >= 0 else now
         topics = UserTopics(caller.user, self._attendance.stays(caller.user))
-        news = await self._news.between(since.position, end, topics, MOST_NEWS)
+        news = await self._news.between(since.position, end, topics, MAX_ITEMS)
         asked = SyncRequest(
             caller=caller,
             since=since,
@@ -250,7 +255,7 @@ class SyncEndpoint:
         )
         return await self._of_devices.lists(asked)
 
-    def _presence(self, asked: SyncRequest, met: Collection[str]) -> list[dict[str, Any]]:
+    def _presence_events(self, asked: SyncRequest, met: Collection[str]) -> list[dict[str, Any]]:
         """Of people whom one shares a room with, those who came, went, said something or are ``met``."""
         if not self._ctx.config.presence_enabled or not asked.filter.presence.typed("m.presence"):
             return []

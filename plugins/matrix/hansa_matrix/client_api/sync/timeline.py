@@ -13,7 +13,7 @@ from typing import Any
 
 from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
 from hansa_matrix.client_api.rooms.pagination import PaginationToken
-from hansa_matrix.client_api.rooms.stream_gaps import since_return
+from hansa_matrix.client_api.rooms.stream_gaps import items_since_return
 from hansa_matrix.client_api.sync.request import SyncRequest
 from hansa_matrix.local.client_stream import ClientStream
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
@@ -23,7 +23,7 @@ from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Pages of the stream that are looked through for events that a client wants, and items of the largest.
-_MOST_LOOKS, _MOST_OF_PAGE = 12, 500
+_MAX_PAGES, _MAX_PAGE_SIZE = 12, 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class TimelineSync:
         self, asked: SyncRequest, room: MatrixRoom, span: Span
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The timeline, and the state before it or after it."""
-        looked = await self._looked(asked, room, span)
+        looked = await self._read_span(asked, room, span)
         wanted, raw = asked.filter, asked.filter.federation
         events = await self._shapes.of(asked.caller, room, looked.events, room_id=False, federation=raw)
         timeline: dict[str, Any] = {
@@ -70,9 +70,9 @@ class TimelineSync:
             "limited": looked.limited,
             "prev_batch": str(PaginationToken(position=looked.start)),
         }
-        state = await self._lacking(asked, room, span, looked.events)
+        state = await self._missing_state(asked, room, span, looked.events)
         if asked.filter.state.lazy or not asked.filter.state.open:
-            state = await self._chosen(asked, room, span, state, looked.events)
+            state = await self._filter_state(asked, room, span, state, looked.events)
         present = await room.places_of(state) if state else {}
         chosen: Iterable[StoredEvent] = present.values()
         if not wanted.state.by_key:
@@ -83,17 +83,17 @@ class TimelineSync:
             return timeline, states_after(shown)
         return timeline, {"state": {"events": shown}} if shown or span.whole else {}
 
-    async def _looked(self, asked: SyncRequest, room: MatrixRoom, span: Span) -> _Looked:
+    async def _read_span(self, asked: SyncRequest, room: MatrixRoom, span: Span) -> _Looked:
         """The last events of a span that the client wants, as many as it wants: what it does not want, or may
         not read, is not counted.
         """
         wanted, most = asked.filter.timeline, asked.filter.timeline.limit
         found: list[tuple[int, StoredEvent]] = []
         before, size, created, ended = span.upto + 1, most + 1, False, False
-        for _ in range(_MOST_LOOKS):
+        for _ in range(_MAX_PAGES):
             floor = 0 if span.fresh else span.since
             items = await self._news.last(room.room_id, before, size, since=floor)
-            told = since_return(room, items)
+            told = items_since_return(room, items)
             loaded = await room.readable([item.ref for item in told])
             events = [loaded[item.ref] for item in told if item.ref in loaded]
             visible = await self._visibility.of(asked.caller.user, room, events)
@@ -108,14 +108,14 @@ class TimelineSync:
             ended = len(items) < size and len(told) == len(items) and not gap
             if ended or gap or len(found) > most or len(told) < len(items):
                 break
-            size = min(size * 2, _MOST_OF_PAGE)
+            size = min(size * 2, _MAX_PAGE_SIZE)
         limited = not ended or len(found) > most or (span.fresh and not created)
         if len(found) > most:
             found = found[len(found) - most :]
             before = found[0][0] if found else span.upto + 1
         return _Looked([one for _, one in found], limited, before - 1)
 
-    async def _lacking(
+    async def _missing_state(
         self, asked: SyncRequest, room: MatrixRoom, span: Span, timeline: Sequence[StoredEvent]
     ) -> dict[StateKey, str]:
         """Returns the state that a client lacks: the one before the timeline, or with ``state_after`` the one
@@ -127,7 +127,9 @@ class TimelineSync:
             before = await self._news.last(room.room_id, span.since + 1, 1)
             if before and last and before[0].state == last[0].state:
                 return {}
-            known = await room.groups.load(before[0].state) if before else await self._first(room, span)
+            known = (
+                await room.groups.load(before[0].state) if before else await self._state_at_start(room, span)
+            )
         now = await room.groups.load(last[0].state) if last else await room.state()
         told = (
             {one.pdu.key for one in timeline if one.pdu.state_key is not None} if not asked.after else set()
@@ -138,13 +140,13 @@ class TimelineSync:
             lacking |= {k: start[k] for k in told if k in start and known.get(k) != start[k]}
         return lacking
 
-    async def _first(self, room: MatrixRoom, span: Span) -> Mapping[StateKey, str]:
+    async def _state_at_start(self, room: MatrixRoom, span: Span) -> Mapping[StateKey, str]:
         """The state before the first event of a span, where nothing was told before it."""
         items = await self._news.first(room.room_id, span.since, 1, upto=span.upto)
         events = (await room.events.load([item.ref for item in items], room.version)).values()
         return await room.groups.load(next(iter(events)).before) if events else {}
 
-    async def _chosen(
+    async def _filter_state(
         self,
         asked: SyncRequest,
         room: MatrixRoom,

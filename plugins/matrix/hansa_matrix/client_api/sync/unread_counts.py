@@ -24,15 +24,15 @@ from hansa_matrix.rooms.redactions import REDACTION, target_of
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
 
-_REMEMBERED = 20_000
+_MAX_CACHED = 20_000
 #: More is not counted: a client shows "99+" long before.
-_MOST = 500
+_MAX_COUNT = 500
 #: Member events of a person that are looked through for the one by which they came in.
-_MOST_NAMES = 100
+_MAX_MEMBER_EVENTS = 100
 #: Rules that are asked of events without a pause.
-_AT_ONCE = 1000
+_RULES_PER_STEP = 1000
 #: What one does to a room without having read it: another name is told in every room at once.
-_NOT_READ_BY = frozenset({MEMBER, REDACTION})
+_NOT_A_RECEIPT = frozenset({MEMBER, REDACTION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class UnreadCounter:
         self._data = data
         self._rules = rules
         self._signals = signals
-        self._positions: Generations[str, int] = Generations(_REMEMBERED)
-        self._counts: Generations[tuple[str, str], UnreadCounts] = Generations(_REMEMBERED)
+        self._positions: Generations[str, int] = Generations(_MAX_CACHED)
+        self._counts: Generations[tuple[str, str], UnreadCounts] = Generations(_MAX_CACHED)
 
     def forget(self, user: str) -> None:
         """Somebody has other rules now, or ignores others."""
@@ -112,38 +112,40 @@ class UnreadCounter:
         key, began = (user, room.room_id), self._counts.began()
         reads = await self.reads(user, room.room_id)
         known = self._counts.get(key)
-        if known is None or known.upto > upto or _back(known.reads, reads):
-            known = await self._anew(user, room, reads)
+        if known is None or known.upto > upto or _is_behind(known.reads, reads):
+            known = await self._start_count(user, room, reads)
         elif known.reads != reads:
-            known = await self._read_on(user, room, known, reads)
-        items = await self._news.last(room.room_id, upto + 1, _MOST, since=known.upto)
+            known = await self._apply_reads(user, room, known, reads)
+        items = await self._news.last(room.room_id, upto + 1, _MAX_COUNT, since=known.upto)
         if items:
-            events = await self._events(room, items)
-            if await self._takes_back(room, events, known):
-                known = await self._anew(user, room, reads)
-                items = await self._news.last(room.room_id, upto + 1, _MOST, since=known.upto)
-                events = await self._events(room, items)
-            threads = await self._counted(user, room, events, reads, known.threads)
+            events = await self._load_events(room, items)
+            if await self._redacts_counted(room, events, known):
+                known = await self._start_count(user, room, reads)
+                items = await self._news.last(room.room_id, upto + 1, _MAX_COUNT, since=known.upto)
+                events = await self._load_events(room, items)
+            threads = await self._count_from(user, room, events, reads, known.threads)
             known = replace(known, threads=threads, upto=items[-1].position if items else known.upto)
         self._counts.put(key, user, known, began)
         return known
 
-    async def _anew(self, user: str, room: MatrixRoom, reads: Reads) -> UnreadCounts:
-        since = max(reads.room, await self._entered(user, room))
+    async def _start_count(self, user: str, room: MatrixRoom, reads: Reads) -> UnreadCounts:
+        since = max(reads.room, await self._join_position(user, room))
         return UnreadCounts(reads, since, since)
 
-    async def _read_on(self, user: str, room: MatrixRoom, known: UnreadCounts, reads: Reads) -> UnreadCounts:
+    async def _apply_reads(
+        self, user: str, room: MatrixRoom, known: UnreadCounts, reads: Reads
+    ) -> UnreadCounts:
         """The counts once more was read: those threads are counted again of which something is left."""
         moved = {t for t in known.threads if reads.of(t) != known.reads.of(t)}
         kept = {t: count for t, count in known.threads.items() if t not in moved}
         if moved:
             since = max(known.since, min(map(reads.of, moved)))
-            items = await self._news.last(room.room_id, known.upto + 1, _MOST, since=since)
-            events = await self._events(room, items)
-            kept = await self._counted(user, room, events, reads, kept, only=moved)
+            items = await self._news.last(room.room_id, known.upto + 1, _MAX_COUNT, since=since)
+            events = await self._load_events(room, items)
+            kept = await self._count_from(user, room, events, reads, kept, only=moved)
         return replace(known, reads=reads, since=max(known.since, reads.room), threads=kept)
 
-    async def _takes_back(
+    async def _redacts_counted(
         self, room: MatrixRoom, events: Sequence[tuple[int, StoredEvent]], known: UnreadCounts
     ) -> bool:
         """True if any of some events redacts one that may have been counted."""
@@ -151,11 +153,13 @@ class UnreadCounter:
             target = target_of(one.pdu, room.version) if one.pdu.type == REDACTION and one.shown else None
             if target is None:
                 continue
-            if known.since < await self._position(room.room_id, target) <= known.upto:
+            if known.since < await self._position_of(room.room_id, target) <= known.upto:
                 return True
         return False
 
-    async def _events(self, room: MatrixRoom, items: Sequence[StreamItem]) -> list[tuple[int, StoredEvent]]:
+    async def _load_events(
+        self, room: MatrixRoom, items: Sequence[StreamItem]
+    ) -> list[tuple[int, StoredEvent]]:
         """Events with their positions, in order."""
         loaded = await room.readable([item.ref for item in items])
         return [(item.position, loaded[item.ref]) for item in items if item.ref in loaded]
@@ -165,7 +169,7 @@ class UnreadCounter:
         threads: dict[str, int] = {}
         for (_, thread), (event_id, _) in (await self._signals.receipts(room_id, user)).items():
             name = thread.removeprefix(PRIVATE)
-            threads[name] = max(threads.get(name, 0), await self._position(room_id, event_id))
+            threads[name] = max(threads.get(name, 0), await self._position_of(room_id, event_id))
         return Reads(threads.pop("", 0), threads)
 
     async def is_behind(self, user: str, room_id: str, thread: str, event_id: str) -> bool:
@@ -173,9 +177,9 @@ class UnreadCounter:
         known = (await self._signals.receipts(room_id, user)).get((user, thread))
         if known is None:
             return False
-        return 0 < await self._position(room_id, event_id) < await self._position(room_id, known[0])
+        return 0 < await self._position_of(room_id, event_id) < await self._position_of(room_id, known[0])
 
-    async def _position(self, room_id: str, event_id: str) -> int:
+    async def _position_of(self, room_id: str, event_id: str) -> int:
         """Where an event is in the stream, which it keeps."""
         known, began = self._positions.get(event_id), self._positions.began()
         if known is None:
@@ -184,14 +188,14 @@ class UnreadCounter:
                 self._positions.put(event_id, room_id, known, began)
         return known
 
-    async def _entered(self, user: str, room: MatrixRoom) -> int:
+    async def _join_position(self, user: str, room: MatrixRoom) -> int:
         """Nobody has to read what was there before they came in; another name is no coming in."""
         event_id = (await room.state()).get((MEMBER, user))
         position = 0
-        for _ in range(_MOST_NAMES):
+        for _ in range(_MAX_MEMBER_EVENTS):
             if event_id is None:
                 break
-            position = await self._position(room.room_id, event_id)
+            position = await self._position_of(room.room_id, event_id)
             one = (await room.events.load([event_id], room.version)).get(event_id)
             if one is None or not one.before:
                 break
@@ -200,7 +204,7 @@ class UnreadCounter:
             event_id = before.event_id if before is not None and before.membership == "join" else None
         return position
 
-    async def _counted(
+    async def _count_from(
         self,
         user: str,
         room: MatrixRoom,
@@ -218,12 +222,12 @@ class UnreadCounter:
             thread = in_thread[one.pdu.event_id]
             if only is not None and thread not in only:
                 continue
-            if one.pdu.sender == user and one.pdu.type not in _NOT_READ_BY:
+            if one.pdu.sender == user and one.pdu.type not in _NOT_A_RECEIPT:
                 found.pop(thread, None)
             verdict = heard.get(one.pdu.event_id)
             if verdict is None or not verdict.notify or position <= reads.of(thread):
                 continue
-            if sum(count.notifications for count in found.values()) < _MOST:
+            if sum(count.notifications for count in found.values()) < _MAX_COUNT:
                 found[thread] = found.get(thread, Count()) + Count(1, int(verdict.highlight), position)
         return found
 
@@ -245,7 +249,7 @@ class UnreadCounter:
             members=sum(1 for p in view.people.values() if p.membership is Membership.JOIN) if view else 0,
             levels=room.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), room.version),
         )
-        step = max(1, _AT_ONCE // max(1, sum(map(len, rules.values()))))
+        step = max(1, _RULES_PER_STEP // max(1, sum(map(len, rules.values()))))
         found: dict[str, PushDecision] = {}
         for at in range(0, len(others), step):
             if at:
@@ -256,7 +260,7 @@ class UnreadCounter:
         return found
 
 
-def _back(before: Reads, now: Reads) -> bool:
+def _is_behind(before: Reads, now: Reads) -> bool:
     """True if a user has read less than before: a receipt of a thread was dropped, or names an older
     event.
     """
