@@ -65,12 +65,12 @@ class SystemRandom:
 class HttpRequest:
     """One outbound request. ``target`` is the exact request target, sent as it stands.
 
-    ``host`` and ``port`` say where to connect (an address or a name), ``host_header`` what is asked for and
-    ``tls_name`` which name the certificate must carry (SNI unless it is an address); no TLS if it is empty.
-    ``timeout`` is in seconds for the whole exchange, ``max_body`` in bytes for the answer, unpacked.
+    ``host`` and ``port`` say where to connect (an address or a name), ``host_header`` is the requested host,
+    and ``tls_name`` the name that the certificate must carry (SNI unless it is an address); no TLS if it is
+    empty. ``timeout`` is in seconds for the whole exchange, ``max_body`` in bytes for the answer, unpacked.
 
-    ``share`` names who causes the request (a server, or the ``neighbourhood`` of an address), as whose it is
-    counted. ``stranger``: whoever causes it has proven nothing yet; all strangers share one small pool.
+    ``share`` names the cause of the request (a server, or the ``neighbourhood`` of an address), which it
+    counts against. ``stranger``: the cause has proven nothing yet; all strangers share one small pool.
     """
 
     method: str
@@ -108,8 +108,8 @@ class HttpStream:
 
 
 class Failure(StrEnum):
-    """Why there is no complete answer, in words that may be told to anybody: no address, port or error number
-    is in them.
+    """The reason for an incomplete answer, in words that any user may read: they have no address, port or
+    error number.
     """
 
     UNREACHABLE = "cannot be reached"
@@ -122,7 +122,7 @@ class Failure(StrEnum):
 
 
 class HttpError(OSError):
-    """No complete answer. ``str`` is the text of ``kind`` and may be told to anybody; ``detail``, with
+    """There is no complete answer. ``str`` is the text of ``kind``, which any user may read; ``detail``, with
     addresses and system errors, is for logs and for operators.
     """
 

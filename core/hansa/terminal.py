@@ -38,7 +38,7 @@ def show_json(value: Any) -> None:
 
 
 def page(text: str) -> None:
-    """Lines of ours."""
+    """Writes lines of Hansa's own text."""
     for line in text.removesuffix("\n").split("\n"):
         sys.stdout.write(_encodable(printable(line, most=1_000_000), sys.stdout.encoding) + "\n")
     sys.stdout.flush()

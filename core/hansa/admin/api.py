@@ -30,7 +30,7 @@ Reload = Callable[[], Awaitable[tuple[list[str], list[str]]]]
 
 
 class AdminApi:
-    """The endpoints. ``reload`` is given by whoever read the configuration; ``end`` stops the process."""
+    """The endpoints. ``reload`` comes from the reader of the configuration; ``end`` stops the process."""
 
     def __init__(self, app: App, reload: Reload, end: Callable[[], None]) -> None:
         self._app = app

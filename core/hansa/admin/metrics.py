@@ -20,7 +20,7 @@ class _FromApp(Collector):
         self._app = app
 
     def collect(self) -> Iterator[_Family]:
-        """Every family, made anew."""
+        """Yields every family, each made for this call."""
         yield from _families(CounterMetricFamily, self._app.counters)
         gauges = dict(self._app.gauges)
         for measure in self._app.measures:

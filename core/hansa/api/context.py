@@ -56,7 +56,7 @@ class PluginContext(Protocol):
         ...
 
     def progress(self, work: str, done: int, total: int = 0) -> None:
-        """Say how far long work is, for whoever waits for it at a terminal. ``total`` is 0 while it is not
+        """Reports the progress of long work to the terminal that waits for it. ``total`` is 0 while it is not
         known; ``done`` equal to a ``total`` above 0 ends it.
         """
         ...
@@ -142,9 +142,9 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     def suspect(self, native: str, servers: frozenset[str]) -> None:
-        """Servers of this network that may be in a room although its state does not say so, all of them each
-        time: events of theirs stand in its history that cannot be verified. Policies take them for being in
-        it. It is kept in memory: say it again after a start.
+        """Names servers of this network that may be in a room although its state does not say so, all of them
+        each time: events of theirs stand in its history that cannot be verified. Policies treat them as
+        servers of the room. The list is kept in memory: repeat it after a start.
         """
         ...
 
@@ -197,8 +197,8 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     async def signal(self, native: str, signal: EphemeralEvent) -> None:
-        """Tell the other networks of a room that somebody types or has read. Latest wins, nothing is kept,
-        and under load it is dropped first.
+        """Tells the other networks of a room that a user types or has read. The latest signal wins, nothing
+        is stored, and under load it is dropped first.
         """
         ...
 

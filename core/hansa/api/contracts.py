@@ -50,7 +50,7 @@ class Network(Protocol):
         ...
 
     async def send(self, delivery: Delivery) -> str:
-        """Send one event; the native id of what was sent (``""`` if there is none). The same
+        """Sends one event; returns the native id of the sent event (``""`` if it has none). The same
         ``delivery.key`` may come again and must not be shown twice. Raises ``RetryLater`` or
         ``DeliveryRejected``.
         """
@@ -82,7 +82,7 @@ class KnowsServers(Protocol):
 
 @runtime_checkable
 class MakesGhosts(Protocol):
-    """A network on which people of other networks appear under accounts of ours."""
+    """A network on which people of other networks appear under accounts of this server."""
 
     def ghost_id(self, user: NativeId) -> str:
         """The id the person would have here: pure, injective, the same for ever."""
@@ -126,8 +126,8 @@ class FoundsRooms(Protocol):
     """A network whose rooms can be made with a name, and be published."""
 
     async def found_room(self, address: str, wish: RoomWish) -> OpenedRoom:
-        """As ``LinksRooms.open_room`` that may make the room. One of ours that exists is published if that is
-        wished, and gets a wished name if it has none. Raises ``CannotOpenRoom``.
+        """Like ``LinksRooms.open_room``, and may create the room. An existing room of this server is
+        published if that is wished, and gets a wished name if it has none. Raises ``CannotOpenRoom``.
         """
         ...
 
@@ -168,7 +168,7 @@ class CarriesEphemeral(Protocol):
     """A network that shows who types and who has read."""
 
     async def signal(self, link: Link, signal: EphemeralEvent) -> None:
-        """Show a signal of somebody of another network. What is raised is logged and changes nothing."""
+        """Shows a signal of a user of another network. An exception is logged and changes nothing."""
         ...
 
 
@@ -177,9 +177,9 @@ class ShowsPresent(Protocol):
     """A network whose people see what a room is called, its topic and who is in it at all times."""
 
     async def show_present(self, link: Link) -> None:
-        """A room's present is another one and no event says so: other policies took a name back, somebody is
-        out by an event that is withheld, a state was found to differ. Show what it is now. What is raised is
-        logged and changes nothing.
+        """Shows the present state of a room, which changed without an event: other policies took a name back,
+        a withheld event removed a user, a state was found to differ. An exception is logged and changes
+        nothing.
         """
         ...
 
@@ -214,8 +214,8 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Countersign:
-    """Somebody else has to sign the event first: the core leaves the turn, awaits ``Authority.countersign``
-    and queues the event again. ``draft`` is opaque to the core.
+    """The event needs the signature of another server first: the core leaves the turn, awaits
+    ``Authority.countersign`` and queues the event again. ``draft`` is opaque to the core.
     """
 
     draft: Any

@@ -66,9 +66,9 @@ class Hooks:
 
     @hookspec
     async def check_password(self, user: str, password: str) -> bool | None:
-        """Say whether a password is somebody's, as a directory does; None has no opinion. The first answer
-        counts, and without one the network's own accounts decide; who raises has no opinion either.
-        Implemented by what ``open_policy`` or ``open_network`` returned.
+        """Checks a user's password, as a directory does; None has no opinion. The first answer counts, and
+        without one the network's own accounts decide. A plugin that raises has no opinion either. Implemented
+        by what ``open_policy`` or ``open_network`` returned.
 
         :param user: a native user id.
         :param password: as it was given; it is never kept.

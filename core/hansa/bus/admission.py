@@ -82,7 +82,9 @@ class Admission:
         self._log = logging.getLogger("hansa.pipeline")
 
     async def admit(self, room: Room, items: Sequence[PendingSubmission]) -> None:
-        """Judge and make ready: in parallel where there is somebody to wait for; a task per event is dear."""
+        """Judges submissions and prepares them: in parallel where there is something to wait for, since a
+        task per event is expensive.
+        """
         link = room.authority
         authority = self._networks.authority(link.native.network) if link else None
         if self._decisions.policies:
@@ -148,7 +150,7 @@ class Admission:
         item.verdict = _merge_verdicts([j.verdict for j in asked], immutable=immutable)
 
     def _reached(self, inbound: Submission) -> frozenset[str]:
-        """The server that gets it besides those in the room: of somebody who is asked in."""
+        """Returns the server that gets the event besides those in the room: the server of an invited user."""
         content = inbound.content
         if not isinstance(content, Member) or content.membership is not Membership.INVITE:
             return frozenset()

@@ -42,7 +42,7 @@ class EphemeralRelay:
         self._log = logging.getLogger("hansa.signals")
 
     async def relay(self, native: NativeId, signal: EphemeralEvent) -> None:
-        """Pass on a signal of somebody in a native room."""
+        """Passes on a signal of a user in a native room."""
         link = self._rooms.link(native)
         if link is None or not link.direction.inward:
             return

@@ -1,10 +1,10 @@
-"""Changes of a room's people that are too many for one commit.
+"""Changes of a room's members that are too many for one commit.
 
-They are written first, where nobody looks, in rows of their own. The commit of the room's row, which names
-them, is the moment from which they hold. Then they are brought to the rows of the people, in pieces; until
-the last of them the room's row names the change, and nothing else is committed in that room. A crash before
-that moment leaves rows that nothing names, which go at a later start; after it, whoever reads the room first
-ends the work.
+They are written first to rows of their own, which no reader looks at. They take effect with the commit of the
+room's row, which names them. Then they are copied to the rows of the members, in pieces. Until the last piece
+the room's row names the change, and nothing else is committed in that room. A crash before the commit leaves
+rows that nothing names, which a later start removes; after it, the first reader of the room finishes the
+work.
 """
 
 from __future__ import annotations

@@ -504,7 +504,7 @@ def _fail(items: Sequence[PendingSubmission], error: Exception) -> None:
 
 
 def _is_duplicate(done: asyncio.Future[SubmitResult]) -> None:
-    """Nobody waits for a failure any more, which is no mistake."""
+    """Marks a failure as read: its caller has gone, which is not an error."""
     if not done.cancelled():
         done.exception()
 

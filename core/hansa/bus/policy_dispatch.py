@@ -40,8 +40,8 @@ class PolicyAnswer:
 
 
 async def ask_policy(installed: InstalledPolicy, crossing: Crossing) -> PolicyAnswer:
-    """One policy's answer. An exception, a time-out, a cancellation inside it or an answer that is no
-    ``Verdict`` counts as its ``on_error``.
+    """Returns one policy's answer. An exception, a time-out, a cancellation inside it or an answer that is
+    not a ``Verdict`` counts as its ``on_error``.
     """
     failed = ""
     verdict: object = None

@@ -174,8 +174,8 @@ class PolicyEngine:
         return judgement.verdict
 
     def committed(self, writes: Sequence[Write]) -> None:
-        """The rows of some judgements are stored. Until then whoever is refused by the same decision gets
-        its row to write too: of a commit that fails no id is left that explains nothing.
+        """Notes that the rows of some judgements are stored. Until then each event that the same decision
+        refuses also gets its row to write: a failed commit leaves no id that explains nothing.
         """
         for write in writes if self._unwritten else ():
             known = self._unwritten.pop(str(write.key[0])) if isinstance(write, Put) else None

@@ -13,8 +13,8 @@ from hansa.store.base import Write
 
 
 class ViewRulesTurn:
-    """A ``Turn`` without a native room. A ban holds; whoever has a membership must be joined to speak;
-    a network without memberships (nobody of it ever joined) may speak as it is.
+    """A ``Turn`` without a native room. A ban holds; a user with a membership must be joined to speak; users
+    of a network without memberships (no user of it ever joined) may speak as they are.
     """
 
     def __init__(self, view: RoomView) -> None:

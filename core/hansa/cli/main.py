@@ -224,7 +224,7 @@ def _short_words(plugin: str) -> set[str]:
 
 
 def _plugin(argv: Sequence[str]) -> int | None:
-    """``hansa PLUGIN ...``; None if the first word is no plugin."""
+    """Runs ``hansa PLUGIN ...``; None if the first word is not a plugin."""
     from hansa.host import loader as plugins  # noqa: PLC0415
 
     words = list(argv)

@@ -239,8 +239,8 @@ class NetworkContextImpl(BaseContext):
         return native
 
     async def _given(self, native: str, user: NativeId) -> None:
-        """Give a ghost to somebody, who has it alone. Raises ``Conflict`` where somebody was given it just
-        now.
+        """Gives a ghost to a person, who is its only owner. Raises ``Conflict`` if it was given to another
+        one just now.
         """
         row = await self._app.core.get("ghost", (self.id, native))
         if row is None:

@@ -23,7 +23,7 @@ _DEGRADED = 5
 
 
 class NetworkFactory(Protocol):
-    """How a network is made anew, and told about what failed."""
+    """Makes a new instance of a network, after the last one failed."""
 
     def __call__(self) -> Network:
         """A fresh instance."""

@@ -152,8 +152,8 @@ class Slots:
 
     @asynccontextmanager
     async def place(self, cause: Cause) -> AsyncIterator[None]:
-        """A place, for as long as the context lasts. Raises ``HttpError`` of kind ``BUSY`` if none comes free
-        in time, or too many wait already. Whoever is cancelled leaves its place to the next.
+        """Takes a place, for as long as the context lasts. Raises ``HttpError`` of kind ``BUSY`` if none
+        becomes free in time, or too many wait already. A cancelled request leaves its place to the next one.
         """
         pool, charges = self._charges(cause)
         if self._free(charges):

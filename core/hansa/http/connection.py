@@ -1,4 +1,4 @@
-"""One HTTP client: how long heads and answers may take, and what is answered to bytes that are no HTTP."""
+"""One HTTP client: how long heads and answers may take, and the answer to bytes that are not HTTP."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  # the library's signature; it quotes the peer
     ) -> web.StreamResponse:
-        """Bytes that are no HTTP are the peer's fault: one count and one line, no traceback."""
+        """Bytes that are not HTTP are the peer's fault: one count and one line, no traceback."""
         if status < 500:
             self._count("http_malformed")
             self._told.info(self.entry.group, "%s sent invalid HTTP: %s", request.remote, type(exc).__name__)

@@ -64,7 +64,7 @@ class ConnectionEntry:
 
     @property
     def group(self) -> str:
-        """Its neighbours, as one of whom it is counted."""
+        """The neighbourhood that the connection counts against."""
         return self.networks[0]
 
 

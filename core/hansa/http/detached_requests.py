@@ -15,7 +15,7 @@ MOST_BEHIND = 1000
 
 
 class Late(Exception):
-    """The work goes on, and nobody waits for it: what becomes of it is found by whoever asks again."""
+    """The work goes on without a waiting caller: a repeated request finds its result."""
 
 
 class DetachedRequests:

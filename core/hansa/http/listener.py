@@ -160,8 +160,8 @@ class Dispatcher:
         stream: Callable[[int], AsyncIterator[bytes]] | None = None,
         wire: Wire | None = None,
     ) -> Response:
-        """One request. ``read(limit)`` is awaited for the body and gives None if it is larger; ``stream``
-        gives it as it comes; ``wire`` is told of the route and of whom it admits.
+        """Answers one request. ``read(limit)`` is awaited for the body and gives None if it is larger;
+        ``stream`` gives it as it arrives; ``wire`` is told of the route and of the admitted sender.
         """
         router, found = self._found(request)
         always = router.headers_for(request.target) if router is not None else {}

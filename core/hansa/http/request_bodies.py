@@ -1,4 +1,4 @@
-"""Bodies of requests: how many bytes of them are held, for whom, and how fast they have to come."""
+"""Bodies of requests: how many bytes of them are held per sender, and how fast they must arrive."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def _charged(kind: str, around: tuple[str, ...]) -> _Charges:
 
 
 class BodyBudget:
-    """Bytes that are held, by whose they are. Nothing waits for room: it may be long in coming, and whoever
-    waits holds what it has already.
+    """The held bytes, by sender. No request waits for space: it may take long, and a waiting request keeps
+    the bytes that it has.
     """
 
     def __init__(self, limits: BodyLimits, count: Callable[..., None]) -> None:

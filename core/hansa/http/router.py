@@ -72,7 +72,7 @@ class Router:
         self.answering = False
 
     def headers(self, prefix: str, headers: Mapping[str, str]) -> None:
-        """Headers for every answer to a request below ``prefix``, whoever makes it. There, ``OPTIONS`` is
+        """Sets headers for every answer to a request below ``prefix``, by any endpoint. There, ``OPTIONS`` is
         answered with these and nothing else.
         """
         self._headers[prefix] = headers

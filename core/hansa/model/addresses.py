@@ -47,7 +47,7 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def parse(text: str) -> IPv4 | IPv6 | None:
-    """An address of its text; an IPv6 zone is ignored. None for what is no address."""
+    """Parses an address; an IPv6 zone is ignored. None for a text that is not an address."""
     try:
         return ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -88,7 +88,7 @@ def address_allowed(text: str, allowed: Sequence[Network]) -> bool:
 
 
 def neighbourhood(text: str) -> str:
-    """The group of an address, as whose members it is counted: its /24 or, with IPv6, its /64. What is no
+    """Returns the group that an address counts as: its /24 or, with IPv6, its /64. A text that is not an
     address is a group of its own.
     """
     address = parse(text)
@@ -102,8 +102,8 @@ def neighbourhood(text: str) -> str:
 
 
 def networks(text: str) -> tuple[str, ...]:
-    """The ``neighbourhood`` of an address, and with IPv6 the /48 and the /32 around it: whoever has one of
-    those has thousands of /64.
+    """Returns the ``neighbourhood`` of an address, and with IPv6 the /48 and the /32 around it: the owner of
+    one of those has thousands of /64.
     """
     address = parse(text)
     if not isinstance(address, IPv6) or address in _MAPPED:

@@ -52,8 +52,8 @@ class Message:
 class Member:
     """A change of one person's membership, or of their name while joined.
 
-    ``user`` is the person at home, not a ghost. A leave whose sender is somebody else is a kick.
-    ``name`` is the display name or nick, None where none is set.
+    ``user`` is the person at home, not a ghost. A leave by another sender is a kick. ``name`` is the display
+    name or nick, None if it is not set.
     """
 
     user: NativeId

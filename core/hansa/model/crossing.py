@@ -1,7 +1,7 @@
-"""Everything that can cross our border, one frozen value each: what a policy judges.
+"""Everything that can cross the border of this server, one frozen value each: a policy judges them.
 
-A new place where something crosses is a new member of the union here, never a new hook. Each class names
-the actions it can do. ``hansa.model.crossing_parts`` says of any of them whom it concerns and what it says.
+A new place where something crosses is a new member of the union here, never a new hook. Each class names the
+actions it allows. ``hansa.model.crossing_parts`` returns the people, servers and texts of each.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class ProfileQuery:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileChange:
     """A person changes what others see of them: display name, picture, status, the name of a device.
-    ``again``: it is about to be shown to somebody, and is nobody's act now.
+    ``again``: it is about to be shown, and is not an act now.
     """
 
     network: str
@@ -197,9 +197,9 @@ class ProfileChange:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryQuery:
     """``server`` looks something up here, or (``outbound``) is about to be asked: an alias, the published
-    rooms, the rooms of a space, an event by its time. ``address`` is what is looked for, empty for a list.
-    ``texts`` are empty then; somebody here is about to read them where ``server`` has answered: a question
-    for each room of a list, and one for what it says in an error.
+    rooms, the rooms of a space, an event by its time. ``address`` is the requested address, empty for a list.
+    ``texts`` are empty then. They are set if a local user is about to read the answer of ``server``: one
+    question for each room of a list, and one for the text of an error.
     """
 
     network: str
@@ -274,8 +274,8 @@ class Presence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EphemeralIn:
-    """Somebody types or has read, in the room of ``link``. ``kind`` is ``typing`` or ``receipt``.
-    ``texts`` are what it says where an identifier belongs.
+    """A user types or has read, in the room of ``link``. ``kind`` is ``typing`` or ``receipt``. ``texts`` are
+    the strings in it that should be identifiers and are not.
     """
 
     link: Link

@@ -124,7 +124,7 @@ def named_by(crossing: Crossing) -> int:
 
 
 def source_of(crossing: Crossing) -> tuple[str, str]:
-    """The server and the person by whom a question is caused, as far as they are named."""
+    """Returns the server and the person that cause a question, as far as they are named."""
     if isinstance(crossing, EventIn):
         return crossing.facts.sender_server, str(crossing.sender)
     names = ("sender_server", "user_server", "server")

@@ -12,8 +12,8 @@ class LocalProtocolError(HansaError):
 
 
 class InternalError(LocalProtocolError):
-    """Something of ours broke under what was submitted. The text is for the log: whoever asked is told that
-    it was an error within, and no more.
+    """The submission caused an error in this server. The text is for the log: the caller only learns that it
+    was an internal error.
     """
 
 

@@ -21,7 +21,7 @@ class CircuitBreaker:
         return self._failures >= self._max_failures and self._clock.monotonic() < self._until
 
     def succeeded(self) -> None:
-        """A try succeeded: failures are counted anew."""
+        """Records a success: failures are counted from zero."""
         self._failures = 0
 
     def failed(self) -> None:

@@ -40,7 +40,9 @@ class LoopBudget:
             self._admit()
 
     def _renew(self) -> None:
-        """A new round: who waited longest goes first. The next one follows as long as somebody waits."""
+        """Begins a new round: the task that has waited longest goes first. Another round follows as long as
+        one waits.
+        """
         self._left = ROUND
         self._renewing = False
         if self._admit():

@@ -44,8 +44,9 @@ class TokenBucket:
 class TokenBuckets:
     """A bucket for each name; a rate of 0 allows everything.
 
-    Of more than 10,000 names the one that asked least recently is forgotten, and starts anew. Names that have
-    used up half are remembered apart: inventing names makes nobody's used one forgotten.
+    Of more than 10,000 names the one that asked least recently is forgotten, and starts again with a full
+    bucket. Names that have used up half are remembered apart: invented names do not make the store forget
+    used ones.
     """
 
     def __init__(self, clock: Clock, rate: float, burst: float) -> None:

@@ -261,10 +261,10 @@ class Store(Protocol):
         limit: int = 1000,
         reverse: bool = False,
     ) -> list[Row]:
-        """Rows in the order of ``index`` (``()``: of the key) whose leading fields are ``equal`` and whose
-        next field is ``> after`` and ``<= upto`` (each None: no bound; with ``reverse``: ``< after``,
+        """Returns rows in the order of ``index`` (``()``: of the key) whose leading fields are ``equal`` and
+        whose next field is ``> after`` and ``<= upto`` (each None: no bound; with ``reverse``: ``< after``,
         ``>= upto``). Rows equal in the index come in the order of their keys. ``limit`` is at most 10,000:
-        whoever means all rows asks ``store.paging``.
+        ``store.paging`` reads all rows.
         """
         ...
 

@@ -90,14 +90,16 @@ def place(group: Sequence[Batch[S]], last: int) -> None:
 
 
 def answer(group: Iterable[Batch[S]]) -> None:
-    """Tell whoever waits for a batch that it is kept."""
+    """Tells the waiting caller of each batch that it is kept."""
     for batch in group:
         if not batch.done.done():
             batch.done.set_result(batch.positions)
 
 
 def fail(group: Iterable[Batch[S]], error: StoreError) -> None:
-    """Tell whoever waits for a batch that nothing of it is kept, or what else became of it."""
+    """Tells the waiting caller of each batch that no part of it is kept, or the error that happened
+    instead.
+    """
     for batch in group:
         if not batch.done.done():
             batch.done.set_exception(error)

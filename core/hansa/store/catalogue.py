@@ -52,8 +52,8 @@ async def record(store: Store, scope: str, schema: Schema) -> None:
 
 
 async def recorded(store: Store) -> list[tuple[str, Schema]]:
-    """``(scope, schema)`` of all that was ever declared, in the order of the scopes; the schemas have no
-    migrations. Raises StoreError for a row that is no schema.
+    """Returns ``(scope, schema)`` of all schemas that were ever declared, in the order of the scopes; the
+    schemas have no migrations. Raises StoreError for a row that is not a schema.
     """
     await store.declare("", SCHEMA)
     rows = await store.scan("", NAME, limit=10_000)
@@ -90,7 +90,7 @@ def _schema(row: Row) -> Schema:
 
 
 def _read(row: Row) -> Schema:
-    """Raises ValueError, TypeError, KeyError, AttributeError for what is no schema."""
+    """Reads a row. Raises ValueError, TypeError, KeyError, AttributeError if it is not a schema."""
     data: dict[str, Any] = orjson.loads(row.body)
     collections = tuple(
         Collection(

@@ -44,9 +44,10 @@ class Changed:
 async def change_row(
     store: ScopedStore, collection: str, key: Key, change: Callable[[Row | None], Changed | None]
 ) -> Row | None:
-    """Make a row what ``change`` makes of it as it is (None: it is not there), whoever else changes it at the
-    same time. ``change`` is called again for each race that was lost; None from it leaves the row as it is.
-    Returns the row that it made its decision by. Raises ``Conflict`` after ``TRIES``.
+    """Replaces a row by the result of ``change`` on its present value (None: it does not exist), whatever
+    else changes it at the same time. ``change`` is called again for each race that was lost; None from it
+    leaves the row as it is. Returns the row that the decision was made by. Raises ``Conflict`` after
+    ``TRIES``.
     """
 
     async def turn() -> Row | None:

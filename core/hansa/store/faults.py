@@ -41,8 +41,8 @@ class StoreFault(StoreError):
 
 
 class StoreLost(StoreFault):
-    """Another process has taken the database over: nothing can be written any more, and nothing that is in
-    memory is true for long. The process ends at once and sends nothing more to anybody.
+    """Another process has taken the database over: nothing can be written any more, and data in memory will
+    soon be out of date. The process ends at once and sends nothing more.
     """
 
     def __init__(self, text: str = "another process has taken it over, so that this one ends") -> None:

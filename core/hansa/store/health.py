@@ -1,4 +1,4 @@
-"""How the database is: noticed at every call, asked for by a probe, told to whoever wants to know."""
+"""The health of the database: noticed at every call, tested by a probe, reported to its listeners."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 Every transaction begins by extending the lease under its token and counting positions up, so a process that
 lost the database (it slept for a minute, another took over) cannot write anything afterwards. A transaction
-of a process that is gone stays open for up to a minute and keeps the row from whoever comes next: the row
-names the session of its holder, which is ended once its time is over. Until then the row is only read: who
-asks each second is in nobody's way.
+of a dead process stays open for up to a minute and blocks the row for its successor: the row names the
+session of its holder, which is ended once its time is over. Until then the row is only read, so that a
+waiting process does not disturb the holder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A standby asks for the database of the process that has it, in a row beside the lease's.
 
-The row names the token that the holder has now, so that whoever comes next is not meant, and is good for as
+The row names the token of the present holder, so that it does not concern the next one, and is good for as
 long as a lease is. Nothing waits for the lease's own row, which every transaction changes.
 """
 

@@ -1,10 +1,10 @@
-"""The writing side of MongoDB: what waits becomes one transaction, and one transaction runs at a time.
+"""The writing side of MongoDB: waiting batches become one transaction, and one transaction runs at a time.
 
 So positions become visible in their order, and a commit's cost is shared. A batch that meets a conflict
-aborts its transaction; the group then runs again batch by batch, and the conflict is that batch's alone.
-What the driver calls transient (WriteConflict, a primary that steps down) is done again from the start:
-inserts and compare-and-sets are then judged anew. While it is not known whether a group was kept, it waits
-and nothing else is written; what waits behind it fails after a while, since nothing of it was begun.
+aborts its transaction; the group then runs again batch by batch, and the conflict is that batch's alone. An
+error that the driver calls transient (WriteConflict, a primary that steps down) repeats the transaction from
+the start, with its inserts and compare-and-sets. While it is not known whether a group was kept, it waits and
+nothing else is written; batches behind it fail after a while, since no part of them was begun.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The function that writes a group of batches: one statement and one round trip, which is one transaction.
 
-It is made anew in each session that writes (``pg_temp``), so that nothing of it stays in the database and two
-versions of Hansa share none. It takes the steps of a group in their order: a code for each, and its values in
-three arrays, of which the code says how many are its own. Its variables have a digit in their names, which
-columns never have. It begins with the row of the lease, as ``postgres_lease`` describes.
+It is created again in each session that writes (``pg_temp``), so that nothing of it stays in the database and
+two versions of Hansa share none. It takes the steps of a group in their order: a code for each, and its
+values in three arrays, of which the code says how many are its own. Its variables have a digit in their
+names, which columns never have. It begins with the row of the lease, as ``postgres_lease`` describes.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ _BY_INDEX = {
 
 
 class PostgresSession:
-    """A connection, and the server it is with. ``warned``: the server did what it was asked, but warned, as
-    it does when somebody ends its wait for a standby.
+    """A connection, and the server it is with. ``warned``: the server did as it was asked, with a warning, as
+    it does when its wait for a standby is ended.
     """
 
     __slots__ = ("connection", "server", "warned")
@@ -147,7 +147,7 @@ class PostgresServer:
         return self._name
 
     def fault(self, error: BaseException) -> StoreError:
-        """An error of the driver or of the network as one of ours."""
+        """Returns an error of the driver or of the network as one of this store."""
         text, kind = self._credentials.blank(reason(error)), postgres_kind(sqlstate(error))
         if isinstance(error, TargetServerAttributeNotMatched):
             return StoreFault(FaultKind.READ_ONLY, f"PostgreSQL {self._name}: no host takes writes")

@@ -134,16 +134,16 @@ class Actor:
         return await self.do(room, person, Member(user=user, membership=Membership.KNOCK, reason=reason))
 
     async def invite(self, room: str, person: str, whom: NativeId) -> SubmitResult:
-        """Ask somebody in, of whatever network."""
+        """Invites a user, of any network."""
         return await self.do(room, person, Member(user=whom, membership=Membership.INVITE))
 
     async def kick(self, room: str, person: str, whom: NativeId, reason: str = "") -> SubmitResult:
-        """Put somebody out."""
+        """Kicks a user."""
         content = Member(user=whom, membership=Membership.LEAVE, reason=reason)
         return await self.do(room, person, content)
 
     async def ban(self, room: str, person: str, whom: NativeId, reason: str = "") -> SubmitResult:
-        """Put somebody out for good."""
+        """Bans a user."""
         return await self.do(room, person, Member(user=whom, membership=Membership.BAN, reason=reason))
 
     async def set_topic(self, room: str, person: str, text: str) -> SubmitResult:

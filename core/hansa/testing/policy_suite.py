@@ -89,7 +89,7 @@ class _Numbers:
 
 
 class _CountsPeople:
-    """A policy that denies by what it sees of the room: whoever changes the view changes its verdict."""
+    """A policy that denies by the view of the room: a change of the view changes its verdict."""
 
     @hookimpl
     async def check(self, crossing: Crossing) -> Verdict | None:
@@ -108,7 +108,9 @@ def _people() -> tuple[RoomMember, ...]:
 
 
 def samples() -> list[Crossing]:
-    """Crossings of every kind there is, made anew: usual ones and ones at the edge of their type."""
+    """Returns crossings of every kind, new ones at each call: usual ones and ones at the edge of their
+    type.
+    """
     view = RoomView("r1", RoomInfo(name="Room", topic="", encrypted=True))
     view.apply(ViewDelta(upserts=_people()))
     empty = RoomView("r2")

@@ -1,4 +1,6 @@
-"""Governance for Hansa: who may talk to whom, and what may cross. Deny overrides, always."""
+"""Governance for Hansa: which users and servers may talk to each other, and what may cross. Deny always
+overrides.
+"""
 
 from __future__ import annotations
 

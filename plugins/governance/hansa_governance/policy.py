@@ -1,7 +1,7 @@
 """Every control is asked about every crossing; all reasons are kept, the strictest counts.
 
-Server lists are judged by the peer and by room membership: into a room with a denied server nothing of ours
-goes, since any server in it gets what is said there. What is not known is never taken for allowed: with an
+Server lists are judged by the peer and by room membership: no local event goes into a room with a denied
+server, since any server in it gets what is said there. An unknown value never counts as allowed: with an
 allow list, a server or a user without a name is refused.
 """
 
@@ -241,7 +241,7 @@ def _bars(crossing: Crossing) -> bool:
 
 
 def _is_always_allowed(content: Content, sender: NativeId) -> bool:
-    """Leaving, and putting somebody out, can never be denied: nobody may be locked in."""
+    """True for leaving, kicking and banning: they can never be denied, so that no user is locked in."""
     if not isinstance(content, Member):
         return False
     own_leave = content.user == sender and content.membership is Membership.LEAVE

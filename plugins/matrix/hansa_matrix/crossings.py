@@ -75,7 +75,9 @@ class Crossings:
         )
 
     def profile_change(self, user: str, said_: tuple[str, ...], *, again: bool = False) -> ProfileChange:
-        """Somebody says something of themselves, or names a device; ``again`` where others read it."""
+        """Returns the question about a user's change of profile or device name; ``again`` where others read
+        it.
+        """
         return ProfileChange(
             network=self._ctx.id,
             user=NativeId(self._ctx.id, user),
@@ -122,7 +124,7 @@ class Crossings:
         )
 
     def presence(self, user: str, status: str, servers: Iterable[str] = ()) -> Presence:
-        """Somebody is there, away or gone; ``servers`` are those that are to be told."""
+        """Returns the question about a user's presence; ``servers`` are those that will get it."""
         told = frozenset(servers)
         return Presence(
             network=self._ctx.id,

@@ -247,7 +247,9 @@ class MatrixNetwork:
         return turn
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
-        """See ``hansa.LinksRooms.open_room``. ``#name`` is ours, ``#name:server`` and ``!id`` anybody's."""
+        """See ``hansa.LinksRooms.open_room``. ``#name`` is an alias of this server, ``#name:server`` and
+        ``!id`` of any server.
+        """
         await self._opening.wait()
         return await self._entrance.open(address, create=create)
 

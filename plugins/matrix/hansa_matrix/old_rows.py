@@ -74,7 +74,9 @@ class OldRows:
         return CompareAndSwap(collection, key, row.body if row is not None else None, body)
 
     def _file(self, row: Row, counts: _Counts) -> CompareAndSwap:
-        """A file, which counts for its server's copies; who gave one of ours is not known."""
+        """Converts a file, which counts for its server's copies; the user who uploaded a local one is not
+        known.
+        """
         kept, server = orjson.loads(row.body), str(row.key[0])
         remote = server != self._server
         owner = server if remote else ""

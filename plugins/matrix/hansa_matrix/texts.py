@@ -189,8 +189,9 @@ def texts_of_pdu(type_: str, state_key: str | None, raw: Mapping[str, Any]) -> t
 
 
 def texts_of_keys(*documents: Any) -> tuple[str, ...]:
-    """Every string of documents of keys (of devices, of cross-signing, one-time ones) that is no key, and no
-    name of a key, device or person. Others get the documents as they were signed, whatever else they hold.
+    """Returns every string of documents of keys (of devices, of cross-signing, one-time ones) that is not a
+    key, and not a name of a key, device or user. Others get the documents as they were signed, with all
+    fields.
     """
     found = strings_of(documents, names=_NAMES_OF_KEYS)
     return tuple(text for text in found if text not in _NAMES_OF_KEYS and not _IN_KEYS.fullmatch(text))

@@ -105,7 +105,9 @@ class XmppNetwork:
         return jid.puppet(user, self._ctx.config.component)
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
-        """See ``LinksRooms.open_room``. ``address`` is ``lobby`` or ``lobby@component``: a MUC of ours."""
+        """See ``LinksRooms.open_room``. ``address`` is ``lobby`` or ``lobby@component``: a MUC of this
+        component.
+        """
         domain = self._ctx.config.component
         try:
             room = JID(address if "@" in address else f"{address}@{domain}")

@@ -118,7 +118,7 @@ class SelfPing:
             return False
 
     def answered(self, stanza: Stanza) -> bool:
-        """An iq result or error arrived; False if it answers no ping of ours."""
+        """Takes an iq result or error; False if it does not answer a ping of this component."""
         future = self._waiting.get((stanza.sender.full, stanza.id))
         if future is None:
             return False

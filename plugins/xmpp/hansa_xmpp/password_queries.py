@@ -69,7 +69,7 @@ class Questions:
         return found
 
     def answered(self, stanza: Stanza) -> bool:
-        """An iq result or error arrived; False if it answers no question of ours."""
+        """Takes an iq result or error; False if it does not answer a query of this component."""
         future = self._waiting.get((stanza.sender.bare, stanza.id))
         if future is None or stanza.sender.resource:
             return False

@@ -218,7 +218,7 @@ class MucService:
         return event.id
 
     async def complete_join(self, native: str, enter: JoinRequest) -> None:
-        """Let somebody in whom the core has let in: history, then live, without a seam."""
+        """Completes a join that the core has accepted: history, then live messages, without a gap."""
         room = self.room(native)
         if room is None:
             return
@@ -256,7 +256,7 @@ class MucService:
             await self._transport.wait_drained()
 
     async def rename(self, native: str, user: NativeId, nick: str) -> None:
-        """Give somebody another nick, which the core has taken."""
+        """Gives an occupant another nick, which the core has accepted."""
         room = self.room(native)
         if room is not None:
             self.send_stanzas(room.muc.announce_nick(user, nick))

@@ -138,7 +138,7 @@ class StanzaHandler:
                 self.service.mark_rejoining(room, stanza.sender.full)
 
     def _queue_question(self, stanza: Stanza, element: Element) -> None:
-        """A question of anybody, which policies are asked about first."""
+        """Queues a query of any user, which policies are asked about first."""
         asked = _Question(stanza)
         if not self._enqueue(
             self._ctx.config.component, stanza.sender.bare, asked, _size(element), must=False
@@ -177,7 +177,7 @@ class StanzaHandler:
             self._handle_iq(stanza, room)
 
     def on_last_session_closed(self, native: str, user: NativeId) -> None:
-        """The core has to be told that somebody left, unless they are back when their turn comes."""
+        """Submits the leave of a user, unless they are back when their turn comes."""
         self._enqueue(native, user.id, _LeaveTask(user), 0, must=True)
 
     def _enqueue(

@@ -24,7 +24,7 @@ class StanzaListener(Protocol):
         ...
 
     def on_unknown(self, element: Element) -> None:
-        """An element that is no stanza (RFC 6120 section 4.9.3.24); the link goes on."""
+        """An element that is not a stanza (RFC 6120 section 4.9.3.24) arrived; the link goes on."""
         ...
 
     def on_oversized(self, excess: OversizedStanza) -> None:

@@ -52,7 +52,7 @@ class _NoSelector:
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs a simulation. ``asyncio.sleep``, ``asyncio.timeout`` and ``loop.call_later`` obey its time.
 
-    Executors run in place: a simulation has no threads. Sockets, subprocesses and signals are not to be had.
+    Executors run in place: a simulation has no threads. Sockets, subprocesses and signals are not available.
     """
 
     def __init__(self) -> None:

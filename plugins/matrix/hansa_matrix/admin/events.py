@@ -21,7 +21,7 @@ from hansa_matrix.rooms.redactions import REDACTION
 
 
 class EventCommands:
-    """State events and redactions by the bridge user, judged by the room's rules as anybody's."""
+    """State events and redactions by the bridge user, judged by the room's rules like any user's."""
 
     def __init__(self, events: LocalEvents) -> None:
         self._events = events

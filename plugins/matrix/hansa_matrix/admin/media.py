@@ -53,7 +53,7 @@ class MediaCommands:
             raise LocalProtocolError(f"{path} was not added: {error} (media_reserve)") from error
 
     async def get(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """A file of anybody's, fetched if it must be, written to a new one."""
+        """Writes a file of any server, fetched if needed, to a new local file."""
         mxc, path = _mxc(arguments), _path(arguments)
         try:
             item = await self._fetcher.get(mxc)

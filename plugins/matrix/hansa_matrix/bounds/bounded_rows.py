@@ -1,4 +1,4 @@
-"""Of rows that somebody can add without end only the last are kept."""
+"""Keeps only the last of rows that one user or peer could add without end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bounded mapping of what many peers say, in which the oldest of whoever says most gives way."""
+"""A bounded mapping of what many peers say, in which the oldest entry of the peer with the most gives way."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Slots that many share, of which no name has more than its share.
+"""Slots that many names share, none more than its share.
 
-Whoever waits is served in turn by name: one that asks for much waits behind itself, not in front of others.
+Waiting requests are served in turn by name: a name with many requests waits behind itself, not in front of
+others.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ _MOST_OWNERS = 10_000
 
 
 class Generations(Generic[K, V]):
-    """At most ``most`` values, each somebody's. ``began`` is asked before the store is read, and ``put``
-    takes its answer: a value whose owner was revoked since is not kept. So a read that was under way while a
-    token was taken back cannot put it into the cache afterwards.
+    """At most ``most`` values, each with an owner. ``began`` is asked before the store is read, and ``put``
+    takes its answer: a value whose owner was revoked since is not kept. So a read that was in progress while
+    a token was revoked cannot put it into the cache afterwards.
     """
 
     def __init__(self, most: int) -> None:
@@ -57,7 +57,7 @@ class Generations(Generic[K, V]):
         return self._revoked.get(owner, self._floor) > began
 
     def revoke(self, owner: str) -> None:
-        """Something of an owner is otherwise from now on: all of theirs is read again."""
+        """Invalidates all values of an owner: they are read again."""
         self._now += 1
         self._revoked.pop(owner, None)
         self._revoked[owner] = self._now

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 
 class KeyLocks:
-    """A lock for each key that somebody holds or waits for. A row that is read, changed and compared when it
-    is written can be changed by any number of requests at once: here they wait for each other, and what is
-    compared is for other processes.
+    """A lock for each key that is held or waited for. A row that is read, changed and compared when it is
+    written can be changed by any number of requests at once: here they wait for each other, and the
+    comparison protects against other processes.
     """
 
     def __init__(self) -> None:

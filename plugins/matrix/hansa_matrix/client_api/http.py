@@ -99,7 +99,7 @@ class EndpointGroup(Protocol):
 
 
 class ClientHttp:
-    """Lets in whoever has a token, with a body that is an object."""
+    """Requires a token, and a body that is an object."""
 
     def __init__(self, ctx: NetworkContext, accounts: Accounts) -> None:
         self._ctx = ctx
@@ -266,12 +266,12 @@ def get_string(body: Mapping[str, Any], key: str, default: str | None = None) ->
 
 
 def get_reason(body: Mapping[str, Any]) -> dict[str, str]:
-    """The reason that somebody gives for what they do, where they give one."""
+    """Returns the reason that a user gives for an action, if there is one."""
     return {"reason": get_string(body, "reason")} if "reason" in body else {}
 
 
 def require_own_user(caller: Requester, request: Request) -> str:
-    """The user of a path that is for the caller alone. Raises the error answer of anybody else's."""
+    """Returns the user of a path that is for the caller alone. Raises the error answer for any other user."""
     if request.path["user"] != caller.user:
         raise matrix_error(403, "M_FORBIDDEN", "this belongs to another user")
     return caller.user

@@ -179,7 +179,7 @@ def _path_version(request: Request) -> int:
 
 
 def _parse_version(given: str) -> int:
-    """The number of a backup. Raises the error answer of what none of ours has."""
+    """Returns the number of a backup. Raises the error answer for a number that cannot be one."""
     if not given.isascii() or not given.isdigit() or len(given) > 15:
         raise matrix_error(404, "M_NOT_FOUND", "there is no such backup")
     return int(given)

@@ -69,8 +69,8 @@ class RequestSlots:
             raise
 
     def give(self, who: str, place: RequestSlot) -> None:
-        """A request is answered. Its place is free when the loop comes round: a request that waits for
-        nothing would else be followed by the next of its person before anybody else is heard.
+        """Notes that a request is answered. Its place becomes free in the next round of the loop: otherwise a
+        request that never waits would be followed by the next of its user before any other user's.
         """
         asyncio.get_running_loop().call_soon(self._free_slot, who, place)
 

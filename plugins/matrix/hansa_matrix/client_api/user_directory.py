@@ -37,8 +37,8 @@ class _Look:
 
 
 class UserDirectory:
-    """``user_directory`` of the configuration says whom it finds: nobody, those in rooms that the asker is in
-    or might enter as everybody may, or those with an account here too.
+    """The search for users. ``user_directory`` of the configuration sets its range: no users, users in rooms
+    that the caller is in or could join as every user may, or those and all local users.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class UserDirectory:
                     yield user, profile
 
     async def _open_to(self, asker: str) -> list[str]:
-        """The rooms that somebody is in, then those that are published and that everybody may enter."""
+        """Returns the rooms that a user is in, then those that are published and that every user may join."""
         stays = self._own.attendance.stays(asker).values()
         found = dict.fromkeys(stay.room_id for stay in stays if stay.membership == "join")
         for room_id in await self._directory.published():

@@ -11,7 +11,7 @@ from hansa_matrix.federation.sender import FederationSender
 async def announce_to_peers(
     ctx: NetworkContext, client: FederationClient, sender: FederationSender, bridge_user: str
 ) -> None:
-    """Ask each of them about a person of its own. ``bridge_user`` is the id of ours."""
+    """Asks each of them about one of its own users. ``bridge_user`` is the bridge user's id."""
     local, _, own = bridge_user.partition(":")
     servers: set[str] = set()
     for link in ctx.links():

@@ -69,11 +69,11 @@ def is_unrecognized(error: RemoteError) -> bool:
 
 
 class ServerUnreachable(OSError):
-    """No answer from the other server, or one that says that it cannot answer now: ``status``, 0 if there was
-    none. ``retry_after`` in seconds if it asked for patience (429).
+    """There is no answer from the other server, or one that says that it cannot answer now: ``status``, 0
+    without an answer. ``retry_after`` in seconds if it asked for patience (429).
 
-    ``str`` may be told to anybody: it says what happened in the words of ``hansa.Failure``. ``detail``, with
-    addresses and system errors, is for logs and for operators.
+    Any user may read ``str``: it has the words of ``hansa.Failure``. ``detail``, with addresses and system
+    errors, is for logs and for operators.
     """
 
     def __init__(self, reason: str, retry_after: float = 0.0, *, detail: str = "", status: int = 0) -> None:
@@ -152,9 +152,10 @@ class FederationClient:
         stranger: str = "",
         share: str = "",
     ) -> Any:
-        """The parsed answer of a 2xx, within ``limits``. Raises ``RemoteError`` for another status,
-        ``ServerUnreachable`` for none. ``stranger``: in whose share it is asked (``HttpRequest.share``), if
-        that is somebody who has proven nothing; ``share``, if it is a server that has proven who it is.
+        """Returns the parsed answer of a 2xx, within ``limits``. Raises ``RemoteError`` for another status,
+        ``ServerUnreachable`` without an answer. ``stranger``: the share that the request counts against
+        (``HttpRequest.share``), if its cause has proven nothing; ``share``, if its cause is a server that has
+        proven its name.
         """
         if server == self._server:
             raise RemoteError("a server sends no requests to itself", hint=400)

@@ -110,7 +110,7 @@ class KeyStore:
     async def _save(
         self, server: str, fresh: Mapping[str, VerifyKey], document: StoredKeyDocument
     ) -> dict[str, VerifyKey]:
-        """Keep the keys whose ids are no other keys': these."""
+        """Stores the keys whose ids do not belong to other keys, and returns them."""
         return await again_on_conflict(partial(self._saved, server, fresh, document))
 
     async def _saved(

@@ -84,7 +84,7 @@ class Keyring:
         return with_signature(doc, self._server, key.key_id, key.sign(signable_bytes(doc)))
 
     def get(self, server: str, key_id: str) -> VerifyKey | None:
-        """A key that was loaded or fetched before, or one of ours."""
+        """Returns a key that was loaded or fetched before, or a key of this server."""
         if server == self._server:
             return self._own(key_id)
         key = self._kept.at_hand(server, key_id)
@@ -195,9 +195,9 @@ class Keyring:
         await asyncio.gather(*(self._fetch_once(server) for server in names))
 
     async def _fetch_once(self, server: str, stranger: str = "", share: str = "") -> bool:
-        """Ask a server for its keys, unless it is asked already or failed a moment ago. False where there was
-        no room to ask it. Whoever waited for somebody else's question that was never put asks in its own
-        share: the places of strangers are fewer.
+        """Asks a server for its keys, unless it is asked already or failed a moment ago. False where there
+        was no slot for the request. A caller that waited for another caller's request that was never made
+        asks in its own share: the slots of strangers are fewer.
         """
         while (under_way := self._fetching.get(server)) is not None:
             if await asyncio.shield(under_way):
@@ -303,7 +303,7 @@ class Keyring:
     async def document_of(
         self, server: str, minimum: int, named: Collection[str] = (), *, ask: str = ""
     ) -> bytes | None:
-        """The newest document that we have of a server, as JSON, asked for anew if it is not valid at
+        """Returns the newest stored document of a server, as JSON. It is fetched again if it is not valid at
         ``minimum`` (ms), half of its time is over, or it has none of the keys that are ``named``, for the
         neighbourhood ``ask`` unless that is empty.
         """

@@ -205,7 +205,7 @@ class FederationSender:
         return given_up
 
     async def sweep(self) -> None:
-        """Remove what all whom it was for have got: EDUs at once, events after a time."""
+        """Removes rows that all their servers have got: EDUs at once, events after a time."""
         await self._sweep("lasting_edu", None, lambda peer: peer.lasting)
         aged = await self._aged()
         if aged:
@@ -235,7 +235,7 @@ class FederationSender:
         await self._ctx.store.commit([Delete("recipients", (set_id,)) for set_id in gone])
 
     async def _forget_servers(self) -> None:
-        """Forget servers that nothing is for, and that are no trouble."""
+        """Forgets servers without pending rows and without failures."""
         self._floor = await self._ctx.store.position()
         gone = [peer for peer in self._peers.values() if not peer.sets and peer.idle]
         for peer in gone:

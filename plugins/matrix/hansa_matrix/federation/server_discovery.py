@@ -1,7 +1,7 @@
-"""Where other servers are, found by their names and remembered for as long as they say.
+"""Addresses of other servers, found by their names and remembered for as long as they say.
 
-SPEC: server-server API, "Resolving server names": a well-known file that cannot be had is no error, but makes
-the next way of finding the server count, unless there was one until lately.
+SPEC: server-server API, "Resolving server names": a missing well-known file is not an error, but makes the
+next way of finding the server count, unless there was one until lately.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class ServerDiscovery:
         return command
 
     def forget(self, server: str) -> None:
-        """The route leads nowhere: find it anew next time."""
+        """Forgets a route that leads nowhere, so that it is looked up again next time."""
         self._routes.pop(server)
 
     async def _file(self, host: str, share: str, *, stranger: bool) -> _CachedWellKnown:

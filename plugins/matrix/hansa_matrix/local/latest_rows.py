@@ -10,9 +10,10 @@ _MOST = 50_000
 
 
 class LatestRows:
-    """Where the last row of each stands, of as many as fit in memory; after a restart one more row is left.
+    """The positions of the last row of each announcement, of as many as fit in memory; after a restart one
+    more row is left.
 
-    Whoever has read up to a position before the row that goes reads the one that comes.
+    A reader that has read up to a position before the removed row reads the new one.
     """
 
     def __init__(self) -> None:

@@ -193,7 +193,9 @@ class LocalMemberships:
             self.entered(user, stay.room_id)
 
     async def move(self, user: str, stay: LocalMembership, *, over: Collection[str] | None = None) -> None:
-        """Keep a stay that no event of a room of ours made; ``over``: only in place of such memberships."""
+        """Stores a membership that was not made by an event of a local room; ``over``: only in place of such
+        memberships.
+        """
         if not await self.has(user):
             return
 

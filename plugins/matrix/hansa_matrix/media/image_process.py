@@ -25,7 +25,7 @@ _SHRINK_TIMEOUT_S, _MAX_THUMBNAIL_BYTES = 20.0, 16 * 1024 * 1024
 
 
 class Unreadable(Exception):
-    """The file is no picture that can be read."""
+    """The file is not a picture that can be read."""
 
 
 class TooLarge(Exception):
@@ -41,7 +41,7 @@ class Thumbnail:
 
 
 class ImageProcess:
-    """One job at a time: whoever calls sees to that."""
+    """Runs one job at a time; the caller must ensure that."""
 
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx

@@ -173,7 +173,9 @@ class MediaRepository:
             raise OSError("the same file was removed at this moment: try again") from error
 
     async def _pending_row(self, mxc: MxcUri, owner: str) -> Row:
-        """The row of an address that waits for somebody's file. Raises ``NotReserved``, ``HasFile``."""
+        """Returns the row of an address that is reserved for a user's file. Raises ``NotReserved``,
+        ``HasFile``.
+        """
         row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
         if row is None or row.fields["owner"] != owner:
             raise NotReserved("that address was not given out to you")

@@ -51,8 +51,9 @@ class Thumbnails:
         self._failed: LruCache[str, tuple[float, RemoteProtocolError]] = LruCache(_MAX_CACHED)
 
     async def of(self, item: MediaItem, size: tuple[int, int], *, crop: bool, who: str) -> Thumbnail | None:
-        """A picture of about a size; None if the file is as small already. ``who`` asks: a person or a
-        server. Raises the error answer of a file that is no picture, or too large a one, and ``Busy``.
+        """Returns a thumbnail of about a size; None if the file is as small already. ``who`` is the user or
+        server that asks. Raises the error answer for a file that is not a picture, or too large a one, and
+        ``Busy``.
         """
         if item.type not in FORMATS:
             raise matrix_error(400, "M_UNKNOWN", f"there is no thumbnail of {item.type}")

@@ -115,8 +115,8 @@ def dumps_canonical(value: Any) -> bytes:
 
 
 def dumps_legacy(value: Any) -> bytes:
-    """The form that rooms up to version 5 hash, which is what ``canonicaljson`` makes: floats and integers of
-    any size are let through there. Raises RemoteProtocolError for what is no JSON.
+    """Returns the form that rooms up to version 5 hash, which is what ``canonicaljson`` makes: floats and
+    integers of any size are allowed there. Raises RemoteProtocolError for a value that is not JSON.
     """
     try:
         return encode_canonical_json(value)

@@ -51,7 +51,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceListUpdate:
-    """One device of somebody changed, appeared or (``deleted``) went. ``previous`` are the stream ids of the
+    """One device of a user changed, appeared or (``deleted``) went. ``previous`` are the stream ids of the
     changes that this one follows.
     """
 
@@ -74,7 +74,7 @@ class ToDeviceEdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKeyUpdate:
-    """Somebody's cross-signing keys by usage; those that are not there are as they were."""
+    """A user's cross-signing keys by usage; a missing one is unchanged."""
 
     user: str
     keys: Mapping[str, Any]
@@ -82,7 +82,7 @@ class SigningKeyUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserDevices:
-    """All devices of somebody at one moment."""
+    """All devices of a user at one moment."""
 
     user: str
     stream_id: int
@@ -116,7 +116,7 @@ def parse_device_keys(value: object, user: str, device_id: str) -> Mapping[str, 
 
 
 def parse_cross_signing_key(value: object, user: str, usage: str) -> Mapping[str, Any] | None:
-    """A cross-signing key of somebody for one usage if it is one, else None."""
+    """Returns a user's cross-signing key for one usage, None if the value is not one."""
     if not isinstance(value, dict) or value.get("user_id") != user or not _is_string_map(value.get("keys")):
         return None
     named = value.get("usage")
@@ -141,7 +141,9 @@ def parse_one_time_key(key_id: object, value: object) -> str | None:
 
 
 def merge_signatures(kept: Mapping[str, Any], signed: Mapping[str, Any], user: str) -> dict[str, Any] | None:
-    """Kept keys with somebody's signatures on the same keys; None if they are on something else."""
+    """Returns stored keys with a user's signatures on the same keys; None if the signatures are on other
+    keys.
+    """
 
     def without_signatures(keys: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in keys.items() if k not in {"signatures", "unsigned"}}

@@ -22,7 +22,7 @@ _MAX_TEXT = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypingEdu:
-    """Somebody began or ceased to type in a room."""
+    """A user began or ceased to type in a room."""
 
     room_id: str
     user: str
@@ -31,7 +31,7 @@ class TypingEdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptEdu:
-    """Somebody has read up to an event; ``thread`` is empty for the room, ``main`` or a thread's root."""
+    """A user has read up to an event; ``thread`` is empty for the room, ``main`` or a thread's root."""
 
     room_id: str
     user: str
@@ -42,7 +42,7 @@ class ReceiptEdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresenceEdu:
-    """Somebody is there, away or gone; ``ago`` is when they last did something, in ms before now."""
+    """A user is online, away or offline; ``ago`` is when they were last active, in ms before now."""
 
     user: str
     presence: str

@@ -52,7 +52,7 @@ class Pdu:
 
     @property
     def membership(self) -> str | None:
-        """``content.membership``; None where it is no word."""
+        """Returns ``content.membership``; None where it is not a string."""
         return membership_of(self.content)
 
     def __eq__(self, other: object) -> bool:

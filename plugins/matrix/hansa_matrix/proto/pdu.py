@@ -265,7 +265,7 @@ def signers_of(pdu: Pdu, version: RoomVersion) -> Signers:
 def signature_problem(
     pdu: Pdu, version: RoomVersion, keys: KeyOf, verify: Verifier, servers: Collection[str] | None = None
 ) -> str | None:
-    """Receipt check 2: why the signatures do not do, or None if they do.
+    """Receipt check 2: returns the fault of the signatures, or None if they are valid.
 
     All signatures by known keys that were valid at ``origin_server_ts`` (at any time up to version 4) must
     verify, and every required server needs one; unknown and expired keys are passed over.

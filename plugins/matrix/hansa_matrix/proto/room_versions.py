@@ -85,7 +85,7 @@ VERSIONS: Mapping[str, RoomVersion] = MappingProxyType(
 
 
 def version_of(value: object) -> RoomVersion | None:
-    """The room version that a peer names; None for any value that names none of ours."""
+    """Returns the room version that a peer names; None for a value that is not a supported version."""
     return VERSIONS.get(value) if isinstance(value, str) else None
 
 

@@ -149,7 +149,9 @@ class SendJoinReader:
                 del self._state[pdu.key]
 
     def _keep_state(self, pdu: Pdu) -> bool:
-        """Of two events for one piece of state the first counts; one with no state key is no state."""
+        """Keeps a state event: the first of two for one state key. False for a second one, and for an event
+        that is not state.
+        """
         if pdu.state_key is None:
             return False
         if pdu.key == CREATE_KEY and pdu.event_id != self._require_create(pdu).event_id:

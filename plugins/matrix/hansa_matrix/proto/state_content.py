@@ -48,8 +48,8 @@ def _string_list(content: Content, key: str) -> tuple[str, ...]:
 
 
 def room_version(content: Content) -> str:
-    """The version that a create event names, 1 if it names none; empty, which is no version, for what is no
-    string.
+    """Returns the version that a create event names, 1 if it names none; empty, which is not a version, for a
+    value that is not a string.
     """
     if content is None or "room_version" not in content:
         return _FIRST_VERSION
@@ -97,7 +97,7 @@ def display_name(content: Content) -> str | None:
 
 
 def avatar_url(content: Content) -> str | None:
-    """Somebody's picture, in a member event or a profile."""
+    """Returns a user's avatar, in a member event or a profile."""
     return string_field(content, "avatar_url")
 
 
@@ -112,7 +112,7 @@ def authorising_user(content: Content) -> str | None:
 
 
 def third_party_signed(content: Content) -> Mapping[str, Any] | None:
-    """``third_party_invite.signed``, None where it is no object."""
+    """Returns ``third_party_invite.signed``, None where it is not an object."""
     signed = _object_field(content, "third_party_invite").get("signed")
     return signed if isinstance(signed, Mapping) else None
 
@@ -126,7 +126,9 @@ def third_party_token(content: Content) -> str | None:
 
 
 def public_keys(content: Content) -> list[str]:
-    """The keys (unpadded base64) of which one has to have signed whoever accepts a third-party invite."""
+    """Returns the keys (unpadded base64), one of which must have signed the acceptance of a third-party
+    invite.
+    """
     listed = content.get("public_keys") if content is not None else None
     entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
     keys = [string_field(content, "public_key"), *(string_field(one, "public_key") for one in entries)]
@@ -143,8 +145,8 @@ def join_rule(content: Content) -> str:
 
 
 def auth_join_rule(content: Content) -> str:
-    """The join rule as the authorisation rules read it: ``invite`` where none is given. What is no word lets
-    nobody in, since it equals none that they name: it is read as empty.
+    """Returns the join rule as the authorisation rules read it: ``invite`` if the event gives none. A value
+    that is not a string lets no user in, since it equals none of the rules: it is read as empty.
     """
     if content is None or "join_rule" not in content:
         return "invite"

@@ -135,7 +135,7 @@ class Care:
         return len(before) - len((await self._checked(room))["missing_auth"])
 
     async def leave(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """All of ours go out."""
+        """Makes all local users leave."""
         room = self._administration.require_room(str(arguments["room"]))
         left = 0
         for user in [user async for user in room.joined_users_of(self._server)]:
@@ -158,8 +158,8 @@ class Care:
         return {"unblocked": room_id}
 
     async def purge(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Remove a room that nobody of ours is in, in steps between which others write. Its own row goes
-        last: what is cut off is done to its end by the same command, also after a crash.
+        """Removes a room without local users, in steps between which others write. Its own row goes last: the
+        same command finishes an interrupted removal, also after a crash.
         """
         room = self._known(str(arguments["room"]))
         if room.resident:

@@ -54,12 +54,12 @@ PUBLIC: tuple[InitialEvent, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomTemplate:
-    """How a room begins: further content of its create event, what its creator says of themselves, power
+    """The beginning of a room: further content of its create event, the creator's own member content, power
     levels (None: the usual ones), and the state events that follow.
 
-    ``invited`` are the people that it is made for, with what their invites say: they are asked about before
-    it is, and invited by whoever makes it once it is. ``published`` puts it into the list of rooms.
-    ``replaces`` is the room whose place it takes, if any.
+    ``invited`` are the users that it is made for, with the content of their invites: policies are asked about
+    them before it exists, and its creator invites them once it exists. ``published`` puts it into the list of
+    rooms. ``replaces`` is the room whose place it takes, if any.
     """
 
     create: Mapping[str, Any] = field(default_factory=dict)
@@ -131,7 +131,7 @@ def default_power_levels(creator: str, version_id: str, *, naming: int, operator
 
 
 class RoomCreator:
-    """Makes rooms, which are in the registry before anybody hears of them."""
+    """Creates rooms. Each is in the registry before any user hears of it."""
 
     def __init__(self, own: LocalServer, events: EventStore, judging: PolicyChecks) -> None:
         self._own = own

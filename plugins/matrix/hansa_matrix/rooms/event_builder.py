@@ -39,8 +39,8 @@ _MAX_PREV = 20
 
 
 class EventBuilder:
-    """Makes events of ours, signs them and puts them into the DAG. Without ``policing`` no policy server is
-    asked: an event that founds a room, say.
+    """Makes local events, signs them and puts them into the DAG. Without ``policing`` it does not ask a
+    policy server, as for the first events of a room.
     """
 
     def __init__(self, draft: RoomDraft, policing: PolicyServerClient | None = None) -> None:
@@ -134,8 +134,8 @@ class EventBuilder:
         return pdu, [*writes, *self._draft.out(pdu, servers)], view
 
     async def _prev_events(self) -> dict[str, int]:
-        """The forward extremities that an event of ours follows, 20 at most, with the groups after them: of
-        several the head may say what they came to together.
+        """Returns the forward extremities that a local event follows, 20 at most, with the groups after them;
+        the head may have one resolved group for several.
         """
         ends = dict(islice(self._draft.head.extremities.items(), _MAX_PREV))
         if len(ends) == 1:
@@ -145,7 +145,7 @@ class EventBuilder:
     async def _build_signed(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
     ) -> Pdu | Refusal:
-        """An event of ours on the current state, which lets it pass; not a part of the DAG yet."""
+        """Returns a local event on the current state, which allows it; it is not in the DAG yet."""
         room, head = self._draft.room, self._draft.head
         version = room.version
         followed = await self._prev_events()

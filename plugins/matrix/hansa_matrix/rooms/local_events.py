@@ -56,11 +56,11 @@ class LocalEvents:
     async def send_membership(
         self, sender: str, room_id: str, what: Content, state_key: str, content: Mapping[str, Any]
     ) -> Refusal | None:
-        """A member event by somebody of ours; why it was refused."""
+        """Sends a member event of a local user; returns the reason of a refusal."""
         return await self.send(sender, room_id, what, (MEMBER, state_key, dict(content)))
 
     async def send(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> Refusal | None:
-        """An event by somebody of ours; why it was refused."""
+        """Sends an event of a local user; returns the reason of a refusal."""
         return (await self._submit(sender, room_id, what, draft)).refusal
 
     async def _submit(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> SubmitResult:

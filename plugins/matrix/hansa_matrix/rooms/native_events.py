@@ -43,9 +43,9 @@ class ReceivedPdu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PduWithRemoteState:
-    """``Submission.native`` of an event whose past is not to be had: ``state`` is what another server says
-    was before it. It becomes something to build on, and is not shown. ``depth`` is its depth by our count if
-    it is of the past, 0 for one of now, which is held against the present too.
+    """``Submission.native`` of an event whose past is not available: ``state`` is the state before it that
+    another server gives. It becomes a base for other events, and is not shown. ``depth`` is its depth by this
+    server's count if it is of the past, 0 for a new one, which is checked against the current state too.
     """
 
     pdu: Pdu
@@ -111,7 +111,7 @@ class LocalServer:
         return not await self.attendance.has(user)
 
     def event_id(self) -> str:
-        """An id for an event of ours in a room whose version has servers make them."""
+        """Returns a new event id, for a room whose version has servers make them."""
         return f"${self.ctx.random.bytes(16).hex()}:{self.server}"
 
 

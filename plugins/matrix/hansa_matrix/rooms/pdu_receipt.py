@@ -236,8 +236,8 @@ class PduBatch:
     async def _accept_with_remote_state(
         self, adopted: PduWithRemoteState, verdict: Verdict
     ) -> Prepared | Refusal:
-        """Judge an event by the state that others say was before it. That is their word: what was said since
-        by somebody who is not in the room by what we know ourselves is soft-failed.
+        """Judges an event by the state before it that other servers give, which is only their claim: a new
+        event whose sender is not in the room by the state of this server is soft-failed.
         """
         pdu, state, room = adopted.pdu, adopted.state, self._draft.room
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)

@@ -77,8 +77,8 @@ def _place(pdu: Pdu, kind: str, now: int, *, live: bool) -> str:
 
 
 def _spelled(at: int, depth: int, event_id: str) -> str:
-    """The depth says which is first of one millisecond, and nothing else. A place is a token for whoever
-    may read the event before it: it does not name the event.
+    """Returns the place of a relation as text. The depth only orders events of one millisecond. A place is a
+    token for every user who may read the event before it: it does not name the event.
     """
     mark = hashlib.sha256(event_id.encode()).hexdigest()[:16]
     return f"{min(max(at, 0), _MOST):016d}_{min(depth, _MOST):016d}_{mark}"

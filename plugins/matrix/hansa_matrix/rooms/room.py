@@ -187,7 +187,7 @@ class MatrixRoom:
         )
 
     def remove(self) -> Remove:
-        """The write that ends the room: a ``Conflict`` where somebody has entered it meanwhile."""
+        """Returns the write that ends the room: a ``Conflict`` if it was joined meanwhile."""
         return Remove("room", (self.room_id,), self.kept)
 
     def committed(self, writes: Sequence[Write]) -> None:

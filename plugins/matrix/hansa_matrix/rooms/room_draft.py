@@ -130,7 +130,7 @@ class RoomDraft:
             self.head = replace(self.head, gap=True)
 
     def leave(self) -> None:
-        """Nobody of ours is in the room afterwards."""
+        """Marks the room as one without local users."""
         self._resident = False
 
     def committed(self) -> None:
@@ -297,7 +297,7 @@ class RoomDraft:
         return writes, await self._view_delta(keys, current) if keys else _SAME
 
     def _comes(self, server: str) -> None:
-        """Somebody of a server joins."""
+        """Notes that a user of a server joins."""
         view = self.ctx.view(self.room.room_id)
         known = view is None or (self.ctx.id, server) in view.joined_servers
         if not known and server != self.own.server:

@@ -97,7 +97,7 @@ class TypingAndReceipts:
         return ignored
 
     async def take_receipts(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
-        """See ``edus.EduHandler``. One that is older than what is known is none."""
+        """See ``edus.EduHandler``. A receipt that is older than the stored one does not count."""
         ignored = 0
         for receipt in (one for content in contents for one in parse_receipts(content, origin)):
             if receipt is None or not await self._may(receipt.room_id, receipt.user, origin):
@@ -151,9 +151,7 @@ class TypingAndReceipts:
         return person is None or person.membership is Membership.JOIN
 
     async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float) -> None:
-        """Somebody of ours begins or ends to type, with a client of their own. Raises the error answer of
-        who may not, by policy.
-        """
+        """A local user begins or ends to type. Raises the error answer if a policy denies it."""
         if self._ctx.governed and (crossing := self._inward(room.room_id, user, "typing")) is not None:
             await require(self._ctx, crossing)
         edu = TypingEdu(room_id=room.room_id, user=user, typing=typing)
@@ -161,8 +159,8 @@ class TypingAndReceipts:
         await self._types(edu, seconds)
 
     async def read(self, receipt: ReceiptEdu, *, private: bool) -> None:
-        """Somebody of ours has read up to an event. A private receipt is between them and this server, and
-        crosses nothing. Raises the error answer of who may not tell of it, by policy.
+        """A local user has read up to an event. A private receipt is between the user and this server, and
+        crosses nothing. Raises the error answer if a policy denies it.
         """
         if private:
             await self._keep(replace(receipt, thread=PRIVATE + receipt.thread))
@@ -204,7 +202,7 @@ class TypingAndReceipts:
         self.changed_in[name] = self.changes
 
     async def expire(self) -> None:
-        """Runs with the network: whoever said nothing more for a minute types no more."""
+        """Runs with the network: ends the typing of users who sent nothing for a minute."""
         while True:
             now = self._ctx.clock.monotonic()
             for name in [name for name, until in self._typing.items() if until <= now]:

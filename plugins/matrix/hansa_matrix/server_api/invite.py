@@ -36,7 +36,7 @@ from hansa_matrix.texts import texts_of_event
 
 
 class InviteEndpoints:
-    """Invites of people of ours, and third-party invites that turn out to be for somebody."""
+    """The endpoints for invites of local users, and for third-party invites that were claimed."""
 
     def __init__(
         self, entitled: ServerAccess, keyring: Keyring, entrance: RoomJoiner, administration: LocalEvents
@@ -154,8 +154,8 @@ class InviteEndpoints:
         return signed, forged
 
     async def exchange(self, origin: str, request: Request, body: Any) -> Any:
-        """``PUT /exchange_third_party_invite``: the person whom somebody of ours invited by an address has
-        an account on ``origin``, which asks for the invite itself.
+        """``PUT /exchange_third_party_invite``: the person whom a local user invited by an address has an
+        account on ``origin``, which asks for the invite itself.
         """
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
         sender, target, content = body.get("sender"), body.get("state_key"), body.get("content")

@@ -1,8 +1,8 @@
-"""The keys of others, for those who cannot ask them themselves.
+"""The keys of other servers, for servers that cannot ask them directly.
 
-Whoever asks us makes us ask others, which strangers may do only so often; beyond it we answer with what we
-have. Of servers that have never proven anything to us nothing is stored. SPEC: server-server API, "Querying
-Keys Through Another Server".
+Each query makes this server ask others, so strangers may ask only so often; beyond the limit the answer has
+the stored keys. Keys of servers that have never proven anything to this server are not stored. SPEC:
+server-server API, "Querying Keys Through Another Server".
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class MembershipEndpoints:
         return [200, await self.send_join(origin, request, body)]
 
     async def _authorised(self, room: MatrixRoom, join: Pdu) -> Pdu:
-        """A join with our signature, if it says that somebody of ours let its sender in and so it is."""
+        """Returns a join with this server's signature, if a local user really authorised it."""
         named = authorising_user(join.content)
         if not room.version.restricted or named is None:
             return join

@@ -19,8 +19,8 @@ _RATE_EACH, _BURST_EACH = 1.0, 105.0
 
 
 class UnprovenWork:
-    """One pool for everything of the kind: keys of unknown servers that claim to ask us, and those that
-    anybody asks us about.
+    """One pool for all work before a proof: keys of unknown servers that claim to send a request, and keys
+    that any caller asks about.
     """
 
     def __init__(self, clock: Clock) -> None:

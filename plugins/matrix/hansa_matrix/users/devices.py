@@ -81,7 +81,7 @@ class Devices:
         self.changed: Callable[[str], None] = lambda _: None
 
     async def of(self, user: str) -> UserDevices:
-        """All devices of somebody."""
+        """Returns all devices of a user."""
         store = self._ctx.store
         rows = scan_all(store, "device", equal=(user,))
         devices = {str(row.key[1]): _device_from_row(str(row.key[1]), row.body) async for row in rows}
@@ -102,7 +102,7 @@ class Devices:
         return found
 
     async def outside(self, user: str) -> UserDevices:
-        """All devices of somebody, as other servers are told of them."""
+        """Returns all devices of a user, as other servers see them."""
         found = await self._texts.shown(await self.of(user))
         return replace(found, devices={name: self._public_device(one) for name, one in found.devices.items()})
 
@@ -120,8 +120,8 @@ class Devices:
         return _device_from_row(device_id, row.body) if row is not None else None
 
     async def put(self, user: str, device: Device) -> None:
-        """A new device, or other keys or another name of one. Raises LocalProtocolError for what is no key
-        object of this device, and for other identity keys than it had.
+        """Stores a new device, or other keys or another name of one. Raises LocalProtocolError for a value
+        that is not a key object of this device, and for other identity keys than it had.
         """
 
         async def put_once() -> None:
@@ -239,8 +239,8 @@ class Devices:
         self.changed(user)
 
     async def _servers_to_notify(self, user: str, of: Collection[str] | None = None) -> set[str]:
-        """The servers that learn of somebody's keys, of some or of all that they meet: those that may ask for
-        them.
+        """Returns the servers that learn of a user's keys, of some or of all that the user meets: those that
+        may ask for them.
         """
         servers = self._company.servers(user) if of is None else set(of)
         if not self._ctx.governed:
@@ -249,8 +249,8 @@ class Devices:
         return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
 
     async def introduce(self, user: str, servers: Collection[str]) -> None:
-        """Tell servers that meet somebody now of their devices. One is named, and none before it: so they ask
-        for all of them, and those who know them already miss no change.
+        """Tells servers that meet a user now about the user's devices. One is named, without a previous
+        change: so they ask for all of them, and servers that know them already miss no change.
 
         SPEC: server-server API, "Device Management".
         """
@@ -293,8 +293,8 @@ class Devices:
         self.changed(user)
 
     async def sign(self, by: str, user: str, key_id: str, signed: object) -> str:
-        """Take somebody's signatures on a device or master key of theirs, or on another's master key; why
-        that cannot be, empty if it was.
+        """Stores a user's signatures on a device or master key of their own, or on another user's master key;
+        returns the reason of a refusal, else empty.
         """
         given = signatures_of(signed, by) if isinstance(signed, dict) else {}
         if not isinstance(signed, dict) or not given or not fits_object(signed, MAX_KEYS_SIZE):
@@ -322,7 +322,7 @@ class Devices:
         return ""
 
     async def _sign_master(self, user: str, key_id: str, signed: Mapping[str, Any]) -> str:
-        """The same for somebody's own master key."""
+        """Does the same for the user's own master key."""
 
         async def sign_once() -> str:
             row = await self._ctx.store.get("cross_signing_key", (user, "master"))
@@ -336,7 +336,7 @@ class Devices:
         return await again_on_conflict(sign_once)
 
     async def _signing_keys(self, user: str) -> dict[str, str]:
-        """The public keys by which somebody signs: of devices, and of cross-signing."""
+        """Returns the public keys that a user signs with: of devices, and of cross-signing."""
         of = await self.of(user)
         found: dict[str, str] = {}
         for keys in (*(d.keys for d in of.devices.values() if d.keys), *of.cross_signing.values()):
@@ -360,14 +360,14 @@ class Devices:
         return ""
 
     async def vouched(self, by: str, user: str, key_id: str) -> dict[str, str]:
-        """Somebody's signatures on another's master key."""
+        """Returns a user's signatures on another user's master key."""
         row = await self._ctx.store.get("vouched", (by, user, key_id))
         return orjson.loads(row.body) if row is not None else {}
 
     async def add_one_time_keys(self, user: str, device_id: str, keys: Mapping[str, Any]) -> None:
-        """One-time keys ``ALGORITHM:ID``, to be handed out in this order. The same again is no new key.
-        Raises LocalProtocolError for what is no key, for another key of a known id, and for a device that is
-        not there, or not any more.
+        """Adds one-time keys ``ALGORITHM:ID``, to be handed out in this order. A repeated key is not a new
+        one. Raises LocalProtocolError for a value that is not a key, for another key of a known id, and for a
+        device that does not exist, or no longer.
         """
         async with self._one:
             await again_on_conflict(partial(self._try_add_keys, user, device_id, keys))
@@ -452,8 +452,8 @@ class Devices:
         return [str(row.key[2]) for row in rows if not orjson.loads(row.body)["used"]]
 
     async def claim(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
-        """A key of each device, by user, device and algorithm. A one-time key is gone, durably, before
-        anybody has it.
+        """Claims a key of each device, by user, device and algorithm. A one-time key is removed, durably,
+        before it is handed out.
         """
         every = [(user, one, algorithm) for user, of in wanted.items() for one, algorithm in of.items()]
         found: dict[str, dict[str, dict[str, Any]]] = {}

@@ -61,7 +61,7 @@ class KeyBackups:
         self._locks = KeyLocks()
 
     async def every(self, user: str) -> list[Backup]:
-        """All backups of somebody, the newest first, deleted ones too."""
+        """Returns all backups of a user, the newest first, deleted ones too."""
         rows = await self._ctx.store.scan("key_backup", equal=(user,), limit=2 * MAX_BACKUPS, reverse=True)
         return [_backup_from_row(row) for row in rows]
 
@@ -120,7 +120,7 @@ class KeyBackups:
         await self._remove_all_keys(user, version)
 
     async def purge(self, user: str) -> None:
-        """Everything of somebody who closes their account."""
+        """Removes everything of a user who closes their account."""
         for one in await self.every(user):
             if not one.deleted:
                 with suppress(RemoteProtocolError):  # it was deleted at this moment

@@ -1,7 +1,7 @@
-"""Keys of anybody's devices: from here, from what is kept of others, or from their servers.
+"""Keys of any user's devices: from this server, from stored lists of others, or from their servers.
 
 SPEC: client-server API, ``/keys/query`` and ``/keys/claim``; server-server API, "End-to-End Encryption". A
-server that does not answer is a failure of its own, and no error.
+server that does not answer is one entry of ``failures``, and not an error.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class KeyQueries:
     async def query(
         self, wanted: Mapping[str, Sequence[str]], *, within: float = QUERY_TIMEOUT_S, reader: str = ""
     ) -> _Keys:
-        """As ``query_here`` of anybody, with ``failures`` by server, and what only the ``reader`` may know of
-        themselves and of whom they vouch for.
+        """As ``query_here`` for users of any server, with ``failures`` by server, and the parts that only the
+        ``reader`` may know about their own keys and about users they vouch for.
         """
         found = await self.query_here(wanted)
         asked: dict[str, dict[str, list[str]]] = {}

@@ -37,8 +37,8 @@ class KeyTexts:
         return await passes(self._ctx, self._crossings.profile_change(user, texts, again=True))
 
     async def shown(self, of: UserDevices) -> UserDevices:
-        """Somebody's devices without what may not cross: of a device its name, or all where it is in what was
-        signed.
+        """Returns a user's devices without texts that may not cross: without a device's name, or without the
+        device if the text is in the signed part.
         """
         names = {one.device_id: one.name for one in of.devices.values()}
         signed = {one.device_id: one.keys for one in of.devices.values()}

@@ -1,4 +1,4 @@
-"""Tokens by which somebody here shows to others who they are. SPEC: server-server API, "OpenID"."""
+"""Tokens by which a local user proves their identity to others. SPEC: server-server API, "OpenID"."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class PresenceTracker:
         return self._without_stale_text(*known) if known is not None else None
 
     def _without_stale_text(self, one: PresenceEdu, generation: int) -> PresenceEdu:
-        """Words that other policies judged are not shown: whoever says them again is judged again."""
+        """Returns a presence without a text that earlier policies judged: a repeated text is judged again."""
         if one.status and self._ctx.governed and generation != self._ctx.policy_generation:
             return replace(one, status="")
         return one
@@ -90,7 +90,7 @@ class PresenceTracker:
         return ignored
 
     async def recall(self, room_id: str) -> None:
-        """Somebody comes into a room: what was said just before of people who are there counts."""
+        """Takes up the presence of users in a room that arrived shortly before a local user joined it."""
         since = self._ctx.clock.monotonic() - EARLY_PRESENCE_TTL_S
         for number, (user, early) in enumerate(self._early.items()):
             if not number % _USERS_PER_STEP:
@@ -111,12 +111,12 @@ class PresenceTracker:
         )
 
     async def permit(self, one: PresenceEdu) -> None:
-        """Raises the error answer of a status that a policy denies somebody here."""
+        """Raises the error answer if a policy denies a local user's status."""
         if self._ctx.governed:
             await require(self._ctx, self._crossings.presence(one.user, one.status))
 
     async def introduce(self, user: str, servers: Collection[str]) -> None:
-        """Tell servers that meet somebody now whether they are there."""
+        """Tells servers that meet a user now about the user's presence."""
         one = self.of(user)
         if self._on and one is not None and servers:
             self._sender.tell(
@@ -126,8 +126,8 @@ class PresenceTracker:
     async def welcome(
         self, room_id: str, servers: Collection[str], here: Callable[[], Iterable[str]]
     ) -> None:
-        """Tell servers of which nobody was in a room before who of ours ``here`` is there. They are told at
-        once and a little later: who is still taking up the room ignores what is said of strangers.
+        """Tells servers that are new in a room about the presence of the local users in it. They are told at
+        once and a little later: a server that is still joining ignores users that it does not know.
         """
         came = room_id, frozenset(servers)
         if not self._on or came in self._came:
@@ -157,7 +157,7 @@ class PresenceTracker:
                 self._sender.tell([server], (PRESENCE, room_id, str(at)), edu)
 
     async def _servers_to_notify(self, one: PresenceEdu, of: Collection[str] | None = None) -> set[str]:
-        """The servers that may know of somebody's presence, of some or of all that they meet."""
+        """Returns the servers that may know a user's presence, of some or of all that the user meets."""
         servers = self._company.servers(one.user) if of is None else set(of)
         if not self._ctx.governed or not servers:
             return servers
@@ -173,13 +173,13 @@ class PresenceTracker:
             self.changed(one.user)
 
     async def tell(self, one: PresenceEdu) -> None:
-        """Somebody here is there, away or gone."""
+        """Announces that a local user is online, away or offline."""
         if self._on and await self._lets_in(one):
             self._store(one)
             self._sender.tell(await self._servers_to_notify(one), (PRESENCE, one.user), presence_edu(one))
 
     async def end(self, user: str) -> None:
-        """Somebody's account is closed: they are gone, and nothing stays of what they said of themselves."""
+        """Ends the presence of a closed account: the user is offline, and the status is removed."""
         known = self._known.get(user)
         if known is not None:
             await self.tell(PresenceEdu(user=user, presence="offline"))

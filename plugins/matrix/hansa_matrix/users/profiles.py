@@ -55,8 +55,8 @@ class Profiles:
         self.erased: Collection[str] = frozenset()
 
     async def here(self, user: str) -> dict[str, Any] | None:
-        """All fields of somebody of this server, a ghost too; None if there is nobody of that name, or who
-        was is forgotten.
+        """Returns all fields of a user of this server, a ghost too; None if there is no such user, or their
+        profile was erased.
         """
         if user in self.erased:
             return None
@@ -98,7 +98,7 @@ class Profiles:
         return None
 
     async def set(self, user: str, field: str, value: Any) -> None:
-        """One field of somebody here, None to remove it. Raises LocalProtocolError for one too large."""
+        """Sets one field of a local user, None to remove it. Raises LocalProtocolError for one too large."""
         if not 0 < len(field.encode()) <= _MAX_FIELD:
             raise LocalProtocolError(f"a profile field's name has 1 to {_MAX_FIELD} bytes")
 
@@ -115,8 +115,8 @@ class Profiles:
             await change_row(self._ctx.store, "profile", (user,), change_field)
 
     async def of(self, user: str, field: str = "") -> Mapping[str, Any] | None:
-        """All fields of anybody, or one; None if there is nobody. Raises ``ServerUnreachable``,
-        ``Refused``.
+        """Returns all fields of any user, or one; None if there is no such user. Raises
+        ``ServerUnreachable``, ``Refused``.
         """
         if ids.domain_of(user) == self._server:
             found = await self.here(user)

@@ -1,7 +1,8 @@
-"""The devices of people elsewhere, as their servers tell, of those whom somebody here asked for.
+"""The device lists of users of other servers, as those servers send them, for users that a local user asked
+about.
 
-SPEC: server-server API, "Device Management". A list that a change was missed of is stale: it is asked for
-anew, and not used until it came.
+SPEC: server-server API, "Device Management". A list with a missed change is stale: it is fetched again, and
+not used until then.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class RemoteDeviceLists:
         self.changed: Callable[[str], None] = lambda _: None
 
     async def note(self, user: str) -> None:
-        """Keep for clients that somebody's keys are others now."""
+        """Notes for clients that a user's keys changed."""
         (position,) = await self._ctx.store.commit(self._latest.writes(DEVICES, user))
         self._latest.noted(DEVICES, user, position)
 
@@ -261,8 +262,8 @@ class RemoteDeviceLists:
                     await again_on_conflict(partial(self._delete_list, str(row.key[0])))
 
     def _fetch_anew(self, user: str, at_least: int) -> None:
-        """Ask for a list because of what its server told, as often as a server may cause it. Until then the
-        list is stale, and whoever needs it asks the server.
+        """Fetches a list because its server announced a change, as often as a server may cause it. Until then
+        the list is stale, and readers ask the server.
         """
         if self._anew.take(ids.domain_of(user)):
             self._ctx.count("matrix_device_lists_not_fetched")
@@ -270,8 +271,8 @@ class RemoteDeviceLists:
             self.fetch(user, at_least)
 
     def fetch(self, user: str, at_least: int = 0) -> None:
-        """Ask for somebody's list in the background, once at a time. ``at_least`` is the number of a change
-        that it has to have; with 0 an answer that is under way already is asked for once more.
+        """Fetches a user's list in the background, once at a time. ``at_least`` is the number of a change
+        that it must contain; with 0 the list is fetched once more after a request that is in progress.
         """
         if user in self._fetching:
             self._fetching[user] = max(self._fetching[user], at_least)

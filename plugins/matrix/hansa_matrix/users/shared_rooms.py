@@ -25,12 +25,12 @@ class SharedRooms:
                 yield view
 
     def servers(self, user: str) -> set[str]:
-        """The other servers that somebody's rooms are on."""
+        """Returns the other servers in a user's rooms."""
         found = (s for view in self._views_of(user) for n, s in view.joined_servers if n == self._ctx.id)
         return set(found) - {self.server}
 
     def met(self, room_id: str, others: Iterable[str]) -> set[str]:
-        """The other servers that somebody meets in a room, and in none of their others."""
+        """Returns the other servers that a user meets in a room, and in none of their others."""
         elsewhere: set[str] = set()
         for other in others:
             if other != room_id:
@@ -54,7 +54,7 @@ class SharedRooms:
         return next(self._views_of(user), None) is not None
 
     def rooms(self, user: str) -> list[str]:
-        """The ids of somebody's rooms."""
+        """Returns the ids of a user's rooms."""
         who = NativeId(self._ctx.id, user)
         views = ((link.native.id, self._ctx.view(link.native.id)) for link in self._ctx.links())
         return [room for room, view in views if view and view.membership(who) is Membership.JOIN]

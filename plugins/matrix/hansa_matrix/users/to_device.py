@@ -188,10 +188,10 @@ class ToDeviceInbox:
         return found
 
     async def send(self, message: ToDeviceEdu, *, once: bool = False) -> None:
-        """From somebody here to devices anywhere, in one commit. ``message_id`` is unique of this server;
-        ``once``: a message of an id that was sent before is not sent again. Raises LocalProtocolError for
-        what no server would take, the error answer of what a policy lets nobody have, and ``Busy`` for what
-        comes too fast.
+        """Sends from a local user to devices of any server, in one commit. ``message_id`` is unique on this
+        server; ``once``: a message with an id that was sent before is not sent again. Raises
+        LocalProtocolError for a message that no server would accept, the error answer for one that a policy
+        denies to all, and ``Busy`` for too many.
         """
         here: dict[str, Mapping[str, Any]] = {}
         there: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -242,7 +242,7 @@ class ToDeviceInbox:
         writes: Sequence[Write],
         generation: int,
     ) -> list[tuple[str, str]]:
-        """Commit a message with what else is written; for whom here it is, nobody if it was sent before."""
+        """Commits a message with other writes; returns its local recipients, none if it was sent before."""
         async with self._locks.held(message.sender):
             return await self._try_commit_message(message, here, writes, generation)
 

@@ -1,7 +1,8 @@
-"""How much waits for devices here, by whom it is from: nobody's messages take the place of everybody's.
+"""The waiting messages to local devices, by sender: no sender's messages take the place of all others.
 
-A peer is another server, or somebody here. What is too much of a peer is not kept. Where a device has too
-much of all, the newest of who has most there gives way, if that is more than the new message's peer has.
+A peer is another server, or a local user. Messages beyond a peer's share are not kept. Where a device has too
+many, the newest message of the peer with the most there gives way, if that is more than the new message's
+peer has.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ToDeviceShares:
         return self._totals if self._totals is not None else Counter()
 
     async def count(self) -> None:
-        """Count anew what waits."""
+        """Counts the waiting messages from the store."""
         found: Counter[str] = Counter()
         async for row in scan_all(self._ctx.store, "to_device_usage"):
             found[str(row.key[2])] += orjson.loads(row.body)[1]

@@ -36,8 +36,8 @@ class Users:
         self.presences = PresenceTracker(ctx, self.company, sender, on=ctx.config.presence_enabled)
 
     async def meet(self, user: str, room_id: str, others: Iterable[str]) -> None:
-        """Somebody with an account came into a room: whoever meets them there, and in none of their others,
-        learns of their devices, and whether they are there.
+        """Announces a local user who joined a room: users who meet them there, and in none of their other
+        rooms, learn of their devices and presence.
         """
         await self.presences.recall(room_id)
         servers = self.company.met(room_id, others)

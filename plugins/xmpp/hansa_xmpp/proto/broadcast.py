@@ -31,7 +31,7 @@ _STANDING = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveReason:
-    """Why somebody is not there any more: status codes, who did it (a nick) and what they said."""
+    """The reason why an occupant left: status codes, the actor (a nick) and the text."""
 
     codes: tuple[int, ...] = ()
     actor: str = ""

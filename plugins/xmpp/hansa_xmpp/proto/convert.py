@@ -136,10 +136,9 @@ _SEALED = frozenset(
 
 
 def texts_of(stanza: Stanza) -> tuple[str, ...]:
-    """Every string of a stanza that is not known to be an identifier: the text of every element, also where
-    an element within it parts a word, and every attribute. What a payload of ours does not know counts too.
-    What is sealed is not read, what stands beside it is. The resource from which a room is entered is shown
-    to everybody in it.
+    """Returns every string of a stanza that is not known to be an identifier: the text of every element, also
+    where an element within it divides a word, and every attribute. Unknown payloads count too. Encrypted
+    parts are not read, the parts beside them are. The resource of the room JID is shown to every occupant.
     """
     found: dict[str, None] = {}
     if stanza.kind == "presence":

@@ -57,7 +57,9 @@ def result(to: Stanza, inner: str = "") -> SendStanzas:
 
 
 def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[SendStanzas]:
-    """An IQ to the service itself; ``rooms`` are the address and name of those anybody may see."""
+    """Answers an IQ to the service itself; ``rooms`` are the address and name of those that every user may
+    see.
+    """
     asked = _payload(stanza)
     if isinstance(asked, list):
         return asked
@@ -70,7 +72,7 @@ def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[SendSta
 
 
 def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | GroupchatMessage]:
-    """An IQ to a room of ours or one of its occupants."""
+    """Handles an IQ to a hosted room or one of its occupants."""
     asked = _payload(stanza)
     if isinstance(asked, list):
         return asked
@@ -88,7 +90,7 @@ def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | 
 
 
 def unknown_room(stanza: Stanza) -> list[SendStanzas]:
-    """Anything that is sent to an address of ours where there is no room."""
+    """Answers a stanza to an address of this service where there is no room."""
     return _refuse(stanza, errors.NOT_FOUND, "there is no such room")
 
 

@@ -220,7 +220,7 @@ class Muc:
         return errors.error_reply(request.stanza, condition, text)
 
     def announce_nick(self, user: NativeId, nick: str, name: str = "") -> list[OutboundStanza]:
-        """Somebody has another nick (XEP-0045 section 7.6); nothing if it is the same."""
+        """Announces an occupant's new nick (XEP-0045 section 7.6); nothing if it is the same."""
         occupant = self.roster.by_user(user)
         if occupant is None:
             return []
@@ -272,7 +272,7 @@ class Muc:
             yield [SendStanzas(tuple(said))]
 
     def _is_missing(self, person: RoomMember) -> bool:
-        """Somebody of another network who is not shown as they are."""
+        """True if a user of another network is not shown as they are."""
         if person.user.network == self._network:
             return False
         occupant = self.roster.by_user(person.user)
@@ -389,7 +389,7 @@ class Muc:
         return LeaveReason(codes=codes, actor=nick, reason=content.reason, banned=banned)
 
     def _upsert_puppet(self, person: RoomMember) -> list[OutboundStanza]:
-        """Somebody of another network is here, perhaps under another name."""
+        """Shows a user of another network, perhaps under a new name."""
         name, occupant = person.name or "", self.roster.by_user(person.user)
         if occupant is not None and occupant.name == name:
             occupant.role = person.role

@@ -66,7 +66,7 @@ class OccupantList:
         return user in self._occupants or user in self._reserved
 
     def reserve(self, user: NativeId, nick: str) -> None:
-        """Keep ``nick`` for somebody who is about to take it."""
+        """Reserves ``nick`` for a user who is about to take it."""
         self.release(user)
         self._reserved[user] = nick
         self._nicks.setdefault(nick, user)
@@ -79,7 +79,7 @@ class OccupantList:
             self._nicks.pop(nick, None)
 
     def add(self, occupant: Occupant) -> None:
-        """Add somebody, or give them another nick. The nick must be free."""
+        """Adds an occupant, or gives one another nick. The nick must be free."""
         reserved = self._reserved.pop(occupant.user, None)
         if reserved is not None and reserved != occupant.nick:
             self._nicks.pop(reserved, None)
@@ -90,7 +90,7 @@ class OccupantList:
             self._sessions[full] = occupant
 
     def remove(self, user: NativeId) -> Occupant | None:
-        """Take somebody out, with all connections."""
+        """Removes an occupant, with all connections."""
         occupant = self._occupants.pop(user, None)
         if occupant is not None:
             if self._reserved.get(user) != occupant.nick:
@@ -105,13 +105,13 @@ class OccupantList:
         self._sessions[full] = occupant
 
     def suspend(self, full: str) -> None:
-        """Give a connection nothing live until it has entered anew."""
+        """Gives a connection no live stanzas until it has joined again."""
         occupant = self._sessions.get(full)
         if occupant is not None:
             occupant.sessions[full] = _NOTHING
 
     def suspended(self, full: str) -> bool:
-        """True if a connection has to enter anew before it is given anything."""
+        """True if a connection must join again before it gets anything."""
         occupant = self._sessions.get(full)
         return occupant is not None and occupant.sessions[full] == _NOTHING
 

@@ -69,9 +69,10 @@ class Stanza:
 
 
 def read(element: Element, domain: str) -> Stanza:
-    """Check the addresses of a stanza that came over the link of ``domain``. Raises RemoteProtocolError for
-    one that cannot even be answered: no or a bad ``from``, one that claims to be ours, a ``to`` not ours; and
-    with the code ``jid-malformed`` for one whose sender is to be told that its ``to`` is no JID.
+    """Checks the addresses of a stanza that came over the link of ``domain``. Raises RemoteProtocolError for
+    one that cannot even be answered: a missing or invalid ``from``, one that claims to be of this component,
+    a ``to`` that is not; and with the code ``jid-malformed`` for one whose sender must be told that its
+    ``to`` is not a JID.
     """
     sender = _jid(element, "from", "improper-addressing")
     if sender.domain == domain:

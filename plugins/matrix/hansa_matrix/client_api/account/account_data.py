@@ -110,8 +110,8 @@ class AccountData:
         )
 
     async def _bytes_of_user(self, user: str) -> tuple[bytes | None, int]:
-        """The row that says how many bytes somebody's data are, and how many; they are counted where no row
-        says so yet.
+        """Returns the row with the size of a user's data, and that size in bytes; the data are counted if
+        there is no such row yet.
         """
         usage = await self._ctx.store.get("account_data_usage", (user,))
         if usage is not None:

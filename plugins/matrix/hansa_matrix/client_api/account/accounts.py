@@ -164,9 +164,9 @@ class Accounts:
         admin: bool = False,
         using: Callable[[], Awaitable[Write]] | None = None,
     ) -> Account:
-        """A new account; without a password where it is empty. ``using`` gives what is used up by it, in the
-        same commit, and is asked again where somebody else used of it at this moment. Raises ``Conflict``
-        where the account exists, or has existed, and what ``using`` raises.
+        """Creates an account; without a password where it is empty. ``using`` returns the writes of things
+        that the account uses up, in the same commit, and is called again if they were used at the same
+        moment. Raises ``Conflict`` where the account exists, or has existed, and what ``using`` raises.
         """
         account = Account(
             user=user,
@@ -275,7 +275,7 @@ class Accounts:
         return False
 
     def _token_rows(self, user: str, *device_id: str) -> AsyncIterator[Row]:
-        """The tokens of a device, or of all of somebody's."""
+        """Yields the tokens of a device, or of all devices of a user."""
         index = ("user_id", "device_id")
         return scan_all(self._ctx.store, "access_token", index=index, equal=(user, *device_id))
 

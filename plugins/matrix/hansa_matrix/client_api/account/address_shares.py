@@ -22,8 +22,8 @@ def address_group(address: str) -> str:
 
 class AddressShares(Generic[T]):
     """Values by name that end after ``seconds``: ``each`` for a group of addresses, ``most`` in all. Where
-    all are taken whoever has the most loses its oldest, an IPv6 /32 as one, since it has thousands of /64;
-    where nobody has two, newcomers wait.
+    all are taken the group with the most loses its oldest, an IPv6 /32 as one, since it has thousands of /64;
+    where no group has two, newcomers wait.
     """
 
     def __init__(self, clock: Clock, *, most: int, each: int, seconds: float) -> None:

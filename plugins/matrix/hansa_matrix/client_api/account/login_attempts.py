@@ -1,5 +1,5 @@
-"""How often somebody may try to get in: strangers by where they come from and by the name that they try,
-people whom this server knows by themselves, so that no stranger's guesses stand in their way.
+"""The limits on login attempts: strangers are limited by their address and the name that they try, known
+users separately, so that a stranger's guesses do not lock them out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ ADDRESSES = 4
 
 
 class LoginAttempts:
-    """``came_from`` says whether somebody has a device that logged in from a group of addresses."""
+    """Counts login attempts. ``came_from`` tells whether a user has a device that logged in from a group of
+    addresses.
+    """
 
     def __init__(self, ctx: NetworkContext, came_from: Callable[[str, str], Awaitable[bool]]) -> None:
         self._ctx = ctx
@@ -34,13 +36,13 @@ class LoginAttempts:
         self._known: LruCache[tuple[str, str], None] = LruCache(_MAX_KNOWN)
 
     def stranger(self, request: Request) -> None:
-        """Somebody asks who need not be anybody. Raises ``Busy`` where their address asks too often."""
+        """Counts an attempt without a user name. Raises ``Busy`` where the address asks too often."""
         if wait := self._addresses.take_from(request.remote):
             self._refuse_attempt(wait)
 
     async def login(self, request: Request, user: str) -> None:
-        """Somebody tries the password of a name. Raises ``Busy`` where that is tried too often: by the
-        address and the name; from an address that the person is known to come from, by that pair alone.
+        """Counts a password attempt for a name. Raises ``Busy`` where it is tried too often: by the address
+        and the name; from an address that the user is known to come from, by that pair alone.
         """
         group = address_group(request.remote)
         if (user, group) not in self._known:
@@ -51,11 +53,15 @@ class LoginAttempts:
         self._take_token(self._people, f"{user} {group}")
 
     def device(self, user: str, device: str) -> None:
-        """Somebody with a token tries the password. Raises ``Busy`` where that device tries too often."""
+        """Counts a password attempt of a logged-in device. Raises ``Busy`` where that device tries too
+        often.
+        """
         self._take_token(self._people, f"{user} {device}")
 
     def succeeded(self, request: Request, user: str, device: str) -> None:
-        """Somebody got in: they are known by their address, and by their device. The attempt counts there."""
+        """Records a successful login: the user is known by the address, and by the device. The attempt counts
+        there.
+        """
         pair = user, address_group(request.remote)
         if pair not in self._known:
             self._people.take(f"{user} {pair[1]}")

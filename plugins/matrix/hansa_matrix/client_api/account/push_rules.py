@@ -51,12 +51,14 @@ class PushRuleEndpoints:
         }
 
     async def of(self, user: str) -> _Rules:
-        """All rules of somebody, which nobody changes; those of the server that came later are added."""
+        """Returns all rules of a user, which the caller must not change; newer default rules of the server
+        are added.
+        """
         kept = await self._data.get(user, "", PUSH_RULES)
         return _merge_rules(user, kept) if isinstance(kept, dict) else _default_rules_of(user)
 
     async def _change_rules(self, user: str, change: Callable[[_Rules], None]) -> None:
-        """Keep somebody's rules as they become, whatever else changes them at the same time."""
+        """Stores a user's changed rules, whatever else changes them at the same time."""
 
         def change_content(kept: Any) -> dict[str, Any]:
             rules = _merge_rules(user, kept)
@@ -192,7 +194,7 @@ class PushRuleEndpoints:
 
 @lru_cache(maxsize=500)
 def _default_rules_of(user: str) -> _Rules:
-    """The rules of somebody who never changed one."""
+    """Returns the rules of a user who never changed one."""
     return default_rules(user)
 
 
@@ -206,9 +208,9 @@ def _is_of_room(rule: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 
 
 def _merge_rules(user: str, kept: Any) -> _Rules:
-    """The rules in somebody's account data. Those of the server are what they are by now, in their order and
-    behind those of the person, but for the switch that turns all off; whether they hold, and what they do,
-    is as the person left it.
+    """Returns the rules in a user's account data. The server's default rules are always the current ones, in
+    their order and behind those of the user, except the master rule that turns all off; whether they are
+    enabled, and their actions, are as the user set them.
     """
     rules = default_rules(user)
     if not isinstance(kept, dict):

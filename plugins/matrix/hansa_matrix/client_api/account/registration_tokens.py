@@ -53,8 +53,8 @@ class RegistrationTokens:
         return await self.use(token) is not None
 
     async def use(self, token: str) -> Write | None:
-        """The write that counts one use, which fails where somebody else counts one first; None if it cannot
-        be used any more.
+        """Returns the write that counts one use, which fails if another request counts one first; None if the
+        token cannot be used any more.
         """
         row = await self._ctx.store.get("registration_token", (token,)) if _TOKEN.fullmatch(token) else None
         if row is None:

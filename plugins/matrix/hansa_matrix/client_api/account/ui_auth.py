@@ -22,8 +22,8 @@ Check = Callable[[Mapping[str, Any]], Awaitable[bool]]
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """``about`` is the request that it is for. ``said`` is the hash of the body that came with the first
-    proof: what was proven for one body is no proof for another.
+    """A session. ``about`` is the request that it is for. ``said`` is the hash of the body that came with the
+    first proof: a proof for one body does not count for another.
     """
 
     about: str

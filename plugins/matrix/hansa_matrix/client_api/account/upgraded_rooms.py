@@ -21,7 +21,7 @@ TAGS, DIRECT = "m.tag", "m.direct"
 
 
 class UpgradedRooms:
-    """Asked when somebody comes into a room."""
+    """Called when a user joins a room."""
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class UpgradedRooms:
         self._room = room
 
     async def take(self, user: str, room_id: str) -> None:
-        """Copy what somebody kept of the room before, where both rooms say that one replaces the other and
-        they were in it. Nobody is kept out of a room because that is too much.
+        """Copies a user's settings of the previous room, where both rooms say that one replaces the other and
+        the user was in it. A failure for too much data does not prevent the join.
         """
         old = await self._predecessor_of(room_id)
         if old is None or self._attendance.stay(user, old) is None:

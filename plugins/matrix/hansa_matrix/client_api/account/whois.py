@@ -17,7 +17,7 @@ from hansa_matrix.users.devices import Devices
 
 
 class Whois:
-    """Of oneself, and of anybody here for administrators."""
+    """Answers about the caller, and for administrators about any local user."""
 
     def __init__(self, accounts: Accounts, devices: Devices) -> None:
         self._accounts = accounts

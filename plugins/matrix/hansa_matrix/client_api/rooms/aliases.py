@@ -45,8 +45,8 @@ class AliasEndpoints:
         }
 
     async def look_up(self, request: Request, _body: Any) -> Any:
-        """``GET /directory/room/{alias}``, for anybody if no policy could say no to their server; of other
-        servers, for people with an account.
+        """``GET /directory/room/{alias}``, without a token if no policy could refuse the caller's server;
+        aliases of other servers need an account.
         """
         alias = request.path["alias"]
         told = self._ctx.config.public_reading or not self._ctx.governed
@@ -103,8 +103,8 @@ class AliasEndpoints:
     def _publish_crossing(
         self, alias: str, room_id: str, by: str, *, again: bool = False
     ) -> DirectoryPublish:
-        """A name of a room is given ``by`` somebody, an operator where it is nobody, or (``again``) about to
-        be shown.
+        """Returns the question about a room's alias: it is added ``by`` a user (None: by an operator), or
+        (``again``) about to be shown.
         """
         return DirectoryPublish(
             network=self._ctx.id,

@@ -17,8 +17,8 @@ class Invitees:
         self._ctx: NetworkContext = own.ctx
 
     async def require(self, user: str) -> None:
-        """Raises the error answer about somebody who is known not to exist. Somebody of another network who
-        may exist has a ghost afterwards.
+        """Raises the error answer about a user who is known not to exist. A user of another network who may
+        exist has a ghost afterwards.
         """
         local, _, server = user[1:].partition(":")
         prefix = self._ctx.config.ghost_prefix

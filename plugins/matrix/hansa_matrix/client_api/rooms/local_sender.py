@@ -41,7 +41,7 @@ class LocalSender:
         return room
 
     def joined(self, user: str, room_id: str) -> MatrixRoom:
-        """A room that somebody is in. Raises the error answer of one that they are not in."""
+        """Returns a room that a user is in. Raises the error answer for one that they are not in."""
         room = self.require_room(room_id)
         stay = self._own.attendance.stay(user, room_id)
         if stay is None or stay.membership != "join":

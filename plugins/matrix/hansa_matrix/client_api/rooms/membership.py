@@ -190,7 +190,7 @@ class RoomEndpoints:
         return known, []
 
     async def enter(self, user: str, address: str, via: Sequence[str], more: Mapping[str, Any]) -> str:
-        """Bring somebody into a room; its id."""
+        """Joins a user to a room; returns its id."""
         room_id, servers = await self.found(address, via)
         if self._rooms.is_blocked(room_id):
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
@@ -249,7 +249,7 @@ class RoomEndpoints:
         )
 
     async def _join_remote(self, user: str, room: MatrixRoom, via: Sequence[str]) -> None:
-        """Into a restricted room where another resident has to say that somebody may."""
+        """Joins a restricted room that needs another resident to authorise the user."""
         try:
             outcome = await self._granted.join(room, user, via)
         except CannotOpenRoom as problem:
@@ -307,7 +307,7 @@ class RoomEndpoints:
             await self._own.attendance.move(user, gone, over={stay.membership})
 
     async def leave_all(self, user: str) -> None:
-        """Somebody whose account is closed goes out of every room."""
+        """Makes a user whose account is closed leave every room."""
         for stay in list(self._own.attendance.stays(user).values()):
             if stay.membership == "ban":
                 continue

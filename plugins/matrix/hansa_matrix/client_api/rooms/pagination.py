@@ -1,9 +1,9 @@
-"""A room's past, page by page, with tokens that mean the same for ever.
+"""A room's past, page by page, with tokens whose meaning never changes.
 
-What happened since somebody here came in is paged by its place in the stream, as it was told; what was
-before, also what is still to be fetched from other servers, by its depth as we count it; likewise what was
-said while nobody of ours was there. ``s5`` lies behind position 5, ``d5`` before depth 5, ``d5s7`` before
-depth 5 in the absence behind position 7.
+Events since a local user joined are paged by their position in the client stream. Earlier events, including
+those still to be fetched from other servers, are paged by their depth as this server counts it, and so are
+the events of times when no local user was in the room. ``s5`` lies behind position 5, ``d5`` before depth 5,
+``d5s7`` before depth 5 in the absence behind position 7.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PaginationToken:
 
 
 def parse_token(token: str) -> PaginationToken:
-    """A token of ours. Raises the error answer of what is none."""
+    """Parses a token of this server. Raises the error answer if it is not one."""
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
@@ -176,7 +176,7 @@ class RoomPaginator:
         return vain is None or self._ctx.clock.monotonic() - vain >= REFETCH_AFTER_S
 
     async def _stream_start_depth(self, room: MatrixRoom) -> int:
-        """The depth below which lies what was before anybody here was told."""
+        """Returns the depth below which events were in no client's stream."""
         first = await self._news.first(room.room_id, 0, 1)
         loaded = await room.events.load([item.ref for item in first], room.version)
         return next((one.depth + 1 for one in loaded.values()), room.head.last + 1)

@@ -25,7 +25,9 @@ _MAX_TIMEOUT_S, _MAX_EVENTS = 120.0, 100
 
 
 class PeekEndpoints:
-    """``readable`` gives a room whose past somebody may read, and raises the error answer of any other."""
+    """The endpoints for reading without joining. ``readable`` returns a room whose past a user may read, and
+    raises the error answer for any other.
+    """
 
     def __init__(  # noqa: PLR0917  # what an answer is made of
         self,

@@ -36,7 +36,7 @@ _MAX_PAGES = 20
 
 
 class ReadEndpoints:
-    """The past and the present of rooms that somebody is, was, or may look into."""
+    """The past and the present of rooms that a user is in, was in, or may look into."""
 
     def __init__(  # noqa: PLR0917  # what reading takes
         self,
@@ -83,7 +83,7 @@ class ReadEndpoints:
         }
 
     async def _require_readable(self, caller: Requester, room_id: str) -> MatrixRoom:
-        """A room that somebody was in, or may look into. Raises the error answer of any other."""
+        """Returns a room that a user was in, or may look into. Raises the error answer for any other."""
         room, stay = self._rooms.get(room_id), self._attendance.stay(caller.user, room_id)
         if room is not None:
             if stay is not None and stay.membership in {"join", "leave", "ban"}:
@@ -93,7 +93,7 @@ class ReadEndpoints:
         raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
 
     async def _visible_state(self, caller: Requester, room: MatrixRoom) -> Mapping[StateKey, str]:
-        """The state as somebody may know it: of now, or of when they left."""
+        """Returns the state that a user may know: the current one, or the one when they left."""
         stay = self._attendance.stay(caller.user, room.room_id)
         if stay is not None and stay.membership in {"leave", "ban"}:
             left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
@@ -107,7 +107,7 @@ class ReadEndpoints:
     async def _require_event(
         self, caller: Requester, room_id: str, event_id: str
     ) -> tuple[MatrixRoom, StoredEvent]:
-        """An event that somebody may see. Raises the error answer of any other."""
+        """Returns an event that a user may see. Raises the error answer for any other."""
         room = self._rooms.get(room_id)
         found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
         if room is not None and found is not None and found.after and found.pdu.room_id == room_id:
@@ -119,8 +119,8 @@ class ReadEndpoints:
     async def _require_unignored_event(
         self, caller: Requester, request: Request
     ) -> tuple[MatrixRoom, StoredEvent]:
-        """The event of a path that somebody may see, and not of whom they ignore. Raises the error answer of
-        any other.
+        """Returns the event of a path, if the user may see it and does not ignore its sender. Raises the
+        error answer for any other.
         """
         room, found = await self._require_event(caller, request.path["room"], request.path["event"])
         if not drop_ignored([found], await self._data.ignored(caller.user)):
@@ -163,7 +163,7 @@ class ReadEndpoints:
         return answer
 
     async def _stream_end(self, room: MatrixRoom, stay: LocalMembership | None) -> int:
-        """The end of a room's stream as somebody may know it: now, or when they left."""
+        """Returns the end of a room's stream for a user: now, or when they left."""
         news = self._attendance.news
         if (
             stay is not None
@@ -317,8 +317,8 @@ class ReadEndpoints:
     async def _state_at_token(
         self, caller: Requester, room: MatrixRoom, place: PaginationToken, present: Mapping[StateKey, str]
     ) -> Mapping[StateKey, str]:
-        """The state at a place: nothing before the first event. Raises the error answer of a place of which
-        somebody may not know; of who left the room the present is that of when they did.
+        """Returns the state at a place: nothing before the first event. Raises the error answer for a place
+        that the user may not know; for a user who left the room the present is the time of their leave.
         """
         earlier, _ = await self._timeline.before(room, place, _MAX_WITHHELD)
         told = [one for one in await room.judged(earlier) if one.shown]

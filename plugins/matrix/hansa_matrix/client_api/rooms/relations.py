@@ -1,8 +1,9 @@
 """The relations of an event, and the threads of a room. SPEC: client-server API, "Relationships API",
 "Querying threads in a room".
 
-Relations are paged by their place among those of the same event. A token of ours lies before the relation
-that it names, or with a ``~`` behind it; one of ``/sync`` or ``/messages`` lies where it lies in the room.
+Relations are paged by their place among those of the same event. A token of this endpoint lies before the
+relation that it names, or with a ``~`` behind it; one of ``/sync`` or ``/messages`` lies where it lies in the
+room.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class _Edge:
 
 
 class RelationEndpoints:
-    """``one`` gives an event that somebody may see, ``readable`` a room whose past they may read; both raise
-    the error answer of any other.
+    """The endpoints of relations and threads. ``one`` returns an event that a user may see, ``readable`` a
+    room whose past they may read; both raise the error answer for any other.
     """
 
     def __init__(  # noqa: PLR0917  # what reading takes
@@ -289,7 +290,7 @@ def _thread_root_of(one: StoredEvent) -> str:
 
 
 def _parse_edge(token: str) -> _Edge:
-    """Raises the error answer of what is no token."""
+    """Parses a token. Raises the error answer if it is not one."""
     if not token:
         return _Edge()
     return _Edge(token) if _TOKEN.fullmatch(token) else _Edge(room=parse_token(token))

@@ -66,9 +66,9 @@ class AccessibleSummaries:
     async def of(
         self, user: str, room_id: str, via: Iterable[str], *, suggested: bool
     ) -> dict[str, Any] | None:
-        """A room with what it says is in it; None if there is none, or it is not for them to know of. Servers
-        of ``via`` are asked where we are not in the room. They answer for all of us together: which of us may
-        know is for us to say.
+        """Returns the summary of a room with its children; None if there is no such room, or the user may not
+        know of it. Servers of ``via`` are asked where this server is not in the room. They answer for the
+        whole server: this server decides which of its users may know.
         """
         room = self._rooms.get(room_id)
         if room is not None and room.resident:

@@ -1,6 +1,6 @@
 """Invites by an e-mail address or a telephone number. SPEC: client-server API, "Third-party invites".
 
-This server asks no identity server who somebody is, and says so: nobody believes that they invited somebody.
+This server does not ask identity servers, and says so: no user is led to believe that an invite was sent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _REQUIRED_FIELDS = ("medium", "address", "id_server", "id_access_token")
 
 
 def require_no_addresses(body: Mapping[str, Any]) -> None:
-    """``invite_3pid`` of a new room. Raises the error answer of one that invites anybody by an address."""
+    """Checks ``invite_3pid`` of a new room. Raises the error answer if it invites by an address."""
     listed = body.get("invite_3pid", [])
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise matrix_error(400, "M_BAD_JSON", "invite_3pid must be a list of objects")
@@ -24,7 +24,7 @@ def require_no_addresses(body: Mapping[str, Any]) -> None:
 
 
 def refuse_address(given: Mapping[str, Any]) -> None:
-    """Somebody is invited by an address. Raises the error answer."""
+    """Raises the error answer for an invite by an address."""
     for name in _REQUIRED_FIELDS:
         get_string(given, name)
     # COMPAT: the code that clients are given elsewhere by servers that invite nobody by an address.

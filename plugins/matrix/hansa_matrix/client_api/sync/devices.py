@@ -71,7 +71,9 @@ class DeviceSync:
         return DeviceSyncResult(always, news, upto, met)
 
     async def lists(self, asked: SyncRequest) -> dict[str, list[str]]:
-        """Of people in common rooms whose keys changed or whom one meets now, and who is met no more."""
+        """Returns users in common rooms whose keys changed or who share a first room with the caller now, and
+        users who share none any more.
+        """
         user, moved = asked.caller.user, asked.moved
         items = asked.news.get(DEVICES, ())
         named = {item.ref for item in items}
@@ -117,7 +119,7 @@ class DeviceSync:
         return {"changed": sorted(changed - left), "left": sorted(left - {user})}
 
     async def _users_sharing_rooms(self, user: str) -> set[str]:
-        """Everybody whom somebody shares a room with, and themselves."""
+        """Returns every user that shares a room with a user, and the user."""
         stays = self._attendance.stays(user).values()
         rooms = [self._rooms.get(stay.room_id) for stay in stays if stay.membership == "join"]
         found = {user}

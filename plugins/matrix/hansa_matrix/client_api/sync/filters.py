@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class NoFilter(ValueError):
-    """Why something is no filter."""
+    """The reason why a value is not a filter."""
 
 
 def _parse_names(value: Mapping[str, Any], key: str, begins: str = "") -> tuple[str, ...] | None:

@@ -88,7 +88,7 @@ class Notifications:
         *,
         loud: bool,
     ) -> list[tuple[int, dict[str, Any]]]:
-        """Of a room, by position, what somebody is told of among some events."""
+        """Returns, by position, the notifications of a user among some events of a room."""
         if room is None:
             return []
         loaded = await room.readable([event_id for _, event_id in items])

@@ -1,8 +1,8 @@
-"""One sync, as its parts are asked for theirs. SPEC: client-server API, "Syncing".
+"""One sync request, as its parts read it. SPEC: client-server API, "Syncing".
 
-A token is a position of the store's one sequence, the count of changes of who types, the position of the
-last message to the device, and whose device that is: ``s12_3_9_5f0c21aa``. Whoever has it has been told of
-everything up to there. A token that another device got says nothing of the messages to this one.
+A token is a position of the store's one sequence, the count of changes of typing users, the position of the
+last message to the device, and the device of that message: ``s12_3_9_5f0c21aa``. A client with the token has
+got everything up to there. A token of another device says nothing about the messages to this one.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def format_sync_token(position: int, typing: int, device: int, caller: Requester
 
 
 def parse_sync_token(token: str, caller: Requester) -> SyncToken:
-    """Raises the error answer of what is no token of ours. One that another device got, or another endpoint
-    gave, leaves all messages to this device to be told: none is taken for delivered.
+    """Parses a token. Raises the error answer if it is not one of this server. A token of another device, or
+    of another endpoint, confirms no message to this device: all of them are sent.
     """
     if not token:
         return SyncToken()

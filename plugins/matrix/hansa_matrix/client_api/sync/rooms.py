@@ -214,8 +214,8 @@ class RoomSync:
     async def _receipt_edus(
         self, asked: SyncRequest, room_id: str, users: set[str] | None
     ) -> list[dict[str, Any]]:
-        """Of some people, or of all; those of the room and of each thread apart: one event may be the last
-        that somebody has read in both.
+        """Returns the receipts of some users, or of all; those of the room and of each thread separately: one
+        event may be the last read one in both.
         """
         found: dict[tuple[str, str], tuple[str, int]] = {}
         if users is None or len(users) > _MAX_SINGLE_READS:

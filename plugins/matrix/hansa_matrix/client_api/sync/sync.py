@@ -135,7 +135,7 @@ class SyncEndpoint:
 
     @contextmanager
     def _track_active(self, user: str) -> Iterator[None]:
-        """Somebody's client is asking."""
+        """Counts a sync of a user that is in progress."""
         self._asking[user] = self._asking.get(user, 0) + 1
         try:
             yield
@@ -256,7 +256,7 @@ class SyncEndpoint:
         return await self._of_devices.lists(asked)
 
     def _presence_events(self, asked: SyncRequest, met: Collection[str]) -> list[dict[str, Any]]:
-        """Of people whom one shares a room with, those who came, went, said something or are ``met``."""
+        """Returns the presence of users in common rooms that changed, or of users that are ``met``."""
         if not self._ctx.config.presence_enabled or not asked.filter.presence.typed("m.presence"):
             return []
         found: list[dict[str, Any]] = []

@@ -154,8 +154,9 @@ class TimelineSync:
         state: Mapping[StateKey, str],
         timeline: Sequence[StoredEvent],
     ) -> dict[StateKey, str]:
-        """Of a state what a client wants: with ``lazy_load_members`` of the people those who speak and those
-        that name the room, and whoever came or went since, as nobody would ask for them.
+        """Returns the part of a state that a client wants: with ``lazy_load_members`` the senders of the
+        timeline, the members that name the room, and every membership that changed, since no client would ask
+        for it.
         """
         wanted = asked.filter.state
         found = {k: e for k, e in state.items() if wanted.typed(k[0], room.room_id)}

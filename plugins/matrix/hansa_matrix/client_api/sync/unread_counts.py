@@ -1,5 +1,5 @@
-"""How much of a room somebody has not read, by thread. SPEC: client-server API, "Receiving notifications",
-"Marking notifications as read".
+"""The counts of events that a user has not read, by thread. SPEC: client-server API, "Receiving
+notifications", "Marking notifications as read".
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NOT_A_RECEIPT = frozenset({MEMBER, REDACTION})
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Events that somebody is told of, those of them that matter more, and the position of the first."""
+    """The number of events that notify a user, of those with a highlight, and the position of the first."""
 
     notifications: int = 0
     highlights: int = 0
@@ -54,7 +54,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """The positions up to which somebody has read: the whole room, and each thread for itself."""
+    """The positions up to which a user has read: the whole room, and each thread for itself."""
 
     room: int = 0
     threads: Mapping[str, int] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class UnreadCounter:
         self._counts: Generations[tuple[str, str], UnreadCounts] = Generations(_MAX_CACHED)
 
     def forget(self, user: str) -> None:
-        """Somebody has other rules now, or ignores others."""
+        """Forgets the counts of a user whose rules or ignored users changed."""
         self._counts.revoke(user)
 
     async def of(self, user: str, room: MatrixRoom, upto: int) -> UnreadCounts:
@@ -165,7 +165,7 @@ class UnreadCounter:
         return [(item.position, loaded[item.ref]) for item in items if item.ref in loaded]
 
     async def reads(self, user: str, room_id: str) -> Reads:
-        """How far somebody has read, by what they say publicly or to nobody else, whichever is more."""
+        """Returns how far a user has read, by public or private receipts, whichever is further."""
         threads: dict[str, int] = {}
         for (_, thread), (event_id, _) in (await self._signals.receipts(room_id, user)).items():
             name = thread.removeprefix(PRIVATE)
@@ -189,7 +189,9 @@ class UnreadCounter:
         return known
 
     async def _join_position(self, user: str, room: MatrixRoom) -> int:
-        """Nobody has to read what was there before they came in; another name is no coming in."""
+        """Returns the position of the user's join: earlier events need not be read. A changed name is not a
+        join.
+        """
         event_id = (await room.state()).get((MEMBER, user))
         position = 0
         for _ in range(_MAX_MEMBER_EVENTS):

@@ -58,7 +58,7 @@ def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
 class PowerLevels:
     """The levels of a room, from its create event and its power levels event (None: the room has none).
 
-    Nothing is copied: building one costs the same for one user and for ten thousand. A value that is no
+    Nothing is copied: building one costs the same for one user and for ten thousand. A value that is not a
     level (``level_of``) counts as absent.
     """
 
@@ -112,7 +112,7 @@ class PowerLevels:
 
     @property
     def kick(self) -> int:
-        """The level to make somebody else leave."""
+        """The level that a kick requires."""
         return self._scalar_level("kick", 50)
 
     @property
@@ -148,7 +148,7 @@ LevelsSource = Callable[[Pdu, Pdu | None, RoomVersion], PowerLevels]
 
 
 class PowerLevelCache:
-    """Remembers up to ``size`` rooms' levels. Whoever judges many events holds one and passes it on.
+    """Remembers up to ``size`` rooms' levels. A caller that judges many events holds one and passes it on.
 
     Keyed by event id but compared by object: a redacted copy of an event has its id and other levels.
     """

@@ -1,7 +1,7 @@
 """Server access control lists. SPEC: client-server API, "Server Access Control Lists (ACLs) for rooms".
 
-An ACL is judged by the host part of a server name, without its port, whatever its case. It is no auth
-rule: it says whom not to listen to, and events are sent to those it denies all the same.
+An ACL is judged by the host part of a server name, without its port, in any case. It is not an auth rule: it
+says which servers not to accept events from, and denied servers still get events.
 """
 
 from __future__ import annotations

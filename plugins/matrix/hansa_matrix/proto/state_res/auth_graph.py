@@ -37,7 +37,7 @@ def run_steps(steps: Generator[None, None, T]) -> T:
 class MissingAuthEvents(HansaError):
     """``fetch`` gave None for events that the resolution needs: load ``ids`` and call again.
 
-    Their auth chains will be needed next, so whoever loads them together saves rounds.
+    Their auth chains will be needed next, so loading them together saves rounds.
     """
 
     def __init__(self, ids: Iterable[str]) -> None:
@@ -92,7 +92,7 @@ class AuthGraph:
         return run_steps(self.walking(roots))
 
     def walking(self, roots: Iterable[int]) -> Generator[None, None, list[int]]:
-        """``walk``, with a pause every some thousand events. The loop calls nothing of ours: in rooms of
+        """``walk``, with a pause every some thousand events. The loop calls no other function: in rooms of
         thousands it is most of a resolution.
         """
         ids, pdus, auth, known, fetch = self.ids, self.pdus, self.auth, self._index, self._fetch
@@ -144,7 +144,7 @@ class AuthGraph:
         return pdu
 
     def raise_missing(self) -> None:
-        """Raise MissingAuthEvents if any event asked for so far was not to be had."""
+        """Raises MissingAuthEvents if any event requested so far is missing."""
         if self._missing:
             raise MissingAuthEvents(self._missing)
 

@@ -208,8 +208,8 @@ class Splitter:
         return True
 
     def _skip_element(self) -> None:
-        """Let go of what there is of an element that is too large; one that nests too deep as well is nothing
-        that anybody made an event of.
+        """Drops the bytes so far of an element that is too large. Raises RemoteProtocolError if it also nests
+        too deep, or if too many bytes are skipped.
         """
         if self._deep:
             raise _malformed("it nests too deep")

@@ -26,8 +26,8 @@ class RestrictedJoins:
         self._server = entitled.own.server
 
     async def authoriser(self, room: MatrixRoom, user: str) -> str | None:
-        """The user of ours in whose name ``user`` may join; None if the join needs none, be it that other
-        rules decide. Raises the error answer of a join that we cannot authorise.
+        """Returns the local user in whose name ``user`` may join; None if the join needs none, or other rules
+        decide. Raises the error answer for a join that this server cannot authorise.
         """
         state = await room.state()
         keys = [JOIN_RULES_KEY, POWER_LEVELS_KEY, (MEMBER, user)]
@@ -59,7 +59,7 @@ class RestrictedJoins:
         raise matrix_error(403, "M_FORBIDDEN", f"{user} is in none of the rooms whose members may join")
 
     async def _granting(self, room: MatrixRoom, state: StateIds, known: Mapping[StateKey, Pdu]) -> str | None:
-        """Somebody of ours who is joined and may invite, the mightiest first."""
+        """Returns a local user who is joined and may invite, the one with the highest level first."""
         levels = room.levels(known[CREATE_KEY], known.get(POWER_LEVELS_KEY), room.version)
         ours = [k[1] for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == self._server]
         ours = [user for user in ours if levels.user(user) >= levels.invite]

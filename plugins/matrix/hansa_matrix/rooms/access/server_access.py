@@ -73,8 +73,8 @@ class ServerAccess:
 
 
 def pdu_json(room: MatrixRoom, stored: StoredEvent) -> Any:
-    """An event as the bytes that it hashes to, never encoded again; one that a policy of ours withholds as
-    a redaction would leave it.
+    """Returns an event as the bytes that it hashes to, never encoded again; one that a local policy withholds
+    as a redaction would leave it.
     """
     return orjson.Fragment(for_servers(stored, room.version).pdu.wire)
 

@@ -27,7 +27,7 @@ class ServerVisibility:
 
     async def seen(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
         """True if a user of ``server``, which is in the room, could read an event. A change of the
-        visibility, or of a membership, can be read by users whom either side of the change lets.
+        visibility, or of a membership, can be read if either side of the change allows it.
         """
         if ids.domain_of(stored.pdu.sender) == server:
             return True

@@ -16,7 +16,7 @@ _MOST_OLD = 20
 
 
 class UserVisibility:
-    """Asked for one person at a time. ``ignored`` says whom somebody does not want to hear."""
+    """The events that one user at a time may read. ``ignored`` returns the users that a user ignores."""
 
     def __init__(
         self, attendance: LocalMemberships, ignored: Callable[[str], Awaitable[frozenset[str]]]
@@ -25,7 +25,7 @@ class UserVisibility:
         self._ignored = ignored
 
     async def of(self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]) -> list[StoredEvent]:
-        """Those of some events of a room that somebody may read, in order."""
+        """Returns those of some events of a room that a user may read, in order."""
         stay = self._attendance.stay(user, room.room_id)
         until = await self._until(stay, room)
         memo: dict[int, tuple[str, str]] = {}
@@ -36,8 +36,8 @@ class UserVisibility:
         ]
 
     async def beside(self, user: str, room: MatrixRoom, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
-        """Those of some events that somebody is shown beside another: what they may read, and not of whom
-        they ignore. Whatever is bundled with an event is made of these alone.
+        """Returns those of some events that a user sees bundled with another: those that they may read, from
+        senders that they do not ignore. Everything that is bundled with an event is made of these alone.
         """
         loaded = await room.events.load(event_ids, room.version)
         if not loaded:
@@ -46,9 +46,9 @@ class UserVisibility:
         return {one.pdu.event_id: one for one in drop_ignored(seen, await self._ignored(user))}
 
     async def of_state(self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]) -> set[str]:
-        """The ids of those events of one state that somebody may read as they happened, not only for what
-        they make of the room now. What came since the reader joined is theirs, and in a shared room what came
-        since it is shared; of what is older the newest 20 are looked at.
+        """Returns the ids of those events of one state that a user may read as they happened, not only for
+        their effect on the room now. These are events since the reader joined, and in a shared room events
+        since it is shared; of the older ones the newest 20 are looked at.
         """
         state = await room.state()
         keys = (HISTORY_VISIBILITY_KEY, (MEMBER, user))
@@ -64,8 +64,8 @@ class UserVisibility:
         return {one.pdu.event_id for one in (*read, *(one for one in events if one.depth >= since))}
 
     async def _until(self, stay: LocalMembership | None, room: MatrixRoom) -> int | None:
-        """The depth, by our count, up to which a room's shared past is somebody's: None for who was never in
-        it.
+        """Returns the depth, by this server's count, up to which a user may read a room's shared past: None
+        for a user who was never in it.
         """
         if stay is None or stay.membership in {"invite", "knock"}:
             return None
@@ -115,5 +115,5 @@ class UserVisibility:
 
 
 def drop_ignored(events: Iterable[StoredEvent], ignored: frozenset[str]) -> list[StoredEvent]:
-    """Events but for what people said whom somebody ignores; what they did to the room stays."""
+    """Returns the events without messages of ignored users; their state events stay."""
     return [one for one in events if one.pdu.state_key is not None or one.pdu.sender not in ignored]

@@ -1,5 +1,5 @@
-"""Names of rooms here. A name belongs to a room because a row of ours says so, never because a room's state
-does; who has it can only be changed by whoever has read it as it is.
+"""Room aliases of this server. An alias belongs to a room because a row of this server says so, never because
+a room's state does; its owner can only be changed by a writer that has read the present one.
 """
 
 from __future__ import annotations

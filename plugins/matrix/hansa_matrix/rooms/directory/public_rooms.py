@@ -29,7 +29,9 @@ def listing(room_id: str, by: str) -> Put:
 
 
 class PublicRoomList:
-    """The public list: a room is in it because a row of ours says so, which its state cannot change."""
+    """The public list: a room is in it because a row of this server says so, which its state cannot
+    change.
+    """
 
     def __init__(self, ctx: NetworkContext, rooms: RoomRegistry) -> None:
         self._ctx = ctx

@@ -31,9 +31,9 @@ class RoomAddresses:
         self._rooms = own.rooms
 
     async def find(self, address: str) -> str | None:
-        """The id of the room that an address leads to: a name of ours with or without this server, or one of
-        another server, which is asked. None if it leads nowhere. Raises LocalProtocolError if it cannot be
-        known.
+        """Returns the id of the room that an address leads to: an alias of this server, with or without its
+        name, or one of another server, which is asked. None if it leads nowhere. Raises LocalProtocolError if
+        it cannot be known.
         """
         if address.startswith("!"):
             return address.partition("?")[0]

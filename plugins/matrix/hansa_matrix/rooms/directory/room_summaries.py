@@ -155,7 +155,7 @@ class RoomSummaries:
         }
 
     async def described(self, room: MatrixRoom, *, suggested: bool) -> dict[str, Any] | None:
-        """A room as spaces show it, with what it says is in it: nothing is in one that is no space."""
+        """Returns a room as spaces show it, with its children; a room that is not a space has none."""
         summary = await self._summary(room)
         if summary is None:
             return None
@@ -173,7 +173,7 @@ class RoomSummaries:
         return [p for p, _ in found]
 
     async def _known(self, room: MatrixRoom, origin: str) -> dict[str, Any] | None:
-        """The summary of a room that somebody of ``origin`` could enter or read."""
+        """Returns the summary of a room that a user of ``origin`` could join or read."""
         summary = await self._summary(room)
         if summary is None:
             return None

@@ -1,5 +1,5 @@
-"""Asking one server for what events stand on, within bounds: whoever answers slowly, or with too much, holds
-up neither other rooms nor other servers.
+"""Requests to one server for the events that others depend on, within limits: a server that answers slowly,
+or too much, delays neither other rooms nor other servers.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ class EarlyChecks:
             await self._look(fresh)
 
     async def finished(self) -> CheckedPdus:
-        """Once the answer is there; again, to look anew at those whose keys were not to be had."""
+        """Returns the result once the answer is complete; a second call checks again the events whose keys
+        were not available.
+        """
         fresh, self._reader.fresh = [*self._waiting, *self._reader.fresh], []
         self._waiting = []
         seen = await self._look(fresh)

@@ -1,6 +1,6 @@
-"""Rooms whose branches do not come together by themselves: each further one makes every resolution dearer.
+"""Rooms whose branches do not merge by themselves: each further one makes every resolution more expensive.
 
-An event of ours that says nothing follows up to 20 ends at once. Its type is the one that others use for
+A dummy event of a local user follows up to 20 extremities at once. Its type is the one that others use for
 this, which clients do not show.
 """
 
@@ -32,7 +32,7 @@ class ExtremityMerger:
         self._in_vain: dict[str, float] = {}
 
     async def heal(self, room: MatrixRoom) -> None:
-        """Tie the ends of a room together if they are too many and somebody of ours may speak there."""
+        """Merges the forward extremities of a room if they are too many and a local user may send there."""
         now = self._ctx.clock.monotonic()
         if len(room.head.extremities) <= _ENDS or now < self._in_vain.get(room.room_id, now):
             return
@@ -57,7 +57,7 @@ class ExtremityMerger:
             self._in_vain[room.room_id] = self._ctx.clock.monotonic() + _PATIENCE
 
     async def _eligible_senders(self, room: MatrixRoom) -> list[str]:
-        """Some people of ours who are in the room, the bridge user first."""
+        """Returns some local users who are in the room, the bridge user first."""
         found: list[str] = []
         async for user in room.joined_users_of(self._server, first=self._bridge_user):
             found.append(user)

@@ -65,8 +65,8 @@ class FetchedEvents:
     async def checked(
         self, room: MatrixRoom, objects: Iterable[Any], notes: FetchNotes | None = None
     ) -> list[Pdu]:
-        """Those that are well-formed, signed and of the room, packed; the others are counted, and noted.
-        Without ``notes`` it raises ``ServerUnreachable`` where keys are not to be had at the moment.
+        """Returns the events that are well-formed, signed and of the room, packed; the others are counted,
+        and noted. Without ``notes`` it raises ``ServerUnreachable`` while keys are not available.
         """
         gathered = GatheredPdus(room.room_id, room.version)
         gathered.take("", list(objects))

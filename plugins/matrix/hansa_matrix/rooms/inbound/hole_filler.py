@@ -1,4 +1,4 @@
-"""Holes, tried again: a key that is known now, or an event that somebody has after all, takes its place."""
+"""Tries holes again: a key that is known now, or an event that a server has after all, fills the hole."""
 
 from __future__ import annotations
 

@@ -140,8 +140,8 @@ class MissingEvents:
     async def _fill(
         self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes, *, skip: bool
     ) -> None:
-        """Only who sent the event is believed that there is nothing before it to be had (``skip``): others
-        may just not have the event yet.
+        """Fetches the events before an event. Only the server that sent the event is believed that there are
+        none before it (``skip``): others may just not have the event yet.
         """
         got: dict[str, Pdu] = {}
         needed, ends = await self._connects(room, pdu, got)
@@ -265,7 +265,7 @@ class MissingEvents:
     async def _try_adopt(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch, notes: FetchNotes
     ) -> None:
-        """Adopt an event if it is to be had."""
+        """Sets the state before an event, if the event is available."""
         try:
             await self.set_state_from_remote(room, event_id, errand, notes)
         except RemoteError as error:
@@ -303,7 +303,9 @@ class MissingEvents:
     async def _said(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch
     ) -> dict[StateKey, str] | None:
-        """The state before an event. Raises ``ServerUnreachable`` while somebody may still tell it."""
+        """Returns the state before an event. Raises ``ServerUnreachable`` while a server may still give
+        it.
+        """
         others = (s for s in self.candidate_servers(room, errand.server) if s != errand.server)
         asked = [errand, *(self.errands.beside(server) for server in others)]
         try:

@@ -538,7 +538,7 @@ class PduStaging:
             self._ctx.log.exception("reading ahead in %s", room.room_id)
 
     def _failed(self, event_id: str, error: Exception) -> None:
-        """A bug of ours: the event's row stays, and is tried again at the next start."""
+        """Logs a bug of this server: the event's row stays, and is tried again at the next start."""
         self._ctx.count("matrix_pdus", status="failed")
         self._ctx.log.error("%s could not be judged", event_id, exc_info=error)
 

@@ -57,8 +57,8 @@ class PolicyServerClient:
         )
 
     async def sent(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
-        """As ``signed`` for an event that somebody wants to send; but nobody is kept in a room whose policy
-        server does not recommend that they leave.
+        """As ``signed`` for an event that a local user wants to send; but a user may always leave, even if
+        the policy server does not recommend it.
         """
         try:
             return await self.ensure_signed(room, pdu)

@@ -107,7 +107,7 @@ class RoomQueue:
         return longest
 
     def held_of(self, origin: str) -> int:
-        """For how many events of a server somebody is asking other servers."""
+        """Returns the number of a server's events for which other servers are being asked."""
         return sum(entry.origin == origin for entry in self.held.values())
 
     def remove(self, event_id: str) -> QueuedPdu | None:
@@ -131,7 +131,7 @@ class RoomQueue:
         return [*self._waiting, *self._deferred]
 
     async def wait_ready(self, clock: Clock) -> None:
-        """Wait until there is somebody at the front, or it is time to try one that stands aside."""
+        """Waits until there is an event at the front, or it is time to try a deferred one."""
         now = clock.monotonic()
         due = [entry for entry in self._deferred if entry.again <= now]
         if due:

@@ -1,6 +1,6 @@
-"""The events by which invites and knocks ended that no room of ours has, as other servers get them.
+"""The events that ended invites and knocks and that no local room has, as other servers see them.
 
-Whoever invites and takes back makes one each time: they are bounded for each person and in all, and in time.
+A user who invites and rescinds makes one each time: they are bounded for each user and in all, and in time.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class JoinByResident:
         self._gaps = gaps
 
     async def join(self, room: MatrixRoom, user: str, via: Sequence[str]) -> SubmitResult:
-        """Bring somebody of ours in by another resident, of ``via`` after those whose people may invite.
-        Raises ``CannotOpenRoom`` if none lets them in.
+        """Joins a local user by another resident: of ``via`` after the servers whose users may invite. Raises
+        ``CannotOpenRoom`` if none lets them in.
         """
         servers = list(dict.fromkeys([*await self._residents(room), *via]))[:_MOST]
         try:

@@ -96,7 +96,9 @@ class RoomJoiner:
         }
 
     async def open(self, address: str, *, create: bool) -> OpenedRoom:
-        """``#name`` is ours, ``#name:server`` and ``!id`` anybody's. Raises ``CannotOpenRoom``."""
+        """Opens an address: ``#name`` is of this server, ``#name:server`` and ``!id`` of any server. Raises
+        ``CannotOpenRoom``.
+        """
         alias = address if ":" in address or address.startswith("!") else f"{address}:{self._own.server}"
         if alias.startswith("!"):
             room_id, via = parse_address(alias)
@@ -156,7 +158,7 @@ class RoomJoiner:
     async def enter(
         self, room_id: str, via: Sequence[str], user: str = "", more: Mapping[str, Any] | None = None
     ) -> OpenedRoom:
-        """Be in a room with somebody of ours, the bridge user if nobody is named, unless one of ours is in it
+        """Joins a room as a local user (the bridge user if none is named), unless a local user is in it
         already. ``more`` is further content of the join. Raises ``CannotOpenRoom``.
         """
         if self._rooms.is_blocked(room_id):
@@ -199,7 +201,9 @@ class RoomJoiner:
         self._linking.discard(room_id)
 
     async def opened(self, room: MatrixRoom, *, anew: bool = False) -> OpenedRoom:
-        """A room that we are in, as the core takes it; ``anew`` if what it knows of it is from before."""
+        """Returns a joined room in the form of the core; ``anew`` if the core's knowledge of it is from
+        before.
+        """
         native = NativeId(self._ctx.id, room.room_id)
         linked = self._ctx.link(room.room_id) is not None
         if linked and not anew:
@@ -255,7 +259,7 @@ class RoomJoiner:
         self._ctx.log.info("joined %s, invited by %s", pdu.room_id, pdu.sender)
 
     def arrived(self, pdu: Pdu) -> None:
-        """See ``PduStaging.arrived``: where somebody replaces a room, what is linked to it follows."""
+        """See ``PduStaging.arrived``: when a room is replaced, its links follow."""
         replacement = replacement_room(pdu.content) if pdu.type == TOMBSTONE and pdu.state_key == "" else None
         if replacement is not None:
             self._ctx.spawn(partial(self._follow, pdu, replacement), f"follow {pdu.room_id}")

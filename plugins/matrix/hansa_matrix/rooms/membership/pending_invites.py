@@ -1,6 +1,6 @@
-"""Invites of our people to rooms that we are not in, and knocks on their doors.
+"""Invites of local users to rooms that this server is not in, and their knocks on such rooms.
 
-They live outside any room's graph: kept until they are accepted, declined, rescinded by whoever invited, or
+They live outside any room's graph: kept until they are accepted, declined, rescinded by the inviter, or
 answered. SPEC: server-server API, "Inviting to a room", "Knocking"; R-11.
 """
 
@@ -97,7 +97,7 @@ class PendingInvites:
         self._judged: LruCache[tuple[str, str], tuple[int, bool]] = LruCache(_JUDGED)
 
     def admit(self, origin: str, user: str) -> None:
-        """A server asks somebody in. Raises ``Busy`` where it does so too often."""
+        """Counts an invite by a server. Raises ``Busy`` where it sends too many."""
         wait = self._of_server.take(origin) or self._of_peer.take(f"{origin} {user}")
         if wait:
             self._ctx.count("matrix_invites_limited")
@@ -160,7 +160,7 @@ class PendingInvites:
         return await self._ctx.store.scan("invite", index=index, equal=equal, limit=1)
 
     async def _let_go(self, row: Row) -> None:
-        """One that nobody answered is gone. Of rooms that somebody was never in little is remembered."""
+        """Removes an invite without an answer. Of rooms that a user was never in little is remembered."""
         user = str(row.key[1])
         await self.drop(str(row.key[0]), user)
         stays = self._attendance.stays(user).values()
@@ -189,8 +189,8 @@ class PendingInvites:
         return event
 
     async def left(self, room_id: str, user: str) -> Mapping[str, Any] | None:
-        """The event by which somebody's invite or knock ended that no room of ours has, with its id, as the
-        policies of now let it be shown.
+        """Returns the event that ended a user's invite or knock and that no local room has, with its id, in
+        the form that the current policies allow.
         """
         return await self._outside.leave(await self._ended.get(user, room_id))
 
@@ -232,7 +232,7 @@ class PendingInvites:
         return known[1]
 
     async def drop(self, room_id: str, user: str, left: Pdu | None = None) -> None:
-        """It is answered; by ``left`` if that is an event which no room of ours has."""
+        """Removes an answered invite; ``left`` is the event that answered it, if no local room has it."""
         writes: list[Write] = [Delete("invite", (room_id, user))]
         if left is not None and await self._attendance.has(user):
             writes += await self._ended.writes(user, room_id, left)

@@ -158,11 +158,11 @@ class RemoteMembership:
     async def join(
         self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
     ) -> MatrixRoom:
-        """Be in the room with this user. One join of a room at a time. ``more`` is further content of the
+        """Joins the room as this user. One join of a room at a time. ``more`` is further content of the
         member event, such as a reason. Raises ``CannotOpenRoom``.
 
-        Asked of policy twice: the address before anybody is asked, the room's servers before anything is
-        kept; a denial then is followed by a leave at once.
+        The policies are asked twice: about the address before any server is asked, about the room's servers
+        before anything is stored; a denial then is followed by a leave at once.
         """
         under_way = self._joining.get(room_id)
         if under_way is None:

@@ -1,5 +1,5 @@
-"""Asking the policies about events of ours that reach a room's history without the core's pipeline: the first
-events of a room, and who is brought into one.
+"""Asks the policies about local events that reach a room's history without the core's pipeline: the first
+events of a room, and its first members.
 
 Each is asked about as the same event would be later, before anything of the room is written.
 """

@@ -1,8 +1,8 @@
 """Stored events under other policies than those that judged them.
 
-What is read as history, and what waits to be sent, is judged by the policies of now: each event once for each
-generation of them, when somebody reads it. An event that is denied now is withheld from that reader as if it
-had been denied when it came; where it stands in the DAG stays as it is.
+Events that are read as history, or wait to be sent, are judged by the current policies: each event once for
+each generation of them, when a user reads it. An event that is denied now is withheld from that reader as if
+it had been denied on receipt; its place in the DAG stays as it is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Rooms of a database that counted depths as their senders do (versions up to d365809): their events get the
-depths of our own count once, before anybody reads.
+depths of this server's own count once, before any reader.
 
-The order is that of the DAG. Of what no event puts in order, what was told as it happened comes last, and the
-older by its own clock first. A crash in between leaves a room that is counted from the beginning again.
+The order is that of the DAG. Among events without an order in it, those that were streamed as they happened
+come last, and the older by its own clock first. A crash in between leaves a room that is counted from the
+beginning again.
 """
 
 from __future__ import annotations

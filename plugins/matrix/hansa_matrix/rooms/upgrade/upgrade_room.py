@@ -87,7 +87,7 @@ class RoomUpgrades:
         return {"room": new, "version": version, "replaces": old.room_id}
 
     async def replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str] = ()) -> str:
-        """Put a new room in an old one's place, in the name of somebody of ours; its id. ``creators`` are
+        """Replaces an old room by a new one, in the name of a local user; returns its id. ``creators`` are
         further ones, where the version has them. Raises ``CannotOpenRoom`` where a policy or the old room
         denies it, LocalProtocolError where the rules of either room do.
         """
@@ -257,8 +257,8 @@ class RoomUpgrades:
         return predecessor_room(create.content) == old.room_id
 
     async def _rename(self, old: str, new: str) -> bool:
-        """The names that are the old room's by our own rows become the new one's, and its place in the public
-        list; False if it has neither. A name that somebody gives or takes meanwhile stays as they want it.
+        """Moves the old room's aliases of this server to the new room, and its place in the public list;
+        False if it has neither. An alias that a user adds or removes meanwhile stays as they want it.
         """
         store = self._ctx.store
         for done in range(_ROUNDS):
@@ -274,7 +274,7 @@ class RoomUpgrades:
         raise LocalProtocolError(f"the names of {old} change too fast to be moved to {new}")
 
     async def follow(self, old: MatrixRoom, new: MatrixRoom, sender: str) -> None:
-        """Somebody replaced a room that we are in, and we have entered the new one. Raises LocalProtocolError
+        """Follows the replacement of a joined room; the new one is joined already. Raises LocalProtocolError
         if that does not say that it replaces the old one, ``CannotOpenRoom`` where a policy denies it.
         """
         server = ids.domain_of(sender)
