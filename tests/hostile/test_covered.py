@@ -16,8 +16,8 @@ _ASKED_OF = {"client", "_client", "errand", "_errand", "_http", "http"}
 _WAY = "- the way there, not a reader"
 _OPERATOR = "- by an operator's command alone, through the same bounded reader"
 TABLE: dict[str, str] = {
-    "client_api/rooms/directory.py:_public_page": "public rooms",
-    "client_api/rooms/room_summary.py:_fetch_summary": "hierarchy",
+    "client_api/rooms/remote_rooms.py:fetch_public_rooms": "public rooms",
+    "client_api/rooms/remote_rooms.py:fetch_room": "hierarchy",
     "federation/client.py:_send": _WAY,
     "federation/client.py:ask": _WAY,
     "federation/client.py:stream": _WAY,

@@ -21,6 +21,7 @@ REASONS = {
     "rooms/access/server_visibility.py _any_of": "memberships",
     "client_api/rooms/stream_gaps.py of": "depths",
     "client_api/user_directory.py _open_to": "join rules",
+    "client_api/rooms/room_summary.py _may_know": "join rules",
     "rooms/access/user_visibility.py was_in": "a membership, of which nothing but the membership is looked at",
     "rooms/access/user_visibility.py beside": "every event goes through `of`",
     "rooms/access/user_visibility.py _until": "the depth of a leave",

@@ -40,7 +40,7 @@ _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 EXCEPTIONS = {
     "conversion.py content_from_pdu": "handed to `meaning`",
     "client_api/account/account_data.py ignored": "account data, each step checked",
-    "client_api/rooms/directory.py _set_profile_field": "somebody's own member event, compared and sent on as it is",
+    "client_api/account/profile.py _set_profile_field": "somebody's own member event, compared and sent on as it is",
     "client_api/rooms/read.py state_event": "answered as it is",
     "client_api/rooms/previous_content.py shown": "answered as it is",
     "client_api/rooms/client_events.py client_event": "answered as it is, beside what `target_of` reads",

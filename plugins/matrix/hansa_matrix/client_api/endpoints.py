@@ -18,6 +18,7 @@ from hansa_matrix.client_api.account.account_data import (
 )
 from hansa_matrix.client_api.account.accounts import Accounts, Requester
 from hansa_matrix.client_api.account.login import LoginEndpoints
+from hansa_matrix.client_api.account.profile import ProfileEndpoints
 from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.client_api.account.registration_tokens import RegistrationTokens
 from hansa_matrix.client_api.account.upgraded_rooms import UpgradedRooms
@@ -33,17 +34,22 @@ from hansa_matrix.client_api.http import (
 from hansa_matrix.client_api.key_backup import KeyBackupEndpoints
 from hansa_matrix.client_api.keys import KeysEndpoints
 from hansa_matrix.client_api.media import MediaEndpoints
+from hansa_matrix.client_api.openid import OpenIdEndpoints
+from hansa_matrix.client_api.presence import PresenceEndpoints
 from hansa_matrix.client_api.rooms.aliases import AliasEndpoints
 from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
 from hansa_matrix.client_api.rooms.create_room import user_ids
-from hansa_matrix.client_api.rooms.directory import DirectoryEndpoints
+from hansa_matrix.client_api.rooms.directory import PublicRoomsEndpoints, RoomVisibilityEndpoints
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.membership import RoomEndpoints
 from hansa_matrix.client_api.rooms.mutual_rooms import MutualRooms
 from hansa_matrix.client_api.rooms.pagination import RoomPaginator
 from hansa_matrix.client_api.rooms.read import ReadEndpoints
+from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
 from hansa_matrix.client_api.rooms.reports import Reports
+from hansa_matrix.client_api.rooms.room_summary import AccessibleSummaries
 from hansa_matrix.client_api.rooms.send import SendEndpoints
+from hansa_matrix.client_api.rooms.spaces import HierarchyEndpoints
 from hansa_matrix.client_api.sync.devices import DeviceSync
 from hansa_matrix.client_api.sync.notifications import Notifications
 from hansa_matrix.client_api.sync.rooms import RoomSync
@@ -70,7 +76,6 @@ class ClientApi:
         membership, pending, granted = services.remote_membership, services.invites, services.resident_joins
         signals, directory, backfill = services.typing_and_receipts, services.directory, services.backfill
         upgrades, entitled, rooms = services.upgrades, services.access, services.registry
-        library, fetcher, thumbnails = media.repository, media.remote, media.thumbnails
         ctx: NetworkContext = own.ctx
         self._ctx = ctx
         self._own = own
@@ -114,21 +119,14 @@ class ClientApi:
         self._entering = entering
         self._inheritance = UpgradedRooms(ctx, attendance, data, push, rooms.get)
         entering.came = self._inheritance.take
-        self._aliases = AliasEndpoints(ctx, self._door, own.server, self._voice, entering)
-        self._people = DirectoryEndpoints(
-            own,
-            known,
-            client,
-            self._voice,
-            spaces,
-            directory,
-            visibility,
-            entering,
-            self._door.authenticate,
-            rooms,
-        )
+        self._aliases = AliasEndpoints(own, self._door, self._voice, entering)
+        remote_rooms = RemoteRooms(ctx, client)
+        accessible = AccessibleSummaries(own, remote_rooms, spaces, visibility)
+        self._profiles = ProfileEndpoints(own, self._door, known.profiles, self._voice)
+        self._visibility = RoomVisibilityEndpoints(own, self._door, self._voice, directory)
+        self._public_rooms = PublicRoomsEndpoints(own, self._door, spaces, remote_rooms)
         backups = KeyBackups(ctx)
-        self._files = MediaEndpoints(ctx, self._door, library, fetcher, thumbnails)
+        self._files = MediaEndpoints(ctx, self._door, media)
         self._parts: tuple[EndpointGroup, ...] = (
             self,
             self._sessions,
@@ -145,8 +143,13 @@ class ClientApi:
             Notifications(ctx, attendance, visibility, shapes, unread, rooms),
             KeyBackupEndpoints(backups),
             KeysEndpoints(ctx, known, self._sessions, sync),
-            self._people,
-            UserDirectory(own, self.accounts, known.profiles, directory, rooms),
+            self._profiles,
+            self._visibility,
+            self._public_rooms,
+            HierarchyEndpoints(own, entering, accessible),
+            PresenceEndpoints(own, known.presences),
+            OpenIdEndpoints(own, known.openid),
+            UserDirectory(own, self.accounts, known.profiles, directory),
             Whois(self.accounts, known.devices),
             self._files,
         )
@@ -227,7 +230,9 @@ class ClientApi:
                 ("GET", "/versions"): self.versions,
                 **self._aliases.open(),
                 **self._sessions.open(),
-                **self._people.open(),
+                **self._profiles.open(),
+                **self._visibility.open(),
+                **self._public_rooms.open(),
             },
         )
         self._door.add_authenticated(router, self._parts)

@@ -227,6 +227,16 @@ class ClientHttp:
         self._accounts.last_seen.note(caller.user, caller.device, request.remote)
         return caller
 
+    async def require_token_for_remote(self, request: Request, server: str) -> None:
+        """Everybody may ask about this server if no policy could deny that to their server. About another
+        server (empty: this one), and where a policy could, a token is needed: raises the error answer of a
+        request without a good one.
+        """
+        config = self._ctx.config
+        is_open = config.public_reading or not self._ctx.governed
+        if not is_open or (server and server != config.server_name):
+            await self.authenticate(request)
+
     async def _to_response(self, work: Callable[[], Awaitable[Any]]) -> Response:
         try:
             answer = await work()

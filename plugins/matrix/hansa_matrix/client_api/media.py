@@ -28,11 +28,12 @@ from hansa_matrix.client_api.http import ROOT, ClientHttp, Handler, RateLimited
 from hansa_matrix.client_api.remote_refusals import file_error
 from hansa_matrix.errors import MatrixError, denial, error_response, json_response, matrix_error
 from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError
+from hansa_matrix.media.media_services import Media
 from hansa_matrix.media.minimum_rate import at_minimum_rate
 from hansa_matrix.media.quotas import DiskFull, OverQuota
-from hansa_matrix.media.remote import RemoteMedia, media_transfer
-from hansa_matrix.media.repository import HasFile, MediaItem, MediaRepository, NotReserved
-from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
+from hansa_matrix.media.remote import media_transfer
+from hansa_matrix.media.repository import HasFile, MediaItem, NotReserved
+from hansa_matrix.media.thumbnails import parse_thumbnail_query
 from hansa_matrix.proto.ids import is_valid_server_name
 from hansa_matrix.proto.media import (
     MxcUri,
@@ -65,20 +66,13 @@ _MIN_UPLOAD_RATE = (16 * 1024, 30.0)
 class MediaEndpoints:
     """The endpoints. The paths of before want a token here too, as what they once gave away is private."""
 
-    def __init__(
-        self,
-        ctx: NetworkContext,
-        door: ClientHttp,
-        library: MediaRepository,
-        fetcher: RemoteMedia,
-        thumbnails: Thumbnails,
-    ) -> None:
+    def __init__(self, ctx: NetworkContext, http: ClientHttp, media: Media) -> None:
         self._ctx = ctx
-        self._door = door
-        self._server = library.server
-        self._library = library
-        self._fetcher = fetcher
-        self._thumbnails = thumbnails
+        self._http = http
+        self._server = media.repository.server
+        self._library = media.repository
+        self._fetcher = media.remote
+        self._thumbnails = media.thumbnails
         self._uploads = FairSlots(UPLOAD_LIMITS)
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
@@ -95,16 +89,16 @@ class MediaEndpoints:
                 self.upload,
                 max_body=most,
                 streamed=True,
-                admit=self._door.admit,
+                admit=self._http.admit,
             )
             router.add(
-                "GET", f"{_LEGACY_PREFIX}/{version}/config", self._door.authenticated(self._get_config)
+                "GET", f"{_LEGACY_PREFIX}/{version}/config", self._http.authenticated(self._get_config)
             )
-        create = self._door.authenticated(RateLimited(self._create_pending))
-        router.add("POST", f"{_LEGACY_PREFIX}/v1/create", create, admit=self._door.admit)
+        create = self._http.authenticated(RateLimited(self._create_pending))
+        router.add("POST", f"{_LEGACY_PREFIX}/v1/create", create, admit=self._http.admit)
         for version in ("v3", "v1"):
             path = f"{_LEGACY_PREFIX}/{version}/upload/{{server}}/{{media}}"
-            router.add("PUT", path, self.upload, max_body=most, streamed=True, admit=self._door.admit)
+            router.add("PUT", path, self.upload, max_body=most, streamed=True, admit=self._http.admit)
         for root in (
             f"{ROOT}/v1/media",
             f"{_LEGACY_PREFIX}/v3",
@@ -134,7 +128,7 @@ class MediaEndpoints:
         a full disk, as M_RESOURCE_LIMIT_EXCEEDED has no status of its own and the client can do nothing.
         """
         try:
-            caller = await self._door.authenticate(request)
+            caller = await self._http.authenticate(request)
             item = await self._store_upload(caller, request)
         except (BlobTooLarge, BodyTooLarge) as problem:
             return error_response(matrix_error(413, "M_TOO_LARGE", str(problem)))
@@ -222,7 +216,7 @@ class MediaEndpoints:
         """``GET /media/download/{serverName}/{mediaId}``."""
         request.reads_only()
         try:
-            item = await self._require_media(await self._door.authenticate(request), request)
+            item = await self._require_media(await self._http.authenticate(request), request)
         except RemoteProtocolError as problem:
             return error_response(problem)
         named = sanitise_name(request.path.get("name", "")) or item.name
@@ -266,7 +260,7 @@ class MediaEndpoints:
         """
         request.reads_only()
         try:
-            caller = await self._door.authenticate(request)
+            caller = await self._http.authenticate(request)
             size, crop = parse_thumbnail_query(request)
             item = await self._require_media(caller, request)
             small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)

@@ -42,19 +42,14 @@ class UserDirectory:
     """
 
     def __init__(
-        self,
-        own: LocalServer,
-        accounts: Accounts,
-        profiles: Profiles,
-        directory: PublicRoomList,
-        rooms: Mapping[str, MatrixRoom],
+        self, own: LocalServer, accounts: Accounts, profiles: Profiles, directory: PublicRoomList
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._accounts = accounts
         self._profiles = profiles
         self._directory = directory
-        self._rooms = rooms
+        self._rooms = own.rooms
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""

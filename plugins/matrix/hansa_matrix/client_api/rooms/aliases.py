@@ -15,6 +15,7 @@ from hansa_matrix.crossings import passes, require
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, given, taken
+from hansa_matrix.rooms.native_events import LocalServer
 
 #: Names that one room may be given here.
 MAX_ALIASES_OF_ROOM = 100
@@ -23,13 +24,11 @@ MAX_ALIASES_OF_ROOM = 100
 class AliasEndpoints:
     """Looked up anywhere, given and taken here."""
 
-    def __init__(
-        self, ctx: NetworkContext, door: ClientHttp, server: str, voice: LocalSender, rooms: RoomEndpoints
-    ) -> None:
-        self._ctx = ctx
-        self._door = door
-        self._server = server
-        self._voice = voice
+    def __init__(self, own: LocalServer, http: ClientHttp, sender: LocalSender, rooms: RoomEndpoints) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._http = http
+        self._server = own.server
+        self._voice = sender
         self._rooms = rooms
 
     def open(self) -> Mapping[tuple[str, str], PublicHandler]:
@@ -49,9 +48,7 @@ class AliasEndpoints:
         aliases of other servers need an account.
         """
         alias = request.path["alias"]
-        told = self._ctx.config.public_reading or not self._ctx.governed
-        if not told or ids.domain_of(alias) != self._server:
-            await self._door.authenticate(request)
+        await self._http.require_token_for_remote(request, ids.domain_of(alias) or alias)
         room_id, servers = await self._rooms.found(alias, [])
         if ids.domain_of(alias) == self._server:
             view = self._ctx.view(room_id)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from hansa import NetworkContext, strings_of
 
-from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.crossings import Crossings, passes, require
+from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient
 from hansa_matrix.texts import FORMS, NAMES
 
 #: Names of members in the public list and in spaces.
@@ -46,11 +48,37 @@ _TOKENS = ("next_batch", "prev_batch")
 
 
 class RemoteRooms:
-    """With no policy everything is shown as it came."""
+    """Asks other servers. With no policy everything is shown as it came."""
 
-    def __init__(self, ctx: NetworkContext) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient) -> None:
         self._ctx = ctx
+        self._client = client
         self._crossings = Crossings(ctx)
+
+    async def fetch_public_rooms(self, server: str, query: Mapping[str, Any]) -> Any:
+        """A page of another server's public list. Raises the error answer of one that policies do not let a
+        user ask for, and as ``FederationClient.request``.
+        """
+        await require(self._ctx, self._crossings.directory_query(server, "", outbound=True))
+        answer = await self._client.request(
+            "POST", server, "/_matrix/federation/v1/publicRooms", dict(query), seconds=10.0
+        )
+        return await self.listed(server, answer)
+
+    async def fetch_room(self, server: str, room_id: str, *, suggested: bool) -> Any:
+        """What another server says of a room and its children; None where it says nothing, or policies do not
+        let a user ask.
+        """
+        outbound = self._crossings.directory_query(server, room_id, outbound=True)
+        if not await passes(self._ctx, outbound):
+            return None
+        target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
+        query = urlencode({"suggested_only": "true" if suggested else "false"})
+        try:
+            answer = await self._client.request("GET", server, f"{target}?{query}", seconds=10.0)
+        except REQUEST_FAILURES:
+            return None
+        return answer.get("room") if isinstance(answer, dict) else None
 
     async def listed(self, server: str, answer: Any) -> Any:
         """A page of another server's public list, without the rooms whose words may not be read."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
 
-from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
-from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient
 from hansa_matrix.proto import ids
+from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.directory.room_summaries import RoomSummaries
@@ -45,23 +42,13 @@ _FIELDS: Mapping[str, type] = {
 class AccessibleSummaries:
     """Of rooms here by their state, of others by what a server says, for one person at a time."""
 
-    def __init__(  # noqa: PLR0917  # what a summary is made of
-        self,
-        own: LocalServer,
-        client: FederationClient,
-        voice: LocalSender,
-        spaces: RoomSummaries,
-        visibility: UserVisibility,
-        rooms: Mapping[str, MatrixRoom],
+    def __init__(
+        self, own: LocalServer, remote: RemoteRooms, summaries: RoomSummaries, visibility: UserVisibility
     ) -> None:
         self._own = own
-        self._client = client
-        self._voice = voice
-        self._spaces = spaces
+        self._remote = remote
+        self._spaces = summaries
         self._visibility = visibility
-        self._rooms = rooms
-        self._crossings = Crossings(own.ctx)
-        self._told = RemoteRooms(own.ctx)
 
     async def of(
         self, user: str, room_id: str, via: Iterable[str], *, suggested: bool
@@ -70,7 +57,7 @@ class AccessibleSummaries:
         know of it. Servers of ``via`` are asked where this server is not in the room. They answer for the
         whole server: this server decides which of its users may know.
         """
-        room = self._rooms.get(room_id)
+        room = self._own.rooms.get(room_id)
         if room is not None and room.resident:
             if not await self._may_know(user, room):
                 return None
@@ -85,25 +72,16 @@ class AccessibleSummaries:
 
     async def _fetch_summary(self, server: str, room_id: str, *, suggested: bool) -> dict[str, Any] | None:
         """Asks another server for the summary of a room; None if it has none."""
-        target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
-        query = urlencode({"suggested_only": "true" if suggested else "false"})
-        outbound = self._crossings.directory_query(server, room_id, outbound=True)
-        if not await passes(self._own.ctx, outbound):
-            return None
-        try:
-            answer = await self._client.request("GET", server, f"{target}?{query}", seconds=10.0)
-        except REQUEST_FAILURES:
-            return None
-        shown = answer.get("room") if isinstance(answer, dict) else None
+        shown = await self._remote.fetch_room(server, room_id, suggested=suggested)
         if not isinstance(shown, dict) or shown.get("room_id") != room_id:
             return None
         if not isinstance(shown.get("join_rule", ""), str):
             return None
         kept = {name: shown[name] for name, kind in _FIELDS.items() if type(shown.get(name)) is kind}
         children = shown.get("children_state")
-        if not await self._told.reads(server, kept):
+        if not await self._remote.reads(server, kept):
             return None
-        listed = await self._told.readable(server, children if isinstance(children, list) else [])
+        listed = await self._remote.readable(server, children if isinstance(children, list) else [])
         return {**kept, "children_state": listed}
 
     def _is_for(self, user: str, room_id: str, shown: Mapping[str, Any]) -> bool:
@@ -121,7 +99,7 @@ class AccessibleSummaries:
         stay = self._own.attendance.stay(user, room.room_id)
         if stay is not None and stay.membership in _INSIDE:
             return True
-        rules = await self._voice.state_event(room, "m.room.join_rules", "")
+        rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
         said = rules.content if rules is not None else None
         rule = join_rule(said)
         if rule in _OPEN or await self._visibility.is_world_readable(room):

@@ -1,0 +1,64 @@
+"""Presence of users. SPEC: client-server API, "Presence"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hansa import (
+    Request,
+)
+
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.http import (
+    Handler,
+    RateLimited,
+    require_own_user,
+)
+from hansa_matrix.errors import matrix_error
+from hansa_matrix.proto.edus import PresenceEdu
+from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.users.presence import PresenceTracker
+
+_STATES = ("online", "unavailable", "offline")
+
+
+class PresenceEndpoints:
+    """Presence of those with whom a user shares a room, and the user's own."""
+
+    def __init__(self, own: LocalServer, presences: PresenceTracker) -> None:
+        self._own = own
+        self._presences = presences
+
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.table``."""
+        return {
+            ("GET", "/v3/presence/{user}/status"): self.presence,
+            ("PUT", "/v3/presence/{user}/status"): self.set_presence,
+        }
+
+    async def presence(self, caller: Requester, request: Request, _body: Any) -> Any:
+        """``GET /presence/{userId}/status``."""
+        user = request.path["user"]
+        if user != caller.user and not self._own.attendance.share_a_room(caller.user, user):
+            raise matrix_error(
+                403, "M_FORBIDDEN", "you can only see the presence of users who share a room with you"
+            )
+        known = self._presences.of(user)
+        if known is None:
+            return {"presence": "offline"}
+        message = {"status_msg": known.status} if known.status else {}
+        return {"presence": known.presence, "currently_active": known.active, **message}
+
+    async def set_presence(self, caller: Requester, request: Request, body: Any) -> Any:
+        """``PUT /presence/{userId}/status``."""
+        require_own_user(caller, request)
+        state, message = body.get("presence"), body.get("status_msg")
+        if state not in _STATES or not isinstance(message, str | None) or len(message or "") > 1000:
+            raise matrix_error(
+                400, "M_BAD_JSON", f"presence is {', '.join(_STATES)}, and status_msg short text"
+            )
+        one = PresenceEdu(user=caller.user, presence=state, active=state == "online", status=message or "")
+        await self._presences.permit(one)
+        await self._presences.tell(one)
+        return {}
