@@ -179,8 +179,8 @@ REASONS = {
     ): "gone: the bytes are, or somebody has them",
     (f"{MATRIX}local/memberships.py", "writes", "Put", "'stay'"): "guarded: the Matrix room's row",
     (f"{MATRIX}local/memberships.py", "forget", "Delete", "'left'"): "gone: with the stay that it told of",
-    (f"{MATRIX}rooms/care.py", "block", "Put", "'blocked'"): "same: there is nothing in it",
-    (f"{MATRIX}rooms/care.py", "unblock", "Delete", "'blocked'"): "gone: by the operator",
+    (f"{MATRIX}rooms/room_registry.py", "block", "Put", "'blocked'"): "same: there is nothing in it",
+    (f"{MATRIX}rooms/room_registry.py", "unblock", "Delete", "'blocked'"): "gone: by the operator",
     (f"{MATRIX}rooms/care.py", "_purged", "Delete", "collection"): "gone: nobody of ours is in the room",
     (
         f"{MATRIX}rooms/care.py",
@@ -208,7 +208,7 @@ REASONS = {
         "'staged'",
     ): "own: a row of this process's line",
     (f"{MATRIX}rooms/inbound/pdu_staging.py", "_judge", "Delete", "'staged'"): "gone: it is judged",
-    (f"{MATRIX}rooms/inbound/pdu_staging.py", "_remove_staged", "Delete", "'staged'"): "gone: it is judged",
+    (f"{MATRIX}rooms/inbound/pdu_submission.py", "remove_staged", "Delete", "'staged'"): "gone: it is judged",
     (f"{MATRIX}local/latest_rows.py", "writes", "Delete", "'news'"): "gone: this process's row, told anew",
     (f"{MATRIX}local/client_stream.py", "purge", "Delete", "'news'"): "gone: with the room",
     (

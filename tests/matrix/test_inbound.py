@@ -112,14 +112,14 @@ async def test_a_limit_of_any_shape_is_survived(tmp_path, limit):
 async def test_what_our_own_code_cannot_judge_waits_and_keeps_nobody_out(tmp_path, monkeypatch):
     async with inbound(tmp_path) as house:
         matrix = house.matrix
-        found = matrix.staging.inbound
+        found = matrix.submitter.build_submission
 
         async def broken(pdu, *rest, **more):
             if pdu.content.get("body") == "poison":
                 raise TypeError("a bug")
             return await found(pdu, *rest, **more)
 
-        monkeypatch.setattr(matrix.staging, "inbound", broken)
+        monkeypatch.setattr(matrix.submitter, "build_submission", broken)
         poison = message(house, "poison")
         assert await house.fate(poison) == "failed"
         assert await house.fate(message(house, secrets.token_hex(4))) == "accepted"

@@ -416,7 +416,9 @@ async def test_what_comes_again_with_its_signature_is_still_judged_by_our_polici
         room = matrix.get_room(house.room.room_id)
         again = pdu_from_raw(police.signed(raw), room.version)
         turn = PduBatch(room, matrix.local_server, matrix.policy_server)
-        prepared = await turn.prepare(await matrix.staging.inbound(again, THEIRS), Verdict(action=action))
+        prepared = await turn.prepare(
+            await matrix.submitter.build_submission(again, THEIRS), Verdict(action=action)
+        )
         allowed = action is Action.ALLOW
         assert prepared.visible is allowed
         (write,) = (w for w in prepared.writes if w.collection.endswith("pdu"))

@@ -11,7 +11,7 @@ from matrix.inbound import THEIRS, V1, inbound
 async def test_what_others_ask_and_send_meanwhile_is_answered_later_and_the_room_is_linked(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("hansa_matrix.rooms.membership.join_rooms._LOOKS", 1)
+    monkeypatch.setattr("hansa_matrix.rooms.membership.room_linker._LOOKS", 1)
     async with inbound(tmp_path) as house:
         context, room_id = house.app.contexts["matrix"], house.room.room_id
         await context.close_link(room_id)

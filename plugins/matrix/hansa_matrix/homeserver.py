@@ -35,14 +35,17 @@ from hansa_matrix.rooms.inbound.backfill import Backfill
 from hansa_matrix.rooms.inbound.extremity_merge import ExtremityMerger
 from hansa_matrix.rooms.inbound.hole_filler import HoleFiller
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.inbound.pdu_intake import PduIntake
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
-from hansa_matrix.rooms.inbound.staging_shares import StagingShares
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
+from hansa_matrix.rooms.membership.open_rooms import RoomOpener
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
+from hansa_matrix.rooms.membership.room_linker import RoomLinker
 from hansa_matrix.rooms.membership.send_invite import OutboundInvites
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.policy.policy_checks import PolicyChecks
@@ -51,6 +54,7 @@ from hansa_matrix.rooms.policy.policy_rechecks import PolicyRechecks
 from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.rooms.room_services import InboundServices, RoomServices
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
+from hansa_matrix.rooms.upgrade.follow_upgrade import UpgradeFollower
 from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 from hansa_matrix.users.user_services import Users
 
@@ -103,43 +107,45 @@ def build_homeserver(ctx: NetworkContext) -> Homeserver:
 def _build_rooms(own: LocalServer, federation: Federation, events: EventStore) -> RoomServices:
     """The room engine, from what receives events to the ways into rooms."""
     ctx, client, keyring = own.ctx, federation.client, federation.keyring
-    gaps = MissingEvents(ctx, client, keyring)
+    submitter = PduSubmitter(own)
+    gaps = MissingEvents(ctx, client, keyring, submitter)
     policing = PolicyServerClient(own, client)
-    shares = StagingShares(ctx.config.max_staged_pdus_per_room, ctx.config.max_staged_pdus)
-    staging = PduStaging(own, keyring, gaps, policing, shares)
-    gaps.ingest = staging
-    staging.unverified = gaps.unverified.note
+    staging = PduStaging(own, keyring, gaps, policing)
     filler = HoleFiller(ctx, keyring, gaps, own.rooms)
     keyring.on_learned(filler.learned)
     local_events = LocalEvents(own)
     own.rooms.listeners.on_idle(ExtremityMerger(own, local_events).heal)
+    linker = RoomLinker(own)
     invites = PendingInvites(ctx, keyring, own.attendance)
-    staging.elsewhere = invites.elsewhere
     remote = RemoteMembership(own, client, keyring, events)
+    joiner = RoomJoiner(own, remote, invites, linker)
     judging = PolicyChecks(ctx, own.views)
     creator = RoomCreator(own, events, judging)
     upgrades = RoomUpgrades(own, creator, judging, local_events)
-    directory = PublicRoomList(ctx, own.rooms)
-    joiner = RoomJoiner(own, creator, remote, invites, upgrades, local_events, directory)
-    own.rooms.listeners.on_accepted(joiner.arrived)
-    staging.wait_until_joined = joiner.entered
-    joiner.waiting = staging.waiting
+    own.rooms.listeners.on_accepted(UpgradeFollower(own, joiner, upgrades).on_accepted)
     return RoomServices(
         registry=own.rooms,
         events=events,
         inbound=InboundServices(
-            staging=staging, missing_events=gaps, hole_filler=filler, policy_server=policing
+            intake=PduIntake(own, staging, linker, invites),
+            staging=staging,
+            submitter=submitter,
+            missing_events=gaps,
+            hole_filler=filler,
+            policy_server=policing,
         ),
         local_events=local_events,
         countersigning=Countersigning(own, policing, OutboundInvites(own, client, keyring)),
         creator=creator,
+        linker=linker,
         joiner=joiner,
+        opener=RoomOpener(own, creator, joiner, local_events),
         remote_membership=remote,
-        resident_joins=JoinByResident(own, remote, staging, gaps),
+        resident_joins=JoinByResident(own, remote, gaps),
         invites=invites,
         upgrades=upgrades,
         access=ServerAccess(own),
-        directory=directory,
+        directory=PublicRoomList(ctx, own.rooms),
         addresses=RoomAddresses(own, remote),
         backfill=Backfill(ctx, gaps, own.rooms),
         typing_and_receipts=TypingAndReceipts(own),

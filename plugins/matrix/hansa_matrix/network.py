@@ -34,6 +34,7 @@ from hansa import (
 from hansa_matrix.admin.doctor import Doctor
 from hansa_matrix.admin.events import EventCommands
 from hansa_matrix.admin.media import MediaCommands
+from hansa_matrix.admin.membership import MembershipCommands
 from hansa_matrix.admin.server import ServerCommands
 from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.conversion import EventDraft
@@ -125,8 +126,8 @@ class MatrixNetwork:
             **self._known.takers(),
         }
         answers = (
-            TransactionEndpoint(self._ctx, self._ingest, EduDispatcher(self._ctx, takers)),
-            MembershipEndpoints(entitled, self._ingest, self._policing),
+            TransactionEndpoint(self._ctx, rooms.inbound.intake, EduDispatcher(self._ctx, takers)),
+            MembershipEndpoints(entitled, rooms.inbound),
             InviteEndpoints(entitled, self._keyring, self._entrance, self._administration),
             EventEndpoints(entitled),
             QueryEndpoints(entitled, self._known),
@@ -156,14 +157,8 @@ class MatrixNetwork:
         await self._attendance.load()
         await self._sender.load()
         self._sender.start()
-        successors = await self._upgrades.waiting()
+        await self.homeserver.rooms.linker.link_unlinked()
         for room in list(self._rooms.values()):
-            unlinked = room.resident and self._ctx.link(room.room_id) is None
-            if unlinked and room.room_id not in successors:  # the power failed just before
-                opened = await self._entrance.opened(room)
-                await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
-        for room in list(self._rooms.values()):
-            await self._entrance.complete(room)
             await self._gaps.unverified.settle(room)
         await self._ingest.load(list(self._rooms.values()))
         self._opening.set()
@@ -251,12 +246,12 @@ class MatrixNetwork:
         ``!id`` of any server.
         """
         await self._opening.wait()
-        return await self._entrance.open(address, create=create)
+        return await self.homeserver.rooms.opener.open_room(address, create=create)
 
     async def found_room(self, address: str, wish: RoomWish) -> OpenedRoom:
         """See ``hansa.FoundsRooms.found_room``."""
         await self._opening.wait()
-        return await self._entrance.found(address, wish)
+        return await self.homeserver.rooms.opener.found_room(address, wish)
 
     async def room_at(self, address: str) -> str | None:
         """See ``hansa.NamesRooms.room_at``."""
@@ -273,7 +268,7 @@ class MatrixNetwork:
             {
                 **ServerCommands(home.own, self._ingest).table(),
                 **EventCommands(self._administration).operations(),
-                **self._entrance.operations(),
+                **MembershipCommands(home.own, home.rooms).operations(),
                 **home.rooms.directory.operations(),
                 **home.rooms.care.operations(),
                 **self._clients.operations(),

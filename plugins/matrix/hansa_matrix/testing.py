@@ -36,6 +36,7 @@ from hansa_matrix.rooms.inbound.backfill import Backfill
 from hansa_matrix.rooms.inbound.hole_filler import HoleFiller
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.inbound.room_queue import RoomQueue
 from hansa_matrix.rooms.local_events import LocalEvents
@@ -175,6 +176,11 @@ class MatrixHarness:
     def staging(self) -> PduStaging:
         """Received PDUs that are not in a room yet."""
         return self.network.homeserver.rooms.inbound.staging
+
+    @property
+    def submitter(self) -> PduSubmitter:
+        """Submits received PDUs to the core."""
+        return self.network.homeserver.rooms.inbound.submitter
 
     @property
     def room_queues(self) -> dict[str, RoomQueue]:

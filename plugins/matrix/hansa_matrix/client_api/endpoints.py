@@ -176,7 +176,7 @@ class ClientApi:
             ctx.spawn(partial(backups.purge, user), f"{user} keeps no keys")
 
         async def introduce_user(user: str, room_id: str) -> None:
-            await entrance.entered(room_id)
+            await entrance.linker.wait_until_joined(room_id)
             stays = attendance.stays(user).values()
             await known.meet(user, room_id, [s.room_id for s in stays if s.membership == "join"])
 

@@ -14,13 +14,17 @@ from hansa_matrix.rooms.event_store import EventStore
 from hansa_matrix.rooms.inbound.backfill import Backfill
 from hansa_matrix.rooms.inbound.hole_filler import HoleFiller
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.inbound.pdu_intake import PduIntake
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
+from hansa_matrix.rooms.membership.open_rooms import RoomOpener
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
+from hansa_matrix.rooms.membership.room_linker import RoomLinker
 from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
@@ -30,7 +34,9 @@ from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 class InboundServices:
     """What becomes of events of other servers."""
 
+    intake: PduIntake
     staging: PduStaging
+    submitter: PduSubmitter
     missing_events: MissingEvents
     hole_filler: HoleFiller
     policy_server: PolicyServerClient
@@ -46,7 +52,9 @@ class RoomServices:
     local_events: LocalEvents
     countersigning: Countersigning
     creator: RoomCreator
+    linker: RoomLinker
     joiner: RoomJoiner
+    opener: RoomOpener
     remote_membership: RemoteMembership
     resident_joins: JoinByResident
     invites: PendingInvites

@@ -21,21 +21,20 @@ from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
 from hansa_matrix.rooms.access.join_policy import require_join_allowed, require_knock_allowed
 from hansa_matrix.rooms.access.restricted_joins import RestrictedJoins
 from hansa_matrix.rooms.access.server_access import ServerAccess, pdu_json, pdus_json
-from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
-from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.room_services import InboundServices
 from hansa_matrix.server_api.auth import FederationHandler
 
 
 class MembershipEndpoints:
     """The resident's half of a membership handshake."""
 
-    def __init__(self, entitled: ServerAccess, ingest: PduStaging, policing: PolicyServerClient) -> None:
+    def __init__(self, entitled: ServerAccess, inbound: InboundServices) -> None:
         self._entitled = entitled
         self._own = entitled.own
         self._ctx: NetworkContext = entitled.own.ctx
-        self._ingest = ingest
-        self._policing = policing
+        self._staging, self._submitter = inbound.staging, inbound.submitter
+        self._policing = inbound.policy_server
         self._restricted = RestrictedJoins(entitled)
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
@@ -189,7 +188,7 @@ class MembershipEndpoints:
         self._entitled.own_user(pdu.sender, origin)
         if authorised is not None:
             pdu = await authorised(room, pdu)
-        good = await self._ingest.verify(room, pdu)
+        good = await self._staging.verify(room, pdu)
         if good is None:
             raise matrix_error(403, "M_FORBIDDEN", "the event's signature is not valid")
         try:
@@ -207,7 +206,7 @@ class MembershipEndpoints:
         return room, good
 
     async def _accepted(self, pdu: Pdu, origin: str) -> None:
-        inbound = await self._ingest.inbound(pdu, origin, handshake=True)
+        inbound = await self._submitter.build_submission(pdu, origin, handshake=True)
         outcome = (await self._ctx.submit([inbound]))[0]
         refusal = outcome.refusal
         if refusal is not None:

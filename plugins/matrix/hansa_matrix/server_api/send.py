@@ -11,7 +11,7 @@ from hansa import NetworkContext, Request
 from hansa_matrix.bounds.bounded_rows import TrimmedRows
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.streaming.transactions import parse_transaction
-from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.pdu_intake import PduIntake
 from hansa_matrix.server_api.auth import FederationHandler
 from hansa_matrix.server_api.edus import EduDispatcher
 
@@ -25,9 +25,9 @@ _READ_AT_ONCE = 256 * 1024
 class TransactionEndpoint:
     """Transactions of other servers."""
 
-    def __init__(self, ctx: NetworkContext, ingest: PduStaging, edus: EduDispatcher) -> None:
+    def __init__(self, ctx: NetworkContext, intake: PduIntake, edus: EduDispatcher) -> None:
         self._ctx = ctx
-        self._ingest = ingest
+        self._intake = intake
         self._edus = edus
         self._known = TrimmedRows(ctx, "txn", MOST_TRANSACTIONS, _TRIM_EVERY)
 
@@ -56,7 +56,7 @@ class TransactionEndpoint:
             self._ctx.log.info(
                 "%d PDUs and EDUs of %s cannot be read, or are too many values", unread, origin
             )
-        answer = await self._ingest.take(origin, txn, pdus)
+        answer = await self._intake.take(origin, txn, pdus)
         await self._edus.take(origin, edus)
         await self._known.added(origin, 1)
         return answer

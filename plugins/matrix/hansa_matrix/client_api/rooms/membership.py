@@ -35,6 +35,7 @@ from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.rooms.access.join_policy import require_join_allowed, require_knock_allowed
 from hansa_matrix.rooms.access.restricted_joins import UNABLE, RestrictedJoins
 from hansa_matrix.rooms.create_room import RoomCreator
+from hansa_matrix.rooms.directory.aliases import room_id_of
 from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner, parse_address
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
@@ -111,7 +112,7 @@ class RoomEndpoints:
         check_values(body)
         require_no_addresses(body)
         alias = self._alias_of(body)
-        if alias and await self._entrance.alias(alias) is not None:
+        if alias and await room_id_of(self._ctx.store, alias) is not None:
             raise matrix_error(400, "M_ROOM_IN_USE", f"{alias} names another room")
         direct = {"is_direct": True} if body.get("is_direct") is True else {}
         wanted_in = user_ids(body, "invite")
@@ -136,8 +137,7 @@ class RoomEndpoints:
             raise matrix_error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
         except Conflict as conflict:
             raise matrix_error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
-        opened = await self._entrance.opened(room)
-        await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
+        await self._entrance.linker.link_room(room)
         missed = await self._invite_users(caller, room.room_id, invited)
         return {"room_id": room.room_id, **({"dev.hansa.not_invited": missed} if missed else {})}
 
@@ -184,7 +184,7 @@ class RoomEndpoints:
                 return await self._membership.resolve(address)
         except CannotOpenRoom as problem:
             raise error_from_refusal(problem.refusal) from problem
-        known = await self._entrance.alias(address)
+        known = await room_id_of(self._ctx.store, address)
         if known is None:
             raise matrix_error(404, "M_NOT_FOUND", f"no room is called {address}")
         return known, []
@@ -203,11 +203,9 @@ class RoomEndpoints:
         room = self._rooms.get(room_id)
         if room is None or not room.resident or self._ctx.link(room_id) is None:
             try:
-                opened = await self._entrance.enter(room_id, servers, user, more)
+                room = await self._entrance.join(room_id, servers, user, more)
             except CannotOpenRoom as problem:
                 raise room_entry_error(problem) from problem
-            await self._ctx.open_link(room_id, authority=True, view=opened.view)
-            room = self._rooms[room_id]
             if await self._record_remote_join(user, room):
                 await self.came(user, room_id)
                 return room_id

@@ -28,6 +28,20 @@ def listing(room_id: str, by: str) -> Put:
     return Put("published", (room_id,), by.encode())
 
 
+async def publish_room(store: ScopedStore, room_id: str, by: str = "") -> None:
+    """List a room. ``by`` is who wants it, empty for an operator. Raises LocalProtocolError if too many are
+    listed.
+    """
+    if await full(store):
+        raise LocalProtocolError(f"{MOST} rooms are published already")
+    await store.commit([listing(room_id, by)])
+
+
+async def is_published(store: ScopedStore, room_id: str) -> bool:
+    """True if a room is in the public list."""
+    return await store.get("published", (room_id,)) is not None
+
+
 class PublicRoomList:
     """The public list: a room is in it because a row of this server says so, which its state cannot
     change.
@@ -45,10 +59,10 @@ class PublicRoomList:
         """List a room, or list it no more. ``by`` is who wants it, empty for an operator. Raises
         LocalProtocolError if too many are listed.
         """
-        if listed and await full(self._ctx.store):
-            raise LocalProtocolError(f"{MOST} rooms are published already")
-        write = listing(room_id, by) if listed else Delete("published", (room_id,))
-        await self._ctx.store.commit([write])
+        if listed:
+            await publish_room(self._ctx.store, room_id, by)
+        else:
+            await self._ctx.store.commit([Delete("published", (room_id,))])
 
     async def _publish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room = self._rooms.require_resident(str(arguments["room"]))

@@ -159,7 +159,6 @@ class Backfill:
         self, room: MatrixRoom, errand: BoundedFetch, ordered: Sequence[Pdu], depths: Mapping[str, int]
     ) -> int:
         """Judge them in their order; how many have a place now."""
-        assert self._gaps.ingest is not None
         inside = {p.event_id for p in ordered}
         items: list[Submission] = []
         size = 0
@@ -167,14 +166,14 @@ class Backfill:
             if not inside.issuperset(pdu.auth_events):
                 await self._gaps.fetched.auth(room, pdu, errand)
             whole = unpack_pdu(pdu, room.version)
-            inbound = await self._gaps.ingest.inbound(whole, errand.server)
+            inbound = await self._gaps.submitter.build_submission(whole, errand.server)
             items.append(replace(inbound, native=BackfilledPdu(whole, depths[pdu.event_id])))
             size += len(whole.wire)
             if size > _TAKEN_BYTES:
-                await self._gaps.ingest.submit(items)
+                await self._gaps.submitter.submit(items)
                 items, size = [], 0
         if items:
-            await self._gaps.ingest.submit(items)
+            await self._gaps.submitter.submit(items)
         return len(await self._placed(room, inside))
 
     async def _placed(self, room: MatrixRoom, ids: Iterable[str]) -> set[str]:

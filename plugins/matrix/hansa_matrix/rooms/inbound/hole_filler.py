@@ -117,23 +117,23 @@ class HoleFiller:
 
     async def _placed(self, room: MatrixRoom, pdu: Pdu, server: str) -> bool:
         """Judge an event that had been passed over."""
-        ingest = self._gaps.ingest
-        if ingest is None or not await self._gaps.fetch(room, pdu, server):
+        if not await self._gaps.fetch(room, pdu, server):
             return False
-        await ingest.submit([await ingest.inbound(pdu, server)])
+        submitter = self._gaps.submitter
+        await submitter.submit([await submitter.build_submission(pdu, server)])
         found = (await room.events.load([pdu.event_id], room.version)).get(pdu.event_id)
         return found is not None and found.after > 0
 
     async def _judge_again(self, room: MatrixRoom, hole: Hole) -> None:
         """Checks the events again that were rejected because of a missing event that is here now."""
         found = await room.events.load(hole.rejects, room.version)
-        ingest = self._gaps.ingest
+        submitter = self._gaps.submitter
         for pdu in sort_topologically(one.pdu for one in found.values()):
             one = found[pdu.event_id]
-            if one.status is not Status.REJECTED or ingest is None:
+            if one.status is not Status.REJECTED:
                 continue
-            inbound = await ingest.inbound(one.pdu, hole.origin)
-            await ingest.submit([replace(inbound, native=replace(inbound.native, again=True))])
+            inbound = await submitter.build_submission(one.pdu, hole.origin)
+            await submitter.submit([replace(inbound, native=replace(inbound.native, again=True))])
         await self._ctx.store.commit([hole.delete()])
         room.holes.by_id.pop(hole.event_id, None)
 

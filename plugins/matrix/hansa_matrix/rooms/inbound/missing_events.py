@@ -39,7 +39,7 @@ from hansa_matrix.proto.pdu import required_servers
 from hansa_matrix.proto.streaming.packed_pdus import unpack_pdu
 from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch, FetchPool
 from hansa_matrix.rooms.inbound.fetched_events import FetchedEvents, FetchNotes, listed
-from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.unverified_servers import UnverifiedServers
 from hansa_matrix.rooms.native_events import PduWithRemoteState
 from hansa_matrix.rooms.room import MatrixRoom
@@ -69,9 +69,11 @@ def _stands(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
 
 
 class MissingEvents:
-    """See ``pdu_staging.MissingEventSource``. ``ingest`` is set once both exist."""
+    """Fetches the events that an event refers to."""
 
-    def __init__(self, ctx: NetworkContext, client: FederationClient, keyring: Keyring) -> None:
+    def __init__(
+        self, ctx: NetworkContext, client: FederationClient, keyring: Keyring, submitter: PduSubmitter
+    ) -> None:
         self._ctx = ctx
         self._server = client.server
         self._keyring = keyring
@@ -79,7 +81,7 @@ class MissingEvents:
         self._suspects = Suspects(ctx.clock, ctx.config.gap_patience)
         self._told: set[tuple[str, str, str]] = set()
         self.unverified = UnverifiedServers(ctx, client.server)
-        self.ingest: PduStaging | None = None
+        self.submitter = submitter
 
     @property
     def errands(self) -> FetchPool:
@@ -92,7 +94,9 @@ class MissingEvents:
         self.fetched.errands = errands
 
     async def missing_references(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
-        """See ``pdu_staging.MissingEventSource.lacking``."""
+        """The ``prev_events`` without a place in the DAG and the ``auth_events`` that are not stored, without
+        those that are ``coming``.
+        """
         if _stands(room, pdu, coming):
             return []
         prev = [e for e in pdu.prev_events if e not in coming]
@@ -106,8 +110,8 @@ class MissingEvents:
         return [e for e in lacking if e not in foreign and e not in room.holes]
 
     async def fetch(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
-        """See ``pdu_staging.MissingEventSource.fill``. Who sent the event is asked first, then others of the
-        room.
+        """Store the ``prev_events`` and ``auth_events`` of an event, with states; False if that has to wait.
+        The server that sent the event is asked first, then others of the room.
         """
         notes = FetchNotes(origin)
         for server in self.candidate_servers(room, origin):
@@ -230,7 +234,6 @@ class MissingEvents:
         self, room: MatrixRoom, got: dict[str, Pdu], errand: BoundedFetch, notes: FetchNotes
     ) -> None:
         """Through the same turn as what is pushed, oldest first."""
-        assert self.ingest is not None
         left = sorted(got.values(), key=lambda one: (one.origin_server_ts, one.event_id))
         placed: set[str] = set()
         while left:
@@ -250,8 +253,8 @@ class MissingEvents:
                     room, one, notes
                 ):
                     raise ServerUnreachable(f"what {one.event_id} stands on is not here yet")
-                inbound = await self.ingest.inbound(one, errand.server)
-                await self.ingest.submit([replace(inbound, placement=Placement.GAP)])
+                inbound = await self.submitter.build_submission(one, errand.server)
+                await self.submitter.submit([replace(inbound, placement=Placement.GAP)])
                 notes.taken.add(one.event_id)
             left = [p for p in left if p.event_id not in placed]
 
@@ -294,9 +297,8 @@ class MissingEvents:
             state = await self._said(room, event_id, errand) or await room.state()
         with contextlib.suppress(RemoteError):  # it is judged without what it cites, and rejected
             await self.fetched.auth(room, event, errand, notes)
-        assert self.ingest is not None
-        inbound = await self.ingest.inbound(event, errand.server)
-        await self.ingest.submit(
+        inbound = await self.submitter.build_submission(event, errand.server)
+        await self.submitter.submit(
             [replace(inbound, native=PduWithRemoteState(pdu=event, state=state, depth=depth))]
         )
 

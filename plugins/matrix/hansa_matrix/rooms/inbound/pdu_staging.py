@@ -2,7 +2,7 @@
 
 1. ``PUT /send`` is parsed (``server_api/send.py``, ``proto/streaming/transactions.py``).
 2. A PDU stays if its room is joined and not blocked, receipt check 1 passes (``proto/pdu.py``) and the server
-   ACL lets its sender take part (``proto/servers/server_acl.py``). Others are dropped and counted.
+   ACL lets its sender take part (``rooms/inbound/pdu_intake.py``). Others are dropped and counted.
 3. A transaction beyond the server's share is refused before any part of it is taken
    (``rooms/inbound/staging_shares.py``, ``rooms/inbound/backlog.py``).
 4. A transaction of one room that lacks nothing is judged in the commit of its answer, without being staged
@@ -13,8 +13,8 @@
 7. A PDU that lacks something steps aside, and the others of the room go on: keys (``federation/keyring.py``),
    events that it cites (``rooms/inbound/missing_events.py``), the signature of a policy server
    (``rooms/inbound/policy_server.py``).
-8. The others are submitted to the core. The room's turn makes the other checks and removes the staged rows in
-   its commit (``rooms/pdu_receipt.py``).
+8. The others are submitted to the core (``rooms/inbound/pdu_submission.py``). The room's turn makes the other
+   checks and removes the staged rows in its commit (``rooms/pdu_receipt.py``).
 
 A staged PDU is acknowledged, so it is never forgotten: a restart reads it again, a failed fetch is repeated,
 and only checks 1 and 2 may drop it, which is counted.
@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from hansa import (
@@ -35,20 +35,15 @@ from hansa import (
     Conflict,
     Delete,
     Insert,
-    LocalProtocolError,
-    NativeId,
+    NetworkContext,
     Put,
-    RefusalCode,
-    RemoteProtocolError,
     StoreFault,
     Submission,
-    SubmitResult,
     Write,
     again_on_conflict,
     pages,
 )
 
-from hansa_matrix.conversion import content_from_pdu
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.federation.keyring import Keyring
@@ -56,11 +51,12 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import Signers, check_content_hash, parse_pdu, signature_problem, signers_of
 from hansa_matrix.rooms.inbound.backlog import Backlog, weight
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.inbound.pending_commits import PendingCommits
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.inbound.room_queue import QueuedPdu, RoomQueue
 from hansa_matrix.rooms.inbound.staging_shares import StagingShares
-from hansa_matrix.rooms.native_events import LocalServer, ReceivedPdu
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _BATCH = 50
@@ -76,52 +72,26 @@ _FILLS_OF_ONE = 2
 _IN_LINE = 3
 
 
-class MissingEventSource(Protocol):
-    """Fetches the events that an event refers to."""
-
-    async def missing_references(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
-        """The ``prev_events`` without a place in the DAG and the ``auth_events`` that are not stored, but for
-        those that are ``coming``.
-        """
-        ...
-
-    async def fetch(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
-        """Have the event's ``prev_events`` and ``auth_events`` in the store, with states; False if that
-        cannot be now.
-        """
-        ...
-
-
 class PduStaging:
     """Everything that waits to be judged, a line per room."""
 
-    def __init__(  # all that stands between a transaction and a turn
-        self,
-        own: LocalServer,
-        keyring: Keyring,
-        gaps: MissingEventSource,
-        policing: PolicyServerClient,
-        shares: StagingShares,
+    def __init__(
+        self, own: LocalServer, keyring: Keyring, gaps: MissingEvents, policing: PolicyServerClient
     ) -> None:
-        self._own = own
-        self._ctx = own.ctx
+        config = own.ctx.config
+        self._ctx: NetworkContext = own.ctx
+        self._rooms = own.rooms
         self._keyring = keyring
         self._gaps = gaps
+        self._submitter = gaps.submitter
         self._policing = policing
-        self._shares = shares
+        self._shares = StagingShares(config.max_staged_pdus_per_room, config.max_staged_pdus)
         #: Staged rows that stay though their events have left the line: tried again at the next start.
-        self._left: set[int] = set()
+        self._left = gaps.submitter.kept_rows
         self._lines: dict[str, RoomQueue] = {}
         self._backlog = Backlog()
         self._coming = PendingCommits()
         self._at = 0
-        self._rooms = own.rooms
-        #: Waits while a room is being entered; False if that takes too long for a request.
-        self.wait_until_joined: Callable[[str], Awaitable[bool]] | None = None
-        #: Takes an event of a room that we are not in; False if it means nothing to us.
-        self.elsewhere: Callable[[Mapping[str, Any]], Awaitable[bool]] | None = None
-        #: Told of the servers without whose keys an event could not be verified.
-        self.unverified: Callable[[MatrixRoom, set[str]], Awaitable[None]] | None = None
 
     async def load(self, rooms: Sequence[MatrixRoom]) -> None:
         """Take up what was acknowledged before a restart."""
@@ -174,43 +144,12 @@ class PduStaging:
         line = self._lines.get(room_id)
         return [(e.pdu.event_id, e.origin, e.tries) for e in line.waiting()[:100]] if line else []
 
-    async def take(self, origin: str, txn: str, pdus: Sequence[Any]) -> bytes:
-        """Stage a transaction's PDUs and keep its answer; a repeated transaction is answered as before, and
-        nothing of it is taken. Raises ``Busy`` before anything is taken.
+    async def stage_transaction(
+        self, origin: str, txn: str, fresh: Sequence[tuple[MatrixRoom, Pdu]], answer: Mapping[str, Any]
+    ) -> bytes:
+        """Stage the PDUs of a transaction and keep its answer in one commit; the answer as bytes. A repeated
+        transaction is answered as before. Raises ``Busy`` before anything is taken.
         """
-        answer: dict[str, dict[str, str]] = {}
-        fresh: list[tuple[MatrixRoom, Pdu]] = []
-        named = [obj.get("room_id") for obj in pdus if isinstance(obj, dict)]
-        for name in dict.fromkeys(n for n in named if isinstance(n, str)):
-            if self.wait_until_joined is not None and not await self.wait_until_joined(name):
-                raise Busy("the room is being entered", after=5.0)
-        await self._read(name for name in named if isinstance(name, str))
-        for obj in pdus:
-            room_id = obj.get("room_id") if isinstance(obj, dict) else None
-            room = self._rooms.get(room_id) if isinstance(room_id, str) else None
-            if room is None or not room.resident:
-                mine = self.elsewhere is not None and isinstance(obj, dict) and await self.elsewhere(obj)
-                self._ctx.count("matrix_pdus", status="rescinded" if mine else "unknown_room")
-                continue
-            if self._rooms.is_blocked(room.room_id):
-                self._ctx.count("matrix_pdus", status="blocked")
-                continue
-            try:
-                pdu = parse_pdu(obj, room.version)
-            except RemoteProtocolError as error:
-                self._ctx.count("matrix_pdus", status="dropped")
-                self._ctx.log.info("dropped a PDU from %s: %s", origin, error.reason)
-                continue
-            if not await room.allows(origin):
-                self._ctx.count("matrix_pdus", status="barred")
-                answer[pdu.event_id] = {"error": f"{origin} is barred from that room by its server ACL"}
-                continue
-            if pdu.type == "m.room.create":
-                self._ctx.count("matrix_pdus", status="dropped")
-                self._ctx.log.info("dropped a PDU from %s: a room is created once", origin)
-                continue
-            answer[pdu.event_id] = {}
-            fresh.append((room, pdu))
         more = Counter(room.room_id for room, _ in fresh)
         if full := self._shares.full(origin, more):
             self._ctx.count("matrix_pdus_refused", full=full)
@@ -234,16 +173,6 @@ class PduStaging:
                 raise
             return before.body
         return body
-
-    async def _read(self, named: Iterable[str]) -> None:
-        """Raises ``Busy`` where a room that we are in is not in memory, because it was entered where we did
-        not see it: what is acknowledged would be lost.
-        """
-        missing = [(name,) for name in dict.fromkeys(named) if self._rooms.get(name) is None]
-        rows = await self._ctx.store.get_many("room", missing) if missing else {}
-        if any(orjson.loads(row.body)["resident"] for row in rows.values()):
-            self._ctx.count("matrix_rooms_unread")
-            raise Busy("the room is not read yet", after=5.0)
 
     async def _at_once(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> bool:
         """Judge the PDUs of a transaction in the commit that keeps its answer, where nobody has to be waited
@@ -287,12 +216,12 @@ class PduStaging:
             ):
                 return False
             if (good := await self.verify(room, entry.pdu, needed)) is not None:
-                items.append(await self.inbound(good, entry.origin))
+                items.append(await self._submitter.build_submission(good, entry.origin))
                 expected.add(good.event_id)
         if not items:
             await self._ctx.store.commit([receipt])
             return True
-        await self._remove_staged(items, await self._ctx.submit(items, receipt=receipt))
+        await self._submitter.remove_staged(items, await self._ctx.submit(items, receipt=receipt))
         await self._rooms.listeners.notify_idle(room)
         return True
 
@@ -413,7 +342,7 @@ class PduStaging:
         except StoreFault as fault:
             self._ctx.log.info("%s is filled in later: %s", entry.pdu.event_id, fault)
         except Exception as error:  # noqa: BLE001  # as in _judge
-            self._failed(entry.pdu.event_id, error)
+            self._submitter.log_failure(entry.pdu.event_id, error)
         finally:
             self._requeue(line, entry, ready=filled)
 
@@ -439,7 +368,7 @@ class PduStaging:
             self._requeue(line, entry, ready=False)
             return
         except Exception as error:  # noqa: BLE001  # as in _judge
-            self._failed(pdu.event_id, error)
+            self._submitter.log_failure(pdu.event_id, error)
         entry.keyed = True
         self._requeue(line, entry, ready=True)
 
@@ -460,7 +389,7 @@ class PduStaging:
             self._requeue(line, entry, ready=False)
             return
         except Exception as error:  # noqa: BLE001  # as in _judge
-            self._failed(entry.pdu.event_id, error)
+            self._submitter.log_failure(entry.pdu.event_id, error)
             why = "it could not be asked about"
         if entry.pdu is before:  # else it came again meanwhile, with the signature
             entry.pdu, entry.unwanted = signed, why
@@ -481,9 +410,8 @@ class PduStaging:
         problem = signature_problem(pdu, room.version, self._keyring.get, verify, servers)
         if problem is None:
             return check_content_hash(pdu, room.version)
-        if self.unverified is not None:
-            known = {server for server, key in keys if self._keyring.get(server, key)}
-            await self.unverified(room, set(servers) - known)
+        known = {server for server, key in keys if self._keyring.get(server, key)}
+        await self._gaps.unverified.note(room, set(servers) - known)
         self._ctx.count("matrix_pdus", status="dropped")
         self._ctx.log.info("dropped %s: %s", pdu.event_id, problem)
         return None
@@ -510,18 +438,20 @@ class PduStaging:
                 ) or await self._lacks_policy_signature(room, entry):
                     break
                 else:
-                    items.append(await self.inbound(good, origin, row, unwanted=entry.unwanted))
+                    items.append(
+                        await self._submitter.build_submission(good, origin, row, unwanted=entry.unwanted)
+                    )
                     expected.add(good.event_id)
             except StoreFault:
                 raise
             except Exception as error:  # noqa: BLE001  # one event must not end the network, at every start anew
-                self._failed(pdu.event_id, error)
+                self._submitter.log_failure(pdu.event_id, error)
                 self._left.add(entry.at)
             taken += 1
         if drops:
             await self._ctx.store.commit(drops)
         if items:
-            await self.submit(items)
+            await self._submitter.submit(items)
         return taken
 
     async def _prefetch(self, room: MatrixRoom, batch: Sequence[QueuedPdu]) -> None:
@@ -537,85 +467,9 @@ class PduStaging:
         except Exception:  # those that it concerns fail by themselves
             self._ctx.log.exception("reading ahead in %s", room.room_id)
 
-    def _failed(self, event_id: str, error: Exception) -> None:
-        """Logs a bug of this server: the event's row stays, and is tried again at the next start."""
-        self._ctx.count("matrix_pdus", status="failed")
-        self._ctx.log.error("%s could not be judged", event_id, exc_info=error)
-
-    async def submit(self, items: Sequence[Submission]) -> None:
-        """Into the core, patiently: what is acknowledged is not given up for load."""
-        while True:
-            try:
-                outcomes = await self._ctx.submit(items)
-            except Busy as busy:
-                await asyncio.sleep(busy.after)
-            except LocalProtocolError as error:
-                if len(items) == 1:
-                    self._failed(items[0].origin.id, error)
-                    native = items[0].native
-                    self._left.update(
-                        native.staged_row[1:] if isinstance(native, ReceivedPdu) and native.staged_row else ()
-                    )
-                    return
-                for item in items:
-                    await self.submit([item])
-                return
-            else:
-                await self._remove_staged(items, outcomes)
-                return
-
-    async def _remove_staged(self, items: Sequence[Submission], outcomes: Sequence[SubmitResult]) -> None:
-        """Remove the staged rows that no turn removed; say what was refused."""
-        stale: list[Write] = []
-        for item, outcome in zip(items, outcomes, strict=True):
-            if outcome.refusal is not None:
-                self._ctx.count("matrix_pdus", status="refused")
-                self._ctx.log.info("refused %s: %s", item.origin.id, outcome.refusal.text)
-            if isinstance(item.native, ReceivedPdu) and outcome.event is not None and not outcome.duplicate:
-                self._rooms.listeners.notify_accepted(item.native.pdu)
-            staged = item.native.staged_row if isinstance(item.native, ReceivedPdu) else None
-            if staged and (outcome.duplicate or _is_permanent(outcome)):
-                stale.append(Delete("staged", staged))
-            elif staged and outcome.refusal is not None:
-                self._left.add(staged[1])
-        if stale:
-            await self._ctx.store.commit(stale)
-
-    async def inbound(
-        self,
-        pdu: Pdu,
-        origin: str,
-        staged: tuple[str, int] | None = None,
-        *,
-        handshake: bool = False,
-        unwanted: str = "",
-    ) -> Submission:
-        """Returns the submission of a PDU to the core."""
-        if not pdu.room_id:
-            raise LocalProtocolError(f"{pdu.event_id} has no room")
-        return Submission(
-            origin=NativeId(self._ctx.id, pdu.event_id),
-            room=NativeId(self._ctx.id, pdu.room_id),
-            sender=NativeId(self._ctx.id, pdu.sender),
-            content=await content_from_pdu(pdu, self._own.views.home_of),
-            ts=pdu.origin_server_ts,
-            native=ReceivedPdu(
-                pdu=pdu,
-                origin=origin,
-                staged_row=staged,
-                via_handshake=handshake,
-                policy_server_refusal=unwanted,
-            ),
-        )
-
 
 def _by_its_own(origin: str, waiting: QueuedPdu, pdu: Pdu) -> bool:
     """True if the sender's own server sends a copy of an event that already waits as a copy from another
     server. The copies may differ in content or signatures, by which one of them is redacted or dropped.
     """
     return origin == domain_of(pdu.sender) != waiting.origin and waiting.pdu.wire != pdu.wire
-
-
-def _is_permanent(outcome: SubmitResult) -> bool:
-    """True for a refusal that will be the same at the next start."""
-    return outcome.refusal is not None and outcome.refusal.code is not RefusalCode.UNREACHABLE

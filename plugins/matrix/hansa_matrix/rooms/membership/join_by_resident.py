@@ -13,7 +13,7 @@ from hansa import CannotOpenRoom, SubmitResult
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.inbound.pdu_staging import MissingEventSource, PduStaging
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
@@ -25,13 +25,10 @@ _MOST = 10
 class JoinByResident:
     """The handshake of a join, of a room whose state is here already."""
 
-    def __init__(
-        self, own: LocalServer, membership: RemoteMembership, ingest: PduStaging, gaps: MissingEventSource
-    ) -> None:
+    def __init__(self, own: LocalServer, membership: RemoteMembership, gaps: MissingEvents) -> None:
         self._own = own
         self._ctx = own.ctx
         self._membership = membership
-        self._ingest = ingest
         self._gaps = gaps
 
     async def join(self, room: MatrixRoom, user: str, via: Sequence[str]) -> SubmitResult:
@@ -47,7 +44,7 @@ class JoinByResident:
         self._ctx.count("matrix_joins_granted", result="granted")
         if await self._gaps.missing_references(room, join, ()):
             await self._gaps.fetch(room, join, server)
-        inbound = await self._ingest.inbound(join, server, handshake=True)
+        inbound = await self._gaps.submitter.build_submission(join, server, handshake=True)
         (outcome,) = await self._ctx.submit([inbound])
         return outcome
 

@@ -38,6 +38,11 @@ async def unfinished_of(store: ScopedStore, room_id: str) -> UnfinishedUpgrade |
     return _read(row) if row is not None else None
 
 
+async def replacement_rooms(store: ScopedStore) -> frozenset[str]:
+    """The rooms that take the place of another and have no link of their own meanwhile."""
+    return frozenset(one.new for one in await all_unfinished(store))
+
+
 async def all_unfinished(store: ScopedStore) -> list[UnfinishedUpgrade]:
     """Everything that was begun."""
     return [_read(row) async for row in scan_all(store, "upgrade")]

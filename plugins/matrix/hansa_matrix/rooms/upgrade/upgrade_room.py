@@ -186,10 +186,6 @@ class RoomUpgrades:
             self._ctx.log.info("the upgrade of %s to %s is undone", begun.old, begun.new)
             await self._undo(begun)
 
-    async def waiting(self) -> frozenset[str]:
-        """The rooms that take another's place and have no link of their own meanwhile."""
-        return frozenset(one.new for one in await all_unfinished(self._ctx.store))
-
     async def _closed(self, room: MatrixRoom) -> Pdu | None:
         """Returns the event in which a room names its replacement."""
         key = (TOMBSTONE, "")
