@@ -120,10 +120,10 @@ def hooks() -> str:
         for node in definitions(module):
             if node.name in names:
                 lines += described(module, node)
-    lines += ["## What a policy judges", "", prose(crossing), ""]
+    lines += ["## Crossings: the input of policies", "", prose(crossing), ""]
     for node in definitions(crossing):
         lines += described(crossing, node)
-    lines += ["## What an event says", "", prose(content), ""]
+    lines += ["## Content of events", "", prose(content), ""]
     for node in definitions(content):
         if getattr(content, node.name) in get_args(content.Content):
             lines += described(content, node)
@@ -154,10 +154,10 @@ def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 
 _EXIT_CODES = (
-    "Exit codes: 0 done, 1 refused or something is wrong (`store check`, `matrix doctor` and `matrix rooms "
-    "check` say what), 2 wrong use or configuration. `hansa run` ends with 4 when another process has taken "
-    "its database, or the database is behind what it had kept, with 5 when it is not known what was kept, "
-    "and with 6 when the database was away for 120 s as it started: start it again, and it reads anew."
+    "Exit codes: 0 done, 1 refused, or a fault that `store check`, `matrix doctor` or `matrix rooms check` "
+    "reports, 2 wrong use or configuration. `hansa run` ends with 4 if another process has taken over the "
+    "database or the database is older than what it had stored, with 5 if it is unknown whether a commit was "
+    "stored, and with 6 if the database was away for 120 s at the start. Start it again after 4, 5 and 6."
 )
 
 
@@ -181,8 +181,8 @@ def tables() -> Iterator[tuple[str, type[BaseModel], str]]:
     yield "[server]", settings.ServerConfig, ""
     yield "[store]", settings.StoreConfig, ""
     yield "[media]", settings.MediaConfig, ""
-    yield "[networks.<id>]", settings.NetworkTable, "And what the plugin says, below."
-    yield "[policies.<name>]", settings.PolicyTable, "And what the plugin says, below."
+    yield "[networks.<id>]", settings.NetworkTable, "Further keys are those of the plugin, below."
+    yield "[policies.<name>]", settings.PolicyTable, "Further keys are those of the plugin, below."
     yield "[[rooms]]", settings.RoomTable, ""
     for name in ("matrix", "xmpp", "governance"):
         yield f'plugin = "{name}"', loader.load_plugin(name).Config, ""
@@ -200,7 +200,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
 def default(info: Any) -> str:
     """A default as TOML would say it."""
     if info.is_required():
-        return "(must be given)"
+        return "(required)"
     value = info.get_default(call_default_factory=True)
     if value is None or isinstance(value, BaseModel):
         return ""
@@ -215,14 +215,14 @@ def configuration() -> str:
     """docs/configuration.md."""
     lines = [GENERATED, "# Configuration", ""]
     lines += [
-        "Every key of `hansa.toml`. A key that is not here is a mistake, which `hansa check` names.",
+        "Every key of `hansa.toml`. Any other key is an error, which `hansa check` reports.",
         "",
     ]
-    lines += ['A secret may be `{ env = "NAME" }` or `{ file = "PATH" }` instead of text.', ""]
+    lines += ['A secret can be `{ env = "NAME" }` or `{ file = "PATH" }` instead of text.', ""]
     for table, model, more in tables():
         lines += [f"## `{table}`", ""]
         lines += [more, ""] if more else []
-        lines += ["| key | default | what it says |", "|---|---|---|"]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
         for name, info in fields(model):
             lines.append(f"| `{name}` | {default(info)} | {(info.description or '').replace('|', '/')} |")
         lines.append("")

@@ -58,7 +58,7 @@ class QuietHours:
 
     @hookimpl
     async def event_committed(self, event: Event) -> None:
-        """Somebody spoke, so the room is awake for a while."""
+        """Keep the room awake for a while after a message."""
         if isinstance(event.content, Message):
             self.last[event.room] = event.received
             self.last.move_to_end(event.room)

@@ -126,7 +126,7 @@ def _parser(epilog: str = "") -> argparse.ArgumentParser:
 
 def plugin_parser(name: str, commands: Iterable[Command]) -> argparse.ArgumentParser:
     """The parser of ``hansa NAME ...``, for the commands of a plugin."""
-    parser = argparse.ArgumentParser(f"hansa {name}", description=f"What plugin {name} adds.")
+    parser = argparse.ArgumentParser(f"hansa {name}", description=f"Commands of the plugin {name}.")
     top = parser.add_subparsers(dest="command", required=True)
     groups: dict[str, Any] = {}
     for command in commands:

@@ -268,7 +268,7 @@ class PendingInvites:
         if signature_problem(pdu, version, self._keyring.get, verify, servers) is not None:
             return False
         await self.drop(room_id, user, pdu)
-        self._ctx.log.info("the %s of %s to %s was taken back", waiting.membership, user, room_id)
+        self._ctx.log.info("the %s of %s to %s was withdrawn", waiting.membership, user, room_id)
         return True
 
 
