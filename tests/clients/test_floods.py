@@ -271,7 +271,7 @@ async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, move
         await sender.sweep()
         assert await store.count("recipients") == len(sender._sets) == len(sender._stored) == 0
         assert await store.count("destination") == 0
-        assert sender._outbox("new.example").position == await store.position()
+        assert sender._queue_for("new.example").position == await store.position()
         # And what is for one of them again arrives, once.
         told = []
         house_.peer.answer = lambda request: (

@@ -153,7 +153,7 @@ async def test_a_page_waits_for_others_once_and_nobody_asks_for_the_same_in_vain
 
 
 async def test_two_who_read_a_gap_at_once_both_read_it(tmp_path, monkeypatch):
-    page = Backfill._page
+    page = Backfill._fetch_page
 
     async def late(self: Backfill, *given: Any, **named: Any) -> int:
         for _ in range(2000):  # the others come so far meanwhile
@@ -163,6 +163,6 @@ async def test_two_who_read_a_gap_at_once_both_read_it(tmp_path, monkeypatch):
     async with wide(tmp_path) as (home, past, juliet, room):
         phone = await home.person("juliet", "PHONE")
         expected = ["hello", *await skipped(past, juliet, room, "one", 450)]
-        monkeypatch.setattr(Backfill, "_page", late)
+        monkeypatch.setattr(Backfill, "_fetch_page", late)
         for found in await asyncio.gather(*(pages(one, room, most=100) for one in (juliet, phone, juliet))):
             assert found[::-1] == expected

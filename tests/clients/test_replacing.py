@@ -245,7 +245,7 @@ async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp
         other = await alice.create(preset="public_chat")
         matrix = home.matrix
         store, path = matrix.store, f"/directory/room/{part(f'#verona:{OURS}')}"
-        real = matrix.upgrades._rename
+        real = matrix.upgrades._move_aliases
         scan, raced = store.scan, []
 
         class Racing:
@@ -269,7 +269,7 @@ async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp
             finally:
                 matrix.upgrades._ctx = matrix.ctx
 
-        matrix.upgrades._rename = rename
+        matrix.upgrades._move_aliases = rename
         await replaced(alice, room, "12")
         assert raced
         assert await leads(home, "verona") == other
@@ -280,15 +280,15 @@ async def test_an_upgrade_that_was_cut_off_is_finished_by_asking_again(tmp_path)
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
         upgrades = home.matrix.upgrades
-        rename = upgrades._rename
+        rename = upgrades._move_aliases
 
         async def dies(old: str, new: str) -> bool:
             raise OSError("the power fails")
 
-        upgrades._rename = dies
+        upgrades._move_aliases = dies
         with pytest.raises(Refused, match="500"):
             await replaced(alice, room, "12")
-        upgrades._rename = rename
+        upgrades._move_aliases = rename
         new = (await state(alice, room))["m.room.tombstone", ""]["replacement_room"]
         assert await leads(home, "verona") == room
         assert await replaced(alice, room, "12") == new

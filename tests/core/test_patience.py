@@ -26,7 +26,7 @@ def plugin_spawns() -> Iterator[tuple[str, ast.expr]]:
     for path in sorted((ROOT / "plugins").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             named = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            if named and node.func.attr in {"spawn", "_spawn"} and node.args:
+            if named and node.func.attr in {"spawn", "_spawn_for_entry"} and node.args:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", node.args[0]
 
 

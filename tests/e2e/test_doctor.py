@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hansa.environment import SystemClock
-from hansa_matrix.admin.commands import _examined
+from hansa_matrix.admin.commands import _format_findings
 from peers.ca import PrivateCA
 from peers.process import free_port
 from peers.stage import Stage
@@ -20,7 +20,7 @@ async def examine(hansa: Stage, *server: str) -> tuple[bool, dict[str, list[Any]
     listed: dict[str, list[Any]] = {}
     for finding in found["findings"]:
         listed.setdefault(finding["check"], []).append(finding)
-    text = _examined(found)
+    text = _format_findings(found)
     assert all(f["text"] in text and f["advice"] in text for f in found["findings"])
     return found["healthy"], listed
 

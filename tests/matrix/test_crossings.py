@@ -262,7 +262,7 @@ async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
 
 #: Every call that tells a server something beside events, and the crossing that it waits for.
 TOLD = {
-    "rooms/typing_and_receipts.py _spread": "EphemeralOut",
+    "rooms/typing_and_receipts.py _send_to_servers": "EphemeralOut",
     "rooms/typing_and_receipts.py send": "EphemeralOut, asked by the core",
     "users/presence.py tell": "Presence",
     "users/presence.py introduce": "Presence",

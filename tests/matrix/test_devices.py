@@ -159,7 +159,7 @@ async def test_an_edu_for_many_is_swept_once_all_have_it(tmp_path):
         Told(house)
         sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
         servers = (THEIRS, "other.example:1")
-        sender._outbox("other.example:1").run = lambda: None  # it gets nothing
+        sender._queue_for("other.example:1").run = lambda: None  # it gets nothing
         await ctx.store.commit(sender.lasting({"edu_type": "x", "content": {}}, servers))
         sender.sent(servers)
         (row,) = await ctx.store.scan("lasting_edu")

@@ -103,7 +103,7 @@ async def test_t5_a_fault_of_ours_with_an_edu_fails_no_transaction(tmp_path, mon
         async def broken(*_: Any) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(house.matrix.typing_and_receipts, "_types", broken)
+        monkeypatch.setattr(house.matrix.typing_and_receipts, "_set_typing", broken)
         assert (await send(house, typing(house)))[0] == 200
         assert house.app.counters["matrix_edus_failed", (("plugin", "matrix"),)] == 1
 
@@ -261,7 +261,7 @@ async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path)
 async def test_no_more_than_100_wait_for_one_server(tmp_path):
     async with inbound(tmp_path) as house:
         sender = house.matrix.sender
-        sender._outbox("other.example").run = lambda: None
+        sender._queue_for("other.example").run = lambda: None
         for number in range(150):
             sender.tell(["other.example"], ("m.typing", "!a", str(number)), {"n": number})
         waiting = list(sender._peers["other.example"].edus.values())
@@ -280,7 +280,7 @@ async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_pat
             return (400, {"errcode": "M_BAD_JSON"}) if bodies[-1][1].get("edus") else (200, {})
 
         house.peer.answer = answer
-        matrix.sender._learn(1, (THEIRS,))
+        matrix.sender._add_set(1, (THEIRS,))
         peer = matrix.destination_queues[THEIRS]
         peer.edus["x",] = {"edu_type": "m.typing", "content": {}}
         await matrix.local_events.send_state(house.room.room_id, "m.room.message", None, {"body": "kept"})

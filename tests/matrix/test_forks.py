@@ -72,9 +72,12 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
     """
     async with inbound(tmp_path) as house:
         sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
-        first, second = sender._named(["a.test", "b.test"])[0], sender._named(["a.test"])[0]
+        first, second = (
+            sender._remote_destination_set(["a.test", "b.test"])[0],
+            sender._remote_destination_set(["a.test"])[0],
+        )
         for set_id, names in ((first, ("a.test", "b.test")), (second, ("a.test",))):
-            sender._learn(set_id, names)
+            sender._add_set(set_id, names)
         peer = sender._peers["a.test"]
         scan, reads = ctx.store.scan, []
         if reads_itself:

@@ -141,14 +141,14 @@ async def test_a_spoiled_copy_that_waits_gives_way_to_the_one_of_its_own_server(
         signatures = {THEIRS: {"ed25519:now": "A" * 86}}
         spoiled = {**raw, "signatures": signatures}
         matrix = house.matrix
-        ingest, real = matrix.staging, matrix.staging._judge
+        ingest, real = matrix.staging, matrix.staging._submit_batch
         held = asyncio.Event()
 
         async def judge(*given: Any) -> int:
             await held.wait()
             return await real(*given)
 
-        ingest._judge = judge
+        ingest._submit_batch = judge
         assert (
             await house.ask("PUT", f"{V1}/send/a", {"pdus": [spoiled]}, origin=relay.name, key=relay.key)
         )[0] == 200

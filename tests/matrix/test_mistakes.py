@@ -171,7 +171,7 @@ def backlog(count: int, rooms: int) -> list[Row]:
 
 @pytest.mark.parametrize(("count", "sent"), [(1, 1), (50, 50), (1001, 3), (5000, 3)])
 def test_mistake_36_only_a_long_backlog_is_cut_to_the_newest_of_each_room(count, sent):
-    chosen = DestinationQueue._caught_up(backlog(count, 3))
+    chosen = DestinationQueue._catch_up_events(backlog(count, 3))
     assert len(chosen) == sent
     assert chosen[-1].position == count and [r.position for r in chosen] == sorted(r.position for r in chosen)
 

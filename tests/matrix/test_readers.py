@@ -16,16 +16,16 @@ CALLS = {"events_of", "state_events", "view_of", "auth_chain"}
 ANSWERS = ("client_api", "server_api", "rooms/access", "rooms/directory")
 
 REASONS = {
-    "rooms/directory/public_rooms.py _some": "times: whoever answers with the event asks whether it may be read",
-    "rooms/access/server_visibility.py _lets": "the visibility and memberships, by the real state",
+    "rooms/directory/public_rooms.py _shown_events": "times: whoever answers with the event asks whether it may be read",
+    "rooms/access/server_visibility.py _group_allows": "the visibility and memberships, by the real state",
     "rooms/access/server_visibility.py _any_of": "memberships",
     "client_api/rooms/stream_gaps.py of": "depths",
     "client_api/user_directory.py _open_to": "join rules",
     "client_api/rooms/room_summary.py _may_know": "join rules",
     "rooms/access/user_visibility.py was_in": "a membership, of which nothing but the membership is looked at",
     "rooms/access/user_visibility.py beside": "every event goes through `of`",
-    "rooms/access/user_visibility.py _until": "the depth of a leave",
-    "rooms/access/user_visibility.py _at": "a visibility and a membership, by the real state",
+    "rooms/access/user_visibility.py _visible_until": "the depth of a leave",
+    "rooms/access/user_visibility.py _state_at": "a visibility and a membership, by the real state",
     "rooms/access/user_visibility.py of_state": "the visibility and a membership: the answer is ids of events given to it",
     "rooms/access/user_visibility.py is_world_readable": "the visibility, by the real state",
     "client_api/rooms/read.py _visible_state": "the state group after a leave",
@@ -58,17 +58,17 @@ REASONS = {
     "client_api/sync/unread_counts.py judged": "levels, and the reader's own name",
     "client_api/rooms/local_sender.py _levels_of": "levels",
     "client_api/rooms/local_sender.py state_event": "join rules, and what a person's own member event is made of again",
-    "server_api/membership.py _template": "references",
-    "server_api/membership.py _handshake": "whether events are known",
+    "server_api/membership.py _make_template": "references",
+    "server_api/membership.py _receive_membership": "whether events are known",
     "server_api/membership.py send_join": "goes through `judged` and `wire`",
     "server_api/events.py state": "goes through `judged` and `wire`",
     "server_api/events.py state_ids": "ids",
     "server_api/events.py event_auth": "goes through `judged` and `wire`",
     "server_api/events.py get_missing_events": "the ids before some events",
     "rooms/access/restricted_joins.py authoriser": "join rules, levels and a membership",
-    "rooms/access/restricted_joins.py _satisfied": "a membership",
-    "rooms/directory/room_summaries.py _known": "join rules",
-    "rooms/directory/room_summaries.py _invited": "memberships",
+    "rooms/access/restricted_joins.py _require_allow_rule": "a membership",
+    "rooms/directory/room_summaries.py _accessible_summary": "join rules",
+    "rooms/directory/room_summaries.py _is_server_invited": "memberships",
 }
 
 

@@ -70,6 +70,6 @@ async def test_keys_that_could_not_be_looked_up_drop_no_event(tmp_path):
                 await keyring.need(*args, **more)
 
         keyring = ingest._keyring
-        ingest._keyless, ingest._keyring = keyless, Failing()
+        ingest._lacks_keys, ingest._keyring = keyless, Failing()
         assert await house.fate(house.forger.message(house.room, "signed well")) == "accepted"
         assert not left

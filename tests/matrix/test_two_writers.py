@@ -171,7 +171,7 @@ async def test_the_latest_receipt_stays(house):
     def receipt(n: int) -> ReceiptEdu:
         return ReceiptEdu(room_id=room, user=THEM, event_id=f"$e{n}", ts=n)
 
-    await at_once(*(two[n % 2]._keep(receipt(n)) for n in (3, 5, 6, 4, 2, 1)))
+    await at_once(*(two[n % 2]._store_receipt(receipt(n)) for n in (3, 5, 6, 4, 2, 1)))
     (row,) = await rows(house, "receipt", room, THEM)
     assert orjson.loads(row.body) == ["$e6", 6]
 
@@ -349,7 +349,7 @@ async def test_of_recipients_that_nobody_here_knows_nothing_is_swept(house, monk
     ctx, sender = house.app.contexts["matrix"], house.matrix.sender
     set_id, names = destination_set(["far.example"])
     await ctx.store.commit([Append("lasting_edu", b"{}", {"recipients": set_id})])
-    await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
+    await sender._purge_stream("lasting_edu", None, lambda peer: peer.lasting)
     assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]
     assert house.counted("matrix_recipients_unknown")
     ran = []
@@ -357,7 +357,7 @@ async def test_of_recipients_that_nobody_here_knows_nothing_is_swept(house, monk
         "hansa_matrix.federation.destination_queue.DestinationQueue.run", lambda peer: ran.append(peer.server)
     )
     await ctx.store.commit([Insert("recipients", (set_id,), orjson.dumps(names))])
-    await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
+    await sender._purge_stream("lasting_edu", None, lambda peer: peer.lasting)
     assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]
     assert ran == ["far.example"]
 
@@ -370,7 +370,7 @@ async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_s
     ctx, sender = house.app.contexts["matrix"], house.matrix.sender
     monkeypatch.setattr("hansa_matrix.federation.destination_queue.DestinationQueue.run", lambda peer: None)
     if known:
-        sender._outbox("far.example")
+        sender._queue_for("far.example")
     set_id, names = destination_set(["far.example"])
     event = {"recipients": set_id, "event_id": "$e", "room_id": "!r"}
     await ctx.store.commit([Append("lasting_edu", b"{}", {"recipients": set_id}), Append("out", b"", event)])
@@ -380,8 +380,8 @@ async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_s
     else:
         await sender.sweep()
     await ctx.store.commit([Insert("recipients", (set_id,), orjson.dumps(names))])
-    await sender._sweep("lasting_edu", None, lambda peer: peer.lasting)
-    await sender._sweep("out", None, lambda peer: peer.position)
+    await sender._purge_stream("lasting_edu", None, lambda peer: peer.lasting)
+    await sender._purge_stream("out", None, lambda peer: peer.position)
     peer = sender._peers["far.example"]
     assert [row.fields["event_id"] for row in await peer.waiting()] == ["$e"]
     assert await peer.behind() == 2
@@ -407,7 +407,7 @@ async def test_two_who_stage_under_one_number_keep_both(house):
     await store.commit([Insert("staged", (house.room.room_id, taken), b"{}", {"origin": THEIRS})])
     room, raw = matrix.get_room(house.room.room_id), house.forger.message(house.room, "one")
     pdu = parse_pdu(raw, room.version)
-    await ingest._stage(THEIRS, Insert("txn", (THEIRS, "t"), b"{}", {"ts": 0}), [(room, pdu)])
+    await ingest._stage_pdus(THEIRS, Insert("txn", (THEIRS, "t"), b"{}", {"ts": 0}), [(room, pdu)])
     assert await store.get("txn", (THEIRS, "t")) is not None
     assert (await store.get("staged", (house.room.room_id, taken))).body == b"{}"
     while not (await room.events.load([pdu.event_id], room.version)):

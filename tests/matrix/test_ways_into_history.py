@@ -24,23 +24,23 @@ from peers.forger import JoinedRoom
 
 #: Every call that can put an event into the store, and why what it puts is checked. One more needs a reason.
 CHECKED = {
-    "rooms/create_room.py _drafted": "first events: `_judge` asks policies, then each is held against the rules",
-    "rooms/inbound/fetched_events.py _insert": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
-    "rooms/membership/remote_membership.py _kept": "the state of a join: signature, hash, size, room and own auth; no timeline",
+    "rooms/create_room.py _draft_events": "first events: `_judge` asks policies, then each is held against the rules",
+    "rooms/inbound/fetched_events.py _insert_new": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
+    "rooms/membership/remote_membership.py _try_persist_join": "the state of a join: signature, hash, size, room and own auth; no timeline",
     "rooms/state/depth_migration.py _written": "an event that is stored, with another depth",
     "rooms/state/state_propagation.py go": "an event that is stored, with another state at it",
     "rooms/pdu_receipt.py _accept_with_remote_state": "`checked`, then own auth, the state given, the present, policies",
     "rooms/pdu_receipt.py _receive": "`verified` or `checked`, then checks 4 to 6 and policies",
     "rooms/pdu_receipt.py _accept_backfilled": "`checked`, then checks 4 and 5 and policies",
-    "rooms/room_draft.py _redacts": "an event that is stored, with less in it",
+    "rooms/room_draft.py _redaction_writes": "an event that is stored, with less in it",
     "rooms/room_draft.py append": "the caller judged it: `_arrived`, and what our own people say",
     "rooms/room_draft.py late": "an event that is stored, with another status",
 }
 #: Every call that says something in the name of our people beside the pipeline, and who asks the policies.
 BESIDE = {
-    "rooms/create_room.py _drafted": "`RoomCreator._judge`, before anything is made",
-    "rooms/upgrade/upgrade_room.py _bring": "`PolicyChecks.drafts`, for each person",
-    "rooms/upgrade/upgrade_room.py _undo": "nobody is kept from leaving, and nobody else is in the room",
+    "rooms/create_room.py _draft_events": "`RoomCreator._require_allowed`, before anything is made",
+    "rooms/upgrade/upgrade_room.py _join_ghosts": "`PolicyChecks.drafts`, for each person",
+    "rooms/upgrade/upgrade_room.py _undo_upgrade": "nobody is kept from leaving, and nobody else is in the room",
 }
 #: What makes the write that others ask for.
 MADE = {
@@ -100,7 +100,7 @@ UNBOUND = {
     "rooms/event_store.py foreign": "it is what tells them apart",
     "rooms/event_store.py load": "it leaves out those of other rooms",
     "rooms/event_store.py taken": "it says which ids are those of other events, of whatever room",
-    "rooms/membership/remote_membership.py _kept": "the room is not here yet: `_placeless` looks at the room of each",
+    "rooms/membership/remote_membership.py _try_persist_join": "the room is not here yet: `_placeless` looks at the room of each",
 }
 
 

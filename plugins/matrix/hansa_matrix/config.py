@@ -29,7 +29,7 @@ def _user_id(value: str) -> str:
     return value
 
 
-def _contact(value: str) -> str:
+def _require_contact(value: str) -> str:
     if value and not urlsplit(value).scheme:
         msg = f"{value!r} is not like mailto:admin@example.org"
         raise ValueError(msg)
@@ -47,7 +47,7 @@ def _public_key(value: str) -> str:
     return value
 
 
-def _version(value: str) -> str:
+def _require_room_version(value: str) -> str:
     if value not in VERSIONS:
         msg = f"must be one of {', '.join(VERSIONS)}"
         raise ValueError(msg)
@@ -114,7 +114,7 @@ class Config(BaseModel):
     ghost_prefix: str = Field(
         default="_", pattern=r"^[a-z0-9._-]+$", description="prefix of the localparts of ghosts"
     )
-    room_version: Annotated[str, AfterValidator(_version)] = Field(
+    room_version: Annotated[str, AfterValidator(_require_room_version)] = Field(
         default=DEFAULT_VERSION.id, description="version of rooms created by this server"
     )
     accept_invites: bool = Field(
@@ -193,7 +193,7 @@ class Config(BaseModel):
         ge=0,
         description="bytes of the disk that files leave free, at most 5 % of the disk",
     )
-    admin_contact: Annotated[str, AfterValidator(_contact)] = Field(
+    admin_contact: Annotated[str, AfterValidator(_require_contact)] = Field(
         default="",
         description="contact of the administrators as a URI (mailto:...); users see it when the disk is full",
     )

@@ -64,7 +64,7 @@ GhostResolver = Callable[[str], Awaitable[NativeId]]
 EventDraft = tuple[str, str | None, dict[str, Any]]
 
 
-def _text(said: str | None, limit: int = 65_536) -> str:
+def _truncated_text(said: str | None, limit: int = 65_536) -> str:
     return cut(said, limit) if said is not None else ""
 
 
@@ -81,7 +81,7 @@ async def content_from_event(
     if state_key is None:
         if type_ == "m.room.message":
             style = _STYLES.get(string_field(content, "msgtype") or "", Style.TEXT)
-            return Message(text=_text(string_field(content, "body")), style=style)
+            return Message(text=_truncated_text(string_field(content, "body")), style=style)
         if type_ == "m.room.encrypted":
             return Encrypted()
         return Custom(type=type_)
@@ -90,13 +90,13 @@ async def content_from_event(
         return Member(
             user=await home_of(state_key),
             membership=becomes,
-            name=_text(display_name(content), _NAME) or None,
-            reason=_text(reason_of(content), 1024),
+            name=_truncated_text(display_name(content), _NAME) or None,
+            reason=_truncated_text(reason_of(content), 1024),
         )
     if type_ == "m.room.name" and not state_key:
-        return Name(text=_text(room_name(content), _NAME))
+        return Name(text=_truncated_text(room_name(content), _NAME))
     if type_ == "m.room.topic" and not state_key:
-        return Topic(text=_text(room_topic(content)))
+        return Topic(text=_truncated_text(room_topic(content)))
     return Custom(type=type_)
 
 
@@ -142,9 +142,9 @@ def room_info(state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
         return event.content if event is not None else None
 
     return RoomInfo(
-        name=_text(room_name(said(("m.room.name", ""))), _FACT),
-        topic=_text(room_topic(said(("m.room.topic", ""))), _FACT),
-        join_rule=_text(join_rule(said(JOIN_RULES_KEY)), _FACT) or "invite",
+        name=_truncated_text(room_name(said(("m.room.name", ""))), _FACT),
+        topic=_truncated_text(room_topic(said(("m.room.topic", ""))), _FACT),
+        join_rule=_truncated_text(join_rule(said(JOIN_RULES_KEY)), _FACT) or "invite",
         encrypted=("m.room.encryption", "") in state,
         version=version,
     )
@@ -158,7 +158,7 @@ async def member_from_pdu(pdu: Pdu, levels: PowerLevels, home_of: GhostResolver)
     if home.id != user_id:
         server = home.id.partition("@")[2].partition("/")[0] if "@" in home.id else home.network
     is_ = _MEMBERSHIPS.get(pdu.membership or "", Membership.LEAVE)
-    called = _text(display_name(pdu.content), _NAME) or None
+    called = _truncated_text(display_name(pdu.content), _NAME) or None
     return RoomMember(
         user=home, membership=is_, server=intern(server), name=called, role=role_of_level(levels, user_id)
     )
@@ -197,9 +197,9 @@ class RoomViewBuilder:
                 elif key in _FACT_KEYS:
                     facts[key] = pdu
             await asyncio.sleep(0)
-        return ViewDelta(upserts=tuple(people), info=await self._facts(facts, version))
+        return ViewDelta(upserts=tuple(people), info=await self._room_info(facts, version))
 
-    async def _facts(self, state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
+    async def _room_info(self, state: Mapping[StateKey, Pdu], version: str) -> RoomInfo:
         """The small part of a view, with who said what it says."""
         name, topic = state.get(("m.room.name", "")), state.get(("m.room.topic", ""))
         return replace(
@@ -240,7 +240,7 @@ class RoomViewBuilder:
             else:
                 person = await member_from_pdu(pdu, levels, self.home_of)
                 people[person.user] = person
-        facts = await self._facts(around, version) if any(key in _FACT_KEYS for key in changed) else None
+        facts = await self._room_info(around, version) if any(key in _FACT_KEYS for key in changed) else None
         return ViewDelta(upserts=tuple(people.values()), removed=tuple(gone), info=facts)
 
 

@@ -38,27 +38,27 @@ class OldRows:
     async def complete(self) -> int:
         """Complete all of them; how many there were. Raises StoreError."""
         steps: Sequence[tuple[str, tuple[str, ...], _Completed]] = (
-            ("media", ("remote", "used"), self._file),
-            ("to_device", ("ts",), self._message),
-            ("invite", ("at",), self._invite),
-            ("report", ("ts",), self._report),
-            ("left", ("at",), self._left),
+            ("media", ("remote", "used"), self._complete_file),
+            ("to_device", ("ts",), self._complete_message),
+            ("invite", ("at",), self._complete_invite),
+            ("report", ("ts",), self._complete_report),
+            ("left", ("at",), self._complete_ended_invite),
         )
         completed = 0
         for collection, index, step in steps:
             while rows := await self._ctx.store.scan(collection, index=index, equal=(None,), limit=_PAGE):
-                await self._commit(rows, step)
+                await self._commit_completed(rows, step)
                 completed += len(rows)
-        completed += await self._lists()
+        completed += await self._count_device_lists()
         if completed:
             self._ctx.log.info("%d rows of an earlier version were completed", completed)
         return completed
 
-    async def _commit(self, rows: Sequence[Row], step: _Completed) -> None:
+    async def _commit_completed(self, rows: Sequence[Row], step: _Completed) -> None:
         counts: _Counts = defaultdict(lambda: [0, 0])
         writes: list[Write] = [step(row, counts) for row in rows]
         for attempt in range(_TRIES):
-            usage = [await self._counted(*where, more) for where, more in sorted(counts.items())]
+            usage = [await self._usage_write(*where, more) for where, more in sorted(counts.items())]
             try:
                 await self._ctx.store.commit([*writes, *usage])
             except Conflict:
@@ -67,13 +67,15 @@ class OldRows:
                 continue
             return
 
-    async def _counted(self, collection: str, key: tuple[str, ...], more: Sequence[int]) -> CompareAndSwap:
+    async def _usage_write(
+        self, collection: str, key: tuple[str, ...], more: Sequence[int]
+    ) -> CompareAndSwap:
         row = await self._ctx.store.get(collection, key)
         known = orjson.loads(row.body) if row is not None else [0, 0]
         body = orjson.dumps([known[0] + more[0], known[1] + more[1]])
         return CompareAndSwap(collection, key, row.body if row is not None else None, body)
 
-    def _file(self, row: Row, counts: _Counts) -> CompareAndSwap:
+    def _complete_file(self, row: Row, counts: _Counts) -> CompareAndSwap:
         """Converts a file, which counts for its server's copies; the user who uploaded a local one is not
         known.
         """
@@ -86,7 +88,7 @@ class OldRows:
         fields: Mapping[str, Value] = {**row.fields, "remote": int(remote)}
         return CompareAndSwap("media", row.key, row.body, orjson.dumps({**kept, "owner": owner}), fields)
 
-    def _message(self, row: Row, counts: _Counts) -> CompareAndSwap:
+    def _complete_message(self, row: Row, counts: _Counts) -> CompareAndSwap:
         """A message that waits for a device, from now on for as long as a new one."""
         sender = str(orjson.loads(row.body)["sender"])
         server = ids.domain_of(sender)
@@ -97,7 +99,7 @@ class OldRows:
         fields: Mapping[str, Value] = {**row.fields, "peer": peer, "ts": self._ctx.clock.now()}
         return CompareAndSwap("to_device", row.key, row.body, row.body, fields)
 
-    def _invite(self, row: Row, _counts: _Counts) -> CompareAndSwap:
+    def _complete_invite(self, row: Row, _counts: _Counts) -> CompareAndSwap:
         """An invite or a knock, from now on for as long as a new one."""
         body: dict[str, Any] = orjson.loads(row.body)
         event = body["event"]
@@ -107,15 +109,15 @@ class OldRows:
         return CompareAndSwap("invite", row.key, row.body, row.body, fields)
 
     @staticmethod
-    def _report(row: Row, _counts: _Counts) -> CompareAndSwap:
+    def _complete_report(row: Row, _counts: _Counts) -> CompareAndSwap:
         told = orjson.loads(row.body)
         return CompareAndSwap("report", row.key, row.body, row.body, {"by": told["by"], "ts": told["at"]})
 
-    def _left(self, row: Row, _counts: _Counts) -> CompareAndSwap:
+    def _complete_ended_invite(self, row: Row, _counts: _Counts) -> CompareAndSwap:
         """The end of an invite, from now on for as long as a new one."""
         return CompareAndSwap("left", row.key, row.body, row.body, {"at": self._ctx.clock.now()})
 
-    async def _lists(self) -> int:
+    async def _count_device_lists(self) -> int:
         """Count the lists of devices of others where no list was ever counted."""
         if await self._ctx.store.scan("remote_devices_usage", limit=1):
             return 0

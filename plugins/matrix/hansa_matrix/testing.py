@@ -66,7 +66,7 @@ class MatrixHarness:
 
     def destination_queue(self, server: str) -> DestinationQueue:
         """The queue of a server, which is made if there was none."""
-        return self.network.homeserver.federation.sender._outbox(server)
+        return self.network.homeserver.federation.sender._queue_for(server)
 
     @property
     def ctx(self) -> NetworkContext:

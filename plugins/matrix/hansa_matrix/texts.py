@@ -83,50 +83,50 @@ _MIME = (
 _ALGORITHMS = r"m\.(?:megolm|olm)\.v1\.[a-z0-9\-]{1,32}"
 
 
-def _form(*alternatives: str) -> re.Pattern[str]:
+def _any_of(*alternatives: str) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{one})" for one in alternatives), re.ASCII)
 
 
 #: What an identifier looks like, by the name of the member that it stands in.
 FORMS: Mapping[str, re.Pattern[str]] = {
-    **dict.fromkeys(("user_id", "user_ids", "users", "sender", "creator", "mxid", "invitee"), _form(_USER)),
-    **dict.fromkeys(("additional_creators", "join_authorised_via_users_server"), _form(_USER)),
-    **dict.fromkeys(("event_id", "redacts", "pinned", "parent_event_id"), _form(_EVENT)),
-    **dict.fromkeys(("room_id", "replacement_room"), _form(_ROOM)),
-    **dict.fromkeys(("url", "avatar_url", "thumbnail_url"), _form(_MXC)),
-    **dict.fromkeys(("via", "room"), _form(_SERVER)),
-    **dict.fromkeys(("sha256", "sender_key", "session_id", "k", "iv", "commitment", "mac"), _form(_BASE64)),
-    **dict.fromkeys(("public_key", "ed25519", "curve25519", "session_key"), _form(_BASE64)),
-    "origin": _form(_SERVER),
-    "type": _form(_TYPES, "m.room_membership", "m.space", "m.olm.*", r"[01]"),
-    "events": _form(_TYPES),
-    "predecessor": _form(_ROOM, _EVENT),
-    "msgtype": _form(
+    **dict.fromkeys(("user_id", "user_ids", "users", "sender", "creator", "mxid", "invitee"), _any_of(_USER)),
+    **dict.fromkeys(("additional_creators", "join_authorised_via_users_server"), _any_of(_USER)),
+    **dict.fromkeys(("event_id", "redacts", "pinned", "parent_event_id"), _any_of(_EVENT)),
+    **dict.fromkeys(("room_id", "replacement_room"), _any_of(_ROOM)),
+    **dict.fromkeys(("url", "avatar_url", "thumbnail_url"), _any_of(_MXC)),
+    **dict.fromkeys(("via", "room"), _any_of(_SERVER)),
+    **dict.fromkeys(("sha256", "sender_key", "session_id", "k", "iv", "commitment", "mac"), _any_of(_BASE64)),
+    **dict.fromkeys(("public_key", "ed25519", "curve25519", "session_key"), _any_of(_BASE64)),
+    "origin": _any_of(_SERVER),
+    "type": _any_of(_TYPES, "m.room_membership", "m.space", "m.olm.*", r"[01]"),
+    "events": _any_of(_TYPES),
+    "predecessor": _any_of(_ROOM, _EVENT),
+    "msgtype": _any_of(
         r"m\.(?:text|emote|notice|image|file|audio|video|location|server_notice|key\.verification\.request)"
     ),
-    "format": _form(r"org\.matrix\.custom\.html"),
-    "membership": _form("join|leave|invite|ban|knock"),
-    "join_rule": _form("public|invite|knock|restricted|knock_restricted|private"),
-    "history_visibility": _form("world_readable|shared|invited|joined"),
-    "guest_access": _form("can_join|forbidden"),
-    "presence": _form("online|offline|unavailable|busy"),
-    "rel_type": _form(r"m\.(?:replace|annotation|thread|reference)"),
-    "algorithm": _form(_ALGORITHMS),
-    "algorithms": _form(_ALGORITHMS),
-    "mimetype": _form(_MIME),
-    "device_id": _form(r"[A-Z]{10}"),
-    "from_device": _form(r"[A-Z]{10}"),
-    "v": _form("v[0-9]"),
-    "kty": _form("oct"),
-    "alg": _form("A256CTR"),
-    "key_ops": _form("encrypt|decrypt"),
-    "room_version": _form(r"[0-9]{1,2}|org\.matrix\.[A-Za-z0-9.\-]{1,40}"),
-    "version": _form(r"[0-9]{1,3}"),
+    "format": _any_of(r"org\.matrix\.custom\.html"),
+    "membership": _any_of("join|leave|invite|ban|knock"),
+    "join_rule": _any_of("public|invite|knock|restricted|knock_restricted|private"),
+    "history_visibility": _any_of("world_readable|shared|invited|joined"),
+    "guest_access": _any_of("can_join|forbidden"),
+    "presence": _any_of("online|offline|unavailable|busy"),
+    "rel_type": _any_of(r"m\.(?:replace|annotation|thread|reference)"),
+    "algorithm": _any_of(_ALGORITHMS),
+    "algorithms": _any_of(_ALGORITHMS),
+    "mimetype": _any_of(_MIME),
+    "device_id": _any_of(r"[A-Z]{10}"),
+    "from_device": _any_of(r"[A-Z]{10}"),
+    "v": _any_of("v[0-9]"),
+    "kty": _any_of("oct"),
+    "alg": _any_of("A256CTR"),
+    "key_ops": _any_of("encrypt|decrypt"),
+    "room_version": _any_of(r"[0-9]{1,2}|org\.matrix\.[A-Za-z0-9.\-]{1,40}"),
+    "version": _any_of(r"[0-9]{1,3}"),
 }
 #: What stands in the place of a key, of its name and of a device's in documents of keys, known by its form
 #: alone: base64 of 32 or 64 bytes, the ids of one-time keys, what names a device or an algorithm.
 _KEY_ID = r"[A-Za-z0-9+/_\-]{43}=?|[A-Za-z0-9+/_\-]{86}(?:==)?|[A-Za-z0-9+/]{6}|[A-Za-z0-9+/]{11}|[A-Z]{10}"
-_IN_KEYS = _form(_USER, _ALGORITHMS, _KEY_ID, rf"(?:signed_)?(?:curve25519|ed25519):(?:{_KEY_ID})")
+_IN_KEYS = _any_of(_USER, _ALGORITHMS, _KEY_ID, rf"(?:signed_)?(?:curve25519|ed25519):(?:{_KEY_ID})")
 _NAMES_OF_KEYS = NAMES | {
     "algorithms",
     "signatures",
@@ -201,7 +201,7 @@ def without_texts(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an event's content without its texts: identifiers, numbers, and the field names of the
     specification. A list loses the strings that are texts, an object its members.
     """
-    kept = _kept("", dict(content))
+    kept = _without_texts("", dict(content))
     assert isinstance(kept, dict)
     return kept
 
@@ -209,7 +209,7 @@ def without_texts(content: Mapping[str, Any]) -> dict[str, Any]:
 _TEXT = object()
 
 
-def _kept(inside: str, value: Any) -> Any:
+def _without_texts(inside: str, value: Any) -> Any:
     """A value without its texts, ``_TEXT`` for one that is a text; as deep as an event may be."""
     form = FORMS.get(inside)
     match value:
@@ -217,9 +217,9 @@ def _kept(inside: str, value: Any) -> Any:
             return value if not value or (form is not None and form.fullmatch(value)) else _TEXT
         case dict():
             named = {k: v for k, v in value.items() if k in NAMES or (form is not None and form.fullmatch(k))}
-            each = {key: _kept(key, member) for key, member in named.items()}
+            each = {key: _without_texts(key, member) for key, member in named.items()}
             return {key: member for key, member in each.items() if member is not _TEXT}
         case list():
-            return [one for one in (_kept(inside, member) for member in value) if one is not _TEXT]
+            return [one for one in (_without_texts(inside, member) for member in value) if one is not _TEXT]
         case _:
             return value

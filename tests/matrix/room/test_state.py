@@ -98,7 +98,7 @@ async def test_what_is_kept_in_memory_is_bounded_by_its_size(store, size, most):
     assert groups._entries == sum(map(len, groups._kept.values()))
     assert groups._length.keys() == groups._kept.keys()
     for group in list(groups._kept):
-        groups._drop(group)
+        groups._uncache_state(group)
     assert groups._entries == 0
 
 

@@ -8,7 +8,7 @@ from hansa import Argument, Command, Commands
 from hansa.model.commands import counted, format_table, format_time
 
 
-def _rooms(found: Any) -> str:
+def _format_rooms(found: Any) -> str:
     rows = [
         [r["room"], r["version"], "yes" if r["resident"] else "no", str(r["extremities"]), str(r["waiting"])]
         for r in found
@@ -16,17 +16,17 @@ def _rooms(found: Any) -> str:
     return format_table(["room", "version", "joined", "extremities", "waiting"], rows)
 
 
-def _keys(found: Any) -> str:
+def _format_keys(found: Any) -> str:
     rows = [[k["key"], k["public"], format_time(k["expired"]) if k["expired"] else "signs"] for k in found]
     return format_table(["key", "public", "until"], rows)
 
 
-def _invites(found: Any) -> str:
+def _format_invites(found: Any) -> str:
     rows = [[w["user"], w["is"], w["room"], w["by"], w["server"]] for w in found]
     return format_table(["user", "", "room", "by", "answered by"], rows)
 
 
-def _destinations(found: Any) -> str:
+def _format_destinations(found: Any) -> str:
     rows = [
         [
             d["name"],
@@ -41,7 +41,7 @@ def _destinations(found: Any) -> str:
     return format_table(["server", "", "waiting", "failures", "since", "why"], rows)
 
 
-def _stuck(found: Any) -> str:
+def _format_stuck(found: Any) -> str:
     return format_table(
         ["event", "from", "attempts"], [[e["event"], e["origin"], str(e["attempts"])] for e in found]
     )
@@ -51,11 +51,11 @@ def _stuck(found: Any) -> str:
 _MISSING = ("missing_prev", "missing_auth", "missing_state")
 
 
-def _lacks(found: Any) -> bool:
+def _has_missing(found: Any) -> bool:
     return any(found[name] for name in _MISSING)
 
 
-def _checked(found: Any) -> str:
+def _format_check(found: Any) -> str:
     has = f"{counted(found['events'], 'event')}, {counted(found['extremities'], 'extremity', 'extremities')}"
     lines = [f"{found['room']}: {has}"]
     lines += [f"  {status}: {count}" for status, count in sorted(found["statuses"].items())]
@@ -67,24 +67,24 @@ def _checked(found: Any) -> str:
         lines.append(
             f"  hole: {hole['event']}  {hole['why']} ({servers}), {counted(hole['attempts'], 'try', 'tries')}"
         )
-    if not _lacks(found):
+    if not _has_missing(found):
         lines.append("  all events that they reference are stored")
     return "\n".join(lines)
 
 
-def _backfilled(found: Any) -> str:
+def _format_backfill(found: Any) -> str:
     lines = [f"{found['room']}: {counted(found['events'], 'past event')} stored"]
     lines += [f"  {server}: {why}" for server, why in sorted(found["failed"].items())]
     lines.append("  this is the complete history" if found["complete"] else "  there is more")
     return "\n".join(lines)
 
 
-def _files(found: Any) -> str:
+def _format_files(found: Any) -> str:
     rows = [[m["media"], str(m["size"]), m["type"], m["name"], format_time(m["used"])] for m in found]
     return format_table(["media", "bytes", "type", "name", "last used"], rows)
 
 
-def _users(found: Any) -> str:
+def _format_users(found: Any) -> str:
     rows = [
         [
             u["user"],
@@ -97,12 +97,12 @@ def _users(found: Any) -> str:
     return format_table(["user", "", "devices", "since"], rows)
 
 
-def _tokens(found: Any) -> str:
+def _format_tokens(found: Any) -> str:
     rows = [[t["token"], str(t["used"]), str(t["uses"] or "always")] for t in found]
     return format_table(["token", "used", "of"], rows)
 
 
-def _reports(found: Any) -> str:
+def _format_reports(found: Any) -> str:
     rows = [
         [format_time(r["at"]), r["by"], r.get("event") or r.get("room") or r.get("user", ""), r["reason"]]
         for r in found
@@ -110,7 +110,7 @@ def _reports(found: Any) -> str:
     return format_table(["at", "by", "of", "reason"], rows)
 
 
-def _examined(found: Any) -> str:
+def _format_findings(found: Any) -> str:
     lines = [f"{found['server']}: {'healthy' if found['healthy'] else 'not healthy'}"]
     for one in found["findings"]:
         lines.append(f"  {one['state']:4}  {one['check']}: {one['text']}")
@@ -123,7 +123,10 @@ def register(commands: Commands) -> None:
     """Every command."""
     commands.add(
         Command(
-            words="keys ls", changes=False, help="list the signing keys, the active one first", show=_keys
+            words="keys ls",
+            changes=False,
+            help="list the signing keys, the active one first",
+            show=_format_keys,
         )
     )
     commands.add(
@@ -135,7 +138,7 @@ def register(commands: Commands) -> None:
             changes=False,
             help="test federation with this or another server",
             arguments=(Argument(name="server", help="server name (default: this server)", optional=True),),
-            show=_examined,
+            show=_format_findings,
             failed=lambda found: not found["healthy"],
         )
     )
@@ -145,7 +148,7 @@ def register(commands: Commands) -> None:
             words="destinations ls",
             changes=False,
             help="list the servers to which events are sent",
-            show=_destinations,
+            show=_format_destinations,
         )
     )
     commands.add(Command(words="destinations retry", help="retry one now", arguments=(server,)))
@@ -164,7 +167,7 @@ def register(commands: Commands) -> None:
             changes=False,
             help="list events that cannot be processed",
             arguments=(room,),
-            show=_stuck,
+            show=_format_stuck,
         )
     )
     commands.add(
@@ -172,7 +175,9 @@ def register(commands: Commands) -> None:
     )
     whose = Argument(name="--user", help="whose (default: the bridge user's)")
     commands.add(
-        Command(words="invites ls", changes=False, help="list pending invites and knocks", show=_invites)
+        Command(
+            words="invites ls", changes=False, help="list pending invites and knocks", show=_format_invites
+        )
     )
     commands.add(Command(words="invites accept", help="accept an invite", arguments=(room, whose)))
     commands.add(Command(words="invites decline", help="decline an invite", arguments=(room, whose)))
@@ -205,8 +210,8 @@ def register(commands: Commands) -> None:
             words="rooms check",
             help="check that all events referenced by a room's events are stored",
             arguments=(room, repair),
-            show=_checked,
-            failed=_lacks,
+            show=_format_check,
+            failed=_has_missing,
         )
     )
     commands.add(
@@ -218,7 +223,7 @@ def register(commands: Commands) -> None:
                 Argument(name="--limit", help="maximum number of events (default: 1000)", number=True),
                 Argument(name="--server", help="server to ask first"),
             ),
-            show=_backfilled,
+            show=_format_backfill,
         )
     )
     version = Argument(name="version", help="such as 12")
@@ -269,7 +274,9 @@ def register(commands: Commands) -> None:
     commands.add(
         Command(words="user add", help="create an account", arguments=(name, password, admin), short=True)
     )
-    commands.add(Command(words="user ls", changes=False, help="list all accounts", show=_users, short=True))
+    commands.add(
+        Command(words="user ls", changes=False, help="list all accounts", show=_format_users, short=True)
+    )
     commands.add(
         Command(
             words="user passwd",
@@ -295,13 +302,15 @@ def register(commands: Commands) -> None:
         name="--uses", help="how often it may be used (default: 1; 0: without limit)", number=True
     )
     commands.add(Command(words="tokens add", help="make a registration token", arguments=(uses,)))
-    commands.add(Command(words="tokens ls", changes=False, help="list registration tokens", show=_tokens))
+    commands.add(
+        Command(words="tokens ls", changes=False, help="list registration tokens", show=_format_tokens)
+    )
     commands.add(
         Command(
             words="reports ls",
             changes=False,
             help="the last 1,000 reports, the newest last",
-            show=_reports,
+            show=_format_reports,
         )
     )
     token = Argument(name="token", help="the token")
@@ -324,9 +333,15 @@ def register(commands: Commands) -> None:
     whose_files = Argument(name="--server", help="of this server only")
     commands.add(
         Command(
-            words="media ls", changes=False, help="list stored files", arguments=(whose_files,), show=_files
+            words="media ls",
+            changes=False,
+            help="list stored files",
+            arguments=(whose_files,),
+            show=_format_files,
         )
     )
     commands.add(
-        Command(words="rooms ls", changes=False, help="list and administer rooms on Matrix", show=_rooms)
+        Command(
+            words="rooms ls", changes=False, help="list and administer rooms on Matrix", show=_format_rooms
+        )
     )

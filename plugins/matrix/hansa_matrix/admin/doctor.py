@@ -65,12 +65,12 @@ class Doctor:
         if not ids.is_valid_server_name(server):
             raise LocalProtocolError(f"{server!r} is not a server name")
         found: list[Finding] = []
-        route = await self._discover(server, found)
-        answer = await self._reach(server, route, found) if route is not None else None
+        route = await self._check_discovery(server, found)
+        answer = await self._check_connection(server, route, found) if route is not None else None
         if answer is not None and route is not None:
-            self._clock(answer, found)
-            await self._published(server, route, found)
-            await self._signed(server, found)
+            self._check_clock(answer, found)
+            await self._check_keys(server, route, found)
+            await self._check_signed_request(server, found)
         worst = max((("ok", "warn", "fail").index(f.state) for f in found), default=0)
         return {
             "server": server,
@@ -78,7 +78,7 @@ class Doctor:
             "findings": [asdict(finding) for finding in found],
         }
 
-    async def _discover(self, server: str, found: list[Finding]) -> ResolvedServer | None:
+    async def _check_discovery(self, server: str, found: list[Finding]) -> ResolvedServer | None:
         steps: list[str] = []
         try:
             route = await self._routes.find(server, steps.append)
@@ -95,16 +95,18 @@ class Doctor:
         found.append(Finding("discovery", "ok", text))
         return route
 
-    async def _reach(self, server: str, route: ResolvedServer, found: list[Finding]) -> HttpResponse | None:
+    async def _check_connection(
+        self, server: str, route: ResolvedServer, found: list[Finding]
+    ) -> HttpResponse | None:
         good: HttpResponse | None = None
         for host, port in route.targets:
             where = f"{host}:{port}"
             try:
                 answer = await self._client.ask(route, host, port, "/_matrix/federation/v1/version")
             except HttpError as error:
-                found.append(Finding("connection", "fail", error.detail, _advice(error, server)))
+                found.append(Finding("connection", "fail", error.detail, _advice_for(error, server)))
                 continue
-            said = _version(answer)
+            said = _server_version(answer)
             if said is None:
                 advice = "something else answers there: a proxy without a route to the Matrix server?"
                 text = f"{where} answers {answer.status} and no federation version"
@@ -116,7 +118,7 @@ class Doctor:
             good = good or answer
         return good
 
-    def _clock(self, answer: HttpResponse, found: list[Finding]) -> None:
+    def _check_clock(self, answer: HttpResponse, found: list[Finding]) -> None:
         try:
             theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
         except (ValueError, TypeError, OverflowError):
@@ -127,7 +129,7 @@ class Doctor:
         advice = "set both clocks by NTP: keys and events are judged by them" if state != "ok" else ""
         found.append(Finding("clock", state, f"{apart:.0f} s apart from ours", advice))
 
-    async def _published(self, server: str, route: ResolvedServer, found: list[Finding]) -> None:
+    async def _check_keys(self, server: str, route: ResolvedServer, found: list[Finding]) -> None:
         host, port = route.targets[0]
         try:
             answer = await self._client.ask(route, host, port, "/_matrix/key/v2/server")
@@ -155,7 +157,7 @@ class Doctor:
                 advice = "the name leads to another server, or to an earlier one of the same name"
                 found.append(Finding("keys", "fail", text, advice))
 
-    async def _signed(self, server: str, found: list[Finding]) -> None:
+    async def _check_signed_request(self, server: str, found: list[Finding]) -> None:
         if server == self._server:
             return
         target = f"/_matrix/federation/v1/query/profile?user_id=@hansa-doctor:{server}"
@@ -173,7 +175,7 @@ class Doctor:
         found.append(Finding("signed request", "ok", "taken as ours"))
 
 
-def _version(answer: HttpResponse) -> str | None:
+def _server_version(answer: HttpResponse) -> str | None:
     try:
         value = loads_json(answer.body)
     except RemoteProtocolError:
@@ -184,7 +186,7 @@ def _version(answer: HttpResponse) -> str | None:
     return f"{str(server.get('name', '?'))[:40]} {str(server.get('version', '?'))[:60]}"
 
 
-def _advice(error: HttpError, server: str) -> str:
+def _advice_for(error: HttpError, server: str) -> str:
     lower = error.detail.lower()
     if error.kind is Failure.CERTIFICATE:
         return (

@@ -28,14 +28,18 @@ class EventCommands:
 
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.operations``."""
-        return {"rooms set": self._set, "rooms level": self._level, "rooms redact": self._redact}
+        return {
+            "rooms set": self._set_state,
+            "rooms level": self._set_power_level,
+            "rooms redact": self._redact_event,
+        }
 
-    async def _redact(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+    async def _redact_event(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         reason = {"reason": str(arguments["reason"])} if arguments.get("reason") else {}
         content = {"redacts": str(arguments["event"]), **reason}
         return {"event": await self._events.send_state(str(arguments["room"]), REDACTION, None, content)}
 
-    async def _set(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+    async def _set_state(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         try:
             content = orjson.loads(arguments["content"])
         except orjson.JSONDecodeError as error:
@@ -46,7 +50,7 @@ class EventCommands:
         key = str(arguments.get("key") or "")
         return {"event": await self._events.send_state(str(arguments["room"]), type_, key, content)}
 
-    async def _level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+    async def _set_power_level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room, user = self._events.require_room(str(arguments["room"])), str(arguments["user"])
         if not ids.is_valid_user_id(user):
             raise LocalProtocolError(f"{user!r} is not a user ID")

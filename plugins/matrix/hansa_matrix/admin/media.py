@@ -37,12 +37,12 @@ class MediaCommands:
 
     async def add(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """A file of the operator's becomes one of this server."""
-        path = _path(arguments)
+        path = _path_argument(arguments)
         kind = str(arguments.get("type") or mimetypes.guess_type(path.name)[0] or "")
         try:
             file = await asyncio.to_thread(path.open, "rb")
             try:
-                return _shown(await self._library.add(_chunks(file), kind, path.name))
+                return _describe_item(await self._library.add(_read_chunks(file), kind, path.name))
             finally:
                 file.close()
         except OSError as error:
@@ -54,7 +54,7 @@ class MediaCommands:
 
     async def get(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Writes a file of any server, fetched if needed, to a new local file."""
-        mxc, path = _mxc(arguments), _path(arguments)
+        mxc, path = _mxc_argument(arguments), _path_argument(arguments)
         try:
             item = await self._fetcher.get(mxc)
         except (*REQUEST_FAILURES, Busy) as error:
@@ -70,26 +70,26 @@ class MediaCommands:
             raise LocalProtocolError(f"{path}: {error.strerror or error}") from error
         except BlobNotFound as error:
             raise LocalProtocolError(f"the bytes of {mxc} are gone: `hansa matrix media rm {mxc}`") from error
-        return _shown(item) | {"file": str(path)}
+        return _describe_item(item) | {"file": str(path)}
 
     async def all(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Lists the stored files."""
-        return [_shown(item) for item in await self._library.all(str(arguments.get("server") or ""))]
+        return [_describe_item(item) for item in await self._library.all(str(arguments.get("server") or ""))]
 
     async def remove(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """Not here any more; of another server it can be fetched again."""
-        mxc = _mxc(arguments)
+        mxc = _mxc_argument(arguments)
         if not await self._library.remove(mxc):
             raise LocalProtocolError(f"{mxc} is not here: `hansa matrix media ls`")
         return {"removed": str(mxc)}
 
 
-async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+async def _read_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
     while chunk := await asyncio.to_thread(file.read, _CHUNK):
         yield chunk
 
 
-def _shown(item: MediaItem) -> dict[str, Any]:
+def _describe_item(item: MediaItem) -> dict[str, Any]:
     return {
         "media": str(item.mxc),
         "size": item.blob.size,
@@ -100,14 +100,14 @@ def _shown(item: MediaItem) -> dict[str, Any]:
     }
 
 
-def _path(arguments: Mapping[str, Any]) -> Path:
+def _path_argument(arguments: Mapping[str, Any]) -> Path:
     path = Path(str(arguments["file"]))
     if not path.is_absolute():
         raise LocalProtocolError(f"name {path} by its whole path: the running Hansa opens it")
     return path
 
 
-def _mxc(arguments: Mapping[str, Any]) -> MxcUri:
+def _mxc_argument(arguments: Mapping[str, Any]) -> MxcUri:
     found = parse_mxc(str(arguments["media"]))
     if found is None:
         raise LocalProtocolError(f"{arguments['media']} is not like mxc://SERVER/ID")

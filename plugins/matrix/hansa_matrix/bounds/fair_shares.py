@@ -46,7 +46,7 @@ class FairShares(Generic[K, V]):
             return None
         self._count -= 1
         found = entries.pop(key)
-        self._resized(peer, len(entries) + 1, len(entries))
+        self._on_share_changed(peer, len(entries) + 1, len(entries))
         if not entries:
             del self._by_peer[peer]
         return found
@@ -58,14 +58,14 @@ class FairShares(Generic[K, V]):
         entries = self._by_peer.setdefault(peer, OrderedDict())
         entries[key] = value
         self._count += 1
-        self._resized(peer, len(entries) - 1, len(entries))
+        self._on_share_changed(peer, len(entries) - 1, len(entries))
         if self._count <= self._most:
             return None
         gone = next(iter(self._by_peer[next(iter(self._by_size[self._largest]))]))
         self.pop(gone)
         return gone
 
-    def _resized(self, peer: str, before: int, now: int) -> None:
+    def _on_share_changed(self, peer: str, before: int, now: int) -> None:
         if before:
             alike = self._by_size[before]
             del alike[peer]

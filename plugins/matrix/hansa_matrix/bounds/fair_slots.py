@@ -56,66 +56,66 @@ class FairSlots:
         """A slot for as long as the block runs; the first name is the one whose turn is waited for. Raises
         ``Busy`` where too many wait already.
         """
-        if self._lines or not self._free(names):
-            await self._wait(names)
+        if self._lines or not self._has_free_slot(names):
+            await self._wait_for_slot(names)
         else:
-            self._take(names)
+            self._take_slot(names)
         try:
             yield
         finally:
-            self._give(names)
+            self._release_slot(names)
 
-    def _free(self, names: Iterable[tuple[str, str]]) -> bool:
+    def _has_free_slot(self, names: Iterable[tuple[str, str]]) -> bool:
         if self._in_all >= self._bounds.in_all:
             return False
         return all(self._taken[one] < self._bounds.each[one[0]] for one in names if one[1])
 
-    def _take(self, names: Iterable[tuple[str, str]]) -> None:
+    def _take_slot(self, names: Iterable[tuple[str, str]]) -> None:
         self._in_all += 1
         self._taken.update(names)
 
-    def _give(self, names: Iterable[tuple[str, str]]) -> None:
+    def _release_slot(self, names: Iterable[tuple[str, str]]) -> None:
         self._in_all -= 1
         for one in names:
             self._taken[one] -= 1
             if not self._taken[one]:
                 del self._taken[one]
-        self._serve()
+        self._serve_waiters()
 
-    async def _wait(self, names: tuple[tuple[str, str], ...]) -> None:
+    async def _wait_for_slot(self, names: tuple[tuple[str, str], ...]) -> None:
         line = self._lines.get(names[0], deque())
         if len(line) >= self._bounds.waiting or self.waiting >= 10 * self._bounds.waiting:
             raise Busy("too much of this is waiting already", after=5.0)
         waiter = _Waiter(names, asyncio.get_running_loop().create_future())
         self._lines.setdefault(names[0], line).append(waiter)
-        self._serve()
+        self._serve_waiters()
         try:
             await waiter.ready
         except asyncio.CancelledError:
             if waiter.ready.done() and not waiter.ready.cancelled():
-                self._give(names)
+                self._release_slot(names)
             else:
                 line.remove(waiter)
                 if not line:
                     del self._lines[names[0]]
             raise
 
-    def _serve(self) -> None:
+    def _serve_waiters(self) -> None:
         """Slots that are free go to those who wait, each line in its turn."""
-        while (found := self._next()) is not None:
+        while (found := self._next_waiter()) is not None:
             name, waiter = found
             line = self._lines.pop(name)
             line.remove(waiter)
             if line:
                 self._lines[name] = line  # at the end: the others come first now
-            self._take(waiter.names)
+            self._take_slot(waiter.names)
             waiter.ready.set_result(None)
 
-    def _next(self) -> tuple[tuple[str, str], _Waiter] | None:
+    def _next_waiter(self) -> tuple[tuple[str, str], _Waiter] | None:
         if self._in_all >= self._bounds.in_all:
             return None
         for name, line in self._lines.items():
             for waiter in line:
-                if not waiter.ready.cancelled() and self._free(waiter.names):
+                if not waiter.ready.cancelled() and self._has_free_slot(waiter.names):
                     return name, waiter
         return None

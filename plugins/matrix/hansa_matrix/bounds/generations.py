@@ -45,11 +45,11 @@ class Generations(Generic[K, V]):
         """Keep what was read; False if its owner was revoked since ``began``."""
         if self.revoked(owner, began):
             return False
-        self._drop(key)
+        self._remove_key(key)
         self._values[key] = owner, value
         self._of.setdefault(owner, set()).add(key)
         if len(self._values) > self._most:
-            self._drop(next(iter(self._values)))
+            self._remove_key(next(iter(self._values)))
         return True
 
     def revoked(self, owner: str, began: int) -> bool:
@@ -64,13 +64,13 @@ class Generations(Generic[K, V]):
         if len(self._revoked) > _MOST_OWNERS:
             _, self._floor = self._revoked.popitem(last=False)
         for key in list(self._of.get(owner, ())):
-            self._drop(key)
+            self._remove_key(key)
 
     def drop(self, key: K) -> None:
         """Forget one value."""
-        self._drop(key)
+        self._remove_key(key)
 
-    def _drop(self, key: K) -> None:
+    def _remove_key(self, key: K) -> None:
         found = self._values.pop(key, None)
         if found is not None:
             keys = self._of[found[0]]

@@ -118,7 +118,7 @@ class FederationClient:
         """In whose name it asks."""
         return self._server
 
-    async def _allowed(self, server: str) -> None:
+    async def _require_peer_allowed(self, server: str) -> None:
         verdict: Verdict = await self._check(PeerConnect(network=self._network, server=server, outbound=True))
         if not verdict.allowed:
             raise RemoteError(verdict.text, hint=403, code="M_FORBIDDEN")
@@ -159,16 +159,16 @@ class FederationClient:
         """
         if server == self._server:
             raise RemoteError("a server sends no requests to itself", hint=400)
-        await self._allowed(server)
+        await self._require_peer_allowed(server)
         content = dumps_canonical(body) if body is not None else None
-        answer = await self._send(
+        answer = await self._send_to_any_address(
             server,
             HttpRequest(
                 method=method,
                 host="",
                 port=0,
                 target=target,
-                headers=self._headers(method, server, target, content, signed=signed),
+                headers=self._request_headers(method, server, target, content, signed=signed),
                 body=content,
                 timeout=seconds,
                 max_body=limits.bytes,
@@ -176,7 +176,7 @@ class FederationClient:
                 stranger=bool(stranger),
             ),
         )
-        return await self._accepted(server, answer, await self._value(server, answer, limits))
+        return await self._require_2xx(server, answer, await self._parse_answer(server, answer, limits))
 
     async def members(
         self,
@@ -228,7 +228,7 @@ class FederationClient:
         except HttpError as error:
             raise unreachable_error(server, error) from error
 
-    def _headers(
+    def _request_headers(
         self, method: str, server: str, target: str, content: bytes | None, *, signed: bool
     ) -> dict[str, str]:
         headers = {"User-Agent": "Hansa"}
@@ -257,9 +257,9 @@ class FederationClient:
         """
         if server == self._server:
             raise RemoteError("a server sends no requests to itself", hint=400)
-        await self._allowed(server)
+        await self._require_peer_allowed(server)
         content = dumps_canonical(body) if body is not None else None
-        route = await self._route(server)
+        route = await self._resolve_server(server)
         async with AsyncExitStack() as stack:
             problem: HttpError | None = None
             for host, port in route.targets:
@@ -270,7 +270,7 @@ class FederationClient:
                     target=target,
                     host_header=route.host_header,
                     tls_name=route.tls_name,
-                    headers=self._headers(method, server, target, content, signed=signed),
+                    headers=self._request_headers(method, server, target, content, signed=signed),
                     body=content,
                     timeout=seconds,
                     max_body=most,
@@ -285,21 +285,25 @@ class FederationClient:
                 if not 200 <= answer.status < 300:
                     said = await _error_body(answer)
                     whole = HttpResponse(status=answer.status, headers=answer.headers, body=said)
-                    await self._accepted(server, whole, await self._value(server, whole, ERROR_ANSWER))
+                    await self._require_2xx(
+                        server, whole, await self._parse_answer(server, whole, ERROR_ANSWER)
+                    )
                 yield answer
                 return
             self._routes.forget(server)
             raise unreachable_error(server, problem)
 
-    async def _route(self, server: str, share: str = "", *, stranger: bool = False) -> ResolvedServer:
+    async def _resolve_server(
+        self, server: str, share: str = "", *, stranger: bool = False
+    ) -> ResolvedServer:
         try:
             return await self._routes.find(server, share=share, stranger=stranger)
         except HttpError as error:
             raise TooManyRequests(str(error)) from error
 
-    async def _send(self, server: str, request: HttpRequest) -> HttpResponse:
+    async def _send_to_any_address(self, server: str, request: HttpRequest) -> HttpResponse:
         """To the first address of the server that answers."""
-        route = await self._route(server, request.share, stranger=request.stranger)
+        route = await self._resolve_server(server, request.share, stranger=request.stranger)
         problem: HttpError | None = None
         for host, port in route.targets:
             there = replace(
@@ -314,7 +318,7 @@ class FederationClient:
         self._routes.forget(server)
         raise unreachable_error(server, problem)
 
-    async def _value(self, server: str, answer: HttpResponse, limits: Limits) -> Any:
+    async def _parse_answer(self, server: str, answer: HttpResponse, limits: Limits) -> Any:
         """The JSON of an answer; a large one is read in a thread. A blank one is an empty object, and of an
         error the status says enough.
         """
@@ -335,7 +339,7 @@ class FederationClient:
                 f"{server} answered {answer.status} and cannot be read: {error}"
             ) from error
 
-    async def _reads(self, server: str, text: str) -> bool:
+    async def _may_read_error(self, server: str, text: str) -> bool:
         """True if policies let local users read a server's error text."""
         if not text:
             return True
@@ -343,18 +347,18 @@ class FederationClient:
         verdict: Verdict = await self._check(said)
         return verdict.allowed
 
-    async def _accepted(self, server: str, answer: HttpResponse, value: Any) -> Any:
+    async def _require_2xx(self, server: str, answer: HttpResponse, value: Any) -> Any:
         """The value of a 2xx. Raises as ``request`` for anything else, in the server's words if these may be
         read.
         """
         if 200 <= answer.status < 300:
             return value
         fields = value if isinstance(value, dict) else {}
-        code, text = _code(answer.status, fields), str(fields.get("error", ""))[:500]
+        code, text = _error_code(answer.status, fields), str(fields.get("error", ""))[:500]
         coded = any(isinstance(fields.get(name), str) for name in _CODES)
-        if not await self._reads(server, code):
-            code = _code(answer.status, {})
-        if not await self._reads(server, text):
+        if not await self._may_read_error(server, code):
+            code = _error_code(answer.status, {})
+        if not await self._may_read_error(server, text):
             text = ""
         if answer.status == 429 or answer.status >= 500:
             patience = _retry_after(answer, fields)
@@ -363,7 +367,7 @@ class FederationClient:
             )
         said = fields.get("room_version")
         version = said if isinstance(said, str) and _VERSION.fullmatch(said) else ""
-        if not await self._reads(server, version):
+        if not await self._may_read_error(server, version):
             version = ""
         reason = text or f"{server} answered {answer.status}"
         raise RemoteError(reason, hint=answer.status, code=code, room_version=version, coded=coded)
@@ -379,7 +383,7 @@ async def _error_body(answer: HttpStream) -> bytes:
     return body
 
 
-def _code(status: int, fields: Mapping[str, Any]) -> str:
+def _error_code(status: int, fields: Mapping[str, Any]) -> str:
     """The error code of an answer.
 
     COMPAT: some servers call it ``errorcode``, or give none, where the status says what is meant. A 403

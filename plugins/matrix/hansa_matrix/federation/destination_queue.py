@@ -186,7 +186,7 @@ class DestinationQueue:
         """
         if self.failures or self._ctx.clock.monotonic() < self._deaf_until:
             return
-        self._told_under(self._ctx.policy_generation)
+        self._drop_outdated_ephemeral(self._ctx.policy_generation)
         self.edus.pop(name, None)
         self.edus[name] = edu
         if len(self.edus) > MAX_EDUS:
@@ -194,7 +194,7 @@ class DestinationQueue:
             self._ctx.count("matrix_edus_dropped")
         self.run()
 
-    def _told_under(self, generation: int) -> None:
+    def _drop_outdated_ephemeral(self, generation: int) -> None:
         if generation != self._generation:
             self._generation = generation
             if self.edus:
@@ -203,9 +203,9 @@ class DestinationQueue:
 
     async def waiting(self) -> list[Row]:
         """The events behind the cursor, in order; at least the first 1,001 of them."""
-        return await self._behind("out", self.position, _CATCH_UP + 1)
+        return await self._rows_after("out", self.position, _CATCH_UP + 1)
 
-    async def _behind(self, stream: str, after: int, limit: int) -> list[Row]:
+    async def _rows_after(self, stream: str, after: int, limit: int) -> list[Row]:
         """Read up to one point of the stream: what is committed while one set is read would else hide behind
         what another set has.
         """
@@ -228,31 +228,31 @@ class DestinationQueue:
 
     async def _send_all(self) -> None:
         if self.failures:  # as it was before a restart
-            await self._sleep(0.0)
+            await self._wait_backoff(0.0)
         while True:
             self._wake.clear()
             returns = self._returns
             waiting = await self.waiting()
             rows = waiting if len(waiting) > _CATCH_UP else waiting[:MAX_PDUS]
-            lasting = (await self._behind("lasting_edu", self.lasting, _MOST_LASTING))[:_MOST_LASTING]
+            lasting = (await self._rows_after("lasting_edu", self.lasting, _MOST_LASTING))[:_MOST_LASTING]
             if not rows and not lasting:
                 if self.edus:
-                    await self._pass_on(self._passing(MAX_EDUS))
-                elif self._idle():
+                    await self._send_ephemeral(self._take_ephemeral(MAX_EDUS))
+                elif self._has_nothing_new():
                     return
                 continue
             self.waiting_since = self.waiting_since or self._ctx.clock.now()
-            chosen = self._caught_up(rows)
+            chosen = self._catch_up_events(rows)
             for at in range(0, max(1, len(chosen)), MAX_PDUS):
                 parcel = _TransactionContents(chosen[at : at + MAX_PDUS], lasting if not at else ())
-                await self._deliver(parcel, self._passing(MAX_EDUS - len(parcel.lasting)))
+                await self._deliver_or_bisect(parcel, self._take_ephemeral(MAX_EDUS - len(parcel.lasting)))
             if returns != self._returns:
                 continue
-            await self._delivered(rows, lasting)
-            if len(waiting) <= MAX_PDUS and len(lasting) < _MOST_LASTING and self._idle():
+            await self._advance_cursor(rows, lasting)
+            if len(waiting) <= MAX_PDUS and len(lasting) < _MOST_LASTING and self._has_nothing_new():
                 return
 
-    def _idle(self) -> bool:
+    def _has_nothing_new(self) -> bool:
         """True if nothing can have arrived since the backlog was last read: a caller that adds to it also
         wakes the task.
         """
@@ -261,7 +261,7 @@ class DestinationQueue:
         self.waiting_since, self.reason = 0, ""
         return True
 
-    async def _delivered(self, rows: Sequence[Row], lasting: Sequence[Row]) -> None:
+    async def _advance_cursor(self, rows: Sequence[Row], lasting: Sequence[Row]) -> None:
         self.waiting_since = 0
         if rows:
             self.position = rows[-1].position
@@ -284,26 +284,28 @@ class DestinationQueue:
         return Put("destination", (self.server,), b"", fields)
 
     @staticmethod
-    def _caught_up(rows: Sequence[Row]) -> list[Row]:
+    def _catch_up_events(rows: Sequence[Row]) -> list[Row]:
         """All of a short backlog; of a room with a long one the newest event."""
         if len(rows) <= MAX_PDUS:
             return list(rows)
         newest = {str(row.fields["room_id"]): row for row in rows}
         return sorted(newest.values(), key=lambda row: row.position)
 
-    def _passing(self, most: int) -> list[dict[str, Any]]:
+    def _take_ephemeral(self, most: int) -> list[dict[str, Any]]:
         """Takes ephemeral EDUs for a transaction. Those from before a change of the policies are dropped."""
-        self._told_under(self._ctx.policy_generation)
+        self._drop_outdated_ephemeral(self._ctx.policy_generation)
         return [self.edus.popitem(last=False)[1] for _ in range(min(most, len(self.edus)))]
 
-    async def _body(self, parcel: _TransactionContents, passing: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    async def _transaction_body(
+        self, parcel: _TransactionContents, passing: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
         ids = [str(row.fields["event_id"]) for row in parcel.events]
         wires = {event_id: self._post.pdus.cached(event_id) for event_id in ids}
         absent = [(event_id,) for event_id, wire in wires.items() if wire is None]
         if absent:
             rows = await self._ctx.store.get_many("pdu", absent)
             wires |= {str(key[0]): row.body for key, row in rows.items()}
-            wires |= await self._judged(rows.values())
+            wires |= await self._visible_pdus(rows.values())
         body: dict[str, Any] = {
             "origin": self._post.client.server,
             "origin_server_ts": self._ctx.clock.now(),
@@ -313,7 +315,7 @@ class DestinationQueue:
         edus = [*(edu for edu in waited if edu is not None), *passing]
         return body | ({"edus": edus} if edus else {})
 
-    async def _judged(self, rows: Iterable[Row]) -> dict[str, bytes]:
+    async def _visible_pdus(self, rows: Iterable[Row]) -> dict[str, bytes]:
         """Those of the stored events that servers may not have whole, as they may have them."""
         looked: dict[str, list[str]] = {}
         for row in rows:
@@ -324,7 +326,7 @@ class DestinationQueue:
             found |= await self._post.pdus.load(room_id, event_ids)
         return found
 
-    async def _put(self, txn: str, body: dict[str, Any], seconds: float) -> None:
+    async def _put_transaction(self, txn: str, body: dict[str, Any], seconds: float) -> None:
         target = build_path("_matrix", "federation", "v1", "send", self._post.boot + txn)
         if not self.failures:
             await self._post.client.request("PUT", self.server, target, body, seconds=seconds)
@@ -332,21 +334,23 @@ class DestinationQueue:
         async with self._post.probes:
             await self._post.client.request("PUT", self.server, target, body, seconds=seconds)
 
-    async def _pass_on(self, edus: Sequence[dict[str, Any]]) -> None:
+    async def _send_ephemeral(self, edus: Sequence[dict[str, Any]]) -> None:
         """Once: what may be lost, when there is nothing else to say."""
         self._told += 1
         try:
-            body = await self._body(_TransactionContents((), ()), edus)
-            await self._put(f"edus{self._told}", body, _WITHIN_IF_PASSING)
+            body = await self._transaction_body(_TransactionContents((), ()), edus)
+            await self._put_transaction(f"edus{self._told}", body, _WITHIN_IF_PASSING)
         except REQUEST_FAILURES as error:
             self._deaf_until = self._ctx.clock.monotonic() + _DEAF_FOR
             self._ctx.count("matrix_edus_dropped")
             self._ctx.log.info("%s was not told: %s", self.server, error)
 
-    async def _deliver(self, parcel: _TransactionContents, passing: Sequence[dict[str, Any]] = ()) -> None:
+    async def _deliver_or_bisect(
+        self, parcel: _TransactionContents, passing: Sequence[dict[str, Any]] = ()
+    ) -> None:
         """One transaction until it is taken; what the peer cannot stand is bisected and dropped."""
         generation = self._ctx.policy_generation
-        body = await self._body(parcel, passing)
+        body = await self._transaction_body(parcel, passing)
         txn = parcel.named()
         if passing:
             self._told += 1
@@ -354,28 +358,28 @@ class DestinationQueue:
         while True:
             if generation != self._ctx.policy_generation:  # what waits is said as the policies of now have it
                 generation = self._ctx.policy_generation
-                body, txn = await self._body(parcel, ()), f"{parcel.named()}p{generation}"
+                body, txn = await self._transaction_body(parcel, ()), f"{parcel.named()}p{generation}"
             try:
-                await self._put(txn, body, _WITHIN)
+                await self._put_transaction(txn, body, _WITHIN)
             except RemoteError as error:
                 if error.hint in {401, 403, 404}:
-                    await self._failed(f"refused with {error.hint} {error.code}: {error.reason}")
+                    await self._record_failure(f"refused with {error.hint} {error.code}: {error.reason}")
                     continue
                 if passing:
                     # It may be an EDU that they will not have: nothing else is given up for that.
                     self._ctx.count("matrix_edus_dropped")
-                    await self._deliver(parcel)
+                    await self._deliver_or_bisect(parcel)
                     return
                 halves = parcel.halves()
                 if not halves:
-                    self._given_up(parcel, error)
+                    self._drop_poison(parcel, error)
                 for half in halves:
-                    await self._deliver(half)
+                    await self._deliver_or_bisect(half)
                 return
             except ServerUnreachable as error:
-                await self._failed(error.detail, error.retry_after)
+                await self._record_failure(error.detail, error.retry_after)
             except RemoteProtocolError as error:
-                await self._failed(error.reason)
+                await self._record_failure(error.reason)
             else:
                 self._deaf_until, self.reason = 0.0, ""
                 if self.failures:
@@ -383,21 +387,21 @@ class DestinationQueue:
                     self._post.changed()
                 return
 
-    def _given_up(self, parcel: _TransactionContents, error: RemoteError) -> None:
+    def _drop_poison(self, parcel: _TransactionContents, error: RemoteError) -> None:
         self.reason = f"refused with {error.hint} {error.code}: {error.reason}"
         self._ctx.count("matrix_poison_events" if parcel.events else "matrix_edus_dropped")
         what = parcel.events[0].fields["event_id"] if parcel.events else "an EDU"
         self._ctx.log.warning("%s will not take %s: %s", self.server, what, error.reason)
 
-    async def _failed(self, reason: str, asked: float = 0.0) -> None:
+    async def _record_failure(self, reason: str, asked: float = 0.0) -> None:
         self.reason = reason
         self.failing_since = self.failing_since or self._ctx.clock.now()
         self.failures += 1
         self._post.changed()
         await self._ctx.store.commit([self.kept()], durability="lazy")
-        await self._sleep(asked)
+        await self._wait_backoff(asked)
 
-    async def _sleep(self, asked: float) -> None:
+    async def _wait_backoff(self, asked: float) -> None:
         """Longer with every failure, unless the server asked for a certain patience, or is heard from."""
         failing_for = (self._ctx.clock.now() - self.failing_since) / 1000
         backoff = _EARLY_BACKOFF if failing_for < _EARLY else _LATE_BACKOFF
@@ -435,7 +439,7 @@ class DestinationQueue:
 
     async def behind(self) -> int:
         """How much waits: events, and EDUs that may not be lost."""
-        lasting = await self._behind("lasting_edu", self.lasting, _MOST_LASTING)
+        lasting = await self._rows_after("lasting_edu", self.lasting, _MOST_LASTING)
         return len(await self.waiting()) + len(lasting)
 
     async def reset(self) -> int:

@@ -29,11 +29,11 @@ async def edu_to_send(ctx: NetworkContext, row: Row) -> dict[str, Any] | None:
     generation = edu.pop(GENERATION, 0)
     if not ctx.governed or generation == ctx.policy_generation:
         return edu
-    crossing = _crossing(Crossings(ctx), edu)
+    crossing = _crossing_of_edu(Crossings(ctx), edu)
     return edu if crossing is None or await passes(ctx, crossing) else None
 
 
-def _crossing(crossings: Crossings, edu: Mapping[str, Any]) -> Crossing | None:
+def _crossing_of_edu(crossings: Crossings, edu: Mapping[str, Any]) -> Crossing | None:
     """Returns the question to the policies about an EDU; None for an EDU without content. Every request to a
     server already asks whether the server may get anything at all.
     """

@@ -87,7 +87,7 @@ class KeyStore:
             self._passing.put(server, (fresh, document))
         else:
             self._passing.pop(server)
-            fresh = await self._save(server, fresh, document)
+            fresh = await self._save_keys(server, fresh, document)
         for key_id, key in fresh.items():
             self._known.put((server, key_id), key)
 
@@ -97,7 +97,7 @@ class KeyStore:
         if passing is None:
             return
         try:
-            await self._save(server, *passing)
+            await self._save_keys(server, *passing)
         except StoreFault:
             if server not in self._passing:
                 self._passing.put(server, passing)
@@ -107,16 +107,16 @@ class KeyStore:
         """True if a server's keys are in memory alone."""
         return server in self._passing
 
-    async def _save(
+    async def _save_keys(
         self, server: str, fresh: Mapping[str, VerifyKey], document: StoredKeyDocument
     ) -> dict[str, VerifyKey]:
         """Stores the keys whose ids do not belong to other keys, and returns them."""
-        return await again_on_conflict(partial(self._saved, server, fresh, document))
+        return await again_on_conflict(partial(self._try_save_keys, server, fresh, document))
 
-    async def _saved(
+    async def _try_save_keys(
         self, server: str, fresh: Mapping[str, VerifyKey], document: StoredKeyDocument
     ) -> dict[str, VerifyKey]:
-        """See ``_save``. Raises ``Conflict`` where a key was kept since they were read."""
+        """See ``_save_keys``. Raises ``Conflict`` where a key was kept since they were read."""
         rows = await self._store.scan("key", equal=(server,), limit=MOST_KEYS + 1)
         until = {str(row.key[1]): int(orjson.loads(row.body)[1]) for row in rows}
         until |= {key_id: key.valid_until for key_id, key in fresh.items()}
@@ -146,13 +146,13 @@ class KeyStore:
         if passing is not None:
             return passing[1]
         row = await self._store.get("key_document", (server,))
-        return _document(row) if row is not None else None
+        return _document_from_row(row) if row is not None else None
 
     async def sweep(self) -> None:
         """Let go of what is more than may be kept, and say how much there is."""
         found: list[tuple[int, str, int]] = []
         async for rows in pages(self._store, "key_document", size=_PAGE):
-            found += [(_document(row).fetched, str(row.key[0]), len(row.body)) for row in rows]
+            found += [(_document_from_row(row).fetched, str(row.key[0]), len(row.body)) for row in rows]
         found.sort(reverse=True)
         size = servers = 0
         for _, server, length in found:
@@ -168,5 +168,5 @@ class KeyStore:
         self._ctx.gauge("matrix_known_servers_bytes", size)
 
 
-def _document(row: Row) -> StoredKeyDocument:
+def _document_from_row(row: Row) -> StoredKeyDocument:
     return StoredKeyDocument(row.body, int(row.fields["fetched"] or 0), int(row.fields["valid_until"] or 0))

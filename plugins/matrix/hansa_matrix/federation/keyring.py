@@ -86,11 +86,11 @@ class Keyring:
     def get(self, server: str, key_id: str) -> VerifyKey | None:
         """Returns a key that was loaded or fetched before, or a key of this server."""
         if server == self._server:
-            return self._own(key_id)
+            return self._own_key(key_id)
         key = self._kept.at_hand(server, key_id)
         return None if key is None or key.public in self._distrusted else key
 
-    def _own(self, key_id: str) -> VerifyKey | None:
+    def _own_key(self, key_id: str) -> VerifyKey | None:
         if key_id == self._keys.current.key_id:
             return VerifyKey(public=self._keys.current.public, valid_until=_FOR_EVER)
         old = self._keys.old.get(key_id)
@@ -108,7 +108,7 @@ class Keyring:
 
     async def has(self, wanted: Iterable[tuple[str, str]], at: int) -> bool:
         """True if these keys are here and valid at ``at`` (ms)."""
-        return not await self._missing(wanted, at)
+        return not await self._missing_keys(wanted, at)
 
     def may_ask(self, wanted: Iterable[tuple[str, str]]) -> bool:
         """True if asking for any of these keys now could succeed: False shortly after a failure."""
@@ -133,22 +133,22 @@ class Keyring:
         if not stranger:
             for server in {server for server, _ in wanted if self._kept.passing(server)}:
                 await self._kept.prove(server)
-        missing = await self._missing(wanted, at)
+        missing = await self._missing_keys(wanted, at)
         if not missing:
             return
-        due = self._due(missing)
+        due = self._servers_to_ask(missing)
         asked = await asyncio.gather(*(self._fetch_once(server, stranger, share) for server in due))
         crowded = {server for server, one in zip(due, asked, strict=True) if not one}
-        missing = await self._missing(missing, at)
+        missing = await self._missing_keys(missing, at)
         if missing and self._notaries:
             await self._by_notaries(missing, at, passing=bool(stranger))
-            missing = await self._missing(missing, at)
+            missing = await self._missing_keys(missing, at)
         now = self._clock.monotonic()
         for name in missing:
             if name not in self._absent and name[0] not in crowded:
                 self._absent.put(name, now + _ABSENT)
 
-    async def _missing(self, wanted: Iterable[tuple[str, str]], at: int) -> list[tuple[str, str]]:
+    async def _missing_keys(self, wanted: Iterable[tuple[str, str]], at: int) -> list[tuple[str, str]]:
         found = []
         for server, key_id in sorted(wanted):
             if server == self._server:
@@ -158,7 +158,7 @@ class Keyring:
                 found.append((server, key_id))
         return found
 
-    def _due(self, missing: Iterable[tuple[str, str]]) -> list[str]:
+    def _servers_to_ask(self, missing: Iterable[tuple[str, str]]) -> list[str]:
         """The servers to ask: not for what they lacked a moment ago."""
         now = self._clock.monotonic()
         due = set()
@@ -211,7 +211,7 @@ class Keyring:
         self._fetching[server] = done
         was_asked = False
         try:
-            await self._fetch(server, stranger, share)
+            await self._fetch_document(server, stranger, share)
         except TooManyRequests:
             self._ctx.count("matrix_lookups_crowded")
             self._failing.put(server, self._failing.get(server) or self._clock.monotonic())
@@ -231,7 +231,7 @@ class Keyring:
             done.set_result(was_asked)
         return True
 
-    async def _fetch(self, server: str, stranger: str, share: str) -> None:
+    async def _fetch_document(self, server: str, stranger: str, share: str) -> None:
         doc = await self._client.request(
             "GET",
             server,
@@ -242,9 +242,9 @@ class Keyring:
             stranger=stranger,
             share=share,
         )
-        await self._keep(server, doc, passing=bool(stranger))
+        await self._store_document(server, doc, passing=bool(stranger))
 
-    async def _keep(self, server: str, doc: Any, *, passing: bool = False) -> None:
+    async def _store_document(self, server: str, doc: Any, *, passing: bool = False) -> None:
         """Take the keys of a document. Raises RemoteProtocolError if it is not its server's."""
         found = check_key_document(doc, server, verify, self._clock.now())
         await self._kept.put(server, found, doc, passing=passing)
@@ -261,12 +261,12 @@ class Keyring:
         for notary in self._notaries:
             if not wanted:
                 return
-            for server in await self._ask(notary, wanted, passing=passing):
+            for server in await self._ask_notary(notary, wanted, passing=passing):
                 wanted.pop(server, None)
         for server in wanted:
             self._unvouched.put(server, now + _NEGATIVE.first)
 
-    async def _ask(self, notary: str, wanted: Mapping[str, Any], *, passing: bool) -> list[str]:
+    async def _ask_notary(self, notary: str, wanted: Mapping[str, Any], *, passing: bool) -> list[str]:
         """The servers whose keys a notary gave."""
         given = []
         try:
@@ -276,18 +276,22 @@ class Keyring:
             docs = answer.get("server_keys") if isinstance(answer, dict) else None
             for doc in docs[:_MANY] if isinstance(docs, list) else ():
                 server = doc.get("server_name") if isinstance(doc, dict) else None
-                if isinstance(server, str) and server in wanted and await self._vouched(doc, notary):
-                    await self._keep(server, doc, passing=passing)
+                if (
+                    isinstance(server, str)
+                    and server in wanted
+                    and await self._has_notary_signature(doc, notary)
+                ):
+                    await self._store_document(server, doc, passing=passing)
                     given.append(server)
         except REQUEST_FAILURES as error:
             self._ctx.log.info("notary %s: %s", notary, error)
         return given
 
-    async def _vouched(self, doc: Mapping[str, Any], notary: str) -> bool:
+    async def _has_notary_signature(self, doc: Mapping[str, Any], notary: str) -> bool:
         """True if a document carries the signature of the notary, by a key that is valid now."""
         now = self._clock.now()
         signers = notary_signatures(doc, notary)
-        if await self._missing([(notary, key_id) for key_id in signers], now):
+        if await self._missing_keys([(notary, key_id) for key_id in signers], now):
             await self._fetch_once(notary)
         keys = ((self.get(notary, key_id), signature) for key_id, signature in signers.items())
         message = signable_bytes(doc)
@@ -298,7 +302,9 @@ class Keyring:
         that it need not be fetched again.
         """
         found = await self._kept.document(server)
-        return server == self._server or (found is not None and self._young(found, minimum, named))
+        return server == self._server or (
+            found is not None and self._is_document_fresh(found, minimum, named)
+        )
 
     async def document_of(
         self, server: str, minimum: int, named: Collection[str] = (), *, ask: str = ""
@@ -310,12 +316,12 @@ class Keyring:
         if server == self._server:
             return orjson.dumps(self.document())
         found = await self._kept.document(server)
-        if ask and not (found is not None and self._young(found, minimum, named)):
+        if ask and not (found is not None and self._is_document_fresh(found, minimum, named)):
             await self._fetch_once(server, ask)
             found = await self._kept.document(server)
         return found.body if found is not None and found.body else None
 
-    def _young(self, found: StoredKeyDocument, minimum: int, named: Collection[str]) -> bool:
+    def _is_document_fresh(self, found: StoredKeyDocument, minimum: int, named: Collection[str]) -> bool:
         now = self._clock.now()
         if found.valid_until < minimum or now >= (found.fetched + found.valid_until) / 2:
             return False

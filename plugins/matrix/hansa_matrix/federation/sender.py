@@ -63,8 +63,8 @@ class FederationSender:
             client=client,
             boot=ctx.random.bytes(4).hex(),
             probes=asyncio.Semaphore(_MOST_PROBES),
-            changed=self._alarm,
-            moved=self._moved,
+            changed=self._update_gauges,
+            moved=self._on_advanced,
             recent={
                 stream: StreamTail(ctx.store, stream, most, lambda row: row)
                 for stream, most in (("out", 1000), ("lasting_edu", 50))
@@ -77,29 +77,29 @@ class FederationSender:
     async def load(self) -> None:
         """Take up every destination where it stood."""
         async for row in scan_all(self._ctx.store, "recipients"):
-            self._learn(int(row.key[0]), tuple(orjson.loads(row.body)))
+            self._add_set(int(row.key[0]), tuple(orjson.loads(row.body)))
             self._stored.add(int(row.key[0]))
         for peer in self._peers.values():
             await peer.load()
-        self._alarm()
+        self._update_gauges()
 
     def start(self) -> None:
         """Begin to send what waits."""
         for peer in self._peers.values():
             peer.run()
 
-    def _outbox(self, server: str) -> DestinationQueue:
+    def _queue_for(self, server: str) -> DestinationQueue:
         if server not in self._peers:
             peer = self._peers[server] = DestinationQueue(server, self._post)
             peer.position = peer.lasting = self._floor
         return self._peers[server]
 
-    def _learn(self, set_id: int, servers: tuple[str, ...]) -> None:
+    def _add_set(self, set_id: int, servers: tuple[str, ...]) -> None:
         self._sets[set_id] = servers
         for server in servers:
-            self._outbox(server).sets.add(set_id)
+            self._queue_for(server).sets.add(set_id)
 
-    def _named(self, servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
+    def _remote_destination_set(self, servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
         return destination_set(set(servers) - {self._server})
 
     def writes(self, event_id: str, room_id: str, servers: Iterable[str]) -> list[Write]:
@@ -118,10 +118,10 @@ class FederationSender:
         """A set is learned here and not when it is committed: a server's reading that comes in between would
         pass the set's first event over.
         """
-        set_id, names = self._named(servers)
+        set_id, names = self._remote_destination_set(servers)
         if not set_id:
             return []
-        self._learn(set_id, names)
+        self._add_set(set_id, names)
         self._used[set_id] = self._ctx.clock.monotonic()
         self._touched.add(set_id)
         writes: list[Write] = [Append(stream, body, {"recipients": set_id, **fields})]
@@ -131,10 +131,10 @@ class FederationSender:
 
     def sent(self, servers: Iterable[str]) -> None:
         """Wakes the queues of these servers after a commit."""
-        set_id, names = self._named(servers)
+        set_id, names = self._remote_destination_set(servers)
         if not set_id:
             return
-        self._learn(set_id, names)
+        self._add_set(set_id, names)
         self._stored.add(set_id)
         for name in names:
             self._peers[name].run()
@@ -144,17 +144,17 @@ class FederationSender:
         reached is not told.
         """
         for server in sorted(set(servers) - {self._server}):
-            self._outbox(server).tell(name, edu)
+            self._queue_for(server).tell(name, edu)
 
-    def _moved(self, peer: DestinationQueue) -> None:
+    def _on_advanced(self, peer: DestinationQueue) -> None:
         """Two hundred servers take an event at the same time: one commit keeps all their cursors. A crash
         before it sends them again what they know.
         """
         if not self._ahead:
-            self._ctx.spawn(self._keep_soon, "keep the cursors of servers")
+            self._ctx.spawn(self._save_cursors_soon, "keep the cursors of servers")
         self._ahead[peer.server] = peer
 
-    async def _keep_soon(self) -> None:
+    async def _save_cursors_soon(self) -> None:
         await asyncio.sleep(_KEPT_AFTER)
         await self.keep()
 
@@ -176,13 +176,13 @@ class FederationSender:
         if peer is not None:
             peer.heard_from()
 
-    def _alarm(self) -> None:
+    def _update_gauges(self) -> None:
         """How many servers cannot be reached, and how many not for an hour: what an operator is woken for."""
         failing = [peer for peer in self._peers.values() if peer.failures]
         self._ctx.gauge("matrix_destinations_failing", len(failing))
         self._ctx.gauge("matrix_destinations_gone", sum(peer.gone() for peer in failing))
 
-    def _known(self, server: str) -> DestinationQueue:
+    def _require_queue(self, server: str) -> DestinationQueue:
         peer = self._peers.get(server)
         if peer is None:
             raise LocalProtocolError(f"nothing was ever sent to {server}: `hansa matrix destinations ls`")
@@ -190,15 +190,15 @@ class FederationSender:
 
     async def retry(self, server: str) -> None:
         """Try at once what waits for a server, and one that is failing from the beginning."""
-        peer = self._known(server)
+        peer = self._require_queue(server)
         peer.heard_from()
         peer.run()
 
     async def reset(self, server: str) -> int:
         """Forget what waits for a server: how much it will have to fetch by itself."""
-        peer = self._known(server)
+        peer = self._require_queue(server)
         given_up = await peer.reset()
-        self._alarm()
+        self._update_gauges()
         if given_up:
             self._ctx.log.warning("%d events and EDUs for %s are given up by command", given_up, server)
         peer.run()
@@ -206,10 +206,10 @@ class FederationSender:
 
     async def sweep(self) -> None:
         """Removes rows that all their servers have got: EDUs at once, events after a time."""
-        await self._sweep("lasting_edu", None, lambda peer: peer.lasting)
-        aged = await self._aged()
+        await self._purge_stream("lasting_edu", None, lambda peer: peer.lasting)
+        aged = await self._expired_position()
         if aged:
-            await self._sweep("out", aged, lambda peer: peer.position)
+            await self._purge_stream("out", aged, lambda peer: peer.position)
         await self._forget_sets()
         await self._forget_servers()
 
@@ -243,12 +243,14 @@ class FederationSender:
             self._ahead.pop(peer.server, None)
         for piece in pieces([Delete("destination", (peer.server,)) for peer in gone]):
             await self._ctx.store.commit(piece, durability="lazy")
-        self._alarm()
+        self._update_gauges()
 
-    async def _sweep(self, stream: str, upto: int | None, cursor: Callable[[DestinationQueue], int]) -> None:
+    async def _purge_stream(
+        self, stream: str, upto: int | None, cursor: Callable[[DestinationQueue], int]
+    ) -> None:
         async for page in pages(self._ctx.store, stream, upto=upto, size=_PAGE):
             await self._read_sets(page)
-            gone = [Delete(stream, row.key) for row in page if self._taken(row, cursor)]
+            gone = [Delete(stream, row.key) for row in page if self._is_delivered(row, cursor)]
             if gone:
                 await self._ctx.store.commit(gone, durability="lazy")
 
@@ -262,7 +264,7 @@ class FederationSender:
             set_id, servers = int(row.key[0]), tuple(orjson.loads(row.body))
             event, edu = await self._first("out", set_id), await self._first("lasting_edu", set_id)
             if set_id not in self._sets:
-                self._learn(set_id, servers)
+                self._add_set(set_id, servers)
                 self._stored.add(set_id)
                 for server in servers:
                     self._peers[server].return_to(event=event, edu=edu)
@@ -274,7 +276,7 @@ class FederationSender:
         rows = await self._ctx.store.scan(stream, index=index, equal=(set_id,), limit=1)
         return rows[0].position if rows else None
 
-    def _taken(self, row: Row, cursor: Callable[[DestinationQueue], int]) -> bool:
+    def _is_delivered(self, row: Row, cursor: Callable[[DestinationQueue], int]) -> bool:
         """True if every server of a row has got it. For an unknown set of servers it is False."""
         servers = self._sets.get(int(row.fields["recipients"] or 0))
         if servers is None:
@@ -282,7 +284,7 @@ class FederationSender:
             return False
         return all(cursor(self._peers[server]) >= row.position for server in servers)
 
-    async def _aged(self) -> int:
+    async def _expired_position(self) -> int:
         """The position up to which our events are old enough to be forgotten; 0 if none is."""
         now = self._ctx.clock.now()
         writes: list[Write] = [

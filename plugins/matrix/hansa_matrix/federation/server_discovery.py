@@ -74,14 +74,14 @@ class ServerDiscovery:
         command = discovery.start()
         while not isinstance(command, ResolvedServer):
             if isinstance(command, FetchWellKnown):
-                file = await self._file(command.host, share, stranger=stranger)
+                file = await self._well_known(command.host, share, stranger=stranger)
                 until = min(until, file.until)
                 name = parse_well_known(file.body)
                 what = f"names {name}" if name else "names nothing, which is not an error"
                 say(f"https://{command.host}/.well-known/matrix/server {what}")
                 command = discovery.well_known(file.body)
             else:
-                found = await self._srv(command)
+                found = await self._srv_records(command)
                 listed = ", ".join(f"{r.target}:{r.port}" for r in found) or "none"
                 say(f"SRV {command.name}: {listed}")
                 command = discovery.srv(found)
@@ -93,18 +93,18 @@ class ServerDiscovery:
         """Forgets a route that leads nowhere, so that it is looked up again next time."""
         self._routes.pop(server)
 
-    async def _file(self, host: str, share: str, *, stranger: bool) -> _CachedWellKnown:
+    async def _well_known(self, host: str, share: str, *, stranger: bool) -> _CachedWellKnown:
         now = self._clock.monotonic()
         known = self._files.get(host)
         if known is not None and known.until > now:
             return known
-        answer = await self._get(host, share, stranger=stranger)
+        answer = await self._fetch_well_known(host, share, stranger=stranger)
         name = parse_well_known(answer.body) if answer is not None else None
         if answer is not None and name is not None:
             jitter = 0.9 + 0.2 * self._random.uniform()
             # Of up to 50 KiB what says something is kept.
             fresh = _CachedWellKnown(
-                orjson.dumps({"m.server": name}), now + self._lifetime(answer) * jitter, good_at=now
+                orjson.dumps({"m.server": name}), now + self._well_known_ttl(answer) * jitter, good_at=now
             )
         elif known is not None and now - known.good_at < _LATELY:
             fresh = _CachedWellKnown(known.body, now + _SOON, known.failures + 1, known.good_at)
@@ -114,7 +114,7 @@ class ServerDiscovery:
         self._files.put(host, fresh)
         return fresh
 
-    async def _get(self, host: str, share: str, *, stranger: bool) -> HttpResponse | None:
+    async def _fetch_well_known(self, host: str, share: str, *, stranger: bool) -> HttpResponse | None:
         """The file's answer, redirects followed; each hop is guarded as any request is."""
         url = f"https://{host}/.well-known/matrix/server"
         for _ in range(_REDIRECTS + 1):
@@ -149,7 +149,7 @@ class ServerDiscovery:
             url = urljoin(url, answer.headers.get("location", ""))
         return None
 
-    def _lifetime(self, answer: HttpResponse) -> float:
+    def _well_known_ttl(self, answer: HttpResponse) -> float:
         """For how long (s) a file counts, by its headers."""
         given = _DEFAULT
         control = answer.headers.get("cache-control", "").lower()
@@ -169,7 +169,7 @@ class ServerDiscovery:
                     given = _LEAST
         return max(_LEAST, min(given, _MOST))
 
-    async def _srv(self, command: LookUpSrv) -> list[Srv]:
+    async def _srv_records(self, command: LookUpSrv) -> list[Srv]:
         try:
             found = await self._http.srv(command.name)
         except HttpError:

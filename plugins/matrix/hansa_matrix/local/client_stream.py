@@ -58,11 +58,11 @@ class ClientStream:
             store,
             "news",
             _TAIL,
-            _item,
+            _item_from_row,
             reach=_TAIL,
             page_size=_PAGE_SIZE,
-            on_added=self._add,
-            on_dropped=self._drop,
+            on_added=self._add_to_tail,
+            on_dropped=self._drop_from_tail,
         )
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
@@ -70,10 +70,10 @@ class ClientStream:
         """How far the stream is, with everything up to there in reach."""
         return await self._tail.catch_up()
 
-    def _add(self, item: StreamItem) -> None:
+    def _add_to_tail(self, item: StreamItem) -> None:
         self._by_topic.setdefault(item.topic, deque()).append(item)
 
-    def _drop(self, item: StreamItem) -> None:
+    def _drop_from_tail(self, item: StreamItem) -> None:
         of_topic = self._by_topic[item.topic]
         of_topic.popleft()
         if not of_topic:
@@ -95,23 +95,23 @@ class ClientStream:
                     break
                 if item.position <= upto and item.topic in topics:
                     latest.setdefault(item.topic, []).append(item)
-            return {topic: _of(topic, items, most)[::-1] for topic, items in latest.items()}
+            return {topic: _items_of_topic(topic, items, most)[::-1] for topic, items in latest.items()}
         for topic in topics:
             if near and topic not in self._by_topic:
                 continue
             items = await self.last(topic, upto + 1, most, since=since)
             if len(items) == most and topic != DEVICES and not topic.startswith("!"):
-                items = await self._latest(topic, since, upto)
+                items = await self._latest_per_ref(topic, since, upto)
             if items:
                 found[topic] = items
         return found
 
-    async def _latest(self, topic: str, since: int, upto: int) -> list[StreamItem]:
+    async def _latest_per_ref(self, topic: str, since: int, upto: int) -> list[StreamItem]:
         """The last time that each was told of under a topic, however often that was."""
         latest: dict[str, StreamItem] = {}
         index = ("topic", "position")
         async for row in scan_all(self._store, "news", index=index, equal=(topic,), after=since, upto=upto):
-            item = _item(row)
+            item = _item_from_row(row)
             latest[item.ref] = item
         return sorted(latest.values(), key=lambda item: item.position)
 
@@ -137,14 +137,14 @@ class ClientStream:
             limit=most,
             reverse=True,
         )
-        return [_item(row) for row in reversed(rows)]
+        return [_item_from_row(row) for row in reversed(rows)]
 
     async def first(self, topic: str, after: int, most: int, *, upto: int | None = None) -> list[StreamItem]:
         """The first ``most`` of a topic after a position, in order."""
         rows = await self._store.scan(
             "news", index=("topic", "position"), equal=(topic,), after=after, upto=upto, limit=most
         )
-        return [_item(row) for row in rows]
+        return [_item_from_row(row) for row in rows]
 
     async def of(self, topic: str, ref: str) -> int:
         """The position of what was told last of a topic under a name, 0 if nothing was."""
@@ -180,11 +180,11 @@ class ClientStream:
                     del self._waiting[topic]
 
 
-def _of(topic: str, items: list[StreamItem], most: int) -> list[StreamItem]:
+def _items_of_topic(topic: str, items: list[StreamItem], most: int) -> list[StreamItem]:
     """Returns the items of a topic, the newest first: see ``ClientStream.between``."""
     return items[:most] if topic == DEVICES or topic.startswith("!") else items
 
 
-def _item(row: Row) -> StreamItem:
+def _item_from_row(row: Row) -> StreamItem:
     fields = row.fields
     return StreamItem(row.position, str(fields["topic"]), str(fields["ref"]), int(fields["state"] or 0))

@@ -28,12 +28,12 @@ def people_behind(local: str, prefix: str) -> Iterator[NativeId]:
     """
     rest = local.removeprefix(prefix)
     for match in re.finditer("_", rest):
-        network, person = _plain(rest[: match.start()]), _plain(rest[match.end() :])
+        network, person = _unescape(rest[: match.start()]), _unescape(rest[match.end() :])
         if network and person and localpart(NativeId(network, person), prefix) == local:
             yield NativeId(network, person)
 
 
-def _plain(text: str) -> str:
+def _unescape(text: str) -> str:
     """Returns the text before it was escaped; empty if the text is not an escaped one."""
     if not _ESCAPED.fullmatch(text):
         return ""

@@ -47,7 +47,7 @@ def membership_from_event(room_id: str, user: str, member: Pdu | None) -> LocalM
     )
 
 
-def _body(stay: LocalMembership) -> bytes:
+def _row_body(stay: LocalMembership) -> bytes:
     return orjson.dumps({"membership": stay.membership, "event_id": stay.event_id, "sender": stay.sender})
 
 
@@ -77,9 +77,9 @@ class LocalMemberships:
                 self.erased.add(str(row.key[0]))
         for user in self.accounts:
             async for row in scan_all(self._ctx.store, "stay", equal=(user,)):
-                self._keep(user, LocalMembership(room_id=str(row.key[1]), **orjson.loads(row.body)))
+                self._set_membership(user, LocalMembership(room_id=str(row.key[1]), **orjson.loads(row.body)))
 
-    def _keep(self, user: str, stay: LocalMembership) -> None:
+    def _set_membership(self, user: str, stay: LocalMembership) -> None:
         self._stays.setdefault(user, {})[stay.room_id] = stay
         if stay.membership == "join":
             self._joined.setdefault(stay.room_id, set()).add(user)
@@ -144,9 +144,9 @@ class LocalMemberships:
         """Take up accounts that were made where we did not see it, if there are some of these names."""
         wanted = [(user,) for user in users]
         for row in (await self._ctx.store.get_many("account", wanted) if wanted else {}).values():
-            await self._learned(row)
+            await self._add_account(row)
 
-    async def _learned(self, account: Row) -> None:
+    async def _add_account(self, account: Row) -> None:
         user = str(account.key[0])
         rows = [row async for row in scan_all(self._ctx.store, "stay", equal=(user,))]
         self.accounts.add(user)
@@ -155,7 +155,7 @@ class LocalMemberships:
         for row in rows:
             stay = LocalMembership(room_id=str(row.key[1]), **orjson.loads(row.body))
             if self.stay(user, stay.room_id) is None:
-                self._keep(user, stay)
+                self._set_membership(user, stay)
 
     async def reread(self, room_id: str, state: Iterable[StateKey]) -> None:
         """Take up how everybody stands to a room by what is durable."""
@@ -174,20 +174,20 @@ class LocalMemberships:
         """Returns the writes that store a membership and announce it to its user: they belong to the commit
         of the room.
         """
-        return [Put("stay", (user, stay.room_id), _body(stay)), stream_write(user, stay.room_id)]
+        return [Put("stay", (user, stay.room_id), _row_body(stay)), stream_write(user, stay.room_id)]
 
     @staticmethod
-    def _moves(user: str, stay: LocalMembership, before: bytes | None) -> list[Write]:
+    def _replace_writes(user: str, stay: LocalMembership, before: bytes | None) -> list[Write]:
         """The same, in place of the row that was read."""
         return [
-            CompareAndSwap("stay", (user, stay.room_id), before, _body(stay)),
+            CompareAndSwap("stay", (user, stay.room_id), before, _row_body(stay)),
             stream_write(user, stay.room_id),
         ]
 
     def moved(self, user: str, stay: LocalMembership) -> None:
         """``writes`` are durable."""
         before = self.stay(user, stay.room_id)
-        self._keep(user, stay)
+        self._set_membership(user, stay)
         self.news.tell(user)
         if stay.membership == "join" and (before is None or before.membership != "join"):
             self.entered(user, stay.room_id)
@@ -204,7 +204,7 @@ class LocalMemberships:
             before = row.body if row is not None else None
             if over is not None and (row is None or orjson.loads(row.body)["membership"] not in over):
                 return False
-            await self._ctx.store.commit(self._moves(user, stay, before))
+            await self._ctx.store.commit(self._replace_writes(user, stay, before))
             return True
 
         if await again_on_conflict(turn):

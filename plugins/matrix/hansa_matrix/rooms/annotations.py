@@ -30,10 +30,10 @@ async def annotates_again(
     )
     own = event_ids_of([row for row in rows if row.fields["type"] == type_])
     before = (await room.events.load(own, room.version)).values() if own else ()
-    return any(_key(one.pdu.content) == _key(content) for one in before)
+    return any(_annotation_key(one.pdu.content) == _annotation_key(content) for one in before)
 
 
-def _key(content: Mapping[str, Any]) -> Any:
+def _annotation_key(content: Mapping[str, Any]) -> Any:
     """Returns the key of an annotation; None for a redacted one."""
     said = content.get("m.relates_to")
     return said.get("key") if isinstance(said, dict) else None

@@ -56,7 +56,7 @@ class Care:
             "rooms purge": self.purge,
         }
 
-    def _known(self, room_id: str) -> MatrixRoom:
+    def _require_room(self, room_id: str) -> MatrixRoom:
         room = self._rooms.get(room_id)
         if room is None:
             raise LocalProtocolError(f"there is no room {room_id}: `hansa matrix rooms ls` lists rooms")
@@ -66,23 +66,23 @@ class Care:
         """Checks that every event that the room's events refer to is stored; with ``repair`` other servers
         are asked for the missing ones.
         """
-        room = self._known(str(arguments["room"]))
-        found = await self._checked(room)
+        room = self._require_room(str(arguments["room"]))
+        found = await self._audit_room(room)
         if arguments.get("repair") and found["missing_auth"]:
-            found["repaired"] = await self._repair(room)
-            found |= await self._checked(room)
+            found["repaired"] = await self._fetch_missing_auth(room)
+            found |= await self._audit_room(room)
         for name in ("missing_prev", "missing_auth", "missing_state"):
             found[name] = found[name][:_NAMED]
         return found
 
-    async def _checked(self, room: MatrixRoom) -> dict[str, Any]:
+    async def _audit_room(self, room: MatrixRoom) -> dict[str, Any]:
         statuses: Counter[str] = Counter()
         rejected: dict[str, str] = {}
         present: set[str] = set()
         prev: set[str] = set()
         auth: set[str] = set()
         work = f"checking {room.room_id}"
-        async for stored in self._pages(room):
+        async for stored in self._pages_by_depth(room):
             for event_id, one in stored.items():
                 present.add(event_id)
                 statuses[one.status.value] += 1
@@ -107,20 +107,20 @@ class Care:
             "holes": list(holes.values()),
         }
 
-    async def _pages(self, room: MatrixRoom) -> AsyncIterator[dict[str, StoredEvent]]:
+    async def _pages_by_depth(self, room: MatrixRoom) -> AsyncIterator[dict[str, StoredEvent]]:
         """Everything that is stored of a room, by depth as we count it."""
         found = pages(self._ctx.store, "pdu", index=("room_id", "depth"), equal=(room.room_id,), size=_PAGE)
         async for rows in found:
             yield await room.events.load([str(row.key[0]) for row in rows], room.version)
 
-    async def _repair(self, room: MatrixRoom) -> int:
+    async def _fetch_missing_auth(self, room: MatrixRoom) -> int:
         """Ask the servers of the room for auth events that are missing; how many came."""
-        before = set((await self._checked(room))["missing_auth"])
+        before = set((await self._audit_room(room))["missing_auth"])
         view = self._ctx.view(room.room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
         lacking = [
             one.pdu
-            async for stored in self._pages(room)
+            async for stored in self._pages_by_depth(room)
             for one in stored.values()
             if not before.isdisjoint(one.pdu.auth_events)
         ]
@@ -132,7 +132,7 @@ class Care:
                     break
                 except REQUEST_FAILURES as error:
                     self._ctx.log.info("repair of %s by %s: %s", room.room_id, server, error)
-        return len(before) - len((await self._checked(room))["missing_auth"])
+        return len(before) - len((await self._audit_room(room))["missing_auth"])
 
     async def leave(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Makes all local users leave."""
@@ -161,18 +161,18 @@ class Care:
         """Removes a room without local users, in steps between which others write. Its own row goes last: the
         same command finishes an interrupted removal, also after a crash.
         """
-        room = self._known(str(arguments["room"]))
+        room = self._require_room(str(arguments["room"]))
         if room.resident:
             text = f"{room.room_id} still has local members: `hansa matrix rooms leave` first"
             raise LocalProtocolError(text)
         self._rooms.remove(room.room_id)
         try:
-            return await self._purged(room)
+            return await self._remove_room_rows(room)
         except StoreError:
             self._rooms.restore(room)
             raise
 
-    async def _purged(self, room: MatrixRoom) -> dict[str, Any]:
+    async def _remove_room_rows(self, room: MatrixRoom) -> dict[str, Any]:
         if self._ctx.link(room.room_id) is not None:
             await self._ctx.close_link(room.room_id)
         removed, work = 0, f"purging {room.room_id}"

@@ -156,10 +156,12 @@ class RoomCreator:
         made_up = "!" + self._ctx.random.bytes(12).hex() + ":" + self._own.server
         try:
             create = _create_event(self._own, creator, version_id, made_up, founding)
-            steps = _steps(creator, self._levels(creator, version_id, founding), alias, founding)
-            await self._judge(create, alias, founding, steps)
+            steps = _initial_events(
+                creator, self._power_levels(creator, version_id, founding), alias, founding
+            )
+            await self._require_allowed(create, alias, founding, steps)
             room = MatrixRoom(create.room_id, version, self._ctx.store, self._events)
-            draft, writes = await self._drafted(room, create, steps, generation)
+            draft, writes = await self._draft_events(room, create, steps, generation)
         except RemoteProtocolError as problem:  # of a size that nobody may send
             raise CannotOpenRoom(Refusal(code=RefusalCode.TOO_LARGE, text=problem.reason)) from problem
         if alias:
@@ -176,13 +178,13 @@ class RoomCreator:
             raise
         return room
 
-    def _levels(self, creator: str, version_id: str, founding: RoomTemplate) -> Mapping[str, Any]:
+    def _power_levels(self, creator: str, version_id: str, founding: RoomTemplate) -> Mapping[str, Any]:
         config = self._ctx.config
         if founding.levels is not None:
             return founding.levels
         return default_power_levels(creator, version_id, naming=config.naming_level, operator=config.operator)
 
-    async def _drafted(
+    async def _draft_events(
         self, room: MatrixRoom, create: Pdu, steps: Sequence[InitialEvent], generation: int
     ) -> tuple[RoomDraft, list[Write]]:
         """The first events of a room, judged by the policies of ``generation``, and the writes that keep
@@ -209,7 +211,7 @@ class RoomCreator:
             writes += await speech.local_event(creator, type_, state_key, content)
         return draft, writes
 
-    async def _judge(
+    async def _require_allowed(
         self, create: Pdu, alias: str, founding: RoomTemplate, steps: Sequence[InitialEvent]
     ) -> None:
         """Ask about the room as a whole, everybody it is made for, its address, and each first event."""
@@ -274,7 +276,9 @@ def _begun_with(founding: RoomTemplate) -> list[str]:
     return list(dict.fromkeys([*founding.invited, *creators]))
 
 
-def _steps(creator: str, levels: Mapping[str, Any], alias: str, founding: RoomTemplate) -> list[InitialEvent]:
+def _initial_events(
+    creator: str, levels: Mapping[str, Any], alias: str, founding: RoomTemplate
+) -> list[InitialEvent]:
     """The events of a room after its first. SPEC: client-server API, "Creation", has their order."""
     called: list[InitialEvent] = [("m.room.canonical_alias", "", {"alias": alias})] if alias else []
     return [

@@ -78,7 +78,7 @@ class EventBuilder:
         invite = isinstance(content, Member) and content.membership is Membership.INVITE
         abroad = invite and ids.domain_of(target) != self._draft.own.server
         if abroad or await self._needs_policy_server(*draft[:2]):
-            if not spoken and isinstance(content, Message) and await self._absent(sender):
+            if not spoken and isinstance(content, Message) and await self._needs_join(sender):
                 return Countersign(draft=JoinThenSend(inbound.sender, draft))
             signed = await self._build_signed(sender, *draft)
             if isinstance(signed, Refusal):
@@ -87,7 +87,7 @@ class EventBuilder:
             return Countersign(draft=signed)
         writes: list[Write] = []
         view, undo = ViewDelta(), None
-        if not spoken and isinstance(content, Message) and await self._absent(sender):
+        if not spoken and isinstance(content, Message) and await self._needs_join(sender):
             joined = Member(user=inbound.sender, membership=Membership.JOIN)
             entry = event_from_content(joined, sender)
             assert entry is not None
@@ -116,7 +116,7 @@ class EventBuilder:
             return False
         return await self._policing.of(self._draft.room) is not None
 
-    async def _absent(self, user: str) -> bool:
+    async def _needs_join(self, user: str) -> bool:
         state = await self._draft.room.groups.load(self._draft.head.group)
         key = (MEMBER, user)
         member = (await self._draft.state_events(state, [key])).get(key)

@@ -111,7 +111,7 @@ class StoredEvent:
             depth=self.depth,
         )
 
-    def _fields(self) -> dict[str, Value]:
+    def _row_fields(self) -> dict[str, Value]:
         return {
             "room_id": self.pdu.room_id,
             "status": self.status.value,
@@ -124,11 +124,11 @@ class StoredEvent:
 
     def put(self) -> Put:
         """The write that keeps it."""
-        return Put("pdu", (self.pdu.event_id,), self.pdu.wire, self._fields())
+        return Put("pdu", (self.pdu.event_id,), self.pdu.wire, self._row_fields())
 
     def insert(self) -> Insert:
         """The write that keeps it unless the event is stored already: then it is a Conflict."""
-        return Insert("pdu", (self.pdu.event_id,), self.pdu.wire, self._fields())
+        return Insert("pdu", (self.pdu.event_id,), self.pdu.wire, self._row_fields())
 
 
 def same_event(one: Pdu, other: Pdu, version: RoomVersion) -> bool:

@@ -47,7 +47,7 @@ class LocalEvents:
         if (type_, state_key) == ACL_KEY and not parse_acl(content).allows(server):
             raise LocalProtocolError(f"this server ACL would bar {server} itself")
         draft = (type_, state_key, dict(content))
-        outcome = await self._submit(self._user, room_id, Custom(type=type_), draft)
+        outcome = await self._submit_event(self._user, room_id, Custom(type=type_), draft)
         if outcome.event is None:
             why = outcome.refusal.text if outcome.refusal else outcome.verdict.text
             raise LocalProtocolError(f"{type_} was refused: {why}")
@@ -61,9 +61,11 @@ class LocalEvents:
 
     async def send(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> Refusal | None:
         """Sends an event of a local user; returns the reason of a refusal."""
-        return (await self._submit(sender, room_id, what, draft)).refusal
+        return (await self._submit_event(sender, room_id, what, draft)).refusal
 
-    async def _submit(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> SubmitResult:
+    async def _submit_event(
+        self, sender: str, room_id: str, what: Content, draft: EventDraft
+    ) -> SubmitResult:
         inbound = Submission(
             origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
             room=NativeId(self._ctx.id, room_id),

@@ -92,11 +92,11 @@ class PduBatch:
         self, inbound: Submission, verdict: Verdict
     ) -> Prepared | Missing | Countersign | Refusal:
         """See ``hansa.Turn.prepare``."""
-        prepared = await self._prepared(inbound, verdict)
+        prepared = await self._prepare_native(inbound, verdict)
         await self._draft.room.groups.ahead()
         return prepared
 
-    async def _prepared(
+    async def _prepare_native(
         self, inbound: Submission, verdict: Verdict
     ) -> Prepared | Missing | Countersign | Refusal:
         if isinstance(inbound.native, ReceivedPdu):
@@ -115,7 +115,7 @@ class PduBatch:
     async def _receive(self, arrived: ReceivedPdu, verdict: Verdict) -> Prepared | Missing | Refusal:
         pdu, room = arrived.pdu, self._draft.room
         if room.version.named_event_ids and await room.events.taken([pdu], room.version):
-            return _taken(pdu)
+            return _duplicate_id_refusal(pdu)
         done: list[Write] = [Delete("staged", arrived.staged_row)] if arrived.staged_row else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         self._draft.comes_again(known)
@@ -141,7 +141,7 @@ class PduBatch:
         if missing:
             foreign = set(await room.events.foreign(missing, room.version))
             if not foreign.isdisjoint(pdu.prev_events):
-                return _strays(pdu, foreign)
+                return _foreign_prev_refusal(pdu, foreign)
             missing = [e for e in missing if e not in foreign]
         missing += [e for e in pdu.prev_events if e in cited and not cited[e].after]
         holes = [e for e in missing if passing.get(e) is not None]
@@ -177,7 +177,7 @@ class PduBatch:
         if arrived.via_handshake and not verdict.allowed and pdu.membership != "leave":
             # It stands in no history before we take it; but nobody is kept from leaving.
             return refusal_by(verdict)
-        status, why = _accepted(verdict)
+        status, why = _status_by_verdict(verdict)
         if (
             arrived.via_handshake
             and pdu.type == REDACTION
@@ -205,7 +205,7 @@ class PduBatch:
         """An event that came again, with the signature that it lacked: it has its place already, and is shown
         now. One that is state stays as it is, as others have built on that.
         """
-        status, why = _accepted(verdict)
+        status, why = _status_by_verdict(verdict)
         before = await self._draft.room.groups.load(known.before)
         again = self._draft.judged_now(
             StoredEvent(arrived.pdu, status, known.before, known.after, why, depth=known.depth)
@@ -243,7 +243,7 @@ class PduBatch:
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         self._draft.comes_again(known)
         if await room.events.taken([pdu], room.version):
-            return _taken(pdu)
+            return _duplicate_id_refusal(pdu)
         if known is not None and known.after:
             return self._draft.to_prepared([], shown=False)
         parent = self._draft.head.group
@@ -253,7 +253,7 @@ class PduBatch:
         reject = await self._check_auth_events(pdu, cited, state)
         if reject is None:
             reject = await self._draft.check_auth_selected(pdu, state)
-        status, why = _accepted(verdict)
+        status, why = _status_by_verdict(verdict)
         if reject is not None:
             status = Status.REJECTED
         elif not adopted.depth:
@@ -289,7 +289,7 @@ class PduBatch:
         if known is not None and known.after:
             return self._draft.to_prepared([], shown=False)
         if await self._draft.room.events.taken([pdu], self._draft.room.version):
-            return _taken(pdu)
+            return _duplicate_id_refusal(pdu)
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         if len(cited) < len({*pdu.auth_events, *pdu.prev_events}):
             return Refusal(code=RefusalCode.UNREACHABLE, text="what was before it is not here")
@@ -305,7 +305,7 @@ class PduBatch:
             stored = StoredEvent(pdu, Status.REJECTED, group, group, why, depth=depth)
         else:
             after = self._draft.after(pdu, group, before)
-            status, why = _accepted(verdict)
+            status, why = _status_by_verdict(verdict)
             stored = self._draft.judged_now(StoredEvent(pdu, status, group, after, why, depth=depth))
             stored = await self._draft.effective(stored, before)
         self._draft.stored[pdu.event_id] = stored
@@ -338,19 +338,19 @@ class PduBatch:
         return self._draft.check(pdu, state)
 
 
-def _accepted(verdict: Verdict) -> tuple[Status, str]:
+def _status_by_verdict(verdict: Verdict) -> tuple[Status, str]:
     """Returns the status of an event that passes the rules, and the reason."""
     if verdict.allowed:
         return Status.ACCEPTED, ""
     return Status.WITHHELD, f"{DECISION}{verdict.decision}"
 
 
-def _taken(pdu: Pdu) -> Refusal:
+def _duplicate_id_refusal(pdu: Pdu) -> Refusal:
     """Where servers make ids, one may give an event the id of another event."""
     return Refusal(code=RefusalCode.INVALID, text=f"{pdu.event_id} is another event's id")
 
 
-def _strays(pdu: Pdu, foreign: Collection[str]) -> Refusal:
+def _foreign_prev_refusal(pdu: Pdu, foreign: Collection[str]) -> Refusal:
     """An event that follows one of another room has no state before it."""
     prev = next(e for e in pdu.prev_events if e in foreign)
     return Refusal(code=RefusalCode.INVALID, text=f"prev_events names {prev}, which is of another room")

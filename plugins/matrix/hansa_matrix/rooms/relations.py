@@ -55,7 +55,7 @@ def relation_writes(pdu: Pdu, now: int, *, live: bool = True) -> list[Write]:
         "type": pdu.type,
         "sender": pdu.sender,
         "ts": pdu.origin_server_ts,
-        "place": _place(pdu, kind, now, live=live),
+        "place": _place_of(pdu, kind, now, live=live),
     }
     return [Put("related", (target,)), Put("relation", (target, pdu.event_id), b"", fields)]
 
@@ -67,16 +67,16 @@ def remove_relation_writes(pdu: Pdu, by: str) -> list[Write]:
     return mark if found is None else [*mark, Delete("relation", (found[0], pdu.event_id))]
 
 
-def _place(pdu: Pdu, kind: str, now: int, *, live: bool) -> str:
+def _place_of(pdu: Pdu, kind: str, now: int, *, live: bool) -> str:
     """Where an event stands among those that relate to the same: by its time here, for the clocks of others
     may be wrong; what is older than its coming by its own. Of edits the newest by its own clock holds.
     """
     ts = pdu.origin_server_ts
     at = ts if kind == REPLACE else now if live else min(ts, now)
-    return _spelled(at, pdu.depth, pdu.event_id)
+    return _encode_place(at, pdu.depth, pdu.event_id)
 
 
-def _spelled(at: int, depth: int, event_id: str) -> str:
+def _encode_place(at: int, depth: int, event_id: str) -> str:
     """Returns the place of a relation as text. The depth only orders events of one millisecond. A place is a
     token for every user who may read the event before it: it does not name the event.
     """
@@ -124,15 +124,17 @@ class Relations:
         """Give the rows of earlier versions their room: they were kept without, and nobody finds them."""
         while rows := await self._store.scan("relation", index=_PLACE, equal=[None], limit=_AT_ONCE):
             events = await self._store.get_many("pdu", [(row.key[1],) for row in rows])
-            await self._store.commit([_moved(row, events.get((row.key[1],))) for row in rows])
+            await self._store.commit([_with_room_write(row, events.get((row.key[1],))) for row in rows])
 
 
-def _moved(row: Row, event: Row | None) -> Write:
+def _with_room_write(row: Row, event: Row | None) -> Write:
     if event is None:
         return Delete("relation", row.key)
     fields = {name: row.fields[name] for name in ("kind", "type", "sender", "ts")}
     fields["room_id"] = event.fields["room_id"]
-    fields["place"] = _spelled(int(row.fields["ts"] or 0), int(event.fields["depth"] or 0), str(row.key[1]))
+    fields["place"] = _encode_place(
+        int(row.fields["ts"] or 0), int(event.fields["depth"] or 0), str(row.key[1])
+    )
     return Put("relation", row.key, b"", fields)
 
 

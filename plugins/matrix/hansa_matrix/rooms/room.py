@@ -215,7 +215,7 @@ class MatrixRoom:
             await self.groups.catch_up()
             self.forget()
             self.events.forget()
-            self._take(row.body)
+            self._load_body(row.body)
             await attend(await self.state())
             self.stale = False
 
@@ -223,10 +223,10 @@ class MatrixRoom:
     def load(cls, room_id: str, body: bytes, store: ScopedStore, events: EventStore) -> MatrixRoom:
         """A room out of its row."""
         room = cls(room_id, VERSIONS[orjson.loads(body)["version"]], store, events)
-        room._take(body)
+        room._load_body(body)
         return room
 
-    def _take(self, body: bytes) -> None:
+    def _load_body(self, body: bytes) -> None:
         data = orjson.loads(body)
         self.kept, self.counted = body, "last" in data
         self.head = RoomHead(
@@ -351,7 +351,7 @@ class MatrixRoom:
                 self.version, sets, fetch, rejected=_Rejected(known), third_party_ok=THIRD_PARTY_OK
             )
             try:
-                state = await _paused(steps)
+                state = await _run_with_yields(steps)
                 break
             except MissingAuthEvents as missing:
                 loaded = await self.events.load(missing.ids, self.version)
@@ -360,7 +360,7 @@ class MatrixRoom:
                 known.update(loaded)
         for group, one in zip(distinct, sets, strict=True):
             if one == state:
-                self._remember(several, group)
+                self._cache_resolution(several, group)
                 return group, one
         return 0, state
 
@@ -373,10 +373,10 @@ class MatrixRoom:
         if group or several == {0}:
             return group, state
         group = self.groups.grow(parent, await self.groups.load(parent), state)
-        self._remember(several, group)
+        self._cache_resolution(several, group)
         return group, state
 
-    def _remember(self, several: frozenset[int], group: int) -> None:
+    def _cache_resolution(self, several: frozenset[int], group: int) -> None:
         """The branches of a fork meet in every event that follows: what they resolve to does not change."""
         self._merged.put(several, group)
 
@@ -386,7 +386,7 @@ class MatrixRoom:
             self._merged.clear()
 
 
-async def _paused(steps: Generator[None, None, dict[StateKey, str]]) -> dict[StateKey, str]:
+async def _run_with_yields(steps: Generator[None, None, dict[StateKey, str]]) -> dict[StateKey, str]:
     """The result of a resolution that lets others go on between its steps."""
     while True:
         try:

@@ -117,9 +117,11 @@ class RoomDraft:
         """Count something, and say it in the log, once this is committed: a turn may be taken again, or end
         with what was known already.
         """
-        self._results.append(partial(self._say, name, line, values, labels))
+        self._results.append(partial(self._count_and_log, name, line, values, labels))
 
-    def _say(self, name: str, line: str, values: Sequence[object], labels: Mapping[str, str]) -> None:
+    def _count_and_log(
+        self, name: str, line: str, values: Sequence[object], labels: Mapping[str, str]
+    ) -> None:
         self.ctx.count(name, **labels)
         if line:
             self.ctx.log.info(line, *values)
@@ -201,7 +203,7 @@ class RoomDraft:
             found.update(await self.room.events.load(others, self.room.version))
         return found
 
-    async def _readable(self, event_ids: Iterable[str]) -> Mapping[str, StoredEvent]:
+    async def _readable_events(self, event_ids: Iterable[str]) -> Mapping[str, StoredEvent]:
         """As ``load``, for who reads them: also what was judged by other policies."""
         return await self.room.events.judged(await self.load(event_ids))
 
@@ -278,7 +280,7 @@ class RoomDraft:
         if pdu.type == MEMBER and pdu.membership != "join" and self._of_ours(pdu.state_key):
             self._resident = await self._any_local_joined(current)
         if pdu.type == MEMBER and pdu.membership == "join" and stored.shown:
-            self._comes(ids.domain_of(pdu.state_key or ""))
+            self._add_server(ids.domain_of(pdu.state_key or ""))
         linear = old_group == before_group and len(head.extremities) == 1
         hidden = await self.redacted(pdu, before)
         keys = await self._changed_keys(pdu, old_group, current, linear=linear)
@@ -296,7 +298,7 @@ class RoomDraft:
         writes += [*hidden, self.storing(self.stored[pdu.event_id])]
         return writes, await self._view_delta(keys, current) if keys else _SAME
 
-    def _comes(self, server: str) -> None:
+    def _add_server(self, server: str) -> None:
         """Notes that a user of a server joins."""
         view = self.ctx.view(self.room.room_id)
         known = view is None or (self.ctx.id, server) in view.joined_servers
@@ -378,11 +380,11 @@ class RoomDraft:
     async def no_redaction(self, pdu: Pdu, before: StateIds) -> str:
         """Why a redaction does not apply, empty if it does."""
         named = target_of(pdu, self.room.version)
-        target = await self._target(named) if named is not None else None
+        target = await self._redaction_target(named) if named is not None else None
         powers = await self.state_events(before, [POWER_LEVELS_KEY])
         return problem(pdu, target, powers, self.room.version)
 
-    async def _target(self, named: str) -> StoredEvent | None:
+    async def _redaction_target(self, named: str) -> StoredEvent | None:
         """Returns the target of a redaction, even if it is an event of another room, on which it has no
         effect.
         """
@@ -395,7 +397,7 @@ class RoomDraft:
         """
         room, writes = self.room, list[Write]()
         if pdu.type == REDACTION:
-            writes += await self._redacts(pdu, before, live=live)
+            writes += await self._redaction_writes(pdu, before, live=live)
         if pdu.event_id not in room.awaited.by_target:
             return writes
         waited, ended = room.awaited.come(pdu.event_id)
@@ -410,15 +412,15 @@ class RoomDraft:
             if now != redaction:
                 writes += self.late(now, live=one.live)
             if now.shown or now.by_policy:
-                writes += await self._redacts(now.pdu, state, live=one.live)
+                writes += await self._redaction_writes(now.pdu, state, live=one.live)
         return writes
 
-    async def _redacts(self, redaction: Pdu, before: StateIds, *, live: bool) -> list[Write]:
+    async def _redaction_writes(self, redaction: Pdu, before: StateIds, *, live: bool) -> list[Write]:
         """The writes of what a redaction does to its target, or of its waiting for it."""
         named = target_of(redaction, self.room.version)
         if named is None:
             return []
-        target, writes = await self._target(named), list[Write]()
+        target, writes = await self._redaction_target(named), list[Write]()
         if target is None:
             waiting = PendingRedaction(redaction.event_id, ids.domain_of(redaction.sender), live)
             writes += self.room.awaited.wait(named, waiting)
@@ -467,7 +469,7 @@ class RoomDraft:
         powers = await self.state_events(current, [POWER_LEVELS_KEY])
         levels = self.room.levels(powers[CREATE_KEY], powers.get(POWER_LEVELS_KEY), self.room.version)
         wanted = {*keys, *view_state_keys(), POWER_LEVELS_KEY}
-        around = await shown_of(current, wanted, self._readable, self.room.groups, self.room.version)
+        around = await shown_of(current, wanted, self._readable_events, self.room.groups, self.room.version)
         changed = {key: around.get(key) for key in sorted(keys)}
         return await self.own.views.changed(self.room.room_id, changed, around, self.room.version.id, levels)
 

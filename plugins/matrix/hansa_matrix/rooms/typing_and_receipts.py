@@ -90,23 +90,23 @@ class TypingAndReceipts:
         ignored = 0
         for content in contents:
             typing = parse_typing(content, origin)
-            if typing is None or not await self._may(typing.room_id, typing.user, origin):
+            if typing is None or not await self._can_send(typing.room_id, typing.user, origin):
                 ignored += 1
             elif await self._lets_in(typing.room_id, typing.user, "typing"):
-                await self._types(typing)
+                await self._set_typing(typing)
         return ignored
 
     async def take_receipts(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """See ``edus.EduHandler``. A receipt that is older than the stored one does not count."""
         ignored = 0
         for receipt in (one for content in contents for one in parse_receipts(content, origin)):
-            if receipt is None or not await self._may(receipt.room_id, receipt.user, origin):
+            if receipt is None or not await self._can_send(receipt.room_id, receipt.user, origin):
                 ignored += 1
-            elif await self._lets_in(receipt.room_id, receipt.user, "receipt", _texts(receipt)):
-                await self._reads(receipt)
+            elif await self._lets_in(receipt.room_id, receipt.user, "receipt", _texts_of_receipt(receipt)):
+                await self._accept_receipt(receipt)
         return ignored
 
-    async def _may(self, room_id: str, user: str, origin: str) -> bool:
+    async def _can_send(self, room_id: str, user: str, origin: str) -> bool:
         """The user is in the room, and the room's server ACL lets their server speak."""
         room, view = self._rooms.get(room_id), self._ctx.view(room_id)
         if room is None or not room.resident or view is None or not await room.allows(origin):
@@ -114,7 +114,9 @@ class TypingAndReceipts:
         person = view.person(NativeId(self._ctx.id, user))
         return person is not None and person.membership is Membership.JOIN
 
-    def _inward(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> EphemeralIn | None:
+    def _inbound_crossing(
+        self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()
+    ) -> EphemeralIn | None:
         """Returns the question to the policies about a user's typing or receipt."""
         link, view = self._ctx.link(room_id), self._ctx.view(room_id)
         if link is None or view is None:
@@ -124,26 +126,28 @@ class TypingAndReceipts:
 
     async def _lets_in(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> bool:
         """True if the policies let the users of a room see that a user types or has read."""
-        crossing = self._inward(room_id, user, kind, texts)
+        crossing = self._inbound_crossing(room_id, user, kind, texts)
         return crossing is not None and await passes(self._ctx, crossing)
 
-    async def _spread(self, room_id: str, user: str, kind: str, name: tuple[str, ...], edu: Any) -> None:
+    async def _send_to_servers(
+        self, room_id: str, user: str, kind: str, name: tuple[str, ...], edu: Any
+    ) -> None:
         """Tell the servers of a room, if the policies let them know."""
         link, view = self._ctx.link(room_id), self._ctx.view(room_id)
         if link is None or view is None:
             return
         out = EphemeralOut(link=link, sender=NativeId(self._ctx.id, user), kind=kind, view=view)
         if await passes(self._ctx, out):
-            self._sender.tell(self._servers(room_id), name, edu)
+            self._sender.tell(self._remote_servers(room_id), name, edu)
 
     def typing_in(self, room_id: str) -> list[str]:
         """Returns the users who type in a room and have not left it."""
         view = self._ctx.view(room_id)
         if view is None:
             return []
-        return [user for room, user in self._typing if room == room_id and self._here(view, user)]
+        return [user for room, user in self._typing if room == room_id and self._is_joined(view, user)]
 
-    def _here(self, view: RoomView, user: str) -> bool:
+    def _is_joined(self, view: RoomView, user: str) -> bool:
         """True if a user is in a room. A ghost that the core knows only by another name counts as in the
         room.
         """
@@ -152,32 +156,39 @@ class TypingAndReceipts:
 
     async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float) -> None:
         """A local user begins or ends to type. Raises the error answer if a policy denies it."""
-        if self._ctx.governed and (crossing := self._inward(room.room_id, user, "typing")) is not None:
+        if (
+            self._ctx.governed
+            and (crossing := self._inbound_crossing(room.room_id, user, "typing")) is not None
+        ):
             await require(self._ctx, crossing)
         edu = TypingEdu(room_id=room.room_id, user=user, typing=typing)
-        await self._spread(room.room_id, user, "typing", (TYPING, room.room_id, user), typing_edu(edu))
-        await self._types(edu, seconds)
+        await self._send_to_servers(
+            room.room_id, user, "typing", (TYPING, room.room_id, user), typing_edu(edu)
+        )
+        await self._set_typing(edu, seconds)
 
     async def read(self, receipt: ReceiptEdu, *, private: bool) -> None:
         """A local user has read up to an event. A private receipt is between the user and this server, and
         crosses nothing. Raises the error answer if a policy denies it.
         """
         if private:
-            await self._keep(replace(receipt, thread=PRIVATE + receipt.thread))
+            await self._store_receipt(replace(receipt, thread=PRIVATE + receipt.thread))
             return
         if self._ctx.governed:
-            crossing = self._inward(receipt.room_id, receipt.user, "receipt", _texts(receipt))
+            crossing = self._inbound_crossing(
+                receipt.room_id, receipt.user, "receipt", _texts_of_receipt(receipt)
+            )
             if crossing is not None:
                 await require(self._ctx, crossing)
         edu, name = receipt_edu(receipt), (RECEIPT, receipt.room_id, receipt.user, receipt.thread)
-        await self._spread(receipt.room_id, receipt.user, "receipt", name, edu)
-        await self._reads(receipt)
+        await self._send_to_servers(receipt.room_id, receipt.user, "receipt", name, edu)
+        await self._accept_receipt(receipt)
 
-    def _servers(self, room_id: str) -> set[str]:
+    def _remote_servers(self, room_id: str) -> set[str]:
         view = self._ctx.view(room_id)
         return {s for n, s in view.joined_servers if n == self._ctx.id} - {self._server} if view else set()
 
-    async def _types(self, typing: TypingEdu, seconds: float | None = None) -> None:
+    async def _set_typing(self, typing: TypingEdu, seconds: float | None = None) -> None:
         name = (typing.room_id, typing.user)
         known = self._typing.pop(name)
         if typing.typing:
@@ -185,11 +196,11 @@ class TypingAndReceipts:
             gone = self._typing.put(name, until)
             self._news.set()
             if gone is not None:
-                await self._tell(*gone, on=False)
+                await self._signal_typing(*gone, on=False)
         if typing.typing is not (known is not None):
-            await self._tell(*name, on=typing.typing)
+            await self._signal_typing(*name, on=typing.typing)
 
-    async def _tell(self, room_id: str, user: str, *, on: bool) -> None:
+    async def _signal_typing(self, room_id: str, user: str, *, on: bool) -> None:
         self.changed(room_id)
         self.told(room_id)
         if (await self._ctx.home_of(user)).network != self._ctx.id:
@@ -207,7 +218,7 @@ class TypingAndReceipts:
             now = self._ctx.clock.monotonic()
             for name in [name for name, until in self._typing.items() if until <= now]:
                 self._typing.pop(name)
-                await self._tell(*name, on=False)
+                await self._signal_typing(*name, on=False)
             self._news.clear()
             wait = min(until for _, until in self._typing.items()) - now if len(self._typing) else None
             try:
@@ -216,8 +227,8 @@ class TypingAndReceipts:
             except TimeoutError:
                 pass
 
-    async def _reads(self, receipt: ReceiptEdu) -> None:
-        if not await self._keep(receipt):
+    async def _accept_receipt(self, receipt: ReceiptEdu) -> None:
+        if not await self._store_receipt(receipt):
             self._ctx.count("matrix_receipts_ignored")
             return
         event = await self._ctx.event_by(receipt.event_id)
@@ -227,15 +238,17 @@ class TypingAndReceipts:
             signal = Receipt(user=user, event=event, ts=at, thread=receipt.thread)
             await self._ctx.signal(receipt.room_id, signal)
 
-    async def _keep(self, receipt: ReceiptEdu) -> bool:
+    async def _store_receipt(self, receipt: ReceiptEdu) -> bool:
         """Stores a receipt; True if it is new. Of a user with receipts in very many threads the oldest is
         removed. A receipt with a time in the future counts as one of now, so that it does not keep later ones
         out.
         """
-        return await again_on_conflict(partial(self._kept, receipt))
+        return await again_on_conflict(partial(self._try_store_receipt, receipt))
 
-    async def _kept(self, receipt: ReceiptEdu) -> bool:
-        """See ``_keep``. Raises ``Conflict`` where another receipt came since the last one was read."""
+    async def _try_store_receipt(self, receipt: ReceiptEdu) -> bool:
+        """See ``_store_receipt``. Raises ``Conflict`` where another receipt came since the last one was
+        read.
+        """
         key, at = (receipt.room_id, receipt.user, receipt.thread), min(receipt.ts, self._ctx.clock.now())
         known = await self._ctx.store.get("receipt", key)
         before = known.body if known is not None else None
@@ -272,7 +285,11 @@ class TypingAndReceipts:
         found = await self._receipts_of(room_id, user)
         if not self._ctx.governed:
             return found
-        return {key: one for key, one in found.items() if _plain(one[0], key[1].removeprefix(PRIVATE))}
+        return {
+            key: one
+            for key, one in found.items()
+            if _has_only_event_ids(one[0], key[1].removeprefix(PRIVATE))
+        }
 
     async def _receipts_of(self, room_id: str, user: str) -> Receipts:
         known, began = self._receipts.get((room_id, user)), self._receipts.began()
@@ -280,7 +297,7 @@ class TypingAndReceipts:
             return known
         equal = (room_id, user) if user else (room_id,)
         rows = scan_all(self._ctx.store, "receipt", equal=equal)
-        found = {(str(row.key[1]), str(row.key[2])): _receipt(row) async for row in rows}
+        found = {(str(row.key[1]), str(row.key[2])): _receipt_from_row(row) async for row in rows}
         if len(found) <= _MOST_REMEMBERED:
             self._receipts.put((room_id, user), f"{room_id} {user}", found, began)
         return found
@@ -291,12 +308,12 @@ class TypingAndReceipts:
         if room is None or not room.resident or view is None:
             return
         user = await self._ctx.ghost(signal.user)
-        servers = self._servers(room.room_id)
+        servers = self._remote_servers(room.room_id)
         if ids.domain_of(user) != self._server:
             return
         if isinstance(signal, Typing):
             typing = TypingEdu(room_id=room.room_id, user=user, typing=signal.typing)
-            await self._types(typing)
+            await self._set_typing(typing)
             self._sender.tell(servers, (TYPING, room.room_id, user), typing_edu(typing))
             return
         event_id = await self._ctx.native_id(signal.event)
@@ -304,25 +321,25 @@ class TypingAndReceipts:
             receipt = ReceiptEdu(
                 room_id=room.room_id, user=user, event_id=event_id, ts=signal.ts, thread=signal.thread
             )
-            await self._keep(receipt)
+            await self._store_receipt(receipt)
             self._sender.tell(servers, (RECEIPT, room.room_id, user, signal.thread), receipt_edu(receipt))
 
 
-def _texts(receipt: ReceiptEdu) -> tuple[str, ...]:
+def _texts_of_receipt(receipt: ReceiptEdu) -> tuple[str, ...]:
     """Returns the texts of a receipt, which are the values that are not event ids: the users of the room see
     them unchanged.
     """
-    if _plain(receipt.event_id, receipt.thread):
+    if _has_only_event_ids(receipt.event_id, receipt.thread):
         return ()
     return said(event_id=[receipt.event_id, *([] if receipt.thread in _NO_THREAD else [receipt.thread])])
 
 
-def _plain(event_id: str, thread: str) -> bool:
+def _has_only_event_ids(event_id: str, thread: str) -> bool:
     """True if a receipt holds event ids only."""
     known = FORMS["event_id"].fullmatch
     return known(event_id) is not None and (thread in _NO_THREAD or known(thread) is not None)
 
 
-def _receipt(row: Row) -> tuple[str, int]:
+def _receipt_from_row(row: Row) -> tuple[str, int]:
     event_id, ts = orjson.loads(row.body)
     return str(event_id), int(ts)

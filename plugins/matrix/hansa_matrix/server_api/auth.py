@@ -70,11 +70,11 @@ class FederationAuth:
 
         async def endpoint(request: Request) -> Response:
             try:
-                origin = await self._authenticated(request, limits)
-                with self._admitted(origin):
+                origin = await self._authenticate(request, limits)
+                with self._limit_origin(origin):
                     body = None
                     if limits is not None and request.method in _WITH_BODY:
-                        body = _object(request.body, limits)
+                        body = _parse_object(request.body, limits)
                     answer = await answerer(origin, request, body)
                     return answer if isinstance(answer, Response) else json_response(answer)
             except RemoteProtocolError as problem:
@@ -89,25 +89,25 @@ class FederationAuth:
         if not self._is_ready():
             raise Busy("this server is starting", after=1.0)
         try:
-            claims = self._claims(request)
+            claims = self._parse_claims(request)
             origin, now = claims[0].origin, self._ctx.clock.now()
             wanted = [(one.origin, one.key) for one in claims]
             if await self._keyring.has(wanted, now):
-                await self._check(origin)
+                await self._require_peer_allowed(origin)
             elif not self._keyring.may_ask(wanted):
-                raise _unsigned(claims[0])
+                raise _invalid_signature(claims[0])
             else:
                 with self._strangers.work(request.remote) as group:
-                    await self._check(origin)
+                    await self._require_peer_allowed(origin)
                     await self._keyring.need(wanted, now, stranger=group)
             for one in claims:
                 if (key := self._keyring.get(one.origin, one.key)) is None or key.valid_until < now:
-                    raise _unsigned(one)
+                    raise _invalid_signature(one)
         except RemoteProtocolError as problem:
             return error_response(problem)
         return Admitted(share=origin, value=claims)
 
-    def _claims(self, request: Request) -> list[XMatrix]:
+    def _parse_claims(self, request: Request) -> list[XMatrix]:
         headers = [h for h in request.authorizations if h[:8].lower() == "x-matrix"][:5]
         if not headers:
             raise matrix_error(401, "M_UNAUTHORIZED", "the request is not signed")
@@ -120,13 +120,13 @@ class FederationAuth:
                 raise matrix_error(401, "M_UNAUTHORIZED", f"the request is for {str(one.destination)[:80]!r}")
         return claims
 
-    async def _check(self, origin: str) -> None:
+    async def _require_peer_allowed(self, origin: str) -> None:
         verdict = await self._ctx.check(PeerConnect(network=self._ctx.id, server=origin))
         if not verdict.allowed:
             raise denial(verdict)
 
     @contextmanager
-    def _admitted(self, origin: str) -> Iterator[None]:
+    def _limit_origin(self, origin: str) -> Iterator[None]:
         """One of the requests that a server may make at a time and in a while. Raises ``Busy``."""
         wait = self._allowance.take(origin)
         under_way = self._under_way.get(origin, 0)
@@ -141,7 +141,7 @@ class FederationAuth:
             if left:
                 self._under_way[origin] = left
 
-    async def _authenticated(self, request: Request, limits: Limits | None) -> str:
+    async def _authenticate(self, request: Request, limits: Limits | None) -> str:
         """Returns the server that signed the request. A large body is hashed in a thread, so that other
         requests go on.
         """
@@ -152,20 +152,22 @@ class FederationAuth:
         for one in claims:
             key = self._keyring.get(one.origin, one.key)
             if key is None or key.valid_until < now:
-                raise _unsigned(one)
+                raise _invalid_signature(one)
             if len(request.body or b"") <= _HASHED_AT_ONCE:
-                signed = self._signed(request, one, key.public, limits)
+                signed = self._has_valid_signature(request, one, key.public, limits)
             else:
                 loop = asyncio.get_running_loop()
-                signed = await loop.run_in_executor(None, self._signed, request, one, key.public, limits)
+                signed = await loop.run_in_executor(
+                    None, self._has_valid_signature, request, one, key.public, limits
+                )
             if not signed:
-                raise _unsigned(one)
+                raise _invalid_signature(one)
         origin = claims[0].origin
         self._keyring.heard_from(origin)
         self._heard(origin)
         return origin
 
-    def _signed(self, request: Request, by: XMatrix, public: str, limits: Limits | None) -> bool:
+    def _has_valid_signature(self, request: Request, by: XMatrix, public: str, limits: Limits | None) -> bool:
         """Over the body as it came, which senders write in canonical form, or else over the canonical form of
         what it says. The first holds also for numbers and depths that would not survive being read here, and
         nothing is parsed for it.
@@ -177,14 +179,14 @@ class FederationAuth:
 
         if request.method not in _WITH_BODY:
             return verified(None)
-        return verified(request.body or b"{}") or verified(_object(request.body, limits or _UNPROVEN))
+        return verified(request.body or b"{}") or verified(_parse_object(request.body, limits or _UNPROVEN))
 
 
-def _unsigned(by: XMatrix) -> RemoteProtocolError:
+def _invalid_signature(by: XMatrix) -> RemoteProtocolError:
     return matrix_error(401, "M_UNAUTHORIZED", f"the signature of {by.origin} by {by.key} is not valid")
 
 
-def _object(body: bytes, limits: Limits) -> dict[str, Any]:
+def _parse_object(body: bytes, limits: Limits) -> dict[str, Any]:
     value = loads_json(body or b"{}", limits)
     if not isinstance(value, dict):
         raise matrix_error(400, "M_BAD_JSON", "the body must be an object")

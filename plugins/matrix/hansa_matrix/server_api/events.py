@@ -42,18 +42,20 @@ class EventEndpoints:
     async def event(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /event``."""
         room, stored = await self._entitled.served(origin, request.path["event"])
-        return self._entitled.transaction(room, await self._shown(room, [stored], origin))
+        return self._entitled.transaction(room, await self._visible_pdus(room, [stored], origin))
 
-    async def _shown(self, room: MatrixRoom, found: Sequence[StoredEvent], origin: str) -> list[StoredEvent]:
+    async def _visible_pdus(
+        self, room: MatrixRoom, found: Sequence[StoredEvent], origin: str
+    ) -> list[StoredEvent]:
         """Events as ``origin`` may have them: whole, or without what its people could not read."""
         return [
             one
-            if await self._whole(room, one, origin)
+            if await self._can_see_content(room, one, origin)
             else replace(one, pdu=redact_pdu(one.pdu, room.version))
             for one in found
         ]
 
-    async def _whole(self, room: MatrixRoom, one: StoredEvent, origin: str) -> bool:
+    async def _can_see_content(self, room: MatrixRoom, one: StoredEvent, origin: str) -> bool:
         """True if a server may have the content of an event. The content of erased users is for servers that
         were in the room.
 
@@ -96,8 +98,8 @@ class EventEndpoints:
         limit = request.first("limit", "10")
         most = min(_BACKFILL, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 9 else 10
         start = [v for k, v in request.query if k == "v"][:20]
-        found = await self._walk(room, start, (), most)
-        return self._entitled.transaction(room, await self._shown(room, found, origin))
+        found = await self._walk_back(room, start, (), most)
+        return self._entitled.transaction(room, await self._visible_pdus(room, found, origin))
 
     async def get_missing_events(self, origin: str, request: Request, body: Any) -> Any:
         """``POST /get_missing_events``: oldest first, the named events left out."""
@@ -115,8 +117,8 @@ class EventEndpoints:
         limit = min(_MISSING, given) if type(given) is int and given > 0 else 10
         known = await room.events.load(latest, room.version)
         start = [e for s in known.values() if s.pdu.room_id == room.room_id for e in s.pdu.prev_events]
-        found = await self._walk(room, start, [*earliest, *latest], limit)
-        return {"events": pdus_json(room, await self._shown(room, found[::-1], origin))}
+        found = await self._walk_back(room, start, [*earliest, *latest], limit)
+        return {"events": pdus_json(room, await self._visible_pdus(room, found[::-1], origin))}
 
     async def _state_at(self, origin: str, request: Request) -> tuple[MatrixRoom, dict[str, StoredEvent]]:
         await self._entitled.admitted(request.path["room"], origin)
@@ -126,7 +128,7 @@ class EventEndpoints:
         before = await room.groups.load(stored.before)
         return room, dict(await room.readable(before.values()))
 
-    async def _walk(
+    async def _walk_back(
         self, room: MatrixRoom, start: Sequence[str], stop: Sequence[str], limit: int
     ) -> list[StoredEvent]:
         """Backwards from ``start``, itself included, breadth first."""

@@ -62,7 +62,7 @@ class InviteEndpoints:
         version = version_of(body.get("room_version"))
         if version is None:
             raise matrix_error(400, "M_INCOMPATIBLE_ROOM_VERSION", "that room version is not spoken here")
-        return await self._taken(
+        return await self._accept_invite(
             origin, request, version, body.get("event"), body.get("invite_room_state", [])
         )
 
@@ -70,9 +70,9 @@ class InviteEndpoints:
         """``PUT /v1/invite``: the event alone, of a room of version 1 or 2, which are invited to alike."""
         unsigned = body.get("unsigned")
         state = unsigned.get("invite_room_state", []) if isinstance(unsigned, dict) else []
-        return [200, await self._taken(origin, request, VERSIONS["1"], body, state)]
+        return [200, await self._accept_invite(origin, request, VERSIONS["1"], body, state)]
 
-    async def _taken(  # who asks, and what
+    async def _accept_invite(  # who asks, and what
         self, origin: str, request: Request, version: RoomVersion, event: Any, state: Any
     ) -> dict[str, Any]:
         if not isinstance(state, list) or len(state) > 100 or not isinstance(event, dict):
@@ -94,7 +94,7 @@ class InviteEndpoints:
         await self._keyring.need(wanted, key_valid_at(pdu, version), share=origin)
         if signature_problem(pdu, version, self._keyring.get, verify) is not None:
             raise matrix_error(403, "M_FORBIDDEN", "the invite's signature is not valid")
-        signed_at, forged = await self._proven(pdu, state, version)
+        signed_at, forged = await self._verified_state(pdu, state, version)
         state = [one if at not in forged else None for at, one in enumerate(state)]
         shown = stripped_state(state, pdu.sender, server=self._own.server, signed=signed_at)
         generation = self._ctx.policy_generation
@@ -108,7 +108,7 @@ class InviteEndpoints:
                 user=await self._ctx.home_of(target),
                 outbound=False,
                 servers=frozenset({origin, *servers_of(state)}),
-                texts=_words(pdu, shown),
+                texts=_texts_of_invite(pdu, shown),
             ),
         )
         if self._entitled.rooms.is_blocked(pdu.room_id):
@@ -124,7 +124,7 @@ class InviteEndpoints:
             self._entrance.invited(signed, origin)
         return {"event": signed.raw}
 
-    async def _proven(
+    async def _verified_state(
         self, invite: Pdu, state: Sequence[Any], version: RoomVersion
     ) -> tuple[set[int], set[int]]:
         """Of the state that goes along with an invite, whole events since v1.16: the places of the
@@ -179,6 +179,6 @@ class InviteEndpoints:
         return {}
 
 
-def _words(invite: Pdu, shown: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _texts_of_invite(invite: Pdu, shown: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Returns the texts for people in an invite and in the stripped state with it."""
     return texts_of_event(invite.type, invite.state_key, invite.content, *shown)

@@ -47,7 +47,7 @@ class Notary:
         given = request.first("minimum_valid_until_ts")
         minimum = int(given) if given.isascii() and given.isdigit() and len(given) < 16 else None
         named = frozenset({request.path["key"]} if "key" in request.path else ())
-        found = await self._documents({request.path["server"]: (minimum, named)}, request.remote)
+        found = await self._query_documents({request.path["server"]: (minimum, named)}, request.remote)
         return json_response({"server_keys": found})
 
     async def many(self, request: Request) -> Response:
@@ -56,10 +56,10 @@ class Notary:
         asked = body.get("server_keys") if isinstance(body, dict) else None
         if not isinstance(asked, dict):
             raise RemoteProtocolError("server_keys must be an object", code="M_BAD_JSON")
-        wanted = {server: _wanted(keys) for server, keys in list(asked.items())[:_SERVERS]}
-        return json_response({"server_keys": await self._documents(wanted, request.remote)})
+        wanted = {server: _parse_criteria(keys) for server, keys in list(asked.items())[:_SERVERS]}
+        return json_response({"server_keys": await self._query_documents(wanted, request.remote)})
 
-    async def _documents(
+    async def _query_documents(
         self, wanted: Mapping[str, tuple[int | None, frozenset[str]]], remote: str
     ) -> list[Mapping[str, Any]]:
         found, left = [], _ANSWER
@@ -67,7 +67,7 @@ class Notary:
             if not ids.is_valid_server_name(server):
                 continue
             at = self._clock.now() if minimum is None else minimum
-            body = await self._document(server, at, named, remote)
+            body = await self._query_document(server, at, named, remote)
             if body is None or len(body) > left:
                 continue
             doc = loads_json(body, KEY_DOCUMENT)
@@ -76,7 +76,7 @@ class Notary:
                 found.append(self._keyring.signed(doc))
         return found
 
-    async def _document(self, server: str, at: int, named: frozenset[str], remote: str) -> bytes | None:
+    async def _query_document(self, server: str, at: int, named: frozenset[str], remote: str) -> bytes | None:
         """As new as may be had for who asks."""
         if not await self._keyring.young(server, at, named):
             with suppress(Busy), self._strangers.work(remote) as group:
@@ -84,7 +84,7 @@ class Notary:
         return await self._keyring.document_of(server, at)
 
 
-def _wanted(keys: object) -> tuple[int | None, frozenset[str]]:
+def _parse_criteria(keys: object) -> tuple[int | None, frozenset[str]]:
     """The latest ``minimum_valid_until_ts`` of a server's keys, None for now, and their ids, none for all."""
     entries = keys if isinstance(keys, dict) else {}
     given = [entry.get("minimum_valid_until_ts") for entry in entries.values() if isinstance(entry, dict)]

@@ -37,19 +37,19 @@ class FederationMedia:
 
     async def download(self, origin: str, request: Request, _body: Any) -> Response:
         """``GET /media/download``: two parts, the second of which is read from the disk as it is sent."""
-        return self._in_parts(await self._given(origin, request))
+        return self._multipart_file(await self._require_media(origin, request))
 
     async def thumbnail(self, origin: str, request: Request, _body: Any) -> Response:
         """``GET /media/thumbnail``: a smaller picture, or the picture itself where it is as small already."""
         request.reads_only()
         size, crop = parse_thumbnail_query(request)
-        item = await self._given(origin, request)
+        item = await self._require_media(origin, request)
         small = await self._thumbnails.of(item, size, crop=crop, who=origin)
         if small is None:
-            return self._in_parts(item)
-        return self._multipart(small.type, "", _once(small.data))
+            return self._multipart_file(item)
+        return self._multipart_response(small.type, "", _single_chunk(small.data))
 
-    async def _given(self, origin: str, request: Request) -> MediaItem:
+    async def _require_media(self, origin: str, request: Request) -> MediaItem:
         media_id = request.path["media"]
         item = (
             await self._library.get(MxcUri(self._server, media_id)) if is_valid_media_id(media_id) else None
@@ -61,10 +61,12 @@ class FederationMedia:
             raise denial(verdict)
         return item
 
-    def _in_parts(self, item: MediaItem) -> Response:
-        return self._multipart(with_charset(item.type, item.charset), item.name, self._library.read(item))
+    def _multipart_file(self, item: MediaItem) -> Response:
+        return self._multipart_response(
+            with_charset(item.type, item.charset), item.name, self._library.read(item)
+        )
 
-    def _multipart(self, kind: str, name: str, file: AsyncIterator[bytes]) -> Response:
+    def _multipart_response(self, kind: str, name: str, file: AsyncIterator[bytes]) -> Response:
         boundary = self._ctx.random.bytes(16).hex()
 
         async def chunks() -> AsyncGenerator[bytes]:
@@ -76,5 +78,5 @@ class FederationMedia:
         return Response(content_type=f"multipart/mixed; boundary={boundary}", chunks=chunks())
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
+async def _single_chunk(data: bytes) -> AsyncIterator[bytes]:
     yield data

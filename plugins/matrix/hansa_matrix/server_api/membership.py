@@ -53,12 +53,12 @@ class MembershipEndpoints:
     async def make_join(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /make_join``."""
         user = self._entitled.own_user(request.path["user"], origin)
-        room = await self._offered(origin, request)
+        room = await self._require_version(origin, request)
         await require_join_allowed(self._ctx, room.room_id, user)
         authoriser = await self._restricted.authoriser(room, user)
-        return await self._template(room, user, "join", authoriser)
+        return await self._make_template(room, user, "join", authoriser)
 
-    async def _offered(self, origin: str, request: Request) -> MatrixRoom:
+    async def _require_version(self, origin: str, request: Request) -> MatrixRoom:
         """The room, if the server that asks speaks its version."""
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
         offered = [v for k, v in request.query if k == "ver"] or ["1"]
@@ -73,9 +73,11 @@ class MembershipEndpoints:
 
     async def send_join(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v2/send_join``: the state before the join, and all its auth chain."""
-        room, pdu = await self._handshake(origin, request, body, "join", authorised=self._authorised)
+        room, pdu = await self._receive_membership(
+            origin, request, body, "join", authorised=self._cosign_restricted
+        )
         await require_join_allowed(self._ctx, room.room_id, pdu.sender, pdu)
-        await self._accepted(pdu, origin)
+        await self._submit_membership(pdu, origin)
         stored = (await room.readable([pdu.event_id]))[pdu.event_id]
         before = await room.groups.load(stored.before)
         state = await room.readable(before.values())
@@ -96,7 +98,7 @@ class MembershipEndpoints:
         """``PUT /v1/send_join``: the same answer behind a status, as it was in the beginning."""
         return [200, await self.send_join(origin, request, body)]
 
-    async def _authorised(self, room: MatrixRoom, join: Pdu) -> Pdu:
+    async def _cosign_restricted(self, room: MatrixRoom, join: Pdu) -> Pdu:
         """Returns a join with this server's signature, if a local user really authorised it."""
         named = authorising_user(join.content)
         if not room.version.restricted or named is None:
@@ -111,15 +113,15 @@ class MembershipEndpoints:
     async def make_knock(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /make_knock``."""
         user = self._entitled.own_user(request.path["user"], origin)
-        room = await self._offered(origin, request)
+        room = await self._require_version(origin, request)
         await require_knock_allowed(self._ctx, room.room_id, user)
-        return await self._template(room, user, "knock")
+        return await self._make_template(room, user, "knock")
 
     async def send_knock(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v1/send_knock``: what the person is shown of the room meanwhile."""
-        room, pdu = await self._handshake(origin, request, body, "knock")
+        room, pdu = await self._receive_membership(origin, request, body, "knock")
         await require_knock_allowed(self._ctx, room.room_id, pdu.sender, pdu)
-        await self._accepted(pdu, origin)
+        await self._submit_membership(pdu, origin)
         shown = await room.shown_of(await room.state(), STRIPPED_KEYS)
         return {"knock_room_state": [Fragment(one.wire) for one in shown.values()]}
 
@@ -127,19 +129,19 @@ class MembershipEndpoints:
         """``GET /make_leave``."""
         user = self._entitled.own_user(request.path["user"], origin)
         room = await self._entitled.admitted(request.path["room"], origin, member=False)
-        return await self._template(room, user, "leave")
+        return await self._make_template(room, user, "leave")
 
     async def send_leave(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v2/send_leave``."""
-        _, pdu = await self._handshake(origin, request, body, "leave")
-        await self._accepted(pdu, origin)
+        _, pdu = await self._receive_membership(origin, request, body, "leave")
+        await self._submit_membership(pdu, origin)
         return {}
 
     async def old_send_leave(self, origin: str, request: Request, body: Any) -> Any:
         """``PUT /v1/send_leave``: as ``old_send_join``."""
         return [200, await self.send_leave(origin, request, body)]
 
-    async def _template(
+    async def _make_template(
         self, room: MatrixRoom, user: str, membership: str, authoriser: str | None = None
     ) -> dict[str, Any]:
         state = await room.state()
@@ -171,7 +173,7 @@ class MembershipEndpoints:
             raise matrix_error(403, "M_FORBIDDEN", reject.reason)
         return {"room_version": room.version.id, "event": event}
 
-    async def _handshake(
+    async def _receive_membership(
         self,
         origin: str,
         request: Request,
@@ -205,7 +207,7 @@ class MembershipEndpoints:
             raise matrix_error(400, "M_INVALID_PARAM", "the event cites events that are not known here")
         return room, good
 
-    async def _accepted(self, pdu: Pdu, origin: str) -> None:
+    async def _submit_membership(self, pdu: Pdu, origin: str) -> None:
         inbound = await self._submitter.build_submission(pdu, origin, handshake=True)
         outcome = (await self._ctx.submit([inbound]))[0]
         refusal = outcome.refusal

@@ -73,24 +73,29 @@ class QueryEndpoints:
     async def keys_query(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /user/keys/query``."""
         wanted = body.get("device_keys")
-        if not isinstance(wanted, dict) or not all(_strings(named) for named in wanted.values()):
+        if not isinstance(wanted, dict) or not all(_is_list_of_strings(named) for named in wanted.values()):
             raise matrix_error(400, "M_BAD_JSON", "device_keys must be an object of lists")
-        await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
+        await require(
+            self._ctx, self._crossings.keys_query(origin, self._local_users(wanted), outbound=False)
+        )
         return await self._known.keys.query_here(wanted, outside=True)
 
     async def keys_claim(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /user/keys/claim``."""
         wanted = body.get("one_time_keys")
         if not isinstance(wanted, dict) or not all(
-            isinstance(devices, dict) and _strings(list(devices.values())) for devices in wanted.values()
+            isinstance(devices, dict) and _is_list_of_strings(list(devices.values()))
+            for devices in wanted.values()
         ):
             raise matrix_error(
                 400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm"
             )
-        await require(self._ctx, self._crossings.keys_query(origin, self._ours(wanted), outbound=False))
+        await require(
+            self._ctx, self._crossings.keys_query(origin, self._local_users(wanted), outbound=False)
+        )
         return {"one_time_keys": await self._known.keys.claim_here(wanted)}
 
-    def _ours(self, users: Iterable[str]) -> list[str]:
+    def _local_users(self, users: Iterable[str]) -> list[str]:
         return [u for u in users if ids.is_valid_user_id(u) and ids.domain_of(u) == self._own.server]
 
 
@@ -106,5 +111,5 @@ def add_openid_userinfo(router: Router, openid: OpenId) -> None:
     router.add("GET", "/_matrix/federation/v1/openid/userinfo", userinfo)
 
 
-def _strings(value: object) -> bool:
+def _is_list_of_strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)

@@ -13,17 +13,17 @@ async def require_join_allowed(
     ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None
 ) -> None:
     """Raises the error answer of a join that policy does not have. ``event`` is the join, if there is one."""
-    await _require(Join, ctx, room_id, user, event)
+    await _require_allowed(Join, ctx, room_id, user, event)
 
 
 async def require_knock_allowed(
     ctx: NetworkContext, room_id: str, user: str, event: Pdu | None = None
 ) -> None:
     """As ``require_join_allowed``, of a knock."""
-    await _require(Knock, ctx, room_id, user, event)
+    await _require_allowed(Knock, ctx, room_id, user, event)
 
 
-async def _require(
+async def _require_allowed(
     kind: type[Join | Knock], ctx: NetworkContext, room_id: str, user: str, event: Pdu | None
 ) -> None:
     view = ctx.view(room_id)

@@ -22,11 +22,11 @@ class StoredPdus:
     def cached(self, event_id: str) -> bytes | None:
         """See ``OutboundPdus.cached``."""
         stored = self._events.at_hand(event_id)
-        if stored is None or stored.by_policy or self._outdated(stored):
+        if stored is None or stored.by_policy or self._needs_recheck(stored):
             return None
         return stored.pdu.wire
 
-    def _outdated(self, stored: StoredEvent) -> bool:
+    def _needs_recheck(self, stored: StoredEvent) -> bool:
         return self._ctx.governed and stored.generation != self._ctx.policy_generation
 
     def is_withheld(self, row: Row) -> bool:

@@ -34,18 +34,18 @@ class RestrictedJoins:
         known = await room.events_of(state, keys)
         rules = known.get(JOIN_RULES_KEY)
         rule = join_rule(rules.content) if rules is not None else None
-        if not _restricts(rule, room) or rules is None:
+        if not _is_restricted_rule(rule, room) or rules is None:
             return None
         own = known.get((MEMBER, user))
         if own is not None and own.membership in {"join", "invite", "ban"}:
             return None
-        await self._satisfied(rules, user)
-        granting = await self._granting(room, state, known)
+        await self._require_allow_rule(rules, user)
+        granting = await self._find_inviter(room, state, known)
         if granting is None:
             raise matrix_error(400, _NOT_GRANTED, "no user of this server may invite into that room")
         return granting
 
-    async def _satisfied(self, rules: Pdu, user: str) -> None:
+    async def _require_allow_rule(self, rules: Pdu, user: str) -> None:
         named = allowed_rooms(rules.content)
         rooms = [self._rooms.get(name) for name in named]
         ours = [room for room in rooms if room is not None and room.resident]
@@ -58,7 +58,9 @@ class RestrictedJoins:
             raise matrix_error(400, _NOT_KNOWN, text)
         raise matrix_error(403, "M_FORBIDDEN", f"{user} is in none of the rooms whose members may join")
 
-    async def _granting(self, room: MatrixRoom, state: StateIds, known: Mapping[StateKey, Pdu]) -> str | None:
+    async def _find_inviter(
+        self, room: MatrixRoom, state: StateIds, known: Mapping[StateKey, Pdu]
+    ) -> str | None:
         """Returns a local user who is joined and may invite, the one with the highest level first."""
         levels = room.levels(known[CREATE_KEY], known.get(POWER_LEVELS_KEY), room.version)
         ours = [k[1] for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == self._server]
@@ -67,7 +69,7 @@ class RestrictedJoins:
         return await anext(room.joined_of(state, ours), None)
 
 
-def _restricts(rule: str | None, room: MatrixRoom) -> bool:
+def _is_restricted_rule(rule: str | None, room: MatrixRoom) -> bool:
     return (rule == "restricted" and room.version.restricted) or (
         rule == "knock_restricted" and room.version.knock_restricted
     )

@@ -31,9 +31,9 @@ class ServerVisibility:
         """
         if ids.domain_of(stored.pdu.sender) == server:
             return True
-        if await self._in(room, stored.after, server):
+        if await self._can_see_in_group(room, stored.after, server):
             return True
-        return stored.before != stored.after and await self._in(room, stored.before, server)
+        return stored.before != stored.after and await self._can_see_in_group(room, stored.before, server)
 
     async def there(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
         """True if a user of ``server`` was in the room when an event happened."""
@@ -43,15 +43,15 @@ class ServerVisibility:
             room, stored.before, server, frozenset({"join"})
         )
 
-    async def _in(self, room: MatrixRoom, group: int, server: str) -> bool:
+    async def _can_see_in_group(self, room: MatrixRoom, group: int, server: str) -> bool:
         key = (room.room_id, group, server)
         known = self._known.get(key)
         if known is None:
-            known = await self._lets(room, group, server)
+            known = await self._group_allows(room, group, server)
             self._known.put(key, known)
         return known
 
-    async def _lets(self, room: MatrixRoom, group: int, server: str) -> bool:
+    async def _group_allows(self, room: MatrixRoom, group: int, server: str) -> bool:
         state = await room.groups.load(group)
         found = await room.events_of(state, [HISTORY_VISIBILITY_KEY])
         enough = memberships_that_read(visibility_of(found.get(HISTORY_VISIBILITY_KEY)))

@@ -27,7 +27,7 @@ class UserVisibility:
     async def of(self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]) -> list[StoredEvent]:
         """Returns those of some events of a room that a user may read, in order."""
         stay = self._attendance.stay(user, room.room_id)
-        until = await self._until(stay, room)
+        until = await self._visible_until(stay, room)
         memo: dict[int, tuple[str, str]] = {}
         return [
             one
@@ -63,7 +63,7 @@ class UserVisibility:
         read = await self.of(user, room, old[:_MOST_OLD]) if old else []
         return {one.pdu.event_id for one in (*read, *(one for one in events if one.depth >= since))}
 
-    async def _until(self, stay: LocalMembership | None, room: MatrixRoom) -> int | None:
+    async def _visible_until(self, stay: LocalMembership | None, room: MatrixRoom) -> int | None:
         """Returns the depth, by this server's count, up to which a user may read a room's shared past: None
         for a user who was never in it.
         """
@@ -91,7 +91,7 @@ class UserVisibility:
     ) -> bool:
         if one.before not in memo:
             state = await room.groups.load(one.before)
-            memo[one.before] = await self._at(room, state, user)
+            memo[one.before] = await self._state_at(room, state, user)
         visibility, membership = memo[one.before]
         readings, memberships = {visibility}, {membership}
         if one.pdu.state_key is not None and one.pdu.key == HISTORY_VISIBILITY_KEY:
@@ -102,7 +102,7 @@ class UserVisibility:
         return user_can_read(readings, memberships, later=later)
 
     @staticmethod
-    async def _at(room: MatrixRoom, state: Mapping[StateKey, str], user: str) -> tuple[str, str]:
+    async def _state_at(room: MatrixRoom, state: Mapping[StateKey, str], user: str) -> tuple[str, str]:
         found = await room.events_of(state, [HISTORY_VISIBILITY_KEY, (MEMBER, user)])
         member = found.get((MEMBER, user))
         membership = member.membership if member is not None else None

@@ -90,7 +90,7 @@ async def places_of(
     stored = await load(wanted.values())
     found = {key: stored[event_id] for key, event_id in wanted.items() if event_id in stored}
     for one in [one for one in stored.values() if one.status is _WITHHELD and one.by_policy]:
-        instead = await _instead(one, load, groups, version)
+        instead = await _replacement_of(one, load, groups, version)
         if instead is not None:
             found[one.pdu.key] = instead
         else:
@@ -98,7 +98,7 @@ async def places_of(
     return found
 
 
-async def _instead(
+async def _replacement_of(
     one: StoredEvent, load: Load, groups: StateGroups, version: RoomVersion
 ) -> StoredEvent | None:
     """Returns the event that users see in the place of a withheld state event."""

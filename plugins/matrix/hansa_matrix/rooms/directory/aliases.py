@@ -31,7 +31,7 @@ class RoomAlias:
     body: bytes
 
 
-def _read(row: Row) -> RoomAlias:
+def _alias_from_row(row: Row) -> RoomAlias:
     """A row; one of before holds who gave the name alone, or nothing where an operator did."""
     by = row.body.decode()
     if by.startswith("{"):
@@ -39,7 +39,7 @@ def _read(row: Row) -> RoomAlias:
     return RoomAlias(str(row.key[0]), str(row.fields["room_id"]), by, row.body)
 
 
-def _body(room_id: str, by: str) -> bytes:
+def _row_body(room_id: str, by: str) -> bytes:
     return orjson.dumps({"by": by, "room_id": room_id})
 
 
@@ -52,17 +52,19 @@ async def room_id_of(store: ScopedStore, name: str) -> str | None:
 async def alias_of(store: ScopedStore, name: str) -> RoomAlias | None:
     """A name of a room here, None if there is no such name."""
     row = await store.get(_ALIAS, (name,))
-    return _read(row) if row is not None else None
+    return _alias_from_row(row) if row is not None else None
 
 
 async def aliases_of(store: ScopedStore, room_id: str) -> list[RoomAlias]:
     """The names of one room."""
-    return [_read(row) async for row in scan_all(store, _ALIAS, index=("room_id",), equal=(room_id,))]
+    return [
+        _alias_from_row(row) async for row in scan_all(store, _ALIAS, index=("room_id",), equal=(room_id,))
+    ]
 
 
 def given(name: str, room_id: str, by: str) -> Insert:
     """The write that gives a room a name; a ``Conflict`` if a room has it already."""
-    return Insert(_ALIAS, (name,), _body(room_id, by), {"room_id": room_id})
+    return Insert(_ALIAS, (name,), _row_body(room_id, by), {"room_id": room_id})
 
 
 def moved(alias: RoomAlias, room_id: str) -> CompareAndSwap:
@@ -70,7 +72,7 @@ def moved(alias: RoomAlias, room_id: str) -> CompareAndSwap:
     taken away, meanwhile.
     """
     fields: dict[str, Any] = {"room_id": room_id}
-    return CompareAndSwap(_ALIAS, (alias.name,), alias.body, _body(room_id, alias.by), fields)
+    return CompareAndSwap(_ALIAS, (alias.name,), alias.body, _row_body(room_id, alias.by), fields)
 
 
 def taken(alias: RoomAlias) -> list[Write]:

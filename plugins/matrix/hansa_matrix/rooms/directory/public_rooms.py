@@ -53,7 +53,7 @@ class PublicRoomList:
 
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.operations``."""
-        return {"rooms publish": self._publish, "rooms unpublish": self._unpublish}
+        return {"rooms publish": self._publish_command, "rooms unpublish": self._unpublish_command}
 
     async def publish(self, room_id: str, *, listed: bool, by: str = "") -> None:
         """List a room, or list it no more. ``by`` is who wants it, empty for an operator. Raises
@@ -64,12 +64,12 @@ class PublicRoomList:
         else:
             await self._ctx.store.commit([Delete("published", (room_id,))])
 
-    async def _publish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+    async def _publish_command(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room = self._rooms.require_resident(str(arguments["room"]))
         await self.publish(room.room_id, listed=True)
         return {"published": room.room_id}
 
-    async def _unpublish(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+    async def _unpublish_command(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room_id = str(arguments["room"])
         await self.publish(room_id, listed=False)
         return {"unpublished": room_id}
@@ -86,19 +86,19 @@ class PublicRoomList:
         low, high = 0, room.head.last + 1
         while low < high:
             middle = (low + high) // 2
-            at = await self._some(room, middle - 1, 1)
+            at = await self._shown_events(room, middle - 1, 1)
             if at and at[0].pdu.origin_server_ts < ts:
                 low = middle + 1
             else:
                 high = middle
-        found = await self._some(room, max(0, low - _AROUND), 2 * _AROUND)
+        found = await self._shown_events(room, max(0, low - _AROUND), 2 * _AROUND)
         if forwards:
             later = [one for one in found if one.pdu.origin_server_ts >= ts]
-            return _pdu(min(later, key=_when, default=None))
+            return _pdu_of(min(later, key=_time_key, default=None))
         earlier = [one for one in found if one.pdu.origin_server_ts <= ts]
-        return _pdu(max(earlier, key=_when, default=None))
+        return _pdu_of(max(earlier, key=_time_key, default=None))
 
-    async def _some(self, room: MatrixRoom, after: int, limit: int) -> list[StoredEvent]:
+    async def _shown_events(self, room: MatrixRoom, after: int, limit: int) -> list[StoredEvent]:
         rows = await self._ctx.store.scan(
             "pdu", index=("room_id", "depth"), equal=(room.room_id,), after=after, limit=limit
         )
@@ -106,9 +106,9 @@ class PublicRoomList:
         return list((await room.events.load(sorted(shown), room.version)).values())
 
 
-def _when(stored: StoredEvent) -> tuple[int, int]:
+def _time_key(stored: StoredEvent) -> tuple[int, int]:
     return stored.pdu.origin_server_ts, stored.depth
 
 
-def _pdu(stored: StoredEvent | None) -> Pdu | None:
+def _pdu_of(stored: StoredEvent | None) -> Pdu | None:
     return stored.pdu if stored is not None else None

@@ -58,13 +58,13 @@ class RoomAddresses:
             if (room_id := str(row.fields["room_id"])) in natives:
                 found.setdefault(room_id, []).append(str(row.key[0]))
         for room_id in [one for one in natives if one not in found][:_MOST_READ]:
-            named = await self._said(room_id)
+            named = await self._foreign_alias(room_id)
             if named:
                 found[room_id] = [named]
             await asyncio.sleep(0)
         return found
 
-    async def _said(self, room_id: str) -> str:
+    async def _foreign_alias(self, room_id: str) -> str:
         room = self._rooms.get(room_id)
         if room is None:
             return ""

@@ -69,7 +69,7 @@ class RoomSummaries:
         found = []
         for room_id in await self._directory.published():
             room = self._entitled.rooms.get(room_id)
-            summary = await self._summary(room) if room is not None and room.resident else None
+            summary = await self._public_summary(room) if room is not None and room.resident else None
             if summary is not None and _matches_filter(summary, wanted):
                 found.append(summary)
         found.sort(key=lambda one: (-one["num_joined_members"], one["room_id"]))
@@ -85,7 +85,7 @@ class RoomSummaries:
             answer["prev_batch"] = str(max(0, at - most))
         return answer
 
-    async def _summary(self, room: MatrixRoom) -> dict[str, Any] | None:
+    async def _public_summary(self, room: MatrixRoom) -> dict[str, Any] | None:
         """A room as it is listed; None for one that has no state yet."""
         state = await room.shown_of(await room.state(), _SHOWN)
         view = self._ctx.view(room.room_id)
@@ -133,17 +133,17 @@ class RoomSummaries:
         answer.
         """
         room = self._entitled.rooms.get(room_id)
-        known = await self._known(room, origin) if room is not None and room.resident else None
+        known = await self._accessible_summary(room, origin) if room is not None and room.resident else None
         if room is None or known is None:
             raise matrix_error(404, "M_NOT_FOUND", "the room does not exist, or the server may not see it")
         space = known.get("room_type") == SPACE
-        children = await self._children(room, suggested=suggested) if space else []
+        children = await self._child_events(room, suggested=suggested) if space else []
         found, hidden = [], []
         for child in children[:_MOST_CHILDREN]:
             inner = self._entitled.rooms.get(str(child.state_key))
             if inner is None or not inner.resident:
                 continue
-            summary = await self._known(inner, origin)
+            summary = await self._accessible_summary(inner, origin)
             if summary is None:
                 hidden.append(inner.room_id)
             else:
@@ -156,14 +156,14 @@ class RoomSummaries:
 
     async def described(self, room: MatrixRoom, *, suggested: bool) -> dict[str, Any] | None:
         """Returns a room as spaces show it, with its children; a room that is not a space has none."""
-        summary = await self._summary(room)
+        summary = await self._public_summary(room)
         if summary is None:
             return None
         space = summary.get("room_type") == SPACE
-        children = await self._children(room, suggested=suggested) if space else []
+        children = await self._child_events(room, suggested=suggested) if space else []
         return {**summary, "children_state": _public_children(children)}
 
-    async def _children(self, room: MatrixRoom, *, suggested: bool) -> list[Pdu]:
+    async def _child_events(self, room: MatrixRoom, *, suggested: bool) -> list[Pdu]:
         state = await room.state()
         keys = [key for key in state if key[0] == _CHILD and ids.is_valid_room_id(key[1])]
         events = await room.shown_of(state, keys[:1000])
@@ -172,9 +172,9 @@ class RoomSummaries:
         found.sort(key=lambda one: (*one[1].place, one[0].origin_server_ts, one[0].state_key))
         return [p for p, _ in found]
 
-    async def _known(self, room: MatrixRoom, origin: str) -> dict[str, Any] | None:
+    async def _accessible_summary(self, room: MatrixRoom, origin: str) -> dict[str, Any] | None:
         """Returns the summary of a room that a user of ``origin`` could join or read."""
-        summary = await self._summary(room)
+        summary = await self._public_summary(room)
         if summary is None:
             return None
         rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
@@ -183,7 +183,7 @@ class RoomSummaries:
         if named:  # the server that asks shows it to those of its people who may know
             summary["allowed_room_ids"] = named
         open_ = summary["join_rule"] in {"public", "knock", "knock_restricted"} or summary["world_readable"]
-        if open_ or self._entitled.inside(room, origin) or await self._invited(room, origin):
+        if open_ or self._entitled.inside(room, origin) or await self._is_server_invited(room, origin):
             return summary
         if summary["join_rule"] != "restricted":
             return None
@@ -192,7 +192,7 @@ class RoomSummaries:
             return summary
         return None
 
-    async def _invited(self, room: MatrixRoom, origin: str) -> bool:
+    async def _is_server_invited(self, room: MatrixRoom, origin: str) -> bool:
         state = await room.state()
         theirs = [k for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == origin][:200]
         members = await room.events_of(state, theirs)

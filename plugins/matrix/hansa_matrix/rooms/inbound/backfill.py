@@ -66,8 +66,8 @@ class Backfill:
         try:
             while taken < limit:
                 passed = len(beyond)
-                ends = await self._ends(room, beyond, within)
-                came = await self._page(room, first, limit - taken, failed, beyond, ends=ends)
+                ends = await self._fetchable_ends(room, beyond, within)
+                came = await self._fetch_page(room, first, limit - taken, failed, beyond, ends=ends)
                 if not came and not passed < len(beyond) < _MOST_PASSED:
                     break
                 taken += came
@@ -75,10 +75,10 @@ class Backfill:
         finally:
             self._ctx.progress(work, 1, 1)
             self._running.discard(room_id)
-        ends = await self._ends(room, beyond, within)
+        ends = await self._fetchable_ends(room, beyond, within)
         return {"room": room_id, "events": taken, "complete": not ends, "failed": failed}
 
-    async def _ends(
+    async def _fetchable_ends(
         self, room: MatrixRoom, beyond: Mapping[str, tuple[str, ...]], within: tuple[int, int] | None
     ) -> list[str]:
         """Returns the next missing events: behind events that cannot be verified, their ``prev_events``."""
@@ -92,10 +92,10 @@ class Backfill:
                 seen.add(event_id)
                 ends |= {} if event_id in beyond else {event_id: None}
                 edge += beyond.get(event_id, ())
-        placed = await self._placed(room, ends)
+        placed = await self._events_with_state(room, ends)
         return [e for e in ends if e not in placed]
 
-    async def _page(  # what a run has come to
+    async def _fetch_page(  # what a run has come to
         self,
         room: MatrixRoom,
         first: str,
@@ -112,7 +112,7 @@ class Backfill:
                 try:
                     async with self._gaps.errands.acquire(server) as errand:
                         named = ends[at : at + _NAMED]
-                        came = await self._from(room, errand, named, min(most, _PAGE), beyond)
+                        came = await self._fetch_from(room, errand, named, min(most, _PAGE), beyond)
                 except REQUEST_FAILURES as error:
                     failed[server] = getattr(error, "detail", str(error))[:200]
                     self._ctx.log.info("the past of %s by %s: %s", room.room_id, server, error)
@@ -121,7 +121,7 @@ class Backfill:
                     return came
         return 0
 
-    async def _from(  # what a run has come to
+    async def _fetch_from(  # what a run has come to
         self,
         room: MatrixRoom,
         errand: BoundedFetch,
@@ -134,19 +134,21 @@ class Backfill:
         target, notes = f"{target}?{named}&limit={limit}", FetchNotes(errand.server)
         came = await self._gaps.fetched.members(room, errand, target, ["pdus"], notes)
         found = {p.event_id: p for p in came[:limit]}
-        wanted = _reached(found | self._doubtful(room, notes), ends)
+        wanted = _connecting_events(found | self._unverifiable_events(room, notes), ends)
         beyond |= {p.event_id: p.prev_events for p in wanted if p.event_id not in found}
         wanted = [p for p in wanted if p.event_id in found]
-        placed = await self._placed(room, (e for p in wanted for e in (p.event_id, *p.prev_events)))
+        placed = await self._events_with_state(
+            room, (e for p in wanted for e in (p.event_id, *p.prev_events))
+        )
         ordered = sort_topologically(p for p in wanted if p.event_id not in placed)
         inside = {p.event_id for p in ordered}
-        depths = _depths(room.head, ordered, beyond)
+        depths = _local_depths(room.head, ordered, beyond)
         for pdu in ordered:
             if not placed.issuperset(e for e in pdu.prev_events if e not in inside):
                 await self._gaps.set_state_from_remote(room, pdu.event_id, errand, depth=depths[pdu.event_id])
-        return await self._take(room, errand, ordered, depths)
+        return await self._submit_events(room, errand, ordered, depths)
 
-    def _doubtful(self, room: MatrixRoom, notes: FetchNotes) -> dict[str, Pdu]:
+    def _unverifiable_events(self, room: MatrixRoom, notes: FetchNotes) -> dict[str, Pdu]:
         """Returns the events that cannot be verified: they get no place, and where ids are hashes they prove
         which events stand behind them. Raises ``ServerUnreachable`` while their keys may still arrive.
         """
@@ -155,7 +157,7 @@ class Backfill:
                 raise ServerUnreachable(f"the keys for {event_id} cannot be fetched now")
         return {} if room.version.named_event_ids else notes.doubtful
 
-    async def _take(
+    async def _submit_events(
         self, room: MatrixRoom, errand: BoundedFetch, ordered: Sequence[Pdu], depths: Mapping[str, int]
     ) -> int:
         """Judge them in their order; how many have a place now."""
@@ -174,14 +176,14 @@ class Backfill:
                 items, size = [], 0
         if items:
             await self._gaps.submitter.submit(items)
-        return len(await self._placed(room, inside))
+        return len(await self._events_with_state(room, inside))
 
-    async def _placed(self, room: MatrixRoom, ids: Iterable[str]) -> set[str]:
+    async def _events_with_state(self, room: MatrixRoom, ids: Iterable[str]) -> set[str]:
         found = await room.events.load(set(ids), room.version)
         return {event_id for event_id, one in found.items() if one.after}
 
 
-def _reached(found: Mapping[str, Pdu], ends: Iterable[str]) -> list[Pdu]:
+def _connecting_events(found: Mapping[str, Pdu], ends: Iterable[str]) -> list[Pdu]:
     """Those of ``found`` that lie behind ``ends``: nobody gets a place for what nothing here follows."""
     seen: dict[str, Pdu] = {}
     edge = [e for e in ends if e in found]
@@ -194,7 +196,9 @@ def _reached(found: Mapping[str, Pdu], ends: Iterable[str]) -> list[Pdu]:
     return list(seen.values())
 
 
-def _depths(head: RoomHead, ordered: Sequence[Pdu], beyond: Mapping[str, Sequence[str]]) -> dict[str, int]:
+def _local_depths(
+    head: RoomHead, ordered: Sequence[Pdu], beyond: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
     """The depths by our count of events of the past: each less deep than what follows it. What their senders
     say is taken only for rooms that were joined when nothing else was kept.
     """

@@ -48,7 +48,7 @@ class BoundedFetch:
 
     async def get(self, target: str) -> Any:
         """The answer to a GET."""
-        return await self._client.request("GET", self.server, target, seconds=self._left(30.0))
+        return await self._client.request("GET", self.server, target, seconds=self._remaining_seconds(30.0))
 
     async def members(
         self,
@@ -65,32 +65,34 @@ class BoundedFetch:
             self.count_events(len(values))
             take(name, values)
 
-        seconds = self._left(120.0)
+        seconds = self._remaining_seconds(120.0)
         return await self._client.members(
             "GET", self.server, target, names=names, take=counted, between=between, seconds=seconds
         )
 
     async def post(self, target: str, body: Mapping[str, Any]) -> Any:
         """The answer to a POST."""
-        return await self._client.request("POST", self.server, target, body, seconds=self._left(30.0))
+        return await self._client.request(
+            "POST", self.server, target, body, seconds=self._remaining_seconds(30.0)
+        )
 
     def count_events(self, events: int) -> None:
         """So many events came. Raises ``ServerUnreachable`` if these are too many."""
         self._events += events
         if self._events > self._bounds.events:
-            raise self._exhausted("events", f"more than {self._bounds.events} events")
+            raise self._limit_reached("events", f"more than {self._bounds.events} events")
 
-    def _left(self, most: float) -> float:
+    def _remaining_seconds(self, most: float) -> float:
         """Seconds for one more request."""
         self._requests += 1
         if self._requests > self._bounds.requests:
-            raise self._exhausted("requests", f"more than {self._bounds.requests} requests")
+            raise self._limit_reached("requests", f"more than {self._bounds.requests} requests")
         left = self._until - self._ctx.clock.monotonic()
         if left <= 0:
-            raise self._exhausted("seconds", f"more than {self._bounds.seconds:.0f} seconds")
+            raise self._limit_reached("seconds", f"more than {self._bounds.seconds:.0f} seconds")
         return min(left, most)
 
-    def _exhausted(self, bound: str, what: str) -> ServerUnreachable:
+    def _limit_reached(self, bound: str, what: str) -> ServerUnreachable:
         self._ctx.count("matrix_errands_given_up", bound=bound)
         return ServerUnreachable(f"what is missing takes {what} with {self.server}: it is gone on with later")
 

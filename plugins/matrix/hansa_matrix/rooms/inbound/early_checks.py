@@ -58,7 +58,7 @@ class EarlyChecks:
         """Between two pieces of the answer. Raises RemoteProtocolError once most of it is by nobody."""
         if len(self._reader.fresh) >= MOST_UNVERIFIED:
             fresh, self._reader.fresh = self._reader.fresh, []
-            await self._look(fresh)
+            await self._check_signatures(fresh)
 
     async def finished(self) -> CheckedPdus:
         """Returns the result once the answer is complete; a second call checks again the events whose keys
@@ -66,11 +66,11 @@ class EarlyChecks:
         """
         fresh, self._reader.fresh = [*self._waiting, *self._reader.fresh], []
         self._waiting = []
-        seen = await self._look(fresh)
+        seen = await self._check_signatures(fresh)
         lost = self._lost + len(self._waiting)
         return CheckedPdus(good=self._good, bad=seen.bad, awaited=seen.awaited, lost=lost)
 
-    async def _look(self, pdus: Sequence[Pdu]) -> SignatureResult:
+    async def _check_signatures(self, pdus: Sequence[Pdu]) -> SignatureResult:
         seen = await outliers.verify_signatures(pdus, self._version, self._keyring, self._lookups)
         self._good += seen.good
         awaited = frozenset(seen.awaited)

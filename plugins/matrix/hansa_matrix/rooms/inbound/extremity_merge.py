@@ -38,11 +38,11 @@ class ExtremityMerger:
             return
         self._in_vain.pop(room.room_id, None)
         try:
-            await self._heal(room)
+            await self._merge_extremities(room)
         except (Busy, LocalProtocolError) as error:  # it has better things to do, or is being taken down
             self._ctx.log.info("%s is not healed: %s", room.room_id, error)
 
-    async def _heal(self, room: MatrixRoom) -> None:
+    async def _merge_extremities(self, room: MatrixRoom) -> None:
         speakers = await self._eligible_senders(room)
         while speakers and len(room.head.extremities) > _ENDS:
             refusal = await self._administration.send(

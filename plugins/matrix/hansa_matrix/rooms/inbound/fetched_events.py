@@ -70,7 +70,7 @@ class FetchedEvents:
         """
         gathered = GatheredPdus(room.room_id, room.version)
         gathered.take("", list(objects))
-        return await self._signed(room, gathered, notes)
+        return await self._verify_signatures(room, gathered, notes)
 
     async def members(
         self,
@@ -86,9 +86,9 @@ class FetchedEvents:
         answer = await errand.members(target, names, gathered.take, checks.between)
         for name in names:
             listed(answer, name)
-        return await self._signed(room, gathered, notes, checks)
+        return await self._verify_signatures(room, gathered, notes, checks)
 
-    async def _signed(
+    async def _verify_signatures(
         self,
         room: MatrixRoom,
         gathered: GatheredPdus,
@@ -106,7 +106,7 @@ class FetchedEvents:
             self._ctx.count("matrix_pdus", status="dropped")
         for pdu in {p.event_id: p for p in (*gathered.unsigned, *seen.bad)}.values():
             if notes is not None:
-                notes.why[pdu.event_id] = await self._why(room, pdu)
+                notes.why[pdu.event_id] = await self._signature_problem(room, pdu)
                 notes.doubtful[pdu.event_id] = pdu
         if notes is not None:
             for pdu in seen.good:
@@ -114,7 +114,7 @@ class FetchedEvents:
                 notes.doubtful.pop(pdu.event_id, None)
         return seen.good
 
-    async def _why(self, room: MatrixRoom, pdu: Pdu) -> Why:
+    async def _signature_problem(self, room: MatrixRoom, pdu: Pdu) -> Why:
         """Returns the fault of an event's signatures."""
         for server in sorted(required_servers(pdu, room.version)):
             keys = signing_key_ids(pdu, [server])
@@ -154,9 +154,9 @@ class FetchedEvents:
             notes.why |= {p.event_id: Why.UNVERIFIABLE for p in fresh if p.event_id not in made}
         whole = list(made.values())
         for at in range(0, len(whole), _AT_ONCE):
-            await self._insert(room, whole[at : at + _AT_ONCE])
+            await self._insert_new(room, whole[at : at + _AT_ONCE])
 
-    async def _insert(self, room: MatrixRoom, some: Sequence[StoredEvent]) -> None:
+    async def _insert_new(self, room: MatrixRoom, some: Sequence[StoredEvent]) -> None:
         left = {one.pdu.event_id: one for one in some}
         while left:
             try:
@@ -201,7 +201,7 @@ class FetchedEvents:
         known = await room.events.load([*state_ids, *chain_ids], room.version)
         foreign = await room.events.foreign([*state_ids, *chain_ids], room.version)
         wanted = [e for e in (*chain_ids, *state_ids) if e not in known and e not in foreign]
-        await self.keep(room, await self._fetched(room, event_id, errand, wanted))
+        await self.keep(room, await self._fetch_state_events(room, event_id, errand, wanted))
         loaded = await room.events.load(state_ids, room.version)
         return {
             one.pdu.key: e
@@ -209,7 +209,7 @@ class FetchedEvents:
             if one.pdu.state_key is not None and one.status is not Status.REJECTED
         }
 
-    async def _fetched(
+    async def _fetch_state_events(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch, wanted: list[str]
     ) -> list[Pdu]:
         """Fetches the events of a state; those that are not available or cannot be verified are left out."""

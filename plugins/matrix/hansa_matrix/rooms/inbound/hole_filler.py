@@ -40,7 +40,7 @@ class HoleFiller:
     def learned(self, server: str) -> None:
         """See ``Keyring.learned``: what it signed is due."""
         for room in self._rooms.values():
-            for hole in [h for h in room.holes.by_id.values() if server in _servers(h)]:
+            for hole in [h for h in room.holes.by_id.values() if server in _signing_servers(h)]:
                 room.holes.by_id[hole.event_id] = replace(hole, again=0)
                 self._news.set()
 
@@ -65,7 +65,7 @@ class HoleFiller:
             for hole in due[: min(left, _OF_ONE_ROOM)]:
                 left -= 1
                 try:
-                    await self._try(room, hole)
+                    await self._try_hole(room, hole)
                 except StoreFault:  # nobody was asked
                     raise
                 except Exception:  # a bug with one must not end the others
@@ -76,11 +76,11 @@ class HoleFiller:
             await self._gaps.unverified.settle(room)
         self._ctx.gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms.values()))
 
-    async def _try(self, room: MatrixRoom, hole: Hole) -> None:
+    async def _try_hole(self, room: MatrixRoom, hole: Hole) -> None:
         if hole.why is Why.FILLED:
             await self._judge_again(room, hole)
             return
-        if hole.why in FOR_A_KEY and not await self._keys(hole):
+        if hole.why in FOR_A_KEY and not await self._has_trusted_keys(hole):
             await self._in_vain(room, hole, ())
             return
         notes = FetchNotes(hole.origin)
@@ -91,14 +91,14 @@ class HoleFiller:
                 pdu = await self._gaps.fetched.one(room, hole.event_id, errand, notes)
             except REQUEST_FAILURES:
                 continue
-            if pdu is not None and await self._placed(room, pdu, server):
-                await self._ended(room, hole.event_id)
+            if pdu is not None and await self._submit_event(room, pdu, server):
+                await self._forget_placed(room, hole.event_id)
                 self._ctx.count("matrix_holes_filled")
                 self._ctx.log.info("%s in %s is filled", hole.event_id, room.room_id)
                 return
         await self._in_vain(room, hole, notes.asked, notes.why.get(hole.event_id))
 
-    async def _ended(self, room: MatrixRoom, event_id: str) -> None:
+    async def _forget_placed(self, room: MatrixRoom, event_id: str) -> None:
         """Forget a hole whose event had its place before it was passed over: no turn fills that."""
         hole = room.holes.by_id.get(event_id)
         if hole is None or hole.why is Why.FILLED:
@@ -109,13 +109,13 @@ class HoleFiller:
         await self._ctx.store.commit([hole.delete()])
         room.holes.by_id.pop(event_id, None)
 
-    async def _keys(self, hole: Hole) -> bool:
+    async def _has_trusted_keys(self, hole: Hole) -> bool:
         """True if every required server has signed by a key that is known and trusted now."""
         await self._keyring.need(hole.keys, 0)
         known = {server for server, key_id in hole.keys if self._keyring.get(server, key_id) is not None}
-        return known == _servers(hole)
+        return known == _signing_servers(hole)
 
-    async def _placed(self, room: MatrixRoom, pdu: Pdu, server: str) -> bool:
+    async def _submit_event(self, room: MatrixRoom, pdu: Pdu, server: str) -> bool:
         """Judge an event that had been passed over."""
         if not await self._gaps.fetch(room, pdu, server):
             return False
@@ -150,5 +150,5 @@ class HoleFiller:
             room.holes.by_id[hole.event_id] = tried
 
 
-def _servers(hole: Hole) -> set[str]:
+def _signing_servers(hole: Hole) -> set[str]:
     return {server for server, _ in hole.keys}

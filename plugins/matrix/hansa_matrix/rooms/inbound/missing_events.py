@@ -57,7 +57,7 @@ _HAD_IN_VAIN = 4 * TRIES
 _TOLD = 10_000
 
 
-def _stands(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
+def _has_references_cached(room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> bool:
     """True if all events that an event cites are in memory, or on their way. Most calls read nothing from the
     store.
     """
@@ -97,7 +97,7 @@ class MissingEvents:
         """The ``prev_events`` without a place in the DAG and the ``auth_events`` that are not stored, without
         those that are ``coming``.
         """
-        if _stands(room, pdu, coming):
+        if _has_references_cached(room, pdu, coming):
             return []
         prev = [e for e in pdu.prev_events if e not in coming]
         auth = [e for e in pdu.auth_events if e not in coming]
@@ -119,7 +119,7 @@ class MissingEvents:
             try:
                 async with self.errands.acquire(server) as errand:
                     if await self._without_state(room, pdu.prev_events):
-                        await self._fill(room, pdu, errand, notes, skip=server == origin)
+                        await self._fetch_from_server(room, pdu, errand, notes, skip=server == origin)
                     await self.fetched.auth(room, pdu, errand, notes)
             except REQUEST_FAILURES as error:
                 self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
@@ -141,7 +141,7 @@ class MissingEvents:
         found = await room.events.load(wanted, room.version)
         return [e for e in wanted if e not in found or not found[e].after]
 
-    async def _fill(
+    async def _fetch_from_server(
         self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes, *, skip: bool
     ) -> None:
         """Fetches the events before an event. Only the server that sent the event is believed that there are
@@ -166,21 +166,21 @@ class MissingEvents:
         if lost and not skip:
             raise ServerUnreachable(f"{errand.server} does not have {lost[0]}")
         if lost:
-            self._skipped(room, pdu, lost[0], errand.server)
+            self._count_skipped(room, pdu, lost[0], errand.server)
         for event_id in ends[:_ASK]:
             await self._try_adopt(room, event_id, errand, notes)
         await self._submit(room, needed, errand, notes)
 
-    def _skipped(self, room: MatrixRoom, pdu: Pdu, lost: str, server: str) -> None:
+    def _count_skipped(self, room: MatrixRoom, pdu: Pdu, lost: str, server: str) -> None:
         """Counted once of each gap, however often it is tried, and said once of each room and server."""
         if self._suspects.tries(room.room_id, lost):
             return
         self._ctx.count("matrix_gaps_skipped")
-        if self._first((room.room_id, "skipped", server)):
+        if self._is_first_time((room.room_id, "skipped", server)):
             text = "a gap in %s before %s is skipped, as %s gives it; others like it are counted"
             self._ctx.log.warning(text, room.room_id, pdu.event_id, server)
 
-    def _first(self, topic: tuple[str, str, str]) -> bool:
+    def _is_first_time(self, topic: tuple[str, str, str]) -> bool:
         """True if this is the first log entry about a room, a reason and a server."""
         if topic in self._told:
             return False
@@ -245,7 +245,7 @@ class MissingEvents:
                 placed.add(one.event_id)
                 if one.event_id in notes.doubtful:
                     citing = next((p for p in got.values() if one.event_id in p.prev_events), one)
-                    self._hole(room, one.event_id, one, notes, citing)
+                    self._add_hole(room, one.event_id, one, notes, citing)
                     await self.unverified.settle(room)
                     continue
                 await self.fetched.auth(room, one, errand, notes)
@@ -294,7 +294,7 @@ class MissingEvents:
             given = await self.fetched.state_ids(room, event_id, errand)
             state = await self.fetched.state(room, event_id, errand, given)
         else:
-            state = await self._said(room, event_id, errand) or await room.state()
+            state = await self._agreed_state(room, event_id, errand) or await room.state()
         with contextlib.suppress(RemoteError):  # it is judged without what it cites, and rejected
             await self.fetched.auth(room, event, errand, notes)
         inbound = await self.submitter.build_submission(event, errand.server)
@@ -302,7 +302,7 @@ class MissingEvents:
             [replace(inbound, native=PduWithRemoteState(pdu=event, state=state, depth=depth))]
         )
 
-    async def _said(
+    async def _agreed_state(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch
     ) -> dict[StateKey, str] | None:
         """Returns the state before an event. Raises ``ServerUnreachable`` while a server may still give
@@ -342,7 +342,7 @@ class MissingEvents:
         for number, event_id in enumerate(lacking):
             known = notes.doubtful.get(event_id)
             if number < _LOOKED_AT and notes.of(event_id) is Why.NOT_FOUND:
-                known = await self._looked(room, event_id, servers, notes)
+                known = await self._fetch_again(room, event_id, servers, notes)
             if known is not None and notes.of(event_id) is not Why.REFUSED and event_id not in notes.doubtful:
                 if self._suspects.tries(room.room_id, event_id) < _HAD_IN_VAIN:
                     return False  # it is to be had after all: the next attempt takes it
@@ -353,11 +353,11 @@ class MissingEvents:
                 with contextlib.suppress(ServerUnreachable):
                     asked = [self.errands.beside(server) for server in servers]
                     state = await self.fetched.agreed(room, event_id, asked)
-            self._hole(room, event_id, known, notes, pdu, state)
+            self._add_hole(room, event_id, known, notes, pdu, state)
         await self.unverified.settle(room)
         return True
 
-    def _hole(  # noqa: PLR0917
+    def _add_hole(  # noqa: PLR0917
         self,
         room: MatrixRoom,
         event_id: str,
@@ -386,13 +386,13 @@ class MissingEvents:
         self._suspects.forget(room.room_id, event_id)
         self._ctx.count("matrix_holes", why=why.value)
         server = domain_of(known.sender) if known is not None else notes.origin
-        if self._first((room.room_id, why.value, server)):
+        if self._is_first_time((room.room_id, why.value, server)):
             text = (
                 "%s in %s is skipped (%s, %s): the events after it are processed; others like it are counted"
             )
             self._ctx.log.warning(text, event_id, room.room_id, why.value, server)
 
-    async def _looked(
+    async def _fetch_again(
         self, room: MatrixRoom, event_id: str, servers: Iterable[str], notes: FetchNotes
     ) -> Pdu | None:
         """Look once more for an event, to know why it is not here."""

@@ -86,14 +86,14 @@ async def verify_signatures(
 ) -> SignatureResult:
     """Look at the signatures of events. One key look-up per server, as many as ``lookups`` lets through."""
     wanted: dict[tuple[str, str], int] = {}
-    async for found in _in_steps(pdus, _wanted, version):
+    async for found in _in_steps(pdus, _needed_keys, version):
         for key, at in found.items():
             wanted[key] = max(wanted.get(key, 0), at)
     newest = max(wanted.values(), default=0)
     await (lookups or KeyLookups(keyring)).need(wanted)
     stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
     await keyring.need(stale, newest)
-    good = [p async for some in _in_steps(pdus, _verified, version, keyring) for p in some]
+    good = [p async for some in _in_steps(pdus, _verify_with_keys, version, keyring) for p in some]
     passed = {p.event_id for p in good}
     bad = [p for p in pdus if p.event_id not in passed]
     return SignatureResult(good=good, bad=bad, awaited=keyring.awaited(wanted) if bad else [])
@@ -113,7 +113,7 @@ async def _in_steps(
         yield await loop.run_in_executor(None, look, pdus[at : at + _STEP], version, *more)
 
 
-def _wanted(pdus: Sequence[Pdu], version: RoomVersion) -> dict[tuple[str, str], int]:
+def _needed_keys(pdus: Sequence[Pdu], version: RoomVersion) -> dict[tuple[str, str], int]:
     """The keys of signatures that matter, and when (ms) they have to be valid at the latest."""
     wanted: dict[tuple[str, str], int] = {}
     for one in pdus:
@@ -123,7 +123,7 @@ def _wanted(pdus: Sequence[Pdu], version: RoomVersion) -> dict[tuple[str, str], 
     return wanted
 
 
-def _verified(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> list[Pdu]:
+def _verify_with_keys(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyring) -> list[Pdu]:
     """The events that pass checks 2 and 3, packed as they were."""
     good = list[Pdu]()
     for one in pdus:

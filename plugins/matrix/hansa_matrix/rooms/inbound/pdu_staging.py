@@ -109,18 +109,18 @@ class PduStaging:
                 line.put(QueuedPdu(at, pdu, origin))
                 self._shares.add(room.room_id, origin)
                 self._at = max(self._at, at)
-        self._measure()
+        self._update_gauges()
 
-    def _measure(self) -> None:
+    def _update_gauges(self) -> None:
         self._ctx.gauge("matrix_waiting", self._shares.waiting)
         self._ctx.gauge("matrix_waiting_bytes", self._backlog.bytes)
 
-    def _released(self, room_id: str, gone: Iterable[QueuedPdu]) -> None:
+    def _release_shares(self, room_id: str, gone: Iterable[QueuedPdu]) -> None:
         """Entries have left the line; those whose row stays keep their part of the share."""
         for entry in gone:
             if entry.at not in self._left:
                 self._shares.remove(room_id, entry.origin)
-        self._measure()
+        self._update_gauges()
 
     def waiting(self, room_id: str) -> int:
         """How many PDUs of a room wait."""
@@ -134,7 +134,7 @@ class PduStaging:
         if entry is None:
             return False
         await self._ctx.store.commit([Delete("staged", (room_id, entry.at))])
-        self._released(room_id, [entry])
+        self._release_shares(room_id, [entry])
         self._ctx.count("matrix_pdus", status="skipped")
         self._ctx.log.warning("%s is skipped, as an operator wants it", event_id)
         return True
@@ -164,9 +164,9 @@ class PduStaging:
             with self._backlog.reserved(origin, size):
                 settled = await self._at_once(origin, receipt, fresh)
                 if not settled:
-                    await self._stage(origin, receipt, fresh)
+                    await self._stage_pdus(origin, receipt, fresh)
             if not settled:
-                self._measure()
+                self._update_gauges()
         except Conflict:
             before = await self._ctx.store.get("txn", (origin, txn))
             if before is None:
@@ -210,7 +210,7 @@ class PduStaging:
         for entry in entries:
             needed = signers_of(entry.pdu, room.version)
             if (
-                (not self._keyring.at_hand(needed.keys, needed.at) and await self._keyless(room, entry))
+                (not self._keyring.at_hand(needed.keys, needed.at) and await self._lacks_keys(room, entry))
                 or await self._gaps.missing_references(room, entry.pdu, expected)
                 or (policed and await self._lacks_policy_signature(room, entry))
             ):
@@ -225,25 +225,33 @@ class PduStaging:
         await self._rooms.listeners.notify_idle(room)
         return True
 
-    async def _stage(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+    async def _stage_pdus(
+        self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]
+    ) -> None:
         """Keep a transaction with its answer. What another one is keeping or judging at this moment may yet
         be lost: it is waited for, and nothing rests on it before.
         """
         names = {(room.room_id, pdu.event_id) for room, pdu in fresh}
         await self._coming.others(names)
         with self._coming.writing(names):
-            await again_on_conflict(partial(self._numbered, origin, receipt, fresh), collections={"staged"})
+            await again_on_conflict(
+                partial(self._stage_numbered, origin, receipt, fresh), collections={"staged"}
+            )
 
-    async def _numbered(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+    async def _stage_numbered(
+        self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]
+    ) -> None:
         try:
-            await self._staged(origin, receipt, fresh)
+            await self._commit_staged(origin, receipt, fresh)
         except Conflict as lost:
             if lost.collection == "staged":  # another gave the number to a PDU of that room
                 rows = await self._ctx.store.scan("staged", equal=lost.key[:1], limit=1, reverse=True)
                 self._at = max(self._at, *(int(row.key[1]) for row in rows), int(lost.key[1]))
             raise
 
-    async def _staged(self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]) -> None:
+    async def _commit_staged(
+        self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]
+    ) -> None:
         writes: list[Write] = [receipt]
         staged: dict[tuple[str, str], tuple[MatrixRoom, int, Pdu]] = {}
         completed: list[tuple[QueuedPdu, Pdu]] = []
@@ -282,7 +290,7 @@ class PduStaging:
             line.running = True
             self._ctx.spawn(partial(self._run_room, room, line), f"ingest {room.room_id}")
 
-    def _spawn(
+    def _spawn_for_entry(
         self,
         work: Callable[[MatrixRoom, RoomQueue, QueuedPdu], Coroutine[Any, Any, None]],
         room: MatrixRoom,
@@ -298,11 +306,11 @@ class PduStaging:
                 await line.wait_ready(self._ctx.clock)
                 batch = line.peek(_BATCH)
                 try:
-                    done = await self._judge(room, batch)
+                    done = await self._submit_batch(room, batch)
                 except StoreFault:  # what was acknowledged waits until it can be stored what becomes of it
                     await asyncio.sleep(_FAULT_WAIT)
                     continue
-                self._released(room.room_id, line.done(done))
+                self._release_shares(room.room_id, line.done(done))
                 if done and not line.peek(1):
                     with suppress(StoreFault):  # the next time that all is done
                         await self._rooms.listeners.notify_idle(room)
@@ -313,18 +321,18 @@ class PduStaging:
                 try:
                     lacking = await self._gaps.missing_references(room, entry.pdu, ())
                     busy = len(line.held) > _FILLS or line.held_of(entry.origin) > _FILLS_OF_ONE
-                    if not busy and await self._keyless(room, entry):
-                        self._spawn(self._ask_keys, room, line, entry, "keys of")
+                    if not busy and await self._lacks_keys(room, entry):
+                        self._spawn_for_entry(self._ask_keys, room, line, entry, "keys of")
                     elif (
                         not lacking
-                        and not await self._keyless(room, entry)
+                        and not await self._lacks_keys(room, entry)
                         and await self._lacks_policy_signature(room, entry)
                     ):
-                        self._spawn(self._ask_policy_server, room, line, entry, "policy on")
+                        self._spawn_for_entry(self._ask_policy_server, room, line, entry, "policy on")
                     elif busy or (entry.tries < _IN_LINE and self._in_line(room, line, lacking)):
                         self._requeue(line, entry, ready=False)
                     else:
-                        self._spawn(self._fetch_missing, room, line, entry, "gap before")
+                        self._spawn_for_entry(self._fetch_missing, room, line, entry, "gap before")
                 except StoreFault:
                     self._requeue(line, entry, ready=False)
         finally:
@@ -346,7 +354,7 @@ class PduStaging:
         finally:
             self._requeue(line, entry, ready=filled)
 
-    async def _keyless(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
+    async def _lacks_keys(self, room: MatrixRoom, entry: QueuedPdu) -> bool:
         """True if keys must be fetched. Meanwhile the other events of the room go on."""
         if entry.keyed:
             return False
@@ -416,7 +424,7 @@ class PduStaging:
         self._ctx.log.info("dropped %s: %s", pdu.event_id, problem)
         return None
 
-    async def _judge(self, room: MatrixRoom, batch: Sequence[QueuedPdu]) -> int:
+    async def _submit_batch(self, room: MatrixRoom, batch: Sequence[QueuedPdu]) -> int:
         """Judge from the front of the line; how many are done with."""
         items: list[Submission] = []
         drops: list[Write] = []
@@ -426,7 +434,7 @@ class PduStaging:
         for entry in batch:
             pdu, origin, row = entry.pdu, entry.origin, (room.room_id, entry.at)
             try:
-                if await self._keyless(room, entry):
+                if await self._lacks_keys(room, entry):
                     break
                 good = await self.verify(room, pdu)
                 if entry.pdu is not pdu:  # it came again meanwhile

@@ -85,7 +85,7 @@ class PolicyServerClient:
             raise
         except REQUEST_FAILURES as error:
             self._ctx.count("matrix_policy_failed")
-            self._failed(server.via)
+            self._record_failure(server.via)
             detail = f"the room's policy server does not answer: {getattr(error, 'detail', error)}"
             raise ServerUnreachable("the room's policy server does not answer", detail=detail) from error
         self._breakers.pop(server.via)
@@ -95,7 +95,7 @@ class PolicyServerClient:
             raise RemoteError(f"the room's policy server {server.via} gave no valid signature", hint=403)
         return signed
 
-    def _failed(self, server: str) -> None:
+    def _record_failure(self, server: str) -> None:
         breaker = self._breakers.get(server) or CircuitBreaker(self._ctx.clock, _FAILURES, _ALONE_FOR)
         breaker.failed()
         self._breakers.put(server, breaker)

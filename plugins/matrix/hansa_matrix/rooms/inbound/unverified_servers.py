@@ -42,7 +42,7 @@ class UnverifiedServers:
 
     async def settle(self, room: MatrixRoom) -> None:
         """Tell of a room's servers as they are now."""
-        before, noted = self._told.get(room.room_id, frozenset()), self._lately(room.room_id)
+        before, noted = self._told.get(room.room_id, frozenset()), self._recent_servers(room.room_id)
         if not before and not noted and not room.holes.by_id:
             return
         signers = {server for hole in room.holes.listed() for server, _ in hole.keys}
@@ -55,7 +55,7 @@ class UnverifiedServers:
         else:
             self._told.pop(room.room_id, None)
 
-    def _lately(self, room_id: str) -> set[str]:
+    def _recent_servers(self, room_id: str) -> set[str]:
         noted, now = self._noted.get(room_id), self._ctx.clock.monotonic()
         if noted is None:
             return set()

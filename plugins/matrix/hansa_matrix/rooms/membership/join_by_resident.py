@@ -35,7 +35,7 @@ class JoinByResident:
         """Joins a local user by another resident: of ``via`` after the servers whose users may invite. Raises
         ``CannotOpenRoom`` if none lets them in.
         """
-        servers = list(dict.fromkeys([*await self._residents(room), *via]))[:_MOST]
+        servers = list(dict.fromkeys([*await self._resident_servers(room), *via]))[:_MOST]
         try:
             join, server = await self._membership.granted(room.room_id, user, servers)
         except CannotOpenRoom:
@@ -48,7 +48,7 @@ class JoinByResident:
         (outcome,) = await self._ctx.submit([inbound])
         return outcome
 
-    async def _residents(self, room: MatrixRoom) -> list[str]:
+    async def _resident_servers(self, room: MatrixRoom) -> list[str]:
         """The other servers of the room, first those of people who may invite, the mightiest first."""
         state = await room.state()
         known: dict[tuple[str, str], Pdu] = await room.events_of(state, [POWER_LEVELS_KEY])

@@ -80,9 +80,11 @@ class RoomJoiner:
     def invited(self, pdu: Pdu, origin: str) -> None:
         """See ``entitled.Rooms.invited``: the bridge user accepts, others wait for their person."""
         if pdu.state_key == self._user and self._ctx.config.accept_invites:
-            self._ctx.spawn(partial(self._accept, pdu, origin), f"accept invite to {pdu.room_id}")
+            self._ctx.spawn(
+                partial(self._accept_bridge_invite, pdu, origin), f"accept invite to {pdu.room_id}"
+            )
 
-    async def _accept(self, pdu: Pdu, origin: str) -> None:
+    async def _accept_bridge_invite(self, pdu: Pdu, origin: str) -> None:
         for tried in range(1, _MAX_TRIES + 1):
             try:
                 await self.join(pdu.room_id, [origin])

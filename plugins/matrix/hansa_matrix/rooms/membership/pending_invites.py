@@ -143,20 +143,20 @@ class PendingInvites:
         self._ctx.gauge("matrix_invites_waiting", in_all + 1)
         oldest: list[Row] = []
         if await store.count("invite", equal={"user_id": user, "peer": peer}) >= MOST_OF_PEER:
-            oldest = await self._oldest(("user_id", "peer", "at"), user, peer)
+            oldest = await self._oldest_rows(("user_id", "peer", "at"), user, peer)
         elif await store.count("invite", equal={"user_id": user}) >= MOST_OF_USER:
             rows = await store.scan("invite", index=("user_id", "peer", "at"), equal=(user,), limit=_PAGE)
             greediest = Counter(row.fields["peer"] for row in rows).most_common(1)[0][0]
             oldest = [next(row for row in rows if row.fields["peer"] == greediest)]
         elif await store.count("invite", equal={"peer": peer}) >= MOST_OF_SERVER:
-            oldest = await self._oldest(("peer", "at"), peer)
+            oldest = await self._oldest_rows(("peer", "at"), peer)
         elif in_all >= MOST_IN_ALL:
-            oldest = await self._oldest(("at",))
+            oldest = await self._oldest_rows(("at",))
         for row in oldest:
             self._ctx.count("matrix_invites_dropped")
             await self._let_go(row)
 
-    async def _oldest(self, index: tuple[str, ...], *equal: str) -> list[Row]:
+    async def _oldest_rows(self, index: tuple[str, ...], *equal: str) -> list[Row]:
         return await self._ctx.store.scan("invite", index=index, equal=equal, limit=1)
 
     async def _let_go(self, row: Row) -> None:

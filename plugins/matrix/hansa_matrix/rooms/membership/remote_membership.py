@@ -90,10 +90,10 @@ def _gave_up(problem: Exception) -> CannotOpenRoom:
     code = RefusalCode.UNREACHABLE
     if isinstance(problem, RemoteError):
         code = RefusalCode.NOT_FOUND if problem.hint == 404 else RefusalCode.INVITE_ONLY
-    return _refused(code, str(problem))
+    return _cannot_open(code, str(problem))
 
 
-def _refused(code: RefusalCode, text: str) -> CannotOpenRoom:
+def _cannot_open(code: RefusalCode, text: str) -> CannotOpenRoom:
     return CannotOpenRoom(Refusal(code=code, text=text))
 
 
@@ -116,7 +116,7 @@ class RemoteMembership:
     async def resolve(self, alias: str) -> tuple[str, list[str]]:
         """The room id and servers behind an alias elsewhere. Raises ``CannotOpenRoom``."""
         server = ids.domain_of(alias)
-        await self._permitted(
+        await self._require_allowed(
             DirectoryQuery(network=self._ctx.id, server=server, address=alias, outbound=True)
         )
         target = f"/_matrix/federation/v1/query/directory?room_alias={quote(alias, safe='')}"
@@ -124,26 +124,28 @@ class RemoteMembership:
             answer = await self._client.request("GET", server, target)
         except RemoteError as error:
             code = RefusalCode.NOT_FOUND if error.hint == 404 else RefusalCode.FORBIDDEN
-            raise _refused(code, f"{alias}: {error.reason}") from error
+            raise _cannot_open(code, f"{alias}: {error.reason}") from error
         except REQUEST_FAILURES as error:
             # COMPAT: so some servers answer where nothing has that alias.
             unknown = isinstance(error, ServerUnreachable) and error.status == _FAILED
             code = RefusalCode.NOT_FOUND if unknown else RefusalCode.UNREACHABLE
-            raise _refused(code, str(error)) from error
+            raise _cannot_open(code, str(error)) from error
         room_id = answer.get("room_id") if isinstance(answer, dict) else None
         servers = answer.get("servers") if isinstance(answer, dict) else None
         if not ids.is_valid_room_id(room_id):
-            raise _refused(RefusalCode.NOT_FOUND, f"{server} gave no room for {alias}")
+            raise _cannot_open(RefusalCode.NOT_FOUND, f"{server} gave no room for {alias}")
         named = [s for s in servers if ids.is_valid_server_name(s)] if isinstance(servers, list) else []
         return str(room_id), list(dict.fromkeys([server, *named]))[:20]
 
-    async def _permitted(self, crossing: Crossing) -> None:
+    async def _require_allowed(self, crossing: Crossing) -> None:
         verdict = await self._ctx.check(crossing)
         if not verdict.allowed:
             raise CannotOpenRoom(refusal_by(verdict))
 
-    async def _may(self, room_id: str, user: str, servers: frozenset[str], *, again: bool = False) -> None:
-        await self._permitted(
+    async def _require_join_allowed(
+        self, room_id: str, user: str, servers: frozenset[str], *, again: bool = False
+    ) -> None:
+        await self._require_allowed(
             Join(
                 network=self._ctx.id,
                 room=room_id,
@@ -166,16 +168,18 @@ class RemoteMembership:
         """
         under_way = self._joining.get(room_id)
         if under_way is None:
-            work = self._join(room_id, user, via, more)
+            work = self._join_once(room_id, user, via, more)
             under_way = asyncio.get_running_loop().create_task(work)
             self._joining[room_id] = under_way
             under_way.add_done_callback(lambda _: self._joining.pop(room_id, None))
         return await asyncio.shield(under_way)
 
-    async def _join(self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any]) -> MatrixRoom:
-        await self._may(room_id, user, frozenset(via))
+    async def _join_once(
+        self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any]
+    ) -> MatrixRoom:
+        await self._require_join_allowed(room_id, user, frozenset(via))
         problem: Exception = ServerUnreachable("no server of the room is known")
-        offers = self._offers("join", room_id, user, via, more)
+        offers = self._request_templates("join", room_id, user, via, more)
         try:
             async for offer in offers:
                 if isinstance(offer, Exception):
@@ -187,7 +191,7 @@ class RemoteMembership:
                     async with self._places.slot(("person", user), ("server", offer.server)):
                         return await self._join_by(offer, room_id, user)
                 except Busy as busy:
-                    raise _refused(RefusalCode.BUSY, busy.reason) from busy
+                    raise _cannot_open(RefusalCode.BUSY, busy.reason) from busy
                 except REQUEST_FAILURES as error:
                     self._ctx.log.info("joining %s by %s: %s", room_id, offer.server, error)
                     problem = error
@@ -195,7 +199,7 @@ class RemoteMembership:
             await offers.aclose()
         raise _gave_up(problem) from problem
 
-    async def _offers(
+    async def _request_templates(
         self, step: str, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
     ) -> AsyncGenerator[_MembershipTemplate | Exception, None]:
         """Yields the answers of the candidates to ``make_<step>`` as they arrive. The next candidate is asked
@@ -207,7 +211,7 @@ class RemoteMembership:
             while waiting or asked:
                 if waiting:
                     server = waiting.popleft()
-                    work = self._ask(server, step, room_id, user, more)
+                    work = self._make_membership(server, step, room_id, user, more)
                     asked[asyncio.get_running_loop().create_task(work)] = server
                 done, _ = await asyncio.wait(
                     asked, timeout=_STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
@@ -223,7 +227,7 @@ class RemoteMembership:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _ask(
+    async def _make_membership(
         self, server: str, step: str, room_id: str, user: str, more: Mapping[str, Any]
     ) -> _MembershipTemplate:
         versions = "&".join(f"ver={v}" for v in VERSIONS)
@@ -241,7 +245,7 @@ class RemoteMembership:
         if self.profile is not None and step != "leave":
             more = {**await self.profile(user), **more}
         event["content"] = {**more, **event["content"]}
-        return _MembershipTemplate(server, version, self._completed(event, version))
+        return _MembershipTemplate(server, version, self._sign_template(event, version))
 
     async def _join_by(self, offer: _MembershipTemplate, room_id: str, user: str) -> MatrixRoom:
         server, version, event = offer
@@ -259,14 +263,18 @@ class RemoteMembership:
                 seconds=300.0,
             )
             parsed = reader.finished(rest)
-            event = await self._authorised(with_returned_signatures(event, parsed.event, version), version)
+            event = await self._verify_authoriser(
+                with_returned_signatures(event, parsed.event, version), version
+            )
             servers = {ids.domain_of(p.sender) for p in parsed.state if p.type == "m.room.member"}
             try:
-                await self._may(room_id, user, frozenset(servers | set(parsed.servers)), again=True)
+                await self._require_join_allowed(
+                    room_id, user, frozenset(servers | set(parsed.servers)), again=True
+                )
             except CannotOpenRoom:
                 await self.leave_remote(room_id, user, [server])
                 raise
-            return await self._keep(event, parsed, version, checks)
+            return await self._persist_join(event, parsed, version, checks)
         finally:
             self._ctx.progress(f"joining {room_id}", 1, 1)
 
@@ -274,9 +282,9 @@ class RemoteMembership:
         """A join of a room that we are in, with the signature of the resident that lets the user in, and that
         resident, which has it in the room by now. Raises ``CannotOpenRoom``.
         """
-        await self._may(room_id, user, frozenset(via))
+        await self._require_join_allowed(room_id, user, frozenset(via))
         problem: Exception = ServerUnreachable("no other server of the room is known")
-        offers = self._offers("join", room_id, user, via)
+        offers = self._request_templates("join", room_id, user, via)
         try:
             async for offer in offers:
                 if isinstance(offer, Exception):
@@ -294,7 +302,7 @@ class RemoteMembership:
                     )
                     came = rest.get("event") if isinstance(rest, dict) else None
                     join = with_returned_signatures(event, came if isinstance(came, dict) else None, version)
-                    return await self._authorised(join, version), server
+                    return await self._verify_authoriser(join, version), server
                 except REQUEST_FAILURES as error:
                     self._ctx.log.info("joining %s by %s: %s", room_id, server, error)
                     problem = error
@@ -308,7 +316,7 @@ class RemoteMembership:
         """Knock by the first server that takes it: ``(event, server, room version, what is shown of the
         room)``. Raises ``CannotOpenRoom``.
         """
-        await self._permitted(
+        await self._require_allowed(
             Knock(
                 network=self._ctx.id,
                 room=room_id,
@@ -319,7 +327,7 @@ class RemoteMembership:
             )
         )
         problem: Exception = ServerUnreachable("no server of the room is known")
-        offers = self._offers("knock", room_id, user, via, more)
+        offers = self._request_templates("knock", room_id, user, via, more)
         try:
             async for offer in offers:
                 if isinstance(offer, Exception):
@@ -338,7 +346,7 @@ class RemoteMembership:
             await offers.aclose()
         raise _gave_up(problem) from problem
 
-    async def _authorised(self, join: Pdu, version: RoomVersion) -> Pdu:
+    async def _verify_authoriser(self, join: Pdu, version: RoomVersion) -> Pdu:
         """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
         others = required_servers(join, version) - {self._own.server}
         await self._keyring.need(signing_key_ids(join, others), key_valid_at(join, version))
@@ -347,13 +355,13 @@ class RemoteMembership:
             raise RemoteProtocolError(problem)
         return join
 
-    def _completed(self, event: dict[str, Any], version: RoomVersion) -> Pdu:
+    def _sign_template(self, event: dict[str, Any], version: RoomVersion) -> Pdu:
         event["origin_server_ts"] = self._ctx.clock.now()
         if version.named_event_ids:
             event["event_id"] = self._own.event_id()
         return hash_and_sign(event, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
 
-    async def _keep(
+    async def _persist_join(
         self, join: Pdu, answer: SendJoinResponse, version: RoomVersion, checks: EarlyChecks
     ) -> MatrixRoom:
         """Judge what the resident gave, then keep it and our join in one commit."""
@@ -375,9 +383,9 @@ class RemoteMembership:
         if seen.lost or answer.dropped:
             dropped = seen.lost + answer.dropped
             self._ctx.log.warning("%d events of %s were dropped", dropped, join.room_id)
-        return await again_on_conflict(partial(self._kept, join, answer, version, made))
+        return await again_on_conflict(partial(self._try_persist_join, join, answer, version, made))
 
-    async def _kept(
+    async def _try_persist_join(
         self,
         join: Pdu,
         answer: SendJoinResponse,
@@ -430,7 +438,7 @@ class RemoteMembership:
         fresh: list[Write] = [
             one.insert() if e not in had else one.put()
             for e, one in made.items()
-            if e not in had or _placeless(had[e], join.room_id)
+            if e not in had or _is_outlier_of(had[e], join.room_id)
         ]
         for at in range(0, len(fresh), _AT_ONCE):
             await self._ctx.store.commit([*room.unchanged(), *fresh[at : at + _AT_ONCE]])
@@ -445,7 +453,7 @@ class RemoteMembership:
         self, room_id: str, user: str, via: Sequence[str], more: Mapping[str, Any] = _NOTHING
     ) -> Pdu | None:
         """Leave, or decline an invite, by a server that is in the room; None if none took it."""
-        offers = self._offers("leave", room_id, user, via, more)
+        offers = self._request_templates("leave", room_id, user, via, more)
         try:
             async for offer in offers:
                 if isinstance(offer, Exception):
@@ -462,6 +470,6 @@ class RemoteMembership:
         return None
 
 
-def _placeless(stored: StoredEvent, room_id: str) -> bool:
+def _is_outlier_of(stored: StoredEvent, room_id: str) -> bool:
     """True if an event belongs to that room and has no place in its DAG."""
     return not stored.after and stored.pdu.room_id == room_id

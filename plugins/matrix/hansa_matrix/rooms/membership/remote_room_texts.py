@@ -35,20 +35,22 @@ class RemoteRoomTexts:
         """Stripped state that a server showed, without the events that may not be read."""
         if not self._ctx.governed:
             return events
-        return [event for event in events if await self._reads(server, room_id, event)]
+        return [event for event in events if await self._may_read(server, room_id, event)]
 
     async def leave(self, event: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """A leave or ban, without its words where these may not be read."""
         if event is None or not self._ctx.governed:
             return event
         server = ids.domain_of(str(event.get("sender", "")))
-        if await self._reads(server, str(event.get("room_id", "")), event):
+        if await self._may_read(server, str(event.get("room_id", "")), event):
             return event
-        return {**event, "content": without_texts(_content(event))}
+        return {**event, "content": without_texts(_content_of(event))}
 
-    async def _reads(self, server: str, room_id: str, event: Mapping[str, Any]) -> bool:
+    async def _may_read(self, server: str, room_id: str, event: Mapping[str, Any]) -> bool:
         key = event.get("state_key")
-        texts = texts_of_event(str(event.get("type")), key if isinstance(key, str) else None, _content(event))
+        texts = texts_of_event(
+            str(event.get("type")), key if isinstance(key, str) else None, _content_of(event)
+        )
         if not texts:
             return True
         named, generation = (room_id, hash(texts)), self._ctx.policy_generation
@@ -60,6 +62,6 @@ class RemoteRoomTexts:
         return known[1]
 
 
-def _content(event: Mapping[str, Any]) -> Mapping[str, Any]:
+def _content_of(event: Mapping[str, Any]) -> Mapping[str, Any]:
     content = event.get("content")
     return content if isinstance(content, dict) else {}

@@ -63,8 +63,10 @@ class OutboundInvites:
         server = ids.domain_of(draft.state_key or "")
         shown = await room.shown_of(await room.state(), [*STRIPPED_KEYS, (MEMBER, draft.sender)])
         try:
-            answer = await self._asked(server, room.version, draft, [pdu.raw for pdu in shown.values()])
-            signed = await self._checked(room, draft, server, answer)
+            answer = await self._request_signature(
+                server, room.version, draft, [pdu.raw for pdu in shown.values()]
+            )
+            signed = await self._with_remote_signature(room, draft, server, answer)
         except RemoteError as error:
             incompatible = error.code == INCOMPATIBLE
             code = RefusalCode.UNSUPPORTED if incompatible else RefusalCode.FORBIDDEN
@@ -73,7 +75,7 @@ class OutboundInvites:
             return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
         return ReceivedPdu(pdu=signed, origin=self._own.server, via_handshake=True)
 
-    async def _asked(
+    async def _request_signature(
         self, server: str, version: RoomVersion, draft: Pdu, shown: Sequence[Mapping[str, Any]]
     ) -> Any:
         """The answer of the invited person's server, which may know only how it was done in the beginning."""
@@ -89,7 +91,7 @@ class OutboundInvites:
         answer = await self._client.request("PUT", server, target, old)
         return answer[1] if isinstance(answer, list) and len(answer) == 2 else None
 
-    async def _checked(self, room: MatrixRoom, draft: Pdu, server: str, answer: Any) -> Pdu:
+    async def _with_remote_signature(self, room: MatrixRoom, draft: Pdu, server: str, answer: Any) -> Pdu:
         """Our own event with one more signature, and nothing else of what was answered."""
         given = parse_pdu(answer.get("event") if isinstance(answer, dict) else None, room.version)
         theirs = given.raw["signatures"].get(server)

@@ -52,7 +52,7 @@ class PolicyChecks:
             return
         raise CannotOpenRoom(refusal_by(verdict))
 
-    async def _event(self, room_id: str, said: CheckedEvent) -> tuple[Content, NativeFacts]:
+    async def _event_and_facts(self, room_id: str, said: CheckedEvent) -> tuple[Content, NativeFacts]:
         """Returns the content and facts of an event, as if it were submitted to the core."""
         inbound = Submission(
             origin=NativeId(self._ctx.id, ""),
@@ -72,7 +72,7 @@ class PolicyChecks:
             return ()
         found: dict[str, None] = {}
         for one in said:
-            _, facts = await self._event(room_id, one)
+            _, facts = await self._event_and_facts(room_id, one)
             found |= dict.fromkeys(facts.texts)
         return tuple(found)
 
@@ -85,6 +85,6 @@ class PolicyChecks:
         native = NativeId(self._ctx.id, room_id)
         link = self._ctx.link(room_id) or Link(room=view.room, native=native, authority=True)
         for one in said:
-            content, facts = await self._event(room_id, one)
+            content, facts = await self._event_and_facts(room_id, one)
             for way in (EventIn, EventOut):
                 await self.check(way(link=link, sender=one.sender, content=content, view=view, facts=facts))

@@ -50,7 +50,7 @@ class PolicyRechecks:
                 continue
             known = self._known.get(event_id)
             if known is None or known[0] != generation:
-                known = (generation, await self._decision(one.pdu))
+                known = (generation, await self._denying_decision(one.pdu))
                 self._known.put(event_id, known)
                 asked += 1
                 if not asked % _STEP:
@@ -60,7 +60,7 @@ class PolicyRechecks:
                 denied[event_id] = replace(one, status=Status.WITHHELD, reason=reason)
         return {**found, **denied} if denied else found
 
-    async def _decision(self, pdu: Pdu) -> str:
+    async def _denying_decision(self, pdu: Pdu) -> str:
         room = NativeId(self._ctx.id, pdu.room_id)
         inbound = Submission(
             origin=NativeId(self._ctx.id, pdu.event_id),

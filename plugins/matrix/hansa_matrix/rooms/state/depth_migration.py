@@ -41,12 +41,12 @@ async def count_anew(ctx: NetworkContext, room: MatrixRoom, server: str) -> bool
     if room.counted:
         return False
     known: dict[str, _Known] = {}
-    async for page in _events(ctx, room):
+    async for page in _event_pages(ctx, room):
         for event_id, one in page.items():
             if one.after:
                 pdu = one.pdu
                 known[event_id] = _Known(
-                    pdu.prev_events, one.live, pdu.origin_server_ts, _enters(pdu, server)
+                    pdu.prev_events, one.live, pdu.origin_server_ts, _is_local_join(pdu, server)
                 )
     order = ordered(known)
     start = 1
@@ -54,7 +54,7 @@ async def count_anew(ctx: NetworkContext, room: MatrixRoom, server: str) -> bool
         start = FIRST - next((at for at, e in enumerate(order) if known[e].entrance), 0)
     depths = {event_id: start + at for at, event_id in enumerate(order)}
     async for events in _pages_of(room, order):
-        await _written(ctx, room, events, depths)
+        await _write_depths(ctx, room, events, depths)
     behind = frozenset(room.head.behind)
     below: dict[str, int] = {}
     for event_id in order:
@@ -97,35 +97,35 @@ def ordered(known: Mapping[str, _Known]) -> list[str]:
     return found + sorted(known.keys() - set(found)) if len(found) < len(known) else found
 
 
-def _enters(pdu: Pdu, server: str) -> bool:
+def _is_local_join(pdu: Pdu, server: str) -> bool:
     """True if a local user joins by an event."""
     return pdu.type == MEMBER and pdu.membership == "join" and ids.domain_of(pdu.state_key or "") == server
 
 
-async def _events(ctx: NetworkContext, room: MatrixRoom) -> AsyncIterator[Mapping[str, StoredEvent]]:
+async def _event_pages(ctx: NetworkContext, room: MatrixRoom) -> AsyncIterator[Mapping[str, StoredEvent]]:
     """All stored events of a room; those without a place get the depth 0 here."""
-    async for rows in _rows(ctx, room):
+    async for rows in _row_pages(ctx, room):
         loaded = await room.events.load([str(row.key[0]) for row in rows], room.version)
-        await _written(ctx, room, [one for one in loaded.values() if not one.after], {})
+        await _write_depths(ctx, room, [one for one in loaded.values() if not one.after], {})
         yield loaded
 
 
-async def _rows(ctx: NetworkContext, room: MatrixRoom) -> AsyncIterator[Sequence[Row]]:
+async def _row_pages(ctx: NetworkContext, room: MatrixRoom) -> AsyncIterator[Sequence[Row]]:
     """Their rows. Of servers that do not count all may have one depth, by which no index tells them apart."""
     index, ahead = ("room_id", "depth"), list[Sequence[Row]]()
     try:
         async for rows in pages(ctx.store, "pdu", index=index, equal=(room.room_id,), size=_PAGE):
-            ahead += [[_bare(row) for row in rows]]
+            ahead += [[_key_only(row) for row in rows]]
     except StoreError:
         ahead = []
         async for rows in pages(ctx.store, "pdu", size=_PAGE):
-            ahead += [[_bare(row) for row in rows if row.fields["room_id"] == room.room_id]]
+            ahead += [[_key_only(row) for row in rows if row.fields["room_id"] == room.room_id]]
     for some in ahead:
         for at in range(0, len(some), _PAGE):
             yield some[at : at + _PAGE]
 
 
-def _bare(row: Row) -> Row:
+def _key_only(row: Row) -> Row:
     return Row(key=row.key, fields={}, body=b"")
 
 
@@ -134,7 +134,7 @@ async def _pages_of(room: MatrixRoom, order: Sequence[str]) -> AsyncIterator[Seq
         yield list((await room.events.load(order[at : at + _PAGE], room.version)).values())
 
 
-async def _written(
+async def _write_depths(
     ctx: NetworkContext, room: MatrixRoom, events: Sequence[StoredEvent], depths: Mapping[str, int]
 ) -> None:
     """Keep events with their depths, 0 where they have none."""

@@ -57,8 +57,8 @@ class HoleStates:
         """
         groups, writes = list[int](), list[Write]()
         for event_id in lacking:
-            for one in await self._unplaced(event_id):
-                group = await self._group(one, list(beside), head)
+            for one in await self._holes_without_group(event_id):
+                group = await self._assign_group(one, list(beside), head)
                 placed = replace(one, group=group, state=None)
                 self.drafted[one.event_id] = placed
                 writes.append(placed.row())
@@ -68,7 +68,7 @@ class HoleStates:
             groups += [hole.group] if hole is not None and hole.group else []
         return groups, writes, head
 
-    async def _unplaced(self, event_id: str) -> list[Hole]:
+    async def _holes_without_group(self, event_id: str) -> list[Hole]:
         """A hole and those that it follows, as far as they have no group, the first first."""
         order: list[Hole] = []
         stack, seen = [event_id], set[str]()
@@ -85,7 +85,7 @@ class HoleStates:
                 order.append(hole)
         return order
 
-    async def _group(self, hole: Hole, beside: list[int], head: RoomHead) -> int:
+    async def _assign_group(self, hole: Hole, beside: list[int], head: RoomHead) -> int:
         """The state at a hole: what the events before it give, else what servers say, else what was there
         before the events that stand beside it, or is there now.
         """
@@ -129,9 +129,9 @@ class HoleStates:
 
     def closing(self) -> list[Write]:
         """The writes that forget the holes that are too many."""
-        return forgotten(self._excess())
+        return forgotten(self._excess_holes())
 
-    def _excess(self) -> list[Hole]:
+    def _excess_holes(self) -> list[Hole]:
         added = {e: hole for e, hole in self.drafted.items() if hole is not None}
         if not added:
             return []
@@ -139,7 +139,7 @@ class HoleStates:
 
     def committed(self) -> None:
         """The turn is committed."""
-        gone = [hole.event_id for hole in self._excess()]
+        gone = [hole.event_id for hole in self._excess_holes()]
         gone += [e for e, hole in self.drafted.items() if hole is None]
         self._room.holes.by_id.update({e: hole for e, hole in self.drafted.items() if hole is not None})
         for event_id in gone:

@@ -64,7 +64,7 @@ class StateGroups:
             if at in self._kept:
                 base = self._kept[at]
                 break
-            parent, delta = self._drafted.get(at) or await self._read(at)
+            parent, delta = self._drafted.get(at) or await self._read_group(at)
             chain.append({(intern(t), k): e for t, k, e in delta})
             at = parent
         state = dict(base)
@@ -74,14 +74,14 @@ class StateGroups:
                     state.pop(key, None)
                 else:
                     state[key] = event_id
-        self._keep(group, state, len(chain))
+        self._cache_state(group, state, len(chain))
         return state
 
-    async def _read(self, group: int) -> tuple[int, Sequence[Delta]]:
+    async def _read_group(self, group: int) -> tuple[int, Sequence[Delta]]:
         row = await self._store.get("state_group", (self._room_id, group))
         if row is None:
             raise LocalProtocolError(f"state group {group} of {self._room_id} is gone")
-        return _read(row)
+        return _parse_group(row)
 
     async def values(self, wanted: Mapping[StateKey, int]) -> dict[StateKey, str]:
         """The event of each key in a group of its own. No whole state is made for it: every row is read once
@@ -106,10 +106,10 @@ class StateGroups:
                 continue
             drafted = self._drafted.get(group)
             if drafted is None and group not in page:
-                page = await self._page(group)
+                page = await self._read_chain(group)
                 if group not in page:  # it is gone
                     continue
-            parent, delta = drafted or _read(page[group])
+            parent, delta = drafted or _parse_group(page[group])
             for type_, state_key, event_id in delta:
                 if (key := (type_, state_key)) in keys:
                     keys.discard(key)
@@ -128,15 +128,15 @@ class StateGroups:
                 others |= keys
         return found
 
-    async def _page(self, group: int) -> dict[int, Row]:
+    async def _read_chain(self, group: int) -> dict[int, Row]:
         """The rows of a group and of those before it."""
         rows = await self._store.scan(
             "state_group", equal=(self._room_id,), after=group + 1, limit=_PAGE, reverse=True
         )
         return {int(row.key[1]): row for row in rows}
 
-    def _keep(self, group: int, state: dict[StateKey, str], length: int) -> None:
-        self._drop(group)
+    def _cache_state(self, group: int, state: dict[StateKey, str], length: int) -> None:
+        self._uncache_state(group)
         self._kept[group] = state
         self._length[group] = length
         self._entries += len(state)
@@ -145,9 +145,9 @@ class StateGroups:
             if oldest in {0, group}:
                 self._kept.move_to_end(oldest)
             else:
-                self._drop(oldest)
+                self._uncache_state(oldest)
 
-    def _drop(self, group: int) -> None:
+    def _uncache_state(self, group: int) -> None:
         self._entries -= len(self._kept.pop(group, ()))
         self._length.pop(group, None)
 
@@ -158,7 +158,7 @@ class StateGroups:
         length = self._length.get(parent, 0) + 1
         if length > max(_CHAIN, len(state)):
             parent, before, length = 0, {}, 1
-        return self._stored(
+        return self._write_group(
             parent, length, state, [(*key, state.get(key)) for key in state_delta(state, before)]
         )
 
@@ -170,9 +170,9 @@ class StateGroups:
         length = self._length.get(parent, 0) + 1
         if length > max(_CHAIN, len(state)):
             return self.grow(parent, before, state)
-        return self._stored(parent, length, state, [(*key, event_id)])
+        return self._write_group(parent, length, state, [(*key, event_id)])
 
-    def _stored(
+    def _write_group(
         self,
         parent: int,
         length: int,
@@ -185,7 +185,7 @@ class StateGroups:
             parent = self.last
             length += at > 0
         self._weight += len(delta)
-        self._keep(self.last, state, length)
+        self._cache_state(self.last, state, length)
         return self.last
 
     def drafts(self) -> list[Insert]:
@@ -215,7 +215,7 @@ class StateGroups:
         """Drop what was made and not committed; whether there was any. Its numbers are not given again."""
         found = bool(self._drafted)
         for group in self._drafted:
-            self._drop(group)
+            self._uncache_state(group)
         self.committed()
         return found
 
@@ -230,7 +230,7 @@ class StateGroups:
         self.last = max(self.last, int(rows[0].key[1]) if rows else 0)
 
 
-def _read(row: Row) -> tuple[int, Sequence[Delta]]:
+def _parse_group(row: Row) -> tuple[int, Sequence[Delta]]:
     """A group's parent, and its difference to that."""
     parent, delta = orjson.loads(row.body)
     return parent, delta

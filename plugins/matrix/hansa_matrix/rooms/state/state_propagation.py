@@ -58,7 +58,7 @@ class StatePropagation:
             return head
         prev: dict[str, tuple[str, ...]] = {hole.event_id: hole.prev for hole in self._holes.values()}
         found: dict[str, StoredEvent] = {}
-        async for page in self._pages():
+        async for page in self._pages_newest_first():
             found |= page
             prev |= {e: one.pdu.prev_events for e, one in page.items()}
         if not self.complete:
@@ -67,17 +67,17 @@ class StatePropagation:
         for event_id in sorted(descend):
             one, hole = found.get(event_id), self._holes.get(event_id)
             if one is not None and one.after:
-                group, after = await self._changed(one.before), await self._changed(one.after)
+                group, after = await self._changed_group(one.before), await self._changed_group(one.after)
                 if (group, after) != (one.before, one.after):
                     self.events[event_id] = changed = replace(one, before=group, after=after)
                     self.writes.append(changed.put())
             elif hole is not None and hole.group:
-                self.holes[event_id] = replace(hole, group=await self._changed(hole.group))
+                self.holes[event_id] = replace(hole, group=await self._changed_group(hole.group))
                 self.writes.append(self.holes[event_id].row())
-        ends = {e: await self._changed(g) if e in descend else g for e, g in head.extremities.items()}
+        ends = {e: await self._changed_group(g) if e in descend else g for e, g in head.extremities.items()}
         return replace(head, extremities=ends)
 
-    async def _changed(self, group: int) -> int:
+    async def _changed_group(self, group: int) -> int:
         """The group that holds what changed beside what ``group`` holds."""
         if group not in self._groups:
             state = await self._room.groups.load(group)
@@ -87,7 +87,7 @@ class StatePropagation:
                 self._groups[group] = self._room.groups.grow(group, state, {**state, **more})
         return self._groups[group]
 
-    async def _pages(self) -> AsyncIterator[dict[str, StoredEvent]]:
+    async def _pages_newest_first(self) -> AsyncIterator[dict[str, StoredEvent]]:
         """Yields the events with a place in the room, the newest first, within the limits of the search."""
         yield dict(self._drafted)
         read, size, before = 0, 0, MAX_COUNT

@@ -77,7 +77,7 @@ def succeeding(
         if p.key != ACL_KEY or parse_acl(p.content).allows(own)  # a room of ours that bars us serves nobody
     ]
     given = {type_ for type_, key, _ in copied if not key}
-    steps = [step for step in PUBLIC if step[0] not in given] + copied + _named(state, names)
+    steps = [step for step in PUBLIC if step[0] not in given] + copied + _canonical_alias_events(state, names)
     present = state.get(POWER_LEVELS_KEY)
     if present is None:
         return RoomTemplate(create=create, then=steps, replaces=old.room_id)
@@ -89,7 +89,7 @@ def succeeding(
     return RoomTemplate(create=create, levels=first, then=steps, replaces=old.room_id)
 
 
-def _named(state: Mapping[StateKey, Pdu], names: Sequence[RoomAlias]) -> list[InitialEvent]:
+def _canonical_alias_events(state: Mapping[StateKey, Pdu], names: Sequence[RoomAlias]) -> list[InitialEvent]:
     """The names that the room calls itself by, of those which are its own."""
     event = state.get((_ALIAS_EVENT, ""))
     if event is None:

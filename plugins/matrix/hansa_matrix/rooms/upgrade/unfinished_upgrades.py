@@ -28,14 +28,14 @@ class UnfinishedUpgrade:
         return Delete("upgrade", (self.old,))
 
 
-def _read(row: Row) -> UnfinishedUpgrade:
+def _upgrade_from_row(row: Row) -> UnfinishedUpgrade:
     return UnfinishedUpgrade(old=str(row.key[0]), **orjson.loads(row.body))
 
 
 async def unfinished_of(store: ScopedStore, room_id: str) -> UnfinishedUpgrade | None:
     """Returns the unfinished upgrade of one room."""
     row = await store.get("upgrade", (room_id,))
-    return _read(row) if row is not None else None
+    return _upgrade_from_row(row) if row is not None else None
 
 
 async def replacement_rooms(store: ScopedStore) -> frozenset[str]:
@@ -45,4 +45,4 @@ async def replacement_rooms(store: ScopedStore) -> frozenset[str]:
 
 async def all_unfinished(store: ScopedStore) -> list[UnfinishedUpgrade]:
     """Everything that was begun."""
-    return [_read(row) async for row in scan_all(store, "upgrade")]
+    return [_upgrade_from_row(row) async for row in scan_all(store, "upgrade")]

@@ -95,21 +95,21 @@ class RoomUpgrades:
             raise LocalProtocolError(f"{old.room_id} is being replaced")
         self._closing.add(old.room_id)
         try:
-            return await self._replace(old, version, user, creators)
+            return await self._replace_room(old, version, user, creators)
         finally:
             self._closing.discard(old.room_id)
 
-    async def _replace(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str]) -> str:
+    async def _replace_room(self, old: MatrixRoom, version: str, user: str, creators: Sequence[str]) -> str:
         present = await old.state()
         state = {p.key: p for p in await old.state_events(present) if p.state_key is not None}
         begun = await unfinished_of(self._ctx.store, old.room_id)
         closed = state.get((TOMBSTONE, ""))
         if closed is not None:
-            return await self._continued(old, closed, begun)
+            return await self._continue_upgrade(old, closed, begun)
         if begun is not None:
-            await self._undo(begun)
+            await self._undo_upgrade(begun)
         levels = old.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), old.version)
-        self._may(old, user, levels, VERSIONS[version])
+        self._require_may_upgrade(old, user, levels, VERSIONS[version])
         view = self._ctx.view(old.room_id)
         await self._judging.check(
             RoomUpgrade(
@@ -141,25 +141,25 @@ class RoomUpgrades:
                 user, old.room_id, Custom(type=TOMBSTONE), (TOMBSTONE, "", body)
             )
         except Busy:
-            await self._undo(begun)
+            await self._undo_upgrade(begun)
             raise
         if refusal is not None:
-            await self._undo(begun)
+            await self._undo_upgrade(begun)
             raise CannotOpenRoom(replace(refusal, text=f"{TOMBSTONE} was refused: {refusal.text}"))
-        await self._finish(old, new, user)
+        await self._finish_upgrade(old, new, user)
         return new.room_id
 
-    async def _continued(self, old: MatrixRoom, closed: Pdu, begun: UnfinishedUpgrade | None) -> str:
+    async def _continue_upgrade(self, old: MatrixRoom, closed: Pdu, begun: UnfinishedUpgrade | None) -> str:
         """Finish an upgrade that was cut off; the id of the new room. Raises LocalProtocolError if there is
         nothing to finish.
         """
         named = replacement_room(closed.content)
         new = self._own.rooms.get_resident(named) if named is not None else None
-        if new is not None and await self._ours(old, new, closed):
+        if new is not None and await self._is_own_upgrade(old, new, closed):
             if begun is not None and begun.new == new.room_id:
-                await self._finish(old, new, closed.sender)
+                await self._finish_upgrade(old, new, closed.sender)
                 return new.room_id
-            if await self._rename(old.room_id, new.room_id):
+            if await self._move_aliases(old.room_id, new.room_id):
                 return new.room_id
         raise LocalProtocolError(f"{old.room_id} has been replaced already")
 
@@ -167,40 +167,40 @@ class RoomUpgrades:
         """Finish or undo what a crash cut off. Runs once, after the network has started."""
         for begun in await all_unfinished(self._ctx.store):
             try:
-                await self._resume(begun)
+                await self._resume_upgrade(begun)
             except (LocalProtocolError, RemoteProtocolError, CannotOpenRoom, Busy) as error:
                 self._ctx.log.warning("the upgrade of %s to %s waits: %s", begun.old, begun.new, error)
 
-    async def _resume(self, begun: UnfinishedUpgrade) -> None:
+    async def _resume_upgrade(self, begun: UnfinishedUpgrade) -> None:
         old, new = self._own.rooms.get_resident(begun.old), self._own.rooms.get_resident(begun.new)
-        closed = await self._closed(old) if old is not None else None
+        closed = await self._tombstone_of(old) if old is not None else None
         says = replacement_room(closed.content) if closed is not None else None
         if closed is not None and says == begun.new and begun.followed:
             self._own.rooms.listeners.notify_accepted(closed)
         elif old is not None and new is not None and closed is not None and says == begun.new:
             self._ctx.log.info("the upgrade of %s to %s goes on", begun.old, begun.new)
-            await self._finish(old, new, closed.sender)
+            await self._finish_upgrade(old, new, closed.sender)
         elif begun.followed:
             await self._ctx.store.commit([begun.end()])
         else:
             self._ctx.log.info("the upgrade of %s to %s is undone", begun.old, begun.new)
-            await self._undo(begun)
+            await self._undo_upgrade(begun)
 
-    async def _closed(self, room: MatrixRoom) -> Pdu | None:
+    async def _tombstone_of(self, room: MatrixRoom) -> Pdu | None:
         """Returns the event in which a room names its replacement."""
         key = (TOMBSTONE, "")
         return (await room.events_of(await room.state(), [key])).get(key)
 
-    async def _finish(self, old: MatrixRoom, new: MatrixRoom, user: str) -> None:
+    async def _finish_upgrade(self, old: MatrixRoom, new: MatrixRoom, user: str) -> None:
         """Runs the steps after the old room names its replacement. Each step can be repeated."""
-        await self._rename(old.room_id, new.room_id)
+        await self._move_aliases(old.room_id, new.room_id)
         if self._ctx.link(new.room_id) is None:
-            await self._bring(new, old.room_id, frozenset())
-            await self._moved(old, new)
-        await self._close(old, user)
+            await self._join_ghosts(new, old.room_id, frozenset())
+            await self._move_link(old, new)
+        await self._restrict_old_room(old, user)
         await self._ctx.store.commit([UnfinishedUpgrade(old=old.room_id, new=new.room_id).end()])
 
-    async def _close(self, old: MatrixRoom, user: str) -> None:
+    async def _restrict_old_room(self, old: MatrixRoom, user: str) -> None:
         """Let nobody speak in the old room, or invite into it, who is not set over others; as far as who
         replaces it may say so.
         """
@@ -214,7 +214,7 @@ class RoomUpgrades:
             self._ctx.count("matrix_upgrades_left_open")
             self._ctx.log.info("%s stays open: %s", old.room_id, refusal.text)
 
-    async def _undo(self, begun: UnfinishedUpgrade) -> None:
+    async def _undo_upgrade(self, begun: UnfinishedUpgrade) -> None:
         """Leave a room that is to replace nothing: nobody has heard of it but who made it."""
         new = self._own.rooms.get_resident(begun.new)
         if new is not None:
@@ -232,7 +232,7 @@ class RoomUpgrades:
             await self._ctx.store.commit([begun.end()])
 
     @staticmethod
-    def _may(old: MatrixRoom, user: str, levels: PowerLevels, version: RoomVersion) -> None:
+    def _require_may_upgrade(old: MatrixRoom, user: str, levels: PowerLevels, version: RoomVersion) -> None:
         """Requires the right to replace a room, which is the right to close it. In a version whose creators
         are above all others it also requires the right to set the old room's levels: no user gains rights.
         """
@@ -243,7 +243,7 @@ class RoomUpgrades:
             text = f"{user} may not replace {old.room_id} by version {version.id}: that takes level {needed}"
             raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=text))
 
-    async def _ours(self, old: MatrixRoom, new: MatrixRoom, closed: Pdu) -> bool:
+    async def _is_own_upgrade(self, old: MatrixRoom, new: MatrixRoom, closed: Pdu) -> bool:
         """True if the user who names the replacement is a local one, and created the new room for it."""
         if ids.domain_of(closed.sender) != self._own.server:
             return False
@@ -252,7 +252,7 @@ class RoomUpgrades:
             return False
         return predecessor_room(create.content) == old.room_id
 
-    async def _rename(self, old: str, new: str) -> bool:
+    async def _move_aliases(self, old: str, new: str) -> bool:
         """Moves the old room's aliases of this server to the new room, and its place in the public list;
         False if it has neither. An alias that a user adds or removes meanwhile stays as they want it.
         """
@@ -297,16 +297,16 @@ class RoomUpgrades:
                 servers=frozenset({*servers, server}),
             )
         )
-        await self._bring(new, old.room_id, frozenset({*servers, server}) - {self._own.server})
-        await self._moved(old, new)
+        await self._join_ghosts(new, old.room_id, frozenset({*servers, server}) - {self._own.server})
+        await self._move_link(old, new)
 
-    async def _bring(self, new: MatrixRoom, old_id: str, servers: frozenset[str]) -> None:
+    async def _join_ghosts(self, new: MatrixRoom, old_id: str, servers: frozenset[str]) -> None:
         """The people of other networks enter the new room, as far as it lets them."""
         view = self._ctx.view(old_id)
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
         await self._own.rooms.refresh(new)
         draft, writes = RoomDraft(new, self._own, servers), list[Write]()
-        speech, present = EventBuilder(draft), await self._present(new)
+        speech, present = EventBuilder(draft), await self._view_of_new_room(new)
         state = await new.state()
         for person in people:
             if person.membership is not Membership.JOIN:
@@ -325,21 +325,21 @@ class RoomUpgrades:
         if writes:
             await draft.commit(writes)
 
-    async def _present(self, new: MatrixRoom) -> RoomView:
+    async def _view_of_new_room(self, new: MatrixRoom) -> RoomView:
         """A room as the core sees it, before the core has it."""
         view = RoomView("")
-        view.apply(await self._whole(new))
+        view.apply(await self._full_view_delta(new))
         return view
 
-    async def _whole(self, new: MatrixRoom) -> ViewDelta:
+    async def _full_view_delta(self, new: MatrixRoom) -> ViewDelta:
         state = await new.state()
         rules = await new.events_of(state, [POWER_LEVELS_KEY])
         levels = new.levels(rules[CREATE_KEY], rules.get(POWER_LEVELS_KEY), new.version)
         return await self._own.views.whole(new.shown_in_steps(state, list(state)), new.version.id, levels)
 
-    async def _moved(self, old: MatrixRoom, new: MatrixRoom) -> None:
+    async def _move_link(self, old: MatrixRoom, new: MatrixRoom) -> None:
         if self._ctx.link(old.room_id) is None:
-            await self._ctx.open_link(new.room_id, authority=True, view=await self._whole(new))
+            await self._ctx.open_link(new.room_id, authority=True, view=await self._full_view_delta(new))
             return
-        await self._ctx.supersede(old.room_id, new.room_id, await self._whole(new))
+        await self._ctx.supersede(old.room_id, new.room_id, await self._full_view_delta(new))
         self._ctx.log.info("%s is replaced by %s", old.room_id, new.room_id)
