@@ -22,6 +22,7 @@ from peers.ca import PrivateCA
 
 from bench import report
 from bench.client import client
+from bench.comparison import Pairs
 from bench.disk import disk
 from bench.echo import Echo, echo
 from bench.hostile import hostile
@@ -33,10 +34,9 @@ from bench.origin import Origin, origins
 from bench.outbound import outbound
 from bench.resolution import SIZES, resolution
 from bench.results import record
-from bench.serving import serving
-from bench.sides import Pairs
+from bench.send_join import serving
+from bench.servers_under_test import FloorSubject, HansaSubject, Subject, SynapseSubject
 from bench.stores import stores
-from bench.subjects import FloorSubject, HansaSubject, Subject, SynapseSubject
 
 #: Kinds of load that are measured by themselves, with the events of one run.
 NAMED: Mapping[str, tuple[int, tuple[Row, ...]]] = {

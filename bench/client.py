@@ -16,8 +16,8 @@ from peers.hansa import Hansa
 from peers.process import free_port
 from peers.synapse import MatrixUser, Synapse
 
+from bench.comparison import Pairs, compared, say
 from bench.measure import cpu_seconds, percentile, resident_mib
-from bench.sides import Pairs, compared, say
 
 _SENDS, _SAMPLES, _SYNCS, _POLLS, _LOGINS, _ROOMS = 400, 200, 200, 1000, 200, 100
 

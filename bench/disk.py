@@ -11,9 +11,9 @@ from pathlib import Path
 from hansa_matrix.proto.event import Pdu
 from peers.ca import PrivateCA
 
+from bench.comparison import Pairs, Side, fakes, say, sides
 from bench.origin import NotTaken, Origin
 from bench.room import FakeRoom
-from bench.sides import Pairs, Side, fakes, say, sides
 
 _MEMBERS, _SIZE = 2000, 50
 #: Events and forks: ours, Synapse's.

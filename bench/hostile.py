@@ -12,7 +12,7 @@ from hostile.meter import Cost
 from hostile.scene import Scene
 from peers.ca import PrivateCA
 
-from bench.sides import Pairs, say
+from bench.comparison import Pairs, say
 
 
 async def hostile(folder: Path, ca: PrivateCA, runs: int, *, synapse: bool) -> Pairs:

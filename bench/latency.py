@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from hansa import Message
 from peers.ca import PrivateCA
-from peers.stage import Stage
+from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser, Synapse
 from peers.waiting import until
 
+from bench.comparison import Pairs, compared, say
 from bench.measure import percentile
-from bench.sides import Pairs, compared, say
 
 _SAMPLES, _EVERY = 400, 0.25
 _ROMEO, _JULIET = "romeo@montague", "juliet@capulet"
@@ -59,7 +59,7 @@ async def _hansa(folder: Path, ca: PrivateCA) -> list[float]:
     async with AsyncExitStack() as cleanup:
         both = []
         for name in ("one", "two"):
-            stage = Stage(folder / name, ca)
+            stage = ScriptedHansa(folder / name, ca)
             cleanup.push_async_callback(stage.stop)
             both.append(await stage.start())
         here, there = both

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bench.measure import Row, Run, cpu_seconds, forget_peak, peak_mib
 from bench.origin import NotTaken, Origin
 from bench.room import FakeRoom
-from bench.subjects import Subject
+from bench.servers_under_test import Subject
 
 _BUSY = 1.0
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from peers.ca import PrivateCA
 
+from bench.comparison import Pairs, fakes, say, sides
 from bench.measure import peak_mib, resident_mib
 from bench.room import FakeRoom
-from bench.sides import Pairs, fakes, say, sides
 
 _ROOMS, _MEMBERS = 100, 1000
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from hansa_matrix.proto.event import Pdu
 from peers.ca import PrivateCA
 
+from bench.comparison import Pairs, Side, compared, fakes, say, sides
 from bench.measure import cpu_seconds
 from bench.origin import Origin
 from bench.room import SAID, FakeRoom
-from bench.sides import Pairs, Side, compared, fakes, say, sides
 
 _SIZES = (1, 10, 200)
 _EVENTS = 20
@@ -48,8 +48,8 @@ class _Listeners:
 
 
 async def _per_request(ca: PrivateCA, servers: Sequence[Origin]) -> float:
-    """CPU seconds of ``bench.put``."""
-    command = ["-m", "bench.put", str(ca.certificate), "5", *(one.name for one in servers)]
+    """CPU seconds of ``bench.bare_put``."""
+    command = ["-m", "bench.bare_put", str(ca.certificate), "5", *(one.name for one in servers)]
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     printed, _ = await process.communicate()
     assert process.returncode == 0

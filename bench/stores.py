@@ -20,10 +20,10 @@ from peers.ca import PrivateCA
 from peers.mongo import Mongo
 from peers.postgres import Postgres
 
+from bench.comparison import Pairs, fakes, say
 from bench.load import Load
 from bench.measure import Row
-from bench.sides import Pairs, fakes, say
-from bench.subjects import HansaSubject, SynapseSubject
+from bench.servers_under_test import HansaSubject, SynapseSubject
 
 #: Bytes of a body, rows that are written over and over, and seconds of one measurement.
 _BODY, _ROWS, _SECONDS = 600, 6000, 2.0

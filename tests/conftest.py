@@ -14,7 +14,7 @@ _TESTS = Path(__file__).parent
 #: Folders whose tests measure the latency or the memory of real processes.
 _MEASURING_FOLDERS = {"hostile", "load"}
 #: Modules that measure. A test module that imports from one of them measures too.
-_MEASURING_MODULES = {"memory", "yardstick"}
+_MEASURING_MODULES = {"memory", "cpu_reference"}
 #: Folders whose tests share one peer or one build, so that one worker runs all of them.
 _SHARING_FOLDERS = {"e2e", "distribution"}
 

@@ -10,10 +10,10 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa import HttpRequest
 from hansa.testing import until
-from matrix.inbound import THEIRS
+from matrix.server_with_peer import THEIRS
 from matrix.test_backfill import Past
 from matrix.test_joining import ALIAS
 
@@ -51,14 +51,14 @@ class There(Past):
 
 
 @asynccontextmanager
-async def there(folder: Path, version: str) -> AsyncIterator[tuple[House, There, Person]]:
-    async with house(folder, version) as home:
+async def there(folder: Path, version: str) -> AsyncIterator[tuple[MatrixServer, There, LocalUser]]:
+    async with matrix_server(folder, version) as home:
         past = There(home.wire, version)
         home.wire.peer.answer = past
         yield home, past, await home.person("juliet")
 
 
-async def left(past: There, juliet: Person, room: str) -> None:
+async def left(past: There, juliet: LocalUser, room: str) -> None:
     """Juliet goes, and the other server knows."""
     await juliet.room(room, "leave")
 
@@ -69,12 +69,12 @@ async def left(past: There, juliet: Person, room: str) -> None:
     await until(gone)
 
 
-async def back(past: There, juliet: Person, room: str) -> None:
+async def back(past: There, juliet: LocalUser, room: str) -> None:
     """Juliet comes again, from the other server."""
     await juliet.call("POST", f"/join/{part(room)}?server_name={THEIRS}", {})
 
 
-async def pages(juliet: Person, room: str, start: str = "", most: int = 20, way: str = "b") -> list[str]:
+async def pages(juliet: LocalUser, room: str, start: str = "", most: int = 20, way: str = "b") -> list[str]:
     """All that Juliet reads in a direction, page by page."""
     found: list[str] = []
     while True:
@@ -110,7 +110,7 @@ async def test_what_was_said_while_nobody_was_there_is_read_afterwards(tmp_path,
             assert await pages(juliet, room, most=most, way="f") == expected
 
 
-async def has(juliet: Person, room: str, text: str) -> bool:
+async def has(juliet: LocalUser, room: str, text: str) -> bool:
     got = await juliet.get(f"/rooms/{part(room)}/messages?dir=b&limit=5")
     return any(e["content"].get("body") == text for e in got["chunk"])
 

@@ -6,25 +6,25 @@ from typing import Any
 
 import hansa_governance
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa import Join, NativeId
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_governance.config import Config
 from hansa_governance.policy import GovernancePolicy
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 
 assert hansa_governance.api == 1
 MOST = 8
 
 
-def paced(home: House) -> None:
+def paced(home: MatrixServer) -> None:
     policy = GovernancePolicy(
         Config(rate={"events": MOST, "seconds": 3600}), "pace", home.app.contexts["matrix"].clock
     )
     home.app.decisions.replace([InstalledPolicy(name="pace", policy=policy)])
 
 
-async def left(person: Person, room: str) -> int:
+async def left(person: LocalUser, room: str) -> int:
     """How many more messages somebody may say."""
     for said in range(MOST + 2):
         path = f"/rooms/{part(room)}/send/m.room.message/m{said}"
@@ -36,7 +36,7 @@ async def left(person: Person, room: str) -> int:
     return MOST + 2
 
 
-async def login(home: House, person: Person) -> None:
+async def login(home: MatrixServer, person: LocalUser) -> None:
     who = {"type": "m.id.user", "user": person.user}
     name = person.user[1:].partition(":")[0]
     body = {"type": "m.login.password", "identifier": who, "password": f"of {name}"}
@@ -69,9 +69,9 @@ ACTS: dict[str, tuple[Any, int]] = {
 
 
 class Scene:
-    home: House
-    person: Person
-    bob: Person
+    home: MatrixServer
+    person: LocalUser
+    bob: LocalUser
     room: str
     mine: str
     other: str
@@ -79,7 +79,7 @@ class Scene:
 
 @pytest.mark.parametrize("name", ACTS)
 async def test_an_act_counts_once(tmp_path, name):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         s = Scene()
         s.home, s.person, s.bob = home, await home.person("alice"), await home.person("bob")
         s.room, s.mine, _ = [await s.person.create() for _ in range(3)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 
 SECRET = "sealed with wax"
 LEFT_TOO = '{"room":{"include_leave":true,"timeline":{"limit":100}}}'
@@ -16,8 +16,8 @@ LEFT_TOO = '{"room":{"include_leave":true,"timeline":{"limit":100}}}'
 class Scene:
     """``early`` are events that the reader may read, ``late`` those that they may not, which relate to them."""
 
-    alice: Person
-    reader: Person
+    alice: LocalUser
+    reader: LocalUser
     room: str
     early: dict[str, str]
     late: dict[str, str]
@@ -30,7 +30,7 @@ def related(kind: str, event: str, text: str) -> dict:
     return content
 
 
-async def added(alice: Person, room: str, early: dict[str, str]) -> dict[str, str]:
+async def added(alice: LocalUser, room: str, early: dict[str, str]) -> dict[str, str]:
     """Edits, answers in threads and the like, of events of before."""
     late = {
         "edit": await alice.say(room, **related("m.replace", early["said"], SECRET)),
@@ -43,7 +43,7 @@ async def added(alice: Person, room: str, early: dict[str, str]) -> dict[str, st
     return late
 
 
-async def scene(home: House, who: str) -> Scene:
+async def scene(home: MatrixServer, who: str) -> Scene:
     alice, reader = await home.person("alice"), await home.person("reader")
     voice = "joined" if who == "later" else "shared"
     history = {"type": "m.room.history_visibility", "content": {"history_visibility": voice}}
@@ -98,7 +98,7 @@ def endpoints(scene: Scene) -> list[str]:
 
 @pytest.mark.parametrize("who", ["left", "kicked", "banned", "looker", "later", "ignoring"])
 async def test_nothing_that_came_later_is_bundled_for_who_may_not_read_it(tmp_path, who):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         at = await scene(home, who)
         read = 0
         for target in endpoints(at):
@@ -127,7 +127,7 @@ async def test_nothing_that_came_later_is_bundled_for_who_may_not_read_it(tmp_pa
 
 async def test_whoever_may_read_it_has_it_bundled(tmp_path):
     """So the test above can fail."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         at = await scene(home, "here")
         for person in (at.reader, at.alice):
             bodies = {target: (await person.whole("GET", target)).body for target in endpoints(at)}
@@ -144,7 +144,7 @@ async def test_whoever_may_read_it_has_it_bundled(tmp_path):
 
 
 async def test_an_edit_by_who_erased_themselves_is_bundled_as_a_redaction_leaves_it(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

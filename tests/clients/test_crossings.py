@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_withheld import routes
 from hansa import ALLOW, Action, NativeId, Reason, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 
 WORD, FAR = "classified", "far.example"
 
@@ -53,9 +53,9 @@ class Forbid:
 class Scene:
     """``room`` is one that mallory made, ``other`` one that is open, ``shut`` one to knock at."""
 
-    home: House
-    alice: Person
-    mallory: Person
+    home: MatrixServer
+    alice: LocalUser
+    mallory: LocalUser
     room: str
     other: str
     shut: str
@@ -66,7 +66,7 @@ class Scene:
         return f"/rooms/{part(self.room)}"
 
 
-async def scene(home: House) -> Scene:
+async def scene(home: MatrixServer) -> Scene:
     alice, mallory = await home.person("alice"), await home.person("mallory")
     await home.person("bob")
     room = await mallory.create(preset="public_chat")
@@ -208,7 +208,7 @@ def named(method: str, parts: list[str]) -> str:
 
 
 async def test_every_route_that_changes_something_is_in_a_table(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         found = {
             named(method, parts)
             for router in home.app.routers.values()
@@ -220,7 +220,7 @@ async def test_every_route_that_changes_something_is_in_a_table(tmp_path):
 
 @pytest.mark.parametrize("what", ["person", "word"])
 async def test_what_a_policy_denies_is_answered_with_its_decision(tmp_path, what):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         made = await scene(home)
         for name, one in ACTS.items():
             if what == "word" and not one.worded:
@@ -252,7 +252,7 @@ ABROAD = {
 
 
 async def test_no_other_server_is_asked_where_a_policy_says_no(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         made = await scene(home)
         policy = Forbid(FAR)
         home.app.decisions.replace([InstalledPolicy(name="forbid", policy=policy)])
@@ -274,7 +274,7 @@ async def test_no_other_server_is_asked_where_a_policy_says_no(tmp_path):
 
 
 async def test_a_message_goes_to_those_whom_a_policy_lets_have_it(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         made = await scene(home)
         told: list[tuple[str, ...]] = []
         sender = home.matrix.users.messages._sender

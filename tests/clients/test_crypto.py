@@ -7,9 +7,9 @@ import io
 import json
 
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from hansa_matrix.proto.signing import signable_bytes
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 from nacl.signing import SigningKey
 from PIL import Image
 
@@ -46,7 +46,7 @@ def cross(person, usage, key, by=None):
 
 
 async def test_device_keys_are_their_devices_own(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice", "A"), await home.person("bob", "B")
         key = SigningKey.generate()
         good = keys_of(alice, key)
@@ -71,7 +71,7 @@ async def test_device_keys_are_their_devices_own(tmp_path):
 
 
 async def test_one_time_keys_are_handed_out_once_and_fallback_keys_after_them(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice", "A"), await home.person("bob", "B")
         once = {f"signed_curve25519:{n}": {"key": str(n)} for n in range(3)}
         await alice.call("POST", "/keys/upload", {"one_time_keys": once})
@@ -97,7 +97,7 @@ async def test_one_time_keys_are_handed_out_once_and_fallback_keys_after_them(tm
 
 
 async def test_cross_signing_and_who_sees_which_signature(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = (
             await home.person("alice", "A"),
             await home.person("bob", "B"),
@@ -154,7 +154,7 @@ async def test_cross_signing_and_who_sees_which_signature(tmp_path):
 
 
 async def test_whose_devices_changed(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = (
             await home.person("alice", "A"),
             await home.person("bob", "B"),
@@ -184,7 +184,7 @@ async def test_whose_devices_changed(tmp_path):
 
 async def test_whom_one_meets_no_more_is_told_whatever_one_is_called_meanwhile(tmp_path):
     """Another name is a member event of one's own, and no coming in: nobody else's keys are new by it."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, carol, dave = [await home.person(n) for n in ("alice", "bob", "carol", "dave")]
         room = await alice.create(preset="public_chat")
         for one in (bob, carol, dave):
@@ -224,7 +224,7 @@ async def test_whom_one_meets_no_more_is_told_whatever_one_is_called_meanwhile(t
     ],
 )  # fmt: skip
 async def test_questions_about_keys_that_are_none(tmp_path, method, path, body):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         status, found = await alice.ask(method, path, body)
         assert status == 400, found
@@ -243,7 +243,7 @@ async def whole(answer):
 
 
 async def test_files_are_given_and_fetched(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         data = picture()
         answer = await alice.whole(
@@ -267,7 +267,7 @@ async def test_files_are_given_and_fetched(tmp_path):
 
 
 async def test_what_a_browser_would_run_is_only_downloaded(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         for kind in ("text/html", "image/svg+xml", "application/javascript"):
             answer = await alice.whole(
@@ -279,7 +279,7 @@ async def test_what_a_browser_would_run_is_only_downloaded(tmp_path):
 
 
 async def test_an_address_first_and_the_file_later(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         mxc = (await alice.call("POST", "/_matrix/media/v1/create", {}))["content_uri"].removeprefix("mxc://")
         status, found = await alice.ask("GET", f"/_matrix/client/v1/media/download/{mxc}")
@@ -295,7 +295,7 @@ async def test_an_address_first_and_the_file_later(tmp_path):
 
 
 async def test_too_large_a_file(tmp_path):
-    async with house(tmp_path, max_upload_size=2500) as home:
+    async with matrix_server(tmp_path, max_upload_size=2500) as home:
         alice = await home.person("alice")
         answer = await alice.whole("POST", "/_matrix/media/v3/upload", data=b"x" * 3000)
         assert (answer.status, json.loads(answer.body)["errcode"]) == (413, "M_TOO_LARGE")
@@ -303,7 +303,7 @@ async def test_too_large_a_file(tmp_path):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
 async def test_smaller_pictures(tmp_path, kind):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         answer = await alice.whole(
             "POST", "/_matrix/media/v3/upload", data=picture(kind=kind), content_type=f"image/{kind.lower()}"
@@ -325,7 +325,7 @@ async def test_smaller_pictures(tmp_path, kind):
 
 
 async def test_pictures_that_are_none(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         bomb = io.BytesIO()
         Image.new("1", (7000, 7000)).save(bomb, "PNG")
@@ -342,7 +342,7 @@ async def test_pictures_that_are_none(tmp_path):
 
 
 async def test_keys_of_thousands_whom_nobody_knows_take_few_reads(tmp_path, monkeypatch):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         key = SigningKey.generate()
         await alice.call("POST", "/keys/upload", {"device_keys": keys_of(alice, key)})

@@ -10,7 +10,7 @@ from typing import Any
 
 import hansa_matrix
 import pytest
-from clients.people import Person, Refused, house, part
+from clients.matrix_server import LocalUser, Refused, matrix_server, part
 from hansa import Membership, NativeId, Put, StoreFault, ViewDelta
 from hansa import RoomMember as Inhabitant
 from hansa.app import App
@@ -26,7 +26,7 @@ from hansa_matrix.proto.auth_rules.levels import level_of
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.rooms.upgrade.inherited_levels import closed
 from hansa_matrix.testing import MatrixHarness
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 
 JULIET = NativeId("xmpp", "juliet@example.org")
 
@@ -69,26 +69,28 @@ async def up(folder: Path) -> AsyncIterator[tuple[App, Dying]]:
     await store.close()
 
 
-async def people(app: App) -> Person:
+async def people(app: App) -> LocalUser:
     body = {"username": "alice", "password": "x", "auth": {"type": "m.login.dummy"}, "device_id": "A"}
-    found = await Person(app, "", "", "").call("POST", "/register", body)
-    return Person(app, found["user_id"], found["access_token"], "A")
+    found = await LocalUser(app, "", "", "").call("POST", "/register", body)
+    return LocalUser(app, found["user_id"], found["access_token"], "A")
 
 
-async def content(person: Person, room: str, type_: str) -> Any:
+async def content(person: LocalUser, room: str, type_: str) -> Any:
     events = await person.get(f"/rooms/{part(room)}/state")
     return next((e["content"] for e in events if (e["type"], e["state_key"]) == (type_, "")), None)
 
 
 async def led(app: App, name: str) -> str:
-    return str((await Person(app, "", "", "").get(f"/directory/room/{part(f'#{name}:{OURS}')}"))["room_id"])
+    return str(
+        (await LocalUser(app, "", "", "").get(f"/directory/room/{part(f'#{name}:{OURS}')}"))["room_id"]
+    )
 
 
-async def replace(person: Person, room: str) -> str:
+async def replace(person: LocalUser, room: str) -> str:
     return str((await person.room(room, "upgrade", {"new_version": "11"}))["replacement_room"])
 
 
-async def whole(app: App, alice: Person, room: str, new: str, core: str) -> None:
+async def whole(app: App, alice: LocalUser, room: str, new: str, core: str) -> None:
     """The new room has everything that the old one had, and the old one is closed."""
     context = app.contexts["matrix"]
     assert context.link(new).room == core
@@ -120,7 +122,7 @@ async def cut_off(folder: Path, commits: int) -> bool:
             await replace(alice, room)
         lived = store.left >= 0
     async with up(folder) as (app, _):
-        alice = Person(app, alice.user, token, "A")
+        alice = LocalUser(app, alice.user, token, "A")
         context = app.contexts["matrix"]
 
         async def settled() -> bool:
@@ -152,7 +154,7 @@ async def test_an_upgrade_is_whole_or_nothing_wherever_the_power_fails(tmp_path)
 
 async def test_a_tombstone_that_is_refused_at_last_leaves_no_room(tmp_path):
     """Between the check and the tombstone somebody takes away what it needs."""
-    async with house(tmp_path, "11", public_reading=True) as home:
+    async with matrix_server(tmp_path, "11", public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
         await bob.join(room)
@@ -183,7 +185,7 @@ async def test_a_tombstone_that_is_refused_at_last_leaves_no_room(tmp_path):
 
 
 async def test_what_was_begun_in_vain_is_undone_by_asking_again(tmp_path):
-    async with house(tmp_path, "11", public_reading=True) as home:
+    async with matrix_server(tmp_path, "11", public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         matrix = home.matrix
@@ -205,7 +207,7 @@ async def test_what_was_begun_in_vain_is_undone_by_asking_again(tmp_path):
 
 async def test_a_room_that_another_process_is_replacing_is_replaced_once(tmp_path):
     """Its row comes between what this process reads and what it writes."""
-    async with house(tmp_path, "11", public_reading=True) as home:
+    async with matrix_server(tmp_path, "11", public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         matrix = home.matrix
@@ -226,7 +228,7 @@ async def test_a_room_that_another_process_is_replacing_is_replaced_once(tmp_pat
 
 @pytest.mark.parametrize(("before", "after"), [("9", "11"), ("11", "12"), ("12", "12")])
 async def test_the_old_room_is_closed_for_who_is_set_over_nobody(tmp_path, before, after):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice, bob, carol = [await home.person(name) for name in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat", room_version=before)
         await bob.join(room)
@@ -266,7 +268,7 @@ def test_levels_that_close_a_room(said, least):
 
 
 async def test_who_may_not_close_the_old_room_replaces_it_all_the_same(tmp_path):
-    async with house(tmp_path, "10", public_reading=True) as home:
+    async with matrix_server(tmp_path, "10", public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

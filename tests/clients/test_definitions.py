@@ -17,15 +17,15 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
+from cpu_reference import reference_cpu_s
 from hansa import Request
-from matrix.inbound import OURS
-from yardstick import yardstick
+from matrix.server_with_peer import OURS
 
 DEFINED = json.loads((Path(__file__).parents[1] / "vectors" / "client_api.json").read_text())
 SEED = os.environ.get("HANSA_SEED", "1")
 ROUNDS = int(os.environ.get("HANSA_FUZZ_ROUNDS", "4"))
-#: CPU time that one request may take, in yardsticks.
+#: CPU time that one request may take, in units of ``cpu_reference``.
 MOST = 20
 
 #: What comes later, or never: parts of paths, and why.
@@ -52,7 +52,7 @@ ABSENT = {
 }
 
 
-def known(home: House, method: str, path: str) -> bool:
+def known(home: MatrixServer, method: str, path: str) -> bool:
     router = next(iter(home.app.routers.values()))
     target = re.sub(r"\{[^}]*\}", "x", path.strip())
     return router.find(Request(method=method, target=target, host=OURS)).route is not None
@@ -67,7 +67,7 @@ def absent(method: str, path: str) -> bool:
 
 
 async def test_everything_that_is_defined_is_there_or_absent_on_purpose(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         for one in DEFINED:
             path = one["path"].strip()
             if absent(one["method"], one["path"]):
@@ -83,7 +83,7 @@ async def test_everything_that_is_defined_is_there_or_absent_on_purpose(tmp_path
 
 
 async def test_what_takes_a_token_takes_one(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         for one in DEFINED:
             path = re.sub(r"\{[^}]*\}", "x", one["path"].strip())
             if not one["token"] or not known(home, one["method"], one["path"]):
@@ -133,7 +133,7 @@ WORDS = (
 class Nonsense:
     """Requests out of one seed, some of them nearly right."""
 
-    def __init__(self, seed: str, person: Person, other: Person, room: str, event: str) -> None:
+    def __init__(self, seed: str, person: LocalUser, other: LocalUser, room: str, event: str) -> None:
         self._random = random.Random(seed)
         self._good = {
             "roomId": room, "roomIdOrAlias": room, "userId": person.user, "eventId": event, "eventType": "m.room.message",
@@ -180,8 +180,8 @@ class Nonsense:
 async def test_no_endpoint_fails_at_nonsense(tmp_path, number):
     seed = f"{SEED}-{number}"
     print(f"HANSA_SEED={SEED}, round {number}")
-    unit = yardstick()
-    async with house(tmp_path) as home:
+    unit = reference_cpu_s()
+    async with matrix_server(tmp_path) as home:
         person, other = await home.person("alice"), await home.person("bob")
         room = await person.create(preset="public_chat")
         await other.join(room)
@@ -199,7 +199,7 @@ async def test_no_endpoint_fails_at_nonsense(tmp_path, number):
             assert answer.status < 500 or answer.status in {502, 504}, (
                 f"{answer.status} to {where}: {answer.body[:300]!r}"
             )
-            assert took < MOST * unit, f"{took:.3f} s, {took / unit:.1f} yardsticks: {where}"
+            assert took < MOST * unit, f"{took:.3f} s, {took / unit:.1f} units of ``cpu_reference``: {where}"
             if answer.status >= 400:
                 assert orjson.loads(answer.body)["errcode"].startswith("M_"), where
             if answer.chunks is not None:

@@ -7,17 +7,17 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_governance.config import Config
 from hansa_governance.policy import GovernancePolicy
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import OURS, THEIRS, V1
-from matrix.peering import at
+from matrix.server_with_peer import OURS, THEIRS, V1
+from matrix.two_servers import at
 
 
 async def test_nothing_reaches_a_server_that_is_denied_later(tmp_path):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         sent: list[dict[str, Any]] = []

@@ -6,31 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_absences import back, left, pages, there
 from hansa.testing import until
-from matrix.inbound import THEIRS
-from matrix.peering import levels_with
+from matrix.server_with_peer import THEIRS
 from matrix.test_joining import ALIAS
+from matrix.two_servers import levels_with
 
 MOST = 2**53 - 1
 DEPTHS = [0, 1, 5, MOST]
 
 
-async def spoken(home: House, text: str, **over: Any) -> None:
+async def spoken(home: MatrixServer, text: str, **over: Any) -> None:
     """The other server's person says something."""
     status, answer = await home.wire.send(home.wire.forger.message(home.wire.room, text, **over))
     assert (status, list(answer["pdus"].values())) == (200, [{}])
 
 
-async def heard(person: Person, room: str, text: str) -> bool:
+async def heard(person: LocalUser, room: str, text: str) -> bool:
     return text in await person.texts(room)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("how", ["leave", "kick", "ban"])
 async def test_who_left_reads_nothing_of_afterwards(tmp_path: Path, depth: int, how: str) -> None:
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, eve = await home.person("alice"), await home.person("eve")
         room = home.wire.room.room_id
         await alice.join(room)
@@ -49,7 +49,7 @@ async def test_who_left_reads_nothing_of_afterwards(tmp_path: Path, depth: int, 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 async def test_a_room_is_joined_and_spoken_in_whatever_depths_it_has(tmp_path: Path, depth: int) -> None:
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = home.wire.room.room_id
         await alice.join(room)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from clients.people import house
+from clients.matrix_server import matrix_server
 from hansa import hookimpl
 from hansa.setup import PolicySetup
 
@@ -33,7 +33,7 @@ class Directory:
 )  # fmt: skip
 async def test_whom_the_directory_knows_it_decides_about(tmp_path, name, password, status):
     plugin = SimpleNamespace(api=1, open_policy=hookimpl(lambda ctx: Directory()), __name__="directory")
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.app.reload_policies([PolicySetup(name="directory", module=plugin, options=None)])
         if name != "rosaline":
             await home.person(name)

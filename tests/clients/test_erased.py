@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_crypto import keys_of
 from clients.test_newly_met import Told
 from clients.test_sessions import login, operate
 from hansa import HttpRequest, Put
 from hansa.testing import until
 from hansa_matrix.client_api.rooms import client_events
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 from nacl.signing import SigningKey
 
 FEDERATION = "/_matrix/federation/v1"
@@ -22,7 +22,7 @@ FEDERATION = "/_matrix/federation/v1"
 class Heard(Told):
     """The EDUs and events that the other server gets, in order."""
 
-    def __init__(self, home: House) -> None:
+    def __init__(self, home: MatrixServer) -> None:
         super().__init__(home)
         self.pdus: list[dict[str, Any]] = []
 
@@ -32,13 +32,13 @@ class Heard(Told):
         return super().answer(request)
 
 
-async def close(person: Person, *, erase: bool) -> None:
+async def close(person: LocalUser, *, erase: bool) -> None:
     proof = login(person.user[1:].partition(":")[0], f"of {person.user[1:].partition(':')[0]}")
     await person.call("POST", "/account/deactivate", {"auth": proof, "erase": erase})
 
 
 async def test_other_servers_learn_that_somebody_is_gone(tmp_path):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         heard, bob = Heard(home), await home.person("bob", "PHONE")
         await bob.call("POST", "/keys/upload", {"device_keys": keys_of(bob, SigningKey.generate())})
         await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "Robert"})
@@ -84,7 +84,7 @@ async def test_other_servers_learn_that_somebody_is_gone(tmp_path):
 
 async def test_keys_are_gone_before_anybody_is_told_of_it(tmp_path):
     """A server that hears of the last device asks for the devices that are left."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         bob = await home.person("bob")
         await bob.call("POST", "/keys/upload", {"device_keys": keys_of(bob, SigningKey.generate())})
         devices = home.matrix.users.devices
@@ -103,7 +103,7 @@ async def test_keys_are_gone_before_anybody_is_told_of_it(tmp_path):
 
 @pytest.mark.parametrize("erase", [True, False])
 async def test_a_name_of_the_erased_is_shown_to_who_was_there_alone(tmp_path, erase):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -137,7 +137,7 @@ async def test_a_name_of_the_erased_is_shown_to_who_was_there_alone(tmp_path, er
 @pytest.mark.parametrize("version", ["10", "12"])
 async def test_servers_that_come_later_get_no_name_of_the_erased(tmp_path, version):
     """Neither in the state nor among what authorises it; whom it is about is a member all the same."""
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat", room_alias_name="verona", room_version=version)
         await bob.join(room)
@@ -181,7 +181,7 @@ async def test_servers_that_come_later_get_no_name_of_the_erased(tmp_path, versi
 
 @pytest.mark.parametrize("closed", [False, True])
 async def test_an_operator_erases_somebody_who_closed_their_account_or_not(tmp_path, closed):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -197,7 +197,7 @@ async def test_an_operator_erases_somebody_who_closed_their_account_or_not(tmp_p
 
 
 async def test_what_a_crash_left_of_the_erased_goes_at_the_next_start(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         bob = await home.person("bob")
         await close(bob, erase=True)
         matrix = home.matrix
@@ -207,14 +207,14 @@ async def test_what_a_crash_left_of_the_erased_goes_at_the_next_start(tmp_path):
         assert await store.get("profile", (bob.user,)) is None
 
 
-async def levels(alice: Person, room: str, other: Person) -> dict[str, Any]:
+async def levels(alice: LocalUser, room: str, other: LocalUser) -> dict[str, Any]:
     found = await alice.get(f"/rooms/{part(room)}/state/m.room.power_levels")
     return {**found, "users": {**found["users"], other.user: 50}}
 
 
 async def test_an_invite_that_names_the_erased_is_theirs_too(tmp_path):
     """Somebody else sent it, with the name that they had."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")
         named = {"membership": "invite", "displayname": "Robert of Verona", "reason": "the ball"}
@@ -241,7 +241,7 @@ async def test_an_invite_that_names_the_erased_is_theirs_too(tmp_path):
 async def test_names_of_very_many_erased_are_not_looked_for(tmp_path, monkeypatch):
     """Each check of a reader's membership needs the state of that time."""
     monkeypatch.setattr(client_events, "MAX_ERASED", 1)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")
         for one in (bob, eve):

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import Person, Refused, house, part
+from clients.matrix_server import LocalUser, Refused, matrix_server, part
 
 ALICE = "@alice:127.0.0.1:1"
 
@@ -40,14 +40,14 @@ def inline(wanted: Any) -> str:
     return "&filter=" + part(orjson.dumps(wanted).decode())
 
 
-async def named(person: Person, wanted: Any) -> str:
+async def named(person: LocalUser, wanted: Any) -> str:
     found = await person.call("POST", f"/user/{part(person.user)}/filter", wanted)
     return f"&filter={found['filter_id']}"
 
 
 @pytest.mark.parametrize("wanted", NONE, ids=str)
 async def test_what_is_no_filter_is_refused_where_it_is_given(tmp_path, wanted):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         with pytest.raises(Refused) as refused:
             await named(alice, wanted)
@@ -59,7 +59,7 @@ async def test_what_is_no_filter_is_refused_where_it_is_given(tmp_path, wanted):
 
 async def test_what_is_null_is_not_said(tmp_path):
     """As clients write whose language has no way to leave a field out."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         timeline = {"limit": None, "types": None, "contains_url": None, "lazy_load_members": None}
@@ -74,7 +74,7 @@ async def test_what_is_null_is_not_said(tmp_path):
 
 
 async def test_a_filter_lists_so_many(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await named(alice, {"room": {"timeline": {"types": ["x"] * 1000}}})
         with pytest.raises(Refused, match="M_BAD_JSON"):
@@ -86,7 +86,7 @@ async def test_a_filter_lists_so_many(tmp_path):
 
 
 async def test_unknown_parts_of_a_filter_are_kept(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         wanted = {"org.example": {"x": 1}, "room": {"timeline": {"org.example": 1, "limit": 0}}}
         target = f"/user/{part(alice.user)}/filter/{(await named(alice, wanted)).removeprefix('&filter=')}"
@@ -105,7 +105,7 @@ async def test_unknown_parts_of_a_filter_are_kept(tmp_path):
     ],
 )  # fmt: skip
 async def test_only_a_star_stands_for_anything(tmp_path, types, taken):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         await alice.sync()
@@ -122,7 +122,7 @@ async def test_only_a_star_stands_for_anything(tmp_path, types, taken):
 
 
 async def test_state_is_filtered_by_who_made_it(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -136,7 +136,7 @@ async def test_state_is_filtered_by_who_made_it(tmp_path):
 
 
 async def test_parts_of_a_room_are_filtered_by_room(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         rooms = [await alice.create(preset="public_chat") for _ in range(2)]
         for room in rooms:
@@ -155,7 +155,7 @@ async def test_parts_of_a_room_are_filtered_by_room(tmp_path):
 
 
 async def test_presence_is_filtered_by_whose_it_is(tmp_path):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -169,7 +169,7 @@ async def test_presence_is_filtered_by_whose_it_is(tmp_path):
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_events_as_servers_send_them(tmp_path, stored):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(name="Verona")
         said = await alice.say(room, "hello")
@@ -184,7 +184,7 @@ async def test_events_as_servers_send_them(tmp_path, stored):
 
 
 async def test_events_with_the_fields_that_are_wanted(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         await alice.say(room, **{"msgtype": "m.text", "body": "hello", "m.x": {"y": 1, "z": 2}, "b.c": 3})

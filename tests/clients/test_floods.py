@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa import Delete, Insert
 from hansa.store.blobs import FileBlobs, ScopedBlobs
 from hansa.testing import until
@@ -25,7 +25,7 @@ from hansa_matrix.rooms.directory import public_rooms
 from hansa_matrix.rooms.membership import ended_invites
 from hansa_matrix.users import devices
 from hansa_matrix.users.to_device_rate import BucketRate, ToDeviceRate
-from matrix.inbound import THEIRS, V1, inbound
+from matrix.server_with_peer import THEIRS, V1, server_with_peer
 from matrix.test_forks import spoken
 
 DAY = 86_400_000
@@ -55,7 +55,7 @@ def moved(monkeypatch):
 
 async def test_devices_and_tokens_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "MAX_DEVICES", 5)
-    async with house(tmp_path, client_rate=10_000, client_burst=10_000) as home:
+    async with matrix_server(tmp_path, client_rate=10_000, client_burst=10_000) as home:
         await home.person("alice", "FIRST")
         answers = [(await home.anybody.ask("POST", "/login", login("alice")))[0] for _ in range(8)]
         assert answers == [200] * 4 + [400] * 4
@@ -66,7 +66,7 @@ async def test_devices_and_tokens_are_bounded(tmp_path, monkeypatch):
 
 
 async def test_accounts_of_one_address_are_made_slowly(tmp_path):
-    async with house(tmp_path, client_rate=1, client_burst=1) as home:
+    async with matrix_server(tmp_path, client_rate=1, client_burst=1) as home:
         answers = []
         for number in range(20):
             body = {"username": f"u{number}", "password": "pw", "auth": {"type": "m.login.dummy"}}
@@ -80,7 +80,7 @@ async def test_accounts_of_one_address_are_made_slowly(tmp_path):
 
 
 async def test_a_profile_is_bounded(tmp_path):
-    async with house(tmp_path, client_rate=10_000, client_burst=10_000) as home:
+    async with matrix_server(tmp_path, client_rate=10_000, client_burst=10_000) as home:
         alice = await home.person("alice")
         answers = [
             (await alice.ask("PUT", f"/profile/{part(alice.user)}/org.x{n}", {f"org.x{n}": "y" * 9000}))[0]
@@ -92,7 +92,7 @@ async def test_a_profile_is_bounded(tmp_path):
 
 
 async def test_cross_signing_keys_are_bounded(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         path = "/keys/device_signing/upload"
 
@@ -110,7 +110,7 @@ async def test_cross_signing_keys_are_bounded(tmp_path):
 
 async def test_published_rooms_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(public_rooms, "MOST", 3)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         before = len(await rows(home, "published"))
         answers = []
@@ -124,7 +124,7 @@ async def test_published_rooms_are_bounded(tmp_path, monkeypatch):
 
 async def test_filters_give_way_by_their_last_use_and_never_in_use(tmp_path, monkeypatch, moved):
     monkeypatch.setattr(stored_filters, "MAX_FILTERS_OF_USER", 4)
-    async with house(tmp_path, client_rate=10_000, client_burst=10_000) as home:
+    async with matrix_server(tmp_path, client_rate=10_000, client_burst=10_000) as home:
         alice = await home.person("alice")
         path = f"/user/{part(alice.user)}/filter"
 
@@ -146,7 +146,7 @@ async def test_filters_give_way_by_their_last_use_and_never_in_use(tmp_path, mon
         await alice.sync(f"&filter={names[0]}")
 
 
-async def leaves(home: House, alice: Person, count: int, size: int = 0) -> None:
+async def leaves(home: MatrixServer, alice: LocalUser, count: int, size: int = 0) -> None:
     """As if so many invites had been taken back."""
     pending, version = home.matrix.pending_invites, home.wire.room.version
     for number in range(count):
@@ -160,7 +160,7 @@ async def leaves(home: House, alice: Person, count: int, size: int = 0) -> None:
 async def test_the_ends_of_invites_are_bounded(tmp_path, monkeypatch, moved):
     monkeypatch.setattr(ended_invites, "MOST_OF_USER", 3)
     monkeypatch.setattr(ended_invites, "MOST_IN_ALL", 4)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await leaves(home, alice, 5)
         assert {row.key[1] for row in await rows(home, "left")} == {f"!{n}:{THEIRS}" for n in (2, 3, 4)}
@@ -173,7 +173,7 @@ async def test_the_ends_of_invites_are_bounded(tmp_path, monkeypatch, moved):
 
 
 async def test_of_who_has_no_files_no_row_is_kept(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         shelf = home.matrix.media
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -193,7 +193,7 @@ async def test_of_who_has_no_files_no_row_is_kept(tmp_path):
 
 
 async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypatch, moved):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         context, shelf = home.app.contexts["matrix"], home.matrix.media
         context.blobs = ScopedBlobs(FileBlobs(tmp_path / "files"), "matrix")
 
@@ -213,7 +213,7 @@ async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypat
 
 
 async def test_bytes_whose_removal_a_crash_cut_off_go_too(tmp_path, moved):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         context, shelf = home.app.contexts["matrix"], home.matrix.media
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -234,7 +234,7 @@ async def test_bytes_whose_removal_a_crash_cut_off_go_too(tmp_path, moved):
 
 
 async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, shelf = await home.person("alice"), home.matrix.media
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -251,7 +251,7 @@ async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(t
 
 
 async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, moved):
-    async with inbound(tmp_path, delivery_status_ttl=10) as house_:
+    async with server_with_peer(tmp_path, delivery_status_ttl=10) as house_:
         house_.peer.answer = lambda request: (200, {"pdus": {}}) if "/send/" in request.target else None
         sender, store = house_.matrix.sender, house_.app.contexts["matrix"].store
         for number in range(30):  # as many servers, alone and together, for as long as they are in a room
@@ -287,7 +287,7 @@ async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, move
 
 
 async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved):
-    async with inbound(tmp_path) as house_:
+    async with server_with_peer(tmp_path) as house_:
         sender, store = house_.matrix.sender, house_.app.contexts["matrix"].store
         edu, to = {"edu_type": "m.direct_to_device", "content": {}}, ["s.example"]
         await store.commit(sender.lasting(edu, to))
@@ -313,7 +313,7 @@ async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved)
 
 async def test_messages_to_devices_have_a_rate(tmp_path, moved):
     """The issue's: 2,400 messages in 11 s."""
-    async with house(tmp_path, client_rate=10_000, client_burst=10_000) as home:
+    async with matrix_server(tmp_path, client_rate=10_000, client_burst=10_000) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         of = home.matrix.users.messages
         clock = home.app.contexts["matrix"].clock
@@ -321,7 +321,7 @@ async def test_messages_to_devices_have_a_rate(tmp_path, moved):
         small = BucketRate(messages=10, messages_a_second=1.0, size=10_000, size_a_second=1000.0)
         of._of_person, of._of_server = ToDeviceRate(clock, small), ToDeviceRate(clock, small)
 
-        async def sends(who: Person, count: int, size: int = 1) -> list[int]:
+        async def sends(who: LocalUser, count: int, size: int = 1) -> list[int]:
             answers = []
             for _ in range(count):
                 body = {"messages": {bob.user: {bob.device: {"x": "y" * size}}}}
@@ -384,7 +384,7 @@ def test_whoever_has_most_is_known_whatever_comes_and_goes():
 
 
 async def test_presence_of_very_many_strangers_keeps_nobody_waiting(tmp_path):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         presences = home.matrix.users.presences
         push = [{"user_id": f"@u{n}:{THEIRS}", "presence": "online"} for n in range(500)]
         turns, over = 0, False
@@ -405,7 +405,7 @@ async def test_presence_of_very_many_strangers_keeps_nobody_waiting(tmp_path):
 
 
 async def test_presence_of_one_server_takes_nobody_else_s_place(tmp_path, monkeypatch):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         presences = home.matrix.users.presences
         presences._known = FairShares(5, presences._known._peer_of)
         monkeypatch.setattr(presences._company, "shared", lambda _user: True)
@@ -421,7 +421,7 @@ async def test_presence_of_one_server_takes_nobody_else_s_place(tmp_path, monkey
 
 
 async def test_a_closed_account_leaves_nothing_that_was_for_its_person_alone(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         me = part(alice.user)
         await alice.call("PUT", f"/user/{me}/account_data/m.x", {"secret": 1})
@@ -454,7 +454,7 @@ async def test_a_closed_account_leaves_nothing_that_was_for_its_person_alone(tmp
 
 
 async def test_an_event_of_whom_somebody_ignores_is_given_by_no_way(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

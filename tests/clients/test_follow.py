@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, Person, Refused, house, part
+from clients.matrix_server import LocalUser, MatrixServer, Refused, matrix_server, part
 
 SEED = int(os.environ.get("HANSA_SEED", "1"))
 ROUNDS = int(os.environ.get("HANSA_FOLLOW_ROUNDS", "12"))
@@ -22,7 +22,7 @@ class Follower:
 
     def __init__(
         self,
-        person: Person,
+        person: LocalUser,
         room: str,
         limit: int,
         *,
@@ -88,7 +88,7 @@ class Follower:
         self.seen += [e["event_id"] for e in timeline["events"] if e["event_id"] not in self.seen]
 
 
-async def act(choice: random.Random, room: str, owner: Person, person: Person, said: list[str]) -> None:
+async def act(choice: random.Random, room: str, owner: LocalUser, person: LocalUser, said: list[str]) -> None:
     """Something that may be refused."""
     kind = choice.choice(
         ["say"] * 6
@@ -128,7 +128,7 @@ FILTERS: list[dict[str, Any] | None] = [
 ]
 
 
-async def everything(home: House, seed: int, *, filtered: bool = False) -> None:
+async def everything(home: MatrixServer, seed: int, *, filtered: bool = False) -> None:
     choice = random.Random(seed)
     people = [await home.person(name) for name in ("alice", "bob", "eve")]
     levels = {"state_default": 0, "users_default": 0, "redact": 50}
@@ -189,7 +189,7 @@ async def everything(home: House, seed: int, *, filtered: bool = False) -> None:
 async def test_who_follows_ends_with_what_is(tmp_path, number):
     seed = SEED * 1000 + number
     print(f"HANSA_SEED={SEED}, round {number}")
-    async with house(tmp_path, "11" if number % 2 else "12") as home:
+    async with matrix_server(tmp_path, "11" if number % 2 else "12") as home:
         await everything(home, seed)
 
 
@@ -197,5 +197,5 @@ async def test_who_follows_ends_with_what_is(tmp_path, number):
 async def test_who_follows_by_a_filter_ends_with_the_state_that_is(tmp_path, number):
     seed = SEED * 1000 + number + 500
     print(f"HANSA_SEED={SEED}, round {number}")
-    async with house(tmp_path, "11" if number % 2 else "12") as home:
+    async with matrix_server(tmp_path, "11" if number % 2 else "12") as home:
         await everything(home, seed, filtered=True)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa import (
     ALLOW,
     Action,
@@ -21,7 +21,7 @@ from hansa import (
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_governance.config import Config, RateConfig
 from hansa_governance.policy import GovernancePolicy
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 
 
 class Strict:
@@ -41,12 +41,12 @@ class Strict:
         return [one.facts.type for one in self.asked if isinstance(one, EventIn)]
 
 
-def under(home: House, policy: Any) -> Any:
+def under(home: MatrixServer, policy: Any) -> Any:
     home.app.decisions.replace([InstalledPolicy(name="strict", policy=policy)])
     return policy
 
 
-async def rows(home: House) -> dict[str, list[Any]]:
+async def rows(home: MatrixServer) -> dict[str, list[Any]]:
     """Everything that a room leaves in the store and in memory."""
     matrix = home.matrix
     store = matrix.store
@@ -57,7 +57,7 @@ async def rows(home: House) -> dict[str, list[Any]]:
     return kept | {"rooms": list(matrix.rooms), "links": [str(li.native) for li in matrix.ctx.links()]}
 
 
-async def refused(home: House, who: Person, options: Any) -> Any:
+async def refused(home: MatrixServer, who: LocalUser, options: Any) -> Any:
     """The answer to a room that is not made, of which nothing is left."""
     before = await rows(home)
     status, answer = await who.ask("POST", "/createRoom", options)
@@ -83,7 +83,7 @@ FORBIDDEN = [
 
 @pytest.mark.parametrize("options", FORBIDDEN)
 async def test_a_room_with_a_word_that_may_not_be_said_is_not_made(tmp_path, options):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         under(home, Strict(says("classified")))
         status, answer = await refused(
@@ -94,7 +94,7 @@ async def test_a_room_with_a_word_that_may_not_be_said_is_not_made(tmp_path, opt
 
 
 async def test_the_words_of_the_governance_policy_hold_at_creation(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         policy = GovernancePolicy(Config(words=["classified"]), "gov", home.app.contexts["matrix"].clock)
         under(home, policy)
@@ -106,7 +106,7 @@ async def test_the_words_of_the_governance_policy_hold_at_creation(tmp_path):
 
 
 async def test_a_creator_whose_name_may_not_be_shown_makes_no_room(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.call("PUT", f"/profile/{part(alice.user)}/displayname", {"displayname": "classified"})
         under(
@@ -128,7 +128,7 @@ async def test_a_creator_whose_name_may_not_be_shown_makes_no_room(tmp_path):
 async def test_every_crossing_of_a_creation_is_asked_about_before_anything_is_written(
     tmp_path, kind, options
 ):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         under(home, Strict(lambda crossing: isinstance(crossing, kind)))
         status, answer = await refused(home, alice, options)
@@ -137,7 +137,7 @@ async def test_every_crossing_of_a_creation_is_asked_about_before_anything_is_wr
 
 
 async def test_a_policy_is_told_of_the_whole_room_and_of_each_of_its_first_events(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         strict = under(home, Strict())
         room = await alice.create(
@@ -157,7 +157,7 @@ async def test_a_policy_is_told_of_the_whole_room_and_of_each_of_its_first_event
 
 
 async def test_who_is_invited_is_judged_by_the_invite_itself_before_there_is_a_room(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "classified"})
 
@@ -172,7 +172,7 @@ async def test_who_is_invited_is_judged_by_the_invite_itself_before_there_is_a_r
 
 
 async def test_a_room_is_one_act_of_its_maker_for_a_rate(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         rate = Config(rate=RateConfig(events=2, seconds=1000))
         under(home, GovernancePolicy(rate, "gov", home.app.contexts["matrix"].clock))
@@ -180,7 +180,7 @@ async def test_a_room_is_one_act_of_its_maker_for_a_rate(tmp_path):
 
 
 async def test_denied_people_and_servers_begin_no_room(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         clock = home.app.contexts["matrix"].clock
         under(home, GovernancePolicy(Config(deny_servers=[THEIRS.partition(":")[0]]), "gov", clock))
@@ -194,7 +194,7 @@ async def test_denied_people_and_servers_begin_no_room(tmp_path):
 
 
 async def test_an_invite_that_another_server_does_not_take_is_told_and_the_room_is_there(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         answer = await alice.call("POST", "/createRoom", {"invite": [f"@m:{THEIRS}", bob.user]})
         assert list(answer["dev.hansa.not_invited"]) == [f"@m:{THEIRS}"]
@@ -215,7 +215,7 @@ async def test_an_invite_that_another_server_does_not_take_is_told_and_the_room_
     ],
 )  # fmt: skip
 async def test_what_no_state_event_may_say_no_room_begins_with(tmp_path, type_, content, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await alice.create(room_alias_name="lobby", preset="public_chat")
         initial = [{"type": type_, "content": content}]
@@ -230,7 +230,7 @@ async def test_what_no_state_event_may_say_no_room_begins_with(tmp_path, type_, 
 
 
 async def test_an_event_that_is_too_large_begins_no_room(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         large = [{"type": "m.room.topic", "content": {"topic": "x" * 70_000}}]
         status, answer = await refused(home, alice, {"initial_state": large})
@@ -243,7 +243,7 @@ async def test_an_event_that_is_too_large_begins_no_room(tmp_path):
 
 async def test_nobody_takes_a_name_by_what_a_room_says(tmp_path):
     """A state event names ``#lobby``; then that room is replaced."""
-    async with house(tmp_path, "11") as home:
+    async with matrix_server(tmp_path, "11") as home:
         alice, mallory = await home.person("alice"), await home.person("mallory")
         lobby = await alice.create(room_alias_name="lobby", preset="public_chat")
         room = await mallory.create(preset="public_chat")
@@ -272,7 +272,7 @@ async def test_nobody_takes_a_name_by_what_a_room_says(tmp_path):
 
 
 async def test_of_two_rooms_made_at_once_under_one_name_there_is_one(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         people = [await home.person(name) for name in ("alice", "bob", "carol")]
         before = await rows(home)
         made = await asyncio.gather(
@@ -288,7 +288,7 @@ async def test_of_two_rooms_made_at_once_under_one_name_there_is_one(tmp_path):
 
 
 async def test_of_two_names_given_at_once_one_is(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         chosen = [await alice.create(), await alice.create()]
         path = f"/directory/room/{part(f'#plaza:{OURS}')}"
@@ -299,7 +299,7 @@ async def test_of_two_names_given_at_once_one_is(tmp_path):
 
 
 async def test_a_name_that_a_policy_denies_is_not_given_and_no_room_is_listed(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat", name="Verona")
         strict = under(home, Strict(lambda crossing: isinstance(crossing, DirectoryPublish)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_absences import There, each_version, has, pages
 from hansa import HttpRequest
 from hansa.testing import until
@@ -29,9 +29,9 @@ class Wide(There):
 
 
 @asynccontextmanager
-async def wide(folder: Path, version: str = "12") -> AsyncIterator[tuple[House, Wide, Person, str]]:
+async def wide(folder: Path, version: str = "12") -> AsyncIterator[tuple[MatrixServer, Wide, LocalUser, str]]:
     """Juliet is in the room, and was told of something."""
-    async with house(folder, version) as home:
+    async with matrix_server(folder, version) as home:
         past = home.wire.peer.answer = Wide(home.wire, version)
         juliet = await home.person("juliet")
         room = await juliet.join(ALIAS)
@@ -40,7 +40,7 @@ async def wide(folder: Path, version: str = "12") -> AsyncIterator[tuple[House, 
         yield home, past, juliet, room
 
 
-async def skipped(past: Wide, juliet: Person, room: str, name: str, count: int) -> list[str]:
+async def skipped(past: Wide, juliet: LocalUser, room: str, name: str, count: int) -> list[str]:
     """So many things that we do not hear, and one that we do."""
     texts = [f"{name} {number}" for number in range(count)]
     for text in texts:
@@ -104,7 +104,7 @@ class Mute(Wide):
         return super().__call__(request)
 
 
-async def backwards(juliet: Person, room: str) -> list[str]:
+async def backwards(juliet: LocalUser, room: str) -> list[str]:
     """All that Juliet reads until a page leads nowhere, oldest first."""
     found: list[str] = []
     start, before = "", None
@@ -118,7 +118,7 @@ async def backwards(juliet: Person, room: str) -> list[str]:
 
 async def test_a_page_waits_for_others_once_and_nobody_asks_for_the_same_in_vain(tmp_path, monkeypatch):
     """However many gaps it reaches over: each of them may keep a reader waiting for ten seconds."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         past = home.wire.peer.answer = Mute(home.wire, "12")
         juliet = await home.person("juliet")
         room = await juliet.join(ALIAS)

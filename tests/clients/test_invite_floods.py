@@ -6,21 +6,21 @@ import itertools
 from typing import Any
 
 import orjson
-from clients.people import House, Person, house
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.stripped_state import MAX_STRIPPED_SIZE, stripped_state
 from hansa_matrix.ratelimit import RateLimiter
 from hansa_matrix.rooms.membership import pending_invites
-from matrix.inbound import V2
-from matrix.peering import USER, at
-from peers.forger import JoinedRoom
+from matrix.server_with_peer import V2
+from matrix.two_servers import USER, at
+from peers.event_forge import JoinedRoom
 
 
-def pendings(home: House) -> Any:
+def pendings(home: MatrixServer) -> Any:
     return home.matrix.pending_invites
 
 
-def unlimited(home: House, monkeypatch: Any) -> None:
+def unlimited(home: MatrixServer, monkeypatch: Any) -> None:
     """How often is one thing, how many is another; each comes at a time of its own."""
     clock = home.app.contexts["matrix"].clock
     times = itertools.count(clock.now())
@@ -28,7 +28,7 @@ def unlimited(home: House, monkeypatch: Any) -> None:
     pendings(home)._of_peer = pendings(home)._of_server = RateLimiter(clock, 0, 1)
 
 
-async def ask_in(home: House, number: int, user: str, state: list[Any] | None = None) -> int:
+async def ask_in(home: MatrixServer, number: int, user: str, state: list[Any] | None = None) -> int:
     """The forger's server asks somebody into another room of its own; the status of the answer."""
     forger, version = home.wire.forger, home.wire.room.version
     room = JoinedRoom(f"!n{number}:x", "12", USER)
@@ -46,18 +46,18 @@ async def ask_in(home: House, number: int, user: str, state: list[Any] | None = 
     return status
 
 
-async def shown(person: Person) -> dict[str, Any]:
+async def shown(person: LocalUser) -> dict[str, Any]:
     found = await person.get("/sync")
     return found.get("rooms", {}).get("invite", {})
 
 
-async def kept(home: House) -> list[Any]:
+async def kept(home: MatrixServer) -> list[Any]:
     return await home.app.contexts["matrix"].store.scan("invite")
 
 
 async def test_one_server_s_flood_is_small(tmp_path):
     """The issue's: 1,500 invites of one server in three seconds, each with as much state as fits."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         big = [
             {"type": "m.room.topic", "state_key": "", "sender": USER, "content": {"topic": "t" * 30_000}},
@@ -72,7 +72,7 @@ async def test_one_server_s_flood_is_small(tmp_path):
 
 
 async def test_of_one_server_the_oldest_gives_way(tmp_path, monkeypatch):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         unlimited(home, monkeypatch)
         for n in range(30):
@@ -87,7 +87,7 @@ async def test_of_one_server_the_oldest_gives_way(tmp_path, monkeypatch):
 async def test_what_gave_way_is_gone_for_clients_and_forgotten(tmp_path, monkeypatch):
     monkeypatch.setattr(pending_invites, "MOST_OF_PEER", 2)
     monkeypatch.setattr(pending_invites, "_MOST_GONE", 3)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         unlimited(home, monkeypatch)
         await alice.sync()
@@ -104,7 +104,7 @@ async def test_what_gave_way_is_gone_for_clients_and_forgotten(tmp_path, monkeyp
 
 async def test_of_many_servers_who_has_most_gives_way(tmp_path, monkeypatch):
     monkeypatch.setattr(pending_invites, "MOST_OF_USER", 6)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         unlimited(home, monkeypatch)
         for n in range(5):
@@ -123,7 +123,7 @@ async def test_of_many_servers_who_has_most_gives_way(tmp_path, monkeypatch):
 
 async def test_of_one_server_and_in_all(tmp_path, monkeypatch):
     monkeypatch.setattr(pending_invites, "MOST_OF_SERVER", 3)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         people = [await home.person(f"p{n}") for n in range(5)]
         unlimited(home, monkeypatch)
         for n, person in enumerate(people):
@@ -136,7 +136,7 @@ async def test_of_one_server_and_in_all(tmp_path, monkeypatch):
 
 
 async def test_nobody_answers_for_half_a_year(tmp_path, monkeypatch):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await ask_in(home, 0, alice.user)
         await pendings(home).sweep()

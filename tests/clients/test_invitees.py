@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import hansa_matrix
 import pytest
-from clients.people import House, part
+from clients.matrix_server import MatrixServer, part
 from hansa import Member, Membership, NativeId, hookimpl
 from hansa.testing import Actor, run_hansa
 from hansa.testing.actor import Config as ActorConfig
@@ -18,7 +18,7 @@ from hansa_matrix.crypto import SigningKey
 from hansa_matrix.local.ghosts import escaped, localpart, people_behind
 from hypothesis import given
 from hypothesis import strategies as st
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 
 
 class Chat(Actor):
@@ -51,7 +51,7 @@ async def bridged(folder):
     plugin.open_network = open_network
     networks = {"matrix": (hansa_matrix, config), "chat": (plugin, ActorConfig())}
     async with run_hansa(networks, rooms=[["matrix:#hall", "chat:hall"]]) as app:
-        yield House(SimpleNamespace(app=app)), made["chat"]
+        yield MatrixServer(SimpleNamespace(app=app)), made["chat"]
 
 
 def ghost(person: str, network: str = "chat") -> str:

@@ -8,25 +8,25 @@ import asyncio
 from typing import Any
 
 import pytest
-from clients.people import OURS, House, Person, house, part
+from clients.matrix_server import OURS, LocalUser, MatrixServer, matrix_server, part
 from hansa_matrix.client_api.account import account_data
 from hansa_matrix.client_api.rooms import aliases, reports
 from hansa_matrix.retention import COUNTED, purge_expired
 from hansa_matrix.users import devices, openid
 
 
-async def rows(home: House, collection: str) -> list[Any]:
+async def rows(home: MatrixServer, collection: str) -> list[Any]:
     return await home.app.contexts["matrix"].store.scan(collection, limit=10_000)
 
 
-async def keep(person: Person, type_: str, size: int) -> int:
+async def keep(person: LocalUser, type_: str, size: int) -> int:
     path = f"/user/{part(person.user)}/account_data/{type_}"
     return (await person.ask("PUT", path, {"x": "y" * size}))[0]
 
 
 async def test_account_data_is_bounded_in_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(account_data, "MAX_BYTES_OF_USER", 5000)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         assert [await keep(alice, f"t{n}", 1000) for n in range(6)] == [200] * 4 + [413] * 2
         assert await keep(alice, "t0", 10) == 200  # less than before
@@ -43,7 +43,7 @@ async def test_account_data_is_bounded_in_bytes(tmp_path, monkeypatch):
 
 async def test_tokens_for_others_take_the_place_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(openid, "MAX_TOKENS_OF_USER", 3)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         path = "/user/{}/openid/request_token"
         given = [await alice.call("POST", path.format(part(alice.user)), {}) for _ in range(5)]
@@ -56,7 +56,7 @@ async def test_tokens_for_others_take_the_place_of_the_first(tmp_path, monkeypat
 async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "MAX_REPORTS_OF_USER", 3)
     monkeypatch.setattr(reports, "MAX_REPORTS", 5)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         people = [await home.person(name) for name in ("alice", "bob", "carol")]
         for number in range(5):
             await people[0].call("POST", f"/users/{part('@x:y')}/report", {"reason": str(number)})
@@ -76,7 +76,7 @@ async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
 
 async def test_a_room_has_so_many_names(tmp_path, monkeypatch):
     monkeypatch.setattr(aliases, "MAX_ALIASES_OF_ROOM", 3)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         rooms = [await alice.create() for _ in range(2)]
 
@@ -88,13 +88,13 @@ async def test_a_room_has_so_many_names(tmp_path, monkeypatch):
         assert await named(9, rooms[1]) == 200
 
 
-async def upload(person: Person, **keys: Any) -> tuple[int, Any]:
+async def upload(person: LocalUser, **keys: Any) -> tuple[int, Any]:
     return await person.ask("POST", "/keys/upload", keys)
 
 
 async def test_keys_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "MAX_ONE_TIME_KEYS_OF_USER", 5)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         other = await home.person("alice", "B")
         assert (await upload(alice, one_time_keys={f"x:{n}": "k" for n in range(4)}))[0] == 200
@@ -112,7 +112,7 @@ async def test_keys_are_bounded(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("collection", COUNTED)
 async def test_rows_are_counted(tmp_path, collection):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await purge_expired(home.app.contexts["matrix"])
         labels = (("collection", collection), ("plugin", "matrix"))
         assert home.app.gauges["matrix_stored_rows", labels] == len(await rows(home, collection))

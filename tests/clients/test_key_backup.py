@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from clients.people import Person, Refused, house, part
+from clients.matrix_server import LocalUser, Refused, matrix_server, part
 from hansa.testing import until
 from hansa_matrix.client_api import key_backup
 from hansa_matrix.users import key_backups
@@ -30,19 +30,19 @@ def many(**sessions: Any) -> dict[str, Any]:
     return {"rooms": {ROOM: {"sessions": sessions}}}
 
 
-async def created(person: Person, public: str = "one") -> str:
+async def created(person: LocalUser, public: str = "one") -> str:
     body = {"algorithm": ALGORITHM, "auth_data": {"public_key": public}}
     return str((await person.call("POST", "/room_keys/version", body))["version"])
 
 
-async def refused(person: Person, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+async def refused(person: LocalUser, method: str, target: str, body: Any = None) -> tuple[int, Any]:
     with pytest.raises(Refused) as found:
         await person.call(method, target, body)
     return found.value.status, found.value.code
 
 
 async def test_a_backup_is_made_filled_read_and_deleted(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         assert await refused(alice, "GET", "/room_keys/version") == (404, "M_NOT_FOUND")
         version = await created(alice)
@@ -85,7 +85,7 @@ async def test_a_backup_is_made_filled_read_and_deleted(tmp_path):
     ],
 )  # fmt: skip
 async def test_of_two_keys_of_a_session_the_better_stays(tmp_path, before, after, stays):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         where = f"version={await created(alice)}"
         first = await alice.call("PUT", f"{KEYS}?{where}", many(a=before))
@@ -96,7 +96,7 @@ async def test_of_two_keys_of_a_session_the_better_stays(tmp_path, before, after
 
 
 async def test_keys_go_to_the_newest_backup(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         first = await created(alice)
         await alice.call("PUT", f"{KEYS}?version={first}", many(a=key()))
@@ -113,7 +113,7 @@ async def test_keys_go_to_the_newest_backup(tmp_path):
 
 
 async def test_what_says_how_it_is_encrypted_may_change(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         version = await created(alice)
         target, body = f"/room_keys/version/{version}", {"algorithm": ALGORITHM, "auth_data": {"x": 1}}
@@ -143,7 +143,7 @@ async def test_what_says_how_it_is_encrypted_may_change(tmp_path):
     ],
 )  # fmt: skip
 async def test_what_is_no_backup(tmp_path, method, target, body, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await created(alice)
         assert (await refused(alice, method, target, body))[1] == code
@@ -152,7 +152,7 @@ async def test_what_is_no_backup(tmp_path, method, target, body, code):
 
 async def test_backups_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(key_backups, "MAX_BACKUP_BYTES", 20_000)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         versions = [await created(alice) for _ in range(key_backups.MAX_BACKUPS)]
         assert (await refused(alice, "POST", "/room_keys/version", {"algorithm": "x", "auth_data": {}}))[
@@ -172,7 +172,7 @@ async def test_backups_are_bounded(tmp_path, monkeypatch):
 
 
 async def test_what_devices_add_at_once_is_all_there(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         where = f"version={await created(alice)}"
         await asyncio.gather(
@@ -188,7 +188,7 @@ async def test_what_devices_add_at_once_is_all_there(tmp_path):
 
 async def test_pages_of_many_keys(tmp_path, monkeypatch):
     monkeypatch.setattr(key_backups, "_PAGE_SIZE", 3)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         version = await created(alice)
         body = {"rooms": {f"!{r}:x": {"sessions": {f"s{n}": key(n) for n in range(7)}} for r in range(4)}}
@@ -201,7 +201,7 @@ async def test_pages_of_many_keys(tmp_path, monkeypatch):
 
 
 async def test_who_closes_their_account_leaves_no_keys(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.call("PUT", f"{KEYS}?version={await created(alice)}", many(a=key()))
         who = {"type": "m.id.user", "user": alice.user}
@@ -227,7 +227,7 @@ async def test_a_large_backup_is_written_as_it_is_read(tmp_path, monkeypatch):
             yield chunk
 
     monkeypatch.setattr(key_backup, "_continue_stream", measured)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         where = f"version={await created(alice)}"
         rooms = {f"!r{n}:x": {"sessions": {f"s{m}": key(m) for m in range(20)}} for n in range(5)}
@@ -239,7 +239,7 @@ async def test_a_large_backup_is_written_as_it_is_read(tmp_path, monkeypatch):
 
 
 async def test_a_change_that_others_always_come_before_is_no_success(tmp_path, monkeypatch):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         version = await created(alice)
         real = key_backups._backup_write
@@ -255,7 +255,7 @@ async def test_a_change_that_others_always_come_before_is_no_success(tmp_path, m
 
 async def test_keys_that_are_there_are_read_some_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(key_backups, "_PAGE_SIZE", 7)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         where, read = f"version={await created(alice)}", []
         store = type(home.matrix.store)
@@ -288,7 +288,7 @@ async def test_many_keys_are_looked_at_in_several_turns_of_the_loop(tmp_path, mo
         return valid(data)
 
     monkeypatch.setattr(key_backup, "is_valid_key", noted)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         where = f"version={await created(alice)}"
         task = asyncio.ensure_future(turning())

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from clients.people import house, part
+from clients.matrix_server import matrix_server, part
 from hansa import Action, Reason, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import until
@@ -34,7 +34,7 @@ class Hangs:
 
 @pytest.mark.parametrize("policy", [Denies(), Limits(), Raises(), Hangs()], ids=lambda p: type(p).__name__)
 async def test_who_says_nothing_may_go_and_may_put_others_out(tmp_path, policy):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, carol = [await home.person(name) for name in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat")
         for person in (bob, carol):

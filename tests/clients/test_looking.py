@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from clients.people import House, Person, Refused, house, part
+from clients.matrix_server import LocalUser, MatrixServer, Refused, matrix_server, part
 from hansa.testing import until
 
 
-async def open_to_all(alice: Person) -> str:
+async def open_to_all(alice: LocalUser) -> str:
     history = {"type": "m.room.history_visibility", "content": {"history_visibility": "world_readable"}}
     return await alice.create(preset="public_chat", initial_state=[history])
 
@@ -19,13 +19,13 @@ def bodies(events: list[Any]) -> list[str]:
     return [e["content"]["body"] for e in events if e["type"] == "m.room.message"]
 
 
-async def members(person: Person, room: str, query: str) -> set[tuple[str, str]]:
+async def members(person: LocalUser, room: str, query: str) -> set[tuple[str, str]]:
     chunk = (await person.get(f"/rooms/{part(room)}/members?{query}"))["chunk"]
     return {(m["state_key"].split(":")[0][1:], m["content"]["membership"]) for m in chunk}
 
 
 async def test_members_at_every_token(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -54,7 +54,7 @@ async def test_members_at_every_token(tmp_path):
     ],
 )  # fmt: skip
 async def test_members_of_some_kind(tmp_path, query, found):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve, dan = [await home.person(name) for name in ("alice", "bob", "eve", "dan")]
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -69,7 +69,7 @@ async def test_members_of_some_kind(tmp_path, query, found):
 
 
 async def test_who_may_not_know_who_was_there_is_not_told(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         history = {"type": "m.room.history_visibility", "content": {"history_visibility": "joined"}}
         room = await alice.create(preset="public_chat", initial_state=[history])
@@ -84,7 +84,7 @@ async def test_who_may_not_know_who_was_there_is_not_told(tmp_path):
 
 async def test_a_room_that_one_left_is_looked_at_as_it_was(tmp_path):
     """However much was said since: the page ends at the leave, and is full."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat", name="then")
         await bob.join(room)
@@ -105,7 +105,7 @@ async def test_a_room_that_one_left_is_looked_at_as_it_was(tmp_path):
 
 
 async def test_who_looks_into_a_room_hears_what_is_said_there(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await open_to_all(alice)
         look = f"/events?room_id={part(room)}"
@@ -124,14 +124,14 @@ async def test_who_looks_into_a_room_hears_what_is_said_there(tmp_path):
         assert (await bob.get(look))["chunk"] == []
 
 
-async def _listening(home: House, room: str) -> None:
+async def _listening(home: MatrixServer, room: str) -> None:
     """Somebody waits for news of a room."""
     news = home.matrix.memberships.news
     await until(lambda: news._waiting.get(room))
 
 
 async def test_who_may_not_look_hears_nothing(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room, hidden = await open_to_all(alice), await alice.create(preset="private_chat")
         for target, code in (
@@ -150,7 +150,7 @@ async def test_who_may_not_look_hears_nothing(tmp_path):
 
 
 async def test_rooms_that_two_share(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         rooms = sorted([await alice.create(preset="public_chat") for _ in range(3)])
         for room in rooms[:2]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from clients.people import house, part
+from clients.matrix_server import matrix_server, part
 from clients.test_sync import bodies, timeline
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import V2
-from matrix.peering import USER, at
+from matrix.server_with_peer import V2
 from matrix.test_invites import foreign_room, invite_to
+from matrix.two_servers import USER, at
 
 MESSAGES = {"room": {"timeline": {"types": ["m.room.message"]}}}
 
@@ -25,7 +25,7 @@ def state_of(found, room, kind="join"):
 
 
 async def test_what_a_filter_keeps_out_of_the_timeline_is_in_the_state(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(name="first")
         found = await alice.sync(chosen(MESSAGES))
@@ -42,7 +42,7 @@ async def test_what_a_filter_keeps_out_of_the_timeline_is_in_the_state(tmp_path)
 
 
 async def test_a_limit_counts_what_the_filter_lets_pass(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         await alice.sync()
@@ -71,7 +71,7 @@ async def test_a_limit_counts_what_the_filter_lets_pass(tmp_path):
 
 
 async def test_the_whole_state_again_does_not_repeat_what_was_said(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(name="Verona")
         await alice.say(room, "before")
@@ -88,7 +88,7 @@ async def test_the_whole_state_again_does_not_repeat_what_was_said(tmp_path):
 
 async def test_who_came_and_went_in_a_gap_is_told_though_they_say_nothing(tmp_path):
     lazy = {"room": {"state": {"lazy_load_members": True}, "timeline": {"limit": 1}}}
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, carol = [await home.person(name) for name in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat", name="Verona")
         await bob.join(room)
@@ -104,7 +104,7 @@ async def test_who_came_and_went_in_a_gap_is_told_though_they_say_nothing(tmp_pa
 
 
 async def test_a_room_that_one_left_has_the_state_that_changed_before(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat", name="first")
         await bob.join(room)
@@ -125,7 +125,7 @@ async def test_a_room_that_one_left_has_the_state_that_changed_before(tmp_path):
 @pytest.mark.parametrize("limit", [0, 10])
 async def test_a_left_room_is_filtered(tmp_path, limit):
     wanted = {"room": {"timeline": {"types": ["m.room.message"], "limit": limit}}}
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -140,7 +140,7 @@ async def test_a_left_room_is_filtered(tmp_path, limit):
 
 @pytest.mark.parametrize("who", ["declined", "withdrawn"])
 async def test_the_end_of_an_invite_is_told_and_nothing_of_the_room(tmp_path, who):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(name="secret")
         await alice.room(room, "invite", {"user_id": bob.user})
@@ -161,7 +161,7 @@ async def test_the_end_of_an_invite_is_told_and_nothing_of_the_room(tmp_path, wh
 
 
 async def test_the_end_of_a_knock_is_told(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(
             initial_state=[{"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}]
@@ -175,7 +175,7 @@ async def test_the_end_of_a_knock_is_told(tmp_path):
 
 @pytest.mark.parametrize("who", ["declined", "withdrawn"])
 async def test_the_end_of_an_invite_to_a_room_elsewhere_is_told(tmp_path, who):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         wire, bob = home.wire, await home.person("bob")
         room = foreign_room(wire, "12")
         invite = pdu_from_raw(invite_to(wire, room, bob.user), room.version)
@@ -218,7 +218,7 @@ async def test_the_end_of_an_invite_to_a_room_elsewhere_is_told(tmp_path, who):
 
 
 async def test_who_came_and_went_between_two_syncs_is_told(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat", name="Verona")
         await bob.sync()
@@ -232,7 +232,7 @@ async def test_who_came_and_went_between_two_syncs_is_told(tmp_path):
 
 async def test_a_token_of_the_future_is_none(tmp_path):
     """The store was set back: all is told again, and no message to a device is taken for received."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -248,7 +248,7 @@ async def test_a_token_of_the_future_is_none(tmp_path):
 
 @pytest.mark.parametrize("how", ["leaves", "declines"])
 async def test_the_state_behind_a_left_room(tmp_path, how):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat", invite=[bob.user])
         if how == "leaves":
@@ -262,7 +262,7 @@ async def test_the_state_behind_a_left_room(tmp_path, how):
 
 
 async def test_the_heroes_are_those_who_came_first_of_who_is_there(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         people = [await home.person(f"p{n:02}") for n in range(60)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, house, part
+from clients.matrix_server import MatrixServer, matrix_server, part
 from hansa import Delete, Put, Write
 from hansa_matrix.client_api.account.accounts import Accounts
 from hansa_matrix.local.client_stream import DEVICES, RECEIPTS, stream_write
@@ -19,13 +19,13 @@ from hansa_matrix.rooms.inbound import pdu_staging
 from hansa_matrix.rooms.inbound.room_queue import RoomQueue
 from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.users import to_device_shares
-from matrix.inbound import THEIRS
+from matrix.server_with_peer import THEIRS
 
 #: One more than a search gives at the most.
 MANY = 10_001
 
 
-async def kept(home: House, writes: Iterable[Write]) -> None:
+async def kept(home: MatrixServer, writes: Iterable[Write]) -> None:
     """Rows as if they had come about."""
     store, left = home.app.contexts["matrix"].store, iter(writes)
     while page := list(islice(left, 2000)):
@@ -37,7 +37,7 @@ def strangers(count: int = MANY) -> Iterable[str]:
 
 
 async def test_a_change_of_devices_is_told_whatever_else_changed(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await bob.join(await alice.create(preset="public_chat"))
         await alice.sync()
@@ -52,7 +52,7 @@ async def test_a_change_of_devices_is_told_whatever_else_changed(tmp_path):
 
 
 async def test_who_came_and_went_among_many_events_of_a_room_is_told(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, carol = [await home.person(name) for name in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat")
         await carol.join(room)
@@ -68,7 +68,7 @@ async def test_who_came_and_went_among_many_events_of_a_room_is_told(tmp_path):
 
 
 async def test_what_is_of_one_person_is_told_whatever_else_is(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.sync()
         await alice.call("PUT", f"/user/{part(alice.user)}/account_data/test.first", {"note": "kept"})
@@ -80,7 +80,7 @@ async def test_what_is_of_one_person_is_told_whatever_else_is(tmp_path):
 
 
 async def test_all_receipts_of_a_room_are_told(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         event = await alice.say(room, "read by many")
@@ -96,7 +96,7 @@ async def test_all_receipts_of_a_room_are_told(tmp_path):
 
 
 async def test_all_account_data_is_told(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         rows = (
             Put("account_data", (alice.user, "", f"test.{number:05}"), b'{"a":1}') for number in range(MANY)
@@ -107,7 +107,7 @@ async def test_all_account_data_is_told(tmp_path):
 
 
 async def test_all_rooms_of_a_person_and_all_accounts_are_known_after_a_start(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         ctx = home.app.contexts["matrix"]
         body = orjson.dumps({"membership": "leave", "event_id": "", "sender": alice.user})
@@ -123,7 +123,7 @@ async def test_all_rooms_of_a_person_and_all_accounts_are_known_after_a_start(tm
 
 
 async def test_all_blocked_rooms_are_known_after_a_start(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await kept(home, (Put("blocked", (f"!r{number:05}:x",)) for number in range(MANY)))
         rooms = RoomRegistry(home.app.contexts["matrix"], home.matrix.memberships)
         await rooms.load_blocked()
@@ -132,7 +132,7 @@ async def test_all_blocked_rooms_are_known_after_a_start(tmp_path):
 
 async def test_all_that_waits_to_be_judged_is_taken_up_after_a_start(tmp_path, monkeypatch):
     monkeypatch.setattr(pdu_staging, "_LOADED", 2)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         wire = home.wire
         room = home.matrix.get_room(wire.room.room_id)
         raws = [wire.forger.message(wire.room, f"m{number}") for number in range(7)]
@@ -148,7 +148,7 @@ async def test_all_that_waits_to_be_judged_is_taken_up_after_a_start(tmp_path, m
 
 
 async def test_what_relates_in_a_rare_way_is_found_among_many(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         root = await alice.say(room, "root")
@@ -186,7 +186,7 @@ async def test_what_relates_in_a_rare_way_is_found_among_many(tmp_path):
 async def test_messages_to_a_device_give_way_in_linear_time(tmp_path, monkeypatch):
     """Of a device that has as much as it may each new message lets another go."""
     monkeypatch.setattr(to_device_shares, "MAX_MESSAGES_OF_DEVICE", 300)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         ctx = home.app.contexts["matrix"]
         messages = home.matrix.users.messages
@@ -215,7 +215,7 @@ async def test_messages_to_a_device_give_way_in_linear_time(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("how", ["device", "everything"])
 async def test_nothing_stays_of_a_device_that_is_gone(tmp_path, how):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, phone = await home.person("alice"), await home.person("alice", "PHONE")
         fields = {"user_id": alice.user, "device_id": "PHONE"}
         await kept(home, (Put("access_token", (f"{number:064x}",), b"", fields) for number in range(1500)))

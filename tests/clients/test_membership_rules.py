@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import OURS, Refused, house, part
+from clients.matrix_server import OURS, Refused, matrix_server, part
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import THEIRS, V1
-from matrix.peering import USER, at
+from matrix.server_with_peer import THEIRS, V1
+from matrix.two_servers import USER, at
 
 
 @pytest.mark.parametrize("how", ["invite", "state", "create"])
 async def test_nobody_of_ours_is_asked_in_who_is_not_there(tmp_path, how):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, ghost = await home.person("alice"), f"@nobody:{OURS}"
         room = await alice.create()
         ways = {
@@ -29,7 +29,7 @@ async def test_nobody_of_ours_is_asked_in_who_is_not_there(tmp_path, how):
 
 
 async def test_a_room_of_this_server_alone_asks_nobody_else_in(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(creation_content={"m.federate": False})
         home.wire.peer.asked.clear()
@@ -40,7 +40,7 @@ async def test_a_room_of_this_server_alone_asks_nobody_else_in(tmp_path):
 
 
 async def test_only_new_names_of_a_room_are_looked_up(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(room_alias_name="verona")
         mine, other = f"#verona:{OURS}", f"#padua:{OURS}"
@@ -57,7 +57,7 @@ async def test_only_new_names_of_a_room_are_looked_up(tmp_path):
 
 async def test_whoever_was_let_in_by_another_server_may_take_another_name(tmp_path):
     """A member event that says who let its person in takes the signature of that server."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -68,7 +68,7 @@ async def test_whoever_was_let_in_by_another_server_may_take_another_name(tmp_pa
 
 
 async def test_who_left_does_not_type(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -79,7 +79,7 @@ async def test_who_left_does_not_type(tmp_path):
 
 
 async def test_a_space_is_read_in_depth_before_the_next_of_its_rooms(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         space = {"preset": "public_chat", "creation_content": {"type": "m.space"}}
         names = {await alice.create(name=name, **space): name for name in ("top", "a", "b")}
@@ -96,7 +96,7 @@ async def test_rooms_of_a_space_are_in_the_order_that_it_says(tmp_path):
     """A value that is not an order counts as missing; the older of two is first, and of one moment the lesser
     room id.
     """
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         space = await alice.create(preset="public_chat", creation_content={"type": "m.space"})
         orders = ["b", None, 7, "a", "~~", "\N{LATIN SMALL LETTER A WITH ACUTE}", "x" * 51, " ", "A"]
@@ -131,7 +131,7 @@ async def test_rooms_of_a_space_are_in_the_order_that_it_says(tmp_path):
 
 
 async def test_nothing_is_in_a_room_that_is_no_space(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room, other = [await alice.create(preset="public_chat") for _ in range(2)]
         await alice.state(room, "m.space.child", {"via": [OURS]}, other)
@@ -143,7 +143,7 @@ async def test_nothing_is_in_a_room_that_is_no_space(tmp_path):
 
 @pytest.mark.parametrize("version", ["10", "12"])
 async def test_joins_and_leaves_as_they_were_in_the_beginning(tmp_path, version):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         wire, user = home.wire, f"@third:{THEIRS}"
         for membership in ("join", "leave"):
             status, made = await wire.ask(

@@ -6,20 +6,20 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, house, part
+from clients.matrix_server import MatrixServer, matrix_server, part
 from clients.test_absences import back, there
 from clients.test_crypto import keys_of
 from hansa import HttpRequest
 from hansa.testing import until
 from hansa_matrix.users import presence
-from matrix.inbound import OFFERED, OURS, THEIRS
+from matrix.server_with_peer import OFFERED, OURS, THEIRS
 from nacl.signing import SigningKey
 
 
 class Told:
     """The transactions that the other server gets."""
 
-    def __init__(self, home: House) -> None:
+    def __init__(self, home: MatrixServer) -> None:
         self.edus: list[dict[str, Any]] = []
         self.before = home.wire.peer.answer
         home.wire.peer.answer = self.answer
@@ -40,7 +40,7 @@ class Told:
 
 
 async def test_servers_that_meet_somebody_learn_of_their_devices(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         told, alice = Told(home), await home.person("alice", "A")
         await alice.call("POST", "/keys/upload", {"device_keys": keys_of(alice, SigningKey.generate())})
         assert told.edus == []
@@ -81,7 +81,7 @@ async def test_a_server_whose_room_somebody_joins_learns_of_their_devices(tmp_pa
 
 
 async def test_servers_that_meet_somebody_learn_that_they_are_there(tmp_path):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         told, alice = Told(home), await home.person("alice")
         await alice.sync()
         await alice.join(f"#one:{OURS}")
@@ -96,7 +96,7 @@ async def nobody(*_: Any) -> None:
 async def test_servers_that_come_into_a_room_learn_who_is_there(tmp_path, monkeypatch):
     """They are told of everybody who is there, and again when they have taken up the room."""
     monkeypatch.setattr(presence, "WELCOME_DELAY_S", 0.05)
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         monkeypatch.setattr(home.matrix.users, "meet", nobody)  # as they come in themselves
         told, alice, bob, carol = Told(home), *[await home.person(n) for n in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat", room_alias_name="verona")
@@ -146,7 +146,7 @@ def online(*users: str) -> dict[str, Any]:
 async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_path, monkeypatch, comes):
     """A server hears of a join before that is taken up here, and says at once who is there."""
     monkeypatch.setattr(presence, "EARLY_PRESENCE_TTL_S", -1.0 if comes == "too late" else 60.0)
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         known, wire = home.matrix.users, home.wire
         if comes != "we":  # whom alice meets as she comes into the room is not the question
@@ -194,7 +194,7 @@ async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_pat
 
 async def test_people_elsewhere_who_are_met_now_are_shown_as_there(tmp_path):
     """Their server said so before, to others of this server."""
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await bob.join(f"#one:{OURS}")
         room = await alice.create(preset="public_chat", room_alias_name="verona")
@@ -220,7 +220,7 @@ async def test_people_elsewhere_who_are_met_now_are_shown_as_there(tmp_path):
 
 @pytest.mark.parametrize("who", ["comes", "is there"])
 async def test_people_who_meet_know_who_is_there(tmp_path, who):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         for one in (alice, bob):
@@ -235,7 +235,7 @@ async def test_people_who_meet_know_who_is_there(tmp_path, who):
 
 async def test_who_is_there_without_saying_so(tmp_path):
     """``set_presence=offline`` is a client in the background: it says nothing, and keeps nobody there."""
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import Person, Refused, house, part
+from clients.matrix_server import LocalUser, Refused, matrix_server, part
 from hansa_matrix.local.client_stream import stream_write as tell
 
 
-async def told(person: Person, more: str = "") -> list[dict[str, Any]]:
+async def told(person: LocalUser, more: str = "") -> list[dict[str, Any]]:
     """All pages."""
     found: list[dict[str, Any]] = []
     token = ""
@@ -23,7 +23,7 @@ async def told(person: Person, more: str = "") -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
 async def test_what_somebody_was_told_of_in_pages(tmp_path, limit):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         rooms = [await alice.create(preset="public_chat") for _ in range(2)]
         elsewhere = await alice.create(preset="public_chat")
@@ -60,7 +60,7 @@ async def test_what_somebody_was_told_of_in_pages(tmp_path, limit):
 
 async def test_pages_go_on_where_few_are_for_one(tmp_path):
     """Most of what happens is for others: a page may be empty, and says where the next one begins."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room, other = await alice.create(preset="public_chat"), await alice.create()
         await bob.join(room)
@@ -75,14 +75,14 @@ async def test_pages_go_on_where_few_are_for_one(tmp_path):
 
 @pytest.mark.parametrize("query", ["from=x", "from=-1", "limit=x", f"from={'1' * 30}"])
 async def test_tokens_that_are_none(tmp_path, query):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         with pytest.raises(Refused, match="M_INVALID_PARAM"):
             await alice.get(f"/notifications?{query}")
 
 
 async def test_the_ignored_and_the_unheard_tell_of_nothing(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

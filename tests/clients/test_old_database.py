@@ -16,7 +16,7 @@ from typing import Any
 import hansa_matrix
 import orjson
 import pytest
-from clients.people import Asks, Person, Refused, part
+from clients.matrix_server import AnonymousClient, LocalUser, Refused, part
 from clients.test_sessions import login
 from hansa.app import App
 from hansa.bus.schema import SCHEMA as CORE
@@ -31,7 +31,7 @@ from hansa_matrix.config import Config
 from hansa_matrix.proto.media import MxcUri
 from hansa_matrix.schema import SCHEMA as MATRIX
 from hansa_matrix.testing import MatrixHarness
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 FACTS = json.loads((VECTORS / "old_database.json").read_text())
@@ -114,8 +114,8 @@ async def opened(request, tmp_path):
     return opening
 
 
-def person(app: App, name: str) -> Person:
-    return Person(app, *FACTS[name])
+def person(app: App, name: str) -> LocalUser:
+    return LocalUser(app, *FACTS[name])
 
 
 async def bodies(app: App, collection: str) -> dict[Any, Any]:
@@ -156,8 +156,10 @@ async def test_nothing_of_an_old_database_is_lost(opened):
         decision = FACTS["decision"]["dev.hansa.decision"]
         assert (await app.decisions.explain(decision))["id"] == decision
         token = {"type": "m.login.registration_token", "token": FACTS["registration_token"]}
-        await Asks(app).call("POST", "/register", {"username": "dora", "password": "p", "auth": token})
-        await Asks(app).call("POST", "/login", login("bob", "of bob"))
+        await AnonymousClient(app).call(
+            "POST", "/register", {"username": "dora", "password": "p", "auth": token}
+        )
+        await AnonymousClient(app).call("POST", "/login", login("bob", "of bob"))
         # To whom an address was given out was not kept then: nobody may fill it.
         answer = await alice.whole("PUT", f"/_matrix/media/v3/upload/{FACTS['reserved'][6:]}", data=b"late")
         assert answer.status == 403
@@ -174,8 +176,10 @@ async def test_what_waits_in_an_old_database_is_counted_and_has_an_age(opened):
         counted = await bodies(app, "to_device_usage")
         assert {key: size for key, (_, size) in counted.items()} == sizes
         alice = person(app, "alice")
-        second = await Asks(app).call("POST", "/login", login("alice", "of alice", device_id="SECOND"))
-        other = Person(app, alice.user, second["access_token"], "SECOND")
+        second = await AnonymousClient(app).call(
+            "POST", "/login", login("alice", "of alice", device_id="SECOND")
+        )
+        other = LocalUser(app, alice.user, second["access_token"], "SECOND")
         for one in (alice, other):
             assert len((await one.sync())["to_device"]["events"]) == 2
             await one.sync()

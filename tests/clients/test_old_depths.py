@@ -6,14 +6,14 @@ from pathlib import Path
 
 import orjson
 import pytest
-from clients.people import House
+from clients.matrix_server import MatrixServer
 from clients.test_absences import There, has, pages, there
 from hansa import Put, scan_all
 from hansa.testing import until
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state import depth_migration
 from hansa_matrix.rooms.state.depth_migration import count_anew, ordered
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 from matrix.test_joining import ALIAS
 
 #: Nearly as deep as can be.
@@ -22,7 +22,7 @@ MOST = 2**53 - 100
 _LATER = ("last", "below", "returns", "gaps", "gap")
 
 
-async def as_before(home: House, room_id: str) -> MatrixRoom:
+async def as_before(home: MatrixServer, room_id: str) -> MatrixRoom:
     """Write a room in the shape of commit d365809, and read it."""
     matrix = home.matrix
     room, store = matrix.get_room(room_id), matrix.store
@@ -44,7 +44,9 @@ async def as_before(home: House, room_id: str) -> MatrixRoom:
     return old
 
 
-async def written(home: House, past: There, juliet, depth: int | None, count: int) -> tuple[str, list[str]]:
+async def written(
+    home: MatrixServer, past: There, juliet, depth: int | None, count: int
+) -> tuple[str, list[str]]:
     """A room with a past and a present, as senders count or do not count."""
     over = {} if depth is None else {"depth": depth}
     early = [f"early {number}" for number in range(count)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import house, part
+from clients.matrix_server import matrix_server, part
 from core.test_admin_gate import request
 from hansa import Delete, LocalProtocolError, RoomWish
 from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomCommands
 from hansa.cli.main import commands_of
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 
 PUBLISHED = "/publicRooms?limit=1000"
 
@@ -25,7 +25,7 @@ async def _state(person, room: str) -> dict:
 
 
 async def test_a_room_of_the_configuration_has_a_name_and_is_published_where_that_is_said(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         hidden = await _made(home, RoomWish(), "attic")
         room = await _made(home, RoomWish(name="The plaza", published=True))
@@ -50,7 +50,7 @@ async def test_a_room_of_the_configuration_has_a_name_and_is_published_where_tha
 @pytest.mark.parametrize("version", ["11", "12"])
 async def test_who_names_a_room_and_who_administers_it_is_the_operators_word(tmp_path, version):
     operator = f"@alice:{OURS}"
-    async with house(tmp_path, version, naming_level=50, operator=operator) as home:
+    async with matrix_server(tmp_path, version, naming_level=50, operator=operator) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await _made(home, RoomWish())
         for person in (alice, bob):
@@ -65,7 +65,7 @@ async def test_who_names_a_room_and_who_administers_it_is_the_operators_word(tmp
 
 
 async def test_a_level_of_zero_lets_everybody_name_a_room(tmp_path):
-    async with house(tmp_path, naming_level=0) as home:
+    async with matrix_server(tmp_path, naming_level=0) as home:
         bob = await home.person("bob")
         room = await _made(home, RoomWish())
         await bob.join(room)
@@ -74,7 +74,7 @@ async def test_a_level_of_zero_lets_everybody_name_a_room(tmp_path):
 
 @pytest.mark.parametrize(("name", "shown"), [("Bridge", {"displayname": "Bridge"}), ("", {})])
 async def test_the_bridge_user_has_a_name(tmp_path, name, shown):
-    async with house(tmp_path, bridge_name=name) as home:
+    async with matrix_server(tmp_path, bridge_name=name) as home:
         alice, bridge = await home.person("alice"), f"@hansa:{OURS}"
         room = await _made(home, RoomWish())
         await alice.join(room)
@@ -85,7 +85,7 @@ async def test_the_bridge_user_has_a_name(tmp_path, name, shown):
 
 async def test_every_command_that_takes_a_room_takes_its_address(tmp_path):
     """No command may say that it does not know the room; what else it says of it is its own affair."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         operations = home.matrix.network.operations()
         taking = [c for c in commands_of("matrix") if any(a.name == "room" for a in c.arguments)]
         assert len(taking) > 10
@@ -116,7 +116,7 @@ async def test_every_command_that_takes_a_room_takes_its_address(tmp_path):
 
 
 async def test_rooms_are_listed_with_their_addresses(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(room_alias_name="balcony", name="Balcony")
         rooms, shed = RoomCommands(home.app, RoomNames(home.app)), await _made(home, RoomWish(), "shed")

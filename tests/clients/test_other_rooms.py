@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa import Put
 from hansa_matrix.rooms.relations import Relations
 
@@ -22,7 +22,7 @@ def relating(kind: str, event: str, text: str) -> dict:
     return content | ({"m.new_content": {"msgtype": "m.text", "body": text}} if kind == "m.replace" else {})
 
 
-async def two_rooms(home: House) -> tuple[Person, Person, str, str]:
+async def two_rooms(home: MatrixServer) -> tuple[LocalUser, LocalUser, str, str]:
     """Alice has a private room, and is with Eve in another that has more states."""
     alice, eve = await home.person("alice"), await home.person("eve")
     private = await alice.create(preset="private_chat")
@@ -35,7 +35,7 @@ async def two_rooms(home: House) -> tuple[Person, Person, str, str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_event_relates_to_nothing_of_another_room(tmp_path: Path, kind: str) -> None:
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, eve, private, public = await two_rooms(home)
         root = await alice.say(private, SECRET)
         said = await eve.say(public, **relating(kind, root, FOREIGN))
@@ -56,7 +56,7 @@ async def test_an_event_relates_to_nothing_of_another_room(tmp_path: Path, kind:
 
 async def test_relations_of_elsewhere_hide_none_of_the_room(tmp_path: Path) -> None:
     """They were looked at first, up to a thousand of them."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, eve, private, public = await two_rooms(home)
         root = await alice.say(private, "root")
         for _ in range(1050):
@@ -72,7 +72,7 @@ async def test_relations_of_elsewhere_hide_none_of_the_room(tmp_path: Path) -> N
 
 
 async def test_every_answer_in_a_thread_is_found(tmp_path: Path) -> None:
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="private_chat")
         root = await alice.say(room, "root")
@@ -95,7 +95,7 @@ async def test_every_answer_in_a_thread_is_found(tmp_path: Path) -> None:
 
 
 async def test_the_newest_edit_is_found_among_reactions(tmp_path: Path) -> None:
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, eve = await home.person("alice"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         await eve.join(room)
@@ -113,7 +113,7 @@ async def test_the_newest_edit_is_found_among_reactions(tmp_path: Path) -> None:
 
 
 async def test_relations_that_were_kept_without_a_room_get_theirs(tmp_path: Path) -> None:
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="private_chat")
         root = await alice.say(room, "root")

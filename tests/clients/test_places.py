@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from clients.people import house, part
+from clients.matrix_server import matrix_server, part
 from hansa import Busy
 from hansa_matrix.client_api import request_slots
 from hansa_matrix.client_api.http import MAX_PARALLEL_READS
@@ -14,7 +14,7 @@ from hansa_matrix.client_api.request_slots import RequestSlot, RequestSlots
 
 
 async def test_others_are_answered_before_two_hundred_questions_of_one_person(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -34,7 +34,7 @@ async def test_others_are_answered_before_two_hundred_questions_of_one_person(tm
 
 async def test_who_waits_for_news_keeps_nothing_from_being_answered(tmp_path, monkeypatch):
     monkeypatch.setattr(request_slots, "SLOT_TTL_S", 3600.0)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await alice.sync()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from hansa import ALLOW, Action, EventIn, Invite, Join, Message, Reason, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 
 
 class Strict:
@@ -27,7 +27,7 @@ class Strict:
 
 
 async def test_policies_decide_about_clients_too(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         home.app.decisions.replace([InstalledPolicy(name="strict", policy=Strict())])
         alice, eve = await home.person("alice"), await home.person("eve")
         room = await alice.create(preset="public_chat")
@@ -48,7 +48,7 @@ async def test_policies_decide_about_clients_too(tmp_path):
 
 async def test_what_is_withheld_is_shown_to_no_client(tmp_path):
     """Another server's event stands in the room's history; here it is not shown."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         home.app.decisions.replace([InstalledPolicy(name="strict", policy=Strict())])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 
 
 def told(found):
@@ -11,7 +11,7 @@ def told(found):
 
 
 async def test_people_who_share_a_room_know_who_is_there(tmp_path):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -42,7 +42,7 @@ async def test_people_who_share_a_room_know_who_is_there(tmp_path):
 
 
 async def test_whose_client_asks_no_more_is_gone(tmp_path, monkeypatch):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -57,7 +57,7 @@ async def test_whose_client_asks_no_more_is_gone(tmp_path, monkeypatch):
 
 
 async def test_where_nobody_wants_it_told_it_is_not(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from hansa_matrix.proto.push_rules import default_rules
 
 
@@ -14,7 +14,7 @@ async def counts(person, room):
 
 
 async def test_rules_are_read_changed_and_removed(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -42,7 +42,7 @@ async def test_rules_are_read_changed_and_removed(tmp_path):
 
 
 async def test_the_order_of_rules(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         for name, query in (("a", ""), ("b", ""), ("c", "?after=b"), ("d", "?before=a")):
             await alice.call(
@@ -64,7 +64,7 @@ async def test_the_order_of_rules(tmp_path):
     ],
 )  # fmt: skip
 async def test_rules_that_are_none(tmp_path, method, path, body, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         with pytest.raises(Refused) as refused:
             await alice.call(method, f"/pushrules/global/{path}", body)
@@ -76,7 +76,7 @@ async def names(person, kind="override"):
 
 
 async def test_a_rule_that_is_changed_stays_where_it_is(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         base, body = "/pushrules/global/content", {"actions": [], "pattern": "x"}
         for name in ("c", "b", "a"):
@@ -94,7 +94,7 @@ async def test_a_rule_that_is_changed_stays_where_it_is(tmp_path):
 
 async def test_rules_of_the_server_keep_their_order_behind_those_of_people(tmp_path):
     """Also for somebody whose rules were kept before some of them were there."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         override = "/pushrules/global/override"
         await alice.call("PUT", f"{override}/mine", {"actions": ["notify"], "conditions": []})
@@ -114,7 +114,7 @@ async def test_rules_of_the_server_keep_their_order_behind_those_of_people(tmp_p
 
 
 async def test_actions_that_are_no_more_do_nothing(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -136,7 +136,7 @@ async def test_actions_that_are_no_more_do_nothing(tmp_path):
     ],
 )  # fmt: skip
 async def test_actions_that_are_none(tmp_path, actions):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         for path in ("room/!x:y", "override/.m.rule.reaction/actions"):
             with pytest.raises(Refused, match="M_BAD_JSON"):
@@ -160,7 +160,7 @@ async def test_actions_that_are_none(tmp_path, actions):
     ],
 )  # fmt: skip
 async def test_conditions(tmp_path, condition, taken):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         for kind in ("override", "underride"):
             path, body = f"/pushrules/global/{kind}/x", {"actions": [], "conditions": [condition]}
@@ -174,7 +174,7 @@ async def test_conditions(tmp_path, condition, taken):
 
 @pytest.mark.parametrize("name", ["a/b", "a\\b", ".a", "x" * 256])
 async def test_names_that_no_rule_has(tmp_path, name):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         with pytest.raises(Refused, match="M_INVALID_PARAM"):
             await alice.call("PUT", f"/pushrules/global/room/{part(name)}", {"actions": []})

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_crypto import SigningKey, cross, keys_of
 from clients.test_sessions import login, operate
 from hansa.store.base import Put
@@ -17,7 +17,7 @@ REGISTRATION = "m.login.registration_token"
 class Held:
     """A store in which one kind of call waits, after it was done, until it is let go on."""
 
-    def __init__(self, house: House, call: str, collection: str) -> None:
+    def __init__(self, house: MatrixServer, call: str, collection: str) -> None:
         self._app, self._inner = house.app, house.app.store._store
         self._call, self._collection = call, collection
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
@@ -43,32 +43,32 @@ class Held:
         self.go_on.set()
 
 
-async def fresh(home: House, person: Person) -> Person:
+async def fresh(home: MatrixServer, person: LocalUser) -> LocalUser:
     """Another device, whose token nobody has shown yet."""
     found = await home.anybody.call("POST", "/login", login("alice", "of alice"))
-    return Person(home.app, person.user, found["access_token"], found["device_id"])
+    return LocalUser(home.app, person.user, found["access_token"], found["device_id"])
 
 
-async def everywhere(alice: Person, _other: Person) -> None:
+async def everywhere(alice: LocalUser, _other: LocalUser) -> None:
     await alice.call("POST", "/logout/all", {})
 
 
-async def removed(alice: Person, other: Person) -> None:
+async def removed(alice: LocalUser, other: LocalUser) -> None:
     await alice.call("DELETE", f"/devices/{other.device}", {"auth": login("alice", "of alice")})
 
 
-async def changed(alice: Person, _other: Person) -> None:
+async def changed(alice: LocalUser, _other: LocalUser) -> None:
     await alice.call("POST", "/account/password", {"new_password": "x", "auth": login("alice", "of alice")})
 
 
-async def closed(alice: Person, _other: Person) -> None:
+async def closed(alice: LocalUser, _other: LocalUser) -> None:
     await alice.call("POST", "/account/deactivate", {"auth": login("alice", "of alice")})
 
 
 @pytest.mark.parametrize("out", [everywhere, removed, changed, closed])
 @pytest.mark.parametrize("collection", ["access_token", "account"])
 async def test_a_token_that_is_read_while_it_is_taken_back_does_not_live_on(tmp_path, out, collection):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.get("/account/whoami")
         other = await fresh(home, alice)
@@ -88,7 +88,7 @@ async def test_a_token_that_is_read_while_it_is_taken_back_does_not_live_on(tmp_
     [("get", "account"), ("scan", "access_token"), ("commit", "access_token")],
 )
 async def test_a_login_under_way_does_not_survive_what_logs_everybody_out(tmp_path, out, call, collection):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.get("/account/whoami")
         held = Held(home, call, collection)
@@ -110,7 +110,7 @@ async def test_a_login_under_way_does_not_survive_what_logs_everybody_out(tmp_pa
 
 
 async def test_keys_that_are_uploaded_while_their_device_is_logged_out_bring_no_device_back(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         other = await fresh(home, alice)
         held = Held(home, "get", "access_token")
@@ -124,7 +124,7 @@ async def test_keys_that_are_uploaded_while_their_device_is_logged_out_bring_no_
 
 
 async def test_a_closed_account_is_not_opened_by_a_password_set_at_the_same_moment(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.person("alice")
         held = Held(home, "get", "account")
         async with asyncio.TaskGroup() as group:
@@ -139,7 +139,7 @@ async def test_a_closed_account_is_not_opened_by_a_password_set_at_the_same_mome
 
 
 async def test_a_single_use_token_makes_one_account_however_many_come_at_once(tmp_path):
-    async with house(tmp_path, registration="token") as home:
+    async with matrix_server(tmp_path, registration="token") as home:
         token = (await operate(home, "tokens add"))["token"]
         auth = {"type": REGISTRATION, "token": token}
 
@@ -154,7 +154,7 @@ async def test_a_single_use_token_makes_one_account_however_many_come_at_once(tm
 
 
 async def test_three_uses_are_three_and_nobody_loses_theirs_to_a_race(tmp_path):
-    async with house(tmp_path, registration="token") as home:
+    async with matrix_server(tmp_path, registration="token") as home:
         token = (await operate(home, "tokens add", uses=3))["token"]
         auth = {"type": REGISTRATION, "token": token}
         asks = [
@@ -167,7 +167,7 @@ async def test_three_uses_are_three_and_nobody_loses_theirs_to_a_race(tmp_path):
 
 
 async def test_a_wrong_proof_does_not_open_a_session_again_that_was_used_up(tmp_path):
-    async with house(tmp_path, registration="token") as home:
+    async with matrix_server(tmp_path, registration="token") as home:
         token = (await operate(home, "tokens add"))["token"]
         asks = home.anybody
         body = {"username": "p0", "password": "pw"}
@@ -190,7 +190,7 @@ async def test_a_wrong_proof_does_not_open_a_session_again_that_was_used_up(tmp_
 
 
 async def test_of_two_that_end_a_session_at_once_one_is_let_through(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         session = (await alice.ask("POST", "/account/password", {"new_password": "new"}))[1]["session"]
         body = {"new_password": "new", "auth": {**login("alice", "of alice"), "session": session}}
@@ -199,7 +199,7 @@ async def test_of_two_that_end_a_session_at_once_one_is_let_through(tmp_path):
 
 
 async def test_a_proof_for_one_request_is_none_for_another(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         one, other = await home.person("alice", "ONE"), await home.person("alice", "OTHER")
         session = (await alice.ask("DELETE", f"/devices/{one.device}", {}))[1]["session"]
@@ -214,7 +214,7 @@ async def test_a_proof_for_one_request_is_none_for_another(tmp_path):
 
 
 async def test_a_stay_that_begins_while_the_last_is_forgotten_stays(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         attendance = home.matrix.memberships
@@ -230,7 +230,7 @@ async def test_a_stay_that_begins_while_the_last_is_forgotten_stays(tmp_path):
 
 
 async def test_the_store_that_these_tests_hold_is_the_servers(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         held = Held(home, "commit", "profile")
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(home.app.contexts["matrix"].store.commit([Put("profile", ("@x:y",))]))
@@ -244,7 +244,7 @@ async def all_done(*asks) -> list[int]:
 
 
 async def test_nothing_that_is_acknowledged_is_lost_to_what_else_is_changed_at_once(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice", "A"), await home.person("bob", "B")
         room = await alice.create()
         me, here = part(alice.user), f"/user/{part(alice.user)}"
@@ -285,7 +285,7 @@ async def test_nothing_that_is_acknowledged_is_lost_to_what_else_is_changed_at_o
 async def test_what_another_process_writes_between_reading_and_writing_stays(
     tmp_path, collection, path, body, others
 ):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         me = part(alice.user)
         await alice.ask("PUT", path.format(me=me), body)
@@ -307,7 +307,7 @@ async def test_what_another_process_writes_between_reading_and_writing_stays(
 
 
 async def test_a_name_of_a_device_and_a_signature_on_it_do_not_take_each_other_back(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice", "A")
         key = SigningKey.generate()
         await alice.call("POST", "/keys/upload", {"device_keys": keys_of(alice, key)})
@@ -330,7 +330,7 @@ async def test_a_name_of_a_device_and_a_signature_on_it_do_not_take_each_other_b
 
 
 async def test_of_two_devices_that_set_the_first_keys_at_once_one_has_to_prove_who_it_is(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice", "A")
         thief = await fresh(home, alice)
         keys = [{"master_key": cross(alice, "master", SigningKey.generate())} for _ in range(2)]
@@ -346,7 +346,7 @@ async def test_of_two_devices_that_set_the_first_keys_at_once_one_has_to_prove_w
 
 
 async def test_a_device_has_one_token_however_many_log_in_as_it_at_once(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.person("alice")
         asks = (
             home.anybody.ask("POST", "/login", login("alice", "of alice", device_id="SAME"))
@@ -358,7 +358,7 @@ async def test_a_device_has_one_token_however_many_log_in_as_it_at_once(tmp_path
 
 
 async def test_keys_of_a_device_that_is_logged_out_meanwhile_are_not_kept(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         other = await fresh(home, alice)
         held = Held(home, "get", "access_token")

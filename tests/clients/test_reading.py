@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from hansa_matrix.proto.pdu import parse_pdu
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 
 
 async def pages(person, room, query="", limit=7):
@@ -22,7 +22,7 @@ async def pages(person, room, query="", limit=7):
 
 @pytest.mark.parametrize("limit", [1, 3, 50])
 async def test_the_past_is_the_same_in_pages_of_any_size_and_both_ways(tmp_path, limit):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         sent = [await alice.say(room, str(n)) for n in range(20)]
@@ -36,7 +36,7 @@ async def test_the_past_is_the_same_in_pages_of_any_size_and_both_ways(tmp_path,
 @pytest.mark.parametrize("limit", [1, 4, 50])
 async def test_what_was_before_anybody_here_came_is_there_too(tmp_path, limit):
     """The forger's room of before: its events were told to nobody, and are paged by depth."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         room = home.wire.room.room_id
         for number in range(9):
             raw = home.wire.forger.message(home.wire.room, f"old {number}")
@@ -57,7 +57,7 @@ async def test_what_was_before_anybody_here_came_is_there_too(tmp_path, limit):
 @pytest.mark.parametrize("limit", [50, 1000])
 async def test_a_crowd_at_one_depth_is_there_whole(tmp_path, limit):
     """More events of before on one depth than are read at once: the page grows instead of leaving any out."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         wire, crowd = home.wire, 230
         for number in range(crowd):
             raw = wire.forger.message(wire.room, f"old {number}")
@@ -79,7 +79,7 @@ async def test_a_crowd_at_one_depth_is_there_whole(tmp_path, limit):
 @pytest.mark.parametrize("visibility", ["world_readable", "shared"])
 async def test_a_look_into_a_room_before_one_joins(tmp_path, visibility):
     """The requests of Element about a room that it is not in; a user who may not look is told to join."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         history = {"type": "m.room.history_visibility", "content": {"history_visibility": visibility}}
         room = await alice.create(preset="public_chat", initial_state=[history], visibility="public")
@@ -115,7 +115,7 @@ async def test_a_look_into_a_room_before_one_joins(tmp_path, visibility):
 
 
 async def test_around_an_event(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(name="Verona")
         sent = [await alice.say(room, str(n)) for n in range(9)]
@@ -154,7 +154,7 @@ async def test_who_may_read_what_was_said_when(tmp_path, visibility, who, seen):
     """Said ``before`` the person was asked in, while they were ``invited``, ``joined``, and after they had
     ``left``, which a ``member`` never did.
     """
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         history = {"type": "m.room.history_visibility", "content": {"history_visibility": visibility}}
         room = await alice.create(initial_state=[history])
@@ -194,7 +194,7 @@ async def test_who_may_read_what_was_said_when(tmp_path, visibility, who, seen):
 
 
 async def test_the_present_of_who_left_is_that_of_when_they_did(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         room = await alice.create(preset="public_chat", name="then")
         await bob.join(room)
@@ -213,7 +213,7 @@ async def test_the_present_of_who_left_is_that_of_when_they_did(tmp_path):
 
 
 async def test_members_of_then_and_of_some_kind(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await alice.sync()
@@ -230,7 +230,7 @@ async def test_members_of_then_and_of_some_kind(tmp_path):
 
 
 async def test_what_was_taken_back_is_gone_for_all_readers(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         for one in (bob, eve):
@@ -253,7 +253,7 @@ async def test_what_was_taken_back_is_gone_for_all_readers(tmp_path):
 
 @pytest.mark.parametrize("version", ["10", "11"])
 async def test_a_redaction_is_sent_like_an_event_too(tmp_path, version):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(room_version=version)
         said = await alice.say(room, "a secret")
@@ -262,7 +262,7 @@ async def test_a_redaction_is_sent_like_an_event_too(tmp_path, version):
 
 
 async def test_edits_reactions_and_threads(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -307,7 +307,7 @@ async def test_edits_reactions_and_threads(tmp_path):
 
 
 async def test_an_event_at_a_time(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         said = await alice.say(room, "now")
@@ -322,7 +322,7 @@ async def test_an_event_at_a_time(tmp_path):
     "query", ["dir=x", "from=nonsense", "to=x", "limit=x", "filter=%7B", "filter=7", "from=s1_x"]
 )
 async def test_questions_that_are_none(tmp_path, query):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         status, found = await alice.ask("GET", f"/rooms/{part(room)}/messages?{query}")

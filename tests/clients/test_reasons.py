@@ -9,13 +9,13 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from clients.people import house, part
+from clients.matrix_server import matrix_server, part
 from clients.test_absences import There
 from hansa import HttpRequest
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import THEIRS, V2
-from matrix.peering import at
+from matrix.server_with_peer import THEIRS, V2
 from matrix.test_invites import foreign_room, invite_to
+from matrix.two_servers import at
 
 REASON = "it is cold out there"
 
@@ -44,7 +44,7 @@ class Door(There):
 
 @pytest.mark.parametrize("membership", ["join", "knock"])
 async def test_a_reason_to_join_and_to_knock(tmp_path, membership):
-    async with house(tmp_path, "12") as home:
+    async with matrix_server(tmp_path, "12") as home:
         door = home.wire.peer.answer = Door(home.wire, "12")
         juliet = await home.person("juliet")
         where = f"/{membership}/{part(door.room.room_id)}?server_name={THEIRS}&via={THEIRS}"
@@ -53,7 +53,7 @@ async def test_a_reason_to_join_and_to_knock(tmp_path, membership):
 
 
 async def test_a_reason_to_leave_and_to_decline(tmp_path):
-    async with house(tmp_path, "12") as home:
+    async with matrix_server(tmp_path, "12") as home:
         wire, bob = home.wire, await home.person("bob")
         room = foreign_room(wire, "12")
         raw = invite_to(wire, room, bob.user)

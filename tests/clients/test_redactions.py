@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import House, Person, Refused, house, part
+from clients.matrix_server import LocalUser, MatrixServer, Refused, matrix_server, part
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import OURS, V1
+from matrix.server_with_peer import OURS, V1
 
 PLACES = ("messages?dir=b&limit=50", "context/{near}?limit=50", "relations/{target}", "initialSync")
 
 
-def redaction(home: House, target: str, **over: Any) -> dict[str, Any]:
+def redaction(home: MatrixServer, target: str, **over: Any) -> dict[str, Any]:
     room = home.wire.room
     within = room.version.redacts_in_content
     content = {"redacts": target, "m.relates_to": {"rel_type": "x.y", "event_id": target}}
@@ -24,14 +24,14 @@ def redaction(home: House, target: str, **over: Any) -> dict[str, Any]:
     return home.wire.forger.finish(room, draft)
 
 
-async def given(home: House, raw: dict[str, Any]) -> str:
+async def given(home: MatrixServer, raw: dict[str, Any]) -> str:
     """An event of the other server, which stands in the room's history afterwards."""
     assert await home.wire.fate(raw) == "accepted"
     home.wire.room.keep(pdu_from_raw(raw, home.wire.room.version))
     return event_id(raw, home.wire.room.version)
 
 
-async def everywhere(home: House, person: Person, room: str, near: str, target: str) -> str:
+async def everywhere(home: MatrixServer, person: LocalUser, room: str, near: str, target: str) -> str:
     """Returns everything that one user reads of a room, by every endpoint that reads."""
     found = [await person.sync()]
     root = f"/_matrix/client/v1/rooms/{part(room)}"
@@ -44,7 +44,7 @@ async def everywhere(home: House, person: Person, room: str, near: str, target: 
 
 @pytest.mark.parametrize("version", ["10", "12"])
 async def test_a_redaction_that_does_not_apply_is_shown_nowhere_and_served_to_servers(tmp_path, version):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         said = await alice.say(room, "fair")
@@ -60,7 +60,7 @@ async def test_a_redaction_that_does_not_apply_is_shown_nowhere_and_served_to_se
 
 
 async def test_a_redaction_of_another_rooms_event_is_shown_nowhere(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         said = home.wire.forger.message(home.wire.other, "theirs, elsewhere")
@@ -73,7 +73,7 @@ async def test_a_redaction_of_another_rooms_event_is_shown_nowhere(tmp_path):
 
 @pytest.mark.parametrize("version", ["10", "12"])
 async def test_a_redaction_that_waits_is_shown_once_it_applies(tmp_path, version):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         near = await alice.say(room, "near")
@@ -97,7 +97,7 @@ async def test_a_redaction_that_waits_is_shown_once_it_applies(tmp_path, version
 
 
 async def test_a_redaction_that_waited_in_vain_stays_withheld(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         near = await alice.say(room, "near")
@@ -112,7 +112,7 @@ async def test_a_redaction_that_waited_in_vain_stays_withheld(tmp_path):
 
 
 async def test_nobody_here_sends_a_redaction_that_does_not_apply(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -131,7 +131,7 @@ async def test_nobody_here_sends_a_redaction_that_does_not_apply(tmp_path):
 
 
 async def test_nobody_takes_back_what_a_room_stands_on(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         acl = await alice.state(room, "m.room.server_acl", {"allow": ["*"], "deny": ["evil.example"]})
@@ -146,7 +146,7 @@ async def test_nobody_takes_back_what_a_room_stands_on(tmp_path):
 async def test_a_redaction_names_no_other_event_in_the_place_that_its_version_does_not_read(
     tmp_path, version
 ):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         said = await alice.say(room, "fair")

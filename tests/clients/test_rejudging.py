@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, house, part
+from clients.matrix_server import MatrixServer, matrix_server, part
 from clients.test_crossings import Forbid
 from clients.test_withheld import THEM, WORD, Scene, leaks, scene
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import OURS, THEIRS, V1
-from matrix.peering import at
+from matrix.server_with_peer import OURS, THEIRS, V1
+from matrix.two_servers import at
 
 
 class Words(Forbid):
@@ -28,20 +28,20 @@ class Words(Forbid):
         return await super().check(crossing)
 
 
-def under(home: House, *policies: Any) -> None:
+def under(home: MatrixServer, *policies: Any) -> None:
     home.app.decisions.replace([InstalledPolicy(name=f"p{n}", policy=p) for n, p in enumerate(policies)])
 
 
 @pytest.mark.parametrize("version", ["7", "12"])
 async def test_what_came_before_a_policy_is_in_no_answer_after_it(tmp_path, version):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         made: Scene = await scene(home, censored=False)
         under(home, Words())
         assert await leaks(made) - {"view"} == set()
 
 
 async def test_an_event_is_judged_once_by_each_generation(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         made = await scene(home, censored=False)
         policy = Words()
         under(home, policy)
@@ -64,7 +64,7 @@ async def test_an_event_is_judged_once_by_each_generation(tmp_path):
 
 
 async def test_what_waits_for_a_server_goes_without_what_is_forbidden_by_then(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.join(f"#one:{OURS}")
         sent: list[dict[str, Any]] = []
@@ -89,7 +89,7 @@ async def test_what_waits_for_a_server_goes_without_what_is_forbidden_by_then(tm
 
 
 async def test_what_people_say_of_themselves_is_judged_by_the_policies_of_now(tmp_path):
-    async with house(tmp_path, presence_enabled=True) as home:
+    async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -117,7 +117,7 @@ async def test_what_people_say_of_themselves_is_judged_by_the_policies_of_now(tm
 
 
 async def test_a_message_that_waits_for_a_device_is_judged_by_the_policies_of_now(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
 
         async def tell(txn: str, **content: Any) -> None:
@@ -137,7 +137,7 @@ async def test_a_message_that_waits_for_a_device_is_judged_by_the_policies_of_no
 
 
 async def test_what_is_not_shown_any_more_is_not_counted_as_unread(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, carol = [await home.person(name) for name in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat")
         await bob.join(room)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.people import Person, Refused, house, part
+from clients.matrix_server import LocalUser, Refused, matrix_server, part
 from hansa import Put
 from hansa_matrix.rooms.relations import Relations
 
@@ -20,11 +20,11 @@ def relates(kind: str, event: str, body: str = "x", **more: Any) -> dict[str, An
     return {"msgtype": "m.text", "body": body, "m.relates_to": {"rel_type": kind, "event_id": event, **more}}
 
 
-async def answers(person: Person, room: str, root: str, count: int) -> list[str]:
+async def answers(person: LocalUser, room: str, root: str, count: int) -> list[str]:
     return [await person.say(room, **relates("m.thread", root, str(n))) for n in range(count)]
 
 
-async def page(person: Person, room: str, event: str, query: str = "", kind: str = "") -> Any:
+async def page(person: LocalUser, room: str, event: str, query: str = "", kind: str = "") -> Any:
     return await person.get(f"{V1}/rooms/{part(room)}/relations/{part(event)}{kind}?{query}")
 
 
@@ -33,8 +33,8 @@ def ids(answer: Any) -> list[str]:
 
 
 @asynccontextmanager
-async def alone(folder: Path) -> AsyncIterator[tuple[Person, str, str]]:
-    async with house(folder) as home:
+async def alone(folder: Path) -> AsyncIterator[tuple[LocalUser, str, str]]:
+    async with matrix_server(folder) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         yield alice, room, await alice.say(room, "root")
@@ -141,7 +141,7 @@ async def test_one_person_gathers_what_relates_in_turn_once_at_a_time(tmp_path, 
 
 async def test_relations_that_go_round_in_a_circle_end(tmp_path):
     """Only who makes ids can say so: here the store does."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         root = await alice.say(room, "root")
@@ -162,7 +162,7 @@ async def test_questions_that_are_none(tmp_path, query):
             await page(alice, room, root, query)
 
 
-async def threads(person: Person, room: str, query: str = "") -> list[Any]:
+async def threads(person: LocalUser, room: str, query: str = "") -> list[Any]:
     """All pages."""
     found: list[Any] = []
     token = ""
@@ -179,7 +179,7 @@ async def threads(person: Person, room: str, query: str = "") -> list[Any]:
 
 @pytest.mark.parametrize("limit", [1, 2, 50])
 async def test_threads_are_in_the_order_of_their_newest_answers(tmp_path, limit):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -198,7 +198,7 @@ async def test_threads_are_in_the_order_of_their_newest_answers(tmp_path, limit)
 
 async def test_the_ignored_are_in_no_thread(tmp_path):
     """Neither in relations nor in summaries; a root of theirs is shown without what it says."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         for one in (bob, eve):

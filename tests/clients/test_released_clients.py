@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from clients.people import Refused, house, part
-from matrix.inbound import THEIRS, V1
+from clients.matrix_server import Refused, matrix_server, part
+from matrix.server_with_peer import THEIRS, V1
 
 
 async def test_every_page_that_has_events_says_where_the_next_one_begins(tmp_path):
     """nheko drops a page without ``end``: all that was said in a small room."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         await alice.say(room, "hello")
@@ -27,7 +27,7 @@ async def test_every_page_that_has_events_says_where_the_next_one_begins(tmp_pat
 
 
 async def test_a_page_up_to_a_token_ends_there(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         start = (await alice.sync())["next_batch"]
@@ -40,7 +40,7 @@ async def test_a_page_up_to_a_token_ends_there(tmp_path):
 
 async def test_a_body_of_null_is_an_empty_one(tmp_path):
     """nheko logs out with it."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         answer = await alice.whole("POST", "/logout", data=b"null")
         assert (answer.status, answer.body) == (200, b"{}")
@@ -51,7 +51,7 @@ async def test_a_body_of_null_is_an_empty_one(tmp_path):
 
 async def test_devices_say_what_they_are_called_and_when_they_asked_last(tmp_path):
     """matrix-nio refuses a list without these."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice", "PHONE")
         alice.address = "198.51.100.7"
         (device,) = (await alice.get("/devices"))["devices"]
@@ -68,7 +68,7 @@ async def test_devices_say_what_they_are_called_and_when_they_asked_last(tmp_pat
 
 
 async def test_when_a_device_asked_last_outlives_the_process(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice", "PHONE")
         alice.address = "198.51.100.7"
         await alice.get("/account/whoami")
@@ -81,7 +81,7 @@ async def test_when_a_device_asked_last_outlives_the_process(tmp_path):
 
 
 async def test_members_have_a_name_and_a_picture_or_null(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         joined = await alice.get(f"/rooms/{part(room)}/joined_members")
@@ -89,13 +89,13 @@ async def test_members_have_a_name_and_a_picture_or_null(tmp_path):
 
 
 async def test_a_new_account_is_called_by_its_name(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         assert await alice.get(f"/profile/{part(alice.user)}/displayname") == {"displayname": "alice"}
 
 
 async def test_nobody_says_the_same_of_an_event_twice(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -117,7 +117,7 @@ async def test_nobody_says_the_same_of_an_event_twice(tmp_path):
 
 
 async def test_who_is_banned_cannot_leave(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -151,7 +151,7 @@ async def whole(answer):
     ],
 )
 async def test_a_player_gets_the_part_of_a_video_that_it_seeks(tmp_path, asked, named, got):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         path = await file_of(alice, b"0123456789", content_type="video/mp4")
         answer = await alice.whole("GET", path, range=asked)
@@ -162,7 +162,7 @@ async def test_a_player_gets_the_part_of_a_video_that_it_seeks(tmp_path, asked, 
 
 
 async def test_a_part_that_is_not_there_is_refused_and_what_is_no_range_is_the_whole(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         path = await file_of(alice, b"0123456789", content_type="video/mp4")
         for asked in ("bytes=10-", "bytes=-0"):
@@ -178,7 +178,7 @@ async def test_a_part_that_is_not_there_is_refused_and_what_is_no_range_is_the_w
 
 async def test_a_player_asks_how_long_a_video_is_first(tmp_path):
     """By HEAD, which has no part and no bytes; and old paths are the same."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         path = await file_of(alice, b"0123456789", content_type="video/mp4")
         old = path.replace("/_matrix/client/v1/media/", "/_matrix/media/v3/")
@@ -194,7 +194,7 @@ async def test_a_player_asks_how_long_a_video_is_first(tmp_path):
 
 @pytest.mark.parametrize(("asked", "status"), [("bytes=0-", 416), ("bytes=-1", 416), ("", 200)])
 async def test_a_file_of_no_bytes_has_no_part(tmp_path, asked, status):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         path = await file_of(alice, b"", content_type="video/mp4")
         answer = await alice.whole("GET", path, range=asked)
@@ -214,7 +214,7 @@ async def test_a_file_of_no_bytes_has_no_part(tmp_path, asked, status):
     ],
 )
 async def test_a_text_keeps_its_character_set(tmp_path, given, kept):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         path = await file_of(alice, b"caf\xe9", content_type=given)
         assert (await alice.whole("GET", path)).content_type == kept
@@ -243,7 +243,7 @@ def refusing(home, status, code, version=None):
     [(400, "M_INCOMPATIBLE_ROOM_VERSION"), (403, "M_FORBIDDEN"), (400, "M_UNABLE_TO_AUTHORISE_JOIN")],
 )
 async def test_why_another_server_lets_nobody_in_is_told(tmp_path, action, status, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         refusing(home, status, code)
         with pytest.raises(Refused) as refused:
@@ -253,7 +253,7 @@ async def test_why_another_server_lets_nobody_in_is_told(tmp_path, action, statu
 
 
 async def test_a_room_of_an_unknown_version_is_incompatible(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         refusing(home, 200, "", version="99")
         with pytest.raises(Refused) as refused:
@@ -264,7 +264,7 @@ async def test_a_room_of_an_unknown_version_is_incompatible(tmp_path):
 
 @pytest.mark.parametrize("code", ["M_UNKNOWN_TOKEN", "M_UNRECOGNIZED", "M_LIMIT_EXCEEDED"])
 async def test_what_another_server_says_of_itself_is_not_said_of_a_client(tmp_path, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         refusing(home, 403, code)
         with pytest.raises(Refused) as refused:

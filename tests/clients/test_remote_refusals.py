@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from hansa import HttpResponse, Request
 from hansa_matrix.client_api.http import ClientHttp
 from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.testing import MatrixHarness
-from matrix.inbound import THEIRS
+from matrix.server_with_peer import THEIRS
 
 #: Requests of a client for which another server is asked: method, path, body, what the other server is asked.
 ASKED_ELSEWHERE = [
@@ -52,7 +52,7 @@ def refuse(home, status, code, **more):
 @pytest.mark.parametrize("code", OF_SERVERS)
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_no_errcode_about_this_server_reaches_a_client(tmp_path, status, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         refuse(home, status, code)
         for method, target, body, asked in ASKED_ELSEWHERE:
@@ -66,7 +66,7 @@ async def test_no_errcode_about_this_server_reaches_a_client(tmp_path, status, c
 @pytest.mark.parametrize("action", ["join", "knock"])
 @pytest.mark.parametrize("code", ["M_INVALID_PARAM", "M_MISSING_PARAM"])
 async def test_a_mistake_in_our_request_is_not_the_client_s(tmp_path, action, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         refuse(home, 400, code)
         with pytest.raises(Refused) as refused:
@@ -83,7 +83,7 @@ async def test_a_mistake_in_our_request_is_not_the_client_s(tmp_path, action, co
     ],
 )
 async def test_why_an_invite_is_not_taken_is_told(tmp_path, said, told):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         refuse(home, *said)
@@ -95,7 +95,7 @@ async def test_why_an_invite_is_not_taken_is_told(tmp_path, said, told):
 
 @pytest.mark.parametrize(("said", "told"), [(404, 404), (400, 403), (403, 403)])
 async def test_an_alias_that_another_server_does_not_give(tmp_path, said, told):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         refuse(home, said, "M_NOT_FOUND")
         with pytest.raises(Refused) as refused:
@@ -113,7 +113,7 @@ async def test_an_alias_that_another_server_does_not_give(tmp_path, said, told):
     ],
 )
 async def test_a_file_that_another_server_does_not_give(tmp_path, said, told):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         refuse(home, *said)
         answer, error = await alice.ask("GET", f"/_matrix/client/v1/media/download/{THEIRS}/abc")
@@ -121,7 +121,7 @@ async def test_a_file_that_another_server_does_not_give(tmp_path, said, told):
 
 
 async def test_a_refusal_that_no_endpoint_translates_is_a_bad_gateway(tmp_path, caplog):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
 
         async def leaks(_request, _body):
             raise RemoteError("log out", hint=401, code="M_UNKNOWN_TOKEN")

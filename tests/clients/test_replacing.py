@@ -5,31 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import House, Person, Refused, house, part
+from clients.matrix_server import LocalUser, MatrixServer, Refused, matrix_server, part
 from hansa import ALLOW, Action, Custom, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.rooms.directory.aliases import RoomAlias, alias_of, aliases_of, given, moved, taken
 from hansa_matrix.rooms.directory.public_rooms import listing
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 
 
-async def state(person: Person, room: str) -> dict[tuple[str, str], Any]:
+async def state(person: LocalUser, room: str) -> dict[tuple[str, str], Any]:
     events = await person.get(f"/rooms/{part(room)}/state")
     return {(e["type"], e["state_key"]): e["content"] for e in events}
 
 
-async def replaced(person: Person, room: str, version: str, **more: Any) -> str:
+async def replaced(person: LocalUser, room: str, version: str, **more: Any) -> str:
     answer = await person.room(room, "upgrade", {"new_version": version, **more})
     return str(answer["replacement_room"])
 
 
-async def leads(home: House, name: str) -> str:
+async def leads(home: MatrixServer, name: str) -> str:
     return str((await home.anybody.get(f"/directory/room/{part(f'#{name}:{OURS}')}"))["room_id"])
 
 
 @pytest.mark.parametrize(("before", "after"), [("10", "11"), ("11", "12"), ("12", "12")])
 async def test_what_a_room_is_for_ever_goes_along(tmp_path, before, after):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice = await home.person("alice")
         create = {"type": "m.space", "m.federate": False, "org.other": 1}
         room = await alice.create(room_version=before, creation_content=create)
@@ -43,7 +43,7 @@ async def test_what_a_room_is_for_ever_goes_along(tmp_path, before, after):
 
 @pytest.mark.parametrize(("before", "after"), [("9", "11"), ("10", "10"), ("11", "11")])
 async def test_nobody_rises_by_replacing_a_room(tmp_path, before, after):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_version=before, preset="public_chat", name="Verona")
         await bob.join(room)
@@ -64,7 +64,7 @@ async def test_nobody_rises_by_replacing_a_room(tmp_path, before, after):
 
 
 async def test_a_version_whose_makers_are_above_everybody_takes_who_may_set_levels(tmp_path):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_version="11", preset="public_chat")
         await bob.join(room)
@@ -88,7 +88,7 @@ async def test_a_version_whose_makers_are_above_everybody_takes_who_may_set_leve
 
 async def test_further_creators_are_those_that_are_named_now(tmp_path):
     """A former creator is no longer above all others, and keeps no higher level than another user."""
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice, bob, carol = [await home.person(n) for n in ("alice", "bob", "carol")]
         room = await alice.create(
             preset="public_chat", creation_content={"additional_creators": [bob.user, carol.user]}
@@ -107,7 +107,7 @@ async def test_further_creators_are_those_that_are_named_now(tmp_path):
 
 @pytest.mark.parametrize("creators", [["@bob:elsewhere.example"], ["nobody"], 7])
 async def test_a_version_without_further_creators_ignores_them(tmp_path, creators):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(room_version="10")
         new = await replaced(alice, room, "11", additional_creators=creators)
@@ -115,7 +115,7 @@ async def test_a_version_without_further_creators_ignores_them(tmp_path, creator
 
 
 async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
-    async with house(tmp_path, "11", public_reading=True) as home:
+    async with matrix_server(tmp_path, "11", public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
         await bob.join(room)
@@ -136,7 +136,7 @@ async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
 
 async def test_a_name_that_only_a_rooms_state_claims_stays_where_it_is(tmp_path):
     """The other server's person has level 50, names a room ``#lobby``, and somebody replaces that room."""
-    async with house(tmp_path, "11", public_reading=True) as home:
+    async with matrix_server(tmp_path, "11", public_reading=True) as home:
         alice, carol = await home.person("alice"), await home.person("carol")
         lobby = await alice.create(room_alias_name="lobby", preset="public_chat")
         matrix, room = home.matrix, home.wire.room.room_id
@@ -183,7 +183,7 @@ def _of_type(type_: str) -> Any:
     ],
 )  # fmt: skip
 async def test_what_a_policy_denies_replaces_nothing_and_leaves_nothing(tmp_path, forbids):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat")
         matrix = home.matrix
@@ -199,7 +199,7 @@ async def test_what_a_policy_denies_replaces_nothing_and_leaves_nothing(tmp_path
 
 
 async def test_a_name_is_one_rooms_and_changes_hands_only_as_it_was_read(tmp_path):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         store = home.matrix.store
         await store.commit([given("#a:x", "!one", "@alice:x")])
         with pytest.raises(Exception, match="exists or has changed"):
@@ -223,7 +223,7 @@ async def test_a_name_is_one_rooms_and_changes_hands_only_as_it_was_read(tmp_pat
 
 async def test_a_row_of_before_says_who_gave_the_name(tmp_path):
 
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         store = home.matrix.store
         for name, by in (("#a:x", b"@alice:x"), ("#b:x", b"")):
             await store.commit([Put("room_alias", (name,), by, {"room_id": "!one"})])
@@ -239,7 +239,7 @@ async def test_a_row_of_before_says_who_gave_the_name(tmp_path):
 
 async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp_path):
     """Between what an upgrade reads and what it writes, its owner gives the name to another room."""
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(room_alias_name="verona", preset="public_chat")
         other = await alice.create(preset="public_chat")
@@ -276,7 +276,7 @@ async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp
 
 
 async def test_an_upgrade_that_was_cut_off_is_finished_by_asking_again(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")
         upgrades = home.matrix.upgrades
@@ -305,7 +305,7 @@ async def test_an_upgrade_that_was_cut_off_is_finished_by_asking_again(tmp_path)
 
 
 async def test_who_may_take_a_name_away(tmp_path):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice, bob, eve = [await home.person(name) for name in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")
         for who in (bob, eve):
@@ -327,7 +327,7 @@ async def test_who_may_take_a_name_away(tmp_path):
 @pytest.mark.parametrize(("before", "after"), [("10", "11"), ("11", "12")])
 async def test_what_people_keep_of_a_room_is_kept_of_the_one_after_it(tmp_path, before, after):
     """Of who replaces it at once, of others when they come."""
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice, bob, eve = [await home.person(name) for name in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat", room_version=before)
         other = await alice.create(preset="public_chat")
@@ -344,7 +344,7 @@ async def test_what_people_keep_of_a_room_is_kept_of_the_one_after_it(tmp_path, 
         await eve.call("PUT", f"/user/{part(eve.user)}/rooms/{part(room)}/tags/u.not.there", {})
         new = await replaced(alice, room, after)
 
-        async def kept(who: Person) -> tuple[Any, Any, Any, Any]:
+        async def kept(who: LocalUser) -> tuple[Any, Any, Any, Any]:
             mine = f"/user/{part(who.user)}"
             tags = (await who.get(f"{mine}/rooms/{part(new)}/tags"))["tags"]
             direct = await who.get(f"{mine}/account_data/m.direct")
@@ -367,7 +367,7 @@ async def test_what_people_keep_of_a_room_is_kept_of_the_one_after_it(tmp_path, 
 
 
 async def test_nothing_is_kept_of_a_room_that_only_claims_to_replace_another(tmp_path):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice, eve = await home.person("alice"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         await alice.call("PUT", f"/user/{part(alice.user)}/rooms/{part(room)}/tags/m.favourite", {})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from hansa_matrix.proto.room_versions import VERSIONS
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 
 
 async def state(person, room):
@@ -15,7 +15,7 @@ async def state(person, room):
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_room_of_every_version(tmp_path, version):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_version=version, preset="public_chat", name="Verona", topic="a feud")
         await bob.join(room)
@@ -31,7 +31,7 @@ async def test_a_room_of_every_version(tmp_path, version):
     [("private_chat", "invite", "can_join"), ("trusted_private_chat", "invite", "can_join"), ("public_chat", "public", "forbidden")],
 )  # fmt: skip
 async def test_presets(tmp_path, preset, rule, guests):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset=preset, invite=[bob.user], is_direct=True)
         seen = await state(alice, room)
@@ -47,7 +47,7 @@ async def test_presets(tmp_path, preset, rule, guests):
 
 
 async def test_what_a_creator_says_goes_before_what_a_preset_says(tmp_path):
-    async with house(tmp_path, public_reading=True) as home:
+    async with matrix_server(tmp_path, public_reading=True) as home:
         alice = await home.person("alice")
         room = await alice.create(
             preset="public_chat",
@@ -89,7 +89,7 @@ async def test_what_a_creator_says_goes_before_what_a_preset_says(tmp_path):
     ],
 )  # fmt: skip
 async def test_rooms_that_nobody_gets(tmp_path, options, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.create(room_alias_name="taken")
         before = await alice.get("/joined_rooms")
@@ -113,7 +113,7 @@ ADDRESS = {"medium": "email", "address": "b@mail.example", "id_server": "id.exam
     ],
 )
 async def test_nobody_is_invited_by_an_address_without_being_told(tmp_path, given, status, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(invite_3pid=[])
         for path, body in (("/createRoom", {"invite_3pid": [given]}), (f"/rooms/{part(room)}/invite", given)):
@@ -126,7 +126,7 @@ async def test_nobody_is_invited_by_an_address_without_being_told(tmp_path, give
 
 
 async def test_the_first_events_of_a_room_are_in_order(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(
             room_alias_name="verona",
@@ -152,7 +152,7 @@ async def test_the_first_events_of_a_room_are_in_order(tmp_path):
 
 
 async def test_invited_joined_kicked_banned_and_back(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="private_chat", name="balcony")
         with pytest.raises(Refused, match="M_FORBIDDEN"):
@@ -183,7 +183,7 @@ async def test_invited_joined_kicked_banned_and_back(tmp_path):
 
 
 async def test_who_is_not_in_a_room_does_nothing_there(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, mallory = await home.person("alice"), await home.person("mallory")
         room = part(await alice.create(preset="public_chat"))
         for method, path, body in (
@@ -207,7 +207,7 @@ async def test_who_is_not_in_a_room_does_nothing_there(tmp_path):
 
 
 async def test_levels_decide(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -223,7 +223,7 @@ async def test_levels_decide(tmp_path):
 
 
 async def test_the_same_state_again_is_the_same_event(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         first = await alice.state(room, "m.room.name", {"name": "a"})
@@ -232,7 +232,7 @@ async def test_the_same_state_again_is_the_same_event(tmp_path):
 
 
 async def test_aliases_are_given_and_taken(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         name = f"/directory/room/{part(f'#plaza:{OURS}')}"
@@ -259,7 +259,7 @@ async def test_aliases_are_given_and_taken(tmp_path):
 
 
 async def test_who_is_in_a_space_comes_into_its_rooms(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         space = await alice.create(preset="public_chat", creation_content={"type": "m.space"}, name="Italy")
         allow = [{"type": "m.room_membership", "room_id": space}]
@@ -292,7 +292,7 @@ async def test_who_is_in_a_space_comes_into_its_rooms(tmp_path):
 
 
 async def test_knocking(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         rules = [{"type": "m.room.join_rules", "content": {"join_rule": "knock"}}]
         room = await alice.create(initial_state=rules)
@@ -305,7 +305,7 @@ async def test_knocking(tmp_path):
 
 
 async def test_a_room_is_replaced(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(
             room_version="10", preset="public_chat", name="Verona", room_alias_name="verona"
@@ -327,7 +327,7 @@ async def test_a_room_is_replaced(tmp_path):
 
 
 async def test_a_name_shows_in_every_room(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -352,7 +352,7 @@ async def test_a_name_shows_in_every_room(tmp_path):
 
 
 async def test_strangers_do_not_make_this_server_ask_others(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         for path in (
             f"/profile/{part(f'@m:{THEIRS}')}", f"/profile/{part(f'@m:{THEIRS}')}/displayname",
@@ -367,7 +367,7 @@ async def test_strangers_do_not_make_this_server_ask_others(tmp_path):
 
 
 async def test_people_are_found(tmp_path):
-    async with house(tmp_path, user_directory="accounts") as home:
+    async with matrix_server(tmp_path, user_directory="accounts") as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "Benvolio"})
         found = await alice.call("POST", "/user_directory/search", {"search_term": "benv"})

@@ -7,13 +7,13 @@ import hashlib
 import hmac
 
 import pytest
-from clients.people import Person, Refused, house, part
+from clients.matrix_server import LocalUser, Refused, matrix_server, part
 from hansa import Busy, LocalProtocolError
 from hansa.testing import until
 from hansa_matrix.client_api.account.address_shares import AddressShares, address_group
 from hansa_matrix.client_api.account.login_attempts import ADDRESSES
 from hansa_matrix.client_api.account.passwords import Passwords
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 
 
 async def operate(home, words, **arguments):
@@ -26,7 +26,7 @@ def login(name, password, **more):
 
 
 async def test_an_operator_makes_an_account_and_its_person_logs_in(tmp_path):
-    async with house(tmp_path, registration="closed") as home:
+    async with matrix_server(tmp_path, registration="closed") as home:
         made = await operate(home, "user add", name="alice", password="in fair verona", admin=False)
         assert made == {"user": f"@alice:{OURS}", "admin": False}
         assert await home.anybody.call("GET", "/login") == {"flows": [{"type": "m.login.password"}]}
@@ -42,7 +42,7 @@ async def test_an_operator_makes_an_account_and_its_person_logs_in(tmp_path):
 
 @pytest.mark.parametrize("name", ["Alice", "a b", "hansa", "_xmpp_x", "a:b", "", "ä", "@x:elsewhere"])
 async def test_names_that_nobody_gets(tmp_path, name):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         with pytest.raises(LocalProtocolError):
             await operate(home, "user add", name=name, password="pw")
 
@@ -55,7 +55,7 @@ async def test_names_that_nobody_gets(tmp_path, name):
     ],
 )  # fmt: skip
 async def test_a_wrong_name_or_password_are_told_alike(tmp_path, body):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.person("alice")
         status, found = await home.anybody.ask("POST", "/login", body)
         assert (status, found["errcode"]) == (403, "M_FORBIDDEN")
@@ -73,14 +73,14 @@ async def test_a_wrong_name_or_password_are_told_alike(tmp_path, body):
     ],
 )  # fmt: skip
 async def test_a_login_that_is_none(tmp_path, body, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.person("alice")
         status, found = await home.anybody.ask("POST", "/login", body)
         assert (status, found["errcode"]) == (400, code)
 
 
 async def test_old_clients_name_the_user_as_it_was_done_before(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.person("alice")
         body = {"type": "m.login.password", "user": "alice", "password": "of alice"}
         assert (await home.anybody.call("POST", "/_matrix/client/r0/login", body))[
@@ -89,7 +89,7 @@ async def test_old_clients_name_the_user_as_it_was_done_before(tmp_path):
 
 
 async def test_tokens_in_headers_and_where_it_is_allowed_in_queries(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         found = await home.anybody.ask("GET", f"/account/whoami?access_token={alice.token}")
         assert found[1]["user_id"] == alice.user
@@ -104,19 +104,19 @@ async def test_tokens_in_headers_and_where_it_is_allowed_in_queries(tmp_path):
             assert (status, answer["errcode"]) == (401, code)
     folder = tmp_path / "strict"
     folder.mkdir()
-    async with house(folder, allow_query_access_token=False) as home:
+    async with matrix_server(folder, allow_query_access_token=False) as home:
         alice = await home.person("alice")
         status, _ = await home.anybody.ask("GET", f"/account/whoami?access_token={alice.token}")
         assert status == 401
 
 
 async def test_registration_closed_by_token_and_open(tmp_path):
-    async with house(tmp_path, registration="closed") as home:
+    async with matrix_server(tmp_path, registration="closed") as home:
         status, found = await home.anybody.ask("POST", "/register", {"username": "a", "password": "pw"})
         assert (status, found["errcode"]) == (403, "M_FORBIDDEN")
     folder = tmp_path / "token"
     folder.mkdir()
-    async with house(folder, registration="token") as home:
+    async with matrix_server(folder, registration="token") as home:
         token = (await operate(home, "tokens add"))["token"]
         asks = home.anybody
         valid = "/_matrix/client/v1/register/m.login.registration_token/validity?token="
@@ -144,7 +144,7 @@ async def test_registration_closed_by_token_and_open(tmp_path):
 
 
 async def test_open_registration_and_what_it_refuses(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         asks = home.anybody
         assert await asks.get("/register/available?username=alice") == {"available": True}
         alice = await home.person("alice", "PHONE")
@@ -164,7 +164,7 @@ async def test_open_registration_and_what_it_refuses(tmp_path):
 
 
 async def test_a_secret_that_tools_share_makes_accounts(tmp_path):
-    async with house(tmp_path, registration="closed", registration_secret="hush") as home:
+    async with matrix_server(tmp_path, registration="closed", registration_secret="hush") as home:
         asks, path = home.anybody, "/_synapse/admin/v1/register"
         nonce = (await asks.call("GET", path))["nonce"]
 
@@ -188,12 +188,12 @@ async def test_a_secret_that_tools_share_makes_accounts(tmp_path):
         assert [(u["user"], u["admin"]) for u in await operate(home, "user ls")] == [(f"@alice:{OURS}", True)]
     folder = tmp_path / "none"
     folder.mkdir()
-    async with house(folder) as home:
+    async with matrix_server(folder) as home:
         assert (await home.anybody.ask("GET", path))[1]["errcode"] == "M_UNRECOGNIZED"
 
 
 async def test_another_password_needs_the_old_one_and_logs_the_others_out(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
         status, found = await phone.ask("POST", "/account/password", {"new_password": "other"})
         assert (status, found["flows"]) == (401, [{"stages": ["m.login.password"]}])
@@ -210,7 +210,7 @@ async def test_another_password_needs_the_old_one_and_logs_the_others_out(tmp_pa
 
 async def test_a_session_proves_one_thing_only(tmp_path):
     """A password given to remove a device does not close the account."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         _, small = await alice.ask("DELETE", f"/devices/{alice.device}")
         auth = {**login("alice", "of alice"), "session": small["session"]}
@@ -220,7 +220,7 @@ async def test_a_session_proves_one_thing_only(tmp_path):
 
 
 async def test_devices_are_listed_named_and_removed(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
         await phone.call("PUT", "/devices/LAPTOP", {"display_name": "the old one"})
         listed = {d["device_id"]: d.get("display_name") for d in (await phone.get("/devices"))["devices"]}
@@ -236,7 +236,7 @@ async def test_devices_are_listed_named_and_removed(tmp_path):
 
 
 async def test_out_everywhere(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
         await laptop.call("POST", "/logout", {})
         assert (await laptop.ask("GET", "/account/whoami"))[1]["errcode"] == "M_UNKNOWN_TOKEN"
@@ -247,7 +247,7 @@ async def test_out_everywhere(tmp_path):
 
 
 async def test_a_closed_account_stays_closed(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.call("POST", "/account/deactivate", {"auth": login("alice", "of alice")})
         assert (await alice.ask("GET", "/account/whoami"))[0] == 401
@@ -263,7 +263,7 @@ async def test_a_closed_account_stays_closed(tmp_path):
 
 
 async def test_who_closes_their_account_goes_out_of_every_room(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room, asked = await alice.create(preset="public_chat"), await alice.create(invite=[bob.user])
         await bob.join(room)
@@ -279,7 +279,7 @@ async def test_who_closes_their_account_goes_out_of_every_room(tmp_path):
 
 
 async def test_a_waiting_sync_ends_when_its_device_is_logged_out(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
         await phone.sync()
         async with asyncio.TaskGroup() as group:
@@ -295,7 +295,7 @@ async def test_a_waiting_sync_ends_when_its_device_is_logged_out(tmp_path):
 
 
 async def test_too_many_attempts_are_let_wait(tmp_path):
-    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+    async with matrix_server(tmp_path, client_rate=0.05, client_burst=6) as home:
         asks = home.anybody
         answers = [await asks.whole("POST", "/login", login("alice", "guess")) for _ in range(7)]
         assert [a.status for a in answers] == [403] * 5 + [429] * 2
@@ -312,7 +312,7 @@ async def test_too_many_attempts_are_let_wait(tmp_path):
     ],
 )
 async def test_who_has_a_token_cannot_guess_the_password_by_it(tmp_path, method, target, body):
-    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+    async with matrix_server(tmp_path, client_rate=0.05, client_burst=6) as home:
         alice = await home.person("alice")
         auth = login("alice", "guess")
         path = target.format(device=alice.device)
@@ -321,7 +321,7 @@ async def test_who_has_a_token_cannot_guess_the_password_by_it(tmp_path, method,
 
 
 async def test_pages_of_any_origin_may_ask(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         for method, target in (
             ("OPTIONS", "/sync"),
             ("GET", "/sync"),
@@ -335,7 +335,7 @@ async def test_pages_of_any_origin_may_ask(tmp_path):
 
 
 async def test_one_person_does_not_do_as_much_as_they_like(tmp_path):
-    async with house(tmp_path, client_rate=0.5, client_burst=5) as home:
+    async with matrix_server(tmp_path, client_rate=0.5, client_burst=5) as home:
         alice = await home.person("alice")
         room = await alice.create()
         answers = [
@@ -346,7 +346,7 @@ async def test_one_person_does_not_do_as_much_as_they_like(tmp_path):
 
 
 async def test_what_the_erased_said_is_for_those_who_were_there(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -360,7 +360,7 @@ async def test_what_the_erased_said_is_for_those_who_were_there(tmp_path):
 
 
 async def test_servers_that_come_later_do_not_get_what_the_erased_said(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         known, later = (
             home.wire.room.room_id,
@@ -386,7 +386,7 @@ async def test_servers_that_come_later_do_not_get_what_the_erased_said(tmp_path)
 
 
 async def test_people_report(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, eve = await home.person("alice"), await home.person("eve")
         room = await alice.create()
         event = await alice.say(room, "fie")
@@ -401,7 +401,7 @@ async def test_people_report(tmp_path):
 
 
 async def test_guesses_of_strangers_do_not_keep_the_owner_out(tmp_path):
-    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+    async with matrix_server(tmp_path, client_rate=0.05, client_burst=6) as home:
         alice = await home.person("alice")
         stranger = home.anybody
         for number in range(200):
@@ -422,7 +422,7 @@ async def test_guesses_of_strangers_do_not_keep_the_owner_out(tmp_path):
 
 
 async def test_who_came_from_an_address_is_known_after_a_restart_too(tmp_path):
-    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+    async with matrix_server(tmp_path, client_rate=0.05, client_burst=6) as home:
         await home.person("alice")
         home.matrix.client_api._sessions._attempts._known.clear()  # what a restart forgets
         stranger = home.anybody
@@ -433,7 +433,7 @@ async def test_who_came_from_an_address_is_known_after_a_restart_too(tmp_path):
 
 
 async def test_guesses_from_the_owners_own_network_are_few_too(tmp_path):
-    async with house(tmp_path, client_rate=0.05, client_burst=6) as home:
+    async with matrix_server(tmp_path, client_rate=0.05, client_burst=6) as home:
         await home.person("alice")
         answers = [await home.anybody.ask("POST", "/login", login("alice", "guess")) for _ in range(8)]
         assert [status for status, _ in answers] == [403] * 4 + [429] * 4
@@ -452,7 +452,7 @@ def test_an_address_counts_as_its_network(one, other, same):
 
 
 async def test_nonces_of_strangers_do_not_push_out_the_administrators(tmp_path):
-    async with house(tmp_path, registration="closed", registration_secret="hush") as home:
+    async with matrix_server(tmp_path, registration="closed", registration_secret="hush") as home:
         path = "/_synapse/admin/v1/register"
         admin, stranger = home.anybody, home.anybody
         nonce = (await admin.call("GET", path))["nonce"]
@@ -494,7 +494,7 @@ def test_shares_are_bounded_for_each_address_and_in_all():
 
 
 async def test_nobody_is_told_that_an_account_is_closed(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.person("alice")
         await home.person("bob")
         await operate(home, "user deactivate", name="alice")
@@ -516,7 +516,7 @@ async def test_nobody_is_told_that_an_account_is_closed(tmp_path):
 
 async def test_every_login_looks_at_one_hash(tmp_path, monkeypatch):
     """So a wrong password takes as long whoever's it is: somebody's, nobody's, or of who is gone."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.person("alice")
         await home.person("bob")
         await operate(home, "user deactivate", name="bob")
@@ -533,7 +533,7 @@ async def test_every_login_looks_at_one_hash(tmp_path, monkeypatch):
 @pytest.mark.parametrize("typed", ["@AA:127.0.0.1:1", "AA"])
 async def test_who_has_a_name_of_before_logs_in_with_it(tmp_path, typed):
     """Large letters are in the names of old accounts; nobody gets a new one with them."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         accounts = home.matrix.client_api.accounts
         await accounts.create("@AA:127.0.0.1:1", "of AA")
         alice = await home.person("alice")
@@ -544,7 +544,7 @@ async def test_who_has_a_name_of_before_logs_in_with_it(tmp_path, typed):
 
         found = await logged_in(typed, "of AA")
         assert found["user_id"] == "@AA:127.0.0.1:1"
-        old = Person(home.app, found["user_id"], found["access_token"], found["device_id"])
+        old = LocalUser(home.app, found["user_id"], found["access_token"], found["device_id"])
         await old.join(room)
         said = await old.say(room, "hello")
         events = (await alice.sync())["rooms"]["join"][room]["timeline"]["events"]
@@ -557,7 +557,7 @@ async def test_who_has_a_name_of_before_logs_in_with_it(tmp_path, typed):
 
 
 async def test_who_guesses_from_one_place_keeps_nobody_out_of_a_new_one(tmp_path):
-    async with house(tmp_path, client_rate=10, client_burst=50) as home:
+    async with matrix_server(tmp_path, client_rate=10, client_burst=50) as home:
         await home.person("alice")
         guesser = home.anybody
         guesser.address = "203.0.113.5"

@@ -7,7 +7,7 @@ import secrets
 
 import orjson
 import pytest
-from clients.people import house, part
+from clients.matrix_server import matrix_server, part
 from clients.test_strangers import filled, routes
 from hansa import Conflict
 from hansa.store.faults import FaultKind, StoreFault
@@ -46,7 +46,7 @@ READS = ("get", "get_many", "scan", "count")
 )
 async def test_no_answer_has_words_of_the_database(tmp_path, calls, fault, least):
     """Nor is it a bug of this server that the database fails, or that others write the same all the time."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         event = await alice.say(room, "hark")
@@ -84,7 +84,7 @@ async def test_no_answer_has_words_of_the_database(tmp_path, calls, fault, least
 
 
 async def test_a_transaction_of_another_server_is_not_acknowledged(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         app = home.app
         whole, app.store._store = app.store._store, Broken(app.store._store, ("commit",))
         said = home.wire.forger.message(home.wire.room, "hark")
@@ -111,7 +111,7 @@ class BrokenTurns(Broken):
 
 async def test_what_was_acknowledged_before_the_database_failed_happens_once_it_works(tmp_path, monkeypatch):
     monkeypatch.setattr("hansa_matrix.rooms.inbound.pdu_staging._FAULT_WAIT", 0.01)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         app, wire = home.app, home.wire
         whole = app.store._store
         broken = app.store._store = BrokenTurns(whole)
@@ -139,7 +139,7 @@ async def test_what_was_acknowledged_before_the_database_failed_happens_once_it_
 
 
 async def test_a_bug_under_what_somebody_says_is_not_told_to_them(tmp_path, monkeypatch):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
 

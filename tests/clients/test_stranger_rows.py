@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_strangers import SECRET, filled
 from hansa.http.router import Router
 
@@ -224,7 +224,7 @@ def put_in(value: Any, given: dict[str, str]) -> Any:
     return orjson.loads(text)
 
 
-async def scene(home: House, column: str) -> tuple[Person, Person, dict[str, str]]:
+async def scene(home: MatrixServer, column: str) -> tuple[LocalUser, LocalUser, dict[str, str]]:
     owner, asks = await home.person("alice"), await home.person("bob")
     history = {"type": "m.room.history_visibility", "content": {"history_visibility": "joined"}}
     room = await owner.create(initial_state=[history])
@@ -258,7 +258,7 @@ async def scene(home: House, column: str) -> tuple[Person, Person, dict[str, str
     return owner, asks, given
 
 
-async def answers(home: House, column: str) -> tuple[dict[str, int], dict[str, bytes]]:
+async def answers(home: MatrixServer, column: str) -> tuple[dict[str, int], dict[str, bytes]]:
     _, asks, given = await scene(home, column)
     table = routes(next(iter(home.app.routers.values())))
     table.sort(key=lambda one: one[1][-1] in ENDS)
@@ -276,7 +276,7 @@ async def answers(home: House, column: str) -> tuple[dict[str, int], dict[str, b
 
 @pytest.mark.parametrize("column", COLUMNS)
 async def test_every_endpoint_answers_strangers_as_its_row_says(tmp_path, column):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         statuses, bodies = await answers(home, column)
         missing = statuses.keys() - ROWS.keys()
         assert not missing, f"give each a row, and see that its answers are right: {sorted(missing)}"

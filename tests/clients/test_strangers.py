@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.http.router import Router
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 
 SECRET = "sealed with wax"
 #: What tells of a person by itself: profiles and whether they are there are for others to see.
@@ -34,7 +34,7 @@ def filled(parts: list[str], given: dict[str, str]) -> str:
     return "/" + "/".join(part(given.get(p[1:-1], "x")) if p.startswith("{") else p for p in parts)
 
 
-async def scene(home: House, who: str) -> tuple[Person, Person, str, str]:
+async def scene(home: MatrixServer, who: str) -> tuple[LocalUser, LocalUser, str, str]:
     """A room in which something secret is said after somebody's time: ``(owner, other, room, event)``."""
     alice, bob = await home.person("alice"), await home.person("bob")
     history = {"type": "m.room.history_visibility", "content": {"history_visibility": "joined"}}
@@ -59,7 +59,7 @@ async def scene(home: House, who: str) -> tuple[Person, Person, str, str]:
 
 @pytest.mark.parametrize("who", ["stranger", "invited", "left", "kicked", "banned"])
 async def test_nothing_that_is_not_theirs_is_told_to_anybody(tmp_path, who):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room, event = await scene(home, who)
         before = await alice.get(f"/rooms/{part(room)}/state")
         given = {
@@ -109,7 +109,7 @@ OPEN = {
 
 @pytest.mark.parametrize("who", ["nobody", "logged out", "closed", "erased"])
 async def test_without_a_token_that_holds_there_is_nothing(tmp_path, who):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room, event = await scene(home, "joined")
         if who == "nobody":
             bob.token = ""
@@ -142,7 +142,7 @@ async def test_without_a_token_that_holds_there_is_nothing(tmp_path, who):
 
 async def test_what_is_for_one_device_is_not_told_to_another(tmp_path):
     """Messages to a device and how its sends were numbered, with every endpoint asked by another of theirs."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create()
         other = await home.person("alice", "OTHER")
@@ -180,7 +180,7 @@ async def test_what_is_published_is_for_who_has_an_account_unless_an_operator_op
     tmp_path, options, governed
 ):
     """A server that a policy denies is nobody without a token: it reads what everybody may."""
-    async with house(tmp_path, **options) as home:
+    async with matrix_server(tmp_path, **options) as home:
         alice = await home.person("alice")
         await alice.create(room_alias_name="open", visibility="public", preset="public_chat")
         if governed:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server
 from clients.test_crossings import Forbid
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import OURS, THEIRS, V2
-from matrix.peering import USER, at
+from matrix.server_with_peer import OURS, THEIRS, V2
 from matrix.test_invites import foreign_room, invite_to
-from peers.forger import JoinedRoom
+from matrix.two_servers import USER, at
+from peers.event_forge import JoinedRoom
 
 THIRD = "@third:elsewhere.example"
 ADMIN = f"@hansa:{OURS}"
@@ -24,7 +24,7 @@ def stripped(type_: str, content: dict[str, Any], key: str = "", sender: str = U
 
 
 async def asked(
-    home: House, who: Person, room: JoinedRoom, state: list[Any], **more: Any
+    home: MatrixServer, who: LocalUser, room: JoinedRoom, state: list[Any], **more: Any
 ) -> tuple[int, Any, dict[tuple[str, str], Any]]:
     """An invite with this state: the answer, and what its person is shown."""
     raw = invite_to(home.wire, room, who.user)
@@ -46,7 +46,7 @@ async def asked(
 @pytest.mark.parametrize("version", ["11", "12"])
 async def test_nobody_is_given_a_name_by_somebody_else(tmp_path, version):
     """The administrator of this server asks nobody in by another server's word."""
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         alice, room = await home.person("alice"), foreign_room(home.wire, version)
         join = {"membership": "join"}
         state = [
@@ -73,7 +73,7 @@ async def test_nobody_is_given_a_name_by_somebody_else(tmp_path, version):
 
 @pytest.mark.parametrize("version", ["11", "12"])
 async def test_an_event_given_whole_has_a_signature_that_holds(tmp_path, version):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         room, forger = foreign_room(home.wire, version), home.wire.forger
 
         def whole(name: str, **how: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ async def test_an_event_given_whole_has_a_signature_that_holds(tmp_path, version
 
 
 async def test_what_it_says_is_judged(tmp_path):
-    async with house(tmp_path, "11") as home:
+    async with matrix_server(tmp_path, "11") as home:
         alice, room = await home.person("alice"), foreign_room(home.wire, "11")
         policy = Forbid("classified")
         home.app.decisions.replace([InstalledPolicy(name="forbid", policy=policy)])
@@ -109,7 +109,7 @@ async def test_what_it_says_is_judged(tmp_path):
 
 
 async def test_who_answers_a_knock_says_nothing_of_the_one_who_knocks(tmp_path):
-    async with house(tmp_path, "11") as home:
+    async with matrix_server(tmp_path, "11") as home:
         alice, room = await home.person("alice"), foreign_room(home.wire, "11")
         shown = [
             stripped("m.room.member", {"membership": "join", "displayname": "Fool"}, alice.user, alice.user),
@@ -127,7 +127,7 @@ async def test_who_answers_a_knock_says_nothing_of_the_one_who_knocks(tmp_path):
 
 
 async def test_an_invite_that_waits_is_judged_by_the_policies_of_now(tmp_path):
-    async with house(tmp_path, "11") as home:
+    async with matrix_server(tmp_path, "11") as home:
         alice, room = await home.person("alice"), foreign_room(home.wire, "11")
         state = [stripped("m.room.name", {"name": "classified"})]
         assert (await asked(home, alice, room, state))[0] == 200

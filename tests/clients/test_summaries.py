@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import house, part
-from matrix.inbound import THEIRS
+from clients.matrix_server import matrix_server, part
+from matrix.server_with_peer import THEIRS
 
 FAR, SPACE = f"!far:{THEIRS}", f"!space:{THEIRS}"
 V1 = "/_matrix/client/v1"
@@ -37,7 +37,7 @@ def said(room_id: str, **more) -> dict:
     ],
 )  # fmt: skip
 async def test_a_room_of_another_server_is_shown_to_whom_its_rules_let_know(tmp_path, more, alice, eve):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         here, stranger = await home.person("alice"), await home.person("eve")
         owner = await home.person("owner")
         shared = await owner.create(preset="public_chat")
@@ -80,7 +80,7 @@ async def test_a_room_of_another_server_is_shown_to_whom_its_rules_let_know(tmp_
 
 
 async def test_a_far_space_is_walked_as_far_as_one_may_know(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, eve = await home.person("alice"), await home.person("eve")
         member = await alice.create()
         space = await alice.create(preset="public_chat", creation_content={"type": "m.space"})
@@ -95,7 +95,7 @@ async def test_a_far_space_is_walked_as_far_as_one_may_know(tmp_path):
 
 
 async def test_who_is_asked_into_a_far_room_may_know_of_it(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         stay = type("S", (), {"membership": "invite"})
         home.matrix.memberships._stays.setdefault(alice.user, {})[FAR] = stay
@@ -107,7 +107,7 @@ async def test_who_is_asked_into_a_far_room_may_know_of_it(tmp_path):
 
 async def test_other_servers_are_told_whose_members_may_know(tmp_path):
     """Also where they are in the room, as not all of their people are."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         wire = home.wire
         alice = await home.person("alice")
         room, member = await alice.create(preset="public_chat"), await alice.create()
@@ -121,7 +121,7 @@ async def test_other_servers_are_told_whose_members_may_know(tmp_path):
 
 
 async def test_strangers_do_not_learn_which_rooms_are_here_from_the_list(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, eve = await home.person("alice"), await home.person("eve")
         private, public = await alice.create(), await alice.create(visibility="public")
         path = "/directory/list/room/"

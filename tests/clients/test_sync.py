@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from hansa.testing import until
 from hansa_matrix.proto.pdu import parse_pdu
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 
 
 def timeline(found, room, kind="join"):
@@ -20,7 +20,7 @@ def bodies(events):
 
 
 async def test_a_first_sync_has_the_state_and_what_was_said_last(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat", name="Verona")
         for number in range(15):
@@ -40,7 +40,7 @@ async def test_a_first_sync_has_the_state_and_what_was_said_last(tmp_path):
 
 
 async def test_news_come_once_and_in_order(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -57,7 +57,7 @@ async def test_news_come_once_and_in_order(tmp_path):
 
 
 async def test_a_gap_is_said_to_be_one_and_can_be_filled(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat", name="first")
         await bob.join(room)
@@ -80,7 +80,7 @@ async def test_a_gap_is_said_to_be_one_and_can_be_filled(tmp_path):
 
 @pytest.mark.parametrize("name", ["use_state_after", "org.matrix.msc4222.use_state_after"])
 async def test_the_state_behind_a_timeline(tmp_path, name):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(name="first")
         found = (await alice.sync(f"&{name}=true"))["rooms"]["join"][room]
@@ -98,7 +98,7 @@ async def test_state_that_only_a_resolution_changed_is_told(tmp_path, after):
     event of any timeline says so.
     """
     how = "&use_state_after=true" if after else ""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         ruler, changer = f"@m:{THEIRS}", f"@n:{THEIRS}"
         power = {"users": {ruler: 100, changer: 50}}
@@ -134,7 +134,7 @@ async def test_state_that_only_a_resolution_changed_is_told(tmp_path, after):
 async def test_a_gap_tells_the_state_before_its_timeline(tmp_path):
     """Also what the timeline then changes, so that a client can say what it was."""
     short = "&filter=" + part('{"room":{"timeline":{"limit":1}}}')
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(name="first")
         await alice.sync(short)
@@ -148,7 +148,7 @@ async def test_a_gap_tells_the_state_before_its_timeline(tmp_path):
 
 async def test_of_two_topics_the_one_that_holds_is_told_behind_the_timeline(tmp_path):
     """The one of the other branch comes later and does not hold: ``state_after`` does not name it."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         power = {"users": {f"@m:{THEIRS}": 100}}
         room_id = await alice.create(
@@ -168,7 +168,7 @@ async def test_of_two_topics_the_one_that_holds_is_told_behind_the_timeline(tmp_
 
 
 async def test_a_sync_waits_for_news_and_not_longer(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         other = await alice.create()
@@ -190,7 +190,7 @@ async def test_a_sync_waits_for_news_and_not_longer(tmp_path):
 
 
 async def test_a_sync_again_gives_the_same_again(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         await alice.sync()
@@ -202,7 +202,7 @@ async def test_a_sync_again_gives_the_same_again(tmp_path):
 
 
 async def test_own_words_come_with_their_transaction_id(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         phone, laptop = await home.person("alice", "PHONE"), await home.person("alice", "LAPTOP")
         room = await phone.create()
         await phone.sync()
@@ -220,7 +220,7 @@ async def test_own_words_come_with_their_transaction_id(tmp_path):
 
 
 async def test_coming_in_gives_the_whole_room(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await bob.sync()
         room = await alice.create(preset="public_chat", name="Verona")
@@ -249,7 +249,7 @@ async def test_coming_in_gives_the_whole_room(tmp_path):
 
 
 async def test_members_are_loaded_as_they_speak(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         people = [await home.person(f"p{n}") for n in range(4)]
@@ -293,7 +293,7 @@ async def test_members_are_loaded_as_they_speak(tmp_path):
     ],
 )  # fmt: skip
 async def test_filters(tmp_path, wanted, seen):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         await alice.sync()
@@ -308,7 +308,7 @@ async def test_filters(tmp_path, wanted, seen):
 @pytest.mark.parametrize("how", ["left", "banned", "declined"])
 async def test_what_is_kept_of_a_room_that_one_is_out_of_is_told(tmp_path, how):
     """By another device, as a tag or as any data; and nothing else is told of the room."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, phone = await home.person("alice"), await home.person("bob", "PHONE")
         laptop = await home.person("bob", "LAPTOP")
         room = await alice.create(preset="public_chat")
@@ -348,7 +348,7 @@ async def test_what_is_kept_of_a_room_that_one_is_out_of_is_told(tmp_path, how):
 
 
 async def test_what_is_kept_of_a_room_is_told_with_the_end_of_a_short_stay(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room, other = [await alice.create(preset="public_chat") for _ in range(2)]
         for one in (room, other):
@@ -365,7 +365,7 @@ async def test_what_is_kept_of_a_room_is_told_with_the_end_of_a_short_stay(tmp_p
 
 
 async def test_rooms_that_a_filter_leaves_out(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         one, two = await alice.create(), await alice.create()
         wanted = {"room": {"not_rooms": [one]}}
@@ -386,7 +386,7 @@ async def test_rooms_that_a_filter_leaves_out(tmp_path):
     ],
 )
 async def test_syncs_that_are_none(tmp_path, bad):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         status, found = await alice.ask("GET", f"/sync?x=1{bad}")
         assert status == 400, found
@@ -394,7 +394,7 @@ async def test_syncs_that_are_none(tmp_path, bad):
 
 
 async def test_what_one_keeps_for_oneself(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         phone, laptop, bob = (
             await home.person("alice", "A"),
             await home.person("alice", "B"),
@@ -439,7 +439,7 @@ async def test_what_one_keeps_for_oneself(tmp_path):
 
 
 async def test_the_ignored_are_not_heard(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -458,7 +458,7 @@ async def test_the_ignored_are_not_heard(tmp_path):
 
 async def test_who_is_ignored_is_not_seen_to_type_and_asks_again_when_they_are_heard_again(tmp_path):
     """Other invites are told again with theirs, once."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, carol = [await home.person(n) for n in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -481,7 +481,7 @@ async def test_who_is_ignored_is_not_seen_to_type_and_asks_again_when_they_are_h
 
 
 async def test_who_types(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -499,7 +499,7 @@ async def test_who_types(tmp_path):
 
 
 async def test_who_has_read_and_how_much_is_left(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -531,7 +531,7 @@ async def test_who_has_read_and_how_much_is_left(tmp_path):
 
 
 async def test_messages_to_devices_stay_until_they_are_acknowledged(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, phone, laptop = (
             await home.person("alice"),
             await home.person("bob", "P"),
@@ -558,7 +558,7 @@ async def test_messages_to_devices_stay_until_they_are_acknowledged(tmp_path):
 
 
 async def test_events_of_other_servers_arrive(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = home.wire.room.room_id
         await alice.join(f"#one:{OURS}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from clients.people import Person, house
+from clients.matrix_server import LocalUser, matrix_server
 
 
-async def told(person: Person, since: str) -> tuple[list[str], str]:
+async def told(person: LocalUser, since: str) -> tuple[list[str], str]:
     """The messages to a device behind a token, and the next token."""
     got = await person.get(f"/sync?since={since}")
     return [one["content"]["n"] for one in got.get("to_device", {}).get("events", [])], got["next_batch"]
 
 
-async def say(home, alice: Person, number: int) -> None:
+async def say(home, alice: LocalUser, number: int) -> None:
     bob = home.bob
     body = {"messages": {alice.user: {"*": {"n": number}}}}
     await bob.call("PUT", f"/sendToDevice/test.x/{number}", body)
@@ -20,7 +20,7 @@ async def say(home, alice: Person, number: int) -> None:
 
 @pytest.mark.parametrize("kind", ["another person", "without a device", "a position alone"])
 async def test_a_token_of_elsewhere_skips_and_deletes_no_message(tmp_path, kind):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, home.bob = await home.person("alice"), await home.person("bob")
         own = (await alice.get("/sync"))["next_batch"]
         await say(home, alice, 1)

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_typed_state import WRONG, timeless
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import OURS, THEIRS, V1
+from matrix.server_with_peer import OURS, THEIRS, V1
 
 
 def spoiled(value: Any) -> Iterator[Any]:
@@ -28,7 +28,7 @@ def spoiled(value: Any) -> Iterator[Any]:
                 yield from ([*value[:at], other, *value[at + 1 :]] for other in spoiled(inner))
 
 
-def said(alice: Person, bob: Person, room: str, event: str) -> dict[str, tuple[str, str, Any]]:
+def said(alice: LocalUser, bob: LocalUser, room: str, event: str) -> dict[str, tuple[str, str, Any]]:
     """Returns the valid requests that a user sends to the server."""
     me, device = alice.user, alice.device
     mine, here = f"/user/{part(me)}", f"/user/{part(me)}/rooms/{part(room)}"
@@ -114,7 +114,7 @@ def said(alice: Person, bob: Person, room: str, event: str) -> dict[str, tuple[s
     }
 
 
-async def readers(home: House, alice: Person, bob: Person, room: str, other: str) -> list[Any]:
+async def readers(home: MatrixServer, alice: LocalUser, bob: LocalUser, room: str, other: str) -> list[Any]:
     """Returns the answers that others read; they hold nothing of the room with the wrong types."""
     found = await bob.get("/sync?full_state=true")
     assert room in found["rooms"]["join"]
@@ -138,7 +138,7 @@ async def readers(home: House, alice: Person, bob: Person, room: str, other: str
     return [timeless(found["rooms"]["join"][other]), [one["user_id"] for one in people["results"]]]
 
 
-async def begun(home: House) -> tuple[Person, Person, str, str, str]:
+async def begun(home: MatrixServer) -> tuple[LocalUser, LocalUser, str, str, str]:
     alice, bob = await home.person("alice"), await home.person("bob")
     room = await alice.create(preset="public_chat", name="room", visibility="public")
     await bob.join(room)
@@ -153,7 +153,7 @@ NOBODY: Any = SimpleNamespace(user="@a:b", device="D")
 
 @pytest.mark.parametrize("what", said(NOBODY, NOBODY, "!a:b", "$a"))
 async def test_what_clients_say_takes_no_answer_from_anybody(tmp_path, caplog, what):
-    async with house(tmp_path, federation_rate=0) as home:
+    async with matrix_server(tmp_path, federation_rate=0) as home:
         alice, bob, room, other, event = await begun(home)
         told = await readers(home, alice, bob, room, other)
         method, target, sound = said(alice, bob, room, event)[what]
@@ -168,7 +168,7 @@ async def test_what_clients_say_takes_no_answer_from_anybody(tmp_path, caplog, w
         assert not [record for record in caplog.records if record.exc_info]
 
 
-def edus(alice: Person, room: str, event: str) -> list[tuple[str, dict[str, Any]]]:
+def edus(alice: LocalUser, room: str, event: str) -> list[tuple[str, dict[str, Any]]]:
     """Returns the valid EDUs that a server sends."""
     user = f"@m:{THEIRS}"
     keys = {
@@ -206,7 +206,7 @@ def edus(alice: Person, room: str, event: str) -> list[tuple[str, dict[str, Any]
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in edus(NOBODY, "!a:b", "$a")])
 async def test_what_servers_say_takes_no_answer_from_anybody(tmp_path, caplog, kind):
-    async with house(tmp_path, federation_rate=0) as home:
+    async with matrix_server(tmp_path, federation_rate=0) as home:
         alice, bob, room, other, event = await begun(home)
         theirs = home.wire.room.room_id
         for person in (alice, bob):
@@ -229,7 +229,7 @@ async def test_what_servers_say_takes_no_answer_from_anybody(tmp_path, caplog, k
 
 
 async def test_a_profile_of_another_server_says_of_its_names_what_is_a_text(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         for value in WRONG:
             given = {"displayname": value, "avatar_url": value, "m.tz": value}

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from clients.people import House, house, part
+from clients.matrix_server import MatrixServer, matrix_server, part
 from clients.test_strangers import filled, routes
 from hansa import Response, hookimpl
 from hansa.testing import until
@@ -20,11 +20,11 @@ from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.event_store import Status
 from hansa_xmpp import Config as XmppConfig
 from hansa_xmpp.network import XmppNetwork
-from matrix.inbound import OURS, THEIRS, V1
+from matrix.server_with_peer import OURS, THEIRS, V1
 from matrix.test_joining import ALIAS, Resident
 from matrix.test_route_fuzz import routes as federation_routes
-from xmpp.house import Script
 from xmpp.stanzas import GW
+from xmpp.xmpp_server import ScriptedLink
 
 VERSIONS = ("1", "6", "10", "12")
 MUC, ANN = f"one@{GW}", "ann@x.example/desk"
@@ -135,7 +135,7 @@ class Scene:
     sound space beside it.
     """
 
-    def __init__(self, home: House, link: Script) -> None:
+    def __init__(self, home: MatrixServer, link: ScriptedLink) -> None:
         self.home, self.link = home, link
         self.wire, self.room = home.wire, home.wire.room
         self.asked = self._said = 0
@@ -307,7 +307,7 @@ def timeless(value: Any) -> Any:
 
 @asynccontextmanager
 async def scene(folder: Path, version: str) -> AsyncIterator[Scene]:
-    link = Script()
+    link = ScriptedLink()
 
     @hookimpl
     def open_network(ctx: Any) -> Any:
@@ -315,7 +315,7 @@ async def scene(folder: Path, version: str) -> AsyncIterator[Scene]:
 
     plugin = SimpleNamespace(__name__="xmpp", open_network=open_network)
     beside = {"xmpp": (plugin, XmppConfig(component=GW, secret="s"))}
-    async with house(folder, version, federation_rate=0, beside=beside, linked=["xmpp:one"]) as home:
+    async with matrix_server(folder, version, federation_rate=0, beside=beside, linked=["xmpp:one"]) as home:
         made = Scene(home, link)
         await made.begin()
         made.told = await made.elsewhere()

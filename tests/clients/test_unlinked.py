@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from clients.people import house
+from clients.matrix_server import matrix_server
 
 
 async def test_a_join_links_the_room_that_another_join_could_not(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await home.app.contexts["matrix"].close_link(room)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from clients.people import house, part
+from clients.matrix_server import matrix_server, part
 from hansa import Failure, HttpError
 
 AWAY = "away.example"
@@ -39,7 +39,7 @@ def test_the_words_for_a_failure_hold_nothing_else(kind):
 
 
 async def test_nobody_is_told_more(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         home.wire.peer.asked.clear()
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import ROOT, house, part
+from clients.matrix_server import ROOT, matrix_server, part
 from hansa import Request, Response
 from hansa.http.listener import Dispatcher, Listener
 from hansa.http.router import Route, Router, _Node
 from hansa_matrix.client_api.http import CANCELLED_ON_DISCONNECT
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 
 #: Routes that take a body of anybody, and why.
 FOR_EVERYBODY = {
@@ -41,7 +41,7 @@ def routes(router: Router) -> Iterator[tuple[str, str, Route]]:
 
 
 async def test_no_body_is_read_of_who_is_not_known(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         dispatcher = Dispatcher(home.app.routers, home.app.count)
         router = home.app.routers[OURS]
         open_to_all = {}
@@ -81,7 +81,7 @@ async def test_no_body_is_read_of_who_is_not_known(tmp_path):
     ],
 )
 async def test_what_waits_for_others_ends_when_its_client_hangs_up(tmp_path, method, target, body):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         space = await alice.create(creation_content={"type": "m.space"})
         await alice.state(space, "m.space.child", {"via": ["away.example"]}, "!r:away.example")
@@ -113,7 +113,7 @@ async def test_what_waits_for_others_ends_when_its_client_hangs_up(tmp_path, met
 
 
 async def test_every_route_that_ends_so_exists(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         router = home.app.routers[OURS]
         for method, pattern in CANCELLED_ON_DISCONNECT:
             found = router.find(Request(method=method, target=f"/_matrix/client{pattern}", host=OURS))

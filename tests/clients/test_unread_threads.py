@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import House, Person, Refused, house, part
+from clients.matrix_server import LocalUser, MatrixServer, Refused, matrix_server, part
 
 BY_THREAD = "&filter=" + part('{"room":{"timeline":{"unread_thread_notifications":true}}}')
 
@@ -15,7 +15,7 @@ def within(root: str, body: str = "in a thread") -> dict[str, Any]:
     return {"msgtype": "m.text", "body": body, "m.relates_to": related}
 
 
-async def counts(person: Person, room: str, more: str = BY_THREAD) -> tuple[int, dict[str, int]]:
+async def counts(person: LocalUser, room: str, more: str = BY_THREAD) -> tuple[int, dict[str, int]]:
     """Of the room, and by thread."""
     found = (await person.sync(f"{more}&full_state=true"))["rooms"]["join"][room]
     threads = found.get("unread_thread_notifications", {})
@@ -23,11 +23,11 @@ async def counts(person: Person, room: str, more: str = BY_THREAD) -> tuple[int,
     return found["unread_notifications"]["notification_count"], notified
 
 
-async def read(person: Person, room: str, event: str, kind: str = "m.read", **body: Any) -> None:
+async def read(person: LocalUser, room: str, event: str, kind: str = "m.read", **body: Any) -> None:
     await person.call("POST", f"/rooms/{part(room)}/receipt/{kind}/{part(event)}", body)
 
 
-async def two(home: House) -> tuple[Person, Person, str]:
+async def two(home: MatrixServer) -> tuple[LocalUser, LocalUser, str]:
     alice, bob = await home.person("alice"), await home.person("bob")
     room = await alice.create(preset="public_chat")
     await bob.join(room)
@@ -36,7 +36,7 @@ async def two(home: House) -> tuple[Person, Person, str]:
 
 
 async def test_every_thread_is_counted_for_itself(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room = await two(home)
         root, other = await alice.say(room, "root"), await alice.say(room, "other")
         assert await counts(bob, room) == (2, {})
@@ -61,7 +61,7 @@ async def test_every_thread_is_counted_for_itself(tmp_path):
 
 
 async def test_receipts_of_the_room_and_of_its_threads_stand_beside_each_other(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room = await two(home)
         root = await alice.say(room, "root")
         answer = await alice.say(room, **within(root))
@@ -82,7 +82,7 @@ async def test_receipts_of_the_room_and_of_its_threads_stand_beside_each_other(t
 
 async def test_a_receipt_does_not_go_back(tmp_path):
     """Of two devices the one that is behind says what it has read last."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room = await two(home)
         said = [await alice.say(room, str(n)) for n in range(3)]
         await read(bob, room, said[1], "m.read.private")
@@ -96,7 +96,7 @@ async def test_a_receipt_does_not_go_back(tmp_path):
 
 
 async def test_what_reacts_to_an_answer_is_of_its_thread(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room = await two(home)
         root = await alice.say(room, "root")
         answer = await alice.say(room, **within(root))
@@ -110,7 +110,7 @@ async def test_what_reacts_to_an_answer_is_of_its_thread(tmp_path):
 
 
 async def test_what_was_taken_back_is_not_unread(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room = await two(home)
         root = await alice.say(room, "root")
         answer = await alice.say(room, **within(root))
@@ -124,7 +124,7 @@ async def test_what_was_taken_back_is_not_unread(tmp_path):
 
 
 async def test_who_answers_has_read(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room = await two(home)
         root = await alice.say(room, "root")
         await alice.say(room, **within(root))
@@ -138,7 +138,7 @@ async def test_who_answers_has_read(tmp_path):
 
 async def test_another_name_reads_nothing(tmp_path):
     """Events from before the join are not unread; the user's own member events since then do not count."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await alice.say(room, "before")
@@ -160,7 +160,7 @@ async def test_another_name_reads_nothing(tmp_path):
     ],
 )  # fmt: skip
 async def test_receipts_for_a_thread(tmp_path, event, kind, thread, taken):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, room = await two(home)
         said = {"root": await alice.say(room, "root"), "other": await alice.say(room, "other")}
         said["answer"] = await alice.say(room, **within(said["root"]))
@@ -174,7 +174,7 @@ async def test_receipts_for_a_thread(tmp_path, event, kind, thread, taken):
 
 async def test_one_event_may_be_the_last_that_is_read_of_the_room_and_of_a_thread(tmp_path):
     """Both receipts are told to clients, first and as news: neither takes the other's place."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import Person, house, part
+from clients.matrix_server import LocalUser, matrix_server, part
 from hansa_matrix.client_api.rooms import client_events
 
 V1 = "/_matrix/client/v1"
 
 
-async def everywhere(person: Person, room: str, event: str) -> dict[str, Any]:
+async def everywhere(person: LocalUser, room: str, event: str) -> dict[str, Any]:
     """An event as each endpoint gives it."""
     where = f"/rooms/{part(room)}"
     timeline = part('{"room":{"timeline":{"limit":50}}}')
@@ -35,7 +35,7 @@ async def everywhere(person: Person, room: str, event: str) -> dict[str, Any]:
 
 
 async def test_what_was_there_before(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         first = await alice.state(room, "m.room.topic", {"topic": "first"})
@@ -52,7 +52,7 @@ async def test_what_was_there_before(tmp_path):
 
 async def test_pages_of_large_states_name_what_they_replaced_behind_a_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(client_events, "MAX_BYTES", 20_000)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         said = [await alice.state(room, "m.room.topic", {"topic": f"{n}" * 9000}) for n in range(6)]
@@ -61,7 +61,7 @@ async def test_pages_of_large_states_name_what_they_replaced_behind_a_bound(tmp_
         assert ["prev_content" in e["unsigned"] for e in chunk] == [True, True, True, False, False]
 
 
-async def in_states(person: Person, room: str, key: tuple[str, str], event: str) -> dict[str, Any]:
+async def in_states(person: LocalUser, room: str, key: tuple[str, str], event: str) -> dict[str, Any]:
     """A state event as each answer gives it that has a whole state, or a part of one."""
     where = f"/rooms/{part(room)}"
     lazy = part('{"lazy_load_members":true}')
@@ -85,7 +85,7 @@ async def in_states(person: Person, room: str, key: tuple[str, str], event: str)
 
 
 async def test_what_was_there_before_in_every_state(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         first = await alice.state(room, "m.room.topic", {"topic": "first"})
@@ -106,7 +106,7 @@ async def test_what_was_there_before_in_every_state(tmp_path):
 @pytest.mark.parametrize("visibility", ["joined", "invited"])
 async def test_who_came_later_reads_of_no_state_what_it_was_before(tmp_path, visibility):
     """A replacing event is shown for its effect on the room, even to users who may not read its past."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         hidden = {
             "type": "m.room.history_visibility",
@@ -151,7 +151,7 @@ async def test_who_came_later_reads_of_no_state_what_it_was_before(tmp_path, vis
 
 
 async def test_a_state_that_was_taken_back_says_so_in_every_state(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         topic = await alice.state(room, "m.room.topic", {"topic": "x"})
@@ -164,7 +164,7 @@ async def test_a_state_that_was_taken_back_says_so_in_every_state(tmp_path):
 
 @pytest.mark.parametrize("version", ["10", "12"])
 async def test_what_was_taken_back(tmp_path, version):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         alice = await home.person("alice")
         room = await alice.create(room_version=version)
         said = await alice.say(room, "x")
@@ -185,7 +185,7 @@ async def test_what_was_taken_back(tmp_path, version):
 
 async def test_by_which_request_it_was_sent(tmp_path):
     """For the device that sent it alone."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         phone = await home.person("alice", "PHONE")
         room = await alice.create(preset="public_chat")

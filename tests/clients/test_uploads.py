@@ -8,34 +8,34 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from clients.people import OURS, House, Person, house
+from clients.matrix_server import OURS, LocalUser, MatrixServer, matrix_server
 from hansa import Action, MediaTransfer, MediaUpload, NativeId, Request, Verdict
 from hansa.store.blobs import FileBlobs
 from hansa_matrix.client_api import media
 from hansa_matrix.media import quotas, repository
 from hansa_matrix.proto.media import MxcUri
 from hansa_matrix.retention import purge_expired
-from matrix.inbound import THEIRS
+from matrix.server_with_peer import THEIRS
 
 UPLOAD, CREATE = "/_matrix/media/v3/upload", "/_matrix/media/v1/create"
 
 
-async def give(person: Person, data: bytes, target: str = UPLOAD, **headers: str) -> tuple[int, Any]:
+async def give(person: LocalUser, data: bytes, target: str = UPLOAD, **headers: str) -> tuple[int, Any]:
     method = "POST" if target.partition("?")[0] == UPLOAD else "PUT"
     answer = await person.whole(method, target, data=data, **headers)
     return answer.status, json.loads(answer.body)
 
 
-def kept(home: House) -> int:
+def kept(home: MatrixServer) -> int:
     """Bytes that are on the disk."""
     return sum(map(len, home.app.setup.blobs._kept.values()))
 
 
-def shelf(home: House) -> Any:
+def shelf(home: MatrixServer) -> Any:
     return home.matrix.media
 
 
-async def copy(home: House, name: str, data: bytes, server: str = THEIRS) -> Any:
+async def copy(home: MatrixServer, name: str, data: bytes, server: str = THEIRS) -> Any:
     """A file of another server is fetched."""
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -44,11 +44,11 @@ async def copy(home: House, name: str, data: bytes, server: str = THEIRS) -> Any
     return await shelf(home).add(chunks(), "a/b", "", mxc=MxcUri(server, name))
 
 
-async def copies(home: House) -> set[str]:
+async def copies(home: MatrixServer) -> set[str]:
     return {item.mxc.media_id for item in await shelf(home).all() if item.mxc.server != OURS}
 
 
-def at_times(home: House, monkeypatch: Any) -> list[int]:
+def at_times(home: MatrixServer, monkeypatch: Any) -> list[int]:
     """The time, as the test sets it."""
     clock = home.app.contexts["matrix"].clock
     now = [clock.now()]
@@ -60,7 +60,7 @@ def at_times(home: House, monkeypatch: Any) -> list[int]:
 
 
 async def test_a_person_s_files_are_bounded_and_nobody_else_s_thereby(tmp_path):
-    async with house(tmp_path, media_quota_per_user=2500) as home:
+    async with matrix_server(tmp_path, media_quota_per_user=2500) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         first = (await give(alice, b"a" * 1000))[1]["content_uri"]
         assert (await give(alice, b"b" * 1000))[0] == 200
@@ -75,7 +75,7 @@ async def test_a_person_s_files_are_bounded_and_nobody_else_s_thereby(tmp_path):
 
 
 async def test_many_at_once_take_no_more_than_one_after_the_other(tmp_path):
-    async with house(tmp_path, media_quota_per_user=2500) as home:
+    async with matrix_server(tmp_path, media_quota_per_user=2500) as home:
         alice = await home.person("alice")
         answers = await asyncio.gather(
             *(give(alice, bytes([n]) * 1000, content_length="1000") for n in range(10)),
@@ -87,7 +87,7 @@ async def test_many_at_once_take_no_more_than_one_after_the_other(tmp_path):
 
 
 async def test_what_is_being_given_counts_already(tmp_path):
-    async with house(tmp_path, media_quota_per_user=2500) as home:
+    async with matrix_server(tmp_path, media_quota_per_user=2500) as home:
         alice, begun, go = await home.person("alice"), asyncio.Event(), asyncio.Event()
 
         async def slow() -> AsyncIterator[bytes]:
@@ -106,7 +106,7 @@ async def test_what_is_being_given_counts_already(tmp_path):
 
 async def test_two_processes_keep_one_quota(tmp_path):
     """A change that one process does not know of is in the store."""
-    async with house(tmp_path, media_quota_per_user=2500) as home:
+    async with matrix_server(tmp_path, media_quota_per_user=2500) as home:
         alice = await home.person("alice")
         shelves = [repository.MediaRepository(home.app.contexts["matrix"], OURS) for _ in range(2)]
 
@@ -127,14 +127,14 @@ async def test_two_processes_keep_one_quota(tmp_path):
 
 
 async def test_a_person_s_files_are_counted(tmp_path):
-    async with house(tmp_path, media_files_per_user=3) as home:
+    async with matrix_server(tmp_path, media_files_per_user=3) as home:
         alice = await home.person("alice")
         answers = await asyncio.gather(*(give(alice, bytes([n])) for n in range(8)))
         assert sorted(status for status, _ in answers) == [200] * 3 + [403] * 5
 
 
 async def test_copies_of_a_server_s_files_give_way_to_its_own_only(tmp_path, monkeypatch):
-    async with house(tmp_path, media_quota_per_server=2500) as home:
+    async with matrix_server(tmp_path, media_quota_per_server=2500) as home:
         now = at_times(home, monkeypatch)
         for name, server in (("old", THEIRS), ("older", "a.example"), ("used", THEIRS)):
             await copy(home, name, name.encode() * 250, server)
@@ -150,7 +150,7 @@ async def test_copies_of_a_server_s_files_give_way_to_its_own_only(tmp_path, mon
 
 async def test_copies_are_bounded_in_all_and_in_number(tmp_path, monkeypatch):
     monkeypatch.setattr(quotas, "MAX_COPIES_PER_SERVER", 3)
-    async with house(tmp_path, media_quota_remote=1000) as home:
+    async with matrix_server(tmp_path, media_quota_remote=1000) as home:
         now = at_times(home, monkeypatch)
         for n in range(5):
             await copy(home, f"a{n}", bytes([n]))
@@ -165,7 +165,9 @@ async def test_copies_are_bounded_in_all_and_in_number(tmp_path, monkeypatch):
 
 
 async def test_a_full_disk_takes_no_files_and_goes_on_with_events(tmp_path, monkeypatch):
-    async with house(tmp_path, media_reserve=10_000, admin_contact="mailto:root@hansa.example") as home:
+    async with matrix_server(
+        tmp_path, media_reserve=10_000, admin_contact="mailto:root@hansa.example"
+    ) as home:
         alice = await home.person("alice")
         room = await alice.create()
         blobs = home.app.setup.blobs
@@ -187,7 +189,7 @@ async def test_a_full_disk_takes_no_files_and_goes_on_with_events(tmp_path, monk
 
 
 async def test_many_at_once_leave_the_reserve(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         people = [await home.person(f"p{n}") for n in range(10)]
         blobs = home.app.setup.blobs
         blobs.disk = 100_000
@@ -200,7 +202,7 @@ async def test_many_at_once_leave_the_reserve(tmp_path):
 
 
 async def test_a_disk_that_fills_meanwhile_is_no_internal_error(tmp_path, monkeypatch):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
 
         async def put(*_: Any) -> Any:
@@ -221,7 +223,7 @@ async def test_a_folder_that_is_not_there_yet_has_a_disk(tmp_path):
 
 
 async def test_an_address_is_its_owner_s(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, mallory = await home.person("alice"), await home.person("mallory")
         mxc = (await alice.call("POST", CREATE, {}))["content_uri"].removeprefix("mxc://")
         status, found = await give(mallory, b"mine now", f"{UPLOAD}/{mxc}")
@@ -233,7 +235,7 @@ async def test_an_address_is_its_owner_s(tmp_path):
 
 
 async def test_of_many_at_once_one_fills_an_address(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         for _ in range(5):
             mxc = (await alice.call("POST", CREATE, {}))["content_uri"].removeprefix("mxc://")
@@ -250,7 +252,7 @@ async def test_of_many_at_once_one_fills_an_address(tmp_path):
 
 
 async def test_an_upload_that_ends_late_replaces_nothing(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, served = await home.person("alice"), asyncio.Event()
         mxc = (await alice.call("POST", CREATE, {}))["content_uri"].removeprefix("mxc://")
         begun = asyncio.Event()
@@ -284,7 +286,7 @@ async def test_an_upload_that_ends_late_replaces_nothing(tmp_path):
 
 
 async def test_an_address_waits_for_a_day(tmp_path, monkeypatch):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, now = await home.person("alice"), at_times(home, monkeypatch)
         found = await alice.call("POST", CREATE, {})
         now[0] = found["unused_expires_at"]
@@ -295,7 +297,7 @@ async def test_an_address_waits_for_a_day(tmp_path, monkeypatch):
 async def test_addresses_that_wait_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(repository, "MAX_PENDING_OF_USER", 3)
     monkeypatch.setattr(repository, "MAX_PENDING", 8)
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, now = await home.person("alice"), at_times(home, monkeypatch)
         answers = await asyncio.gather(*(alice.ask("POST", CREATE, {}) for _ in range(6)))
         assert sorted(status for status, _ in answers) == [200] * 3 + [429] * 3
@@ -316,7 +318,7 @@ async def test_addresses_that_wait_are_bounded(tmp_path, monkeypatch):
 
 
 async def test_an_upload_that_a_rate_stops_may_come_again_later(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
 
         async def check(_crossing: Any) -> Verdict:
@@ -329,7 +331,7 @@ async def test_an_upload_that_a_rate_stops_may_come_again_later(tmp_path):
 
 
 async def test_policies_are_asked_about_what_is_given_and_read(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         asked: list[Any] = []
 
@@ -375,11 +377,11 @@ async def test_policies_are_asked_about_what_is_given_and_read(tmp_path):
 
 
 async def test_a_person_has_so_many_uploads_at_a_time_and_others_theirs(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob, go = await home.person("alice"), await home.person("bob"), asyncio.Event()
         begun: list[str] = []
 
-        def begin(person: Person) -> Any:
+        def begin(person: LocalUser) -> Any:
             async def slow() -> AsyncIterator[bytes]:
                 begun.append(person.user)
                 await go.wait()
@@ -401,7 +403,7 @@ async def test_a_person_has_so_many_uploads_at_a_time_and_others_theirs(tmp_path
 
 async def test_an_upload_that_does_not_come_loses_its_place(tmp_path, monkeypatch):
     monkeypatch.setattr(media, "_MIN_UPLOAD_RATE", (1000, 0.05))
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
 
         async def never() -> AsyncIterator[bytes]:
@@ -412,7 +414,7 @@ async def test_an_upload_that_does_not_come_loses_its_place(tmp_path, monkeypatc
         assert kept(home) == 0 and not shelf(home).quotas._promises
 
 
-async def unfinished(person: Person, chunks: Any, **headers: str) -> Any:
+async def unfinished(person: LocalUser, chunks: Any, **headers: str) -> Any:
     """An upload whose body comes as a test lets it."""
     request = Request(
         method="POST",

@@ -6,21 +6,21 @@ from types import SimpleNamespace
 
 import hansa_governance
 import pytest
-from clients.people import Person, Refused, house, part
+from clients.matrix_server import LocalUser, Refused, matrix_server, part
 from hansa.setup import PolicySetup
 from hansa.testing import until
 from hansa_matrix.client_api import user_directory
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 
 WHERE = "/user_directory/search"
 
 
-async def found(person: Person, term: str, **more: int) -> list[str]:
+async def found(person: LocalUser, term: str, **more: int) -> list[str]:
     answer = await person.call("POST", WHERE, {"search_term": term, **more})
     return [one["user_id"] for one in answer["results"]]
 
 
-async def called(person: Person, name: str) -> None:
+async def called(person: LocalUser, name: str) -> None:
     await person.call("PUT", f"/profile/{part(person.user)}/displayname", {"displayname": name})
 
 
@@ -29,7 +29,7 @@ async def called(person: Person, name: str) -> None:
     [("off", set()), ("rooms", {"bob", "carl"}), ("accounts", {"bob", "carl", "dora", "eve"})],
 )
 async def test_who_is_found_is_the_operators_word(tmp_path, allowed, seen):
-    async with house(tmp_path, user_directory=allowed) as home:
+    async with matrix_server(tmp_path, user_directory=allowed) as home:
         people = {name: await home.person(name) for name in ("alice", "bob", "carl", "dora", "eve")}
         for name, person in people.items():
             await called(person, f"Montague {name}")
@@ -47,7 +47,7 @@ async def test_who_is_found_is_the_operators_word(tmp_path, allowed, seen):
 
 
 async def test_who_left_who_is_closed_and_who_is_oneself_is_not_found(tmp_path):
-    async with house(tmp_path, user_directory="accounts") as home:
+    async with matrix_server(tmp_path, user_directory="accounts") as home:
         alice, bob, carl = [await home.person(name) for name in ("alice", "bob", "carl")]
         room = await alice.create(preset="public_chat")
         for person in (bob, carl):
@@ -60,7 +60,7 @@ async def test_who_left_who_is_closed_and_who_is_oneself_is_not_found(tmp_path):
         assert await until(gone)
         assert await found(alice, "alice") == []
         assert await found(alice, "bob") == [bob.user]
-    async with house(tmp_path, user_directory="rooms") as home:
+    async with matrix_server(tmp_path, user_directory="rooms") as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat")
         await bob.join(room)
@@ -70,7 +70,7 @@ async def test_who_left_who_is_closed_and_who_is_oneself_is_not_found(tmp_path):
 
 
 async def test_people_of_other_servers_are_found_where_one_meets_them(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await alice.join(home.wire.room.room_id)
         assert await found(alice, "@m:") == [f"@m:{THEIRS}"]
@@ -79,7 +79,7 @@ async def test_people_of_other_servers_are_found_where_one_meets_them(tmp_path):
 
 @pytest.mark.parametrize("allowed", ["rooms", "accounts"])
 async def test_a_name_that_is_withheld_is_neither_shown_nor_found_by(tmp_path, allowed):
-    async with house(tmp_path, user_directory=allowed) as home:
+    async with matrix_server(tmp_path, user_directory=allowed) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await called(bob, "classified Bob")
         room = await alice.create(preset="public_chat")
@@ -93,7 +93,7 @@ async def test_a_name_that_is_withheld_is_neither_shown_nor_found_by(tmp_path, a
 
 
 async def test_answers_are_bounded_the_nearest_first(tmp_path, monkeypatch):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         for name in ("xbob", "bob2", "bob1"):
@@ -115,7 +115,7 @@ async def test_answers_are_bounded_the_nearest_first(tmp_path, monkeypatch):
 
 async def test_member_events_are_read_of_few_people_and_some_at_a_time(tmp_path, monkeypatch):
     """A search in a room of many, of whom few match, reads the events of those few."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
         for number in range(5):
@@ -138,7 +138,7 @@ async def test_member_events_are_read_of_few_people_and_some_at_a_time(tmp_path,
 
 
 async def test_whois_is_for_oneself_and_for_administrators(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice", "PHONE"), await home.person("bob", "LAPTOP")
         bob.address = "192.0.2.7"
         await bob.sync()
@@ -157,7 +157,7 @@ async def test_whois_is_for_oneself_and_for_administrators(tmp_path):
             "password": "pw",
         }
         token = (await home.anybody.call("POST", "/login", login))["access_token"]
-        root = Person(home.app, f"@root:{OURS}", token, "x")
+        root = LocalUser(home.app, f"@root:{OURS}", token, "x")
         assert (await root.get(f"/admin/whois/{part(bob.user)}"))["devices"] == own["devices"]
         for absent in (f"@nobody:{OURS}", f"@m:{THEIRS}", "bob"):
             assert (await root.ask("GET", f"/admin/whois/{part(absent)}"))[0] == 404

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from clients.people import house
+from clients.matrix_server import matrix_server
 from clients.test_crypto import cross
 from clients.test_withheld import Censor
 from clients.test_words_elsewhere import FORBID, WORD
@@ -13,7 +13,7 @@ from hansa import Row
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.testing import until
 from hansa_matrix.federation.durable_edus import GENERATION, edu_to_send, stored_edu
-from matrix.inbound import OURS, THEIRS
+from matrix.server_with_peer import OURS, THEIRS
 from nacl.signing import SigningKey
 
 THEM = f"@m:{THEIRS}"
@@ -50,7 +50,7 @@ class Post:
 
 async def test_what_is_tried_again_after_a_reload_is_judged_again(tmp_path):
     """The transaction under way too: what was tried and not taken is another one then."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         post = Post(home)
         room = await post.entered(alice)
@@ -69,7 +69,7 @@ async def test_what_is_tried_again_after_a_reload_is_judged_again(tmp_path):
 
 
 async def test_messages_and_keys_that_wait_are_judged_again(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         post = Post(home)
         await post.entered(alice)
@@ -87,7 +87,7 @@ async def test_messages_and_keys_that_wait_are_judged_again(tmp_path):
 
 
 async def test_what_was_judged_by_the_policies_of_now_is_not_asked_about_again(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         home.app.decisions.replace(FORBID)
         context = home.app.contexts["matrix"]
         content = {

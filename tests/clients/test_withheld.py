@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa import ALLOW, Action, EventIn, Reason, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.http.router import Router
@@ -20,8 +20,8 @@ from hansa.testing import until
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import OURS, THEIRS, V1, V2
-from matrix.peering import at, levels_with
+from matrix.server_with_peer import OURS, THEIRS, V1, V2
+from matrix.two_servers import at, levels_with
 
 WORD = "classified"
 #: What a withheld event's state key says: a redaction leaves it, so that other servers have it.
@@ -56,7 +56,7 @@ def routes(router: Router) -> list[tuple[str, list[str]]]:
 class Scene:
     """A room of ours with a person of theirs who says one thing of each kind."""
 
-    def __init__(self, home: House, alice: Person, bob: Person) -> None:
+    def __init__(self, home: MatrixServer, alice: LocalUser, bob: LocalUser) -> None:
         self.home, self.alice, self.bob = home, alice, bob
         self.wire = home.wire
         self.room = home.wire.room.room_id
@@ -163,7 +163,7 @@ class Scene:
 _READING = {"publicRooms", "search", "query", "get_missing_events"}
 
 
-async def scene(home: House, *, censored: bool) -> Scene:
+async def scene(home: MatrixServer, *, censored: bool) -> Scene:
     alice, bob = await home.person("alice"), await home.person("bob")
     room = home.wire.room.room_id
     for person in (alice, bob):
@@ -240,7 +240,7 @@ async def leaks(made: Scene) -> set[str]:
     return found
 
 
-def _routers(home: House) -> Iterator[Router]:
+def _routers(home: MatrixServer) -> Iterator[Router]:
     yield from {id(one): one for one in home.app.routers.values()}.values()
 
 
@@ -267,20 +267,20 @@ EVERYWHERE = {
 
 @pytest.mark.parametrize("version", ["7", "12"])
 async def test_the_search_finds_what_is_shown(tmp_path, version):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         assert EVERYWHERE - await leaks(await scene(home, censored=False)) == set()
 
 
 @pytest.mark.parametrize("version", ["7", "12"])
 async def test_what_is_withheld_is_in_no_answer(tmp_path, version):
-    async with house(tmp_path, version) as home:
+    async with matrix_server(tmp_path, version) as home:
         made = await scene(home, censored=True)
         assert await leaks(made) == set()
 
 
 async def test_people_learn_what_it_did_to_the_room(tmp_path):
     """The members of the room, and the earlier value in the place of the withheld one."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         made = await scene(home, censored=True)
         await made.bob.sync()
         where = f"/rooms/{part(made.room)}"
@@ -306,7 +306,7 @@ async def test_people_learn_what_it_did_to_the_room(tmp_path):
 
 async def test_what_comes_after_says_what_was_shown_before(tmp_path):
     """``prev_content`` is what people saw, and an edit, an answer or a redaction does not bring it back."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         made = await scene(home, censored=True)
         home.app.decisions.replace([])
         await made.tell("m.room.topic", {"topic": "news"}, "")
@@ -319,7 +319,7 @@ async def test_what_comes_after_says_what_was_shown_before(tmp_path):
 
 async def test_what_is_passed_on_to_a_server_is_what_a_redaction_would_leave(tmp_path):
     """We send on what came by a handshake, such as a leave with a reason."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         made = await scene(home, censored=True)
         sent: list[dict[str, Any]] = []
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import House, Person, house, part
+from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_withheld import Censor
 from clients.test_words_elsewhere import WORD
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.hashing import content_hash, event_id
 from hansa_matrix.texts import texts_of_pdu
-from matrix.inbound import OURS, THEIRS, V1
-from matrix.peering import at
+from matrix.server_with_peer import OURS, THEIRS, V1
+from matrix.two_servers import at
 
 FORMAT = part('{"event_format":"federation","room":{"timeline":{"limit":100}}}')
 
 
-async def told(home: House, alice: Person, **beside: Any) -> str:
+async def told(home: MatrixServer, alice: LocalUser, **beside: Any) -> str:
     """An event of theirs with more members than it has to have; its id."""
     wire = home.wire
     draft = wire.forger.draft(wire.room, "m.room.message", {"msgtype": "m.text", "body": "fair"}, **beside)
@@ -35,7 +35,7 @@ async def told(home: House, alice: Person, **beside: Any) -> str:
     ids=str,
 )
 async def test_what_stands_beside_the_content_is_read_too(tmp_path, beside):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.join(f"#one:{OURS}")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 
 import pytest
-from clients.people import Person, house, part
+from clients.matrix_server import LocalUser, matrix_server, part
 from clients.test_crypto import b64, cross, keys_of, sign
 from clients.test_withheld import WORD, Censor, scene
 from hansa import ALLOW, Action, Reason, Verdict, texts_of
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.texts import texts_of_keys, without_texts
-from matrix.inbound import OURS, THEIRS, V1
-from matrix.peering import at
+from matrix.server_with_peer import OURS, THEIRS, V1
+from matrix.two_servers import at
 from nacl.signing import SigningKey
 
 
@@ -28,13 +28,13 @@ class Forbid:
 FORBID = [InstalledPolicy(name="forbid", policy=Forbid())]
 
 
-def with_word(person: Person, key: SigningKey) -> dict:
+def with_word(person: LocalUser, key: SigningKey) -> dict:
     keys = {k: v for k, v in keys_of(person, key).items() if k != "signatures"}
     return sign({**keys, "note": f"it is {WORD}"}, person.user, f"ed25519:{person.device}", key)
 
 
 async def test_keys_that_say_more_than_keys_are_asked_about(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         master = SigningKey.generate()
         signing = {"master_key": {**cross(alice, "master", master), "note": WORD}}
@@ -61,7 +61,7 @@ async def test_keys_that_say_more_than_keys_are_asked_about(tmp_path):
 
 async def test_keys_of_other_policies_are_given_to_nobody(tmp_path):
     """Uploaded before the policy: left out for people here and for other servers."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await alice.call("POST", "/keys/upload", {"device_keys": with_word(alice, SigningKey.generate())})
         once = {f"signed_curve25519:{n}": {"key": f"{WORD} {n}"} for n in range(4)}
@@ -90,7 +90,7 @@ async def test_keys_of_other_policies_are_given_to_nobody(tmp_path):
 
 
 def test_keys_as_clients_make_them_say_nothing():
-    alice = Person.__new__(Person)
+    alice = LocalUser.__new__(LocalUser)
     alice.user, alice.device = f"@alice:{OURS}", "ABCDEFGHIJ"
     key, master = SigningKey.generate(), SigningKey.generate()
     once = {
@@ -113,7 +113,7 @@ def test_keys_as_clients_make_them_say_nothing():
 
 
 async def test_a_device_is_called_by_no_word(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         await home.person("alice")
         home.app.decisions.replace(FORBID)
         who = {"type": "m.id.user", "user": "alice"}
@@ -127,7 +127,7 @@ async def test_a_device_is_called_by_no_word(tmp_path):
 
 @pytest.mark.parametrize("body", [{"thread_id": f"$a {WORD} thread"}, {}])
 async def test_a_receipt_says_no_word(tmp_path, body):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         event = await alice.say(room, "fair")
@@ -142,7 +142,7 @@ async def test_a_receipt_says_no_word(tmp_path, body):
 
 
 async def test_a_receipt_of_theirs_says_no_word(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         await alice.join(f"#one:{OURS}")
         home.app.decisions.replace(FORBID)
@@ -158,7 +158,7 @@ async def test_a_receipt_of_theirs_says_no_word(tmp_path):
 
 
 async def test_receipts_and_names_of_before_are_shown_without_words(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         for name in (WORD, "fair"):
@@ -174,7 +174,7 @@ async def test_receipts_and_names_of_before_are_shown_without_words(tmp_path):
 
 async def test_what_a_redaction_leaves_of_a_rule_says_nothing_to_people(tmp_path):
     """The types that have a level, and the conditions of a join rule, are chosen by who sends them."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         home.app.decisions.replace([InstalledPolicy(name="censor", policy=Censor())])
         made = await scene(home, censored=True)
         where = f"/rooms/{part(made.room)}"

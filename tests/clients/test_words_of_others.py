@@ -6,15 +6,15 @@ from typing import Any
 
 import orjson
 import pytest
-from clients.people import Refused, house, part
+from clients.matrix_server import Refused, matrix_server, part
 from clients.test_summaries import said
 from clients.test_words_elsewhere import FORBID, WORD
 from hansa import ALLOW, Action, EventIn, Join, MediaTransfer, MediaUpload, Reason, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.proto.room_versions import VERSIONS
-from matrix.inbound import THEIRS, V1
-from matrix.peering import at
+from matrix.server_with_peer import THEIRS, V1
+from matrix.two_servers import at
 
 SPACE, CHILD, FOUL = f"!space:{THEIRS}", f"!child:{THEIRS}", f"!foul:{THEIRS}"
 
@@ -46,7 +46,7 @@ async def test_of_another_servers_list_the_rooms_that_may_be_read_are_shown(tmp_
         "total_room_count_estimate": 7,
         WORD: 1,
     }
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         home.wire.peer.answer = lambda r: (200, page) if r.target.endswith("/publicRooms") else None
         assert await alice.get(f"/publicRooms?server={THEIRS}") == page, (
@@ -86,7 +86,7 @@ async def test_of_another_servers_space_the_rooms_that_may_be_read_are_shown(tmp
         found = next((rooms[one] for one in rooms if f"/hierarchy/{part(one)}" in request.target), None)
         return (200, {"room": found, "children": [], "inaccessible_children": []}) if found else None
 
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         home.wire.peer.answer = answer
         root = await alice.create(creation_content={"type": "m.space"})
@@ -120,7 +120,7 @@ ASKED = {
 @pytest.mark.parametrize("status", [403, 404, 400, 500])
 @pytest.mark.parametrize("name", ASKED)
 async def test_an_error_of_another_server_is_told_without_words_that_may_not_be_read(tmp_path, name, status):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         errors = [
             {"errcode": "M_FORBIDDEN", "error": f"you are {WORD}"},
@@ -164,7 +164,7 @@ async def limited(home, status: int, answer: Any, crossing: str) -> None:
 
 
 async def test_a_rate_is_answered_with_the_time_and_the_decision(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create()
         home.app.decisions.replace(slow(EventIn))
@@ -182,7 +182,7 @@ async def test_a_rate_is_answered_with_the_time_and_the_decision(tmp_path):
 
 async def test_a_file_over_a_rate_may_be_asked_for_later(tmp_path):
     """By another server, and by people here of another server."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         given = await alice.whole("POST", "/_matrix/media/v3/upload", data=b"x")
         media = orjson.loads(given.body)["content_uri"].rpartition("/")[2]
@@ -194,7 +194,7 @@ async def test_a_file_over_a_rate_may_be_asked_for_later(tmp_path):
 
 
 async def test_a_join_elsewhere_is_one_act_however_often_it_is_asked_about(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         asked: list[Join] = []
 
         class Notes:
@@ -211,7 +211,7 @@ async def test_a_join_elsewhere_is_one_act_however_often_it_is_asked_about(tmp_p
 
 
 async def test_who_knocks_is_shown_a_room_without_words_that_may_not_be_read(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = "!door:" + THEIRS
         pending = home.matrix.pending_invites
@@ -239,7 +239,7 @@ async def test_who_knocks_is_shown_a_room_without_words_that_may_not_be_read(tmp
 
 
 async def test_an_invite_that_is_taken_back_is_told_without_words_that_may_not_be_read(tmp_path):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         wire = home.wire
         draft = wire.forger.draft(wire.room, "m.room.member", {"membership": "invite"}, alice.user)

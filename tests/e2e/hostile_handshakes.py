@@ -7,20 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from e2e.siege import Case, Run, Siege, asked, escaped
+from e2e.hostile_suite import Case, HostileSuite, Run, asked, escaped
 from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.hashing import event_id
-from peers.forger import JoinedRoom
-from peers.stranger import V1, V2
+from peers.event_forge import JoinedRoom
+from peers.fake_homeserver import V1, V2
 
 _BAD_JSON, _NOT_JSON, _INVALID = "400 M_BAD_JSON", "400 M_NOT_JSON", "400 M_INVALID_PARAM"
 _FORBIDDEN, _NOT_FOUND = "403 M_FORBIDDEN", "404 M_NOT_FOUND"
 
 
-def _at(pattern: str) -> Callable[[Siege], str]:
+def _at(pattern: str) -> Callable[[HostileSuite], str]:
     """A path with the names of the siege in it."""
 
-    def made(siege: Siege) -> str:
+    def made(siege: HostileSuite) -> str:
         names = {
             "DEN": siege.den.room_id,
             "LOBBY": siege.lobby.room_id,
@@ -41,10 +41,12 @@ def _make(path: str) -> Run:
     return asked("GET", _at(f"/v1/make_join/{path}"))
 
 
-def _send_join(change: Callable[[Siege, dict[str, Any]], Any], *, path: str = "", step: str = "join") -> Run:
+def _send_join(
+    change: Callable[[HostileSuite, dict[str, Any]], Any], *, path: str = "", step: str = "join"
+) -> Run:
     """The second step of a join or leave of somebody new, changed before or after it is signed."""
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         mallory, room = siege.mallory, siege.den
         user = f"@new{secrets.token_hex(3)}:{mallory.name}"
         content = {"membership": step}
@@ -64,10 +66,10 @@ def _send_join(change: Callable[[Siege, dict[str, Any]], Any], *, path: str = ""
     return run
 
 
-def _again(**over: Any) -> Callable[[Siege, dict[str, Any]], Any]:
+def _again(**over: Any) -> Callable[[HostileSuite, dict[str, Any]], Any]:
     """Change fields and sign anew."""
 
-    def change(siege: Siege, raw: dict[str, Any]) -> Any:
+    def change(siege: HostileSuite, raw: dict[str, Any]) -> Any:
         fields = {k: v(siege) if callable(v) else v for k, v in over.items()}
         bare = {k: v for k, v in raw.items() if k not in {"hashes", "signatures"}}
         return siege.mallory.finish(siege.den, bare | fields)
@@ -75,10 +77,10 @@ def _again(**over: Any) -> Callable[[Siege, dict[str, Any]], Any]:
     return change
 
 
-def _invite(change: Callable[[Siege, dict[str, Any]], Any] = lambda _, b: b, **over: Any) -> Run:
+def _invite(change: Callable[[HostileSuite, dict[str, Any]], Any] = lambda _, b: b, **over: Any) -> Run:
     """An invite to a room of Mallory's that nobody else is in."""
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         mallory = siege.mallory
         sender = f"@mallory:{mallory.name}"
         made = JoinedRoom("!" + secrets.token_urlsafe(32), "11", sender)
@@ -95,16 +97,16 @@ def _invite(change: Callable[[Siege, dict[str, Any]], Any] = lambda _, b: b, **o
     return run
 
 
-def _body(**over: Any) -> Callable[[Siege, dict[str, Any]], Any]:
+def _body(**over: Any) -> Callable[[HostileSuite, dict[str, Any]], Any]:
     return lambda _, body: {k: v for k, v in {**body, **over}.items() if v is not None}
 
 
-def _another_create(siege: Siege, body: dict[str, Any]) -> dict[str, Any]:
+def _another_create(siege: HostileSuite, body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "room_version": "12", "invite_room_state": [siege.mallory.created[siege.den.room_id]]}
 
 
 def _missing(room: str, **over: Any) -> Run:
-    def body(siege: Siege) -> Any:
+    def body(siege: HostileSuite) -> Any:
         full = {"latest_events": list(siege.den.tips), "earliest_events": [], "limit": 10} | over
         return {k: v for k, v in full.items() if v is not None}
 

@@ -6,22 +6,22 @@ import gzip
 import re
 from collections.abc import Callable
 
-from e2e.siege import Case, Run, Siege, asked, escaped, raw_http, shown, status_of
-from peers.stranger import V1, Answer, plain_http
+from e2e.hostile_suite import Case, HostileSuite, Run, asked, escaped, raw_http, shown, status_of
+from peers.fake_homeserver import V1, Answer, plain_http
 
 _BAD_HTTP = "400 M_UNKNOWN"
 _UNAUTHORIZED = "401 M_UNAUTHORIZED"
 _VERSION = f"{V1}/version"
 
 
-def _alias(siege: Siege) -> str:
+def _alias(siege: HostileSuite) -> str:
     return f"{V1}/query/directory?room_alias={escaped(f'#den:{siege.name}')}"
 
 
-def _header(change: Callable[[str, Siege], str | list[str] | None]) -> Run:
+def _header(change: Callable[[str, HostileSuite], str | list[str] | None]) -> Run:
     """A good request with its Authorization header changed."""
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         mallory, target = siege.mallory, _alias(siege)
         changed = change(mallory.signed("GET", siege.name, target), siege)
         values = [changed] if isinstance(changed, str) else changed or []
@@ -39,7 +39,7 @@ def _with(name: str, value: str) -> Run:
     return _header(lambda h, _: re.sub(rf'\b{name}="[^"]*"', f'{name}="{value}"', h))
 
 
-async def _other_body(siege: Siege) -> str:
+async def _other_body(siege: HostileSuite) -> str:
     target, mallory = f"{V1}/send/otherbody", siege.mallory
     signed = mallory.signed("PUT", siege.name, target, b'{"pdus":[]}')
     answer = await mallory.raw("PUT", siege.name, target, b'{"pdus":[1]}', {"Authorization": signed})
@@ -157,24 +157,24 @@ def _get(headers: str) -> Run:
     return raw_http(f"GET {_VERSION} HTTP/1.1\r\n{headers}\r\n\r\n".encode())
 
 
-def _known(siege: Siege) -> str:
+def _known(siege: HostileSuite) -> str:
     """A head of somebody whose keys are known: without, nothing of the body would be read."""
     signed = siege.mallory.signed("PUT", siege.name, f"{V1}/send/http", b"{}")
     return f"{_PUT}Authorization: {signed}\r\n"
 
 
-async def _long(siege: Siege) -> str:
+async def _long(siege: HostileSuite) -> str:
     head = f"{_known(siege)}Content-Length: 999999999\r\n\r\n".encode()
     return status_of(await plain_http(siege.hansa.port, head, siege.mallory.trust))
 
 
-async def _bad_chunk_later(siege: Siege) -> str:
+async def _bad_chunk_later(siege: HostileSuite) -> str:
     """A chunked body that goes wrong after its request has begun to be answered."""
     head = f"{_known(siege)}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n".encode()
     return status_of(await plain_http(siege.hansa.port, head, siege.mallory.trust, later=b"zz\r\n"))
 
 
-async def _bomb(siege: Siege) -> str:
+async def _bomb(siege: HostileSuite) -> str:
     """1 MiB of blanks in 1 KiB, which nobody asked us to unpack."""
     target, mallory = f"{V1}/send/bomb", siege.mallory
     content = gzip.compress(b'{"pdus":[]' + b" " * (1 << 20) + b"}")

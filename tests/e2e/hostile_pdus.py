@@ -6,10 +6,10 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from e2e.siege import Case, Run, Siege, asked, pdu
+from e2e.hostile_suite import Case, HostileSuite, Run, asked, pdu
 from hansa_matrix.proto.hashing import event_id
-from peers.forger import JoinedRoom
-from peers.stranger import V1
+from peers.event_forge import JoinedRoom
+from peers.fake_homeserver import V1
 
 _BAD_JSON, _NOT_JSON, _INVALID = "400 M_BAD_JSON", "400 M_NOT_JSON", "400 M_INVALID_PARAM"
 _FORBIDDEN, _NOT_FOUND = "403 M_FORBIDDEN", "404 M_NOT_FOUND"
@@ -24,7 +24,7 @@ def _nested(depth: int) -> bytes:
     return b'{"pdus":[' + b"[" * depth + b"]" * depth + b"]}"
 
 
-async def _replayed(siege: Siege) -> str:
+async def _replayed(siege: HostileSuite) -> str:
     """The second time under one id nothing is looked at: the answer is the first one's."""
     target, fresh = f"{V1}/send/{secrets.token_hex(8)}", siege.mallory.message(siege.den, "once")
     first = await siege.mallory.request("PUT", siege.name, target, {"pdus": [fresh]})
@@ -32,7 +32,7 @@ async def _replayed(siege: Siege) -> str:
     return "replayed" if first.body == again.body and first.body["pdus"] else f"{first} {again}"
 
 
-async def _one_bad_apple(siege: Siege) -> str:
+async def _one_bad_apple(siege: HostileSuite) -> str:
     """An event that cannot be taken does not keep the others of its transaction out."""
     room, bad = siege.den, {"room_id": siege.den.room_id, "type": 1}
     good = siege.mallory.message(room, f"good {secrets.token_hex(4)}")
@@ -43,7 +43,7 @@ async def _one_bad_apple(siege: Siege) -> str:
     return f"{len(answer.body['pdus'])} answered, {found}"
 
 
-def _deep(siege: Siege) -> dict[str, Any]:
+def _deep(siege: HostileSuite) -> dict[str, Any]:
     raw: dict[str, Any] = siege.mallory.message(siege.den, "deep")
     content: Any = "end"
     for _ in range(150):
@@ -96,7 +96,7 @@ TRANSACTIONS = [
 def _event(**over: Any) -> Run:
     """A message in the den whose fields are replaced before it is hashed and signed; None takes one out."""
 
-    def make(siege: Siege) -> Any:
+    def make(siege: HostileSuite) -> Any:
         fields = {k: v(siege) if callable(v) else v for k, v in over.items()}
         draft = siege.mallory.draft(siege.den, "m.room.message", {"body": "x", "msgtype": "m.text"}) | fields
         gone = [k for k, v in fields.items() if v is None]
@@ -105,13 +105,13 @@ def _event(**over: Any) -> Run:
     return pdu(make)
 
 
-def _forged(change: Callable[[Siege, dict[str, Any]], Any]) -> Run:
+def _forged(change: Callable[[HostileSuite, dict[str, Any]], Any]) -> Run:
     """A good message that is changed after it was signed."""
     return pdu(lambda siege: change(siege, siege.mallory.message(siege.den, "forged")))
 
 
 def _state(kind: str, state_key: str, content: dict[str, Any], **over: Any) -> Run:
-    def make(siege: Siege) -> Any:
+    def make(siege: HostileSuite) -> Any:
         key = state_key.replace("MALLORY", siege.mallory.name).replace("FRIEND", siege.friend.name)
         fields = {k: v(siege) if callable(v) else v for k, v in over.items()}
         return siege.mallory.finish(siege.den, siege.mallory.draft(siege.den, kind, content, key, **fields))
@@ -119,24 +119,26 @@ def _state(kind: str, state_key: str, content: dict[str, Any], **over: Any) -> R
     return pdu(make)
 
 
-def _signed_by(key: Callable[[Siege], Any], server: Callable[[Siege], str] = lambda _: "") -> Run:
-    def make(siege: Siege) -> Any:
+def _signed_by(
+    key: Callable[[HostileSuite], Any], server: Callable[[HostileSuite], str] = lambda _: ""
+) -> Run:
+    def make(siege: HostileSuite) -> Any:
         draft = siege.mallory.draft(siege.den, "m.room.message", {"body": "x"})
         return siege.mallory.finish(siege.den, draft, key=key(siege), server=server(siege))
 
     return pdu(make)
 
 
-def _tampered(siege: Siege, raw: dict[str, Any]) -> dict[str, Any]:
+def _tampered(siege: HostileSuite, raw: dict[str, Any]) -> dict[str, Any]:
     """The content is not covered by the signature, only by the hash, which then does not match."""
     return {**raw, "content": {"body": "something else", "msgtype": "m.text"}}
 
 
-def _with_ids(siege: Siege, raw: dict[str, Any]) -> dict[str, Any]:
+def _with_ids(siege: HostileSuite, raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "event_id": "$" + "A" * 43, "unsigned": {"age": 1, "transaction_id": "x"}}
 
 
-async def _waits(siege: Siege) -> str:
+async def _waits(siege: HostileSuite) -> str:
     """An event whose predecessors no server has waits; the room goes on."""
     room, mallory = siege.pit, siege.mallory
     stuck = mallory.message(room, "stuck", prev_events=["$" + secrets.token_urlsafe(32)])
@@ -144,13 +146,13 @@ async def _waits(siege: Siege) -> str:
     return await _goes_on(siege, room)
 
 
-async def _goes_on(siege: Siege, room: JoinedRoom) -> str:
+async def _goes_on(siege: HostileSuite, room: JoinedRoom) -> str:
     raw = siege.mallory.message(room, f"goes on {secrets.token_hex(4)}")
     return await pdu(lambda _: raw)(siege)
 
 
-def _auth(change: Callable[[Siege, list[str]], list[str]]) -> Run:
-    def make(siege: Siege) -> Any:
+def _auth(change: Callable[[HostileSuite, list[str]], list[str]]) -> Run:
+    def make(siege: HostileSuite) -> Any:
         draft = siege.mallory.draft(siege.den, "m.room.message", {"body": "x"})
         return siege.mallory.finish(siege.den, {**draft, "auth_events": change(siege, draft["auth_events"])})
 

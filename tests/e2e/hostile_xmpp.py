@@ -7,8 +7,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from e2e.siege import BROKEN, DEN, ROGUE, ROMEO, Case, Run, Siege, breaks, sent, stanza
-from e2e.town import MUC
+from e2e.hostile_suite import BROKEN, DEN, ROGUE, ROMEO, Case, HostileSuite, Run, breaks, sent, stanza
+from e2e.three_servers import MUC
 from peers.prosody import GATEWAY
 
 _X = "<x xmlns='http://jabber.org/protocol/muc'/>"
@@ -34,7 +34,7 @@ def _iq(inner: str, *, to: str = DEN, kind: str = "get", sender: str = ROMEO, id
 def _history(asked: str) -> Run:
     """Come in, be given at most what the configuration allows, the subject last; leave."""
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         link, name = siege.link, f"paris@verona.example/{secrets.token_hex(4)}"
         start = len(link.stanzas)
         x = f"<x xmlns='http://jabber.org/protocol/muc'><history {asked}/></x>"
@@ -58,7 +58,7 @@ def _history(asked: str) -> Run:
     return run
 
 
-async def _flood(siege: Siege) -> str:
+async def _flood(siege: HostileSuite) -> str:
     """300 presences in one write: what does not fit is refused, and the room goes on."""
     link, name = siege.link, f"tybalt@verona.example/{secrets.token_hex(4)}"
     start = len(link.stanzas)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e.town import LOBBY, MUC, matrix_reads, up, xmpp_table
+from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_messages, xmpp_config
 from nio import JoinResponse
 from peers.waiting import until
 
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.e2e
 async def test_three_people_on_three_servers_with_a_restart_between(
     hansa, prosody, matrix_user, xmpp_user, nio_user
 ):
-    server = await hansa(xmpp_table(prosody) + LOBBY)
-    await up(server)
+    server = await hansa(xmpp_config(prosody) + LOBBY)
+    await wait_linked(server)
     romeo = await nio_user(server.url, await server.account("romeo"))
     await romeo.client.set_displayname("Romeo")
     juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
@@ -40,8 +40,8 @@ async def test_three_people_on_three_servers_with_a_restart_between(
                 f"{who} {n}" for n in range(number + 1)
             ]
         ghost = next(u for u, n in (await alice.members(room)).items() if n == "Juliet")
-        await matrix_reads(alice, room, romeo.id, [f"romeo {n}" for n in range(number + 1)])
-        await matrix_reads(alice, room, ghost, [f"juliet {n}" for n in range(number + 1)])
+        await wait_matrix_messages(alice, room, romeo.id, [f"romeo {n}" for n in range(number + 1)])
+        await wait_matrix_messages(alice, room, ghost, [f"juliet {n}" for n in range(number + 1)])
 
     assert nick == "Romeo"
     await romeo.until("the room at Romeo's", lambda: room in romeo.client.rooms)
@@ -49,7 +49,7 @@ async def test_three_people_on_three_servers_with_a_restart_between(
     await server.kill()
     await alice.say(room, "alice 1")  # while nobody is there to hear it
     await server.start()
-    await up(server)
+    await wait_linked(server)
     await juliet.join(MUC, "Juliet")
     await romeo.until("what was said meanwhile", lambda: "alice 1" in romeo.bodies(room), 60)
     await romeo.say(room, "romeo 1")
@@ -57,7 +57,7 @@ async def test_three_people_on_three_servers_with_a_restart_between(
     await juliet.until("Alice's while we were away", lambda: "alice 1" in juliet.bodies(MUC), 60)
     assert [t for t in romeo.bodies(room) if t.startswith("alice")] == ["alice 0", "alice 1"]
     assert [t for t in juliet.bodies(MUC) if t.startswith("alice")] == ["alice 0", "alice 1"]
-    await matrix_reads(alice, room, romeo.id, ["romeo 0", "romeo 1"])
+    await wait_matrix_messages(alice, room, romeo.id, ["romeo 0", "romeo 1"])
 
 
 @pytest.mark.parametrize("hosted", ["here", "there"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e.town import LOBBY, MUC, matrix_sees, up, xmpp_table
+from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, xmpp_config
 from peers.prosody import StanzaError
 from peers.waiting import until
 
@@ -13,12 +13,12 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture
 async def lobby(hansa, prosody, matrix_user, xmpp_user):
     """Alice and Juliet in one room, each seen by the other."""
-    server = await hansa(xmpp_table(prosody) + LOBBY)
-    await up(server)
+    server = await hansa(xmpp_config(prosody) + LOBBY)
+    await wait_linked(server)
     juliet, alice = await xmpp_user("juliet", "balcony"), await matrix_user("alice")
     await juliet.join(MUC, "Juliet")
     room = await alice.join(f"#lobby:{server.name}")
-    ghost = await matrix_sees(alice, room, "Juliet")
+    ghost = await wait_matrix_member(alice, room, "Juliet")
     await juliet.until("Alice", lambda: len(juliet.occupants(MUC)) == 3)
     return server, juliet, alice, room, ghost
 
@@ -79,7 +79,7 @@ async def test_leaving_kicking_and_losing_the_connection(lobby, xmpp_user):
     _, juliet, alice, room, ghost = lobby
     romeo = await xmpp_user("romeo", "garden")
     await romeo.join(MUC, "Romeo")
-    his = await matrix_sees(alice, room, "Romeo")
+    his = await wait_matrix_member(alice, room, "Romeo")
     with pytest.raises(StanzaError) as taken:
         await (await xmpp_user("tybalt")).join(MUC, "Romeo")
     assert taken.value.condition == "conflict"
@@ -101,14 +101,14 @@ async def test_leaving_kicking_and_losing_the_connection(lobby, xmpp_user):
 
 
 async def test_a_kick_reaches_the_one_who_is_kicked(hansa, prosody, matrix_user, xmpp_user):
-    server = await hansa(xmpp_table(prosody))
-    await up(server, rooms=0)
+    server = await hansa(xmpp_config(prosody))
+    await wait_linked(server, rooms=0)
     juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
     room = await alice.create_room(room_alias_name="tomb" + alice.id[1:9])
     alias = (await alice.state(room))["m.room.canonical_alias", ""]["content"]["alias"]
     await server.run("rooms", "create", f"matrix:{alias}", "xmpp:lobby")
     await juliet.join(MUC, "Juliet")
-    ghost = await matrix_sees(alice, room, "Juliet")
+    ghost = await wait_matrix_member(alice, room, "Juliet")
     await alice.kick(room, ghost, "wake up")
     muc_user = "{http://jabber.org/protocol/muc#user}"
 
@@ -142,7 +142,7 @@ async def test_invites_cross_both_ways(lobby, synapse, matrix_user, xmpp_user):
 
     romeo = await xmpp_user("romeo")
     await romeo.join(MUC, "Romeo")
-    his = await matrix_sees(alice, room, "Romeo")
+    his = await wait_matrix_member(alice, room, "Romeo")
     romeo.leave(MUC, "Romeo")
     await until("his ghost gone", lambda: _is_gone(alice, room, his))
     await alice.invite(room, his)

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 from e2e.sides import Room, Side, mighty
-from peers.cable import Cable
 from peers.dendrite import Dendrite
 from peers.synapse import MatrixUser, Refusal, Synapse
+from peers.tcp_cutter import TcpCutter
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -272,7 +272,7 @@ async def test_what_a_dendrite_does_meanwhile_makes_nobody_differ(ca, tmp_path, 
     on all three. Synapse and Hansa have one state afterwards, whatever the Dendrite did and let be, and it
     hears both. (Its own state differs from that of two Synapses too.)
     """
-    cables = [Cable() for _ in range(3)]
+    cables = [TcpCutter() for _ in range(3)]
     others = (
         Dendrite(tmp_path / "dendrite", ca, seen_at=cables[0].port),
         Synapse(tmp_path / "synapse", ca, seen_at=cables[1].port),

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from hansa_matrix.proto.devices import Device, ToDeviceEdu
 from hansa_matrix.users.user_services import Users
-from peers.stage import Stage
+from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser
 from peers.waiting import until
 
@@ -29,7 +29,7 @@ def keys_of(user: str, device_id: str) -> dict[str, Any]:
     }
 
 
-class Phone:
+class ClientDevice:
     """Alice's device on Synapse, and what came for it."""
 
     def __init__(self, user: MatrixUser, device_id: str) -> None:
@@ -46,7 +46,7 @@ class Phone:
         self.changed |= set(found.get("device_lists", {}).get("changed", []))
 
 
-async def town(stage: Any, alice: MatrixUser) -> tuple[Stage, Users, str, Phone]:
+async def town(stage: Any, alice: MatrixUser) -> tuple[ScriptedHansa, Users, str, ClientDevice]:
     """A Hansa whose bridge user has a device and is in a room with Alice, who has one too."""
     hansa = await stage()
     await hansa.run("rooms", "create", "matrix:#lobby")
@@ -62,7 +62,7 @@ async def town(stage: Any, alice: MatrixUser) -> tuple[Stage, Users, str, Phone]
             },
         },
     )
-    phone = Phone(alice, device_id)
+    phone = ClientDevice(alice, device_id)
     await phone.sync()
     return hansa, hansa.matrix._known, hansa.matrix.bridge_user, phone
 

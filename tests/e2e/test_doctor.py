@@ -9,12 +9,12 @@ from hansa.environment import SystemClock
 from hansa_matrix.admin.commands import _format_findings
 from peers.ca import PrivateCA
 from peers.process import free_port
-from peers.stage import Stage
+from peers.scripted_hansa import ScriptedHansa
 
 pytestmark = pytest.mark.e2e
 
 
-async def examine(hansa: Stage, *server: str) -> tuple[bool, dict[str, list[Any]]]:
+async def examine(hansa: ScriptedHansa, *server: str) -> tuple[bool, dict[str, list[Any]]]:
     code, found = await hansa.hansa.findings("matrix", "doctor", *server)
     assert code == (0 if found["healthy"] else 1)
     listed: dict[str, list[Any]] = {}
@@ -48,7 +48,7 @@ async def test_nobody_there(stage):
 
 async def test_a_certificate_by_nobody_we_trust(stage, tmp_path):
     hansa = await stage()
-    other = Stage(tmp_path / "other", PrivateCA(tmp_path / "their-ca"))
+    other = ScriptedHansa(tmp_path / "other", PrivateCA(tmp_path / "their-ca"))
     await other.start()
     try:
         healthy, found = await examine(hansa, other.name)

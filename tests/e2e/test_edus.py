@@ -6,9 +6,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from e2e.town import matrix_sees
+from e2e.three_servers import wait_matrix_member
 from hansa import Receipt, Typing
-from peers.stage import Stage
+from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser
 from peers.waiting import until
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 JULIET = "juliet@capulet"
 
 
-async def town(stage: Any, alice: MatrixUser, hosted: str) -> tuple[Stage, str, str]:
+async def town(stage: Any, alice: MatrixUser, hosted: str) -> tuple[ScriptedHansa, str, str]:
     """A Hansa with Juliet, the room where Alice is too, Juliet's id there."""
     hansa = await stage()
     if hosted == "here":
@@ -28,7 +28,7 @@ async def town(stage: Any, alice: MatrixUser, hosted: str) -> tuple[Stage, str, 
         room = await alice.create_room("11", room_alias_name=alias)
         await hansa.run("rooms", "create", f"matrix:#{alias}:{alice.id.partition(':')[2]}", "stage:lobby")
     await hansa.actor.join("lobby", JULIET, "Juliet")
-    return hansa, room, await matrix_sees(alice, room, "Juliet")
+    return hansa, room, await wait_matrix_member(alice, room, "Juliet")
 
 
 class Watch:

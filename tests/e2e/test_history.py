@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-from e2e.town import matrix_reads, matrix_sees
-from peers.stage import Stage
+from e2e.three_servers import wait_matrix_member, wait_matrix_messages
+from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser
 from peers.waiting import until
 
@@ -19,7 +19,7 @@ JULIET = "juliet@capulet"
 VERSIONS = pytest.mark.parametrize("version", ["9", "10", "11", "12"])
 
 
-async def entered(hansa: Stage, alice: MatrixUser, version: str, hosted: str) -> str:
+async def entered(hansa: ScriptedHansa, alice: MatrixUser, version: str, hosted: str) -> str:
     """A room of either with Alice and Juliet in it."""
     if hosted == "here":
         room = (await hansa.run("matrix", "rooms", "create", "#lobby", "--version", version))["room"]
@@ -32,11 +32,11 @@ async def entered(hansa: Stage, alice: MatrixUser, version: str, hosted: str) ->
         room = await alice.create_room(version, room_alias_name=alias)
         await hansa.run("rooms", "create", f"matrix:#{alias}:{alice.id.partition(':')[2]}", "stage:lobby")
     await hansa.actor.join("lobby", JULIET, "Juliet")
-    await matrix_sees(alice, room, "Juliet")
+    await wait_matrix_member(alice, room, "Juliet")
     return room
 
 
-async def stored(hansa: Stage, event_id: str) -> dict[str, Any]:
+async def stored(hansa: ScriptedHansa, event_id: str) -> dict[str, Any]:
     """An event's content as Hansa keeps and serves it."""
     row = await hansa.matrix.homeserver.own.ctx.store.get("pdu", (event_id,))
     return orjson.loads(row.body)["content"] if row is not None else {"absent": True}
@@ -54,7 +54,7 @@ async def test_redactions_both_ways(version, hosted, stage, matrix_user):
     await until("Hansa keeps it no more", lambda: _is(hansa, said, {}))
 
     theirs = (await hansa.actor.say("lobby", JULIET, "their secret")).event
-    await matrix_reads(alice, room, hansa.ghost(JULIET), ["their secret"])
+    await wait_matrix_messages(alice, room, hansa.ghost(JULIET), ["their secret"])
     native = await hansa.matrix.homeserver.own.ctx.native_id(theirs)
     if hosted == "here":
         await hansa.run("matrix", "rooms", "redact", room, native, "--reason", "so")
@@ -83,7 +83,7 @@ async def test_redactions_both_ways(version, hosted, stage, matrix_user):
     await until("Bob reads on", read)
 
 
-async def _is(hansa: Stage, event_id: str, content: dict[str, Any]) -> bool:
+async def _is(hansa: ScriptedHansa, event_id: str, content: dict[str, Any]) -> bool:
     return await stored(hansa, event_id) == content
 
 
@@ -107,7 +107,7 @@ async def test_a_room_of_ours_is_upgraded_and_everything_follows(old, new, stage
     assert state["m.room.topic", ""]["content"] == {"topic": "kept"}
     assert state["m.room.member", hansa.ghost(JULIET)]["content"]["membership"] == "join"
     assert (await hansa.actor.say("lobby", JULIET, "over here")).refusal is None
-    await matrix_reads(alice, made, hansa.ghost(JULIET), ["over here"])
+    await wait_matrix_messages(alice, made, hansa.ghost(JULIET), ["over here"])
     await alice.say(made, "I followed")
     await hansa.actor.until_shown(
         "lobby", lambda seen: any(getattr(c, "text", "") == "I followed" for c in seen)
@@ -126,13 +126,13 @@ async def test_a_room_of_theirs_is_upgraded_and_we_follow(old, new, stage, matri
     room = await entered(hansa, alice, old, "there")
     answer = await alice.call("POST", f"/rooms/{quote(room, safe='')}/upgrade", {"new_version": new})
     made = answer["replacement_room"]
-    await matrix_sees(alice, made, "Juliet")
+    await wait_matrix_member(alice, made, "Juliet")
     await alice.say(made, "over here")
     await hansa.actor.until_shown(
         "lobby", lambda seen: any(getattr(c, "text", "") == "over here" for c in seen)
     )
     assert (await hansa.actor.say("lobby", JULIET, "I followed")).refusal is None
-    await matrix_reads(alice, made, hansa.ghost(JULIET), ["I followed"])
+    await wait_matrix_messages(alice, made, hansa.ghost(JULIET), ["I followed"])
 
 
 async def test_the_public_list_a_space_and_a_time_over_federation(stage, matrix_user, synapse):

@@ -19,10 +19,10 @@ import pytest
 import pytest_asyncio
 from e2e import hostile_handshakes, hostile_http, hostile_pdus, hostile_xmpp
 from e2e.fuzz import mutated_bytes, mutated_json
-from e2e.siege import ROGUE, ROMEO, Case, Siege, status_of
+from e2e.hostile_suite import ROGUE, ROMEO, Case, HostileSuite, status_of
 from hansa import RemoteProtocolError
+from peers.fake_homeserver import V1, plain_http
 from peers.require import require_prosody
-from peers.stranger import V1, plain_http
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -37,7 +37,7 @@ FUZZ = 6.0
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def siege(ca, tmp_path_factory):
     require_prosody()
-    found = Siege(tmp_path_factory.mktemp("siege"), ca)
+    found = HostileSuite(tmp_path_factory.mktemp("siege"), ca)
     async with found.cleanup:
         yield await found.start()
 
@@ -81,7 +81,7 @@ def _luck() -> random.Random:
     return random.Random(seed)
 
 
-async def _alive(siege: Siege, before: dict[str, float]) -> None:
+async def _alive(siege: HostileSuite, before: dict[str, float]) -> None:
     """Nothing broke, and people still hear each other."""
     after = await siege.metrics()
     for key in ("http_internal_errors", "matrix_pdus matrix failed"):
@@ -162,7 +162,7 @@ async def test_the_log_gives_nothing_away(siege):
         assert word not in log, log[max(0, log.index(word) - 2000) : log.index(word) + 2000]
 
 
-async def _slow_head(siege: Siege) -> str:
+async def _slow_head(siege: HostileSuite) -> str:
     """A byte a second, for ever."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", siege.hansa.port, ssl=siege.mallory.trust, server_hostname="127.0.0.1"
@@ -178,7 +178,7 @@ async def _slow_head(siege: Siege) -> str:
     return "closed" if ended.done() else "still open"
 
 
-async def _slow_body(siege: Siege) -> str:
+async def _slow_body(siege: HostileSuite) -> str:
     """Chunks whose end never comes, behind a head that may go on."""
     target = f"{V1}/send/slow"
     signed = siege.mallory.signed("PUT", siege.name, target, b"{}")
@@ -187,7 +187,7 @@ async def _slow_body(siege: Siege) -> str:
     return status_of(await plain_http(siege.hansa.port, head.encode(), siege.mallory.trust, seconds=50))
 
 
-async def _idle_tls(siege: Siege) -> str:
+async def _idle_tls(siege: HostileSuite) -> str:
     """Plain HTTP where TLS belongs."""
     reader, writer = await asyncio.open_connection("127.0.0.1", siege.hansa.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -197,7 +197,7 @@ async def _idle_tls(siege: Siege) -> str:
     return "closed" if b"HTTP" not in got else got.decode()
 
 
-async def _nothing_vanished(siege: Siege, before: dict[str, float]) -> None:
+async def _nothing_vanished(siege: HostileSuite, before: dict[str, float]) -> None:
     """Every refusal is in a counter."""
     after = await siege.metrics()
     passes = PASSES - 1

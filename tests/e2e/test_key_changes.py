@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from e2e.town import matrix_reads
+from e2e.three_servers import wait_matrix_messages
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -21,13 +21,13 @@ async def test_a_room_goes_on_over_a_rotation_and_a_restart(stage, matrix_user):
     rotated = await hansa.run("matrix", "keys", "rotate")
     await hansa.actor.say("lobby", JULIET, "after")
     juliet = hansa.ghost(JULIET)
-    await matrix_reads(alice, room, juliet, ["before", "after"])
+    await wait_matrix_messages(alice, room, juliet, ["before", "after"])
     await hansa.stop()
     await hansa.start()
     listed = await hansa.run("matrix", "keys", "ls")
     assert [k["key"] for k in listed if not k["expired"]] == [rotated["key"]] and len(listed) == 2
     await hansa.actor.say("lobby", JULIET, "again", origin="again")
-    await matrix_reads(alice, room, juliet, ["before", "after", "again"])
+    await wait_matrix_messages(alice, room, juliet, ["before", "after", "again"])
     # Who comes now gets the room with events by both keys, and takes it.
     other = await matrix_user("bob")
     assert await other.join(f"#lobby:{hansa.name}") == room
@@ -41,7 +41,7 @@ async def test_a_real_notary_vouches_for_a_server_that_is_gone(stage, synapse, m
     room = await alice.join(f"#lobby:{gone.name}")  # so Synapse knows its keys
     await gone.actor.join("lobby", JULIET)
     await gone.actor.say("lobby", JULIET, "good bye")
-    await matrix_reads(alice, room, gone.ghost(JULIET), ["good bye"])
+    await wait_matrix_messages(alice, room, gone.ghost(JULIET), ["good bye"])
     key = (await gone.run("matrix", "keys", "ls"))[0]
     await gone.stop()
     for notaries, found in (("[]", None), (f'["{synapse.name}"]', key["public"])):

@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from e2e.town import matrix_sees
+from e2e.three_servers import wait_matrix_member
 from hansa import Kind, Member, Membership, NativeId
 from peers.hansa import CommandFailed
-from peers.stage import Stage
+from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser, Refusal
 from peers.waiting import until
 
@@ -31,7 +31,7 @@ async def is_(user: MatrixUser, room: str, whom: str, *memberships: str) -> None
     await until(f"{whom} is {memberships} in {room}", so)
 
 
-async def shown(hansa: Stage, room: str, whom: str, membership: str) -> None:
+async def shown(hansa: ScriptedHansa, room: str, whom: str, membership: str) -> None:
     """Wait until Hansa shows somebody's membership."""
 
     async def so() -> bool:
@@ -41,12 +41,12 @@ async def shown(hansa: Stage, room: str, whom: str, membership: str) -> None:
     await until(f"Hansa shows {whom} as {membership}", so)
 
 
-async def rule(hansa: Stage, room: str, join_rule: str, **more: Any) -> None:
+async def rule(hansa: ScriptedHansa, room: str, join_rule: str, **more: Any) -> None:
     content = json.dumps({"join_rule": join_rule, **more})
     await hansa.run("matrix", "rooms", "set", room, "m.room.join_rules", content)
 
 
-async def made(hansa: Stage, version: str, name: str = "lobby") -> str:
+async def made(hansa: ScriptedHansa, version: str, name: str = "lobby") -> str:
     """A room of Hansa's with Juliet in it."""
     room = (await hansa.run("matrix", "rooms", "create", f"#{name}", "--version", version))["room"]
     await hansa.run("rooms", "create", f"matrix:#{name}", f"stage:{name}")
@@ -54,7 +54,7 @@ async def made(hansa: Stage, version: str, name: str = "lobby") -> str:
     return room
 
 
-async def entered(hansa: Stage, alice: MatrixUser, version: str, **options: Any) -> str:
+async def entered(hansa: ScriptedHansa, alice: MatrixUser, version: str, **options: Any) -> str:
     """A room of Alice's with Juliet in it."""
     alias = f"verona{hansa.hansa.port}"
     room = await alice.create_room(version, room_alias_name=alias, **options)
@@ -79,7 +79,7 @@ async def test_kick_ban_unban_and_coming_back(version, hosted, stage, matrix_use
             room, "m.room.power_levels", {**levels, "users": {**levels["users"], juliet: 60}}
         )
     await bob.join(room, via=hansa.name if hosted == "here" else "")
-    await matrix_sees(alice, room, "Juliet")
+    await wait_matrix_member(alice, room, "Juliet")
     await shown(hansa, room, bob.id, "join")
 
     # Theirs out of ours by us, ours by them, each for a while and for good.
@@ -220,7 +220,7 @@ async def test_our_knock_on_their_door(version, stage, matrix_user):
     await until("nothing waits", lambda: _nothing(hansa))
 
 
-async def _nothing(hansa: Stage) -> bool:
+async def _nothing(hansa: ScriptedHansa) -> bool:
     return await hansa.run("matrix", "invites", "ls") == []
 
 
@@ -292,7 +292,7 @@ async def test_j9_after_the_last_one_left_the_door_is_knocked_at_again(version, 
     hansa, alice = await stage(), await matrix_user("alice")
     room = await entered(hansa, alice, version)
     juliet, bridge = hansa.ghost(JULIET), hansa.matrix.bridge_user
-    await matrix_sees(alice, room, "Juliet")
+    await wait_matrix_member(alice, room, "Juliet")
     await alice.kick(room, juliet)
     await alice.kick(room, bridge)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from e2e.town import LOBBY, MUC, matrix_reads, matrix_sees, up, xmpp_table
+from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, wait_matrix_messages, xmpp_config
 from peers.synapse import Synapse
 from peers.waiting import until
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.e2e
 
 async def test_hansa_was_away(hansa, prosody, matrix_user, xmpp_user):
     """E3: 150 messages on Synapse while Hansa is down."""
-    server = await hansa(xmpp_table(prosody) + LOBBY)
-    await up(server)
+    server = await hansa(xmpp_config(prosody) + LOBBY)
+    await wait_linked(server)
     alice, bob = await matrix_user("alice"), await matrix_user("bob")
     room = await alice.join(f"#lobby:{server.name}")
     await bob.join(f"#lobby:{server.name}")
@@ -29,7 +29,7 @@ async def test_hansa_was_away(hansa, prosody, matrix_user, xmpp_user):
     for n, text in enumerate(missed):
         await (alice, bob)[n % 2].say(room, text)
     await server.start()
-    await up(server)
+    await wait_linked(server)
     await juliet.join(MUC, "Juliet", "maxstanzas='0'")
 
     romeo = await xmpp_user("romeo")
@@ -51,12 +51,12 @@ async def test_both_were_away(ca, tmp_path, hansa, prosody, xmpp_user, local_use
     """E3 where Synapse restarted meanwhile: it pushes only the newest event, the gap before it is asked for."""
     synapse = await Synapse(tmp_path / "synapse", ca).start()
     try:
-        server = await hansa(xmpp_table(prosody) + LOBBY)
-        await up(server)
+        server = await hansa(xmpp_config(prosody) + LOBBY)
+        await wait_linked(server)
         alice, juliet = await local_user(synapse, "alice"), await xmpp_user("juliet")
         room = await alice.join(f"#lobby:{server.name}")
         await juliet.join(MUC, "Juliet")
-        await matrix_sees(alice, room, "Juliet")
+        await wait_matrix_member(alice, room, "Juliet")
         await server.stop()
         missed = [f"missed {n}" for n in range(70)]
         for text in missed:
@@ -73,8 +73,8 @@ async def test_both_were_away(ca, tmp_path, hansa, prosody, xmpp_user, local_use
 
 async def test_prosody_was_away_and_hansa_was_killed(hansa, prosody, matrix_user, xmpp_user):
     """E4: Prosody stopped, 300 messages, Hansa killed in the burst; juliet comes back and asks since when."""
-    server = await hansa(xmpp_table(prosody) + LOBBY)
-    await up(server)
+    server = await hansa(xmpp_config(prosody) + LOBBY)
+    await wait_linked(server)
     alice, juliet = await matrix_user("alice"), await xmpp_user("juliet")
     room = await alice.join(f"#lobby:{server.name}")
     await juliet.join(MUC, "Juliet")
@@ -125,12 +125,12 @@ async def test_synapse_was_away(ca, tmp_path, hansa, prosody, xmpp_user, local_u
     """E5: Synapse is stopped until Hansa has failed three times; ``hansa where`` tells the truth."""
     synapse = await Synapse(tmp_path / "synapse", ca).start()
     try:
-        server = await hansa(xmpp_table(prosody) + LOBBY)
-        await up(server)
+        server = await hansa(xmpp_config(prosody) + LOBBY)
+        await wait_linked(server)
         alice, juliet = await local_user(synapse, "alice"), await xmpp_user("juliet")
         room = await alice.join(f"#lobby:{server.name}")
         await juliet.join(MUC, "Juliet")
-        ghost = await matrix_sees(alice, room, "Juliet")
+        ghost = await wait_matrix_member(alice, room, "Juliet")
         synapse.stop()
 
         texts = [f"nobody hears {n}" for n in range(20)]
@@ -149,7 +149,7 @@ async def test_synapse_was_away(ca, tmp_path, hansa, prosody, xmpp_user, local_u
         trouble = await until("three failed attempts", failing, 60)
         assert trouble["since"] > 0 and trouble["reason"]
         await synapse.start()
-        await matrix_reads(alice, room, ghost, texts, 120)
+        await wait_matrix_messages(alice, room, ghost, texts, 120)
 
         async def delivered():
             return (await destination())["state"] == "delivered"

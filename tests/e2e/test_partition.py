@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from e2e.town import MUC, matrix_sees, up, xmpp_table
-from peers.cable import Cable
+from e2e.three_servers import MUC, wait_linked, wait_matrix_member, xmpp_config
 from peers.synapse import Synapse
+from peers.tcp_cutter import TcpCutter
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -15,14 +15,14 @@ pytestmark = pytest.mark.e2e
 async def test_power_and_membership_change_on_both_sides_of_a_partition(
     version, ca, tmp_path, hansa, prosody, xmpp_user, local_user
 ):
-    to_synapse, to_hansa = Cable(), Cable()
+    to_synapse, to_hansa = TcpCutter(), TcpCutter()
     synapse = Synapse(tmp_path / "synapse", ca, seen_at=to_synapse.port)
     try:
         await synapse.start()
         await to_synapse.lay(synapse.fed_port)
-        server = await hansa(xmpp_table(prosody), seen_at=to_hansa.port)
+        server = await hansa(xmpp_config(prosody), seen_at=to_hansa.port)
         await to_hansa.lay(server.port)
-        await up(server, rooms=0)
+        await wait_linked(server, rooms=0)
         alice = await local_user(synapse, "alice")
         room = await alice.create_room(version, room_alias_name="verona")
         await server.run("rooms", "create", f"matrix:#verona:{synapse.name}", "xmpp:lobby")
@@ -30,7 +30,7 @@ async def test_power_and_membership_change_on_both_sides_of_a_partition(
         for nick in ("Juliet", "Romeo", "Tybalt"):
             people[nick] = await xmpp_user(nick.lower())
             await people[nick].join(MUC, nick)
-            ghosts[nick] = await matrix_sees(alice, room, nick)
+            ghosts[nick] = await wait_matrix_member(alice, room, nick)
         levels = (await alice.state(room))["m.room.power_levels", ""]["content"]
         await alice.set_state(
             room, "m.room.power_levels", {**levels, "users": {**levels["users"], ghosts["Juliet"]: 50}}

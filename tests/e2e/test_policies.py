@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from e2e.town import LOBBY, MUC, matrix_sees, up, xmpp_table
+from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, xmpp_config
 from peers.hansa import CommandFailed
 from peers.synapse import Refusal, Synapse
 from peers.waiting import until
@@ -60,12 +60,12 @@ async def test_a_denied_server_stays_out(hansa, banned_synapse, matrix_user, loc
 
 
 async def test_denied_words_from_each_side(hansa, prosody, synapse, matrix_user, xmpp_user):
-    server = await hansa(xmpp_table(prosody) + LOBBY + policy("words", 'words = ["classified"]'))
-    await up(server)
+    server = await hansa(xmpp_config(prosody) + LOBBY + policy("words", 'words = ["classified"]'))
+    await wait_linked(server)
     alice, juliet = await matrix_user("alice"), await xmpp_user("juliet")
     room = await alice.join(f"#lobby:{server.name}")
     await juliet.join(MUC, "Juliet")
-    await matrix_sees(alice, room, "Juliet")
+    await wait_matrix_member(alice, room, "Juliet")
 
     withheld = await alice.say(room, "this is CLASSIFIED")
     levels = (await alice.state(room))["m.room.power_levels", ""]["content"]
@@ -97,12 +97,14 @@ async def test_denied_words_from_each_side(hansa, prosody, synapse, matrix_user,
 
 async def test_rate_exceeded_from_each_side(hansa, prosody, matrix_user, xmpp_user):
     # Coming in is the first act of each.
-    server = await hansa(xmpp_table(prosody) + LOBBY + policy("pace", "rate = { events = 4, seconds = 600 }"))
-    await up(server)
+    server = await hansa(
+        xmpp_config(prosody) + LOBBY + policy("pace", "rate = { events = 4, seconds = 600 }")
+    )
+    await wait_linked(server)
     alice, juliet = await matrix_user("alice"), await xmpp_user("juliet")
     room = await alice.join(f"#lobby:{server.name}")
     await juliet.join(MUC, "Juliet")
-    ghost = await matrix_sees(alice, room, "Juliet")
+    ghost = await wait_matrix_member(alice, room, "Juliet")
     answers = [await juliet.verdict(juliet.say(MUC, f"x{n}"), MUC) for n in range(5)]
     assert [a and a.condition for a in answers] == [None, None, None, *["resource-constraint"] * 2]
     decision = await explained(server, answers[4].text)
@@ -119,8 +121,8 @@ async def test_rate_exceeded_from_each_side(hansa, prosody, matrix_user, xmpp_us
 
 
 async def test_a_room_that_a_denied_server_is_in(hansa, prosody, banned_synapse, matrix_user, local_user):
-    server = await hansa(xmpp_table(prosody) + policy("lists", 'deny_servers = ["localhost:*"]'))
-    await up(server, rooms=0)
+    server = await hansa(xmpp_config(prosody) + policy("lists", 'deny_servers = ["localhost:*"]'))
+    await wait_linked(server, rooms=0)
     alice, mallory = await matrix_user("alice"), await local_user(banned_synapse, "moll")
     room = await alice.create_room(room_alias_name="plaza" + alice.id[1:8])
     await mallory.join(room, via=alice.id.partition(":")[2])
@@ -161,8 +163,8 @@ async def test_in_shadow_mode_nothing_is_stopped(hansa, prosody, banned_synapse,
     shadow = policy("lists", 'deny_servers = ["localhost"]', "shadow") + policy(
         "words", 'words = ["classified"]\nrate = { events = 1, seconds = 600 }', "shadow"
     )
-    server = await hansa(xmpp_table(prosody) + LOBBY + shadow)
-    await up(server)
+    server = await hansa(xmpp_config(prosody) + LOBBY + shadow)
+    await wait_linked(server)
     mallory, juliet = await local_user(banned_synapse, "mallet"), await xmpp_user("juliet")
     room = await mallory.join(f"#lobby:{server.name}")
     await juliet.join(MUC, "Juliet")

@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from e2e.town import matrix_sees
+from e2e.three_servers import wait_matrix_member
 from hansa import Member, Membership, NativeId, SubmitResult
-from peers.cable import Cable
-from peers.stage import Stage
+from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser, Refusal, Synapse
+from peers.tcp_cutter import TcpCutter
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -33,7 +33,7 @@ class Schedule:
     messages; the others come, go, and are removed.
     """
 
-    def __init__(self, seed: int, hansa: Stage, alice: MatrixUser, bob: MatrixUser) -> None:
+    def __init__(self, seed: int, hansa: ScriptedHansa, alice: MatrixUser, bob: MatrixUser) -> None:
         self.seed, self.random = seed, random.Random(seed)
         self.hansa, self.alice, self.bob = hansa, alice, bob
         self.version = self.random.choice(["9", "10", "11", "12"])
@@ -71,7 +71,7 @@ class Schedule:
             users = {**levels["users"], juliet: 60}
             await self.alice.set_state(self.room, "m.room.power_levels", {**levels, "users": users})
         await self.bob.join(self.room)
-        await matrix_sees(self.alice, self.room, "Juliet")
+        await wait_matrix_member(self.alice, self.room, "Juliet")
         await until("both have power", self._equal)
 
     async def _equal(self) -> bool:
@@ -193,7 +193,7 @@ async def _says(user: MatrixUser, room: str, text: str) -> bool:
 
 
 async def test_ten_random_partitions_heal(ca, tmp_path, stage, local_user):
-    to_synapse, to_hansa = Cable(), Cable()
+    to_synapse, to_hansa = TcpCutter(), TcpCutter()
     synapse = Synapse(tmp_path / "synapse", ca, seen_at=to_synapse.port)
     try:
         await synapse.start()

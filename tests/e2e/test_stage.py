@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e.town import matrix_reads, matrix_sees
+from e2e.three_servers import wait_matrix_member, wait_matrix_messages
 from hansa import Kind
 from peers.hansa import CommandFailed
 from peers.waiting import until
@@ -24,12 +24,12 @@ async def test_both_speak_in_a_room_of_either(version, hosted, stage, matrix_use
         alias = f"#verona{hansa.hansa.port}:{alice.id.partition(':')[2]}"
         await hansa.run("rooms", "create", f"matrix:{alias}", "stage:lobby")
     await hansa.actor.join("lobby", "juliet@capulet", "Juliet")
-    assert await matrix_sees(alice, room, "Juliet") == hansa.ghost("juliet@capulet")
+    assert await wait_matrix_member(alice, room, "Juliet") == hansa.ghost("juliet@capulet")
     await alice.say(room, "who is there?")
     await hansa.actor.until("lobby", 1)
     for number in range(5):
         assert (await hansa.actor.say("lobby", "juliet@capulet", f"it is {number}")).refusal is None
-    await matrix_reads(alice, room, hansa.ghost("juliet@capulet"), [f"it is {n}" for n in range(5)])
+    await wait_matrix_messages(alice, room, hansa.ghost("juliet@capulet"), [f"it is {n}" for n in range(5)])
     assert hansa.actor.texts("lobby") == ["who is there?"]
     if hosted == "here":
         await hansa.run("matrix", "rooms", "level", room, alice.id, "100" if version != "12" else "50")
@@ -48,7 +48,7 @@ async def test_both_speak_in_a_room_of_either(version, hosted, stage, matrix_use
     await until("Juliet is out", out)
     await hansa.actor.until_shown("lobby", lambda seen: seen[-1].kind is Kind.MEMBER)
     assert (await hansa.actor.join("lobby", "juliet@capulet", "Juliet")).refusal is None
-    await matrix_sees(alice, room, "Juliet")
+    await wait_matrix_member(alice, room, "Juliet")
     created = (await alice.state(room))["m.room.create", ""]["content"]
     assert created.get("room_version", "1") == version
     if hosted == "here":

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import pytest
-from e2e.town import LOBBY, MUC, matrix_reads, matrix_sees, up, xmpp_table
+from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, wait_matrix_messages, xmpp_config
 from peers.hansa import Hansa
 from peers.mongo import Mongo, through_url
 from peers.postgres import Postgres
@@ -194,8 +194,8 @@ async def test_a_conversation_outlives_a_fault_of_the_database(
     kind, fault, seconds, hansa, prosody, matrix_user, xmpp_user, tmp_path, local_user
 ):
     async with database(kind, fault, tmp_path) as kept:
-        server = await hansa(xmpp_table(prosody) + LOBBY, store=kept.url)
-        await up(server)
+        server = await hansa(xmpp_config(prosody) + LOBBY, store=kept.url)
+        await wait_linked(server)
         local, remote, juliet = (
             await local_user(server, "local"),
             await matrix_user("remote"),
@@ -204,7 +204,7 @@ async def test_a_conversation_outlives_a_fault_of_the_database(
         room = await remote.join(f"#lobby:{server.name}")
         await local.join(f"#lobby:{server.name}")
         await juliet.join(MUC, "Juliet")
-        await matrix_sees(remote, room, "Juliet")
+        await wait_matrix_member(remote, room, "Juliet")
         talk = Talk(room, local, remote, juliet)
         talking = asyncio.ensure_future(talk.run())
         begun = asyncio.ensure_future(talk.begun.wait())
@@ -215,7 +215,7 @@ async def test_a_conversation_outlives_a_fault_of_the_database(
         print(f"{kind}, {fault} for {seconds:.0f} s: {talk.refused} times a sender was told to try later")
         for reader in (local, remote):
             for who in ("local", "remote", "juliet"):
-                await matrix_reads(reader, room, who, [f"{who} {n}" for n in range(_SAID)], 90)
+                await wait_matrix_messages(reader, room, who, [f"{who} {n}" for n in range(_SAID)], 90)
         await _heard(juliet)
         await _whole(server, local, remote, room)
         await server.stop()  # before its database

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element, tostring
 
 import pytest
 from e2e.test_policies import policy
-from e2e.town import MUC, matrix_sees, up, xmpp_table
+from e2e.three_servers import MUC, wait_linked, wait_matrix_member, xmpp_config
 from peers.prosody import StanzaError, XmppUser
 from peers.waiting import until
 
@@ -26,8 +26,8 @@ def said(user: XmppUser, since: int) -> str:
 
 
 async def test_a_reload_reaches_those_who_are_there(hansa, prosody, matrix_user, xmpp_user):
-    server = await hansa(xmpp_table(prosody) + policy("words", 'words = ["nothing"]'))
-    await up(server, rooms=0)
+    server = await hansa(xmpp_config(prosody) + policy("words", 'words = ["nothing"]'))
+    await wait_linked(server, rooms=0)
     alice, juliet, romeo, nurse = (
         await matrix_user("alice"),
         await xmpp_user("juliet"),
@@ -37,13 +37,13 @@ async def test_a_reload_reaches_those_who_are_there(hansa, prosody, matrix_user,
     room = await alice.create_room(room_alias_name="square" + alice.id[1:8], preset="public_chat")
     alias = (await alice.state(room))["m.room.canonical_alias", ""]["content"]["alias"]
     await server.run("rooms", "create", f"matrix:{alias}", "xmpp:lobby")
-    await up(server)
+    await wait_linked(server)
     member = {"membership": "join", "displayname": f"Alice {WORD}"}
     await alice.set_state(room, "m.room.member", member, alice.id)
     await alice.set_state(room, "m.room.topic", {"topic": f"a {WORD} topic"})
     await juliet.join(MUC, "Juliet")
     await romeo.join(MUC, f"Romeo {WORD}")
-    ghost = await matrix_sees(alice, room, f"Romeo {WORD}")
+    ghost = await wait_matrix_member(alice, room, f"Romeo {WORD}")
     await juliet.until("the topic", lambda: subjects(juliet)[-1:] == [f"a {WORD} topic"])
     await juliet.until("Alice", lambda: f"Alice {WORD}" in juliet.occupants(MUC))
     await juliet.until("Romeo", lambda: f"Romeo {WORD}" in juliet.occupants(MUC))
@@ -77,16 +77,16 @@ async def test_a_reload_reaches_those_who_are_there(hansa, prosody, matrix_user,
 async def test_no_payload_brings_a_word_over(hansa, prosody, matrix_user, xmpp_user):
     """Everything that a client can put into a stanza, through a real server."""
     server = await hansa(
-        xmpp_table(prosody)
+        xmpp_config(prosody)
         + '\n[[rooms]]\nlinks = ["matrix:#lobby", "xmpp:lobby"]\n'
         + policy("words", f'words = ["{WORD}"]')
     )
-    await up(server)
+    await wait_linked(server)
     alice, juliet, romeo = await matrix_user("alice"), await xmpp_user("juliet"), await xmpp_user("romeo")
     room = await alice.join(f"#lobby:{server.name}")
     await juliet.join(MUC, "Juliet")
     await romeo.join(MUC, "Romeo")
-    ghost = await matrix_sees(alice, room, "Juliet")
+    ghost = await wait_matrix_member(alice, room, "Juliet")
     since = len(romeo.stanzas)
     wide, cut = "\uff43\uff4c\uff41\uff53\uff53\uff49\uff46\uff49\uff45\uff44", "clas\u200bsified"
     for number, inner in enumerate(

@@ -21,9 +21,9 @@ import pytest
 from aiohttp import web
 from e2e.kills import ORIGINS, Listener, Load, shown
 from peers.ca import PrivateCA
-from peers.cable import Cable
 from peers.hansa import Hansa
 from peers.postgres import Postgres
+from peers.tcp_cutter import TcpCutter
 from peers.waiting import until
 
 from bench.room import FakeRoom
@@ -88,7 +88,7 @@ class Scene:
 
     active: Host
     standby: Host
-    address: Cable
+    address: TcpCutter
     load: Load
     watchers: list[Watcher]
 
@@ -124,7 +124,7 @@ async def _scene(ca, tmp_path) -> AsyncIterator[Scene]:
     database = Postgres("fsync=on", "full_page_writes=on")
     await asyncio.to_thread(database.start)
     watchers = [await Watcher(ca).start() for _ in range(ORIGINS)]
-    address = Cable()
+    address = TcpCutter()
     hosts: list[Host] = []
     try:
         url = database.database()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from e2e.town import LOBBY, MUC, matrix_reads, matrix_sees, up, xmpp_table
+from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, wait_matrix_messages, xmpp_config
 from peers.prosody import StanzaError
 from peers.waiting import until
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 async def talk(alice, room, juliet, *, count):
     """Both say ``count`` things, interleaved; each sees all of the other's, once, in order."""
-    ghost = await matrix_sees(alice, room, "Juliet")
+    ghost = await wait_matrix_member(alice, room, "Juliet")
     nick = await juliet.until("Alice", lambda: next((n for n in juliet.occupants(MUC) if "lice" in n), ""))
     mine, hers = [f"from matrix {n}" for n in range(count)], [f"from xmpp {n}" for n in range(count)]
 
@@ -31,13 +31,13 @@ async def talk(alice, room, juliet, *, count):
     await juliet.until("everything Alice said", lambda: len(juliet.bodies(MUC, nick=nick)) >= count, 60)
     assert juliet.bodies(MUC, nick=nick) == mine
     assert juliet.bodies(MUC, nick="Juliet") == hers
-    await matrix_reads(alice, room, ghost, hers)
+    await wait_matrix_messages(alice, room, ghost, hers)
 
 
 @pytest.mark.parametrize("version", ["10", "11", "12"])
 async def test_a_room_that_hansa_hosts(version, hansa, prosody, matrix_user, xmpp_user):
-    server = await hansa(xmpp_table(prosody) + LOBBY, version=version)
-    await up(server)
+    server = await hansa(xmpp_config(prosody) + LOBBY, version=version)
+    await wait_linked(server)
     juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
     await juliet.join(MUC, "Juliet")
     room = await alice.join(f"#lobby:{server.name}")
@@ -54,8 +54,8 @@ async def test_a_room_that_hansa_keeps_in_a_database(
 ):
     """E7."""
     store = request.getfixturevalue(f"{kind}_url")
-    server = await hansa(xmpp_table(prosody) + LOBBY, version=version, store=store)
-    await up(server)
+    server = await hansa(xmpp_config(prosody) + LOBBY, version=version, store=store)
+    await wait_linked(server)
     juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
     await juliet.join(MUC, "Juliet")
     room = await alice.join(f"#lobby:{server.name}")
@@ -74,8 +74,8 @@ async def linked_to_muc(server, native: str) -> None:
 
 
 async def test_a_room_on_synapse_that_the_bridge_user_is_invited_to(hansa, prosody, matrix_user, xmpp_user):
-    server = await hansa(xmpp_table(prosody))
-    await up(server, rooms=0)
+    server = await hansa(xmpp_config(prosody))
+    await wait_linked(server, rooms=0)
     juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
     room = await alice.create_room(name="Verona")
     await alice.invite(room, f"@hansa:{server.name}")
@@ -85,8 +85,8 @@ async def test_a_room_on_synapse_that_the_bridge_user_is_invited_to(hansa, proso
 
 
 async def test_a_room_on_synapse_joined_by_its_alias_keeps_its_rules(hansa, prosody, matrix_user, xmpp_user):
-    server = await hansa(xmpp_table(prosody))
-    await up(server, rooms=0)
+    server = await hansa(xmpp_config(prosody))
+    await wait_linked(server, rooms=0)
     juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
     room = await alice.create_room(room_alias_name="verona", version="11")
     alias = f"#verona:{alice.id.partition(':')[2]}"
@@ -118,7 +118,7 @@ async def test_a_room_on_synapse_joined_by_its_alias_keeps_its_rules(hansa, pros
     assert closed.value.condition == "registration-required"
     assert "Romeo" not in juliet.occupants(MUC)
 
-    ghost = await matrix_sees(alice, room, "Juliet")
+    ghost = await wait_matrix_member(alice, room, "Juliet")
     await alice.ban(room, ghost)
     await juliet.until("her ban", lambda: "Juliet" not in juliet.occupants(MUC))
     with pytest.raises(StanzaError) as banned:

@@ -8,8 +8,8 @@ import asyncio
 
 import pytest
 from e2e.sides import Room, Side, mighty
-from peers.cable import Cable
 from peers.synapse import Synapse
+from peers.tcp_cutter import TcpCutter
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -18,7 +18,7 @@ VERSIONS = ("10", "11", "12")
 
 
 async def test_three_servers_agree_after_a_partition(ca, tmp_path, hansa, local_user):
-    cables = [Cable() for _ in range(3)]
+    cables = [TcpCutter() for _ in range(3)]
     synapses = [Synapse(tmp_path / f"synapse{n}", ca, seen_at=cables[n].port) for n in range(2)]
     try:
         await asyncio.gather(*(synapse.start() for synapse in synapses))

@@ -7,7 +7,7 @@ import ssl
 
 import aiohttp
 import pytest
-from e2e.town import LOBBY, MUC, matrix_sees, up, xmpp_table
+from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, xmpp_config
 from peers.hansa import Hansa
 from peers.prosody import Prosody
 from peers.signed import Signer
@@ -40,10 +40,10 @@ tls = {{ certificate = "{chain}", key = "{key}" }}
 
 
 async def test_two_organizations_in_one_process(ca, hansa, prosody, synapse, matrix_user, xmpp_user):
-    tables = xmpp_table(prosody) + xmpp_table(prosody, "xmpp_west", WEST)
+    tables = xmpp_config(prosody) + xmpp_config(prosody, "xmpp_west", WEST)
     secret = '\n[[rooms]]\nlinks = ["matrix:#secret", "xmpp:secret"]\n'
     server = await hansa(lambda made: western(made) + tables + LOBBY + secret)
-    await up(server, rooms=2)
+    await wait_linked(server, rooms=2)
     west = f"localhost:{server.port}"
     await server.run("rooms", "create", f"west:#lobby:{server.name}", "xmpp_west:plaza")
 
@@ -52,8 +52,8 @@ async def test_two_organizations_in_one_process(ca, hansa, prosody, synapse, mat
     room = await alice.join(f"#lobby:{server.name}")
     await juliet.join(MUC, "Juliet")
     await romeo.join(PLAZA, "Romeo")
-    assert (await matrix_sees(alice, room, "Juliet")).endswith(f":{server.name}")
-    assert (await matrix_sees(alice, room, "Romeo")).endswith(f":{west}")
+    assert (await wait_matrix_member(alice, room, "Juliet")).endswith(f":{server.name}")
+    assert (await wait_matrix_member(alice, room, "Romeo")).endswith(f":{west}")
 
     juliet.say(MUC, "from the east")
     await romeo.until("Juliet", lambda: "from the east" in romeo.bodies(PLAZA))

@@ -13,7 +13,7 @@ from hostile.inputs import KIB, MIB, VALUES, pictures, repeated
 from hostile.joins import JOINS
 from hostile.scene import Evil, Scene, part, stamp
 from hostile.stanzas import STANZAS
-from peers.stranger import V1
+from peers.fake_homeserver import V1
 from peers.waiting import until
 
 Run = Callable[[Scene], Awaitable[object]]

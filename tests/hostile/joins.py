@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 from hostile.scene import Evil, Scene, part
-from peers.forger import JoinedRoom
+from peers.event_forge import JoinedRoom
 
 Run = Callable[[Scene], Awaitable[object]]
 More = Callable[[Evil, JoinedRoom], list[dict[str, Any]]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from hansa.http.router import Router
 from hostile.scene import Scene, part
-from matrix.inbound import OURS, inbound
+from matrix.server_with_peer import OURS, server_with_peer
 
 
 @dataclass(frozen=True, order=True)
@@ -54,7 +54,7 @@ def listed(router: Router) -> list[Known]:
 
 async def of_matrix(folder: Path) -> list[Known]:
     """All of a Matrix network's."""
-    async with inbound(folder) as house:
+    async with server_with_peer(folder) as house:
         return listed(house.app.routers[OURS])
 
 

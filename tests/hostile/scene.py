@@ -20,11 +20,11 @@ from hansa_matrix.proto.pdu import pdu_from_raw
 from hostile.inputs import zipped
 from hostile.meter import Meter
 from peers.ca import PrivateCA
-from peers.forger import JoinedRoom, now
+from peers.event_forge import JoinedRoom, now
+from peers.fake_homeserver import V1, V2, Answer, FakeHomeserver
 from peers.hansa import Hansa
 from peers.process import free_port
-from peers.rogue import RogueLink, RogueServer
-from peers.stranger import V1, V2, Answer, Stranger
+from peers.raw_xmpp_server import RawXmppLink, RawXmppServer
 from peers.synapse import MatrixUser
 from peers.waiting import until
 from yarl import URL
@@ -43,7 +43,7 @@ def part(text: str) -> str:
     return quote(text, safe="")
 
 
-class Evil(Stranger):
+class Evil(FakeHomeserver):
     """``answers`` are by a piece of the request's path: a body that goes out zipped, or a function that answers.
     The others are answered as by any stranger.
     """
@@ -131,7 +131,7 @@ class Scene:
         self.cleanup = AsyncExitStack()
         self.evil, self.friend, self.notary = Evil(ca), Evil(ca), Evil(ca)
         self.silent_port = free_port()
-        self.rogue = RogueServer(free_port())
+        self.rogue = RawXmppServer(free_port())
         rooms = _ROOMS.replace("COMPONENT", COMPONENT).replace("PORT", str(self.rogue.port))
         self.hansa = Hansa(
             folder,
@@ -175,7 +175,7 @@ class Scene:
         return self.hansa.name
 
     @property
-    def link(self) -> RogueLink:
+    def link(self) -> RawXmppLink:
         """The stream of our component."""
         return self.rogue.links[COMPONENT]
 

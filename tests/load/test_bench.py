@@ -44,7 +44,7 @@ async def test_a_lost_event_is_counted(ca, tmp_path, monkeypatch):
     from bench.load import Load
     from bench.measure import Row
     from bench.origin import origins
-    from bench.subjects import HansaSubject
+    from bench.servers_under_test import HansaSubject
 
     (fake,) = await origins(ca, 1)
     subject = await HansaSubject(tmp_path / "hansa", ca).start()

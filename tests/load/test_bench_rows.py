@@ -7,13 +7,13 @@ import re
 import pytest
 from peers.ca import PrivateCA
 
-from bench import disk, hostile, latency, memory, outbound, serving
+from bench import disk, hostile, latency, memory, outbound, send_join
 
 
 @pytest.mark.parametrize(
     ("row", "measure", "smaller", "lines"),
     [
-        (serving, serving.serving, {"_MEMBERS": 5, "_JOINS": 2}, 1),
+        (send_join, send_join.serving, {"_MEMBERS": 5, "_JOINS": 2}, 1),
         (outbound, outbound.outbound, {"_SIZES": (1, 3), "_EVENTS": 2}, 4),
         (latency, latency.latency, {"_SAMPLES": 4, "_EVERY": 0.01}, 2),
         (memory, memory.memory, {"_ROOMS": 2, "_MEMBERS": 5}, 2),

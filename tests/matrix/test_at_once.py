@@ -11,7 +11,7 @@ from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.rooms.inbound import backlog, pdu_staging
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
-from matrix.inbound import THEIRS, V1, inbound
+from matrix.server_with_peer import THEIRS, V1, server_with_peer
 
 
 class Watched:
@@ -55,7 +55,7 @@ async def known(house, raw):
 
 @pytest.mark.parametrize("count", [1, 50])
 async def test_events_and_the_answer_are_one_commit(tmp_path, count):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         watched = Watched(house.app)
         said = [house.forger.message(house.room, f"{n}") for n in range(count)]
         assert (await house.send(*said))[0] == 200
@@ -66,7 +66,7 @@ async def test_events_and_the_answer_are_one_commit(tmp_path, count):
 
 
 async def test_a_transaction_id_that_comes_again_takes_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         target = f"{V1}/send/{secrets.token_hex(8)}"
         first, other = (house.forger.message(house.room, text) for text in ("first", "other"))
         before = await house.ask("PUT", target, {"pdus": [first]})
@@ -78,7 +78,7 @@ async def test_a_transaction_id_that_comes_again_takes_nothing(tmp_path):
 
 
 async def test_what_the_database_does_not_take_is_not_acknowledged(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         watched = Watched(house.app)
         said, target = house.forger.message(house.room, "hark"), f"{V1}/send/{secrets.token_hex(8)}"
         watched.fails = True
@@ -90,7 +90,7 @@ async def test_what_the_database_does_not_take_is_not_acknowledged(tmp_path):
 
 
 async def test_what_arrives_meanwhile_stands_behind_it_in_the_line(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         watched = Watched(house.app)
         inner, reached, go_on = watched.commit, asyncio.Event(), asyncio.Event()
 
@@ -114,7 +114,7 @@ async def test_what_arrives_meanwhile_stands_behind_it_in_the_line(tmp_path):
 
 
 async def test_a_forged_event_is_dropped_and_answered(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         forged = house.forger.message(house.room, "hark")
         forged["content"]["body"] = "other words"  # its hash is another's: redacted
         unsigned = house.forger.message(house.room, "hush")
@@ -137,7 +137,7 @@ async def until_known(house, raw):
 
 
 async def test_who_repeats_while_the_first_is_under_way_loses_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         watched = Watched(house.app)
         reached, go_on = watched.held()
         said, target = house.forger.message(house.room, "hark"), f"{V1}/send/{secrets.token_hex(8)}"
@@ -153,7 +153,7 @@ async def test_who_repeats_while_the_first_is_under_way_loses_nothing(tmp_path):
 
 
 async def test_what_another_transaction_loses_is_kept_for_who_brought_it_too(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         watched = Watched(house.app)
         reached, go_on = watched.held(lost=True)
         said = house.forger.message(house.room, "hark")
@@ -169,7 +169,7 @@ async def test_what_another_transaction_loses_is_kept_for_who_brought_it_too(tmp
 
 
 async def test_what_stands_on_an_event_that_is_dropped_waits_for_it(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         watched = Watched(house.app)
         first, second = follow(house)
         genuine = dict(first["signatures"][THEIRS])
@@ -180,7 +180,7 @@ async def test_what_stands_on_an_event_that_is_dropped_waits_for_it(tmp_path):
 
 
 async def test_what_turns_out_to_lack_something_is_staged(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         watched = Watched(house.app)
         _, second = follow(house)
 
@@ -195,7 +195,7 @@ async def test_what_turns_out_to_lack_something_is_staged(tmp_path, monkeypatch)
 
 
 async def test_what_is_judged_counts_as_what_waits(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         watched = Watched(house.app)
         reached, go_on = watched.held()
         one, other = (house.forger.message(house.room, text) for text in ("one", "other"))

@@ -10,10 +10,10 @@ import pytest
 from hansa import HttpRequest, LocalProtocolError, Message, NativeId
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import THEIRS, V1, Inbound, inbound
-from matrix.peering import at
+from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
 from matrix.test_joining import ALIAS, Resident
-from peers.forger import Forger
+from matrix.two_servers import at
+from peers.event_forge import EventForge
 
 each_version = pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 
@@ -21,7 +21,7 @@ each_version = pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 class Past(Resident):
     """The forger's server, with a room in which something was said before we came."""
 
-    def __init__(self, house: Inbound, version: str = "12") -> None:
+    def __init__(self, house: ServerWithPeer, version: str = "12") -> None:
         super().__init__(house, version)
         self.order: list[str] = [event_id(raw, self.room.version) for raw in self.events]
         self.by_id: dict[str, dict[str, Any]] = dict(zip(self.order, self.events, strict=True))
@@ -85,7 +85,7 @@ class Past(Resident):
 
 @each_version
 async def test_the_whole_past_gets_its_place(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         past = Past(house, version)
         said = [past.say(f"m{number}") for number in range(230)]
         topic = past.sent("m.room.topic", {"topic": "old"}, "")
@@ -121,10 +121,10 @@ async def test_the_whole_past_gets_its_place(tmp_path, version):
 @each_version
 @pytest.mark.parametrize("how", ["unsigned", "keyless"])
 async def test_the_past_behind_what_cannot_be_verified_is_had(tmp_path, version, how):
-    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         past = Past(house, version)
         said = [past.say(f"m{number}") for number in range(120)]
-        mute = Forger("127.0.0.3:3")
+        mute = EventForge("127.0.0.3:3")
         house.peer.keys = lambda r: (200, house.forger.keys()) if r.host_header == THEIRS else None
         lost = []
         for _ in range(2):
@@ -140,7 +140,7 @@ async def test_the_past_behind_what_cannot_be_verified_is_had(tmp_path, version,
 
 
 async def test_what_is_there_already_is_not_asked_for_and_a_limit_is_kept(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         past = Past(house)
         said = [past.say(f"m{number}") for number in range(30)]
         await past.entered()
@@ -154,7 +154,7 @@ async def test_what_is_there_already_is_not_asked_for_and_a_limit_is_kept(tmp_pa
 
 
 async def test_it_is_all_there_after_a_restart(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         past = Past(house)
         said = [past.say(f"m{number}") for number in range(5)]
         await past.entered()
@@ -166,7 +166,7 @@ async def test_it_is_all_there_after_a_restart(tmp_path):
 
 
 async def test_each_is_judged_by_the_state_of_its_time(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         past = Past(house)
         past.say("first")
         stranger = f"@stranger:{THEIRS}"
@@ -179,7 +179,7 @@ async def test_each_is_judged_by_the_state_of_its_time(tmp_path):
 
 
 async def test_redactions_of_the_past_hold(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         past = Past(house)
         secret = past.say("a secret")
         draft = house.forger.draft(past.room, "m.room.redaction", {"redacts": secret})
@@ -194,7 +194,7 @@ async def test_redactions_of_the_past_hold(tmp_path):
     "how", ["unsigned", "of another room", "unconnected", "no list", "nothing", "no state"]
 )
 async def test_nothing_comes_of_what_proves_nothing(tmp_path, how):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         past = Past(house)
         over = {"room_id": house.room.room_id} if how == "of another room" else {}
         said = [past.say("m0"), past.say("m1"), past.say("m2", **over)]
@@ -219,7 +219,7 @@ async def test_nothing_comes_of_what_proves_nothing(tmp_path, how):
 
 
 async def test_another_server_is_asked_where_one_has_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         past = Past(house)
         said = [past.say(f"m{number}") for number in range(3)]
         await past.entered()
@@ -238,7 +238,7 @@ async def test_another_server_is_asked_where_one_has_nothing(tmp_path):
     [({"limit": 0}, "from 1 to"), ({"limit": 10**9}, "from 1 to"), ({"room": "!no:where"}, "not in")],
 )
 async def test_what_cannot_be_is_said(tmp_path, arguments, says):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         past = Past(house)
         await past.entered()
         with pytest.raises(LocalProtocolError, match=says):
@@ -246,7 +246,7 @@ async def test_what_cannot_be_is_said(tmp_path, arguments, says):
 
 
 async def test_it_is_fetched_once_at_a_time(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         past = Past(house)
         past.say("m")
         await past.entered()

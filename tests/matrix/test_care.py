@@ -12,15 +12,15 @@ from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms import care
 from hansa_matrix.rooms.create_room import RoomTemplate
-from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
-from peers.forger import now
+from matrix.server_with_peer import OURS, THEIRS, V1, V2, ServerWithPeer, server_with_peer
+from peers.event_forge import now
 
 
-async def run(house: Inbound, words: str, **arguments: Any) -> Any:
+async def run(house: ServerWithPeer, words: str, **arguments: Any) -> Any:
     return await house.matrix.network.operations()[words](arguments)
 
 
-async def ask(house: Inbound, target: str, body: Any = None) -> Any:
+async def ask(house: ServerWithPeer, target: str, body: Any = None) -> Any:
     status, answer = await house.ask("POST" if body is not None else "GET", f"{V1}/{target}", body)
     assert status == 200, answer
     return answer
@@ -30,7 +30,7 @@ async def ask(house: Inbound, target: str, body: Any = None) -> Any:
 
 
 async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         raw = house.forger.message(house.room, "x")
         assert await house.fate(raw) == "accepted"
         house.room.keep(pdu_from_raw(raw, house.room.version))
@@ -58,7 +58,7 @@ async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path
 
 async def test_more_events_of_one_depth_than_are_read_at_once_are_all_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(care, "_PAGE", 5)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.matrix.keep_forward_extremities()
         before = (await run(house, "rooms check", room=house.room.room_id))["events"]
         forks = [house.forger.message(house.room, f"m{number}") for number in range(12)]
@@ -74,7 +74,7 @@ async def test_more_events_of_one_depth_than_are_read_at_once_are_all_looked_at(
 
 
 async def test_what_is_missing_is_asked_for_and_kept(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix, room = house.matrix, house.room.room_id
         rules = house.room.state["m.room.join_rules", ""]
         stored = (await matrix.event_store.load([rules], house.room.version))[rules]
@@ -91,7 +91,7 @@ async def test_what_is_missing_is_asked_for_and_kept(tmp_path):
 
 
 async def test_a_blocked_room_is_none_of_our_business(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = house.room.room_id
         await run(house, "rooms block", room=room)
         status, answer = await house.ask("GET", f"{V1}/state_ids/{quote(room, safe='')}?event_id=x")
@@ -116,7 +116,7 @@ async def test_a_blocked_room_is_none_of_our_business(tmp_path):
 
 
 async def test_a_room_is_left_and_then_purged_to_the_last_row(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix, room = house.matrix, house.room.room_id
         with pytest.raises(LocalProtocolError, match="still has local members"):
             await run(house, "rooms purge", room=room)
@@ -145,7 +145,7 @@ async def test_a_room_is_left_and_then_purged_to_the_last_row(tmp_path):
 
 
 async def test_published_rooms_are_listed_paged_and_filtered(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         assert (await ask(house, "publicRooms"))["chunk"] == []
         for room, name in ((house.room, "Verona"), (house.other, "Mantua")):
@@ -180,13 +180,13 @@ async def test_published_rooms_are_listed_paged_and_filtered(tmp_path):
 # Spaces.
 
 
-async def child(house: Inbound, space: str, room_id: str, **content: Any) -> None:
+async def child(house: ServerWithPeer, space: str, room_id: str, **content: Any) -> None:
     say = house.matrix.local_events.send_state
     await say(space, "m.space.child", room_id, content)
 
 
 async def test_a_space_shows_what_the_server_that_asks_may_know(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         say = matrix.local_events.send_state
         founding = RoomTemplate(create={"type": "m.space"})
@@ -223,7 +223,7 @@ async def test_a_space_shows_what_the_server_that_asks_may_know(tmp_path):
 
 
 async def test_the_event_nearest_to_a_time(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         base, named = now() + 60_000, []
         for number in range(60):
             raw = house.forger.message(house.room, f"m{number}", origin_server_ts=base + number * 1000)
@@ -248,7 +248,7 @@ async def test_the_event_nearest_to_a_time(tmp_path):
 
 
 async def test_every_blocked_room_is_known_after_a_restart(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         store, rooms = house.app.contexts["matrix"].store, house.matrix.rooms
         for piece in pieces([Put("blocked", (f"!{n}:x",)) for n in range(10_050)]):
             await store.commit(piece)

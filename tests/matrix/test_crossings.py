@@ -18,11 +18,11 @@ from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import PresenceEdu, ReceiptEdu
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import OFFERED, OURS, THEIRS, V1, V2, Inbound, inbound
-from matrix.peering import at
+from matrix.server_with_peer import OFFERED, OURS, THEIRS, V1, V2, ServerWithPeer, server_with_peer
 from matrix.test_route_fuzz import routes
 from matrix.test_third_party_invites import body as exchanged
 from matrix.test_third_party_invites import exchange, opened
+from matrix.two_servers import at
 
 THEM, US = f"@m:{THEIRS}", f"@hansa:{OURS}"
 OTHER = f"@n:{THEIRS}"
@@ -42,7 +42,7 @@ class Deny:
         return Verdict(Action.DENY, (Reason(code="GOV_TEST", policy="deny", text="not here"),))
 
 
-def under(house: Inbound, what: Callable[[Any], bool]) -> Deny:
+def under(house: ServerWithPeer, what: Callable[[Any], bool]) -> Deny:
     policy = Deny(what)
     house.app.decisions.replace([InstalledPolicy(name="deny", policy=policy)])
     return policy
@@ -105,7 +105,7 @@ ELSEWHERE = {
 }
 
 
-def found(house: Inbound) -> dict[str, list[str]]:
+def found(house: ServerWithPeer) -> dict[str, list[str]]:
     every = [(m, p) for router in house.app.routers.values() for m, p in routes(router)]
     return {f"{method} /{'/'.join(parts)}": parts for method, parts in every}
 
@@ -115,13 +115,13 @@ def short(name: str) -> str:
 
 
 async def test_every_route_is_in_a_table(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         signed = {short(name) for name in found(house) if name not in UNSIGNED and "/client" not in name}
         assert signed == CONNECTED.keys() | ASKED.keys()
 
 
 async def test_a_server_that_is_denied_is_answered_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         told = {"room": house.room.room_id, "user": US, "event": next(iter(house.room.tips))}
         policy = under(house, lambda c: isinstance(c, PeerConnect) and c.server == THEIRS)
         for name, parts in found(house).items():
@@ -135,7 +135,7 @@ async def test_a_server_that_is_denied_is_answered_nothing(tmp_path):
         assert set(policy.denied) == {"PeerConnect"}
 
 
-async def requests(house: Inbound) -> dict[str, tuple[str, Any]]:
+async def requests(house: ServerWithPeer) -> dict[str, tuple[str, Any]]:
     """A request for each route of ``ASKED`` that would be answered: ``(target, body)``."""
     room, version = house.room.room_id, house.room.version
     await house.matrix.local_events.send_state(room, "m.room.join_rules", "", {"join_rule": "knock"})
@@ -175,7 +175,7 @@ async def requests(house: Inbound) -> dict[str, tuple[str, Any]]:
 
 
 async def test_what_a_policy_denies_a_server_is_answered_with_its_decision(tmp_path):
-    async with inbound(tmp_path, "7") as house:
+    async with server_with_peer(tmp_path, "7") as house:
         asked = await requests(house)
         assert asked.keys() | ELSEWHERE.keys() == ASKED.keys()
         for name, (target, body) in asked.items():
@@ -192,7 +192,7 @@ async def test_what_a_policy_denies_a_server_is_answered_with_its_decision(tmp_p
 
 
 async def test_an_invite_by_an_address_is_asked_about(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         sender = await opened(house)
         policy = under(house, lambda c: type(c).__name__ == "Invite")
         status, answer = await exchange(house, exchanged(house, sender))
@@ -203,7 +203,7 @@ async def test_an_invite_by_an_address_is_asked_about(tmp_path):
 
 
 async def test_an_invite_as_it_was_done_in_the_beginning_is_asked_about(tmp_path):
-    async with inbound(tmp_path, "1") as house:
+    async with server_with_peer(tmp_path, "1") as house:
         draft = house.forger.draft(house.room, "m.room.member", {"membership": "invite"}, f"@x:{OURS}")
         raw = house.forger.finish(house.room, draft)
         path = f"{V1}/invite/{at(house.room.room_id, raw['event_id'])}"
@@ -215,7 +215,7 @@ async def test_an_invite_as_it_was_done_in_the_beginning_is_asked_about(tmp_path
         assert (await house.ask("PUT", path, raw))[0] == 200
 
 
-def edus(house: Inbound) -> dict[str, tuple[dict[str, Any], str]]:
+def edus(house: ServerWithPeer) -> dict[str, tuple[dict[str, Any], str]]:
     """One EDU of each kind, and its crossing."""
     room, event = house.room.room_id, next(iter(house.room.tips))
     read = {room: {"m.read": {THEM: {"event_ids": [event], "data": {"ts": 1}}}}}
@@ -239,7 +239,7 @@ def edus(house: Inbound) -> dict[str, tuple[dict[str, Any], str]]:
 
 
 async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
-    async with inbound(tmp_path, presence_enabled=True) as house:
+    async with server_with_peer(tmp_path, presence_enabled=True) as house:
         matrix = house.matrix
         known = matrix.users
         every = edus(house)
@@ -305,7 +305,7 @@ def reaches_them(crossing: Any) -> bool:
 
 
 async def test_nothing_is_told_to_a_server_that_a_policy_denies(tmp_path):
-    async with inbound(tmp_path, presence_enabled=True) as house:
+    async with server_with_peer(tmp_path, presence_enabled=True) as house:
         matrix = house.matrix
         room = matrix.get_room(house.room.room_id)
         sender, told = matrix.sender, list[tuple[str, frozenset[str]]]()

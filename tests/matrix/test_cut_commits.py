@@ -23,7 +23,7 @@ from hansa_matrix.rooms import care
 from hansa_matrix.rooms.membership import remote_membership
 from hansa_matrix.rooms.state import state_groups
 from hansa_matrix.testing import MatrixHarness
-from matrix.inbound import OURS, THEIRS, inbound
+from matrix.server_with_peer import OURS, THEIRS, server_with_peer
 from matrix.test_joining import ALIAS, Resident
 
 PEOPLE, BOUND = 90, 40
@@ -72,7 +72,7 @@ class World:
 
     async def begin(self, folder, people):
         store = MemoryStore()
-        async with inbound(folder, store=store) as house:
+        async with server_with_peer(folder, store=store) as house:
             self.house = house
             self.resident = Resident(house, "12", rules={"join_rule": "public"})
             creator = self.resident.room.user
@@ -178,7 +178,7 @@ async def test_many_state_groups_are_kept_before_what_names_them(tmp_path):
     disk = MemoryStore().disk
     store = Dying(disk)
     await store.open()
-    async with inbound(tmp_path, store=store) as house:
+    async with server_with_peer(tmp_path, store=store) as house:
         room = house.matrix.get_room(house.room.room_id)
         people = {("m.room.member", f"@{n:0240d}:x.example"): f"${n:043d}" for n in range(20_000)}
         before = len(room.groups.drafts())

@@ -17,8 +17,8 @@ from hansa_matrix.users.remote_devices import REFETCH_BURST
 from hansa_matrix.users.user_services import Users
 from hypothesis import given
 from hypothesis import strategies as st
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
 from matrix.proto.json_values import json_values
+from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 
 US, THEM = f"@hansa:{OURS}", f"@m:{THEIRS}"
 
@@ -33,14 +33,14 @@ def keys_of(user: str, device_id: str, secret: str = "k") -> dict[str, Any]:
     }
 
 
-def known(house: Inbound) -> Users:
+def known(house: ServerWithPeer) -> Users:
     return house.matrix.users
 
 
 class Told:
     """The EDUs that the other server was sent; ``status`` is what it answers."""
 
-    def __init__(self, house: Inbound) -> None:
+    def __init__(self, house: ServerWithPeer) -> None:
         self.status = 200
         self.edus: list[dict[str, Any]] = []
         self.transactions: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ class Told:
         return [edu["content"] for edu in self.edus]
 
 
-async def edus(house: Inbound, *given: tuple[str, Any], txn: str = "") -> int:
+async def edus(house: ServerWithPeer, *given: tuple[str, Any], txn: str = "") -> int:
     body = {"pdus": [], "edus": [{"edu_type": kind, "content": content} for kind, content in given]}
     return (await house.ask("PUT", f"{V1}/send/{txn or id(body)}", body))[0]
 
@@ -69,7 +69,7 @@ async def edus(house: Inbound, *given: tuple[str, Any], txn: str = "") -> int:
 
 
 async def test_a_change_is_told_to_the_servers_of_the_persons_rooms_and_names_the_one_before(tmp_path):
-    async with inbound(tmp_path, share_device_names=True) as house:
+    async with server_with_peer(tmp_path, share_device_names=True) as house:
         told, devices = Told(house), known(house).devices
         changed: list[str] = []
         devices.changed = changed.append
@@ -96,7 +96,7 @@ async def test_a_change_is_told_to_the_servers_of_the_persons_rooms_and_names_th
 @pytest.mark.parametrize("shared", [None, False, True])
 async def test_what_somebody_calls_a_device_does_not_leave_the_server_unless_that_is_wanted(tmp_path, shared):
     options = {} if shared is None else {"share_device_names": shared}
-    async with inbound(tmp_path, **options) as house:
+    async with server_with_peer(tmp_path, **options) as house:
         told, devices = Told(house), known(house).devices
         await devices.put(US, Device(device_id="A", keys=keys_of(US, "A"), name="my phone"))
         (edu,) = await told.last(1)
@@ -115,7 +115,7 @@ async def test_what_somebody_calls_a_device_does_not_leave_the_server_unless_tha
 
 
 async def test_what_is_told_of_devices_waits_for_a_server_that_is_away_and_goes_in_one_transaction(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         told, devices = Told(house), known(house).devices
         told.status = 503
         for number in range(60):
@@ -134,7 +134,7 @@ async def test_what_is_told_of_devices_waits_for_a_server_that_is_away_and_goes_
 
 
 async def test_what_no_server_will_have_is_given_up_alone(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         told, devices = Told(house), known(house).devices
         answer = house.peer.answer
 
@@ -155,7 +155,7 @@ async def test_what_no_server_will_have_is_given_up_alone(tmp_path):
 
 
 async def test_an_edu_for_many_is_swept_once_all_have_it(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         Told(house)
         sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
         servers = (THEIRS, "other.example:1")
@@ -179,13 +179,13 @@ async def test_an_edu_for_many_is_swept_once_all_have_it(tmp_path):
     ],
 )  # fmt: skip
 async def test_keys_that_are_none_are_refused(tmp_path, over):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         with pytest.raises(LocalProtocolError, match="not the keys"):
             await known(house).devices.put(US, Device(device_id="A", keys=keys_of(US, "A") | over))
 
 
 async def test_identity_keys_stay_as_they_are(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         devices = known(house).devices
         await devices.put(US, Device(device_id="A", keys=keys_of(US, "A")))
         for other in (keys_of(US, "A", "other"), None):
@@ -196,7 +196,7 @@ async def test_identity_keys_stay_as_they_are(tmp_path):
         assert (await devices.get(US, "A")).keys == signed
 
 
-async def claim(house: Inbound, device_id: str = "A", algorithm: str = "signed_curve25519") -> Any:
+async def claim(house: ServerWithPeer, device_id: str = "A", algorithm: str = "signed_curve25519") -> Any:
     body = {"one_time_keys": {US: {device_id: algorithm}}}
     status, answer = await house.ask("POST", f"{V1}/user/keys/claim", body)
     assert status == 200
@@ -204,7 +204,7 @@ async def claim(house: Inbound, device_id: str = "A", algorithm: str = "signed_c
 
 
 async def test_a_one_time_key_goes_to_one_only_in_the_order_of_upload_and_then_the_fallback_to_all(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         devices = known(house).devices
         await devices.put(US, Device(device_id="A"))
         names = ["zz", "b", "a", "m"]
@@ -227,7 +227,7 @@ async def test_a_one_time_key_goes_to_one_only_in_the_order_of_upload_and_then_t
 
 
 async def test_of_claims_at_the_same_time_no_two_get_the_same_key(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         keys = {f"curve25519:{n}": f"key {n}" for n in range(10)}
         await known(house).devices.put(US, Device(device_id="A"))
         await known(house).devices.add_one_time_keys(US, "A", keys)
@@ -237,7 +237,7 @@ async def test_of_claims_at_the_same_time_no_two_get_the_same_key(tmp_path):
 
 
 async def test_a_device_that_goes_takes_its_keys_and_what_waits_for_it_along(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         devices, messages = known(house).devices, known(house).messages
         for device_id in ("A", "B"):
             await devices.put(US, Device(device_id=device_id, keys=keys_of(US, device_id)))
@@ -256,7 +256,7 @@ def cross(user: str, usage: str, key: str = "k") -> dict[str, Any]:
 
 
 async def test_cross_signing_keys_are_told_and_shown_but_for_the_one_that_is_private(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         told, devices = Told(house), known(house).devices
         keys = {usage: cross(US, usage) for usage in ("master", "self_signing", "user_signing")}
         await devices.set_cross_signing(US, keys)
@@ -275,7 +275,7 @@ async def test_cross_signing_keys_are_told_and_shown_but_for_the_one_that_is_pri
 
 
 async def test_queries_name_devices_and_never_a_ghost(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         devices, ctx = known(house).devices, house.app.contexts["matrix"]
         for device_id in ("A", "B"):
             await devices.put(US, Device(device_id=device_id, keys=keys_of(US, device_id), name=device_id))
@@ -299,7 +299,7 @@ async def test_queries_name_devices_and_never_a_ghost(tmp_path):
     ],
 )  # fmt: skip
 async def test_malformed_questions_for_keys(tmp_path, what, body):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         status, answer = await house.ask("POST", f"{V1}/user/keys/{what}", body)
         assert (status, answer["errcode"]) == (400, "M_BAD_JSON")
 
@@ -313,7 +313,7 @@ def to_device(messages: Any, message_id: str = "m1", **over: Any) -> tuple[str, 
 
 
 async def test_a_message_waits_for_its_device_once_however_often_it_comes(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         messages = known(house).messages
         arrived: list[Any] = []
         messages.arrived = lambda *where: arrived.append(where)
@@ -337,7 +337,7 @@ async def test_a_message_waits_for_its_device_once_however_often_it_comes(tmp_pa
 
 
 async def test_a_fault_of_ours_that_no_repetition_mends_fails_no_transaction(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
 
         async def broken(*_: Any) -> Any:
             raise RuntimeError("a bug")
@@ -348,7 +348,7 @@ async def test_a_fault_of_ours_that_no_repetition_mends_fails_no_transaction(tmp
 
 
 async def test_by_what_repeats_are_known_is_kept_for_a_week(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         ctx = house.app.contexts["matrix"]
         await known(house).devices.put(US, Device(device_id="A"))
         await edus(house, to_device({US: {"A": {}}}))
@@ -360,7 +360,7 @@ async def test_by_what_repeats_are_known_is_kept_for_a_week(tmp_path, monkeypatc
 
 
 async def test_the_same_id_of_another_server_is_another_message(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         for origin in (THEIRS, "elsewhere.example"):
             _, content = to_device({US: {"A": {}}}, sender=f"@m:{origin}")
@@ -369,7 +369,7 @@ async def test_the_same_id_of_another_server_is_another_message(tmp_path):
 
 
 async def test_what_cannot_be_stored_is_asked_for_again(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         store = known(house).messages._ctx.store
         commit, broken = store.commit, [True]
@@ -387,7 +387,7 @@ async def test_what_cannot_be_stored_is_asked_for_again(tmp_path, monkeypatch):
 
 
 async def test_what_is_for_ghosts_or_nobody_is_let_go_and_counted(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         ghost = await house.app.contexts["matrix"].ghost(NativeId("elsewhere", "somebody"))
         assert await edus(house, to_device({ghost: {"*": {}}, "@x:elsewhere.example": {"*": {}}})) == 200
         store = known(house).messages._ctx.store
@@ -405,7 +405,7 @@ async def test_what_is_for_ghosts_or_nobody_is_let_go_and_counted(tmp_path):
     ],
 )  # fmt: skip
 async def test_what_is_no_message_is_counted_and_the_others_are_taken(tmp_path, over):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         good = to_device({US: {"A": {}}}, "good")
         bad = (good[0], good[1] | {"message_id": "bad"} | over)
@@ -416,7 +416,7 @@ async def test_what_is_no_message_is_counted_and_the_others_are_taken(tmp_path, 
 
 async def test_no_more_waits_for_a_device_than_it_may(tmp_path, monkeypatch):
     monkeypatch.setattr("hansa_matrix.users.to_device_shares.MAX_MESSAGES_OF_PEER", 3)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         for number in range(5):
             await edus(house, to_device({US: {"A": {"n": number}}}, str(number)))
@@ -427,7 +427,7 @@ async def test_no_more_waits_for_a_device_than_it_may(tmp_path, monkeypatch):
 
 
 async def test_a_message_goes_to_devices_here_and_elsewhere_in_edus_that_are_not_too_large(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         told = Told(house)
         await known(house).devices.put(US, Device(device_id="A"))
         await told.last(1)
@@ -470,7 +470,7 @@ def update(stream_id: int, previous: list[int], device_id: str = "P", **over: An
 class Their:
     """Their server's devices: ``lists`` are what it answers, one after the other."""
 
-    def __init__(self, house: Inbound) -> None:
+    def __init__(self, house: ServerWithPeer) -> None:
         self.lists: list[Any] = []
         self.asked: list[str] = []
         self.queried: Any = None
@@ -490,7 +490,7 @@ class Their:
         return sum(part in target for target in self.asked)
 
 
-async def cached(house: Inbound, *lists: Any) -> Their:
+async def cached(house: ServerWithPeer, *lists: Any) -> Their:
     """A list that somebody here asked for, so that it is kept."""
     their = Their(house)
     their.lists = list(lists)
@@ -499,13 +499,13 @@ async def cached(house: Inbound, *lists: Any) -> Their:
     return their
 
 
-async def devices_of(house: Inbound) -> set[str] | None:
+async def devices_of(house: ServerWithPeer) -> set[str] | None:
     found = await known(house).remote.of(THEM)
     return set(found.devices) if found is not None else None
 
 
 async def test_a_list_that_nobody_asked_for_is_not_kept_but_told_of(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = Their(house)
         changed: list[str] = []
         known(house).remote.changed = changed.append
@@ -515,7 +515,7 @@ async def test_a_list_that_nobody_asked_for_is_not_kept_but_told_of(tmp_path):
 
 
 async def test_updates_are_followed_and_repeats_are_none(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await cached(house, listed(3, "P"))
         changed: list[str] = []
         known(house).remote.changed = changed.append
@@ -530,7 +530,7 @@ async def test_updates_are_followed_and_repeats_are_none(tmp_path):
 
 
 async def test_a_missed_change_makes_a_list_stale_until_it_came_anew(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(3, "P"))
         their.lists = []
         await edus(house, update(6, [5], "Q"))
@@ -551,7 +551,7 @@ async def test_a_missed_change_makes_a_list_stale_until_it_came_anew(tmp_path):
 @pytest.mark.parametrize("number", [1, 3, 2])
 async def test_a_server_whose_numbers_say_nothing_is_asked_anew(tmp_path, number):
     """Some send the number 1 for ever, and never what came before; one that is set up anew begins again."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(3, "P"))
         changed: list[str] = []
         known(house).remote.changed = changed.append
@@ -565,7 +565,7 @@ async def test_a_server_whose_numbers_say_nothing_is_asked_anew(tmp_path, number
 
 
 async def test_a_list_whose_number_never_reaches_what_was_told_is_taken(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(3, "P"))
         their.lists = [listed(0, "P", "Q")] * 3
         await edus(house, update(9, [], "Q"))
@@ -575,7 +575,7 @@ async def test_a_list_whose_number_never_reaches_what_was_told_is_taken(tmp_path
 
 async def test_a_server_causes_so_many_lists_to_be_asked_for_and_no_more(tmp_path):
     """A list that is not fetched is stale, so that no old keys are used."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(3, "P"))
         their.asked.clear()
         for number in range(int(REFETCH_BURST) + 30):
@@ -587,7 +587,7 @@ async def test_a_server_causes_so_many_lists_to_be_asked_for_and_no_more(tmp_pat
 
 
 async def test_one_list_is_fetched_once_at_a_time(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(3, "P"))
         their.asked.clear()
         their.lists = [listed(9, "P")]
@@ -605,7 +605,7 @@ async def test_one_list_is_fetched_once_at_a_time(tmp_path):
     ],
 )  # fmt: skip
 async def test_what_is_no_update_changes_nothing(tmp_path, over):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await cached(house, listed(3, "P"))
         kind, content = update(4, [3], "Q")
         await edus(house, (kind, content | over))
@@ -614,7 +614,7 @@ async def test_what_is_no_update_changes_nothing(tmp_path, over):
 
 
 async def test_who_shares_no_room_any_more_is_asked_for_again(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await cached(house, listed(3, "P"))
         known(house).company.shared = lambda _: False
         assert await devices_of(house) is None
@@ -623,7 +623,7 @@ async def test_who_shares_no_room_any_more_is_asked_for_again(tmp_path):
 
 
 async def test_their_signing_keys_are_followed(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         first = cross(THEM, "master", "one")
         await cached(house, {**listed(3, "P"), "master_key": first, "self_signing_key": {"no": "key"}})
         assert (await known(house).remote.of(THEM)).cross_signing == {"master": first}
@@ -640,7 +640,7 @@ async def test_their_signing_keys_are_followed(tmp_path):
 
 
 async def test_a_query_is_answered_from_what_is_kept_else_by_their_server_and_failures_are_named(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = Their(house)
         await known(house).devices.put(US, Device(device_id="A", keys=keys_of(US, "A")))
         other = "@far:away.example:1"
@@ -667,7 +667,7 @@ async def test_a_query_is_answered_from_what_is_kept_else_by_their_server_and_fa
 
 
 async def test_a_claim_goes_to_their_server_and_takes_only_what_was_asked_for(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = Their(house)
         await known(house).devices.put(US, Device(device_id="A"))
         await known(house).devices.add_one_time_keys(US, "A", {"curve25519:1": "ours"})

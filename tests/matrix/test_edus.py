@@ -12,9 +12,9 @@ from hansa.testing import until
 from hansa_matrix.proto.edus import parse_receipts, parse_typing
 from hypothesis import given
 from hypothesis import strategies as st
-from matrix.inbound import OFFERED, OURS, THEIRS, V1, V2, Inbound, inbound
 from matrix.proto.json_values import json_values
-from peers.forger import Forger
+from matrix.server_with_peer import OFFERED, OURS, THEIRS, V1, V2, ServerWithPeer, server_with_peer
+from peers.event_forge import EventForge
 
 USER = f"@m:{THEIRS}"
 
@@ -22,7 +22,7 @@ USER = f"@m:{THEIRS}"
 class Shown:
     """The ephemeral events that the core passes on to the other networks of a room."""
 
-    def __init__(self, house: Inbound) -> None:
+    def __init__(self, house: ServerWithPeer) -> None:
         self.signals: list[Any] = []
         context = house.app.contexts["matrix"]
 
@@ -32,18 +32,18 @@ class Shown:
         context.signal = signal
 
 
-async def send(house: Inbound, *edus: Any, pdus: Any = ()) -> tuple[int, Any]:
+async def send(house: ServerWithPeer, *edus: Any, pdus: Any = ()) -> tuple[int, Any]:
     body = {"pdus": list(pdus), "edus": list(edus)}
     return await house.ask("PUT", f"{V1}/send/{id(body)}", body)
 
 
-def typing(house: Inbound, user: str = USER, on: Any = True, **over: Any) -> dict[str, Any]:
+def typing(house: ServerWithPeer, user: str = USER, on: Any = True, **over: Any) -> dict[str, Any]:
     content = {"room_id": house.room.room_id, "user_id": user, "typing": on, **over}
     return {"edu_type": "m.typing", "content": content}
 
 
 async def test_typing_is_told_when_it_changes(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         shown = Shown(house)
         for on in (True, True, False, False, True):
             assert (await send(house, typing(house, on=on)))[0] == 200
@@ -60,7 +60,7 @@ async def test_typing_is_told_when_it_changes(tmp_path):
     ],
 )  # fmt: skip
 async def test_typing_that_is_not_for_them_to_say(tmp_path, over):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         shown = Shown(house)
         assert (await send(house, typing(house, **over), typing(house)))[0] == 200
         assert len(shown.signals) == 1  # the other one is taken all the same
@@ -69,7 +69,7 @@ async def test_typing_that_is_not_for_them_to_say(tmp_path, over):
 
 async def test_who_says_nothing_more_types_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.TYPES_FOR", 0.05)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         shown = Shown(house)
         await send(house, typing(house))
         await until(lambda: len(shown.signals) >= 2)
@@ -90,7 +90,7 @@ ODD = (
 
 @pytest.mark.parametrize("edu", ODD)
 async def test_t5_what_is_no_edu_is_passed_over_and_the_events_are_taken(tmp_path, edu):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         message = house.forger.message(house.room, "x")
         status, answer = await send(house, edu, pdus=[message])
         assert status == 200 and list(answer["pdus"].values()) == [{}]
@@ -98,7 +98,7 @@ async def test_t5_what_is_no_edu_is_passed_over_and_the_events_are_taken(tmp_pat
 
 
 async def test_t5_a_fault_of_ours_with_an_edu_fails_no_transaction(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
 
         async def broken(*_: Any) -> None:
             raise RuntimeError("a bug")
@@ -111,9 +111,9 @@ async def test_t5_a_fault_of_ours_with_an_edu_fails_no_transaction(tmp_path, mon
 THIRD = "127.0.0.3:3"
 
 
-async def third(house: Inbound) -> None:
+async def third(house: ServerWithPeer) -> None:
     """Somebody of a third server is in the room too."""
-    first, second = house.forger, Forger(THIRD)
+    first, second = house.forger, EventForge(THIRD)
     house.peer.keys = lambda r: (200, (second if r.host_header == THIRD else first).keys())
     house.forger = second
     alias, room = "one", house.room
@@ -127,7 +127,7 @@ async def third(house: Inbound) -> None:
 
 
 async def test_nobody_types_or_reads_for_a_member_of_another_server(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await third(house)
         shown, other, room = Shown(house), f"@m:{THIRD}", house.room.room_id
         entry = {"event_ids": ["$e"], "data": {"ts": 5}}
@@ -138,7 +138,7 @@ async def test_nobody_types_or_reads_for_a_member_of_another_server(tmp_path):
 
 
 async def test_who_is_barred_by_the_server_acl_types_and_reads_nothing_there(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         shown, store = Shown(house), house.app.contexts["matrix"].store
         room, other = house.room.room_id, house.other.room_id
         barred = {"allow": ["*"], "deny": [THEIRS.partition(":")[0]]}
@@ -152,7 +152,7 @@ async def test_who_is_barred_by_the_server_acl_types_and_reads_nothing_there(tmp
         assert [row.key[0] for row in await store.scan("receipt")] == [other]
 
 
-async def receipts(house: Inbound, *given: tuple[str, int, str]) -> dict[str, list[Any]]:
+async def receipts(house: ServerWithPeer, *given: tuple[str, int, str]) -> dict[str, list[Any]]:
     """Take receipts of ``(event id, ts, thread)``; what is kept, by thread."""
     for event_id, ts, thread in given:
         data = {"ts": ts} | ({"thread_id": thread} if thread else {})
@@ -163,7 +163,7 @@ async def receipts(house: Inbound, *given: tuple[str, int, str]) -> dict[str, li
 
 
 async def test_an_older_receipt_replaces_no_newer_one(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         assert await receipts(house, ("$b", 9, ""), ("$a", 8, "")) == {"": ["$b", 9]}
         assert await receipts(house, ("$c", 10, "")) == {"": ["$c", 10]}
         assert house.app.counters["matrix_receipts_ignored", (("plugin", "matrix"),)] == 1
@@ -171,7 +171,7 @@ async def test_an_older_receipt_replaces_no_newer_one(tmp_path):
 
 async def test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes(tmp_path, monkeypatch):
     monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.MOST_THREADS", 3)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         kept = await receipts(house, *((f"$e{n}", 100 - n, f"$t{n}") for n in range(5)))
         assert set(kept) == {"$t0", "$t1", "$t4"}
 
@@ -186,7 +186,7 @@ async def test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes(tm
     ],
 )  # fmt: skip
 async def test_what_is_no_receipt_is_counted(tmp_path, content):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         named = {house.room.room_id if room == "!r" else room: kinds for room, kinds in content.items()}
         await send(house, {"edu_type": "m.receipt", "content": named})
         assert house.app.counters["matrix_edus_ignored", (("plugin", "matrix"),)] == 1
@@ -194,7 +194,7 @@ async def test_what_is_no_receipt_is_counted(tmp_path, content):
 
 async def test_no_more_type_than_are_remembered_and_who_is_forgotten_types_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.MOST_TYPING", 1)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         shown = Shown(house)
         await send(house, typing(house), typing(house, room_id=house.other.room_id))
         told = [(native, s.typing) for native, s in shown.signals]
@@ -203,7 +203,7 @@ async def test_no_more_type_than_are_remembered_and_who_is_forgotten_types_no_mo
 
 
 async def test_receipts_are_kept_by_thread_and_private_ones_never_taken(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         entry = {"event_ids": ["$e"], "data": {"ts": 5}}
         threaded = {"event_ids": ["$f"], "data": {"ts": 6, "thread_id": "$root"}}
         room = house.room.room_id
@@ -236,7 +236,7 @@ def test_no_typing_makes_the_parser_raise(content: Any) -> None:
 
 
 async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         sender = house.matrix.sender
         told: list[Any] = []
 
@@ -259,7 +259,7 @@ async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path)
 
 
 async def test_no_more_than_100_wait_for_one_server(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         sender = house.matrix.sender
         sender._queue_for("other.example").run = lambda: None
         for number in range(150):
@@ -269,7 +269,7 @@ async def test_no_more_than_100_wait_for_one_server(tmp_path):
 
 
 async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         bodies: list[Any] = []
 
@@ -290,7 +290,7 @@ async def test_no_event_is_given_up_for_an_edu_that_a_peer_will_not_have(tmp_pat
 
 
 async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_heard_from(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         sender, asked, status = house.matrix.sender, [], [500]
 
         def answer(request: Any) -> Any:
@@ -312,7 +312,7 @@ async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_he
 
 @pytest.mark.parametrize("hours", [20, 24 * 365])
 async def test_a_clock_that_is_ahead_keeps_no_later_receipt_out(tmp_path, hours):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         now = house.app.contexts["matrix"].clock.now()
         found = await receipts(house, ("$a", now + hours * 3_600_000, ""))
         assert found[""][0] == "$a"

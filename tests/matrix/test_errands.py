@@ -12,11 +12,11 @@ from hansa import HttpRequest
 from hansa.testing import ManualClock, until
 from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.rooms.inbound.bounded_fetch import FetchLimits, FetchPool
-from matrix.inbound import THEIRS, Inbound, inbound
+from matrix.server_with_peer import THEIRS, ServerWithPeer, server_with_peer
 from matrix.test_gaps import History
 
 
-def given_up(house: Inbound) -> dict[str, int]:
+def given_up(house: ServerWithPeer) -> dict[str, int]:
     return {
         value: count
         for (name, labels), count in house.app.counters.items()
@@ -26,19 +26,19 @@ def given_up(house: Inbound) -> dict[str, int]:
     }
 
 
-async def until_tried(house: Inbound) -> None:
+async def until_tried(house: ServerWithPeer) -> None:
     ingest = house.matrix.staging
     await until(lambda: any(tries for _, _, tries in ingest.stuck(house.room.room_id)))
 
 
-def bounded(house: Inbound, **bounds: Any) -> tuple[FetchPool, ManualClock]:
+def bounded(house: ServerWithPeer, **bounds: Any) -> tuple[FetchPool, ManualClock]:
     matrix, clock = house.matrix, ManualClock()
     ctx: Any = SimpleNamespace(clock=clock, count=matrix.ctx.count)
     return FetchPool(ctx, matrix.federation_client, FetchLimits(**bounds)), clock
 
 
 async def test_a_gap_that_takes_more_than_one_errand_waits_and_is_filled_later(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         patient = matrix.missing_events.errands
         matrix.missing_events.errands, _ = bounded(house, requests=2)
@@ -53,7 +53,7 @@ async def test_a_gap_that_takes_more_than_one_errand_waits_and_is_filled_later(t
 
 
 async def test_a_request_gets_what_is_left_of_the_time_and_none_when_that_is_over(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         errands, clock = bounded(house, seconds=50.0)
         house.peer.answer = lambda _: (200, {})
         house.peer.asked.clear()
@@ -74,7 +74,7 @@ async def test_a_request_gets_what_is_left_of_the_time_and_none_when_that_is_ove
 
 @pytest.mark.parametrize("key", ["pdu_ids", "auth_chain_ids"])
 async def test_a_state_of_too_many_events_is_not_gone_through(tmp_path, key):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         matrix.missing_events.errands, _ = bounded(house, events=100)
         history = History(house, 2)
@@ -96,7 +96,7 @@ async def test_a_state_of_too_many_events_is_not_gone_through(tmp_path, key):
 
 
 async def test_a_state_is_not_gone_through_if_more_came_than_was_announced(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         matrix.missing_events.errands, _ = bounded(house, events=100)
         history = History(house, 2)
@@ -115,7 +115,7 @@ async def test_a_state_is_not_gone_through_if_more_came_than_was_announced(tmp_p
 
 
 async def test_an_auth_chain_of_too_many_events_is_not_gone_through(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         matrix.missing_events.errands, _ = bounded(house, events=100)
         raw = house.forger.draft(house.room, "m.room.message", {"body": "x", "msgtype": "m.text"}, None)
@@ -130,7 +130,7 @@ async def test_an_auth_chain_of_too_many_events_is_not_gone_through(tmp_path):
 
 
 async def test_so_many_errands_to_one_server_keep_nobody_from_another(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         errands, _ = bounded(house)
         done, inside = asyncio.Event(), list[str]()
 

@@ -10,8 +10,8 @@ from hansa_matrix.crypto import verify
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document
-from matrix.inbound import OURS, THEIRS, V1, V2, inbound
-from matrix.peering import (
+from matrix.server_with_peer import OURS, THEIRS, V1, V2, server_with_peer
+from matrix.two_servers import (
     OTHER,
     USER,
     at,
@@ -31,7 +31,7 @@ from matrix.peering import (
 @each_version
 async def test_make_join_offers_the_room_only_to_who_speaks_its_version(tmp_path, version):
     """Mistake 34; without ``ver`` a server speaks version 1."""
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         target = f"{V1}/make_join/{at(house.room.room_id, OTHER)}"
         other = "?ver=1&ver=9&ver=13" if version != "9" else "?ver=8"
         for query in ("", "?ver=1", other, "?ver=") if version != "1" else ("?ver=2", "?ver="):
@@ -49,7 +49,7 @@ async def test_make_join_offers_the_room_only_to_who_speaks_its_version(tmp_path
 
 
 async def test_make_join_refuses(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = house.room.room_id
         make, ver = f"{V1}/make_join", "?ver=12"
         await refused(house, 404, "M_NOT_FOUND", "GET", f"{make}/{at('!nothing', OTHER)}{ver}")
@@ -63,7 +63,7 @@ async def test_make_join_refuses(tmp_path):
 
 @each_version
 async def test_send_join_takes_only_the_join_that_the_path_names(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         room = house.room.room_id
         _, template = await house.ask("GET", f"{V1}/make_join/{at(room, OTHER)}?ver={version}")
         join = house.forger.joining(template, "n")
@@ -98,7 +98,7 @@ async def test_send_join_takes_only_the_join_that_the_path_names(tmp_path, versi
 
 @each_version
 async def test_leaving_by_the_handshake(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         room = house.room.room_id
         assert (await house.ask("GET", f"{V1}/state_ids/{at(room)}?event_id={next(iter(house.room.tips))}"))[
             0
@@ -134,7 +134,7 @@ async def test_leaving_by_the_handshake(tmp_path, version):
 
 
 async def test_backfill_is_newest_first_and_bounded(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         said_ = await said(house, 5)
         elsewhere = next(iter(house.other.tips))
         target = f"{V1}/backfill/{at(house.room.room_id)}"
@@ -161,7 +161,7 @@ async def test_backfill_is_newest_first_and_bounded(tmp_path):
 
 async def test_missing_events_are_oldest_first_and_at_most_20(tmp_path):
     """Mistake 27."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         names = await said(house, 25)
         target = f"{V1}/get_missing_events/{at(house.room.room_id)}"
 
@@ -193,7 +193,7 @@ async def test_missing_events_are_oldest_first_and_at_most_20(tmp_path):
 @each_version
 async def test_the_state_before_an_event_and_its_auth_chain(tmp_path, version):
     """Mistake 18: an auth chain is without the event."""
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         await ours(house, "m.room.topic", "", {"topic": "t"})
         room = house.matrix.get_room(house.room.room_id)
         topic = (await room.state())["m.room.topic", ""]
@@ -231,7 +231,7 @@ async def test_the_state_before_an_event_and_its_auth_chain(tmp_path, version):
 
 
 async def test_queries(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         bot = house.matrix.bridge_user
         _, found = await house.ask("GET", f"{V1}/query/directory?room_alias={at(f'#one:{OURS}')}")
         assert found == {"room_id": house.room.room_id, "servers": [OURS, THEIRS]}
@@ -265,7 +265,7 @@ async def test_queries(tmp_path):
 
 @each_version
 async def test_what_the_checks_on_receipt_make_of_an_event(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         forger, room = house.forger, house.room
         good = forger.message(room, "good")
         assert await house.fate(good) == "accepted"
@@ -307,7 +307,7 @@ async def test_what_the_checks_on_receipt_make_of_an_event(tmp_path, version):
 
 async def test_events_of_another_room_that_a_gap_is_filled_with_are_not_taken(tmp_path):
     """Mistake 26."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         forger, room = house.forger, house.room
         foreign = forger.message(house.other, "foreign")
         hidden = forger.message(room, "hidden")
@@ -329,7 +329,7 @@ async def test_events_of_another_room_that_a_gap_is_filled_with_are_not_taken(tm
 
 
 async def test_an_event_that_follows_an_unknown_one_of_another_room_gets_no_place(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         forger, room = house.forger, house.room
         foreign = forger.message(house.other, "foreign")
         name = event_id(foreign, room.version)
@@ -355,7 +355,7 @@ async def test_an_event_that_follows_an_unknown_one_of_another_room_gets_no_plac
 
 async def test_a_transaction_is_answered_once(tmp_path):
     """T-3."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         raw = house.forger.message(house.room, "once")
         name = event_id(raw, house.room.version)
         first = await house.ask("PUT", f"{V1}/send/t1", {"pdus": [raw]})
@@ -373,7 +373,7 @@ async def test_a_transaction_is_answered_once(tmp_path):
 
 
 async def test_r7_an_event_that_was_fetched_as_an_authority_counts_when_it_arrives(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         forger, room = house.forger, house.room
         named = {"membership": "join", "displayname": "new name"}
         member = forger.finish(room, forger.draft(room, "m.room.member", named, USER))
@@ -404,7 +404,7 @@ async def test_r7_an_event_that_was_fetched_as_an_authority_counts_when_it_arriv
 
 
 async def test_requests_that_are_not_signed_as_they_must_be(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         target = f"{V1}/user/devices/{at(house.matrix.bridge_user)}"
         assert (await house.ask("GET", target))[0] == 200
         for how in (
@@ -443,7 +443,7 @@ async def test_requests_that_are_not_signed_as_they_must_be(tmp_path):
 
 async def test_what_is_signed_is_the_target_and_the_body_as_they_came(tmp_path):
     """A-1, A-3; mistake 6."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         right = house.forger.signed
         for method, target, signed_target, body, signed_body, status in (
             ("GET", f"{V1}/event/%24a%2Fb", f"{V1}/event/%24a%2Fb", None, None, 404),
@@ -461,14 +461,14 @@ async def test_what_is_signed_is_the_target_and_the_body_as_they_came(tmp_path):
 
 
 async def test_a_delegated_server_says_where_it_is(tmp_path):
-    async with inbound(tmp_path, well_known_server="hansa.example:443") as house:
+    async with server_with_peer(tmp_path, well_known_server="hansa.example:443") as house:
         status, answer = await house.ask("GET", "/.well-known/matrix/server")
         assert (status, answer) == (200, {"m.server": "hansa.example:443"})
 
 
 async def test_our_keys_are_published_and_signed(tmp_path):
     """K-2, K-3."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         now = house.app.contexts["matrix"].clock.now()
         for target in ("/_matrix/key/v2/server", "/_matrix/key/v2/server/ed25519:a"):
             status, doc = await house.ask("GET", target)

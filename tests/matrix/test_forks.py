@@ -11,7 +11,7 @@ from hansa import Append, Member, Membership, Message, NativeId, Put, Row, Strea
 from hansa_matrix.federation import sender
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.rooms.room import MOST_BRANCHES, MOST_ENDS
-from matrix.inbound import OURS, THEIRS, V1, inbound
+from matrix.server_with_peer import OURS, THEIRS, V1, server_with_peer
 
 
 async def spoken(house, text):
@@ -36,7 +36,7 @@ async def spoken(house, text):
 
 
 async def test_an_event_of_ours_follows_twenty_ends_and_stands_on_their_state_alone(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.matrix.keep_forward_extremities()
         ends = list(house.room.tips)
         fork = [house.forger.message(house.room, f"end {n}", prev_events=ends) for n in range(24)]
@@ -70,7 +70,7 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
     """Two sets of recipients; between the readings of the first and the second, both get an event. Once from
     the store for this server alone, once from what was read for all.
     """
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
         first, second = (
             sender._remote_destination_set(["a.test", "b.test"])[0],
@@ -105,7 +105,7 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
 
 
 async def test_a_set_that_was_learned_by_a_turn_that_failed_is_stored_by_the_next(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         sender = house.matrix.sender
         for _ in range(2):
             assert [type(w) for w in sender.writes("$e", "!r", ["c.test"])] == [Append, Put]
@@ -114,7 +114,7 @@ async def test_a_set_that_was_learned_by_a_turn_that_failed_is_stored_by_the_nex
 
 
 async def test_the_end_of_a_stream_is_read_once_for_all_and_goes_back_so_far(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         ctx = house.app.contexts["matrix"]
 
         async def add(count: int) -> None:
@@ -149,7 +149,7 @@ async def test_the_end_of_a_stream_is_read_once_for_all_and_goes_back_so_far(tmp
 @pytest.mark.parametrize("how", ["soon", "at the end"])
 async def test_where_a_server_stands_is_kept(tmp_path, monkeypatch, how):
     monkeypatch.setattr(sender, "_KEPT_AFTER", 0.0 if how == "soon" else 3600.0)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = lambda request: (200, {}) if "/send/" in request.target else None
         matrix = house.matrix
         await spoken(house, "hello")
@@ -169,7 +169,7 @@ async def test_a_flood_of_branches_neither_stops_a_room_nor_undoes_a_ban(tmp_pat
     """Hundreds of state events follow one and the same event: more than a turn keeps in memory, and more
     than each further event may cost.
     """
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         matrix, room = house.matrix, house.room
         matrix.keep_forward_extremities()
         store, user = matrix.store, room.user
@@ -212,7 +212,7 @@ async def test_a_flood_of_branches_neither_stops_a_room_nor_undoes_a_ban(tmp_pat
 
 async def test_what_a_turn_makes_is_there_however_much_it_makes(tmp_path):
     """More state groups than are kept in memory, none of them durable yet."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         groups = house.matrix.get_room(house.room.room_id).groups
         first = await groups.load(groups.last)
         made = [groups.after(groups.last, first, ("x", str(n)), f"${n}") for n in range(300)]

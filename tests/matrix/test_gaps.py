@@ -11,13 +11,13 @@ from hansa import HttpRequest
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.inbound import missing_events
-from matrix.inbound import Inbound, inbound
+from matrix.server_with_peer import ServerWithPeer, server_with_peer
 
 
 class History:
     """A chain of messages that the forger's server has; it answers what is asked about them."""
 
-    def __init__(self, house: Inbound, count: int) -> None:
+    def __init__(self, house: ServerWithPeer, count: int) -> None:
         self.house, self.asked = house, list[str]()
         self.by_id: dict[str, dict[str, Any]] = {}
         for number in range(count):
@@ -66,7 +66,7 @@ class History:
 
 
 async def test_a_gap_of_more_than_one_answer_is_filled(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         history = History(house, 45)
         assert await history.arrived() == dict.fromkeys(history.ids, "accepted")
         assert set(history.asked) == {"get_missing_events"}
@@ -76,7 +76,7 @@ async def test_a_gap_of_more_than_one_answer_is_filled(tmp_path):
 async def test_a_gap_of_more_than_a_thousand_events_is_skipped_and_counted(tmp_path, monkeypatch):
     assert missing_events._MOST == 1_000
     monkeypatch.setattr(missing_events, "_MOST", 100)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         history = History(house, 130)
         found = await history.arrived()
         assert house.counted("matrix_gaps_skipped") == {"": 1}
@@ -87,7 +87,7 @@ async def test_a_gap_of_more_than_a_thousand_events_is_skipped_and_counted(tmp_p
 
 
 async def test_a_gap_that_nobody_fills_now_is_not_forgotten(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         history = History(house, 3)
         tries: list[str] = []
 

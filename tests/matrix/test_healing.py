@@ -11,16 +11,16 @@ from hansa import Member, Membership, NativeId
 from hansa.testing import until
 from hansa_matrix.rooms.inbound.extremity_merge import DUMMY
 from hansa_matrix.rooms.room import MatrixRoom
-from matrix.inbound import Inbound, inbound
+from matrix.server_with_peer import ServerWithPeer, server_with_peer
 
 
-def room_of(house: Inbound) -> MatrixRoom:
+def room_of(house: ServerWithPeer) -> MatrixRoom:
     found = house.matrix.get_room(house.room.room_id)
     assert isinstance(found, MatrixRoom)
     return found
 
 
-async def forked(house: Inbound, count: int, **over: Any) -> None:
+async def forked(house: ServerWithPeer, count: int, **over: Any) -> None:
     """So many events beside each other, taken and judged."""
     for number in range(count):
         raw = house.forger.message(house.room, f"m{number}", **over)
@@ -29,7 +29,7 @@ async def forked(house: Inbound, count: int, **over: Any) -> None:
     await until(lambda: not line.running)
 
 
-async def told(house: Inbound, count: int) -> list[dict[str, Any]]:
+async def told(house: ServerWithPeer, count: int) -> list[dict[str, Any]]:
     """The dummy events that the forger's server got."""
     async with asyncio.timeout(10):
         while True:
@@ -40,13 +40,13 @@ async def told(house: Inbound, count: int) -> list[dict[str, Any]]:
             await asyncio.sleep(0.01)
 
 
-def accept(house: Inbound) -> None:
+def accept(house: ServerWithPeer) -> None:
     house.peer.answer = lambda request: (200, {"pdus": {}}) if "/send/" in request.target else None
 
 
 @pytest.mark.parametrize("version", ["2", "10", "12"])
 async def test_more_than_ten_ends_are_tied_together(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         accept(house)
         await forked(house, 10)
         room = room_of(house)
@@ -62,7 +62,7 @@ async def test_more_than_ten_ends_are_tied_together(tmp_path, version):
 
 
 async def test_the_bridge_user_ties_before_anybody_else_does(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         accept(house)
         matrix = house.matrix
         early = f"@aaa:{matrix.bridge_user.partition(':')[2]}"
@@ -81,7 +81,7 @@ async def test_the_bridge_user_ties_before_anybody_else_does(tmp_path):
 
 
 async def test_as_many_as_it_takes(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         accept(house)
         await house.send(*(house.forger.message(house.room, f"m{n}") for n in range(50)))
         await forked(house, 1)
@@ -92,7 +92,7 @@ async def test_as_many_as_it_takes(tmp_path):
 
 
 async def test_where_nobody_of_ours_may_speak_it_is_tried_once_an_hour(tmp_path, monkeypatch):
-    async with inbound(tmp_path, "10") as house:
+    async with server_with_peer(tmp_path, "10") as house:
         accept(house)
         administration = house.matrix.local_events
         room_id = house.room.room_id

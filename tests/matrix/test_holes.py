@@ -20,8 +20,8 @@ from hansa_matrix.rooms.inbound import room_queue
 from hansa_matrix.rooms.state import holes as known_holes
 from hansa_matrix.rooms.state import state_propagation
 from hansa_matrix.rooms.state.holes import MOST, MOST_OF_ONE, TRIES, Hole, Holes, Suspects, Why
-from matrix.inbound import THEIRS, V1, Inbound, inbound
-from peers.forger import Forger, JoinedRoom
+from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
+from peers.event_forge import EventForge, JoinedRoom
 
 #: The server whose keys are not to be had.
 MUTE = "127.0.0.3:3"
@@ -31,8 +31,8 @@ USER = f"@x:{MUTE}"
 class World:
     """The forger's server, which has everything of ``room``, and a second server ``mute`` with a person."""
 
-    def __init__(self, house: Inbound) -> None:
-        self.house, self.mute = house, Forger(MUTE)
+    def __init__(self, house: ServerWithPeer) -> None:
+        self.house, self.mute = house, EventForge(MUTE)
         self.speaks = True
         self.events: dict[str, dict[str, Any]] = {}
         self.states: dict[str, list[str]] = {}
@@ -166,7 +166,7 @@ def _at_once(monkeypatch):
 @pytest.mark.parametrize("how", LOST)
 async def test_what_follows_a_lost_event_goes_on(tmp_path, how, version, caplog):
     lose, why = LOST[how]
-    async with inbound(tmp_path, version, gap_patience=0.0, **_options(how)) as house:
+    async with server_with_peer(tmp_path, version, gap_patience=0.0, **_options(how)) as house:
         world = World(house)
         if how == "distrusted":
             keyring = house.matrix.keyring
@@ -220,7 +220,7 @@ def refused(world: World) -> str:
     ("lose", "status"), [(rejected, "rejected"), (barred, "accepted"), (blocked, "accepted")]
 )
 async def test_what_follows_an_event_that_was_dropped_at_the_gate_goes_on(tmp_path, lose, status, version):
-    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
         matrix = house.matrix
         assert await world.placed(world.say("before")) == "accepted"
@@ -245,7 +245,7 @@ async def test_what_follows_an_event_that_was_dropped_at_the_gate_goes_on(tmp_pa
 @pytest.mark.parametrize("version", ["6", "12"])
 async def test_what_follows_a_refused_event_goes_on(tmp_path, version):
     """It follows an event of another room, and so has no state."""
-    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
         assert await world.placed(world.say("before")) == "accepted"
         lost = refused(world)
@@ -255,7 +255,7 @@ async def test_what_follows_a_refused_event_goes_on(tmp_path, version):
 
 
 async def test_soft_failed_events_have_their_place_and_what_follows_them_goes_on(tmp_path):
-    async with inbound(tmp_path, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, gap_patience=0.0) as house:
         world = World(house)
         user = house.room.user
         assert await world.placed(world.join()) == "accepted"
@@ -296,7 +296,7 @@ def kicked(world: World) -> dict[str, Any]:
 @pytest.mark.parametrize("version", ["1", "6", "12"])
 async def test_a_key_that_is_known_later_fills_the_hole(tmp_path, version):
     """The join of a person whose server was mute, and what that person said, in their places after all."""
-    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
         await allow_kicks(house)
         matrix = house.matrix
@@ -334,7 +334,7 @@ async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, 
     """
     monkeypatch.setattr(state_propagation, "_MOST", most)
     monkeypatch.setattr(state_propagation, "_PAGE", 10)
-    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
         matrix = house.matrix
         assert await world.placed(world.say("before")) == "accepted"
@@ -353,7 +353,7 @@ async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, 
 
 async def test_what_nobody_has_is_asked_of_few(tmp_path, caplog):
     """Events that cite ids out of the air, many each: others of the room are not made to look for them all."""
-    async with inbound(tmp_path, "11", gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, "11", gap_patience=0.0) as house:
         world = World(house)
         assert await world.placed(world.join()) == "accepted"
         tips = list(house.room.tips)
@@ -372,7 +372,7 @@ async def test_what_nobody_has_is_asked_of_few(tmp_path, caplog):
         assert len(said) == 1
 
 
-async def allow_kicks(house: Inbound) -> None:
+async def allow_kicks(house: ServerWithPeer) -> None:
     """The forger's person may remove others."""
     matrix = house.matrix
     room = matrix.get_room(house.room.room_id)
@@ -389,7 +389,7 @@ async def allow_kicks(house: Inbound) -> None:
 
 
 async def test_an_operator_who_allows_a_server_has_its_hole_filled(tmp_path):
-    async with inbound(tmp_path, gap_patience=0.0, **_options("denied")) as house:
+    async with server_with_peer(tmp_path, gap_patience=0.0, **_options("denied")) as house:
         world = World(house)
         assert await world.placed(world.say("before")) == "accepted"
         joined = denied(world)
@@ -406,7 +406,7 @@ async def test_an_operator_who_allows_a_server_has_its_hole_filled(tmp_path):
 
 
 async def test_a_hole_that_stays_is_tried_again_more_and_more_seldom(tmp_path):
-    async with inbound(tmp_path, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, gap_patience=0.0) as house:
         world = World(house)
         assert await world.placed(world.say("before")) == "accepted"
         lost = not_found(world)
@@ -426,7 +426,7 @@ async def test_a_hole_that_stays_is_tried_again_more_and_more_seldom(tmp_path):
 
 async def test_a_hole_whose_event_came_at_the_same_time_ends(tmp_path):
     """It was placed by a push while somebody asked for it: no turn fills it any more."""
-    async with inbound(tmp_path, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, gap_patience=0.0) as house:
         world = World(house)
         raw = world.say("pushed")
         assert await world.placed(raw) == "accepted"
@@ -442,7 +442,7 @@ async def test_a_hole_whose_event_came_at_the_same_time_ends(tmp_path):
 
 async def said_by(tmp_path, answers: dict[str, Any], monkeypatch) -> str:
     """Servers answer with those states at a hole; the state after what follows it, and that of before."""
-    async with inbound(tmp_path, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, gap_patience=0.0) as house:
         world = World(house)
         matrix = house.matrix
         assert await world.placed(world.say("before")) == "accepted"
@@ -554,7 +554,7 @@ def test_one_server_makes_nobody_forget_what_is_waited_for_of_others():
 async def test_invented_events_cost_few_requests_and_no_room(tmp_path, monkeypatch):
     """A member that cites twenty invented events in each message."""
     monkeypatch.setattr(known_holes, "MOST_OF_ONE", 30)
-    async with inbound(tmp_path, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, gap_patience=0.0) as house:
         world = World(house)
         matrix = house.matrix
         for number in range(4):

@@ -18,10 +18,10 @@ from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.rooms.inbound import outliers, room_queue
 from hansa_matrix.rooms.inbound.outliers import sort_by_auth
 from hansa_matrix.rooms.membership import remote_membership
-from matrix.inbound import THEIRS, V1, Inbound, inbound
-from matrix.peering import status_of
+from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
 from matrix.test_joining import ALIAS, Resident
-from peers.forger import Forger
+from matrix.two_servers import status_of
+from peers.event_forge import EventForge
 
 named_ids = pytest.mark.parametrize("version", ["1", "2"])
 
@@ -63,12 +63,12 @@ def test_the_order_of_many_that_cite_many_holds_one_place_for_each():
     assert order == [str(n) for n in range(500)]
 
 
-def _auth(house: Inbound, *more: str) -> list[str]:
+def _auth(house: ServerWithPeer, *more: str) -> list[str]:
     keys = [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", house.room.user)]
     return [*(house.room.state[key] for key in keys if key in house.room.state), *more]
 
 
-async def _done(house: Inbound, raw: dict[str, Any]) -> None:
+async def _done(house: ServerWithPeer, raw: dict[str, Any]) -> None:
     """Send an event, and wait until nothing waits."""
     assert (await house.send(raw))[0] == 200
     async with asyncio.timeout(10):
@@ -76,7 +76,7 @@ async def _done(house: Inbound, raw: dict[str, Any]) -> None:
             await asyncio.sleep(0.005)
 
 
-def _giving(house: Inbound, *raws: dict[str, Any]) -> None:
+def _giving(house: ServerWithPeer, *raws: dict[str, Any]) -> None:
     def answer(request: HttpRequest) -> tuple[int, Any] | None:
         return (200, {"auth_chain": list(raws)}) if "/event_auth/" in unquote(request.target) else None
 
@@ -85,7 +85,7 @@ def _giving(house: Inbound, *raws: dict[str, Any]) -> None:
 
 @named_ids
 async def test_a_ring_in_an_auth_chain_stops_nobody(tmp_path, version):
-    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         forger, room, user = house.forger, house.room, house.room.user
         one, two = (f"${secrets.token_hex(8)}:{THEIRS}" for _ in "12")
         ring = []
@@ -107,7 +107,7 @@ async def test_a_ring_in_an_auth_chain_stops_nobody(tmp_path, version):
 @named_ids
 async def test_an_id_stays_with_the_event_that_had_it_first(tmp_path, version):
     """An auth event without a place is named by what stands on it: nobody puts another into its row."""
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         forger, room, user = house.forger, house.room, house.room.user
         again = forger.draft(room, "m.room.member", {"membership": "join", "displayname": "x"}, user)
         first = forger.finish(room, again)
@@ -129,9 +129,9 @@ async def test_an_id_stays_with_the_event_that_had_it_first(tmp_path, version):
 @pytest.mark.parametrize("version", ["2", "3", "6", "10", "12"])
 async def test_a_spoiled_copy_that_waits_gives_way_to_the_one_of_its_own_server(tmp_path, version):
     """A member relays what another says, with signatures that do not hold, before that other's server does."""
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         room = house.room
-        relay = Forger("127.0.0.3:3")
+        relay = EventForge("127.0.0.3:3")
         house.peer.keys = lambda request: (
             200,
             (relay if request.host_header == relay.name else house.forger).keys(),
@@ -162,7 +162,7 @@ async def test_a_spoiled_copy_that_waits_gives_way_to_the_one_of_its_own_server(
 
 async def test_an_answer_that_invents_servers_causes_few_look_ups(tmp_path, monkeypatch):
     monkeypatch.setattr(remote_membership, "_KEY_PAUSES", (0.0,))
-    async with inbound(tmp_path, "11") as house:
+    async with server_with_peer(tmp_path, "11") as house:
         resident = Resident(house, "11")
         for number in range(3000):
             server = f"s{number}.test"
@@ -184,7 +184,7 @@ async def test_an_answer_that_invents_servers_causes_few_look_ups(tmp_path, monk
 
 async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(tmp_path):
     """Answers that come slowly hold places; of them one server, and one person, has no more than two."""
-    async with inbound(tmp_path, "11") as house:
+    async with server_with_peer(tmp_path, "11") as house:
         matrix, held, reached = house.matrix, asyncio.Event(), list[str]()
         rooms = [Resident(house, "11") for _ in range(4)]
         for number, one in enumerate(rooms):
@@ -225,7 +225,7 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
 async def test_what_follows_a_ring_goes_on(tmp_path, monkeypatch, version, ring):
     """Events that follow each other wait for each other; whoever follows them does not wait for ever."""
     monkeypatch.setattr(room_queue, "RETRY", Backoff(first=0.01, most=0.01))
-    async with inbound(tmp_path, version, gap_patience=0.0) as house:
+    async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         forger, room = house.forger, house.room
         tips = list(room.tips)
         names = [f"${secrets.token_hex(8)}:{THEIRS}" for _ in range(ring)]

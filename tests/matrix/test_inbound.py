@@ -12,8 +12,8 @@ from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import parse_pdu, pdu_from_raw
 from hansa_matrix.rooms.inbound.backlog import weight
-from matrix.inbound import OURS, THEIRS, V1, V2, inbound
-from peers.forger import JoinedRoom
+from matrix.server_with_peer import OURS, THEIRS, V1, V2, server_with_peer
+from peers.event_forge import JoinedRoom
 
 VERSIONS = pytest.mark.parametrize("version", ["1", "3", "6", "10", "11", "12"])
 
@@ -24,14 +24,14 @@ def message(house, text="x", **over):
 
 @VERSIONS
 async def test_an_event_after_one_of_another_room_is_refused(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         assert await house.fate(message(house)) == "accepted"
         assert await house.fate(message(house, prev_events=list(house.other.tips))) == "refused"
         assert await house.fate(message(house, "y")) == "accepted"
 
 
 async def test_a_join_after_an_event_of_another_room_is_refused(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         user = f"@new:{THEIRS}"
         guest = JoinedRoom(house.room.room_id, "12", user)
         guest.state = house.room.state
@@ -47,7 +47,7 @@ async def test_a_join_after_an_event_of_another_room_is_refused(tmp_path):
 
 @pytest.mark.parametrize("room_id", [["!a"], {}, 1, None, True])
 async def test_a_room_id_of_any_shape_is_of_no_room(tmp_path, room_id):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         good = message(house)
         status, answer = await house.send({"room_id": room_id}, good)
         assert status == 200 and list(answer["pdus"]) == [event_id(good, house.room.version)]
@@ -56,7 +56,7 @@ async def test_a_room_id_of_any_shape_is_of_no_room(tmp_path, room_id):
 
 @pytest.mark.parametrize("membership", [["join"], {}, 1, None])
 async def test_a_membership_of_any_shape_is_rejected_and_the_network_lives(tmp_path, membership):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         content = {"membership": membership}
         member = house.forger.draft(house.room, "m.room.member", content, house.room.user)
         assert await house.fate(house.forger.finish(house.room, member)) == "rejected"
@@ -65,7 +65,7 @@ async def test_a_membership_of_any_shape_is_rejected_and_the_network_lives(tmp_p
 
 
 async def test_what_one_event_is_like_does_not_keep_the_others_out(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         good = message(house)
         room = f'"room_id":"{house.room.room_id}"'.encode()
         bad = [b'{"content":{"x":1180591620717411303424},' + room + b"}", b'{"depth":1e22,' + room + b"}"]
@@ -77,7 +77,7 @@ async def test_what_one_event_is_like_does_not_keep_the_others_out(tmp_path):
 
 
 async def test_a_body_that_is_not_in_canonical_form_is_signed_in_it(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         target = f"{V1}/send/1"
         header = house.forger.signed("PUT", OURS, target, b'{"origin_server_ts":1,"pdus":[]}')
         house.forger.signed = lambda *_, **__: header
@@ -86,7 +86,7 @@ async def test_a_body_that_is_not_in_canonical_form_is_signed_in_it(tmp_path):
 
 
 async def test_long_transaction_ids_are_never_taken_for_one_another(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for length, status in ((255, 200), (256, 400)):
             found, answer = await house.ask("PUT", f"{V1}/send/{'t' * length}", {"pdus": []})
             assert found == status, answer
@@ -94,7 +94,7 @@ async def test_long_transaction_ids_are_never_taken_for_one_another(tmp_path):
 
 @pytest.mark.parametrize("version", [["11"], {}, 11, None, "99"])
 async def test_an_invite_to_a_version_of_any_shape_is_refused(tmp_path, version):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         status, answer = await house.ask(
             "PUT", f"{V2}/invite/!a:b/$c", {"room_version": version, "event": {}}
         )
@@ -103,14 +103,14 @@ async def test_an_invite_to_a_version_of_any_shape_is_refused(tmp_path, version)
 
 @pytest.mark.parametrize("limit", ["²", "٣", "-1", "x", "", "9" * 40])
 async def test_a_limit_of_any_shape_is_survived(tmp_path, limit):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room, tip = house.room.room_id, next(iter(house.room.tips))
         status, answer = await house.ask("GET", f"{V1}/backfill/{quote(room, safe='')}?v={tip}&limit={limit}")
         assert status == 200 and answer["pdus"]
 
 
 async def test_what_our_own_code_cannot_judge_waits_and_keeps_nobody_out(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         found = matrix.submitter.build_submission
 
@@ -129,7 +129,7 @@ async def test_what_our_own_code_cannot_judge_waits_and_keeps_nobody_out(tmp_pat
 
 
 async def test_nobody_waits_for_an_event_whose_past_nobody_gives(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for n in range(5):
             stuck = message(house, f"stuck {n}", prev_events=["$" + secrets.token_urlsafe(32)])
             assert (await house.send(stuck))[0] == 200
@@ -137,7 +137,7 @@ async def test_nobody_waits_for_an_event_whose_past_nobody_gives(tmp_path):
 
 
 async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         store, asked = matrix.store, list[int]()
         get_many = store.get_many
@@ -174,7 +174,7 @@ async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_pat
 
 async def test_events_that_wait_take_so_much_memory_of_one_server(tmp_path, monkeypatch):
     """5,000 may wait in a room; of 64 KiB of empty objects each these would be 10 GB."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
 
         def heavy() -> dict[str, Any]:
             content = {"a": [{"": 0}] * 8000}

@@ -10,8 +10,8 @@ from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
-from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
-from matrix.peering import (
+from matrix.server_with_peer import OURS, THEIRS, V1, V2, ServerWithPeer, server_with_peer
+from matrix.two_servers import (
     OTHER,
     USER,
     at,
@@ -19,10 +19,10 @@ from matrix.peering import (
     invited,
     refused,
 )
-from peers.forger import JoinedRoom
+from peers.event_forge import JoinedRoom
 
 
-def foreign_room(house: Inbound, version: str) -> JoinedRoom:
+def foreign_room(house: ServerWithPeer, version: str) -> JoinedRoom:
     """A room of the forger's own, its person the creator."""
     room = JoinedRoom("!made:" + THEIRS, version, USER)
     draft = house.forger.draft(
@@ -39,14 +39,14 @@ def foreign_room(house: Inbound, version: str) -> JoinedRoom:
     return room
 
 
-def invite_to(house: Inbound, room: JoinedRoom, user: str, **over: Any) -> dict[str, Any]:
+def invite_to(house: ServerWithPeer, room: JoinedRoom, user: str, **over: Any) -> dict[str, Any]:
     draft = house.forger.draft(room, "m.room.member", {"membership": "invite"}, user, **over)
     return house.forger.finish(room, draft)
 
 
 @each_version
 async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         room = foreign_room(house, version)
         raw = invite_to(house, room, house.matrix.bridge_user)
         name = event_id(raw, room.version)
@@ -67,7 +67,7 @@ async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
 
 
 async def test_invites_that_are_refused(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = foreign_room(house, "12")
         bot = house.matrix.bridge_user
         good = invite_to(house, room, bot)
@@ -101,7 +101,7 @@ def stripped(raw: dict[str, Any]) -> dict[str, Any]:
 
 async def test_what_is_shown_of_a_room_may_be_stripped_events(tmp_path):
     """Dendrite sends these, and Synapse takes them."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = foreign_room(house, "12")
         raw = invite_to(house, room, house.matrix.bridge_user)
         where = f"{V2}/invite/{at(room.room_id, event_id(raw, room.version))}"
@@ -129,7 +129,7 @@ async def test_what_is_shown_of_a_room_may_be_stripped_events(tmp_path):
     ],
 )
 async def test_what_is_shown_of_a_room_and_malformed_is_refused(tmp_path, spoil):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = foreign_room(house, "12")
         raw = invite_to(house, room, house.matrix.bridge_user)
         where = f"{V2}/invite/{at(room.room_id, event_id(raw, room.version))}"
@@ -142,7 +142,7 @@ async def test_what_is_shown_of_a_room_and_malformed_is_refused(tmp_path, spoil)
 
 @each_version
 async def test_an_invite_of_ours_goes_out_and_is_kept_with_their_signature(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         room, seen = house.room, []
 
         def answer(request):
@@ -172,7 +172,7 @@ async def test_an_invite_of_ours_goes_out_and_is_kept_with_their_signature(tmp_p
 
 @pytest.mark.parametrize("how", ["refused", "unsigned", "another event", "a wrong signature", "gone"])
 async def test_an_invite_of_ours_that_is_not_taken_never_was(tmp_path, how):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = house.room
 
         def answer(request):
@@ -198,14 +198,14 @@ async def test_an_invite_of_ours_that_is_not_taken_never_was(tmp_path, how):
         assert ("m.room.member", OTHER) not in state
 
 
-def by_hand(house: Inbound, body: Any, room: JoinedRoom) -> dict[str, Any]:
+def by_hand(house: ServerWithPeer, body: Any, room: JoinedRoom) -> dict[str, Any]:
     signature = house.forger.key.sign(event_signable(body, room.version))
     return with_signature(body, THEIRS, house.forger.key.key_id, signature)
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
 async def test_an_invite_as_it_was_done_in_the_beginning(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         room = foreign_room(house, version)
         raw = invite_to(house, room, house.matrix.bridge_user)
         shown = [house.forger.created[room.room_id]]
@@ -221,7 +221,7 @@ async def test_an_invite_as_it_was_done_in_the_beginning(tmp_path, version):
 
 @pytest.mark.parametrize(("version", "taken"), [("1", True), ("2", True), ("3", False), ("12", False)])
 async def test_a_server_that_knows_only_that_is_invited_so(tmp_path, version, taken):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         asked: list[str] = []
 
         def answer(request: Any) -> Any:
@@ -243,7 +243,7 @@ async def test_a_server_that_knows_only_that_is_invited_so(tmp_path, version, ta
 
 @pytest.mark.parametrize("odd", [["leave"], {"leave": 1}, 7, None], ids=repr)
 async def test_what_takes_an_invite_back_and_is_no_membership_takes_nothing_along(tmp_path, odd):
-    async with inbound(tmp_path, accept_invites=False) as house:
+    async with server_with_peer(tmp_path, accept_invites=False) as house:
         room, bot = foreign_room(house, "12"), house.matrix.bridge_user
         raw = invite_to(house, room, bot)
         name = event_id(raw, room.version)

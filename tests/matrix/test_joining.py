@@ -12,8 +12,8 @@ from hansa import CannotOpenRoom, HttpRequest, HttpResponse, NativeId
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.proto.signing import event_signable, with_signature
-from matrix.inbound import OURS, THEIRS, Inbound, inbound
-from peers.forger import JoinedRoom, cited
+from matrix.server_with_peer import OURS, THEIRS, ServerWithPeer, server_with_peer
+from peers.event_forge import JoinedRoom, cited
 
 each_version = pytest.mark.parametrize("version", ["8", "9", "10", "11", "12"])
 USER = f"@m:{THEIRS}"
@@ -27,7 +27,7 @@ class Resident:
 
     def __init__(
         self,
-        house: Inbound,
+        house: ServerWithPeer,
         version: str,
         create: dict[str, Any] | None = None,
         rules: dict[str, Any] | None = None,
@@ -111,7 +111,7 @@ class Resident:
 
 @each_version
 async def test_a_restricted_join_is_kept_with_the_resident_s_signature(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         resident = Resident(house, version)
         name = await resident.entered()
         assert name == event_id(resident.made[0], resident.room.version)
@@ -123,14 +123,14 @@ async def test_a_restricted_join_is_kept_with_the_resident_s_signature(tmp_path,
 
 
 async def test_a_restricted_join_that_the_resident_did_not_sign_is_none(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         resident = Resident(house, "12")
         resident.sign = False
         await resident.refused()
 
 
 async def test_a_restricted_join_with_a_wrong_signature_is_none(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         resident = Resident(house, "12")
 
         def wrong(answer: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ async def test_a_restricted_join_with_a_wrong_signature_is_none(tmp_path):
     ],
 )
 async def test_j3_a_template_of_something_else_is_not_signed(tmp_path, spoil):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         resident = Resident(house, "12")
         resident.spoil_template = spoil
         await resident.refused()
@@ -177,7 +177,7 @@ async def test_j3_a_template_of_something_else_is_not_signed(tmp_path, spoil):
     ],
 )
 async def test_j5_an_answer_without_the_room_s_create_event_or_about_another_is_no_room(tmp_path, spoil):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         resident = Resident(house, "12")
         resident.spoil_answer = spoil
         await resident.refused()
@@ -185,7 +185,7 @@ async def test_j5_an_answer_without_the_room_s_create_event_or_about_another_is_
 
 async def test_j6_bad_state_is_dropped_and_the_join_stands(tmp_path):
     """Mistake 31."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         resident = Resident(house, "12")
         forger, room = house.forger, resident.room
         member = house.forger.draft(room, "m.room.member", {"membership": "join"}, f"@z:{THEIRS}")
@@ -206,7 +206,7 @@ async def test_j6_bad_state_is_dropped_and_the_join_stands(tmp_path):
 
 async def test_j1_the_next_server_is_asked_when_one_does_not_know_the_room(tmp_path):
     """Mistake 30."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         resident = Resident(house, "12")
         resident.servers = ["127.0.0.1:3", "a b", 7, THEIRS]
 
@@ -233,7 +233,7 @@ async def test_j1_the_next_server_is_asked_when_one_does_not_know_the_room(tmp_p
     ],
 )
 async def test_the_next_resident_is_asked_when_one_cannot_let_us_in(tmp_path, status, said):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         resident = Resident(house, "12")
         resident.servers = ["127.0.0.1:3", THEIRS]
 
@@ -256,14 +256,14 @@ UNKNOWN = [
 ]
 
 
-def steps(house: Inbound, step: str) -> list[str]:
+def steps(house: ServerWithPeer, step: str) -> list[str]:
     return [r.target.split("/")[3] for r in house.peer.asked if f"/{step}/" in r.target]
 
 
 @pytest.mark.parametrize("said", UNKNOWN, ids=["404", "400", "405", "text"])
 @pytest.mark.parametrize("version", ["8", "11", "12"])
 async def test_a_resident_that_knows_only_the_old_requests_is_asked_by_these(tmp_path, version, said):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         resident = Resident(house, version)
         resident.old = said
         name = await resident.entered()
@@ -279,7 +279,7 @@ async def test_a_resident_that_knows_only_the_old_requests_is_asked_by_these(tmp
 
 async def test_a_room_of_ours_is_entered_by_a_resident_of_old(tmp_path):
     """The signature that a restricted room asks for, in an answer of version 1."""
-    async with inbound(tmp_path, "12") as house:
+    async with server_with_peer(tmp_path, "12") as house:
         resident = Resident(house, "12")
         resident.old = UNKNOWN[0]
         house.peer.answer = resident
@@ -300,7 +300,7 @@ async def test_a_room_of_ours_is_entered_by_a_resident_of_old(tmp_path):
     ids=["403", "404", "400"],
 )
 async def test_what_a_resident_refuses_it_is_not_asked_again_in_the_old_way(tmp_path, said):
-    async with inbound(tmp_path, "12") as house:
+    async with server_with_peer(tmp_path, "12") as house:
         resident = Resident(house, "12")
         resident.old = said
         await resident.refused()
@@ -309,7 +309,7 @@ async def test_what_a_resident_refuses_it_is_not_asked_again_in_the_old_way(tmp_
 
 @pytest.mark.parametrize("body", [[200], [200, []], [], "x", {"state": []}, [200, {"state": []}, 1]])
 async def test_an_old_answer_that_is_none_is_no_room(tmp_path, body):
-    async with inbound(tmp_path, "12") as house:
+    async with server_with_peer(tmp_path, "12") as house:
         resident = Resident(house, "12")
         resident.old = UNKNOWN[0]
 
@@ -323,7 +323,7 @@ async def test_an_old_answer_that_is_none_is_no_room(tmp_path, body):
 
 
 async def test_reasons_to_join_and_knock_reach_the_event(tmp_path):
-    async with inbound(tmp_path, "12") as house:
+    async with server_with_peer(tmp_path, "12") as house:
         resident = Resident(house, "12")
 
         def answer(request: HttpRequest) -> Any:

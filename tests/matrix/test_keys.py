@@ -15,8 +15,8 @@ from hansa_matrix.crypto import SigningKey, verify
 from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document, key_document
 from hansa_matrix.proto.signing import signable_bytes, signatures_of, with_signature
-from matrix.inbound import OURS, THEIRS, Inbound, inbound
-from peers.forger import now
+from matrix.server_with_peer import OURS, THEIRS, ServerWithPeer, server_with_peer
+from peers.event_forge import now
 
 NOTARY, GONE = "notary.example:1", "gone.example:1"
 KEY = "/_matrix/key/v2"
@@ -35,7 +35,7 @@ def made(name: str) -> SigningKey:
     return SigningKey.from_seed(f"ed25519:{name}", secrets.token_bytes(32))
 
 
-async def plain(house: Inbound, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+async def plain(house: ServerWithPeer, method: str, target: str, body: Any = None) -> tuple[int, Any]:
     """A request that nobody signed."""
     return await house.ask(method, target, body)
 
@@ -89,7 +89,7 @@ def test_a_key_file_with_an_odd_line_is_refused(tmp_path, line):
 
 
 async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_published(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         _, before = await plain(house, "GET", f"{KEY}/server")
         (old,) = before["verify_keys"]
@@ -113,7 +113,7 @@ async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_publ
 
 
 async def test_a_rotation_that_fails_says_why(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
 
         def full(_: int) -> None:
             raise OSError(28, "No space left on device", "matrix.key")
@@ -127,7 +127,7 @@ async def test_a_rotation_that_fails_says_why(tmp_path, monkeypatch):
 
 
 async def test_k4_one_look_up_however_many_events_wait(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         keyring = house.matrix.keyring
         other = made("x")
         house.peer.keys = lambda _: (200, document("other.example:1", other))
@@ -142,7 +142,7 @@ async def test_k4_one_look_up_however_many_events_wait(tmp_path):
 
 
 async def test_k4_a_server_that_is_gone_is_asked_ever_more_seldom(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         keyring = house.matrix.keyring
         house.peer.keys = lambda _: None
         times, clock = [], [0.0]
@@ -160,7 +160,7 @@ async def test_k4_a_server_that_is_gone_is_asked_ever_more_seldom(tmp_path):
 
 
 async def test_k5_the_latest_validity_is_kept_and_an_id_never_changes_its_key(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         keyring = house.matrix.keyring
         first, other = made("x"), made("x")
         name = [("other.example:1", "ed25519:x")]
@@ -177,7 +177,7 @@ async def test_k5_the_latest_validity_is_kept_and_an_id_never_changes_its_key(tm
 
 async def test_k9_what_a_leaked_key_signed_is_not_signed(tmp_path):
     leaked = made("x")
-    async with inbound(tmp_path, revoked_keys=[leaked.public]) as house:
+    async with server_with_peer(tmp_path, revoked_keys=[leaked.public]) as house:
         keyring = house.matrix.keyring
         house.peer.keys = lambda _: (200, document("other.example:1", leaked))
         await keyring.need([("other.example:1", "ed25519:x")], 5)
@@ -190,7 +190,7 @@ async def test_k9_what_a_leaked_key_signed_is_not_signed(tmp_path):
 class Vouching:
     """A notary and a server that is gone, which the notary has heard of."""
 
-    def __init__(self, house: Inbound) -> None:
+    def __init__(self, house: ServerWithPeer) -> None:
         self.house = house
         self.notary, self.gone = made("n"), made("g")
         self.by = self.notary
@@ -213,7 +213,7 @@ class Vouching:
 
 
 async def test_k8_a_notary_vouches_for_a_server_that_is_gone(tmp_path):
-    async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
+    async with server_with_peer(tmp_path, trusted_key_servers=[NOTARY]) as house:
         vouching = Vouching(house)
         keyring = house.matrix.keyring
         await keyring.need([(GONE, "ed25519:g"), ("other.gone:1", "ed25519:o")], 7)
@@ -226,7 +226,7 @@ async def test_k8_a_notary_vouches_for_a_server_that_is_gone(tmp_path):
 
 
 async def test_k8_neither_signature_may_be_missing(tmp_path):
-    async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
+    async with server_with_peer(tmp_path, trusted_key_servers=[NOTARY]) as house:
         keyring = house.matrix.keyring
         vouching = Vouching(house)
         vouching.by = made("n")  # another key under the notary's id
@@ -241,7 +241,7 @@ async def test_k8_neither_signature_may_be_missing(tmp_path):
 
 
 async def test_the_keys_of_a_server_that_policy_denies_come_from_a_notary(tmp_path):
-    async with inbound(tmp_path, trusted_key_servers=[NOTARY]) as house:
+    async with server_with_peer(tmp_path, trusted_key_servers=[NOTARY]) as house:
         vouching = Vouching(house)
         matrix = house.matrix
         checked = matrix.federation_client._check
@@ -257,7 +257,7 @@ async def test_the_keys_of_a_server_that_policy_denies_come_from_a_notary(tmp_pa
 
 
 async def test_k7_we_vouch_for_others_with_their_own_document(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         status, got = await plain(house, "GET", f"{KEY}/query/{THEIRS}")
         (doc,) = got["server_keys"]
         assert status == 200 and doc["server_name"] == THEIRS
@@ -279,13 +279,13 @@ async def test_k7_we_vouch_for_others_with_their_own_document(tmp_path):
 
 @pytest.mark.parametrize("body", [{}, {"server_keys": 7}, {"server_keys": []}, {"server_keys": None}])
 async def test_k7_a_query_of_another_shape(tmp_path, body):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         status, answer = await plain(house, "POST", f"{KEY}/query", body)
         assert (status, answer["errcode"]) == (400, "M_BAD_JSON")
 
 
 async def test_k7_who_asks_too_often_gets_what_is_known(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.keys = lambda _: None
         before = len(house.peer.asked)
         for number in range(0, 300, 100):
@@ -297,7 +297,7 @@ async def test_k7_who_asks_too_often_gets_what_is_known(tmp_path):
 
 async def test_one_key_of_a_server_is_asked_for_by_its_id(tmp_path, monkeypatch):
     """A document without it is asked for anew, but not again and again; who wants one key gets no other."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         first, second = made("one"), made("two")
         asked: list[str] = []
 

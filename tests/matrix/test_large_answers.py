@@ -12,7 +12,7 @@ import pytest
 from hansa import CannotOpenRoom, HttpRequest, HttpStream
 from hansa_matrix.federation.client import LARGE_ANSWER
 from hansa_matrix.rooms.inbound.early_checks import MOST_LOST, MOST_UNVERIFIED
-from matrix.inbound import THEIRS, inbound
+from matrix.server_with_peer import THEIRS, server_with_peer
 from memory import peak_memory
 
 MIB = 1024 * 1024
@@ -90,7 +90,7 @@ JUNK = {
 @pytest.mark.parametrize("junk", list(JUNK))
 async def test_a_join_is_not_answered_with_megabytes_of_junk(tmp_path, array, junk):
     """73 KB of gzip were 48 MiB and took 1.87 GiB. What is no state of the room ends the reading early."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = template
         flood = Flood(house, b'{"%s":[' % array.encode(), JUNK[junk])
         matrix = house.matrix
@@ -104,7 +104,7 @@ async def test_a_join_is_not_answered_with_megabytes_of_junk(tmp_path, array, ju
 @pytest.mark.parametrize("servers", [1, 1_000_000])
 async def test_a_join_is_not_answered_with_events_that_nobody_has_signed(tmp_path, servers):
     """Each is well formed and of the room, and there are more of them than anybody can hold."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = template
         house.peer.keys = lambda request: (
             (200, house.forger.keys()) if request.host_header == THEIRS else None
@@ -132,7 +132,7 @@ async def test_a_join_is_not_answered_with_events_that_nobody_has_signed(tmp_pat
 
 @pytest.mark.parametrize("body", [b'{"x":"', b'{"x":[', b'{"state":["', b'{"state":[{"a":"'])
 async def test_what_does_not_end_is_not_held(tmp_path, body):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = template
         flood = Flood(house, body, b"[" if body.endswith(b"[") else b"x", LARGE_ANSWER)
         matrix = house.matrix
@@ -144,7 +144,7 @@ async def test_what_does_not_end_is_not_held(tmp_path, body):
 
 async def test_the_loop_goes_on_while_a_large_answer_is_read(tmp_path):
     """Every step of it takes less than 20 ms of the loop: no chunk is looked at there."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         flood = Flood(house, b'{"state":[', event() + b",", 8 * MIB)
         loop, inside = asyncio.get_running_loop(), []
 

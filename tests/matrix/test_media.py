@@ -17,7 +17,7 @@ from hansa_matrix.proto import media as proto
 from hansa_matrix.proto.media import MultipartFileReader, MxcUri, multipart_head, multipart_tail, parse_mxc
 from hypothesis import given
 from hypothesis import strategies as st
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 from PIL import Image
 
 PICTURE = bytes(range(256)) * 500
@@ -30,7 +30,7 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 async def kept(
-    house: Inbound, data: bytes = PICTURE, kind: str = "image/png", name: str = "a b.png"
+    house: ServerWithPeer, data: bytes = PICTURE, kind: str = "image/png", name: str = "a b.png"
 ) -> MediaItem:
     return await house.matrix.media.add(pieces(data), kind, name)
 
@@ -47,11 +47,11 @@ def read_parts(content_type: str, body: bytes, at_once: int = 1000) -> tuple[dic
     return dict(parts.headers or {}), found
 
 
-def fetcher(house: Inbound) -> Any:
+def fetcher(house: ServerWithPeer) -> Any:
     return house.matrix.remote_media
 
 
-async def bytes_of(house: Inbound, item: MediaItem) -> bytes:
+async def bytes_of(house: ServerWithPeer, item: MediaItem) -> bytes:
     return b"".join([c async for c in house.matrix.media.read(item)])
 
 
@@ -59,7 +59,7 @@ async def bytes_of(house: Inbound, item: MediaItem) -> bytes:
 
 
 async def test_a_file_is_given_in_two_parts(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         item = await kept(house)
         answer = await house.whole("GET", f"{V1}/media/download/{item.mxc.media_id}?timeout_ms=1")
         headers, found = read_parts(answer.content_type, await body_of(answer))
@@ -69,7 +69,7 @@ async def test_a_file_is_given_in_two_parts(tmp_path):
 
 
 async def test_a_smaller_picture_is_given_in_two_parts(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         out = io.BytesIO()
         Image.new("RGB", (900, 600), "red").save(out, "PNG")
         item = await kept(house, out.getvalue())
@@ -86,21 +86,21 @@ async def test_a_smaller_picture_is_given_in_two_parts(tmp_path):
 
 @pytest.mark.parametrize("media_id", ["none", "..%2F..%2Fmatrix.key", "a.b", "%00", "x" * 300])
 async def test_what_is_not_there_is_404(tmp_path, media_id):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await kept(house)
         status, answer = await house.ask("GET", f"{V1}/media/download/{media_id}")
         assert (status, answer["errcode"]) == (404, "M_NOT_FOUND")
 
 
 async def test_a_file_of_another_server_is_not_passed_on(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         library = house.matrix.media
         await library.add(pieces(b"x"), "text/plain", "", mxc=MXC)
         assert (await house.ask("GET", f"{V1}/media/download/{MXC.media_id}"))[0] == 404
 
 
 async def test_what_a_browser_might_run_is_never_shown_inline(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for kind, shown in (
             ("text/html; charset=utf-8", "text/html; charset=utf-8"), ("image/svg+xml", "image/svg+xml"),
             ("APPLICATION/PDF; charset=utf-8", "application/pdf"), ("nonsense\r\nX: y", "application/octet-stream"),
@@ -115,7 +115,7 @@ async def test_what_a_browser_might_run_is_never_shown_inline(tmp_path):
 
 
 async def test_there_is_no_thumbnail_of_what_is_no_picture(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         item = await kept(house, kind="text/plain")
         target = f"{V1}/media/thumbnail/{item.mxc.media_id}?width=9&height=9"
         status, answer = await house.ask("GET", target)
@@ -123,7 +123,7 @@ async def test_there_is_no_thumbnail_of_what_is_no_picture(tmp_path):
 
 
 async def test_a_policy_decides_what_goes_to_whom(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         item, asked = await kept(house), []
         context = house.app.contexts["matrix"]
 
@@ -160,12 +160,12 @@ def in_parts(
     return HttpResponse(status=200, headers=headers, body=over.get("body", body))
 
 
-def targets(house: Inbound) -> list[str]:
+def targets(house: ServerWithPeer) -> list[str]:
     return [r.target for r in house.peer.asked if "/media/" in r.target]
 
 
 async def test_a_file_is_fetched_once_for_all_who_ask_and_kept(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = lambda _: in_parts()
         items = await asyncio.gather(*(fetcher(house).get(MXC) for _ in range(5)))
         item = await fetcher(house).get(MXC)
@@ -178,7 +178,7 @@ async def test_a_file_is_fetched_once_for_all_who_ask_and_kept(tmp_path):
 
 @pytest.mark.parametrize("code", ["M_UNRECOGNIZED", "M_NOT_FOUND"])
 async def test_a_server_that_does_not_know_that_is_asked_as_before(tmp_path, code):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
 
         def answer(request: Any) -> Any:
             if "/v1/media/" in request.target:
@@ -198,7 +198,7 @@ async def test_a_server_that_does_not_know_that_is_asked_as_before(tmp_path, cod
 
 
 async def test_a_file_that_is_elsewhere_is_fetched_there(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         head = b"--bound\r\nContent-Type: application/json\r\n\r\n{}\r\n--bound\r\nLocation: "
         places = [
             b"https://cdn.example:444/f?x=1", b"http://cdn.example/f", b"file:///etc/passwd", b"https://[bad/f", b"",
@@ -241,7 +241,7 @@ WRONG = {
 
 @pytest.mark.parametrize("how", WRONG)
 async def test_an_answer_that_is_none_leaves_nothing(tmp_path, how):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = lambda _: WRONG[how]
         with pytest.raises(RemoteProtocolError):
             await fetcher(house).get(MXC)
@@ -252,7 +252,7 @@ async def test_an_answer_that_is_none_leaves_nothing(tmp_path, how):
 
 
 async def test_a_file_that_is_too_large_is_refused(tmp_path):
-    async with inbound(tmp_path, max_upload_size=1000) as house:
+    async with server_with_peer(tmp_path, max_upload_size=1000) as house:
         house.peer.answer = lambda _: in_parts(b"x" * 1000)
         assert (await fetcher(house).get(MXC)).blob.size == 1000
         house.peer.answer = lambda _: in_parts(b"x" * 1001)
@@ -262,7 +262,7 @@ async def test_a_file_that_is_too_large_is_refused(tmp_path):
 
 
 async def test_what_is_not_anywhere(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = lambda _: (404, {"errcode": "M_NOT_FOUND"})
         with pytest.raises(RemoteError) as refused:
             await fetcher(house).get(MXC)
@@ -276,7 +276,7 @@ async def test_what_is_not_anywhere(tmp_path):
 
 
 async def test_remote_files_go_when_nobody_asks_for_them_and_the_bytes_with_the_last(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         library, clock = house.matrix.media, house.app.contexts["matrix"].clock
         mine = await kept(house, b"same")
         for name in ("old", "used"):
@@ -297,7 +297,7 @@ async def test_remote_files_go_when_nobody_asks_for_them_and_the_bytes_with_the_
 
 
 async def test_an_operator_adds_gets_lists_and_removes(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         operations = house.matrix.network.operations()
         source = tmp_path / "room picture.png"
         source.write_bytes(PICTURE)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from clients.people import house
+from clients.matrix_server import matrix_server
 from hansa import (
     Action,
     HttpRequest,
@@ -26,7 +26,7 @@ from hansa_matrix.errors import MatrixError
 from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.media import remote
 from hansa_matrix.proto.media import MxcUri, multipart_head, multipart_tail
-from matrix.inbound import OURS, THEIRS, Inbound, inbound
+from matrix.server_with_peer import OURS, THEIRS, ServerWithPeer, server_with_peer
 from matrix.test_media import MXC, bytes_of, fetcher, in_parts, targets
 
 HEAD = b"--bound\r\nContent-Type: application/json\r\n\r\n{}\r\n--bound\r\nLocation: "
@@ -35,7 +35,7 @@ HEAD = b"--bound\r\nContent-Type: application/json\r\n\r\n{}\r\n--bound\r\nLocat
 class Slow:
     """Servers whose files come when they are let go; ``open`` are the requests that are answered now."""
 
-    def __init__(self, house: Inbound) -> None:
+    def __init__(self, house: ServerWithPeer) -> None:
         self.open: list[str] = []
         self.go = asyncio.Event()
         self.pieces: Callable[[], AsyncIterator[bytes]] = self._file
@@ -63,7 +63,7 @@ class Slow:
 
 
 async def test_one_server_s_slow_files_hold_up_nobody_else_s(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:
             for number in range(20):
@@ -78,7 +78,7 @@ async def test_one_server_s_slow_files_hold_up_nobody_else_s(tmp_path):
 
 
 async def test_one_person_s_files_hold_up_nobody_else(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:
             for number in range(14):
@@ -90,7 +90,7 @@ async def test_one_person_s_files_hold_up_nobody_else(tmp_path):
 
 
 async def test_a_fetch_ends_when_the_last_reader_hangs_up(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:
             readers = [group.create_task(fetcher(house).get(MXC, f"@{n}:x")) for n in range(2)]
@@ -109,7 +109,7 @@ async def test_a_fetch_ends_when_the_last_reader_hangs_up(tmp_path):
 
 async def test_a_file_that_comes_too_slowly_loses_its_slot(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "RATE_WINDOW_S", 0.05)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         slow = Slow(house)
 
         async def drops() -> AsyncIterator[bytes]:
@@ -126,7 +126,7 @@ async def test_a_file_that_comes_too_slowly_loses_its_slot(tmp_path, monkeypatch
 
 async def test_a_file_of_some_speed_may_take_longer(tmp_path, monkeypatch):
     """Time is the loop's here: a window passes with each piece, and each is large enough."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         slow, ends = Slow(house), []
         plain = asyncio.Timeout.reschedule
         monkeypatch.setattr(
@@ -147,7 +147,7 @@ async def test_too_many_of_one_server_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
         remote, "DOWNLOAD_LIMITS", SlotLimits(in_all=2, each={"server": 1, "person": 2}, waiting=1)
     )
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         slow = Slow(house)
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -162,7 +162,7 @@ async def test_too_many_of_one_server_are_refused(tmp_path, monkeypatch):
 
 async def test_a_client_that_hangs_up_ends_the_fetch(tmp_path):
     """The whole way: a socket, the client API, the fetch."""
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         alice, slow = await home.person("alice"), Slow(home.wire)
         listener = Listener(Dispatcher(home.app.routers, home.app.count), "127.0.0.1", 0)
         await listener.start()
@@ -184,14 +184,14 @@ async def test_a_client_that_hangs_up_ends_the_fetch(tmp_path):
             await listener.stop()
 
 
-def readers(house: Inbound) -> int:
+def readers(house: ServerWithPeer) -> int:
     return sum(one.readers for one in fetcher(house)._under_way.values())
 
 
 # Policies.
 
 
-def deciding(house: Inbound, deny: Callable[[Any], bool]) -> list[Any]:
+def deciding(house: ServerWithPeer, deny: Callable[[Any], bool]) -> list[Any]:
     """Policies that say no to some; what they were asked."""
     asked: list[Any] = []
 
@@ -208,7 +208,7 @@ def deciding(house: Inbound, deny: Callable[[Any], bool]) -> list[Any]:
 @pytest.mark.parametrize("kind", [PeerConnect, MediaTransfer])
 @pytest.mark.parametrize("name", ["cdn.example", "cdn.example:444"])
 async def test_another_host_is_judged_as_a_peer(tmp_path, kind, name):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = lambda _: in_parts(
             body=HEAD + b"https://cdn.example:444/f\r\n\r\n\r\n--bound--\r\n"
         )
@@ -232,7 +232,7 @@ async def test_another_host_is_judged_as_a_peer(tmp_path, kind, name):
     ],
 )
 async def test_places_that_are_none(tmp_path, place):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = lambda _: in_parts(body=HEAD + place + b"\r\n\r\n\r\n--bound--\r\n")
         with pytest.raises(
             RemoteProtocolError,
@@ -243,7 +243,7 @@ async def test_places_that_are_none(tmp_path, place):
 
 
 async def test_a_place_that_names_another_place_is_not_followed(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
 
         def answer(request: Any) -> Any:
             if request.host == "cdn.example":
@@ -257,7 +257,7 @@ async def test_a_place_that_names_another_place_is_not_followed(tmp_path):
 
 
 async def test_policies_are_asked_again_once_type_and_name_are_known(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.answer = lambda _: in_parts(name="offer.exe")
         asked = deciding(house, lambda one: isinstance(one, MediaTransfer) and one.name == "offer.exe")
         with pytest.raises(MatrixError):

@@ -12,11 +12,11 @@ from hansa.store import paging
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.users import to_device as module
 from hansa_matrix.users import to_device_shares
-from matrix.inbound import THEIRS, Inbound, inbound
+from matrix.server_with_peer import THEIRS, ServerWithPeer, server_with_peer
 from matrix.test_devices import THEM, US, edus, known, to_device
 
 
-async def flood(house: Inbound, origin: str, count: int, size: int = 10, **to: Any) -> None:
+async def flood(house: ServerWithPeer, origin: str, count: int, size: int = 10, **to: Any) -> None:
     """So many messages of a server, of so many bytes each, a hundred in a transaction."""
     part = [
         {
@@ -29,20 +29,20 @@ async def flood(house: Inbound, origin: str, count: int, size: int = 10, **to: A
         await known(house).messages.take(origin, part[at : at + 100])
 
 
-async def waiting(house: Inbound, device: str = "A") -> dict[str, int]:
+async def waiting(house: ServerWithPeer, device: str = "A") -> dict[str, int]:
     """How many wait for a device, by the server that they are of."""
     found = await known(house).messages.waiting(US, device, most=10_000)
     return dict(Counter(one.event["sender"].partition(":")[2] for one in found))
 
 
-async def usage(house: Inbound) -> dict[tuple[Any, ...], list[int]]:
+async def usage(house: ServerWithPeer) -> dict[tuple[Any, ...], list[int]]:
     rows = await house.app.contexts["matrix"].store.scan("to_device_usage")
     return {row.key: orjson.loads(row.body) for row in rows}
 
 
 async def test_one_server_s_flood_is_small(tmp_path):
     """The issue's: 2,400 messages, 134 MiB."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, THEIRS, 2400, 56_000)
         rows = await house.app.contexts["matrix"].store.scan("to_device", limit=10_000)
@@ -60,7 +60,7 @@ async def test_one_server_s_flood_is_small(tmp_path):
 
 
 async def test_many_servers_at_once_count_right(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         origins = [f"s{number}.example" for number in range(8)]
         await asyncio.gather(*(flood(house, origin, 30) for origin in origins for _ in range(3)))
@@ -81,7 +81,7 @@ async def test_many_servers_at_once_count_right(tmp_path):
 
 async def test_a_full_device_has_the_greediest_give_way(tmp_path, monkeypatch):
     monkeypatch.setattr(to_device_shares, "MAX_MESSAGES_OF_DEVICE", 10)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, "greedy.example", 10)
         await flood(house, "honest.example", 3)
@@ -97,7 +97,7 @@ async def test_a_full_device_has_the_greediest_give_way(tmp_path, monkeypatch):
 
 async def test_a_server_has_a_share_over_all_devices(tmp_path, monkeypatch):
     monkeypatch.setattr(to_device_shares, "MAX_TOTAL_BYTES_OF_PEER", 3000)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for device in ("A", "B"):
             await known(house).devices.put(US, Device(device_id=device))
         await flood(house, "greedy.example", 50, 100)
@@ -116,7 +116,7 @@ async def test_a_server_has_a_share_over_all_devices(tmp_path, monkeypatch):
 
 
 async def test_what_a_device_has_or_is_gone_with_counts_no_more(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, THEIRS, 5)
         found = await known(house).messages.waiting(US, "A")
@@ -133,7 +133,7 @@ async def test_what_a_device_has_or_is_gone_with_counts_no_more(tmp_path):
 
 
 async def test_what_no_device_asks_for_goes_after_half_a_year(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, THEIRS, 5)
         await known(house).messages.sweep()
@@ -146,7 +146,7 @@ async def test_what_no_device_asks_for_goes_after_half_a_year(tmp_path, monkeypa
 
 
 async def test_what_waits_is_counted_page_by_page(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for device in ("A", "B", "C"):
             await known(house).devices.put(US, Device(device_id=device))
             for origin in ("a.example", "b.example", "c.example"):
@@ -159,7 +159,7 @@ async def test_what_waits_is_counted_page_by_page(tmp_path, monkeypatch):
 
 
 async def test_what_is_for_nobody_leaves_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await flood(house, THEIRS, 50)
         store = house.app.contexts["matrix"].store
         assert await store.scan("to_device_seen") == [] and await store.scan("to_device") == []
@@ -168,7 +168,7 @@ async def test_what_is_for_nobody_leaves_nothing(tmp_path):
 async def test_of_very_many_it_is_known_only_of_the_last_that_they_came(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_SEEN_IDS", 20)
     monkeypatch.setattr(module, "_TRIM_EVERY", 10)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, "other.example", 5)
         for number in range(60):
@@ -180,7 +180,7 @@ async def test_of_very_many_it_is_known_only_of_the_last_that_they_came(tmp_path
 
 async def test_a_message_that_loses_every_race_is_asked_for_again(tmp_path, monkeypatch):
     """It is never taken for kept."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         store = known(house).messages._ctx.store
         plain = store.commit

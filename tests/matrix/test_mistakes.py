@@ -13,18 +13,18 @@ from hansa_matrix.federation.destination_queue import DestinationQueue
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.event_store import Status, StoredEvent
-from matrix.inbound import OURS, THEIRS, V2, Inbound, inbound
+from matrix.server_with_peer import OURS, THEIRS, V2, ServerWithPeer, server_with_peer
 
 USER = f"@m:{THEIRS}"
 
 
-async def say(house: Inbound, kind: str, key: str | None, content: dict[str, Any]) -> str:
+async def say(house: ServerWithPeer, kind: str, key: str | None, content: dict[str, Any]) -> str:
     """One of ours sends an event; its id."""
     made = await house.matrix.local_events.send_state(house.room.room_id, kind, key, content)
     return str(made)
 
 
-async def status(house: Inbound, name: str) -> str:
+async def status(house: ServerWithPeer, name: str) -> str:
     """Returns the status of an event, as soon as it is stored."""
     async with asyncio.timeout(5):
         while True:
@@ -34,18 +34,18 @@ async def status(house: Inbound, name: str) -> str:
             await asyncio.sleep(0)
 
 
-def room(house: Inbound) -> Any:
+def room(house: ServerWithPeer) -> Any:
     return house.matrix.get_room(house.room.room_id)
 
 
 def state_event(
-    house: Inbound, kind: str, content: dict[str, Any], **over: Any
+    house: ServerWithPeer, kind: str, content: dict[str, Any], **over: Any
 ) -> tuple[str, dict[str, Any]]:
     raw = house.forger.finish(house.room, house.forger.draft(house.room, kind, content, "", **over))
     return event_id(raw, house.room.version), raw
 
 
-async def mighty(house: Inbound) -> None:
+async def mighty(house: ServerWithPeer) -> None:
     """The forger's person may do everything."""
     named = {"room": house.room.room_id, "user": USER, "level": 100}
     event = (await house.matrix.network.operations()["rooms level"](named))["event"]
@@ -55,7 +55,7 @@ async def mighty(house: Inbound) -> None:
 
 @pytest.mark.parametrize("version", ["10", "11", "12"])
 async def test_mistake_17_nobody_creates_a_room_twice(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         await mighty(house)
         content = {"room_version": version, "creator": USER}
         _, raw = state_event(house, "m.room.create", content)
@@ -68,7 +68,7 @@ async def test_mistake_17_nobody_creates_a_room_twice(tmp_path, version):
 
 
 async def test_mistakes_20_and_21_the_branches_of_a_fork_are_resolved_together(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await mighty(house)
         topic, one = state_event(house, "m.room.topic", {"topic": "left"})
         name, other = state_event(house, "m.room.name", {"name": "right"})
@@ -84,7 +84,7 @@ async def test_mistakes_20_and_21_the_branches_of_a_fork_are_resolved_together(t
 
 
 async def test_mistake_23_a_rejected_event_changes_no_state_and_what_follows_it_is_judged_by_itself(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         before = await room(house).state()
         ends = dict(room(house).head.extremities)
         rejected, raw = state_event(house, "m.room.power_levels", {"users": {USER: 100}})
@@ -98,7 +98,7 @@ async def test_mistake_23_a_rejected_event_changes_no_state_and_what_follows_it_
 
 
 async def test_mistake_24_soft_failed_events_are_no_ends_and_take_none_away(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         old = dict(house.room.tips)
         ban = await say(house, "m.room.member", USER, {"membership": "ban"})
         late = house.forger.message(house.room, "from before the ban", prev_events=list(old))
@@ -112,7 +112,7 @@ async def test_mistake_24_soft_failed_events_are_no_ends_and_take_none_away(tmp_
 
 
 async def test_mistake_28_an_event_that_is_named_twice_comes_before_once(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         (tip,) = house.room.tips
         twice = house.forger.message(house.room, "x", prev_events=[tip, tip])
         await house.send(twice)
@@ -125,7 +125,7 @@ async def test_mistake_28_an_event_that_is_named_twice_comes_before_once(tmp_pat
 
 
 async def test_mistake_33_an_invite_that_comes_twice_is_one(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         target = f"@somebody:{OURS}"
         draft = house.forger.draft(house.room, "m.room.member", {"membership": "invite"}, target)
         raw = house.forger.finish(house.room, draft)
@@ -149,7 +149,7 @@ async def test_mistake_33_an_invite_that_comes_twice_is_one(tmp_path):
 
 
 async def test_mistake_35_a_server_asks_itself_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         with pytest.raises(RemoteError, match="no requests to itself"):
             await matrix.federation_client.request("GET", OURS, "/_matrix/federation/v1/version")
@@ -178,7 +178,7 @@ def test_mistake_36_only_a_long_backlog_is_cut_to_the_newest_of_each_room(count,
 
 async def test_mistake_25_an_auth_chain_is_whole_each_time_it_is_asked_for(tmp_path):
     """Nothing is remembered of a walk, so nothing can be remembered of one that broke off."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         name, raw = state_event(house, "m.room.topic", {"topic": "x"})
         await mighty(house)
         name, raw = state_event(house, "m.room.topic", {"topic": "x"})
@@ -202,7 +202,7 @@ async def test_mistake_25_an_auth_chain_is_whole_each_time_it_is_asked_for(tmp_p
 
 @pytest.mark.parametrize("version", ["2", "10", "12"])
 async def test_r7_what_was_rejected_as_an_outlier_is_judged_anew_when_it_comes_by_itself(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         await mighty(house)
         name, raw = state_event(house, "m.room.topic", {"topic": "after all"})
         outlier = StoredEvent(

@@ -13,17 +13,17 @@ from hansa.testing import until
 from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.ratelimit import RateLimiter
-from matrix.inbound import THEIRS, V1, Inbound, inbound
-from peers.forger import Forger
+from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
+from peers.event_forge import EventForge
 
 
-def lost(house: Inbound, text: str = "lost") -> dict[str, Any]:
+def lost(house: ServerWithPeer, text: str = "lost") -> dict[str, Any]:
     """An event whose past nobody has."""
     return house.forger.message(house.room, text, prev_events=["$" + secrets.token_urlsafe(32)])
 
 
 async def test_a_peer_that_stalls_holds_its_own_event_and_nobody_elses(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         asked, answer = [], asyncio.Event()
         request = matrix.federation_client.request
@@ -47,7 +47,7 @@ async def test_a_peer_that_stalls_holds_its_own_event_and_nobody_elses(tmp_path,
 
 async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_events(tmp_path, monkeypatch):
     """A member hands on what people of servers said that never answer."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         asked, answer = [], asyncio.Event()
         request = matrix.federation_client.request
@@ -60,7 +60,7 @@ async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_event
             return await request(method, server, target, *rest, **more)
 
         monkeypatch.setattr(matrix.federation_client, "request", stalls)
-        silent = [Forger(f"silent{number}.example") for number in range(10)]
+        silent = [EventForge(f"silent{number}.example") for number in range(10)]
         pdus = []
         for one in silent:
             raw = house.forger.draft(house.room, "m.room.message", {"body": "x"}, sender=f"@x:{one.name}")
@@ -73,7 +73,7 @@ async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_event
 
 
 async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         asked: list[str] = []
 
@@ -93,7 +93,7 @@ async def test_others_of_the_room_are_asked_when_the_sender_does_not_know(tmp_pa
 
 async def test_an_event_that_cannot_be_judged_is_listed_and_given_up_by_command(tmp_path):
     """Mistake 29: nothing blocks a room for ever."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         operations = matrix.network.operations()
         raw = lost(house)
@@ -128,7 +128,7 @@ def test_an_allowance_is_a_burst_and_a_rate_for_each_name():
 
 
 async def test_a_server_that_asks_too_often_is_told_to_wait_and_others_are_not(tmp_path):
-    async with inbound(tmp_path, federation_rate=0.001, federation_burst=8) as house:
+    async with server_with_peer(tmp_path, federation_rate=0.001, federation_burst=8) as house:
         found = [await house.ask("GET", f"{V1}/query/directory?room_alias=x") for _ in range(9)]
         assert [status for status, _ in found][-1] == 429
         assert found[-1][1]["errcode"] == "M_LIMIT_EXCEEDED"
@@ -136,7 +136,7 @@ async def test_a_server_that_asks_too_often_is_told_to_wait_and_others_are_not(t
 
 
 async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatch):
-    async with inbound(tmp_path, federation_concurrency=2) as house:
+    async with server_with_peer(tmp_path, federation_concurrency=2) as house:
         go = asyncio.Event()
 
         async def slow(*_: Any) -> bytes:
@@ -158,7 +158,7 @@ async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatc
 
 
 async def test_destinations_are_listed_retried_and_given_up(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix, sender = house.matrix, house.matrix.sender
         operations = matrix.network.operations()
         reachable = [False]

@@ -9,28 +9,28 @@ import orjson
 from hansa.testing import until
 from hansa_matrix.local.client_stream import DEVICES, RECEIPTS
 from hansa_matrix.users import remote_devices
-from matrix.inbound import THEIRS, Inbound, inbound
+from matrix.server_with_peer import THEIRS, ServerWithPeer, server_with_peer
 from matrix.test_devices import THEM, Their, cached, devices_of, edus, known, listed, update
 from matrix.test_edus import receipts
 
 
-async def told(house: Inbound, topic: str) -> list[str]:
+async def told(house: ServerWithPeer, topic: str) -> list[str]:
     rows = await house.app.contexts["matrix"].store.scan("news", index=("topic", "position"), equal=(topic,))
     return [str(row.fields["ref"]) for row in rows]
 
 
-async def usage(house: Inbound) -> dict[str, list[int]]:
+async def usage(house: ServerWithPeer) -> dict[str, list[int]]:
     rows = await house.app.contexts["matrix"].store.scan("remote_devices_usage")
     return {str(row.key[0]): orjson.loads(row.body) for row in rows}
 
 
-async def sizes(house: Inbound) -> dict[str, int]:
+async def sizes(house: ServerWithPeer) -> dict[str, int]:
     rows = await house.app.contexts["matrix"].store.scan("remote_devices")
     return {str(row.key[0]): len(row.body) for row in rows}
 
 
 async def test_changes_of_devices_leave_one_row_a_person_and_none_of_strangers(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for number in range(1, 30):
             kind, content = update(number, [])
             assert (
@@ -41,7 +41,7 @@ async def test_changes_of_devices_leave_one_row_a_person_and_none_of_strangers(t
 
 
 async def test_receipts_leave_one_row_a_person(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.matrix.get_room(house.room.room_id).attended = True
         found = await receipts(house, *((f"$e{number}", number, "") for number in range(1, 40)))
         assert found == {"": ["$e39", 39]}
@@ -49,7 +49,7 @@ async def test_receipts_leave_one_row_a_person(tmp_path):
 
 
 async def test_lists_of_one_server_are_bounded(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await cached(house, listed(1, "P"))
         (size,) = (await sizes(house)).values()
         assert await usage(house) == {THEIRS: [1, size]}
@@ -64,7 +64,7 @@ async def test_lists_of_one_server_are_bounded(tmp_path, monkeypatch):
 
 
 async def test_lists_are_bounded_in_number_and_in_all(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(1, "P"))
         monkeypatch.setattr(remote_devices, "MAX_LISTS_OF_SERVER", 1)
         their.lists = [{**listed(1), "user_id": f"@other:{THEIRS}"}]
@@ -83,12 +83,12 @@ async def test_lists_are_bounded_in_number_and_in_all(tmp_path, monkeypatch):
         assert THEM not in await sizes(house)
 
 
-async def settled(house: Inbound) -> None:
+async def settled(house: ServerWithPeer) -> None:
     await until(lambda: not known(house).remote._fetching)
 
 
 async def test_a_stale_list_takes_no_place(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(1, "P"))
         assert await edus(house, update(5, [4])) == 200  # a change was missed
         await settled(house)
@@ -101,7 +101,7 @@ async def test_a_stale_list_takes_no_place(tmp_path):
 
 async def test_a_large_list_is_asked_for_anew_once_for_many_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(remote_devices, "_MAX_PATCHED_BYTES", 10)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(1, "P"))
         before = their.times("/user/devices/")
         their.lists = [listed(60, "P", "Q")]
@@ -112,7 +112,7 @@ async def test_a_large_list_is_asked_for_anew_once_for_many_changes(tmp_path, mo
 
 
 async def test_lists_of_who_is_in_no_room_with_us_go(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await cached(house, listed(1, "P"))
         await known(house).remote.sweep()
         assert set(await sizes(house)) == {THEM}
@@ -123,7 +123,7 @@ async def test_lists_of_who_is_in_no_room_with_us_go(tmp_path):
 
 
 async def test_one_server_s_lists_wait_behind_themselves(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         their, gate, asked = Their(house), asyncio.Event(), list[str]()
         known(house).company.shared = lambda _: True
 

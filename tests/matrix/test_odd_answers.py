@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients.people import house, part
+from clients.matrix_server import matrix_server, part
 from hansa import HttpRequest, HttpResponse
 from hansa.testing import until
 from hansa_matrix.federation.client import RemoteError, ServerUnreachable
-from matrix.inbound import OURS, THEIRS, inbound
-from matrix.peering import ours
+from matrix.server_with_peer import OURS, THEIRS, server_with_peer
 from matrix.test_joining import Resident
+from matrix.two_servers import ours
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from matrix.test_joining import Resident
     ],
 )
 async def test_errors(tmp_path, status, body, kind, code, patience):
-    async with inbound(tmp_path) as home:
+    async with server_with_peer(tmp_path) as home:
         headers = {"retry-after": "7"} if status == 429 else {}
         home.peer.answer = lambda _: HttpResponse(status=status, headers=headers, body=body)
         with pytest.raises(kind) as found:
@@ -53,7 +53,7 @@ async def test_errors(tmp_path, status, body, kind, code, patience):
 
 @pytest.mark.parametrize("body", [b"", b" \n", b"{}", b'{"pdus":null}', b"[]", b"null"])
 async def test_a_transaction_is_taken_whatever_the_answer_says_of_it(tmp_path, body):
-    async with inbound(tmp_path) as home:
+    async with server_with_peer(tmp_path) as home:
         sent: list[HttpRequest] = []
 
         def answer(request: HttpRequest) -> HttpResponse | None:
@@ -72,7 +72,7 @@ async def test_a_transaction_is_taken_whatever_the_answer_says_of_it(tmp_path, b
 
 @pytest.mark.parametrize(("status", "code"), [(500, 404), (404, 404), (503, 502)])
 async def test_an_alias_that_another_server_does_not_know(tmp_path, status, code):
-    async with house(tmp_path) as home:
+    async with matrix_server(tmp_path) as home:
         home.wire.peer.answer = lambda _: (status, {"error": "an internal error"})
         juliet = await home.person("juliet")
         found, answer = await juliet.ask("POST", f"/join/{part(f'#none:{THEIRS}')}", {})
@@ -99,7 +99,7 @@ class Demanding(Resident):
 
 @pytest.mark.parametrize("version", ["8", "10", "11", "12"])
 async def test_a_join_and_a_leave_say_where_they_are_from(tmp_path, version):
-    async with inbound(tmp_path, version) as home:
+    async with server_with_peer(tmp_path, version) as home:
         resident = Demanding(home, version)
         await resident.entered()
         membership = home.matrix.remote_membership

@@ -11,7 +11,7 @@ from hansa import HttpResponse
 from hansa.testing import until
 from hansa_matrix.proto.canonical_json import loads_json
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 
 #: Parts that some parser cannot read, or that nobody can encode.
 ODD = {
@@ -32,7 +32,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-def said(house: Inbound, content: dict[str, Any], text: str = "x") -> dict[str, Any]:
+def said(house: ServerWithPeer, content: dict[str, Any], text: str = "x") -> dict[str, Any]:
     draft = house.forger.draft(house.room, "m.room.message", {"msgtype": "m.text", "body": text, **content})
     return house.forger.finish(house.room, draft)
 
@@ -40,7 +40,7 @@ def said(house: Inbound, content: dict[str, Any], text: str = "x") -> dict[str, 
 @pytest.mark.parametrize("version", ["1", "6", "10", "12"])
 @pytest.mark.parametrize("depth", [97, 110, 125])
 async def test_an_event_that_nests_as_deep_as_others_take_it_stops_no_room(tmp_path, version, depth):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         deep = said(house, {"x": nested(depth)})
         assert await house.fate(deep) == "accepted"
         assert await house.fate(said(house, {}, "after it")) == "accepted"
@@ -52,7 +52,7 @@ async def test_an_event_that_nests_as_deep_as_others_take_it_stops_no_room(tmp_p
 @EACH
 @pytest.mark.parametrize("version", ["5", "12"])
 async def test_what_stands_in_unsigned_is_nobody_s_matter(tmp_path, version, odd):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         raw = said(house, {})
         fine = said(house, {}, "fine")
         body = orjson.dumps(raw)[:-1] + b',"unsigned":{"age":1.5,"x":' + odd + b"}}"
@@ -68,7 +68,7 @@ async def test_what_stands_in_unsigned_is_nobody_s_matter(tmp_path, version, odd
 @EACH
 @pytest.mark.parametrize("version", ["5", "12"])
 async def test_of_a_transaction_one_part_is_dropped(tmp_path, version, odd):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         bad = orjson.dumps(said(house, {"x": "ODD"})).replace(b'"ODD"', odd)
         good = said(house, {}, "good")
         typing = {"room_id": house.room.room_id, "user_id": house.room.user, "typing": True}
@@ -114,7 +114,7 @@ async def test_of_an_answer_one_part_is_dropped(tmp_path, answer, odd):
 
 @EACH
 async def test_an_answer_reaches_who_asked_but_for_one_part(tmp_path, odd):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         body = b'{"chunk":[{"name":' + odd + b'},{"name":"good"}],"pad":"' + b"x" * 100_000 + b'"}'
         for whole in (body, body.replace(b"x" * 100_000, b"")):
             house.peer.answer = lambda _, whole=whole: HttpResponse(status=200, body=whole)
@@ -125,7 +125,7 @@ async def test_an_answer_reaches_who_asked_but_for_one_part(tmp_path, odd):
 
 @EACH
 async def test_a_device_list_with_one_odd_name(tmp_path, odd):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         user = house.room.user
 
         def device(name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.inbound import outliers
-from matrix.inbound import THEIRS, Inbound, inbound
+from matrix.server_with_peer import THEIRS, ServerWithPeer, server_with_peer
 
 MANY = 1000
 
@@ -41,7 +41,7 @@ async def others() -> AsyncIterator[Turns]:
             done.set()
 
 
-def members(house: Inbound) -> list[Any]:
+def members(house: ServerWithPeer) -> list[Any]:
     room, found = house.room, []
     for number in range(MANY):
         user = f"@m{number}:{THEIRS}"
@@ -51,7 +51,7 @@ def members(house: Inbound) -> list[Any]:
 
 
 async def test_signatures_and_rules(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         pdus = members(house)
         await matrix.keyring.need([(THEIRS, house.forger.key.key_id)], 0)
@@ -71,7 +71,7 @@ async def test_signatures_and_rules(tmp_path):
 
 
 async def test_a_few_signatures_cost_no_thread(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix, pdus = house.matrix, members(house)[:20]
         await matrix.keyring.need([(THEIRS, house.forger.key.key_id)], 0)
         monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", None, raising=False)
@@ -79,7 +79,7 @@ async def test_a_few_signatures_cost_no_thread(tmp_path, monkeypatch):
 
 
 async def test_a_view(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         room = matrix.get_room(house.room.room_id)
         create = (await room.events_of(await room.state(), ()))["m.room.create", ""]
@@ -99,7 +99,7 @@ async def test_a_view(tmp_path):
 
 @pytest.mark.parametrize(("size", "paused"), [(600_000, True), (1_000, False)])
 async def test_a_large_answer(tmp_path, size, paused):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         body = {"text": "x" * size}
         client: FederationClient = house.matrix.federation_client
         house.peer.answer = lambda _: (200, body)

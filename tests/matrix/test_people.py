@@ -10,13 +10,13 @@ from hansa import LocalProtocolError, NativeId, RemoteProtocolError
 from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.proto.edus import PresenceEdu, parse_presence
 from hypothesis import given
-from matrix.inbound import OURS, THEIRS, V1, inbound
 from matrix.proto.json_values import json_values
+from matrix.server_with_peer import OURS, THEIRS, V1, server_with_peer
 from matrix.test_devices import THEM, US, Told, edus, known
 
 
 async def test_a_profile_has_any_field_and_a_question_may_name_one(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         profiles = known(house).profiles
         target = f"{V1}/query/profile?user_id={quote(US, safe='')}"
         for field, value in (("displayname", "Hansa"), ("m.tz", "Europe/Luebeck"), ("org.x", {"a": [1]})):
@@ -35,7 +35,7 @@ async def test_a_profile_has_any_field_and_a_question_may_name_one(tmp_path):
 
 
 async def test_a_profile_elsewhere_is_asked_for(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         answers: list[tuple[int, Any]] = []
         targets: list[str] = []
 
@@ -55,7 +55,7 @@ async def test_a_profile_elsewhere_is_asked_for(tmp_path):
 
 
 async def test_a_token_shows_for_a_while_who_bears_it(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         openid, clock = known(house).openid, house.app.contexts["matrix"].clock
         token = await openid.issue(US, 3600)
         assert all(
@@ -72,7 +72,7 @@ async def test_a_token_shows_for_a_while_who_bears_it(tmp_path, monkeypatch):
 
 
 async def test_a_server_says_who_of_its_own_bears_a_token(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         said: list[Any] = [{"sub": THEM}, {"sub": US}, {"sub": 7}, []]
         house.peer.answer = lambda r: (200, said.pop(0)) if "userinfo" in r.target else None
         openid = known(house).openid
@@ -89,7 +89,7 @@ def there(user: str, presence: str = "online", **more: Any) -> dict[str, Any]:
 
 
 async def test_presence_is_off_unless_an_operator_wants_it(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         told = Told(house)
         assert await edus(house, ("m.presence", there(THEM))) == 200
         await known(house).presences.tell(PresenceEdu(user=US, presence="online"))
@@ -98,7 +98,7 @@ async def test_presence_is_off_unless_an_operator_wants_it(tmp_path):
 
 
 async def test_presence_of_who_is_in_a_room_with_us(tmp_path):
-    async with inbound(tmp_path, presence_enabled=True) as house:
+    async with server_with_peer(tmp_path, presence_enabled=True) as house:
         told, presences = Told(house), known(house).presences
         changed: list[str] = []
         presences.changed = changed.append
@@ -123,7 +123,7 @@ def test_no_presence_makes_the_parser_raise(value: Any) -> None:
 
 
 async def test_a_ghosts_profile_is_the_name_in_its_room(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         ghost = await house.app.contexts["matrix"].ghost(NativeId("elsewhere", "nobody"))
         status, _ = await house.ask("GET", f"{V1}/query/profile?user_id={quote(ghost, safe='')}")
         assert status == 404

@@ -11,7 +11,7 @@ from hansa.setup import PolicySetup
 from hansa.testing import until
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.pdu_receipt import PduBatch
-from matrix.inbound import THEIRS, Inbound, inbound
+from matrix.server_with_peer import THEIRS, ServerWithPeer, server_with_peer
 
 WORD = "classified"
 M = NativeId("matrix", f"@m:{THEIRS}")
@@ -22,25 +22,25 @@ def policy(**config: Any) -> PolicySetup:
     return PolicySetup(name="gov", module=hansa_governance, options=options)
 
 
-async def member(house: Inbound, content: dict[str, Any]) -> None:
+async def member(house: ServerWithPeer, content: dict[str, Any]) -> None:
     user = f"@m:{THEIRS}"
     raw = house.forger.finish(house.room, house.forger.draft(house.room, "m.room.member", content, user))
     assert await house.fate(raw) == "accepted"
     house.room.keep(pdu_from_raw(raw, house.room.version))
 
 
-def view(house: Inbound) -> Any:
+def view(house: ServerWithPeer) -> Any:
     found = house.app.contexts["matrix"].view(house.room.room_id)
     assert found is not None
     return found
 
 
-async def shown(house: Inbound) -> list[Any]:
+async def shown(house: ServerWithPeer) -> list[Any]:
     return await house.app.contexts["matrix"].history(house.room.room_id, limit=50)
 
 
 async def test_a_leave_with_a_forbidden_reason_takes_effect_and_is_not_shown(tmp_path) -> None:
-    async with inbound(tmp_path, policies=[policy(words=[WORD])]) as house:
+    async with server_with_peer(tmp_path, policies=[policy(words=[WORD])]) as house:
         assert view(house).membership(M) is Membership.JOIN
         before = len(await shown(house))
         user = f"@m:{THEIRS}"
@@ -54,7 +54,7 @@ async def test_a_leave_with_a_forbidden_reason_takes_effect_and_is_not_shown(tmp
 
 @pytest.mark.parametrize("key", ["displayname", "avatar_url", "org.example.note"])
 async def test_a_forbidden_name_is_not_in_the_view(tmp_path, key) -> None:
-    async with inbound(tmp_path, policies=[policy(words=[WORD])]) as house:
+    async with server_with_peer(tmp_path, policies=[policy(words=[WORD])]) as house:
         await member(house, {"membership": "join", "displayname": "Em"})
         assert view(house).person(M).name == "Em"
         await member(house, {"membership": "join", "displayname": "Em", key: f"it is {WORD}"})
@@ -63,7 +63,7 @@ async def test_a_forbidden_name_is_not_in_the_view(tmp_path, key) -> None:
 
 
 async def test_messages_of_an_hour_that_arrive_together_are_shown(tmp_path) -> None:
-    async with inbound(tmp_path, policies=[policy(rate={"events": 5, "seconds": 60})]) as house:
+    async with server_with_peer(tmp_path, policies=[policy(rate={"events": 5, "seconds": 60})]) as house:
         now = house.app.seams.clock.now()
         for n in range(12):
             raw = house.forger.message(house.room, f"m{n}", origin_server_ts=now - (12 - n) * 300_000)
@@ -80,7 +80,7 @@ async def test_messages_of_an_hour_that_arrive_together_are_shown(tmp_path) -> N
 async def test_an_event_keeps_the_generation_that_judged_it_however_the_policies_change(
     tmp_path, monkeypatch
 ) -> None:
-    async with inbound(tmp_path, policies=[policy(words=[WORD])]) as house:
+    async with server_with_peer(tmp_path, policies=[policy(words=[WORD])]) as house:
         prepare, judged = PduBatch.prepare, house.app.decisions.generation
 
         async def late(self: PduBatch, *args: Any) -> Any:

@@ -25,18 +25,18 @@ from hansa_matrix.proto.servers.policy_server import (
 from hansa_matrix.proto.signing import event_signable, with_signature
 from hansa_matrix.rooms.pdu_receipt import PduBatch
 from hypothesis import given
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
-from matrix.peering import OTHER, at, invited
 from matrix.proto.json_values import json_values
+from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
+from matrix.two_servers import OTHER, at, invited
 
 KEY = SigningKey.from_seed("ed25519:x", b"p" * 32)
 USER = f"@m:{THEIRS}"
 
 
-class Police:
+class PolicyServerStub:
     """The forger's server as the policy server of ``room``; ``says`` is what it answers to ``/sign``."""
 
-    def __init__(self, house: Inbound) -> None:
+    def __init__(self, house: ServerWithPeer) -> None:
         self.house = house
         self.says: Any = "good"
         self.asked: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ class Police:
         return await until(lambda: next((raw for raw in self.sent if raw["type"] == type_), None))
 
 
-def said(house: Inbound, text: str = "hello", sender: str = "") -> Submitted:
+def said(house: ServerWithPeer, text: str = "hello", sender: str = "") -> Submitted:
     user = sender or house.matrix.bridge_user
     return Submitted(
         origin=NativeId("matrix", f"said-{text}-{user}-{id(text)}"),
@@ -89,19 +89,19 @@ def said(house: Inbound, text: str = "hello", sender: str = "") -> Submitted:
     )
 
 
-async def say(house: Inbound, text: str = "hello", sender: str = "") -> SubmitResult:
+async def say(house: ServerWithPeer, text: str = "hello", sender: str = "") -> SubmitResult:
     return (await house.app.contexts["matrix"].submit([said(house, text, sender)]))[0]
 
 
-def shown(house: Inbound) -> list[str]:
+def shown(house: ServerWithPeer) -> list[str]:
     room = house.app.rooms.room_of(NativeId("matrix", house.room.room_id))
     return [e.content.text for e in room.tail if isinstance(e.content, Message)]
 
 
 @pytest.mark.parametrize("version", ["1", "9", "12"])
 async def test_p2_an_event_of_ours_is_signed_before_anybody_has_it(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path, version) as house:
+        police = PolicyServerStub(house)
         await police.named()
         assert police.asked == []  # not about the event that names it
         outcome = await say(house)
@@ -131,8 +131,8 @@ async def test_p2_an_event_of_ours_is_signed_before_anybody_has_it(tmp_path, ver
     ],
 )
 async def test_p4_what_it_refuses_never_was_and_the_sender_is_told_why(tmp_path, says, code, text):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         police.says = says
         outcome = await say(house)
@@ -159,8 +159,8 @@ async def test_p4_what_it_refuses_never_was_and_the_sender_is_told_why(tmp_path,
     ],
 )
 async def test_p1_a_room_whose_policy_is_not_valid_has_none(tmp_path, over):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named(**over)
         assert (await say(house)).refusal is None
         sent = await police.until_sent("m.room.message")
@@ -169,8 +169,8 @@ async def test_p1_a_room_whose_policy_is_not_valid_has_none(tmp_path, over):
 
 
 async def test_p1_a_policy_server_that_has_left_is_none(tmp_path):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         leave = house.forger.draft(house.room, "m.room.member", {"membership": "leave"}, USER)
         await house.send(police.signed(house.forger.finish(house.room, leave)))
@@ -182,8 +182,8 @@ async def test_p1_a_policy_server_that_has_left_is_none(tmp_path):
 
 
 async def test_who_comes_in_with_a_word_is_seen_twice(tmp_path):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         person = f"@new:{OURS}"
         assert (await say(house, "first", person)).refusal is None
@@ -198,8 +198,8 @@ async def test_who_comes_in_with_a_word_is_seen_twice(tmp_path):
 
 
 async def test_an_invite_is_seen_before_the_invited_server_has_it(tmp_path):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         outcome = await invited(house, OTHER)
         assert outcome.refusal is None
@@ -215,8 +215,8 @@ async def test_an_invite_is_seen_before_the_invited_server_has_it(tmp_path):
 
 
 async def test_nobody_is_kept_in_a_room(tmp_path):
-    async with inbound(tmp_path) as house:
-        police, person = Police(house), f"@new:{OURS}"
+    async with server_with_peer(tmp_path) as house:
+        police, person = PolicyServerStub(house), f"@new:{OURS}"
         await police.named()
         await say(house, "first", person)
         police.says = (503, {})
@@ -236,17 +236,17 @@ async def test_nobody_is_kept_in_a_room(tmp_path):
 # Theirs.
 
 
-async def until_shown(house: Inbound, text: str) -> None:
+async def until_shown(house: ServerWithPeer, text: str) -> None:
     await until(lambda: text in shown(house))
 
 
-async def until_judged(house: Inbound) -> None:
+async def until_judged(house: ServerWithPeer) -> None:
     await until(lambda: not house.matrix.staging.waiting(house.room.room_id))
 
 
 async def test_p3_an_event_with_its_signature_is_not_asked_about(tmp_path):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         raw = police.signed(house.forger.message(house.room, "fine"))
         assert await house.fate(raw) == "accepted"
@@ -255,8 +255,8 @@ async def test_p3_an_event_with_its_signature_is_not_asked_about(tmp_path):
 
 @pytest.mark.parametrize("how", ["missing", "invalid", "rotated"])
 async def test_p4_an_event_without_is_asked_about_once_and_kept_with_it(tmp_path, how):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         raw = house.forger.message(house.room, "fine")
         if how == "invalid":
@@ -274,8 +274,8 @@ async def test_p4_an_event_without_is_asked_about_once_and_kept_with_it(tmp_path
 
 @pytest.mark.parametrize("says", [(400, {"errcode": "M_FORBIDDEN"}), (200, {}), "bad signature", (503, {})])
 async def test_p4_what_is_not_recommended_is_soft_failed_and_the_room_goes_on(tmp_path, says):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         police.says = says
         raw = house.forger.message(house.room, "spam")
@@ -289,8 +289,8 @@ async def test_p4_what_is_not_recommended_is_soft_failed_and_the_room_goes_on(tm
 
 
 async def test_p5_a_dead_policy_server_is_left_alone_for_a_while(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         clock = house.app.contexts["matrix"].clock
         start, at_ = clock.monotonic(), [0.0]
@@ -308,8 +308,8 @@ async def test_p5_a_dead_policy_server_is_left_alone_for_a_while(tmp_path, monke
 
 
 async def test_p5_the_room_does_not_wait_for_an_answer(tmp_path):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         hold = asyncio.Event()
         request = house.peer.request
@@ -327,9 +327,9 @@ async def test_p5_the_room_does_not_wait_for_an_answer(tmp_path):
         await until_shown(house, "asked about")
 
 
-async def refused(house: Inbound, text: str) -> tuple[Police, dict[str, Any]]:
+async def refused(house: ServerWithPeer, text: str) -> tuple[PolicyServerStub, dict[str, Any]]:
     """An event that the policy server did not recommend, in its place and hidden."""
-    police = Police(house)
+    police = PolicyServerStub(house)
     await police.named()
     police.says = (400, {"errcode": "M_FORBIDDEN"})
     raw = house.forger.message(house.room, text)
@@ -339,7 +339,7 @@ async def refused(house: Inbound, text: str) -> tuple[Police, dict[str, Any]]:
 
 
 async def test_p5_what_comes_again_with_its_signature_is_shown_after_all(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         police, raw = await refused(house, "well after all")
         assert (await house.send(raw))[0] == 200  # as it was: it is asked about again, and stays hidden
         await until(lambda: len(police.asked) >= 2)
@@ -354,7 +354,7 @@ async def test_p5_what_comes_again_with_its_signature_is_shown_after_all(tmp_pat
 
 
 async def test_p5_what_was_taken_back_meanwhile_says_nothing_when_it_comes_again(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         police, raw = await refused(house, "well after all")
         name = event_id(raw, house.room.version)
         police.says = "good"
@@ -373,8 +373,8 @@ async def test_p5_what_was_taken_back_meanwhile_says_nothing_when_it_comes_again
 async def test_what_comes_again_with_its_signature_while_it_is_asked_about_is_shown(
     tmp_path, monkeypatch, again
 ):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         matrix = house.matrix
         asked, decided = asyncio.Event(), asyncio.Event()
@@ -410,7 +410,7 @@ async def test_what_comes_again_with_its_signature_while_it_is_asked_about_is_sh
 
 @pytest.mark.parametrize("action", [Action.ALLOW, Action.WITHHOLD])
 async def test_what_comes_again_with_its_signature_is_still_judged_by_our_policies(tmp_path, action):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         police, raw = await refused(house, "well after all")
         matrix = house.matrix
         room = matrix.get_room(house.room.room_id)
@@ -426,8 +426,8 @@ async def test_what_comes_again_with_its_signature_is_still_judged_by_our_polici
 
 
 async def test_p6_the_rules_judge_as_ever(tmp_path):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         raw = house.forger.draft(house.room, "m.room.server_acl", {"allow": ["mine"]}, "")
         raw = police.signed(house.forger.finish(house.room, raw))
@@ -435,8 +435,8 @@ async def test_p6_the_rules_judge_as_ever(tmp_path):
 
 
 async def test_a_join_by_handshake_has_to_be_recommended_too(tmp_path):
-    async with inbound(tmp_path) as house:
-        police = Police(house)
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
         await police.named()
         where = at(house.room.room_id, OTHER)
         _, template = await house.ask("GET", f"{V1}/make_join/{where}?ver=12")

@@ -16,44 +16,44 @@ from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.retention import purge_expired
 from hansa_matrix.rooms.event_store import Status, StoredEvent, is_live
 from hansa_matrix.rooms.redactions import PendingRedaction, PendingRedactions
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 
 each_version = pytest.mark.parametrize("version", ["1", "9", "10", "11", "12"])
 
 
-def redaction(house: Inbound, target: str, **over: Any) -> dict[str, Any]:
+def redaction(house: ServerWithPeer, target: str, **over: Any) -> dict[str, Any]:
     content = {"redacts": target} if house.room.version.redacts_in_content else {}
     top = {} if house.room.version.redacts_in_content else {"redacts": target}
     draft = house.forger.draft(house.room, "m.room.redaction", content, **top, **over)
     return house.forger.finish(house.room, draft)
 
 
-async def accepted(house: Inbound, raw: dict[str, Any]) -> str:
+async def accepted(house: ServerWithPeer, raw: dict[str, Any]) -> str:
     assert await house.fate(raw) == "accepted"
     house.room.keep(pdu_from_raw(raw, house.room.version))
     return event_id(raw, house.room.version)
 
 
-async def served(house: Inbound, name: str) -> Any:
+async def served(house: ServerWithPeer, name: str) -> Any:
     status, answer = await house.ask("GET", f"{V1}/event/{quote(name, safe='')}")
     assert status == 200, answer
     return answer["pdus"][0]
 
 
-async def logged(house: Inbound, native: str) -> Any:
+async def logged(house: ServerWithPeer, native: str) -> Any:
     """Returns the content of an event in the log."""
     event = await house.app.contexts["matrix"].event_by(native)
     return event.content if event else None
 
 
-async def originals(house: Inbound) -> dict[str, Any]:
+async def originals(house: ServerWithPeer) -> dict[str, Any]:
     rows = await house.matrix.store.scan("original", limit=100)
     return {str(r.key[0]): orjson.loads(r.body) for r in rows}
 
 
 @each_version
 async def test_what_was_said_is_served_and_logged_no_more_and_kept_for_a_while(tmp_path, version):
-    async with inbound(tmp_path, version, redacted_event_ttl=100) as house:
+    async with server_with_peer(tmp_path, version, redacted_event_ttl=100) as house:
         said = house.forger.message(house.room, "secret")
         name = await accepted(house, said)
         assert (await logged(house, name)).text == "secret"
@@ -72,7 +72,7 @@ async def test_what_was_said_is_served_and_logged_no_more_and_kept_for_a_while(t
 
 
 async def test_nothing_is_kept_where_nothing_may_be(tmp_path):
-    async with inbound(tmp_path, redacted_event_ttl=0) as house:
+    async with server_with_peer(tmp_path, redacted_event_ttl=0) as house:
         name = await accepted(house, house.forger.message(house.room, "secret"))
         await accepted(house, redaction(house, name))
         assert await originals(house) == {}
@@ -81,7 +81,7 @@ async def test_nothing_is_kept_where_nothing_may_be(tmp_path):
 
 @each_version
 async def test_a_redaction_that_comes_first_waits_for_its_target(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         said = house.forger.message(house.room, "secret")
         name = event_id(said, house.room.version)
         await accepted(house, redaction(house, name))
@@ -97,7 +97,7 @@ async def test_a_redaction_that_comes_first_waits_for_its_target(tmp_path, versi
 
 
 async def test_who_may_not_redacts_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         administration = matrix.local_events
         ours = await administration.send_state(house.room.room_id, "m.room.message", None, {"body": "ours"})
@@ -114,7 +114,7 @@ async def test_who_may_not_redacts_nothing(tmp_path):
 
 
 async def test_a_redacted_state_event_keeps_its_place_and_loses_its_words(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         await matrix.network.operations()["rooms level"](
             {"room": house.room.room_id, "user": f"@m:{THEIRS}", "level": 100}
@@ -131,7 +131,7 @@ async def test_a_redacted_state_event_keeps_its_place_and_loses_its_words(tmp_pa
 
 
 async def test_ours_are_redacted_by_command(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         name = await accepted(house, house.forger.message(house.room, "secret"))
         redact_one = house.matrix.network.operations()["rooms redact"]
         await redact_one({"room": house.room.room_id, "event": name, "reason": "rude"})
@@ -139,7 +139,7 @@ async def test_ours_are_redacted_by_command(tmp_path):
         assert await logged(house, name) == Custom(type=REDACTED)
 
 
-async def visible(house: Inbound, setting: str, room_of: Any) -> None:
+async def visible(house: ServerWithPeer, setting: str, room_of: Any) -> None:
     content = orjson.dumps({"history_visibility": setting}).decode()
     named = {"room": room_of.room_id, "type": "m.room.history_visibility", "content": content}
     await house.matrix.network.operations()["rooms set"](named)
@@ -149,7 +149,7 @@ async def visible(house: Inbound, setting: str, room_of: Any) -> None:
     ("setting", "whole"), [("shared", True), ("world_readable", True), ("invited", False), ("joined", False)]
 )
 async def test_a_server_gets_what_its_people_could_read_and_the_bones_of_the_rest(tmp_path, setting, whole):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         await house.app.link_room(["matrix:#three"], create=True)
         room_id = await matrix.network.room_at(f"#three:{OURS}")
@@ -172,7 +172,7 @@ async def test_a_server_gets_what_its_people_could_read_and_the_bones_of_the_res
 
 
 async def test_a_command_redacts_nothing_that_it_may_not(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         other = house.forger.message(house.other, "of another room")
         assert await house.fate(other) == "accepted"
@@ -196,7 +196,7 @@ def test_what_waits_is_bounded_for_each_server():
 
 
 async def test_a_redacted_event_keeps_its_place_in_the_timeline_if_the_redaction_came_first(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = house.matrix.get_room(house.room.room_id)
         room.attended = True
         said = house.forger.message(house.room, "secret")
@@ -209,7 +209,7 @@ async def test_a_redacted_event_keeps_its_place_in_the_timeline_if_the_redaction
 
 async def test_what_was_taken_back_before_it_had_a_place_says_nothing_once_it_has_one(tmp_path):
     """It is stored as what others stand on; then it is redacted; then it comes as it was."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = house.matrix.get_room(house.room.room_id)
         said = house.forger.message(house.room, "secret")
         pdu = pdu_from_raw(said, house.room.version)

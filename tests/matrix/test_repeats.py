@@ -9,7 +9,7 @@ from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import parse_pdu
 from hansa_matrix.retention import _TXN_FOR, purge_expired
 from hansa_matrix.rooms.event_store import Status, StoredEvent
-from matrix.inbound import THEIRS, V1, inbound
+from matrix.server_with_peer import THEIRS, V1, server_with_peer
 
 
 def message(house, text):
@@ -24,7 +24,7 @@ async def seen(house):
 
 
 async def test_a_repeated_transaction_is_answered_as_before_and_not_taken(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         first, other = message(house, "first"), message(house, "other")
         target = f"{V1}/send/the-same"
         status, answer = await house.ask("PUT", target, {"pdus": [first]})
@@ -36,7 +36,7 @@ async def test_a_repeated_transaction_is_answered_as_before_and_not_taken(tmp_pa
 
 @pytest.mark.parametrize("forgotten", [False, True])
 async def test_an_event_in_two_transactions_happens_once(tmp_path, forgotten):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         raw = message(house, "once")
         assert await house.fate(raw) == "accepted"
         if forgotten:
@@ -49,7 +49,7 @@ async def test_an_event_in_two_transactions_happens_once(tmp_path, forgotten):
 
 
 async def test_transactions_of_every_server_are_forgotten_after_a_day(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         ctx = house.app.contexts["matrix"]
         now = ctx.clock.now()
         old, new = now - _TXN_FOR - 1, now
@@ -67,7 +67,7 @@ def lost_races(house):
 
 async def test_what_was_taken_for_new_and_was_not_is_looked_for_from_then_on(tmp_path):
     """Finding it out at the commit is dear: a peer cannot make us do it with every transaction."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         said = [message(house, text) for text in ("one", "two", "three")]
         assert [await house.fate(raw) for raw in said] == ["accepted"] * 3
@@ -83,7 +83,7 @@ async def test_what_was_taken_for_new_and_was_not_is_looked_for_from_then_on(tmp
 
 async def test_what_a_turn_finds_is_counted_once_it_is_committed(tmp_path, monkeypatch):
     """A turn that loses a race is taken again: what it soft-failed, and what was refused in it, is one."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await house.fate(message(house, "first"))
         before, events = house.counted("matrix_pdus"), house.matrix.event_store
         inner, races = house.app.store._store, [1, 1]
@@ -107,7 +107,7 @@ async def test_what_a_turn_finds_is_counted_once_it_is_committed(tmp_path, monke
 
 
 async def test_an_event_that_is_known_without_a_place_gets_one(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         raw = message(house, "fetched before")
         outlier = StoredEvent(parse_pdu(raw, house.room.version), Status.OUTLIER)
         await house.app.contexts["matrix"].store.commit([outlier.put()])
@@ -118,7 +118,7 @@ async def test_an_event_that_is_known_without_a_place_gets_one(tmp_path):
 
 
 async def test_an_event_that_was_rejected_stays_so_when_it_comes_again(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         raw = message(house, "not by now")
         group = house.matrix.rooms[house.room.room_id].head.group
         rejected = StoredEvent(parse_pdu(raw, house.room.version), Status.REJECTED, group, group, "a rule")

@@ -14,14 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+from cpu_reference import reference_cpu_s
 from hansa.http.router import Router
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
-from yardstick import yardstick
+from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 
 SEED = os.environ.get("HANSA_SEED", "1")
 ROUNDS = int(os.environ.get("HANSA_FUZZ_ROUNDS", "200"))
-#: CPU time that one request may take, whatever it says, in yardsticks.
+#: CPU time that one request may take, whatever it says, in units of ``cpu_reference``.
 MOST = 4
 
 
@@ -65,7 +65,7 @@ VALUES: tuple[Any, ...] = (
 class Nonsense:
     """Requests out of one seed, some of them nearly right."""
 
-    def __init__(self, house: Inbound, seed: str) -> None:
+    def __init__(self, house: ServerWithPeer, seed: str) -> None:
         self._random = random.Random(seed)
         room = house.room
         member = event_id(house.forger.message(room, "x"), room.version)
@@ -113,20 +113,20 @@ class Nonsense:
         return orjson.dumps(base)
 
 
-async def one(house: Inbound, method: str, target: str, body: bytes | None) -> None:
+async def one(house: ServerWithPeer, method: str, target: str, body: bytes | None) -> None:
     before = time.process_time()
     status, answer = await house.ask(method, target, body)
     took = time.process_time() - before
     where = f"{method} {target[:200]} {(body or b'')[:200]!r}"
     assert status < 500, f"{status} to {where}: {answer}"
-    assert took < 0.1 or took < MOST * yardstick(), f"{took:.2f} s for {where}"
+    assert took < 0.1 or took < MOST * reference_cpu_s(), f"{took:.2f} s for {where}"
     if status >= 400:
         assert isinstance(answer, dict) and str(answer["errcode"]).startswith("M_"), f"{answer} to {where}"
 
 
 async def test_no_route_fails_takes_long_or_leaves_anything_behind(tmp_path):
     print(f"HANSA_SEED={SEED} HANSA_FUZZ_ROUNDS={ROUNDS}")
-    async with inbound(tmp_path, federation_rate=0) as house:
+    async with server_with_peer(tmp_path, federation_rate=0) as house:
         every = list(routes(house.app.routers[OURS]))
         assert len(every) > 25
         nonsense = Nonsense(house, SEED)

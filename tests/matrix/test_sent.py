@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hansa import HttpRequest
 from hansa.testing import until
-from matrix.inbound import THEIRS, inbound
+from matrix.server_with_peer import THEIRS, server_with_peer
 from matrix.test_forks import spoken
 
 DAY = 86_400
@@ -18,7 +18,7 @@ DAY = 86_400
 async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_set(
     tmp_path, monkeypatch, taken
 ):
-    async with inbound(tmp_path, delivery_status_ttl=10 * DAY) as house:
+    async with server_with_peer(tmp_path, delivery_status_ttl=10 * DAY) as house:
 
         def answer(request: HttpRequest) -> tuple[int, Any] | None:
             return (200 if taken else 502, {"pdus": {}}) if "/send/" in request.target else None
@@ -47,7 +47,7 @@ async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_s
 
 
 async def test_t15_a_refused_event_is_found_by_halves_and_the_others_arrive(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         reachable, bodies = [False], list[list[str]]()
 
         def answer(request: HttpRequest) -> tuple[int, Any] | None:

@@ -8,10 +8,10 @@ from urllib.parse import quote
 import pytest
 from hansa import LocalProtocolError
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import OURS, THEIRS, V1, V2, Inbound, inbound
+from matrix.server_with_peer import OURS, THEIRS, V1, V2, ServerWithPeer, server_with_peer
 
 
-async def put(house: Inbound, content: dict, room: str = "") -> None:
+async def put(house: ServerWithPeer, content: dict, room: str = "") -> None:
     """The room's list, by us."""
     set_state = house.matrix.network.operations()["rooms set"]
     named = {"room": room or house.room.room_id, "type": "m.room.server_acl", "content": json.dumps(content)}
@@ -19,7 +19,7 @@ async def put(house: Inbound, content: dict, room: str = "") -> None:
 
 
 async def test_nobody_bars_themselves(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for content in (
             {"allow": ["*"], "deny": ["127.0.0.1"]},
             {},
@@ -30,7 +30,7 @@ async def test_nobody_bars_themselves(tmp_path):
 
 
 async def test_who_is_barred_gets_403_wherever_the_list_applies_and_their_events_are_not_taken(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         event = house.forger.message(house.room, "before")
         assert await house.fate(event) == "accepted"
         known, room = event_id(event, house.room.version), quote(house.room.room_id, safe="")
@@ -64,7 +64,7 @@ async def test_who_is_barred_gets_403_wherever_the_list_applies_and_their_events
 
 
 async def test_an_invite_of_a_server_that_is_barred_is_not_signed(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await put(house, {"allow": ["127.0.0.1"]})
         draft = house.forger.draft(house.room, "m.room.member", {"membership": "invite"}, f"@somebody:{OURS}")
         raw = house.forger.finish(house.room, draft)
@@ -77,7 +77,7 @@ async def test_an_invite_of_a_server_that_is_barred_is_not_signed(tmp_path):
 
 async def test_whether_one_is_a_member_is_asked_before_the_list(tmp_path):
     """A server outside of the room does not learn from the answer that the room bars it."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await house.app.link_room(["matrix:#three"], create=True)
         room = await house.matrix.network.room_at(f"#three:{OURS}")
         await put(house, {"allow": ["127.0.0.1"]}, room)
@@ -86,7 +86,7 @@ async def test_whether_one_is_a_member_is_asked_before_the_list(tmp_path):
 
 
 async def test_a_list_that_is_taken_away_bars_nobody(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         await put(house, {"allow": ["127.0.0.1"]})
         assert (await house.send(house.forger.message(house.room, "x")))[0] == 200
         await put(house, {"allow": ["*"]})

@@ -10,8 +10,8 @@ from hansa.testing import until
 from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.rooms.inbound.backlog import LITTLE, MOST, MOST_EACH, Backlog
 from hansa_matrix.rooms.inbound.staging_shares import StagingShares
-from matrix.inbound import THEIRS, V1, Inbound, inbound
-from peers.forger import Forger, JoinedRoom
+from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
+from peers.event_forge import EventForge, JoinedRoom
 
 MUTE = "127.0.0.3:3"
 
@@ -63,19 +63,19 @@ def test_a_whole_transaction_of_one_server_always_finds_room_in_an_empty_line(mo
     assert not StagingShares(most, most).full("good", {"!r": 50})
 
 
-async def waiting(house: Inbound) -> dict[str, float]:
+async def waiting(house: ServerWithPeer) -> dict[str, float]:
     return {name: value for (name, _), value in house.app.gauges.items() if name.startswith("matrix_waiting")}
 
 
 async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path, monkeypatch):
     """The events of that server cite events that no server has: all of them wait."""
-    async with inbound(tmp_path, max_staged_pdus_per_room=100, gap_patience=3600.0) as house:
+    async with server_with_peer(tmp_path, max_staged_pdus_per_room=100, gap_patience=3600.0) as house:
         matrix = house.matrix
 
         async def silent(*_: Any, **__: Any) -> Any:
             raise ServerUnreachable("nobody answers")
 
-        mute = Forger(MUTE)
+        mute = EventForge(MUTE)
         house.peer.keys = lambda r: (200, mute.keys() if r.host_header == MUTE else house.forger.keys())
         user = f"@x:{MUTE}"
         guest = JoinedRoom(house.room.room_id, "12", user)
@@ -101,7 +101,7 @@ async def test_a_server_that_fills_a_line_is_refused_and_others_are_not(tmp_path
 
 
 async def test_what_is_judged_makes_room(tmp_path):
-    async with inbound(tmp_path, max_staged_pdus_per_room=102) as house:
+    async with server_with_peer(tmp_path, max_staged_pdus_per_room=102) as house:
         lost = "$" + secrets.token_urlsafe(32)
         tips = dict(house.room.tips)
         stuck = house.forger.message(house.room, "stuck", prev_events=[lost])

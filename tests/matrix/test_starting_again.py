@@ -6,11 +6,11 @@ import asyncio
 
 from hansa.store.faults import FaultKind, StoreFault
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import V1, inbound
+from matrix.server_with_peer import V1, server_with_peer
 
 
 async def test_what_comes_while_a_network_starts_again_is_to_come_again(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         runner = house.app.runners["matrix"]
 
         async def breaks() -> None:
@@ -29,7 +29,7 @@ async def test_what_comes_while_a_network_starts_again_is_to_come_again(tmp_path
 
 async def test_what_was_acknowledged_is_not_refused_because_its_network_ended(tmp_path):
     """A refusal would be final, and what cites the event would pass it over."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         runner, store = house.app.runners["matrix"], house.app.contexts["matrix"].store
         network, raw = runner.network, house.forger.message(house.room, "in the line")
         runner._network = None  # as between a crash and the next start
@@ -48,7 +48,7 @@ async def test_what_was_acknowledged_is_not_refused_because_its_network_ended(tm
 
 
 async def test_keys_that_could_not_be_looked_up_drop_no_event(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         ingest = house.matrix.staging
         left = 2
 

@@ -7,14 +7,14 @@ import asyncio
 from hansa.store.memory import MemoryStore
 from hansa.testing.faulty_store import FaultyStore, InjectedFault
 from hansa_matrix.proto.hashing import event_id
-from matrix.inbound import inbound
+from matrix.server_with_peer import server_with_peer
 
 
 async def test_what_was_acknowledged_is_judged_once_the_database_is_back(tmp_path, monkeypatch):
     """Fault G: it stayed where it was until the next start."""
     monkeypatch.setattr("hansa_matrix.rooms.inbound.pdu_staging._FAULT_WAIT", 0.001)
     store = FaultyStore(MemoryStore())
-    async with inbound(tmp_path, store=store) as house:
+    async with server_with_peer(tmp_path, store=store) as house:
         failed = []
 
         def choose(writes):

@@ -22,7 +22,7 @@ from hansa_matrix.rooms.redactions import PendingRedaction, PendingRedactions
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.server_api import send
 from hansa_matrix.users import devices
-from matrix.inbound import THEIRS, V1, Inbound, inbound
+from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
 from matrix.test_devices import US, known
 
 ROOT = Path(__file__).parents[2]
@@ -416,7 +416,7 @@ def test_what_the_table_says_is_there(name, kept):
 async def test_answers_to_transactions_are_kept_of_the_last(tmp_path, monkeypatch):
     monkeypatch.setattr(send, "MOST_TRANSACTIONS", 20)
     monkeypatch.setattr(send, "_TRIM_EVERY", 10)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for number_ in range(60):
             status, _ = await house.ask("PUT", f"{V1}/send/t{number_:03}", {"pdus": []})
             assert status == 200
@@ -427,7 +427,7 @@ async def test_answers_to_transactions_are_kept_of_the_last(tmp_path, monkeypatc
 
 async def test_signatures_on_the_keys_of_others_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "MAX_USER_SIGNATURES", 3)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         answers = [await vouch(house, f"@u{number_}:x") for number_ in range(5)]
         assert answers[:3] == ["", "", ""] and all("that is enough" in one for one in answers[3:])
         assert await vouch(house, "@u0:x") == ""  # again is no new one
@@ -448,7 +448,7 @@ async def test_redactions_that_wait_are_bounded():
     assert alone.wait("$t", PendingRedaction("$r", "other.example"))
 
 
-async def vouch(house: Inbound, user: str) -> str:
+async def vouch(house: ServerWithPeer, user: str) -> str:
     key = {"user_id": user, "usage": ["master"], "keys": {"ed25519:K": "K"}}
     signed = {**key, "signatures": {US: {"ed25519:A": "x"}}}
     return str(await known(house).devices._store_user_signature(US, user, "K", signed))

@@ -20,9 +20,9 @@ from hansa_matrix.proto.servers.xmatrix import format_header, signing_bytes
 from hansa_matrix.proto.signing import signable_bytes, with_signature
 from hansa_matrix.server_api.auth import FederationAuth
 from hansa_matrix.server_api.unproven_work import MOST, MOST_EACH
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 from memory import peak_memory
-from peers.forger import now
+from peers.event_forge import now
 
 MIB = 1024 * 1024
 KEY = "/_matrix/key/v2"
@@ -38,7 +38,7 @@ def made(name: str) -> SigningKey:
 
 
 async def claim(
-    house: Inbound, origin: str, body: bytes = b"{}", *, remote: str = "192.0.2.1", **more: Any
+    house: ServerWithPeer, origin: str, body: bytes = b"{}", *, remote: str = "192.0.2.1", **more: Any
 ) -> tuple[int, dict[str, Any], int]:
     """A transaction in somebody's name: the status, the answer, and how often its body was read."""
     read = 0
@@ -63,7 +63,7 @@ async def claim(
 
 @pytest.mark.parametrize("more", [{"destination": "other.example"}, {"key": "nokey"}, {"sig": ""}])
 async def test_a_head_that_cannot_be_right_costs_no_key_and_no_body(tmp_path, more):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.asked.clear()
         status, answer, read = await claim(house, "evil.example", **more)
         assert (status, answer["errcode"], read) == (401, "M_UNAUTHORIZED", 0)
@@ -72,14 +72,14 @@ async def test_a_head_that_cannot_be_right_costs_no_key_and_no_body(tmp_path, mo
 
 async def test_no_body_is_read_of_who_has_no_key(tmp_path):
     """64 MiB of bodies under silent origins were parsed and held while keys were awaited: 2 GiB."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.keys = lambda _: None
         status, answer, read = await claim(house, "evil.example:1", b"[" + b'{"":0},' * 100_000 + b"0]")
         assert (status, answer["errcode"], read) == (401, "M_UNAUTHORIZED", 0)
 
 
 async def test_a_body_is_parsed_once_its_signature_holds(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         parsed = []
         monkeypatch.setattr(
             "hansa_matrix.server_api.auth.loads_json", lambda body, limits, **_: parsed.append(body) or {}
@@ -90,7 +90,7 @@ async def test_a_body_is_parsed_once_its_signature_holds(tmp_path, monkeypatch):
 
 async def test_what_is_not_signed_as_it_stands_is_parsed_within_bounds(tmp_path):
     """Under a key id that everybody knows: the canonical form is not made of what takes much memory."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         body = b'{"a":[' + b'{"":0},' * 500_000 + b"0]}"
         with peak_memory() as peak:
             status, _, read = await claim(house, THEIRS, body, key=house.forger.key.key_id)
@@ -99,7 +99,7 @@ async def test_what_is_not_signed_as_it_stands_is_parsed_within_bounds(tmp_path)
 
 
 async def test_a_body_that_is_not_canonical_counts_as_what_it_says(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         target, body = f"{V1}/send/x", b'{ "pdus": [], "edus": [] }'
         said = house.forger.signed("PUT", OURS, target, b'{"edus":[],"pdus":[]}')
 
@@ -113,7 +113,7 @@ async def test_a_body_that_is_not_canonical_counts_as_what_it_says(tmp_path):
 class Silent:
     """Every server whose keys are asked for, and which does not answer."""
 
-    def __init__(self, house: Inbound) -> None:
+    def __init__(self, house: ServerWithPeer) -> None:
         self.asked: list[str] = []
         self.go = asyncio.Event()
         house.peer.request = self.request
@@ -126,7 +126,7 @@ class Silent:
 
 
 async def test_unknown_origins_share_one_small_pool(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         silent = Silent(house)
         tasks = [
             asyncio.ensure_future(claim(house, f"s{n}.example:1", remote=f"192.0.{n % 40}.{n}"))
@@ -145,7 +145,7 @@ def _done(tasks: list[Any]) -> int:
 
 
 async def test_one_neighbourhood_has_a_share_of_it_and_leaves_the_rest_to_others(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         silent = Silent(house)
         greedy = [
             asyncio.ensure_future(claim(house, f"g{n}.example:1", remote=f"192.0.2.{n}")) for n in range(50)
@@ -160,7 +160,7 @@ async def test_one_neighbourhood_has_a_share_of_it_and_leaves_the_rest_to_others
 
 async def test_invented_origins_cost_neither_look_ups_nor_decisions(tmp_path):
     """8,000 unsigned requests were 8,000 look-ups and 8,000 stored decisions."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.keys = lambda _: None
         house.peer.asked.clear()
         checks = []
@@ -185,7 +185,7 @@ async def test_invented_origins_cost_neither_look_ups_nor_decisions(tmp_path):
         assert len(checks) < 130
 
 
-def admits(house: Inbound) -> Iterator[Any]:
+def admits(house: ServerWithPeer) -> Iterator[Any]:
     """Yields the checks of the heads of requests, of every route."""
     nodes = [router._root for router in house.app.routers.values()]
     while nodes:
@@ -195,7 +195,7 @@ def admits(house: Inbound) -> Iterator[Any]:
 
 
 async def test_an_origin_without_keys_is_not_asked_for_them_with_every_request(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.peer.keys = lambda _: None
         house.peer.asked.clear()
         for _ in range(50):
@@ -206,7 +206,7 @@ async def test_an_origin_without_keys_is_not_asked_for_them_with_every_request(t
 # What strangers make us store.
 
 
-async def stored(house: Inbound, server: str) -> tuple[int, bool]:
+async def stored(house: ServerWithPeer, server: str) -> tuple[int, bool]:
     """How many keys, and whether a document."""
     store = house.matrix.store
     keys = await store.scan("key", equal=(server,))
@@ -214,7 +214,7 @@ async def stored(house: Inbound, server: str) -> tuple[int, bool]:
 
 
 async def test_a_question_about_a_server_stores_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         key = made("x")
         house.peer.keys = lambda _: (200, document("some.example:1", key))
         status, got = await house.ask("GET", f"{KEY}/query/some.example:1")
@@ -229,7 +229,7 @@ async def test_a_question_about_a_server_stores_nothing(tmp_path):
 
 
 async def test_who_signs_a_request_is_kept(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         key = made("x")
         house.peer.keys = lambda _: (200, document("some.example:1", key))
         target = f"{V1}/query/profile?user_id=%40nobody:{OURS}"
@@ -254,7 +254,7 @@ async def test_who_signs_a_request_is_kept(tmp_path):
 
 async def test_one_server_has_so_many_keys_and_a_small_document(tmp_path):
     """It may name fifty keys now and fifty old ones, and others the next day."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         keyring = house.matrix.keyring
         key = made("x")
         for day in range(4):
@@ -272,7 +272,7 @@ async def test_one_server_has_so_many_keys_and_a_small_document(tmp_path):
 
 
 async def test_the_servers_fetched_longest_ago_go_when_there_are_too_many(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         keyring = house.matrix.keyring
         at = now()
         key = made("x")
@@ -289,7 +289,7 @@ async def test_the_servers_fetched_longest_ago_go_when_there_are_too_many(tmp_pa
         assert await stored(house, "s4.example:1") == (0, False)
 
 
-async def _later(house: Inbound, server: str, at: int) -> None:
+async def _later(house: ServerWithPeer, server: str, at: int) -> None:
     store = house.matrix.store
     row = await store.get("key_document", (server,))
     await store.commit([Put("key_document", row.key, row.body, {**row.fields, "fetched": at})])
@@ -301,7 +301,7 @@ async def _later(house: Inbound, server: str, at: int) -> None:
 @pytest.mark.parametrize("junk", [b'{"":0},', b"[],", b"0,"])
 async def test_a_key_document_is_small(tmp_path, junk):
     """One of 16 MiB took 668 MiB, six of these stopped everybody for 12.5 s."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         limits = []
 
         async def request(request: Any) -> HttpResponse:
@@ -320,7 +320,7 @@ async def test_a_key_document_is_small(tmp_path, junk):
 @pytest.mark.parametrize(("size", "answered"), [(7000, (0, 0)), (1900, (10, 20))])
 async def test_a_key_document_within_its_size_takes_little_memory(tmp_path, size, answered):
     """A hundred of them in one answer of ours: their bytes are bounded together."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         keys = {f"s{n}.example:1": made("x") for n in range(100)}
         junk = [{"": 0}] * size
 
@@ -335,7 +335,7 @@ async def test_a_key_document_within_its_size_takes_little_memory(tmp_path, size
 
 
 async def test_a_server_that_was_not_asked_for_want_of_room_is_not_taken_for_gone(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         key = made("x")
         busy = [True]
 
@@ -357,7 +357,7 @@ async def test_a_server_that_was_not_asked_for_want_of_room_is_not_taken_for_gon
 class Crowded:
     """No place comes free for strangers; others are answered."""
 
-    def __init__(self, house: Inbound, doc: dict[str, Any]) -> None:
+    def __init__(self, house: ServerWithPeer, doc: dict[str, Any]) -> None:
         self.shares: list[tuple[bool, str]] = []
         self.go = asyncio.Event()
         self._doc = doc
@@ -376,7 +376,7 @@ class Crowded:
 @pytest.mark.parametrize("gives_up", [False, True])
 async def test_who_has_proven_itself_does_not_depend_on_a_question_of_a_stranger(tmp_path, gives_up):
     """It waited for a stranger's question, which was never put, and took the keys for absent."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         key = made("x")
         crowded = Crowded(house, document("some.example:1", key))
         keyring = house.matrix.keyring

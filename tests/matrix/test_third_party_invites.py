@@ -11,13 +11,13 @@ import orjson
 import pytest
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.signing import event_signable, signable_bytes, with_signature
-from matrix.inbound import OURS, THEIRS, V1, Inbound, inbound
+from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 
 TARGET = f"@friend:{THEIRS}"
 IDENTITY = SigningKey.from_seed("ed25519:0", secrets.token_bytes(32))
 
 
-async def opened(house: Inbound) -> str:
+async def opened(house: ServerWithPeer) -> str:
     """A third-party invite by our bridge user stands in the room, which is closed; its sender."""
     matrix = house.matrix
     for kind, key, content in (
@@ -39,7 +39,7 @@ async def opened(house: Inbound) -> str:
     return str(matrix.bridge_user)
 
 
-def body(house: Inbound, sender: str, *, by: SigningKey = IDENTITY) -> dict[str, Any]:
+def body(house: ServerWithPeer, sender: str, *, by: SigningKey = IDENTITY) -> dict[str, Any]:
     plain = {"mxid": TARGET, "token": "tok", "sender": sender}
     signed = with_signature(plain, "identity.example", by.key_id, by.sign(signable_bytes(plain)))
     invite = {"display_name": "f", "signed": signed}
@@ -52,14 +52,14 @@ def body(house: Inbound, sender: str, *, by: SigningKey = IDENTITY) -> dict[str,
     }
 
 
-async def exchange(house: Inbound, wanted: dict[str, Any]) -> tuple[int, Any]:
+async def exchange(house: ServerWithPeer, wanted: dict[str, Any]) -> tuple[int, Any]:
     where = quote(house.room.room_id, safe="")
     return await house.ask("PUT", f"{V1}/exchange_third_party_invite/{where}", wanted)
 
 
 @pytest.mark.parametrize("version", ["6", "10", "11", "12"])
 async def test_mistake_14_a_signature_that_verifies_makes_an_invite_and_no_other_does(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         sender = await opened(house)
         other = SigningKey.from_seed("ed25519:0", secrets.token_bytes(32))
         status, answer = await exchange(house, body(house, sender, by=other))
@@ -74,7 +74,7 @@ async def test_mistake_14_a_signature_that_verifies_makes_an_invite_and_no_other
 
 
 async def test_what_is_no_third_party_invite_of_ours_for_theirs(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         sender = await opened(house)
         for over, status in (
             ({"sender": f"@x:{THEIRS}"}, 403), ({"state_key": f"@x:{OURS}"}, 403), ({"state_key": "x"}, 403),

@@ -17,7 +17,7 @@ from hansa import Busy, RemoteProtocolError
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.media import image_process, image_worker
 from hansa_matrix.media.repository import MediaItem
-from matrix.inbound import THEIRS, Inbound, inbound
+from matrix.server_with_peer import THEIRS, ServerWithPeer, server_with_peer
 from matrix.test_media import kept
 from PIL import Image
 
@@ -108,11 +108,11 @@ def peak(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def thumbnails(house: Inbound) -> Any:
+def thumbnails(house: ServerWithPeer) -> Any:
     return house.matrix.thumbnails
 
 
-async def made(house: Inbound, item: MediaItem, side: int = 1600, who: str = "@a:x") -> int:
+async def made(house: ServerWithPeer, item: MediaItem, side: int = 1600, who: str = "@a:x") -> int:
     """The status of an answer."""
     try:
         small = await thumbnails(house).of(item, (side, side), crop=False, who=who)
@@ -127,7 +127,7 @@ async def made(house: Inbound, item: MediaItem, side: int = 1600, who: str = "@a
 @pytest.mark.parametrize("bomb", BOMBS)
 async def test_no_picture_takes_more_than_it_may(tmp_path, bomb):
     kind, make, status = BOMBS[bomb]
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         item = await kept(house, make(), kind)
         before = peak(os.getpid())
         assert await made(house, item) == status
@@ -140,7 +140,7 @@ async def test_no_picture_takes_more_than_it_may(tmp_path, bomb):
 
 
 async def test_a_picture_that_fails_is_tried_once_however_many_look_at_it(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         for data, status in ((png(9000, 9000), 413), (b"no picture", 400)):
             item = await kept(house, data, "image/png")
             before = house.app.counters.get(FAILED, 0)
@@ -151,7 +151,7 @@ async def test_a_picture_that_fails_is_tried_once_however_many_look_at_it(tmp_pa
 
 
 async def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         item, other = await kept(house, png(900, 900)), await kept(house, png(901, 900))
         assert await made(house, item, 32) == 200
         first = thumbnails(house)._decoder.pid
@@ -175,7 +175,7 @@ async def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path, monkeypatch)
 
 
 async def test_the_process_ends_with_the_network(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         assert await made(house, await kept(house, png(900, 900)), 32) == 200
         process = thumbnails(house)._decoder._process
     await process.wait()
@@ -267,7 +267,7 @@ async def test_those_who_wait_are_bounded_and_may_go():
 
 
 async def test_a_peer_s_thumbnails_wait_behind_a_person_s(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         item, seen = await kept(house, png(900, 900)), []
         plain = thumbnails(house).of
 

@@ -34,7 +34,7 @@ from hansa_matrix.users.key_backups import KeyBackups
 from hansa_matrix.users.user_services import Users
 from hansa_xmpp.occupant_store import SCHEMA as XMPP
 from hansa_xmpp.occupant_store import OccupantStore
-from matrix.inbound import OURS, THEIRS, inbound
+from matrix.server_with_peer import OURS, THEIRS, server_with_peer
 from matrix.test_devices import keys_of
 
 US, THEM = f"@hansa:{OURS}", f"@m:{THEIRS}"
@@ -49,7 +49,7 @@ async def house(request, tmp_path):
         "mongo": lambda: MongoStore(request.getfixturevalue("mongo_url")),
         "postgres": lambda: PostgresStore(request.getfixturevalue("postgres_url")),
     }
-    async with inbound(tmp_path, store=stores[request.param]()) as made:
+    async with server_with_peer(tmp_path, store=stores[request.param]()) as made:
         yield made
 
 

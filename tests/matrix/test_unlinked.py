@@ -5,14 +5,14 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from hansa.testing import until
-from matrix.inbound import THEIRS, V1, inbound
+from matrix.server_with_peer import THEIRS, V1, server_with_peer
 
 
 async def test_what_others_ask_and_send_meanwhile_is_answered_later_and_the_room_is_linked(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr("hansa_matrix.rooms.membership.room_linker._LOOKS", 1)
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         context, room_id = house.app.contexts["matrix"], house.room.room_id
         await context.close_link(room_id)
         at = quote(room_id, safe="")

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from clients.people import Person, house, part
+from clients.matrix_server import LocalUser, matrix_server, part
 from hansa import Backoff
 from hansa.testing import until
 from hansa_matrix.rooms.inbound import room_queue
-from matrix.inbound import OURS
+from matrix.server_with_peer import OURS
 from matrix.test_holes import MUTE, World, _options, denied
 
 
@@ -21,14 +21,14 @@ def _at_once(monkeypatch):
 
 
 @asynccontextmanager
-async def scene(folder: Any) -> AsyncIterator[tuple[World, Person]]:
-    async with house(folder, gap_patience=0.0, **_options("denied")) as home:
+async def scene(folder: Any) -> AsyncIterator[tuple[World, LocalUser]]:
+    async with matrix_server(folder, gap_patience=0.0, **_options("denied")) as home:
         alice = await home.person("alice")
         await alice.join(f"#one:{OURS}")
         yield World(home.wire), alice
 
 
-async def says(world: World, alice: Person, txn: str = "1") -> int:
+async def says(world: World, alice: LocalUser, txn: str = "1") -> int:
     path = f"/rooms/{part(world.house.room.room_id)}/send/m.room.message/{txn}"
     status, answer = await alice.ask("PUT", path, {"msgtype": "m.text", "body": "to all who are there"})
     if status != 200:

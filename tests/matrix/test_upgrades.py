@@ -24,11 +24,11 @@ from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.setup import PolicySetup
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.create_room import RoomTemplate
-from matrix.inbound import OURS, THEIRS, inbound
+from matrix.server_with_peer import OURS, THEIRS, server_with_peer
 
 
 async def test_who_may_not_replace_a_room_makes_none(tmp_path):
-    async with inbound(tmp_path, "11") as house:
+    async with server_with_peer(tmp_path, "11") as house:
         matrix = house.matrix
         upgrade = matrix.network.operations()["rooms upgrade"]
         with pytest.raises(LocalProtocolError, match="no room version"):
@@ -45,7 +45,7 @@ async def test_who_may_not_replace_a_room_makes_none(tmp_path):
 
 
 async def test_a_room_is_replaced_once_and_its_links_move_with_its_alias(tmp_path):
-    async with inbound(tmp_path, "11") as house:
+    async with server_with_peer(tmp_path, "11") as house:
         matrix = house.matrix
         upgrade = matrix.network.operations()["rooms upgrade"]
         core = house.app.contexts["matrix"].link(house.room.room_id).room
@@ -60,7 +60,7 @@ async def test_a_room_is_replaced_once_and_its_links_move_with_its_alias(tmp_pat
 
 
 async def test_a_room_that_does_not_say_so_replaces_nothing(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         old, other = matrix.get_room(house.room.room_id), matrix.get_room(house.other.room_id)
         with pytest.raises(LocalProtocolError, match="does not say that it replaces"):
@@ -68,7 +68,7 @@ async def test_a_room_that_does_not_say_so_replaces_nothing(tmp_path):
 
 
 async def test_bans_and_levels_go_along_and_creators_are_not_among_the_levels(tmp_path):
-    async with inbound(tmp_path, "10") as house:
+    async with server_with_peer(tmp_path, "10") as house:
         matrix = house.matrix
         say = matrix.local_events.send_state
         room = house.room.room_id
@@ -107,7 +107,7 @@ class Denies:
 
 
 async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(tmp_path):
-    async with inbound(tmp_path, "11") as house:
+    async with server_with_peer(tmp_path, "11") as house:
         matrix, context = house.matrix, house.app.contexts["matrix"]
         juliet, paris = NativeId("xmpp", "juliet@example.org"), NativeId("xmpp", "paris@example.org")
         people = tuple(
@@ -127,7 +127,7 @@ async def test_people_of_other_networks_come_along_as_far_as_policies_let_them(t
 
 
 async def test_a_room_that_no_server_would_take_is_not_made(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         before, kept = set(matrix.rooms), await matrix.store.scan("pdu", limit=100)
         founding = RoomTemplate(create={"additional_creators": ["nobody"]})
@@ -138,7 +138,7 @@ async def test_a_room_that_no_server_would_take_is_not_made(tmp_path):
 
 
 async def test_a_server_acl_that_bars_this_server_does_not_go_along(tmp_path):
-    async with inbound(tmp_path, "11") as house:
+    async with server_with_peer(tmp_path, "11") as house:
         matrix, room = house.matrix, house.room.room_id
         acl = {"allow": ["*"], "deny": ["127.0.0.1"], "allow_ip_literals": True}
         refusal = await matrix.local_events.send(
@@ -150,7 +150,7 @@ async def test_a_server_acl_that_bars_this_server_does_not_go_along(tmp_path):
 
 
 async def test_a_policy_may_deny_that_others_replace_a_room(tmp_path):
-    async with inbound(tmp_path, "11") as house:
+    async with server_with_peer(tmp_path, "11") as house:
         matrix, asked = house.matrix, []
 
         class Stays:
@@ -175,7 +175,7 @@ async def test_what_is_withheld_in_the_old_room_is_not_said_in_the_new_one(tmp_p
     word = "classified"
     options = hansa_governance.Config.model_validate({"words": [word]})
     gov = PolicySetup(name="gov", module=hansa_governance, options=options)
-    async with inbound(tmp_path, "11", policies=[gov]) as house:
+    async with server_with_peer(tmp_path, "11", policies=[gov]) as house:
         matrix, forger, room = house.matrix, house.forger, house.room
         for kind, content in (
             ("m.room.topic", {"topic": "open to all"}),

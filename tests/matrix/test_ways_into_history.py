@@ -18,9 +18,9 @@ from hansa.setup import PolicySetup
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import THEIRS, Inbound, inbound
-from matrix.peering import each_version
-from peers.forger import JoinedRoom
+from matrix.server_with_peer import THEIRS, ServerWithPeer, server_with_peer
+from matrix.two_servers import each_version
+from peers.event_forge import JoinedRoom
 
 #: Every call that can put an event into the store, and why what it puts is checked. One more needs a reason.
 CHECKED = {
@@ -130,7 +130,7 @@ def test_a_new_unbound_read_is_seen(tmp_path):
 class Teller:
     """The forger's server with an event whose past it does not give, and a state that it claims for it."""
 
-    def __init__(self, house: Inbound, edge: dict[str, Any], state: list[str]) -> None:
+    def __init__(self, house: ServerWithPeer, edge: dict[str, Any], state: list[str]) -> None:
         self.house, self.edge, self.state = house, edge, state
         self.known = {event_id(edge, house.room.version): edge}
         house.peer.answer = self
@@ -174,7 +174,7 @@ def unknown() -> list[str]:
     return ["$" + secrets.token_urlsafe(32)]
 
 
-def old(house: Inbound, text: str, **over: Any) -> dict[str, Any]:
+def old(house: ServerWithPeer, text: str, **over: Any) -> dict[str, Any]:
     """A message whose past nobody has."""
     prev = unknown() if not house.room.version.named_event_ids else [f"$gone:{THEIRS}"]
     return house.forger.message(house.room, text, prev_events=prev, **{"depth": 50, **over})
@@ -182,7 +182,7 @@ def old(house: Inbound, text: str, **over: Any) -> dict[str, Any]:
 
 @each_version
 async def test_an_event_at_the_edge_of_a_gap_is_accepted_where_it_holds(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         teller = Teller(house, old(house, "m"), list(house.room.state.values()))
         found = await teller.adopted()
         assert (found["status"], found["reason"]) == ("accepted", "")
@@ -190,14 +190,14 @@ async def test_an_event_at_the_edge_of_a_gap_is_accepted_where_it_holds(tmp_path
 
 @each_version
 async def test_words_of_somebody_who_is_not_in_the_room_are_no_history(tmp_path, version):
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         edge = old(house, "I was never here", sender=f"@stranger:{THEIRS}")
         found = await Teller(house, edge, list(house.room.state.values())).adopted()
         assert found["status"] == "rejected"
 
 
 async def test_a_forged_ban_at_the_edge_of_a_gap_is_no_history(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         draft = house.forger.draft(
             house.room, "m.room.member", {"membership": "ban"}, matrix.bridge_user, prev_events=unknown()
@@ -209,7 +209,7 @@ async def test_a_forged_ban_at_the_edge_of_a_gap_is_no_history(tmp_path):
 
 async def test_who_has_left_says_nothing_at_the_edge_of_a_gap(tmp_path):
     """The claimed state is an old one, in which they were still there."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         edge = old(house, "still here")
         state = list(house.room.state.values())
         leave = house.forger.draft(house.room, "m.room.member", {"membership": "leave"}, f"@m:{THEIRS}")
@@ -220,7 +220,7 @@ async def test_who_has_left_says_nothing_at_the_edge_of_a_gap(tmp_path):
         assert found["status"] == "soft_failed"
 
 
-async def another(house: Inbound, local: str) -> str:
+async def another(house: ServerWithPeer, local: str) -> str:
     """One more person of the forger's server joins ``room``."""
     user = f"@{local}:{THEIRS}"
     guest = JoinedRoom(house.room.room_id, house.room.version.id, user)
@@ -235,7 +235,7 @@ async def another(house: Inbound, local: str) -> str:
 async def test_a_forbidden_word_is_withheld_whatever_way_it_comes(tmp_path, way):
     options = hansa_governance.Config(words=("classified",))
     policy = PolicySetup(name="gov", module=hansa_governance, options=options)
-    async with inbound(tmp_path, policies=[policy]) as house:
+    async with server_with_peer(tmp_path, policies=[policy]) as house:
         if way == "sent":
             raw = house.forger.message(house.room, "this is classified")
             name = event_id(raw, house.room.version)
@@ -251,7 +251,7 @@ async def test_a_forbidden_word_is_withheld_whatever_way_it_comes(tmp_path, way)
 @each_version
 async def test_state_from_a_gap_is_of_the_room_alone(tmp_path, version):
     """A peer names a join that we have, but in another room."""
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         stranger = f"@n:{THEIRS}"
         guest = JoinedRoom(house.other.room_id, version, stranger)
         guest.state, guest.tips = house.other.state, house.other.tips
@@ -276,7 +276,7 @@ async def test_state_from_a_gap_is_of_the_room_alone(tmp_path, version):
 @pytest.mark.parametrize("version", ["1", "2"])
 async def test_an_event_does_not_take_the_id_of_another_rooms(tmp_path, version):
     """Where servers make ids, one id may be given twice: the first event stays."""
-    async with inbound(tmp_path, version) as house:
+    async with server_with_peer(tmp_path, version) as house:
         first = house.forger.message(house.other, "first")
         matrix, name = house.matrix, first["event_id"]
         assert (await house.send(first))[0] == 200

@@ -15,7 +15,7 @@ from peers.mongo import Mongo
 from peers.postgres import Postgres
 from peers.prosody import Prosody, XmppUser
 from peers.require import require_prosody, require_synapse
-from peers.stage import Stage
+from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser, Synapse
 
 
@@ -144,10 +144,10 @@ async def page():
 @pytest.fixture
 async def stage(ca, tmp_path):
     """Makes Hansas in this process, with people that the test moves."""
-    made: list[Stage] = []
+    made: list[ScriptedHansa] = []
 
-    async def make(more="", **options) -> Stage:
-        one = Stage(tmp_path / f"stage{len(made)}", ca, more, **options)
+    async def make(more="", **options) -> ScriptedHansa:
+        one = ScriptedHansa(tmp_path / f"stage{len(made)}", ca, more, **options)
         made.append(one)
         return await one.start()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from peers.cable import Cable
+from peers.tcp_cutter import TcpCutter
 
 
-class Wire(Cable):
+class Wire(TcpCutter):
     """A cable that can do worse than be cut."""
 
     def __init__(self) -> None:

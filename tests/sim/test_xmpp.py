@@ -18,15 +18,15 @@ from hansa_xmpp.network import XmppNetwork
 from sim.databases import Database, forgive
 from sim.federation import Server
 from sim.scripted import Stage, said
-from xmpp.house import Script
 from xmpp.stanzas import GW, groupchat, join, local
+from xmpp.xmpp_server import ScriptedLink
 
 pytestmark = pytest.mark.sim
 
 PEOPLE = ("ann@x.example/a", "bob@y.example/b")
 
 
-class Stream(Script):
+class Stream(ScriptedLink):
     """The link of one boot. ``kept`` is asked of each word that is shown whether the disk has it."""
 
     def __init__(self, room: Room) -> None:

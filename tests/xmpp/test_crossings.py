@@ -24,8 +24,8 @@ from hansa import (
     people_of,
     texts_of,
 )
-from xmpp.house import House, house, mx, xm
 from xmpp.stanzas import GW, NS, ROOM, groupchat, iq, join
+from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
 
 JULIET, ROMEO = "juliet@x.example/a", "romeo@x.example/b"
 WORD = "classified"
@@ -139,7 +139,7 @@ WAYS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-def told(h: House, to: str) -> str:
+def told(h: XmppServer, to: str) -> str:
     return "".join(ET.tostring(e, "unicode") for e in h.link.sent if e.get("to") == to)
 
 
@@ -147,7 +147,7 @@ def told(h: House, to: str) -> str:
 async def test_no_stanza_brings_a_forbidden_word_to_anybody(way: str) -> None:
     stanza, answer = WAYS[way]
     censor = Censor()
-    async with house(policy=censor) as h:
+    async with xmpp_server(policy=censor) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(ROMEO, "Romeo")
         await h.enter(JULIET, "Jule")
@@ -168,7 +168,7 @@ async def test_no_stanza_brings_a_forbidden_word_to_anybody(way: str) -> None:
 
 
 async def test_a_join_that_a_policy_denies_is_forbidden() -> None:
-    async with house(policy=Censor()) as h:
+    async with xmpp_server(policy=Censor()) as h:
         h.link.receive(join("mal@evil.example/x", "Mal"))
         await h.link.line("mal/x < Mal presence error: auth forbidden")
         h.link.receive(join(JULIET, WORD))
@@ -197,7 +197,7 @@ QUESTIONS = {
 async def test_whoever_is_denied_is_answered_no_question(question: str) -> None:
     to, inner = QUESTIONS[question]
     censor = Censor()
-    async with house(policy=censor) as h:
+    async with xmpp_server(policy=censor) as h:
         h.link.receive(iq("mal@evil.example/x", to, inner))
         await h.link.until(lambda: h.link.sent)
         (answer,) = h.link.sent
@@ -210,7 +210,7 @@ async def test_whoever_is_denied_is_answered_no_question(question: str) -> None:
 
 async def test_what_goes_out_is_asked_about_for_the_links_own_people_too() -> None:
     censor = Censor()
-    async with house(policy=censor) as h:
+    async with xmpp_server(policy=censor) as h:
         await h.enter(JULIET, "Jule")
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         h.say(JULIET, "hello")
@@ -222,7 +222,7 @@ async def test_what_goes_out_is_asked_about_for_the_links_own_people_too() -> No
 
 async def test_the_speaker_is_refused_while_a_denied_server_is_in_the_room() -> None:
     censor = Censor(server="nobody.example")
-    async with house(policy=censor) as h:
+    async with xmpp_server(policy=censor) as h:
         await h.enter(JULIET, "Jule")
         await h.enter("mal@evil.example/x", "Mal")
         censor.server = "evil.example"
@@ -245,9 +245,9 @@ async def test_the_speaker_is_refused_while_a_denied_server_is_in_the_room() -> 
     ids=["name", "topic", "words", "display name", "first display name"],
 )
 async def test_what_another_network_says_of_a_forbidden_thing_is_in_no_stanza(
-    show: Callable[[House], Any],
+    show: Callable[[XmppServer], Any],
 ) -> None:
-    async with house(policy=Censor()) as h:
+    async with xmpp_server(policy=Censor()) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         await show(h)

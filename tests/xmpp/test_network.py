@@ -17,14 +17,14 @@ from hansa import (
     Verdict,
     ViewDelta,
 )
-from xmpp.house import House, house, mx, xm
 from xmpp.stanzas import ROOM, join
+from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
 
 JULIET, PHONE, ROMEO = "juliet@x.example/a", "juliet@x.example/p", "romeo@x.example/b"
 
 
 async def test_a_join_is_committed_and_shown() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         assert h.membership(xm("juliet")) is Membership.JOIN
@@ -38,7 +38,7 @@ async def test_a_join_is_committed_and_shown() -> None:
 
 
 async def test_words_cross_both_ways_and_are_reflected_once_in_log_order() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
@@ -59,7 +59,7 @@ async def test_words_cross_both_ways_and_are_reflected_once_in_log_order() -> No
 
 
 async def test_topic_name_and_nick_cross() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         h.link.receive(
@@ -90,7 +90,7 @@ async def test_topic_name_and_nick_cross() -> None:
 
 
 async def test_only_the_last_connection_leaves() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         await h.enter(PHONE, "Jule")
         h.leave(JULIET)
@@ -106,7 +106,7 @@ async def test_only_the_last_connection_leaves() -> None:
 
 
 async def test_out_and_in_again_at_once() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         h.leave(JULIET)
         await h.enter(JULIET, "Jule")
@@ -116,7 +116,7 @@ async def test_out_and_in_again_at_once() -> None:
 
 
 async def test_a_kick_from_the_other_network() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
@@ -134,7 +134,7 @@ async def test_a_kick_from_the_other_network() -> None:
         assert not [o for o in await kept(h) if o.startswith("juliet")]
 
 
-async def kept(h: House) -> list[str]:
+async def kept(h: XmppServer) -> list[str]:
     return [str(row.key[1]) for row in await h.ctx.store.scan("occupant")]
 
 
@@ -167,7 +167,7 @@ def denial(**more: float) -> Verdict:
 async def test_what_a_policy_refuses_is_an_error_to_its_sender_alone(
     verdict: Verdict, condition: str
 ) -> None:
-    async with house(policy=Says("bad", verdict)) as h:
+    async with xmpp_server(policy=Says("bad", verdict)) as h:
         await h.enter(ROMEO, "Romeo")
         h.link.receive(join(JULIET, "bad"))
         refused = condition.replace("modify policy-violation", "auth forbidden")
@@ -188,7 +188,7 @@ async def test_what_a_policy_refuses_is_an_error_to_its_sender_alone(
 
 
 async def test_a_full_room_queue_is_resource_constraint() -> None:
-    async with house(queue=3) as h:
+    async with xmpp_server(queue=3) as h:
         await h.enter(JULIET, "Jule")
         h.say(JULIET, *(str(n) for n in range(10)))
         await h.link.until(lambda: len(h.link.bodies(JULIET)) == 3)
@@ -200,7 +200,7 @@ async def test_a_full_room_queue_is_resource_constraint() -> None:
 
 
 async def test_large_stanzas_are_counted_by_their_size() -> None:
-    async with house(queue_bytes=524_288) as h:
+    async with xmpp_server(queue_bytes=524_288) as h:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
         h.say(JULIET, *("x" * 30_000 for _ in range(3)))
@@ -212,7 +212,7 @@ async def test_large_stanzas_are_counted_by_their_size() -> None:
 
 
 async def test_the_people_of_one_domain_leave_room_for_others() -> None:
-    async with house(queue_bytes=262_144) as h:
+    async with xmpp_server(queue_bytes=262_144) as h:
         await h.enter(JULIET, "Jule")
         crowd = [f"{number}@crowd.example/x" for number in range(100)]
         for one in crowd:
@@ -227,7 +227,7 @@ async def test_the_people_of_one_domain_leave_room_for_others() -> None:
 
 
 async def test_who_the_core_does_not_know_as_joined_is_not_here() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         gone = RoomMember(user=xm("juliet"), membership=Membership.LEAVE)
         h.ctx.view(ROOM).apply(ViewDelta(upserts=(gone,)))
@@ -237,7 +237,7 @@ async def test_who_the_core_does_not_know_as_joined_is_not_here() -> None:
 
 
 async def test_an_error_from_an_occupant_ends_its_stay() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(ROMEO, "Romeo")
         await h.enter(JULIET, "Jule")
         error = "<error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
@@ -248,7 +248,7 @@ async def test_an_error_from_an_occupant_ends_its_stay() -> None:
 
 
 async def test_people_found_by_the_core_without_an_event_appear() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(ROMEO, "Romeo")
         person = RoomMember(user=mx("bob"), membership=Membership.JOIN, name="Bob")
         await h.ctx.reconcile(ROOM, ViewDelta(upserts=(person,)))
@@ -258,7 +258,7 @@ async def test_people_found_by_the_core_without_an_event_appear() -> None:
 
 
 async def test_a_second_send_of_a_delivery_is_not_shown() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         await h.other.member(mx("alice"), Membership.JOIN)
         await h.other.say("alice", "once")

@@ -8,7 +8,7 @@ import pytest
 from hansa import Action, ProfileQuery, Reason, Verdict
 from hansa.store.memory import MemoryDisk
 from hansa_xmpp import password_queries
-from xmpp.house import GW, house
+from xmpp.xmpp_server import GW, xmpp_server
 
 ASKED = "{http://jabber.org/protocol/disco#info}query"
 
@@ -33,7 +33,7 @@ def _asked(home) -> list[str]:
 )
 async def test_who_is_nobody(user, absent, asked, monkeypatch):
     monkeypatch.setattr(password_queries, "WITHIN", 0.05)
-    async with house(MemoryDisk()) as home:
+    async with xmpp_server(MemoryDisk()) as home:
         home.link.absent, home.link.silent = {"ghost@x.example"}, {"silent@x.example"}
         network = home.networks[-1]
         assert await network.nobody(user) is absent
@@ -43,7 +43,7 @@ async def test_who_is_nobody(user, absent, asked, monkeypatch):
 
 async def test_an_answer_of_somebody_else_is_none(monkeypatch):
     monkeypatch.setattr(password_queries, "WITHIN", 0.2)
-    async with house(MemoryDisk()) as home:
+    async with xmpp_server(MemoryDisk()) as home:
         home.link.silent = {"juliet@x.example"}
         network = home.networks[-1]
         task = asyncio.ensure_future(network.nobody("juliet@x.example"))
@@ -59,7 +59,7 @@ async def test_an_answer_of_somebody_else_is_none(monkeypatch):
 
 async def test_few_are_asked_at_a_time(monkeypatch):
     monkeypatch.setattr(password_queries, "WITHIN", 0.05)
-    async with house(MemoryDisk()) as home:
+    async with xmpp_server(MemoryDisk()) as home:
         people = [f"p{number}@x.example" for number in range(20)]
         home.link.silent = set(people)
         assert not any(await asyncio.gather(*(home.networks[-1].nobody(one) for one in people)))
@@ -74,7 +74,7 @@ async def test_a_server_that_may_not_be_asked_is_not():
                 return Verdict(Action.DENY, (Reason(code="NO", policy="p", rule="r", text="no"),))
             return None
 
-    async with house(MemoryDisk(), policy=Policy()) as home:
+    async with xmpp_server(MemoryDisk(), policy=Policy()) as home:
         home.link.absent = {"ghost@x.example"}
         assert await home.networks[-1].nobody("ghost@x.example") is False
         assert _asked(home) == []

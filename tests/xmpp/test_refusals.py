@@ -9,21 +9,21 @@ from xml.etree.ElementTree import Element
 import pytest
 from hansa.environment import SystemClock, SystemRandom
 from hansa_xmpp.component import ComponentConnection
-from peers.rogue import RogueServer
+from peers.raw_xmpp_server import RawXmppServer
 from pydantic import SecretStr
-from xmpp.house import House, house
 from xmpp.stanzas import GW, NS, ROOM, X
+from xmpp.xmpp_server import XmppServer, xmpp_server
 
 MERCUTIO = "mercutio@verona.example/m"
 
 
-def counted(h: House, name: str) -> dict[str, int]:
+def counted(h: XmppServer, name: str) -> dict[str, int]:
     return {dict(labels)["why"]: n for (counter, labels), n in h.app.counters.items() if counter == name}
 
 
 @pytest.mark.parametrize("nick", ["\u202eevil", "a\x85b", "\U0001f9db", "n" * 1100])
 async def test_a_nick_that_is_no_resource_is_answered_by_the_service(nick: str) -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         h.link.receive(f"<presence from='{MERCUTIO}' to='{ROOM}/{nick}' id='j'>{X}</presence>")
         answer = h.link.sent[-1]
         assert (answer.get("from"), answer.get("to"), answer.get("id")) == (GW, MERCUTIO, "j")
@@ -32,20 +32,20 @@ async def test_a_nick_that_is_no_resource_is_answered_by_the_service(nick: str) 
 
 
 async def test_a_nick_that_nobody_can_see_is_refused() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         h.link.receive(f"<presence from='{MERCUTIO}' to='{ROOM}/  ' id='j'>{X}</presence>")
         await h.link.until(lambda: h.link.sent)
         assert h.link.sent[-1].find(".//{urn:ietf:params:xml:ns:xmpp-stanzas}jid-malformed") is not None
 
 
 async def test_errors_about_malformed_addresses_are_not_answered() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         h.link.receive(f"<message type='error' from='{MERCUTIO}' to='a b@{GW}'/>")
         assert h.link.sent == [] and counted(h, "xmpp_refused") == {"jid-malformed": 1}
 
 
 async def test_an_answer_that_nobody_waits_for_is_counted() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         h.link.receive(f"<iq type='result' from='{MERCUTIO}' to='{ROOM}' id='x'/>")
         assert h.link.sent == [] and counted(h, "xmpp_ignored") == {"unasked": 1}
 
@@ -74,7 +74,7 @@ class Heard:
 
 
 async def test_the_link_passes_stanzas_on_and_tells_of_what_is_none() -> None:
-    server, heard = await RogueServer().start(), Heard()
+    server, heard = await RawXmppServer().start(), Heard()
     options = SimpleNamespace(
         component=GW, host="127.0.0.1", port=server.port, secret=SecretStr(server.secret)
     )
@@ -99,7 +99,7 @@ async def test_the_link_passes_stanzas_on_and_tells_of_what_is_none() -> None:
 
 async def test_a_flood_of_stanzas_that_are_dropped_is_told_once_of_each_source(caplog) -> None:
     caplog.set_level("INFO")
-    async with house() as h:
+    async with xmpp_server() as h:
         for number in range(100):
             h.link.receive(f"<message from='u{number}@verona.example/m' to='nobody@else.example'/>")
             h.link.receive(f"<message from='u{number}@mantua.example/m' to='nobody@else.example'/>")

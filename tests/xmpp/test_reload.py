@@ -11,8 +11,8 @@ from hansa import Member, Membership, Name, NativeId, RoomMember, Topic, ViewDel
 from hansa.environment import SystemClock
 from hansa.store.memory import MemoryDisk
 from hansa_governance.policy import GovernancePolicy
-from xmpp.house import House, house, mx, xm
 from xmpp.stanzas import ROOM, groupchat, iq, join
+from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
 
 JULIET, ROMEO, NURSE = "juliet@x.example/a", "romeo@x.example/b", "nurse@x.example/n"
 WORD = "classified"
@@ -23,15 +23,15 @@ def judge(**options: Any) -> GovernancePolicy:
     return GovernancePolicy(hansa_governance.Config.model_validate(options), "gov", SystemClock())
 
 
-def told(h: House, to: str, since: int = 0) -> str:
+def told(h: XmppServer, to: str, since: int = 0) -> str:
     return "".join(ET.tostring(e, "unicode") for e in h.link.sent[since:] if e.get("to", "").startswith(to))
 
 
-def spoken(h: House, to: str, since: int) -> list[str]:
+def spoken(h: XmppServer, to: str, since: int) -> list[str]:
     return [text for e in h.link.sent[since:] if e.get("to") == to and (text := e.findtext("{*}body"))]
 
 
-async def furnished(h: House) -> None:
+async def furnished(h: XmppServer) -> None:
     """A room whose name, topic, people and words hold a word."""
     await h.other.member(mx("alice"), Membership.JOIN, name=f"Alice {WORD}")
     await h.other.member(mx("bob"), Membership.JOIN, name="Bob")
@@ -43,7 +43,7 @@ async def furnished(h: House) -> None:
 
 
 async def test_occupants_are_shown_other_names_and_no_topic_once_policies_deny_them() -> None:
-    async with house(policy=judge(words=["nothing"])) as h:
+    async with xmpp_server(policy=judge(words=["nothing"])) as h:
         await furnished(h)
         since = len(h.link.sent)
         await h.govern(judge(words=[WORD]))
@@ -68,7 +68,7 @@ async def test_occupants_are_shown_other_names_and_no_topic_once_policies_deny_t
 
 
 async def test_nothing_is_shown_again_where_nothing_is_denied() -> None:
-    async with house(policy=judge(words=["nothing"])) as h:
+    async with xmpp_server(policy=judge(words=["nothing"])) as h:
         await furnished(h)
         since = len(h.link.sent)
         await h.govern(judge(words=["something"]))
@@ -85,11 +85,11 @@ async def test_nothing_is_shown_again_where_nothing_is_denied() -> None:
 async def test_a_nick_that_was_taken_back_is_kept_nowhere() -> None:
     """After a restart the occupant has the nick that it was given."""
     disk = MemoryDisk()
-    async with house(disk, policy=judge(words=["nothing"])) as h:
+    async with xmpp_server(disk, policy=judge(words=["nothing"])) as h:
         await h.enter(ROMEO, f"Romeo {WORD}")
         await h.govern(judge(words=[WORD]))
         await h.link.line("romeo/b < romeo presence: [110 210]")
-    async with house(disk, policy=judge(words=[WORD])) as h:
+    async with xmpp_server(disk, policy=judge(words=[WORD])) as h:
         h.link.online.add(ROMEO)
         await h.enter(NURSE, "Nurse")
         assert WORD not in told(h, "nurse@")
@@ -98,9 +98,9 @@ async def test_a_nick_that_was_taken_back_is_kept_nowhere() -> None:
 
 async def test_a_restart_under_other_policies_shows_occupants_the_topic_that_is_left() -> None:
     disk = MemoryDisk()
-    async with house(disk, policy=judge(words=["nothing"])) as h:
+    async with xmpp_server(disk, policy=judge(words=["nothing"])) as h:
         await furnished(h)
-    async with house(disk, policy=judge(words=[WORD]), up=False) as h:
+    async with xmpp_server(disk, policy=judge(words=[WORD]), up=False) as h:
         h.link.online |= {JULIET, ROMEO}
         h.link.up()
         await h.link.line("juliet/a < * message groupchat: subject=")
@@ -108,7 +108,7 @@ async def test_a_restart_under_other_policies_shows_occupants_the_topic_that_is_
 
 
 async def test_what_changes_while_the_link_is_down_is_shown_when_it_is_up() -> None:
-    async with house(policy=judge(words=["nothing"])) as h:
+    async with xmpp_server(policy=judge(words=["nothing"])) as h:
         await furnished(h)
         h.link.down()
         since = len(h.link.sent)
@@ -125,7 +125,7 @@ async def test_what_changes_while_the_link_is_down_is_shown_when_it_is_up() -> N
 
 @pytest.mark.parametrize("denied", [{"deny_servers": ["evil.example"]}, {"deny_users": ["mal@*"]}])
 async def test_who_is_denied_since_enters_on_no_other_connection(denied: dict[str, Any]) -> None:
-    async with house(policy=judge(words=["nothing"])) as h:
+    async with xmpp_server(policy=judge(words=["nothing"])) as h:
         await h.enter("mal@evil.example/1", "Mal")
         await h.govern(judge(**denied))
         for resource in ("1", "2"):
@@ -137,7 +137,7 @@ async def test_who_is_denied_since_enters_on_no_other_connection(denied: dict[st
 
 
 async def test_a_word_in_the_resource_of_a_connection_is_shown_to_nobody() -> None:
-    async with house(policy=judge(words=[WORD])) as h:
+    async with xmpp_server(policy=judge(words=[WORD])) as h:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
         h.link.receive(join(f"juliet@x.example/{WORD}", "Jule"))
@@ -150,7 +150,7 @@ async def test_a_word_in_the_resource_of_a_connection_is_shown_to_nobody() -> No
 @pytest.mark.parametrize("way", ["xmpp", "matrix"])
 async def test_nobody_of_a_denied_server_is_asked_in(way: str) -> None:
     user = "http://jabber.org/protocol/muc#user"
-    async with house(policy=judge(deny_servers=["evil.example"])) as h:
+    async with xmpp_server(policy=judge(deny_servers=["evil.example"])) as h:
         await h.enter(JULIET, "Jule")
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         if way == "xmpp":
@@ -169,7 +169,7 @@ async def test_nobody_of_a_denied_server_is_asked_in(way: str) -> None:
 
 async def test_who_is_out_by_what_nobody_is_told_is_out_of_the_room() -> None:
     """A ban whose words are withheld, or a state that was found to differ: there is no event to show."""
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
         banned = RoomMember(user=xm("juliet"), membership=Membership.BAN, server="x.example", name="Jule")
@@ -193,7 +193,7 @@ async def test_names_are_back_once_a_policy_answers_again() -> None:
                 raise ConnectionError("the service is away")
 
     away = Away()
-    async with house(policy=judge(words=["nothing"])) as h:
+    async with xmpp_server(policy=judge(words=["nothing"])) as h:
         await furnished(h)
         since = len(h.link.sent)
         away.broken = True

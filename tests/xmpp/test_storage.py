@@ -6,8 +6,8 @@ from typing import Any
 
 from hansa.store.faults import FaultKind, StoreFault
 from peers.waiting import until
-from xmpp.house import house
 from xmpp.stanzas import ROOM
+from xmpp.xmpp_server import xmpp_server
 
 WORDS = "SQL logic of /var/lib/hansa.db"
 MERCUTIO = "mercutio@verona.example/m"
@@ -28,7 +28,7 @@ class Broken:
 
 
 async def test_a_message_that_cannot_be_kept_is_to_be_sent_again() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(MERCUTIO, "Mercutio")
         app = h.app
         assert app is not None
@@ -58,7 +58,7 @@ class BrokenOccupants(Broken):
 
 
 async def test_who_cannot_be_kept_as_an_occupant_is_to_come_again_and_is_nowhere() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         app = h.app
         assert app is not None
         whole, app.store._store = app.store._store, BrokenOccupants(app.store._store)
@@ -83,7 +83,7 @@ async def test_who_cannot_be_kept_as_an_occupant_is_to_come_again_and_is_nowhere
 
 async def test_who_leaves_while_nothing_can_be_kept_is_gone_once_it_can(monkeypatch: Any) -> None:
     monkeypatch.setattr("hansa_xmpp.stanza_handler._LEAVE_AGAIN", 0.01)
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(MERCUTIO, "Mercutio")
         app = h.app
         assert app is not None

@@ -8,8 +8,8 @@ import random
 import pytest
 from hansa import Membership, Message
 from hansa.store.memory import MemoryDisk
-from xmpp.house import House, house, mx, xm
 from xmpp.stanzas import ROOM, join
+from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
 
 JULIET, PHONE, ROMEO = "juliet@x.example/a", "juliet@x.example/p", "romeo@x.example/b"
 
@@ -18,12 +18,12 @@ def history(attributes: str) -> str:
     return f"<x xmlns='http://jabber.org/protocol/muc'><history {attributes}/></x>"
 
 
-async def kept(h: House) -> list[str]:
+async def kept(h: XmppServer) -> list[str]:
     return [str(row.key[1]) for row in await h.ctx.store.scan("occupant")]
 
 
 async def test_a_message_while_the_link_is_down_is_shown_once_when_it_is_back() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.other.say("alice", "before")
@@ -37,7 +37,7 @@ async def test_a_message_while_the_link_is_down_is_shown_once_when_it_is_back() 
 
 
 async def test_nothing_is_sent_to_an_occupant_before_it_has_answered() -> None:
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
         h.link.down()
@@ -59,7 +59,7 @@ async def test_nothing_is_sent_to_an_occupant_before_it_has_answered() -> None:
 
 
 async def test_an_answer_counts_only_from_the_one_who_was_asked() -> None:
-    async with house(ping_timeout=0.2) as h:
+    async with xmpp_server(ping_timeout=0.2) as h:
         await h.enter(JULIET, "Jule")
         h.link.down()
         h.link.silent = {JULIET}
@@ -74,12 +74,12 @@ async def test_an_answer_counts_only_from_the_one_who_was_asked() -> None:
 @pytest.mark.parametrize("how", ["error", "silence"])
 async def test_who_is_gone_after_a_restart_has_left(how: str) -> None:
     disk = MemoryDisk()
-    async with house(disk) as h:
+    async with xmpp_server(disk) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         await h.enter(PHONE, "Jule")
         await h.enter(ROMEO, "Romeo")
-    async with house(disk, up=False, ping_timeout=0.2) as h:
+    async with xmpp_server(disk, up=False, ping_timeout=0.2) as h:
         assert await kept(h) == [JULIET, PHONE, ROMEO]
         await h.until(lambda: "matrix" in h.app.status() and h.app.status()["matrix"][0] == "up")
         await h.other.say("alice", "welcome back")
@@ -99,10 +99,10 @@ async def test_who_is_gone_after_a_restart_has_left(how: str) -> None:
 
 async def test_a_member_whose_connection_nobody_remembers_has_left() -> None:
     disk = MemoryDisk()
-    async with house(disk) as h:
+    async with xmpp_server(disk) as h:
         await h.enter(JULIET, "Jule")
         await h.ctx.store.commit([_delete(JULIET)])
-    async with house(disk) as h:
+    async with xmpp_server(disk) as h:
         await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
 
 
@@ -114,14 +114,14 @@ def _delete(full: str) -> object:
 
 async def test_a_renamed_occupant_keeps_the_new_nick_over_a_restart() -> None:
     disk = MemoryDisk()
-    async with house(disk) as h:
+    async with xmpp_server(disk) as h:
         await h.enter(JULIET, "Jule")
         h.link.receive(join(JULIET, "Capulet", inner=""))
         await h.link.line("juliet/a < Capulet presence: [110]")
         await h.until(lambda: h.app.pipeline.waiting("x") == 0)
         h.say(JULIET, "x")
         await h.link.until(lambda: h.link.bodies(JULIET))
-    async with house(disk, up=False) as h:
+    async with xmpp_server(disk, up=False) as h:
         h.link.online = {JULIET}
         h.link.up()
         h.say(JULIET, "me again")
@@ -131,7 +131,7 @@ async def test_a_renamed_occupant_keeps_the_new_nick_over_a_restart() -> None:
 async def test_occupant_ids_survive_a_restart() -> None:
     disk, seen = MemoryDisk(), set[str | None]()
     for _ in range(2):
-        async with house(disk) as h:
+        async with xmpp_server(disk) as h:
             await h.enter(JULIET, "Jule")
             own = h.link.sent[-2].find("{urn:xmpp:occupant-id:0}occupant-id")
             assert own is not None
@@ -142,7 +142,7 @@ async def test_occupant_ids_survive_a_restart() -> None:
 
 
 async def test_a_join_over_a_link_that_broke_meanwhile_asks_first() -> None:
-    async with house(ping_timeout=0.2) as h:
+    async with xmpp_server(ping_timeout=0.2) as h:
         await h.enter(ROMEO, "Romeo")
         h.link.down()
         h.link.is_up = True
@@ -159,7 +159,7 @@ async def test_a_join_over_a_link_that_broke_meanwhile_asks_first() -> None:
 async def test_history_and_live_are_each_body_once_in_order(seed: int) -> None:
     """Somebody joins at any moment of a burst: what is history is not live, what is live is not history."""
     chance = random.Random(seed)
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(ROMEO, "Romeo")
         texts = [f"t{n}" for n in range(150)]
@@ -186,7 +186,7 @@ async def test_history_and_live_are_each_body_once_in_order(seed: int) -> None:
 async def test_a_backlog_a_crash_and_a_rejoin_since() -> None:
     """The link is down, 300 messages come, the process dies; later the link is back and juliet rejoins."""
     disk = MemoryDisk()
-    async with house(disk) as h:
+    async with xmpp_server(disk) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         await h.other.say("alice", "last seen")
@@ -196,7 +196,7 @@ async def test_a_backlog_a_crash_and_a_rejoin_since() -> None:
         h.link.down()
         for n in range(0, 150, 10):
             await h.other.say("alice", *(f"t{k}" for k in range(n, n + 10)))
-    async with house(disk, up=False) as h:
+    async with xmpp_server(disk, up=False) as h:
         await h.until(lambda: "matrix" in h.app.status() and h.app.status()["matrix"][0] == "up")
         for n in range(150, 300, 10):
             await h.other.say("alice", *(f"t{k}" for k in range(n, n + 10)))
@@ -212,10 +212,10 @@ async def test_a_backlog_a_crash_and_a_rejoin_since() -> None:
 async def test_who_begins_anew_and_is_refused_is_out() -> None:
     """A client that comes back while it is being asked, under a nick that is taken by now."""
     disk = MemoryDisk()
-    async with house(disk) as h:
+    async with xmpp_server(disk) as h:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
-    async with house(disk, up=False) as h:
+    async with xmpp_server(disk, up=False) as h:
         h.link.online = {JULIET, ROMEO}
         h.link.up()
         h.link.receive(join(JULIET, "Romeo"))
@@ -242,7 +242,7 @@ async def test_who_begins_anew_and_is_refused_is_out() -> None:
     ],
 )
 async def test_how_much_history(asked: str, shown: int) -> None:
-    async with house(history=5, history_most=12) as h:
+    async with xmpp_server(history=5, history_most=12) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         for n in range(20):
             await h.other.say("alice", f"t{n}")
@@ -255,7 +255,7 @@ async def test_how_much_history(asked: str, shown: int) -> None:
 
 async def test_a_restarted_network_begins_anew() -> None:
     """A crash of the network's own task restarts it; occupants are asked again, nothing is lost."""
-    async with house() as h:
+    async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         await h.other.member(mx("alice"), Membership.JOIN)
         first, listener = h.xmpp, h.link.listener

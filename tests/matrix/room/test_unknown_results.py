@@ -15,7 +15,7 @@ from hansa.store.memory import MemoryStore
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.rooms.event_store import EventStore
 from hansa_matrix.rooms.room import MatrixRoom
-from matrix.inbound import OURS, THEIRS, V1, V2, inbound
+from matrix.server_with_peer import OURS, THEIRS, V1, V2, server_with_peer
 
 
 async def said(house, content, origin, native=None):
@@ -74,7 +74,7 @@ async def as_kept(house):
 
 @pytest.mark.parametrize("kept", [True, False])
 async def test_what_an_unknown_commit_kept_stays_in_the_state_and_among_the_ends(tmp_path, monkeypatch, kept):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         with failing(monkeypatch, kept=kept), pytest.raises(StoreFault):
             await said(house, Name(text="kept"), "name")
         topic = await said(house, Topic(text="after it"), "topic")
@@ -94,7 +94,7 @@ async def test_what_an_unknown_commit_kept_stays_in_the_state_and_among_the_ends
 
 
 async def test_who_looks_after_an_unknown_result_is_told_what_was_kept(tmp_path, monkeypatch):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         with failing(monkeypatch, kept=True), pytest.raises(StoreFault):
             await said(house, Name(text="kept"), "name")
@@ -107,7 +107,7 @@ async def test_who_looks_after_an_unknown_result_is_told_what_was_kept(tmp_path,
 
 async def test_another_writer_is_noticed_and_its_event_is_followed(tmp_path, monkeypatch):
     """Two processes' memories of one room: the second finds its row changed, reads it, and goes on from there."""
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         room = matrix.get_room(house.room.room_id)
         before = await as_kept(house)
@@ -127,7 +127,7 @@ async def test_a_group_that_a_refused_event_made_is_kept_for_those_that_stand_on
     """The resolution of some extremities is computed for the first event that follows them, which may be
     refused.
     """
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         house.matrix.keep_forward_extremities()
         tips, ends = list(house.room.tips), []
         said = (
@@ -157,7 +157,7 @@ async def test_a_group_that_a_refused_event_made_is_kept_for_those_that_stand_on
 
 
 async def test_a_purge_takes_no_room_that_somebody_entered_meanwhile(tmp_path):
-    async with inbound(tmp_path) as house:
+    async with server_with_peer(tmp_path) as house:
         room = await as_kept(house)
         store = house.app.contexts["matrix"].store
         await said(house, Topic(text="meanwhile"), "topic")

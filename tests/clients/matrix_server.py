@@ -13,7 +13,7 @@ from hansa import Request, Response
 from hansa.app import App
 from hansa.http.listener import Dispatcher
 from hansa_matrix.testing import MatrixHarness
-from matrix.inbound import OURS, Inbound, inbound
+from matrix.server_with_peer import OURS, ServerWithPeer, server_with_peer
 
 ROOT = "/_matrix/client/v3"
 
@@ -32,7 +32,7 @@ class Refused(Exception):
         self.code = body.get("errcode") if isinstance(body, dict) else None
 
 
-class Asks:
+class AnonymousClient:
     """Somebody without a token."""
 
     def __init__(self, app: App) -> None:
@@ -87,7 +87,7 @@ class Asks:
         return await self.call("GET", target)
 
 
-class Person(Asks):
+class LocalUser(AnonymousClient):
     """Somebody with a device; ``since`` is where their client is."""
 
     def __init__(self, app: App, user: str, token: str, device: str) -> None:
@@ -128,10 +128,10 @@ class Person(Asks):
         return [e["content"].get("body") for e in found["chunk"][::-1] if e["type"] == "m.room.message"]
 
 
-class House:
+class MatrixServer:
     """``wire`` is the same Hansa as other servers meet it."""
 
-    def __init__(self, wire: Inbound) -> None:
+    def __init__(self, wire: ServerWithPeer) -> None:
         self.wire = wire
         self.app = wire.app
 
@@ -141,10 +141,10 @@ class House:
         return MatrixHarness(self.app.network("matrix"))
 
     @property
-    def anybody(self) -> Asks:
-        return Asks(self.app)
+    def anybody(self) -> AnonymousClient:
+        return AnonymousClient(self.app)
 
-    async def person(self, name: str, device: str = "") -> Person:
+    async def person(self, name: str, device: str = "") -> LocalUser:
         """A new account, or another device of one."""
         body = {"username": name, "password": f"of {name}", "auth": {"type": "m.login.dummy"}}
         if device:
@@ -156,12 +156,12 @@ class House:
             found = await self.anybody.call(
                 "POST", "/login", login | ({"device_id": device} if device else {})
             )
-        return Person(self.app, found["user_id"], found["access_token"], found["device_id"])
+        return LocalUser(self.app, found["user_id"], found["access_token"], found["device_id"])
 
 
 @asynccontextmanager
-async def house(folder: Path, version: str = "12", **options: Any) -> AsyncIterator[House]:
+async def matrix_server(folder: Path, version: str = "12", **options: Any) -> AsyncIterator[MatrixServer]:
     """Open to everybody, with passwords that cost nothing."""
     cheap = {"argon2_memory_kib": 8, "argon2_time_cost": 1, "client_rate": 0, "registration": "open"}
-    async with inbound(folder, version, **(cheap | options)) as wire:
-        yield House(wire)
+    async with server_with_peer(folder, version, **(cheap | options)) as wire:
+        yield MatrixServer(wire)

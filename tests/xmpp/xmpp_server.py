@@ -42,7 +42,7 @@ from xmpp.stanzas import GW, ROOM, element, groupchat, join, line, local
 SOON = 5.0
 
 
-class Script:
+class ScriptedLink:
     """A link whose other end is the test. ``online`` are the full JIDs that answer pings; those in ``silent``
     never answer, everybody else's server says that they are not there.
     """
@@ -143,7 +143,7 @@ def _is_ping(e: Element) -> bool:
     return local(e.tag) == "iq" and e.get("type") == "get"
 
 
-class Other:
+class ScriptedAuthority:
     """A network called ``matrix`` that says what it is told and keeps what it is sent."""
 
     features = Features(levels=dict.fromkeys(Kind, Level.FULL))
@@ -198,11 +198,11 @@ def _setup(policy: Any) -> PolicySetup:
     return PolicySetup(name="p", module=module, options=policy)  # another object is another configuration
 
 
-class House:
+class XmppServer:
     """One running core. ``link`` is the scripted link of its XMPP network."""
 
     def __init__(self, disk: MemoryDisk, policy: Any = None, **options: Any) -> None:
-        self.link = Script()
+        self.link = ScriptedLink()
         self.networks: list[XmppNetwork] = []
         config = Config(component=GW, secret="s", **options)
         setups = [
@@ -229,8 +229,8 @@ class House:
         self.networks.append(network)
         return network
 
-    def _other(self, ctx: NetworkContext) -> Other:
-        self.other = Other(ctx)
+    def _other(self, ctx: NetworkContext) -> ScriptedAuthority:
+        self.other = ScriptedAuthority(ctx)
         return self.other
 
     async def govern(self, policy: Any) -> None:
@@ -296,9 +296,11 @@ def _hook(act: Callable[[Any], Any], name: str) -> Any:
 
 
 @asynccontextmanager
-async def house(disk: MemoryDisk | None = None, *, up: bool = True, **options: Any) -> AsyncIterator[House]:
+async def xmpp_server(
+    disk: MemoryDisk | None = None, *, up: bool = True, **options: Any
+) -> AsyncIterator[XmppServer]:
     """A house whose room is linked; stopped at the end, unless it was killed (``app`` is then None)."""
-    made = House(disk or MemoryDisk(), **options)
+    made = XmppServer(disk or MemoryDisk(), **options)
     await made.app.start()
     try:
         await made.link.until(lambda: made.link.listener)

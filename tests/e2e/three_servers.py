@@ -11,7 +11,7 @@ MUC = f"lobby@{GATEWAY}"
 LOBBY = '\n[[rooms]]\nlinks = ["matrix:#lobby", "xmpp:lobby"]\n'
 
 
-def xmpp_table(prosody: Prosody, name: str = "xmpp", gateway: str = GATEWAY) -> str:
+def xmpp_config(prosody: Prosody, name: str = "xmpp", gateway: str = GATEWAY) -> str:
     """The table of a component."""
     return f"""
 [networks.{name}]
@@ -22,7 +22,7 @@ secret = "{prosody.secret}"
 """
 
 
-async def up(hansa: Hansa, rooms: int = 1) -> None:
+async def wait_linked(hansa: Hansa, rooms: int = 1) -> None:
     """Every network is up and the configured rooms are linked."""
 
     async def ready() -> bool:
@@ -33,7 +33,7 @@ async def up(hansa: Hansa, rooms: int = 1) -> None:
     await until("Hansa's networks are up and its rooms linked", ready)
 
 
-async def matrix_sees(user: MatrixUser, room: str, name: str) -> str:
+async def wait_matrix_member(user: MatrixUser, room: str, name: str) -> str:
     """Wait until somebody of that display name is joined; their user id."""
 
     async def there() -> str:
@@ -42,7 +42,7 @@ async def matrix_sees(user: MatrixUser, room: str, name: str) -> str:
     return await until(f"{name} in {room}", there)
 
 
-async def matrix_reads(
+async def wait_matrix_messages(
     user: MatrixUser, room: str, sender: str, texts: list[str], seconds: float = 60.0
 ) -> None:
     """Wait until ``sender`` has said exactly these, each once and in this order."""

@@ -1,7 +1,7 @@
 """The least cost of one request to another server: a client's PUT over an open connection, and the signature
 of the request.
 
-    python -m bench.put CA.pem ROUNDS NAME...
+    python -m bench.bare_put CA.pem ROUNDS NAME...
 """
 
 from __future__ import annotations

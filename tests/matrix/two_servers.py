@@ -11,7 +11,7 @@ from hansa import Custom, Member, Membership, NativeId, SubmitResult
 from hansa import Submission as Submitted
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
-from matrix.inbound import THEIRS, Inbound
+from matrix.server_with_peer import THEIRS, ServerWithPeer
 
 each_version = pytest.mark.parametrize("version", ["1", "2", "3", "5", "6", "8", "9", "10", "11", "12"])
 USER, OTHER = f"@m:{THEIRS}", f"@n:{THEIRS}"
@@ -22,7 +22,7 @@ def at(*parts: str) -> str:
 
 
 async def ours(
-    house: Inbound, type_: str, state_key: str | None, content: dict[str, Any], what: Any = None
+    house: ServerWithPeer, type_: str, state_key: str | None, content: dict[str, Any], what: Any = None
 ) -> SubmitResult:
     """The bridge user of the house sends an event into ``room``; ``what`` it is in the core's words."""
     matrix = house.matrix
@@ -37,14 +37,14 @@ async def ours(
     return (await house.app.contexts["matrix"].submit([made]))[0]
 
 
-async def invited(house: Inbound, user: str) -> SubmitResult:
+async def invited(house: ServerWithPeer, user: str) -> SubmitResult:
     """The bridge user invites somebody of another server."""
     home = await house.app.contexts["matrix"].home_of(user)
     what = Member(user=home, membership=Membership.INVITE)
     return await ours(house, "m.room.member", user, {"membership": "invite"}, what)
 
 
-async def levels_with(house: Inbound, **change: Any) -> None:
+async def levels_with(house: ServerWithPeer, **change: Any) -> None:
     """Change the power levels of ``room``."""
     room = house.matrix.get_room(house.room.room_id)
     key = ("m.room.power_levels", "")
@@ -53,7 +53,7 @@ async def levels_with(house: Inbound, **change: Any) -> None:
     assert outcome.refusal is None
 
 
-async def said(house: Inbound, count: int) -> list[str]:
+async def said(house: ServerWithPeer, count: int) -> list[str]:
     """The ids of so many messages of the forger's person, one after the other."""
     found = []
     for number in range(count):
@@ -69,11 +69,11 @@ def named(references: list[Any]) -> list[str]:
     return [one if isinstance(one, str) else one[0] for one in references]
 
 
-def ids_of(house: Inbound, raws: list[dict[str, Any]]) -> list[str]:
+def ids_of(house: ServerWithPeer, raws: list[dict[str, Any]]) -> list[str]:
     return [event_id(raw, house.room.version) for raw in raws]
 
 
-async def status_of(house: Inbound, raw: dict[str, Any]) -> str:
+async def status_of(house: ServerWithPeer, raw: dict[str, Any]) -> str:
     """Returns the status of an event, as soon as it is stored."""
     name = event_id(raw, house.room.version)
     async with asyncio.timeout(5):
@@ -84,7 +84,9 @@ async def status_of(house: Inbound, raw: dict[str, Any]) -> str:
             await asyncio.sleep(0)
 
 
-async def refused(house: Inbound, status: int, code: str, method: str, target: str, body: Any = None) -> Any:
+async def refused(
+    house: ServerWithPeer, status: int, code: str, method: str, target: str, body: Any = None
+) -> Any:
     found, answer = await house.ask(method, target, body)
     assert (found, answer["errcode"]) == (status, code), answer
     return answer

@@ -13,10 +13,10 @@ from hansa_matrix.proto.pdu import hash_and_sign
 from hansa_matrix.proto.room_versions import DEFAULT_VERSION
 from peers.ca import PrivateCA
 
+from bench.comparison import Pairs, Side, compared, fakes, say, sides
 from bench.measure import cpu_seconds
 from bench.origin import Origin
 from bench.room import FakeRoom
-from bench.sides import Pairs, Side, compared, fakes, say, sides
 
 _V1, _V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 _MEMBERS, _JOINS = 2000, 10

@@ -174,7 +174,7 @@ class SynapseSubject:
 
 
 class FloorSubject:
-    """See ``bench.floor``."""
+    """See ``bench.baseline``."""
 
     label = "floor"
     joins = False

@@ -25,7 +25,7 @@ from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.testing import MatrixHarness
-from peers.forger import Forger, JoinedRoom
+from peers.event_forge import EventForge, JoinedRoom
 
 OURS, THEIRS = "127.0.0.1:1", "127.0.0.2:2"
 #: Every room version, as make_join asks for them.
@@ -37,10 +37,10 @@ V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
 Answer = Callable[[HttpRequest], tuple[int, Any] | HttpResponse | None]
 
 
-class _Peer(UnreachableHttp):
+class _ScriptedPeer(UnreachableHttp):
     """Everybody answers with the forger's keys, and with nothing else but what ``answer`` says."""
 
-    def __init__(self, forger: Forger) -> None:
+    def __init__(self, forger: EventForge) -> None:
         self.answer: Answer = lambda _: None
         self.keys: Answer = lambda _: (200, forger.keys())
         self.asked: list[HttpRequest] = []
@@ -58,10 +58,10 @@ class _Peer(UnreachableHttp):
         return HttpResponse(status=given[0], body=dumps_canonical(given[1]))
 
 
-class Inbound:
+class ServerWithPeer:
     """``room`` and ``other`` are rooms of ours that the forger's person is in."""
 
-    def __init__(self, app: App, forger: Forger, peer: _Peer) -> None:
+    def __init__(self, app: App, forger: EventForge, peer: _ScriptedPeer) -> None:
         self.app, self.forger, self.peer = app, forger, peer
         self._dispatcher = Dispatcher(app.routers, app.count)
         self.room: JoinedRoom
@@ -137,7 +137,7 @@ class Inbound:
 
 
 @asynccontextmanager
-async def inbound(
+async def server_with_peer(
     folder: Path,
     version: str = "12",
     policies: Sequence[PolicySetup] = (),
@@ -146,7 +146,7 @@ async def inbound(
     *,
     store: Store | None = None,
     **options: Any,
-) -> AsyncIterator[Inbound]:
+) -> AsyncIterator[ServerWithPeer]:
     """Two rooms, the forger in both; ``beside`` are further networks, and ``linked`` what the first room is
     linked to there. ``options`` are further ones of the network.
     """
@@ -155,11 +155,11 @@ async def inbound(
     key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())
     options = {"naming_level": 0, **options}  # people of other servers change names and topics as an example
     config = Config(server_name=OURS, signing_key=key, room_version=version, **options)
-    forger = Forger(THEIRS)
+    forger = EventForge(THEIRS)
     rooms = (["matrix:#one", *linked], ["matrix:#two"])
-    peer = _Peer(forger)
+    peer = _ScriptedPeer(forger)
     networks = {"matrix": (hansa_matrix, config), **beside}
     async with run_hansa(networks, rooms=rooms, policies=policies, store=store, http=peer) as app:
-        made = Inbound(app, forger, peer)
+        made = ServerWithPeer(app, forger, peer)
         made.room, made.other = await made.join("one"), await made.join("two")
         yield made

@@ -10,7 +10,7 @@ from pathlib import Path
 from peers.ca import PrivateCA
 
 from bench.origin import Origin, origins
-from bench.subjects import HansaSubject, SynapseSubject
+from bench.servers_under_test import HansaSubject, SynapseSubject
 
 Side = HansaSubject | SynapseSubject
 #: Name and value of a line.

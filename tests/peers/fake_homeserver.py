@@ -22,7 +22,7 @@ from hansa_matrix.proto.pdu import pdu_from_raw
 from yarl import URL
 
 from peers.ca import PrivateCA
-from peers.forger import Forger, JoinedRoom, now
+from peers.event_forge import EventForge, JoinedRoom, now
 from peers.process import free_port
 
 V1, V2 = "/_matrix/federation/v1", "/_matrix/federation/v2"
@@ -40,7 +40,7 @@ class Answer:
         return f"{self.status} {code}".strip()
 
 
-class Stranger(Forger):
+class FakeHomeserver(EventForge):
     """``heard`` are the texts of the messages that it was sent."""
 
     def __init__(self, ca: PrivateCA) -> None:

@@ -50,7 +50,7 @@ class JoinedRoom:
             self.state[pdu.key] = pdu.event_id
 
 
-class Forger:
+class EventForge:
     """``key`` is published, ``retired`` has expired, nobody else knows ``secret``."""
 
     def __init__(self, name: str) -> None:

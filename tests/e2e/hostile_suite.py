@@ -12,13 +12,13 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-from e2e.town import LOBBY, MUC, up, xmpp_table
+from e2e.three_servers import LOBBY, MUC, wait_linked, xmpp_config
 from hansa_matrix.proto.hashing import event_id
 from peers.ca import PrivateCA
+from peers.fake_homeserver import V1, Answer, FakeHomeserver, plain_http
 from peers.hansa import Hansa
 from peers.prosody import Prosody, XmppUser, error_of
-from peers.rogue import RogueLink, RogueServer
-from peers.stranger import V1, Answer, Stranger, plain_http
+from peers.raw_xmpp_server import RawXmppLink, RawXmppServer
 from peers.waiting import until
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
@@ -35,7 +35,7 @@ _ROOMS = '\n[[rooms]]\nlinks = ["matrix:#den", "rogue:den"]\n\n[[rooms]]\nlinks 
 _SAMPLE = re.compile(r"^hansa_(\w+?)(?:_total)?(?:\{(.*)\})? ([0-9.e+]+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
-Run = Callable[["Siege"], Awaitable[str]]
+Run = Callable[["HostileSuite"], Awaitable[str]]
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Case:
     expected: str
 
 
-class Siege:
+class HostileSuite:
     """Everybody who takes part. ``mallory`` is in the den and the pit, ``friend`` and ``juliet`` in the lobby."""
 
     def __init__(self, folder: Path, ca: PrivateCA) -> None:
         self.folder, self.ca = folder, ca
-        self.mallory, self.friend = Stranger(ca), Stranger(ca)
-        self.rogue = RogueServer()
+        self.mallory, self.friend = FakeHomeserver(ca), FakeHomeserver(ca)
+        self.rogue = RawXmppServer()
         self.prosody = Prosody(folder / "prosody", ca)
         self.spoken = 0
         self.cleanup = AsyncExitStack()
 
-    async def start(self) -> Siege:
+    async def start(self) -> HostileSuite:
         """Everybody is up and in their rooms; what is to be undone is in ``cleanup``."""
         undo = self.cleanup.push_async_callback
         for peer in (self.mallory, self.friend, self.rogue, self.prosody):
@@ -71,7 +71,7 @@ class Siege:
             connector=aiohttp.UnixConnector(str(self.hansa.folder / "hansa.sock"))
         )
         undo(self._admin.close)
-        await up(self.hansa, rooms=2)
+        await wait_linked(self.hansa, rooms=2)
         self.den = await self.mallory.join(self.name, f"#den:{self.name}", "mallory")
         self.pit = await self.mallory.join(self.name, f"#pit:{self.name}", "mallory")
         self.lobby = await self.friend.join(self.name, f"#lobby:{self.name}", "friend")
@@ -86,7 +86,7 @@ class Siege:
         return self
 
     def _more(self) -> str:
-        tables = [xmpp_table(self.prosody), LOBBY, _ROOMS]
+        tables = [xmpp_config(self.prosody), LOBBY, _ROOMS]
         for number, domain in enumerate((ROGUE, *BROKEN.values())):
             name = "rogue" if not number else f"broken{number}"
             tables.append(
@@ -100,7 +100,7 @@ class Siege:
         return self.hansa.name
 
     @property
-    def link(self) -> RogueLink:
+    def link(self) -> RawXmppLink:
         return self.rogue.links[ROGUE]
 
     def _subject(self, to: str) -> bool:
@@ -170,10 +170,10 @@ def escaped(text: str) -> str:
     return quote(text, safe="")
 
 
-def asked(method: str, target: str | Callable[[Siege], str], body: Any = None, **signing: Any) -> Run:
+def asked(method: str, target: str | Callable[[HostileSuite], str], body: Any = None, **signing: Any) -> Run:
     """A signed request below the federation API. Target, body and signing may be functions of the siege."""
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         options = {k: _of(v, siege) for k, v in signing.items()}
         answer = await siege.mallory.request(
             method, siege.name, "/_matrix/federation" + _of(target, siege), _of(body, siege), **options
@@ -190,14 +190,14 @@ def shown(answer: Answer) -> str:
     return str(answer)
 
 
-def _of(value: Any, siege: Siege) -> Any:
+def _of(value: Any, siege: HostileSuite) -> Any:
     return value(siege) if callable(value) else value
 
 
-def raw_http(data: bytes | Callable[[Siege], bytes]) -> Run:
+def raw_http(data: bytes | Callable[[HostileSuite], bytes]) -> Run:
     """Bytes over TLS, and the status and error code of what is answered."""
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         got = await plain_http(siege.hansa.port, _of(data, siege), siege.mallory.trust)
         return status_of(got)
 
@@ -218,10 +218,10 @@ def status_of(got: bytes) -> str:
 # ---- PDUs ----------------------------------------------------------------------------------------------------
 
 
-def pdu(make: Callable[[Siege], Any]) -> Run:
+def pdu(make: Callable[[HostileSuite], Any]) -> Run:
     """Push one event, and wait for what becomes of it."""
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         raw = make(siege)
         before, mark = await siege.metrics(), siege.log_size()
         answer = await siege.mallory.send(siege.name, raw)
@@ -232,7 +232,7 @@ def pdu(make: Callable[[Siege], Any]) -> Run:
     return run
 
 
-async def _judged(siege: Siege, raw: Any, before: Mapping[str, float], mark: int) -> str:
+async def _judged(siege: HostileSuite, raw: Any, before: Mapping[str, float], mark: int) -> str:
     async def fate() -> str:
         risen = await siege.risen(before, "matrix_pdus")
         if risen:
@@ -255,7 +255,7 @@ async def _judged(siege: Siege, raw: Any, before: Mapping[str, float], mark: int
     return await until("the event's fate", fate, 10)
 
 
-def _plain(text: str, siege: Siege) -> str:
+def _plain(text: str, siege: HostileSuite) -> str:
     """A log line without what differs from run to run."""
     for word, name in (
         (siege.mallory.name, "MALLORY"),
@@ -276,7 +276,7 @@ def stanza(text: str) -> Run:
     was counted.
     """
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         name, link = f"r{secrets.token_hex(6)}", siege.link
         before, start = await siege.metrics(), len(link.stanzas)
         link.send(text.replace("ID", name))
@@ -306,7 +306,7 @@ def told(e: Any) -> str:
 def sent(text: str, *, by: str = "juliet") -> Run:
     """One stanza of Juliet's or the nurse's, through the real server."""
 
-    async def run(siege: Siege) -> str:
+    async def run(siege: HostileSuite) -> str:
         name, user = f"j{secrets.token_hex(6)}", siege.juliet if by == "juliet" else siege.nurse
         user.raw(text.replace("ID", name))
 
@@ -321,8 +321,8 @@ def sent(text: str, *, by: str = "juliet") -> Run:
 def breaks(domain: str, data: str | bytes) -> Run:
     """Returns a case that ends a component's stream: the stream error, and the reconnect of the component."""
 
-    async def run(siege: Siege) -> str:
-        def link() -> RogueLink | None:
+    async def run(siege: HostileSuite) -> str:
+        def link() -> RawXmppLink | None:
             return siege.rogue.links.get(domain)
 
         async def ready() -> bool:

@@ -3,7 +3,7 @@
 TLS and HTTP (aiohttp, uvloop), the request's signature, parsing, canonical form, both hashes and a signature
 per event (orjson, hashlib, pynacl), one fully synced SQLite commit per transaction. It judges nothing.
 
-    python -m bench.floor PORT CHAIN KEY KEYS.json DATABASE
+    python -m bench.baseline PORT CHAIN KEY KEYS.json DATABASE
 """
 
 from __future__ import annotations

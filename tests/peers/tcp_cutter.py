@@ -9,7 +9,7 @@ from typing import Self
 from peers.process import free_port
 
 
-class Cable:
+class TcpCutter:
     """Listens on ``port`` and connects to ``target``. While it is cut nobody gets through."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ _STREAM_ERRORS = "urn:ietf:params:xml:ns:xmpp-streams"
 _PING = "{urn:xmpp:ping}ping"
 
 
-class RogueLink:
+class RawXmppLink:
     """The connection of one component. ``stanzas`` are what it sent; ``condition`` its stream error."""
 
     def __init__(self, domain: str) -> None:
@@ -59,15 +59,15 @@ class RogueLink:
         return found
 
 
-class RogueServer:
-    """Every component that knows the ``secret`` may connect; each has a ``RogueLink`` by its domain. Port 0 is any
+class RawXmppServer:
+    """Every component that knows the ``secret`` may connect; each has a ``RawXmppLink`` by its domain. Port 0 is any
     that is free.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.secret = secrets.token_hex(8)
         self.port = port
-        self.links: dict[str, RogueLink] = {}
+        self.links: dict[str, RawXmppLink] = {}
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -99,7 +99,7 @@ class RogueServer:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parser, depth, stream_id = XMLPullParser(["start", "end"]), 0, secrets.token_hex(4)
-        link: RogueLink | None = None
+        link: RawXmppLink | None = None
         while data := await reader.read(65_536):
             parser.feed(data)
             for event, element in parser.read_events():
@@ -107,7 +107,7 @@ class RogueServer:
                     depth += 1
                     if depth == 1:
                         domain = element.get("to", "")
-                        link = self.links.setdefault(domain, RogueLink(domain))
+                        link = self.links.setdefault(domain, RawXmppLink(domain))
                         root = element
                         writer.write(
                             f"<?xml version='1.0'?><stream:stream xmlns='{_NS}' xmlns:stream='{_STREAM}'"
@@ -121,7 +121,7 @@ class RogueServer:
                 elif depth == 0:
                     return
 
-    def _stanza(self, link: RogueLink, writer: asyncio.StreamWriter, e: Element, stream_id: str) -> None:
+    def _stanza(self, link: RawXmppLink, writer: asyncio.StreamWriter, e: Element, stream_id: str) -> None:
         if e.tag == f"{{{_NS}}}handshake":
             good = hashlib.sha1(f"{stream_id}{self.secret}".encode()).hexdigest()  # XEP-0114
             if e.text == good:

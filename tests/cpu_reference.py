@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-def yardstick() -> float:
+def reference_cpu_s() -> float:
     """CPU seconds that compiling one certain pattern takes now."""
     re.purge()
     before = time.process_time()
@@ -15,8 +15,8 @@ def yardstick() -> float:
     return time.process_time() - before
 
 
-def yardsticks(run: Callable[[], object]) -> float:
-    """The CPU time of a call as a multiple of ``yardstick``: the least of three by the least of three, as whatever
+def relative_cost(run: Callable[[], object]) -> float:
+    """The CPU time of a call as a multiple of ``reference_cpu_s``: the least of three by the least of three, as whatever
     else the machine does only ever adds to it.
     """
 
@@ -25,4 +25,4 @@ def yardsticks(run: Callable[[], object]) -> float:
         run()
         return time.process_time() - before
 
-    return min(cost() for _ in range(3)) / min(yardstick() for _ in range(3))
+    return min(cost() for _ in range(3)) / min(reference_cpu_s() for _ in range(3))

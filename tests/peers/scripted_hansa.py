@@ -25,7 +25,7 @@ from peers.waiting import until
 _ACTORS = '\n[networks.stage]\nplugin = "actor"\n'
 
 
-class Stage:
+class ScriptedHansa:
     """One Hansa with the networks ``matrix`` and ``stage``; ``matrix`` are further lines of the first one's
     table, ``more`` is further TOML.
     """
