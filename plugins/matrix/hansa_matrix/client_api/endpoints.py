@@ -23,6 +23,7 @@ from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.client_api.account.registration_tokens import RegistrationTokens
 from hansa_matrix.client_api.account.upgraded_rooms import UpgradedRooms
 from hansa_matrix.client_api.account.whois import Whois
+from hansa_matrix.client_api.client_services import RoomReading, UserSettings
 from hansa_matrix.client_api.http import (
     ClientHttp,
     EndpointGroup,
@@ -44,7 +45,11 @@ from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.membership import RoomEndpoints
 from hansa_matrix.client_api.rooms.mutual_rooms import MutualRooms
 from hansa_matrix.client_api.rooms.pagination import RoomPaginator
+from hansa_matrix.client_api.rooms.peeking import PeekEndpoints
 from hansa_matrix.client_api.rooms.read import ReadEndpoints
+from hansa_matrix.client_api.rooms.readable_rooms import ReadableRooms
+from hansa_matrix.client_api.rooms.receipts import ReceiptEndpoints
+from hansa_matrix.client_api.rooms.relations import RelationEndpoints
 from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
 from hansa_matrix.client_api.rooms.reports import Reports
 from hansa_matrix.client_api.rooms.room_summary import AccessibleSummaries
@@ -53,7 +58,7 @@ from hansa_matrix.client_api.rooms.spaces import HierarchyEndpoints
 from hansa_matrix.client_api.sync.devices import DeviceSync
 from hansa_matrix.client_api.sync.notifications import Notifications
 from hansa_matrix.client_api.sync.rooms import RoomSync
-from hansa_matrix.client_api.sync.sync import SyncEndpoint
+from hansa_matrix.client_api.sync.sync import SyncEndpoint, SyncSections
 from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
 from hansa_matrix.client_api.user_directory import UserDirectory
 from hansa_matrix.errors import matrix_error
@@ -81,7 +86,7 @@ class ClientApi:
         self._own = own
         self._upgrades = upgrades
         attendance, news = own.attendance, own.attendance.news
-        self.accounts = Accounts(ctx, own.server, attendance, known.devices)
+        self.accounts = Accounts(own, known.devices)
         self.tokens = RegistrationTokens(ctx)
         self._reports = Reports(ctx, attendance)
         self._door = ClientHttp(ctx, self.accounts)
@@ -89,10 +94,15 @@ class ClientApi:
         self._sessions = LoginEndpoints(ctx, self.accounts, known.devices, self.tokens)
         data = AccountData(ctx, news)
         visibility = UserVisibility(attendance, data.ignored)
-        shapes = ClientEventFormatter(ctx, attendance, visibility)
         push = PushRuleEndpoints(data)
-        unread = UnreadCounter(ctx, news, data, push, signals)
-        timeline = RoomPaginator(ctx, news, backfill.backfill)
+        settings = UserSettings(data=data, push_rules=push, unread=UnreadCounter(own, data, push, signals))
+        reading = RoomReading(
+            rooms=ReadableRooms(own, visibility),
+            timeline=RoomPaginator(ctx, news, backfill.backfill),
+            visibility=visibility,
+            formatter=ClientEventFormatter(ctx, attendance, visibility),
+            data=data,
+        )
         entering = RoomEndpoints(
             own,
             self._voice,
@@ -106,18 +116,15 @@ class ClientApi:
             rooms,
         )
         spaces = RoomSummaries(entitled, directory)
-        self._sync = sync = SyncEndpoint(
-            ctx,
-            attendance,
-            self.accounts,
-            data,
-            known,
-            signals,
-            RoomSync(ctx, attendance, visibility, shapes, data, push, signals, pending, unread, rooms),
-            DeviceSync(ctx, attendance, known, rooms),
+        sections = SyncSections(
+            rooms=RoomSync(own, services, reading, settings),
+            devices=DeviceSync(own, known),
+            data=data,
+            ephemeral=signals,
         )
+        self._sync = sync = SyncEndpoint(own, self.accounts, known, sections)
         self._entering = entering
-        self._inheritance = UpgradedRooms(ctx, attendance, data, push, rooms.get)
+        self._inheritance = UpgradedRooms(own, data, push)
         entering.came = self._inheritance.take
         self._aliases = AliasEndpoints(own, self._door, self._voice, entering)
         remote_rooms = RemoteRooms(ctx, client)
@@ -132,15 +139,16 @@ class ClientApi:
             self._sessions,
             entering,
             self._aliases,
-            SendEndpoints(ctx, self._voice, entering, signals, data, unread),
-            ReadEndpoints(
-                ctx, self.accounts, attendance, visibility, shapes, timeline, data, directory, rooms
-            ),
+            SendEndpoints(own, self._voice, entering),
+            ReceiptEndpoints(own, self._voice, signals, settings),
+            ReadEndpoints(own, reading, directory),
+            PeekEndpoints(own, self.accounts, reading),
+            RelationEndpoints(reading),
             sync,
             AccountDataEndpoints(ctx, data),
             push,
             MutualRooms(ctx, attendance),
-            Notifications(ctx, attendance, visibility, shapes, unread, rooms),
+            Notifications(own, reading, settings.unread),
             KeyBackupEndpoints(backups),
             KeysEndpoints(ctx, known, self._sessions, sync),
             self._profiles,
@@ -156,7 +164,7 @@ class ClientApi:
 
         def account_data_changed(user: str, type_: str) -> None:
             if type_ in {PUSH_RULES, IGNORED}:
-                unread.forget(user)
+                settings.unread.forget(user)
 
         def tell_around(user: str) -> None:
             for room_id in known.company.rooms(user):

@@ -38,9 +38,9 @@ from hansa_matrix.client_api.account.last_seen import LastSeen
 from hansa_matrix.client_api.account.passwords import Passwords
 from hansa_matrix.crossings import Crossings, passes, require, said
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, is_valid_device_id, truncate_name
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 
@@ -81,12 +81,11 @@ class Requester:
 class Accounts:
     """Accounts, passwords and tokens."""
 
-    def __init__(
-        self, ctx: NetworkContext, server: str, attendance: LocalMemberships, devices: Devices
-    ) -> None:
+    def __init__(self, own: LocalServer, devices: Devices) -> None:
+        ctx: NetworkContext = own.ctx
         self._ctx = ctx
-        self._server = server
-        self._attendance = attendance
+        self._server = own.server
+        self._attendance = own.attendance
         self._devices = devices
         self.last_seen = LastSeen(ctx)
         config = ctx.config

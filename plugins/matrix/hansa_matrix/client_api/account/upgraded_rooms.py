@@ -4,17 +4,16 @@ client-server API, "Room Upgrades", "Room Tagging", "Direct Messaging", "Push Ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hansa import NetworkContext, RemoteProtocolError
 
 from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
-from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.state_content import predecessor_room, replacement_room
-from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE
 
 TAGS, DIRECT = "m.tag", "m.direct"
@@ -23,19 +22,12 @@ TAGS, DIRECT = "m.tag", "m.direct"
 class UpgradedRooms:
     """Called when a user joins a room."""
 
-    def __init__(
-        self,
-        ctx: NetworkContext,
-        attendance: LocalMemberships,
-        data: AccountData,
-        push: PushRuleEndpoints,
-        room: Callable[[str], MatrixRoom | None],
-    ) -> None:
-        self._ctx = ctx
-        self._attendance = attendance
+    def __init__(self, own: LocalServer, data: AccountData, push: PushRuleEndpoints) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._attendance = own.attendance
+        self._rooms = own.rooms
         self._data = data
         self._push = push
-        self._room = room
 
     async def take(self, user: str, room_id: str) -> None:
         """Copies a user's settings of the previous room, where both rooms say that one replaces the other and
@@ -53,10 +45,10 @@ class UpgradedRooms:
 
     async def _predecessor_of(self, room_id: str) -> str | None:
         """The room that a room replaces."""
-        new = self._room(room_id)
+        new = self._rooms.get(room_id)
         create = (await new.events_of(await new.state(), [])).get(CREATE_KEY) if new is not None else None
         old_id = predecessor_room(create.content) if create is not None else None
-        old = self._room(old_id) if old_id is not None else None
+        old = self._rooms.get(old_id) if old_id is not None else None
         if old is None:
             return None
         key = (TOMBSTONE, "")

@@ -5,49 +5,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hansa import NetworkContext, Request
 
-from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.client_services import RoomReading
 from hansa_matrix.client_api.http import Handler, RateLimited, get_int
-from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
-from hansa_matrix.client_api.rooms.pagination import PaginationToken, RoomPaginator, parse_token
+from hansa_matrix.client_api.rooms.pagination import PaginationToken, parse_token
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.client_stream import ClientStream
-from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
-from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.rooms.access.user_visibility import drop_ignored
+from hansa_matrix.rooms.native_events import LocalServer
 
 #: Seconds that a request waits at most, and events of one answer.
 _MAX_TIMEOUT_S, _MAX_EVENTS = 120.0, 100
 
 
 class PeekEndpoints:
-    """The endpoints for reading without joining. ``readable`` returns a room whose past a user may read, and
-    raises the error answer for any other.
-    """
+    """The endpoints for reading without joining."""
 
-    def __init__(  # noqa: PLR0917  # what an answer is made of
-        self,
-        ctx: NetworkContext,
-        accounts: Accounts,
-        news: ClientStream,
-        visibility: UserVisibility,
-        shapes: ClientEventFormatter,
-        timeline: RoomPaginator,
-        data: AccountData,
-        readable: Callable[[Requester, str], Awaitable[MatrixRoom]],
-    ) -> None:
-        self._ctx = ctx
+    def __init__(self, own: LocalServer, accounts: Accounts, reading: RoomReading) -> None:
+        self._ctx: NetworkContext = own.ctx
         self._accounts = accounts
-        self._news = news
-        self._visibility = visibility
-        self._shapes = shapes
-        self._timeline = timeline
-        self._data = data
-        self._readable = readable
+        self._news = own.attendance.news
+        self._readable = reading.rooms
+        self._visibility = reading.visibility
+        self._shapes = reading.formatter
+        self._timeline = reading.timeline
+        self._data = reading.data
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""
@@ -65,7 +51,7 @@ class PeekEndpoints:
         seconds = min(get_int(request, "timeout", 0, 10**9) / 1000, _MAX_TIMEOUT_S)
         until = self._ctx.clock.monotonic() + seconds
         while True:
-            room = await self._readable(caller, room_id)
+            room = await self._readable.require_room(caller, room_id)
             with self._news.listening([room_id]) as happened:
                 page, end = await self._timeline.after(room, start, _MAX_EVENTS)
                 ignored = await self._data.ignored(caller.user)

@@ -6,25 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hansa import Membership, NetworkContext, Request
+from hansa import Membership, Request
 
-from hansa_matrix.client_api.account.account_data import AccountData
-from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.client_services import RoomReading
 from hansa_matrix.client_api.http import Handler, RateLimited, get_int
-from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
-from hansa_matrix.client_api.rooms.pagination import FetchBudget, PaginationToken, RoomPaginator, parse_token
-from hansa_matrix.client_api.rooms.peeking import PeekEndpoints
-from hansa_matrix.client_api.rooms.relations import RelationEndpoints
+from hansa_matrix.client_api.rooms.pagination import FetchBudget, PaginationToken, parse_token
 from hansa_matrix.client_api.sync.filters import EventFilter
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
+from hansa_matrix.local.memberships import LocalMembership
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_content import avatar_url, display_name
-from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
+from hansa_matrix.rooms.access.user_visibility import drop_ignored
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.directory.room_summaries import event_nearest
 from hansa_matrix.rooms.event_store import StoredEvent
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _MAX_LIMIT, _DEFAULT_LIMIT = 500, 10
@@ -38,31 +36,15 @@ _MAX_PAGES = 20
 class ReadEndpoints:
     """The past and the present of rooms that a user is in, was in, or may look into."""
 
-    def __init__(  # noqa: PLR0917  # what reading takes
-        self,
-        ctx: NetworkContext,
-        accounts: Accounts,
-        attendance: LocalMemberships,
-        visibility: UserVisibility,
-        shapes: ClientEventFormatter,
-        timeline: RoomPaginator,
-        data: AccountData,
-        directory: PublicRoomList,
-        rooms: Mapping[str, MatrixRoom],
-    ) -> None:
-        self._attendance = attendance
-        self._visibility = visibility
-        self._shapes = shapes
-        self._timeline = timeline
-        self._data = data
+    def __init__(self, own: LocalServer, reading: RoomReading, directory: PublicRoomList) -> None:
+        self._attendance = own.attendance
+        self._rooms = own.rooms
+        self._readable = reading.rooms
+        self._visibility = reading.visibility
+        self._shapes = reading.formatter
+        self._timeline = reading.timeline
+        self._data = reading.data
         self._directory = directory
-        self._rooms = rooms
-        self._peeking = PeekEndpoints(
-            ctx, accounts, attendance.news, visibility, shapes, timeline, data, self._require_readable
-        )
-        self._relating = RelationEndpoints(
-            visibility, shapes, timeline, data, self._require_event, self._require_readable
-        )
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""
@@ -77,20 +59,8 @@ class ReadEndpoints:
             ("GET", f"{room}/state/{{type}}/{{key}}"): self.state_event,
             ("GET", f"{room}/members"): self.members,
             ("GET", f"{room}/joined_members"): self.joined_members,
-            **self._relating.table(),
-            **self._peeking.table(),
             ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.at,
         }
-
-    async def _require_readable(self, caller: Requester, room_id: str) -> MatrixRoom:
-        """Returns a room that a user was in, or may look into. Raises the error answer for any other."""
-        room, stay = self._rooms.get(room_id), self._attendance.stay(caller.user, room_id)
-        if room is not None:
-            if stay is not None and stay.membership in {"join", "leave", "ban"}:
-                return room
-            if await self._visibility.is_world_readable(room):
-                return room
-        raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")
 
     async def _visible_state(self, caller: Requester, room: MatrixRoom) -> Mapping[StateKey, str]:
         """Returns the state that a user may know: the current one, or the one when they left."""
@@ -104,32 +74,20 @@ class ReadEndpoints:
             return await room.groups.load(left.after)
         return await room.state()
 
-    async def _require_event(
-        self, caller: Requester, room_id: str, event_id: str
-    ) -> tuple[MatrixRoom, StoredEvent]:
-        """Returns an event that a user may see. Raises the error answer for any other."""
-        room = self._rooms.get(room_id)
-        found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
-        if room is not None and found is not None and found.after and found.pdu.room_id == room_id:
-            seen = await self._visibility.of(caller.user, room, [found])
-            if seen:
-                return room, found
-        raise matrix_error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")
-
     async def _require_unignored_event(
         self, caller: Requester, request: Request
     ) -> tuple[MatrixRoom, StoredEvent]:
         """Returns the event of a path, if the user may see it and does not ignore its sender. Raises the
         error answer for any other.
         """
-        room, found = await self._require_event(caller, request.path["room"], request.path["event"])
+        room, found = await self._readable.require_event(caller, request.path["room"], request.path["event"])
         if not drop_ignored([found], await self._data.ignored(caller.user)):
             raise matrix_error(404, "M_NOT_FOUND", "you ignore the sender of this event")
         return room, found
 
     async def preview(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
-        room = await self._require_readable(caller, request.path["room"])
+        room = await self._readable.require_room(caller, request.path["room"])
         state = (await room.places_of(await self._visible_state(caller, room))).values()
         stay = self._attendance.stay(caller.user, room.room_id)
         end = PaginationToken(position=await self._stream_end(room, stay))
@@ -176,7 +134,7 @@ class ReadEndpoints:
 
     async def messages(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /messages``."""
-        room = await self._require_readable(caller, request.path["room"])
+        room = await self._readable.require_room(caller, request.path["room"])
         direction = request.first("dir", "b")
         if direction not in {"b", "f"}:
             raise matrix_error(400, "M_INVALID_PARAM", "dir is b or f")
@@ -278,13 +236,13 @@ class ReadEndpoints:
 
     async def state(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /state``."""
-        room = await self._require_readable(caller, request.path["room"])
+        room = await self._readable.require_room(caller, request.path["room"])
         events = await room.places_of(await self._visible_state(caller, room))
         return await self._shapes.of_state(caller, room, events.values())
 
     async def state_event(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /state/{eventType}/{stateKey}``: what it says, or with ``format=event`` all of it."""
-        room = await self._require_readable(caller, request.path["room"])
+        room = await self._readable.require_room(caller, request.path["room"])
         key = (request.path["type"], request.path.get("key", ""))
         event = (await room.shown_of(await self._visible_state(caller, room), [key])).get(key)
         if event is None:
@@ -297,7 +255,7 @@ class ReadEndpoints:
 
     async def members(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /members``, now or at a token."""
-        room = await self._require_readable(caller, request.path["room"])
+        room = await self._readable.require_room(caller, request.path["room"])
         state = await self._visible_state(caller, room)
         kept, left = request.first("membership"), request.first("not_membership")
         if not {kept, left} <= _MEMBERSHIPS:
@@ -351,9 +309,9 @@ class ReadEndpoints:
 
     async def at(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
-        room = await self._require_readable(caller, request.path["room"])
+        room = await self._readable.require_room(caller, request.path["room"])
         found = await event_nearest(self._directory, room, request)
-        await self._require_event(caller, room.room_id, found.event_id)
+        await self._readable.require_event(caller, room.room_id, found.event_id)
         return {"event_id": found.event_id, "origin_server_ts": found.origin_server_ts}
 
 

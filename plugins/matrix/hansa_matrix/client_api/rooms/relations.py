@@ -16,14 +16,13 @@ from typing import Any
 from hansa import Request, Row
 
 from hansa_matrix.bounds.key_locks import KeyLocks
-from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.client_services import RoomReading
 from hansa_matrix.client_api.http import Handler, RateLimited, get_int
-from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
-from hansa_matrix.client_api.rooms.pagination import PaginationToken, RoomPaginator, parse_token
+from hansa_matrix.client_api.rooms.pagination import PaginationToken, parse_token
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.pdu import redact_pdu
-from hansa_matrix.rooms.access.user_visibility import UserVisibility, drop_ignored
+from hansa_matrix.rooms.access.user_visibility import drop_ignored
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.relations import THREAD, event_ids_of, relation
 from hansa_matrix.rooms.room import MatrixRoom
@@ -60,25 +59,14 @@ class _Edge:
 
 
 class RelationEndpoints:
-    """The endpoints of relations and threads. ``one`` returns an event that a user may see, ``readable`` a
-    room whose past they may read; both raise the error answer for any other.
-    """
+    """The endpoints of relations and threads."""
 
-    def __init__(  # noqa: PLR0917  # what reading takes
-        self,
-        visibility: UserVisibility,
-        shapes: ClientEventFormatter,
-        timeline: RoomPaginator,
-        data: AccountData,
-        one: Callable[[Requester, str, str], Awaitable[tuple[MatrixRoom, StoredEvent]]],
-        readable: Callable[[Requester, str], Awaitable[MatrixRoom]],
-    ) -> None:
-        self._visibility = visibility
-        self._shapes = shapes
-        self._timeline = timeline
-        self._data = data
-        self._one = one
-        self._readable = readable
+    def __init__(self, reading: RoomReading) -> None:
+        self._readable = reading.rooms
+        self._visibility = reading.visibility
+        self._shapes = reading.formatter
+        self._timeline = reading.timeline
+        self._data = reading.data
         #: By person: what relates in turn takes thousands of reads, and one of theirs at a time.
         self._gathering = KeyLocks()
 
@@ -94,7 +82,7 @@ class RelationEndpoints:
 
     async def relations(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /relations/{eventId}/{relType}/{eventType}``."""
-        room, found = await self._one(caller, request.path["room"], request.path["event"])
+        room, found = await self._readable.require_event(caller, request.path["room"], request.path["event"])
         most, recurse = (
             max(1, get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT)),
             request.first("recurse", "false"),
@@ -228,7 +216,7 @@ class RelationEndpoints:
         """``GET /threads``: the roots, those with the newest answer first. A root stands where its newest
         answer does that the reader may read, and nowhere else.
         """
-        room = await self._readable(caller, request.path["room"])
+        room = await self._readable.require_room(caller, request.path["room"])
         most = max(1, get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT))
         include = request.first("include", "all")
         if include not in {"all", "participated"}:

@@ -1,6 +1,4 @@
-"""The endpoints that send to rooms. SPEC: client-server API, "Sending events to a room", "Redactions",
-"Typing notifications", "Receipts", "Read markers".
-"""
+"""Events that users send. SPEC: client-server API, "Sending events to a room", "Redactions"."""
 
 from __future__ import annotations
 
@@ -9,46 +7,30 @@ from typing import Any
 
 from hansa import NetworkContext, RemoteProtocolError, Request
 
-from hansa_matrix.client_api.account.account_data import FULLY_READ, AccountData
 from hansa_matrix.client_api.account.accounts import Requester
-from hansa_matrix.client_api.http import Handler, RateLimited, get_reason, get_string
+from hansa_matrix.client_api.http import Handler, RateLimited, get_reason
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.membership import RoomEndpoints
 from hansa_matrix.client_api.rooms.state_rules import check_state
-from hansa_matrix.client_api.rooms.threads import is_in_thread
-from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER
-from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.rooms.annotations import annotates_again
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
 
 #: What a room stands on: without its words the rules of the room are others, or let nobody in.
 _NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})
-_MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.private"}
 
 
 class SendEndpoints:
     """Events, and what is said beside them."""
 
-    def __init__(  # noqa: PLR0917  # what is said beside events too
-        self,
-        ctx: NetworkContext,
-        voice: LocalSender,
-        rooms: RoomEndpoints,
-        signals: TypingAndReceipts,
-        data: AccountData,
-        unread: UnreadCounter,
-    ) -> None:
-        self._ctx = ctx
-        self._voice = voice
+    def __init__(self, own: LocalServer, sender: LocalSender, rooms: RoomEndpoints) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._voice = sender
         self._rooms = rooms
-        self._signals = signals
-        self._data = data
-        self._unread = unread
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""
@@ -57,9 +39,6 @@ class SendEndpoints:
             ("PUT", "/v3/rooms/{room}/redact/{event}/{txn}"): RateLimited(self.redact),
             ("PUT", "/v3/rooms/{room}/state/{type}"): RateLimited(self.state),
             ("PUT", "/v3/rooms/{room}/state/{type}/{key}"): RateLimited(self.state),
-            ("PUT", "/v3/rooms/{room}/typing/{user}"): self.typing,
-            ("POST", "/v3/rooms/{room}/receipt/{kind}/{event}"): self.receipt,
-            ("POST", "/v3/rooms/{room}/read_markers"): self.markers,
         }
 
     async def send(self, caller: Requester, request: Request, body: Any) -> Any:
@@ -125,56 +104,3 @@ class SendEndpoints:
         if present is not None and present.sender == caller.user and present.content == body and inside:
             return {"event_id": present.event_id}
         return {"event_id": await self._voice.say(caller.user, room_id, (type_, key, body))}
-
-    async def typing(self, caller: Requester, request: Request, body: Any) -> Any:
-        """``PUT /typing/{userId}``."""
-        if request.path["user"] != caller.user:
-            raise matrix_error(403, "M_FORBIDDEN", "you can only set your own typing status")
-        on, timeout = body.get("typing"), body.get("timeout", 30_000)
-        if not isinstance(on, bool) or type(timeout) is not int or timeout < 0:
-            raise matrix_error(
-                400, "M_BAD_JSON", "typing must be true or false, and timeout a number of milliseconds"
-            )
-        room = self._voice.joined(caller.user, request.path["room"])
-        await self._signals.type(caller.user, room, typing=on, seconds=timeout / 1000)
-        return {}
-
-    async def receipt(self, caller: Requester, request: Request, body: Any) -> Any:
-        """``POST /receipt/{receiptType}/{eventId}``."""
-        kind, thread = request.path["kind"], body.get("thread_id", "")
-        if kind not in _MARKS:
-            raise matrix_error(400, "M_INVALID_PARAM", "the receipt type is not supported")
-        if not isinstance(thread, str) or (
-            "thread_id" in body and (not thread or not ids.fits_255_bytes(thread))
-        ):
-            raise matrix_error(400, "M_INVALID_PARAM", "thread_id must be main or an event ID")
-        if thread and kind == "m.fully_read":
-            raise matrix_error(400, "M_INVALID_PARAM", "m.fully_read cannot be set for a thread")
-        await self._set_receipts(caller, request.path["room"], {kind: request.path["event"]}, thread)
-        return {}
-
-    async def markers(self, caller: Requester, request: Request, body: Any) -> Any:
-        """``POST /read_markers``."""
-        marks = {kind: get_string(body, kind) for kind in _MARKS if kind in body}
-        await self._set_receipts(caller, request.path["room"], marks, "")
-        return {}
-
-    async def _set_receipts(
-        self, caller: Requester, room_id: str, marks: Mapping[str, str], thread: str
-    ) -> None:
-        room = self._voice.joined(caller.user, room_id)
-        if not all(map(ids.is_valid_event_id, marks.values())):
-            raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")
-        for kind, event_id in marks.items():
-            if kind == "m.fully_read":
-                await self._data.put(caller.user, room_id, FULLY_READ, {"event_id": event_id})
-                continue
-            event = (await room.events.load([event_id], room.version)).get(event_id) if thread else None
-            if event is not None and not await is_in_thread(room, event, thread):
-                raise matrix_error(400, "M_INVALID_PARAM", "that event is not in the thread")
-            kept = PRIVATE + thread if kind == "m.read.private" else thread
-            if await self._unread.is_behind(caller.user, room_id, kept, event_id):
-                continue  # another device of theirs has read on
-            now = self._ctx.clock.now()
-            read = ReceiptEdu(room_id=room_id, user=caller.user, event_id=event_id, ts=now, thread=thread)
-            await self._signals.read(read, private=kind == "m.read.private")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ from hansa import NetworkContext
 
 from hansa_matrix.client_api.sync.request import MAX_ITEMS, SyncRequest
 from hansa_matrix.local.client_stream import DEVICES, StreamItem
-from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.rooms.event_store import StoredEvent
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.user_services import Users
 
@@ -35,17 +35,11 @@ class DeviceSyncResult:
 class DeviceSync:
     """Messages to the device that asks, its keys that are left, and whose devices changed."""
 
-    def __init__(
-        self,
-        ctx: NetworkContext,
-        attendance: LocalMemberships,
-        known: Users,
-        rooms: Mapping[str, MatrixRoom],
-    ) -> None:
-        self._ctx = ctx
-        self._attendance = attendance
-        self._known = known
-        self._rooms = rooms
+    def __init__(self, own: LocalServer, users: Users) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._attendance = own.attendance
+        self._known = users
+        self._rooms = own.rooms
 
     async def of(self, asked: SyncRequest) -> DeviceSyncResult:
         """Messages to the device, keys that are left, and whose devices have changed."""

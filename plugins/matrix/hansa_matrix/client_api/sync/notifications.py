@@ -10,13 +10,12 @@ from typing import Any
 from hansa import NetworkContext, Request
 
 from hansa_matrix.client_api.account.accounts import Requester
+from hansa_matrix.client_api.client_services import RoomReading
 from hansa_matrix.client_api.http import Handler, RateLimited, get_int
-from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
 from hansa_matrix.client_api.rooms.threads import threads_of
 from hansa_matrix.client_api.sync.unread_counts import Count, UnreadCounter
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.memberships import LocalMemberships
-from hansa_matrix.rooms.access.user_visibility import UserVisibility
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
@@ -27,21 +26,13 @@ _MAX_PAGES, _PAGE_SIZE = 10, 300
 class Notifications:
     """Judged by the rules of now: nothing is kept of who was told of what."""
 
-    def __init__(  # noqa: PLR0917  # what an answer is made of
-        self,
-        ctx: NetworkContext,
-        attendance: LocalMemberships,
-        visibility: UserVisibility,
-        shapes: ClientEventFormatter,
-        unread: UnreadCounter,
-        rooms: Mapping[str, MatrixRoom],
-    ) -> None:
-        self._ctx = ctx
-        self._attendance = attendance
-        self._visibility = visibility
-        self._shapes = shapes
+    def __init__(self, own: LocalServer, reading: RoomReading, unread: UnreadCounter) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._attendance = own.attendance
+        self._rooms = own.rooms
+        self._visibility = reading.visibility
+        self._shapes = reading.formatter
         self._unread = unread
-        self._rooms = rooms
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""

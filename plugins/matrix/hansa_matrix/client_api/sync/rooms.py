@@ -8,26 +8,24 @@ from typing import Any
 
 from hansa import Membership, NetworkContext
 
-from hansa_matrix.client_api.account.account_data import PUSH_RULES, AccountData
-from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
-from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
+from hansa_matrix.client_api.account.account_data import PUSH_RULES
+from hansa_matrix.client_api.client_services import RoomReading, UserSettings
 from hansa_matrix.client_api.rooms.pagination import PaginationToken
 from hansa_matrix.client_api.rooms.threads import MAIN
 from hansa_matrix.client_api.sync.filters import EventFilter
 from hansa_matrix.client_api.sync.request import SyncRequest
 from hansa_matrix.client_api.sync.timeline import Span, TimelineSync, states_after
-from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
 from hansa_matrix.local.client_stream import RECEIPTS
-from hansa_matrix.local.memberships import LocalMembership, LocalMemberships
+from hansa_matrix.local.memberships import LocalMembership
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.stripped_state import STRIPPED_FIELDS, STRIPPED_KEYS, stripped_event
-from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.access.visible_events import unspoken
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.membership.pending_invites import PendingInvites
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
+from hansa_matrix.rooms.room_services import RoomServices
+from hansa_matrix.rooms.typing_and_receipts import PRIVATE
 
 _MAX_HEROES = 5
 #: Members that are looked at together for heroes, and in all.
@@ -41,30 +39,20 @@ _NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", 
 class RoomSync:
     """Of rooms that one is in, is asked into, or has left."""
 
-    def __init__(  # noqa: PLR0917  # what is told of a room
-        self,
-        ctx: NetworkContext,
-        attendance: LocalMemberships,
-        visibility: UserVisibility,
-        shapes: ClientEventFormatter,
-        data: AccountData,
-        push: PushRuleEndpoints,
-        signals: TypingAndReceipts,
-        pending: PendingInvites,
-        unread: UnreadCounter,
-        rooms: Mapping[str, MatrixRoom],
+    def __init__(
+        self, own: LocalServer, services: RoomServices, reading: RoomReading, settings: UserSettings
     ) -> None:
-        self._ctx = ctx
-        self._news = attendance.news
-        self._visibility = visibility
-        self._shapes = shapes
-        self._data = data
-        self._push = push
-        self._signals = signals
-        self._pending = pending
-        self._unread = unread
-        self._rooms = rooms
-        self._timelines = TimelineSync(attendance.news, visibility, shapes)
+        self._ctx: NetworkContext = own.ctx
+        self._news = own.attendance.news
+        self._rooms = own.rooms
+        self._signals = services.typing_and_receipts
+        self._pending = services.invites
+        self._visibility = reading.visibility
+        self._shapes = reading.formatter
+        self._data = settings.data
+        self._push = settings.push_rules
+        self._unread = settings.unread
+        self._timelines = TimelineSync(own.attendance.news, reading.visibility, reading.formatter)
 
     async def of(self, asked: SyncRequest, stays: Mapping[str, LocalMembership]) -> dict[str, dict[str, Any]]:
         """Returns the room part, by the user's membership and by room."""

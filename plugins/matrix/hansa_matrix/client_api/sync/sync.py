@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hansa import NetworkContext, Request, Response
@@ -45,8 +45,8 @@ from hansa_matrix.client_api.sync.rooms import RoomSync
 from hansa_matrix.client_api.sync.stored_filters import StoredFilters
 from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.local.client_stream import StreamItem
-from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto.edus import PresenceEdu
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.users.user_services import Users
 
@@ -55,29 +55,29 @@ _MAX_TIMEOUT_S = 120.0
 _OFFLINE_AFTER_S = 60.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSections:
+    """The parts of an answer, and what is read for several of them."""
+
+    rooms: RoomSync
+    devices: DeviceSync
+    data: AccountData
+    ephemeral: TypingAndReceipts
+
+
 class SyncEndpoint:
     """``GET /sync``."""
 
-    def __init__(  # noqa: PLR0917  # a sync is of everything
-        self,
-        ctx: NetworkContext,
-        attendance: LocalMemberships,
-        accounts: Accounts,
-        data: AccountData,
-        known: Users,
-        signals: TypingAndReceipts,
-        of_rooms: RoomSync,
-        of_devices: DeviceSync,
-    ) -> None:
-        self._ctx = ctx
-        self._attendance = attendance
-        self._news = attendance.news
+    def __init__(self, own: LocalServer, accounts: Accounts, users: Users, sections: SyncSections) -> None:
+        self._ctx: NetworkContext = own.ctx
+        self._attendance = own.attendance
+        self._news = own.attendance.news
         self._accounts = accounts
-        self._data = data
-        self._known = known
-        self._signals = signals
-        self._of_rooms = of_rooms
-        self._of_devices = of_devices
+        self._known = users
+        self._data = sections.data
+        self._signals = sections.ephemeral
+        self._of_rooms = sections.rooms
+        self._of_devices = sections.devices
         #: How many syncs of a person are under way, and when (s) the last one ended.
         self._asking: dict[str, int] = {}
         self._seen: dict[str, float] = {}

@@ -14,12 +14,13 @@ from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.client_api.rooms.threads import MAIN, threads_of
-from hansa_matrix.local.client_stream import ClientStream, StreamItem
+from hansa_matrix.local.client_stream import StreamItem
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.push_rules import PushContext, PushDecision, evaluate_rules
 from hansa_matrix.proto.state_content import display_name
 from hansa_matrix.rooms.access.user_visibility import drop_ignored
 from hansa_matrix.rooms.event_store import StoredEvent
+from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.redactions import REDACTION, target_of
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
@@ -88,15 +89,10 @@ class UnreadCounter:
     """Counted on from where it was counted last."""
 
     def __init__(
-        self,
-        ctx: NetworkContext,
-        news: ClientStream,
-        data: AccountData,
-        rules: PushRuleEndpoints,
-        signals: TypingAndReceipts,
+        self, own: LocalServer, data: AccountData, rules: PushRuleEndpoints, signals: TypingAndReceipts
     ) -> None:
-        self._ctx = ctx
-        self._news = news
+        self._ctx: NetworkContext = own.ctx
+        self._news = own.attendance.news
         self._data = data
         self._rules = rules
         self._signals = signals

@@ -1,0 +1,33 @@
+"""What several endpoint groups of the client API share, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
+from hansa_matrix.client_api.rooms.client_events import ClientEventFormatter
+from hansa_matrix.client_api.rooms.pagination import RoomPaginator
+from hansa_matrix.client_api.rooms.readable_rooms import ReadableRooms
+from hansa_matrix.client_api.sync.unread_counts import UnreadCounter
+from hansa_matrix.rooms.access.user_visibility import UserVisibility
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSettings:
+    """What users set for themselves, and what follows from it: what they have not read."""
+
+    data: AccountData
+    push_rules: PushRuleEndpoints
+    unread: UnreadCounter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomReading:
+    """The way from a room to the events that one user gets."""
+
+    rooms: ReadableRooms
+    timeline: RoomPaginator
+    visibility: UserVisibility
+    formatter: ClientEventFormatter
+    data: AccountData
