@@ -155,7 +155,7 @@ async def _still(side: _Side) -> None:
 
 
 async def _logins(side: _Side, user: MatrixUser) -> float:
-    """The longest that anybody else had to wait for a small answer while many log in at once (s)."""
+    """Returns the longest time (s) that another user waited for a small answer while many log in at once."""
     body = {
         "type": "m.login.password",
         "identifier": {"type": "m.id.user", "user": user.id},

@@ -35,7 +35,7 @@ def resident_mib(pid: int) -> float:
 
 
 def forget_peak(pid: int) -> None:
-    """Begin to measure the peak anew."""
+    """Begins to measure the peak again."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 

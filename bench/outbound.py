@@ -1,4 +1,4 @@
-"""An event of somebody here, to 1, 10 and 200 other servers."""
+"""An event of a local user, to 1, 10 and 200 other servers."""
 
 from __future__ import annotations
 

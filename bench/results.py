@@ -1,4 +1,4 @@
-"""``bench/RESULTS.md``: a section for each kind of row, replaced whenever it is measured anew."""
+"""``bench/RESULTS.md``: a section for each kind of row, replaced whenever it is measured again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A room that lives on the fake homeservers: its events are hashed, signed and authorised like anybody's."""
+"""A room that lives on the fake homeservers: its events are hashed, signed and authorised like those of real
+servers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from hansa_matrix.proto.room_versions import DEFAULT_VERSION
 
 _VERSION = DEFAULT_VERSION
 _TEXT = "Two households, both alike in dignity, in fair Verona, where we lay our scene. "
-#: What anybody may send as state, where a server under test speaks for itself.
+#: Events that every user may send as state, where a server under test sends them itself.
 SAID = "org.hansa.bench"
 #: One event in so many changes a display name: state, not only messages.
 _STATE_EVERY = 25
@@ -56,7 +58,7 @@ class FakeRoom:
         self._keep(self.event(home, "m.room.join_rules", creator, {"join_rule": "public"}, ""))
         seen = {"history_visibility": "shared"}
         self._keep(self.event(home, "m.room.history_visibility", creator, seen, ""))
-        # What was before each of these joins nobody asks for, and a copy of the state for each is dear.
+        # The state before each of these joins is never requested, and a copy of it for each is expensive.
         standing, self.state = self.state, dict(self.state)
         self.people: dict[str, list[str]] = {server.name: [] for server in servers}
         for n in range(max(members, len(servers))):

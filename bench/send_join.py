@@ -1,4 +1,4 @@
-"""Answers to send_join: somebody of a server that was not there joins through the server under test."""
+"""Answers to send_join: a user of a new server joins through the server under test."""
 
 from __future__ import annotations
 

@@ -225,8 +225,8 @@ class FloorSubject:
 
 
 async def _patiently(pid: int, condition: Callable[[], Awaitable[bool]]) -> None:
-    """Ask now and then, until the process has nothing to do any more. Giving up is no error here: what is
-    missing is counted afterwards.
+    """Asks now and then, until the process is idle. Giving up is not an error: missing events are counted
+    afterwards.
     """
     looked, spent = time.monotonic(), cpu_seconds(pid)
     while not await condition():

@@ -105,7 +105,7 @@ class Cast:
         self.stage.say("romeo (Matrix)", f"reads  juliet: {text}")
 
     async def policy_stops(self) -> None:
-        """A forbidden word from each side, and somebody who is not welcome."""
+        """Shows a forbidden word from each side, and a user who is not welcome."""
         word = "the plans are classified"
         self.stage.say("juliet (XMPP)", f"says   {word}")
         problem = await self.juliet.verdict(self.juliet.say(MUC, word), MUC)
@@ -123,7 +123,7 @@ class Cast:
             raise AssertionError("juliet read what was withheld")
 
     async def stranger(self, mallory: MatrixUser) -> None:
-        """Somebody whom the policy keeps out."""
+        """Adds a user that the policy keeps out."""
         try:
             await mallory.join(f"#lobby:{self.hansa.name}")
         except Refusal as refusal:

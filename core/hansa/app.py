@@ -305,7 +305,7 @@ class App:
             try:
                 async with asyncio.timeout(_DIRECTORY_WITHIN):
                     answer = await asked(user, password)
-            except Exception as error:  # noqa: BLE001  # whoever fails has no opinion
+            except Exception as error:  # noqa: BLE001  # a plugin that fails has no opinion
                 self.count("password_checks_failed", plugin=name)
                 self.log.warning("%s could not check a password: %s", name, type(error).__name__)
                 continue

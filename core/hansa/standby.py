@@ -41,7 +41,7 @@ class Standby:
         #: When it became a standby (ms).
         self.since = clock.now()
         watched.health.standby = True
-        #: Set by whoever starts the rest, once this process serves.
+        #: Set by the caller that starts the rest, once this process serves.
         self.serves = asyncio.Event()
         self._seen(taken)
 

@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 class AnonymousClient:
-    """Somebody without a token."""
+    """A client without a token."""
 
     def __init__(self, app: App) -> None:
         self.dispatcher = Dispatcher(app.routers, app.count)
@@ -77,7 +77,7 @@ class AnonymousClient:
         return answer.status, orjson.loads(answer.body)
 
     async def call(self, method: str, target: str, body: Any = None) -> Any:
-        """The JSON of an answer that is no error. Raises ``Refused``."""
+        """Returns the JSON of a successful answer. Raises ``Refused``."""
         status, found = await self.ask(method, target, body)
         if status != 200:
             raise Refused(status, found)
@@ -88,7 +88,7 @@ class AnonymousClient:
 
 
 class LocalUser(AnonymousClient):
-    """Somebody with a device; ``since`` is where their client is."""
+    """A user with a device; ``since`` is the position of the client."""
 
     def __init__(self, app: App, user: str, token: str, device: str) -> None:
         super().__init__(app)

@@ -25,7 +25,7 @@ def paced(home: MatrixServer) -> None:
 
 
 async def left(person: LocalUser, room: str) -> int:
-    """How many more messages somebody may say."""
+    """Returns how many more messages a user may send."""
     for said in range(MOST + 2):
         path = f"/rooms/{part(room)}/send/m.room.message/m{said}"
         status, answer = await person.ask("PUT", path, {"msgtype": "m.text", "body": "x"})

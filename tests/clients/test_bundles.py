@@ -48,7 +48,7 @@ async def scene(home: MatrixServer, who: str) -> Scene:
     voice = "joined" if who == "later" else "shared"
     history = {"type": "m.room.history_visibility", "content": {"history_visibility": voice}}
     room = await alice.create(preset="public_chat", initial_state=[history])
-    if who == "looker":  # may read what was said while anybody could
+    if who == "looker":  # may read what was said while every user could
         await alice.state(room, "m.room.history_visibility", {"history_visibility": "world_readable"})
     else:
         await reader.join(room)

@@ -153,7 +153,7 @@ async def test_an_upgrade_is_whole_or_nothing_wherever_the_power_fails(tmp_path)
 
 
 async def test_a_tombstone_that_is_refused_at_last_leaves_no_room(tmp_path):
-    """Between the check and the tombstone somebody takes away what it needs."""
+    """Between the check and the tombstone the right to send it is taken away."""
     async with matrix_server(tmp_path, "11", public_reading=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(room_alias_name="verona", preset="public_chat", visibility="public")

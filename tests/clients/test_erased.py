@@ -63,7 +63,7 @@ async def test_other_servers_learn_that_somebody_is_gone(tmp_path):
         assert (update["device_id"], update["deleted"]) == ("PHONE", True)
         ((push,),) = [one["push"] for one in await heard.of("m.presence")]
         assert push == {"user_id": bob.user, "presence": "offline", "last_active_ago": 0}
-        # Nothing of them is answered any more, whoever asks.
+        # No request gets any of it any more.
         ask = home.wire.ask
         for field in ("", "&field=displayname", "&field=avatar_url", "&field=org.example"):
             answered, found = await ask("GET", f"{FEDERATION}/query/profile?user_id={part(bob.user)}{field}")
@@ -136,7 +136,7 @@ async def test_a_name_of_the_erased_is_shown_to_who_was_there_alone(tmp_path, er
 
 @pytest.mark.parametrize("version", ["10", "12"])
 async def test_servers_that_come_later_get_no_name_of_the_erased(tmp_path, version):
-    """Neither in the state nor among what authorises it; whom it is about is a member all the same."""
+    """Neither in the state nor among its auth events; the erased user is a member all the same."""
     async with matrix_server(tmp_path, version) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create(preset="public_chat", room_alias_name="verona", room_version=version)
@@ -213,7 +213,7 @@ async def levels(alice: LocalUser, room: str, other: LocalUser) -> dict[str, Any
 
 
 async def test_an_invite_that_names_the_erased_is_theirs_too(tmp_path):
-    """Somebody else sent it, with the name that they had."""
+    """Another user sent it, with the name of the erased user."""
     async with matrix_server(tmp_path) as home:
         alice, bob, eve = [await home.person(n) for n in ("alice", "bob", "eve")]
         room = await alice.create(preset="public_chat")

@@ -302,7 +302,7 @@ async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved)
         async def first_row(stream: str, which: int) -> int | None:
             found = await first(stream, which)
             if which == set_id and stream == "lasting_edu":
-                late.extend(sender.lasting(edu, to))  # somebody else writes, and has not committed
+                late.extend(sender.lasting(edu, to))  # another writer has not committed yet
             return found
 
         sender._first = first_row

@@ -50,7 +50,7 @@ class Follower:
         if self.room in rooms.get("join", {}):
             given = rooms["join"][self.room]
             fresh = not self.joined
-            if fresh:  # begun anew: what was before is paged back to
+            if fresh:  # it began again: earlier events are reached by paging back
                 self.state, self.seen = {}, []
             self.joined = True
             await self._timeline(given["timeline"], "" if fresh else before)

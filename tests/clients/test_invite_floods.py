@@ -1,4 +1,4 @@
-"""Invites that strangers send: bounded by whom they are from and for, in number, in size and in time."""
+"""Invites from strangers: bounded by sender and recipient, in number, in size and in time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unlimited(home: MatrixServer, monkeypatch: Any) -> None:
 
 
 async def ask_in(home: MatrixServer, number: int, user: str, state: list[Any] | None = None) -> int:
-    """The forger's server asks somebody into another room of its own; the status of the answer."""
+    """The forger's server invites a user into another room of its own; returns the status of the answer."""
     forger, version = home.wire.forger, home.wire.room.version
     room = JoinedRoom(f"!n{number}:x", "12", USER)
     content = {"room_version": "12", "number": number}

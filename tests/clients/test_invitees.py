@@ -22,7 +22,7 @@ from matrix.server_with_peer import OURS
 
 
 class Chat(Actor):
-    """Knows who is there: whoever's name begins with ``ann``."""
+    """A network that knows its users: those whose names begin with ``ann``."""
 
     asked: list[str]
 
@@ -33,7 +33,7 @@ class Chat(Actor):
 
 @asynccontextmanager
 async def bridged(folder):
-    """A server of ours, and a network that knows its people."""
+    """A Hansa, and a network that knows its users."""
     key = folder / "matrix.key"
     key.touch(0o600)
     key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())

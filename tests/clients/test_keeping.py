@@ -101,7 +101,7 @@ async def test_keys_are_bounded(tmp_path, monkeypatch):
         assert (await upload(other, one_time_keys={"x:1": "k"}))[0] == 200
         status, found = await upload(other, one_time_keys={"x:2": "k"})
         assert status == 400 and "that is enough" in found["error"]
-        assert (await upload(other, one_time_keys={"x:1": "k"}))[0] == 200  # the same again is no new one
+        assert (await upload(other, one_time_keys={"x:1": "k"}))[0] == 200  # a repeated one is not a new one
         assert (await upload(alice, one_time_keys={"y:1": "k" * 5000}))[0] == 400
         algorithms = {f"a{n}:1": "k" for n in range(devices.MAX_FALLBACK_KEYS)}
         assert (await upload(alice, fallback_keys=algorithms))[0] == 200

@@ -1,4 +1,4 @@
-"""No policy locks anybody in: not one that denies everything, and not one that fails."""
+"""No policy locks a user in: not one that denies everything, and not one that fails."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ async def test_who_looks_into_a_room_hears_what_is_said_there(tmp_path):
 
 
 async def _listening(home: MatrixServer, room: str) -> None:
-    """Somebody waits for news of a room."""
+    """Waits until a request waits for news of a room."""
     news = home.matrix.memberships.news
     await until(lambda: news._waiting.get(room))
 

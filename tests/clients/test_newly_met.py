@@ -49,7 +49,7 @@ async def test_servers_that_meet_somebody_learn_of_their_devices(tmp_path):
         assert (update["user_id"], update["device_id"], update["prev_id"]) == (alice.user, "A", [])
         status, listed = await home.wire.ask("GET", f"/_matrix/federation/v1/user/devices/{part(alice.user)}")
         assert (status, listed["stream_id"]) == (200, update["stream_id"])
-        # Whom they know already they are not told of again.
+        # They get no update about users that they know already.
         await alice.call("PUT", "/devices/A", {"display_name": "phone"})
         room = await alice.create(preset="public_chat", room_alias_name="verona")
         await home.wire.join("verona")
@@ -149,7 +149,7 @@ async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_pat
     async with matrix_server(tmp_path, presence_enabled=True) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         known, wire = home.matrix.users, home.wire
-        if comes != "we":  # whom alice meets as she comes into the room is not the question
+        if comes != "we":  # the users that alice meets by her join do not matter here
             monkeypatch.setattr(known, "meet", nobody)
         room = await alice.create(preset="public_chat", room_alias_name="verona")
         other, stranger = f"@other:{THEIRS}", f"@stranger:{THEIRS}"

@@ -1,4 +1,4 @@
-"""``GET /notifications``: what somebody was told of, and whether they have read it."""
+"""``GET /notifications``: the events that notified a user, and whether they are read."""
 
 from __future__ import annotations
 

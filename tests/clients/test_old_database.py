@@ -160,7 +160,7 @@ async def test_nothing_of_an_old_database_is_lost(opened):
             "POST", "/register", {"username": "dora", "password": "p", "auth": token}
         )
         await AnonymousClient(app).call("POST", "/login", login("bob", "of bob"))
-        # To whom an address was given out was not kept then: nobody may fill it.
+        # The owner of a reserved address was not stored then: no user may fill it.
         answer = await alice.whole("PUT", f"/_matrix/media/v3/upload/{FACTS['reserved'][6:]}", data=b"late")
         assert answer.status == 403
 

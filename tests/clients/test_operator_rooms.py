@@ -125,7 +125,8 @@ async def test_rooms_are_listed_with_their_addresses(tmp_path):
         assert listed["shed"] == [f"matrix:#shed:{OURS}"]
         shown = await rooms.room(request(room="#balcony"), None)
         assert [link["link"] for link in shown["links"]] == [f"matrix:{room}"]
-        # Without a name of ours, what its people call it; never a name of this server, which are rows of ours.
+        # Without a local alias, the alias in its state; never one of this server, which are rows of its
+        # store.
         matrix = home.matrix
         await matrix.store.commit([Delete("room_alias", (f"#shed:{OURS}",))])
         for server, found in ((THEIRS, [f"matrix:#x:{THEIRS}"]), (OURS, [])):

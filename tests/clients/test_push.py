@@ -93,7 +93,7 @@ async def test_a_rule_that_is_changed_stays_where_it_is(tmp_path):
 
 
 async def test_rules_of_the_server_keep_their_order_behind_those_of_people(tmp_path):
-    """Also for somebody whose rules were kept before some of them were there."""
+    """This also holds for a user whose rules were stored before some of them existed."""
     async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         override = "/pushrules/global/override"

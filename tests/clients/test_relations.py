@@ -197,7 +197,7 @@ async def test_threads_are_in_the_order_of_their_newest_answers(tmp_path, limit)
 
 
 async def test_the_ignored_are_in_no_thread(tmp_path):
-    """Neither in relations nor in summaries; a root of theirs is shown without what it says."""
+    """Neither in relations nor in summaries; a root of an ignored user is shown without its content."""
     async with matrix_server(tmp_path) as home:
         alice, bob, eve = await home.person("alice"), await home.person("bob"), await home.person("eve")
         room = await alice.create(preset="public_chat")

@@ -131,7 +131,7 @@ UPLOAD, FILES = "/_matrix/media/v3/upload", "/_matrix/client/v1/media/download"
 
 
 async def file_of(person, data, **headers):
-    """The path of a file that somebody gives."""
+    """Returns the path of a file that a user uploads."""
     answer = await person.whole("POST", UPLOAD, data=data, **headers)
     return f"{FILES}/{json.loads(answer.body)['content_uri'].removeprefix('mxc://')}"
 

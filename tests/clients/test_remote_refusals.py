@@ -1,5 +1,5 @@
-"""What other servers refuse, as a client of ours is told. SPEC: server-server API, "Joining Rooms", "Knocking upon a
-room", "Inviting to a room".
+"""Refusals of other servers, as a client gets them. SPEC: server-server API, "Joining Rooms", "Knocking upon
+a room", "Inviting to a room".
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OF_SERVERS = ["M_UNKNOWN_TOKEN", "M_UNRECOGNIZED", "M_USER_DEACTIVATED", "M_UNAU
 
 
 def refuse(home, status, code, **more):
-    """Every request of ours to the other server is answered so."""
+    """Makes the other server refuse every request."""
     error = {"errcode": code, "error": "because", **more}
     home.wire.peer.answer = lambda request: (status, error)
     home.wire.peer.files = lambda request: HttpResponse(status=status, headers={}, body=orjson.dumps(error))

@@ -135,7 +135,7 @@ async def test_the_names_of_a_room_go_along_and_its_place_in_the_list(tmp_path):
 
 
 async def test_a_name_that_only_a_rooms_state_claims_stays_where_it_is(tmp_path):
-    """The other server's person has level 50, names a room ``#lobby``, and somebody replaces that room."""
+    """The other server's user has level 50, names a room ``#lobby``, and that room is replaced."""
     async with matrix_server(tmp_path, "11", public_reading=True) as home:
         alice, carol = await home.person("alice"), await home.person("carol")
         lobby = await alice.create(room_alias_name="lobby", preset="public_chat")
@@ -249,7 +249,7 @@ async def test_a_name_given_away_while_its_room_is_replaced_stays_given_away(tmp
         scan, raced = store.scan, []
 
         class Racing:
-            """The store, in which somebody else is quick once."""
+            """A store in which another writer is faster once."""
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(store, name)
@@ -295,7 +295,7 @@ async def test_an_upgrade_that_was_cut_off_is_finished_by_asking_again(tmp_path)
         assert await leads(home, "verona") == new
         with pytest.raises(Refused, match="replaced already"):
             await replaced(alice, room, "12")
-        # Somebody says that a room is replaced by theirs, which says so too; the room was not theirs.
+        # A user claims that a room is replaced by theirs, which says so too; the room was not theirs.
         other = await alice.create(room_alias_name="mantua", preset="public_chat")
         theirs = await bob.create(creation_content={"predecessor": {"room_id": other}})
         await alice.state(other, "m.room.tombstone", {"body": "x", "replacement_room": theirs})

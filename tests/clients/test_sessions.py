@@ -411,7 +411,7 @@ async def test_guesses_of_strangers_do_not_keep_the_owner_out(tmp_path):
             assert status == (403 if number < 5 * ADDRESSES else 429)
         assert (await home.anybody.ask("POST", "/login", login("alice", "of alice")))[0] == 200
         proof = {"new_password": "new", "auth": login("alice", "of alice")}
-        alice.address = "203.0.113.1"  # a device of theirs may be anywhere
+        alice.address = "203.0.113.1"  # one of their devices may be anywhere
         assert (await alice.ask("POST", "/account/password", proof))[0] == 200
         stranger.address = "203.0.113.9"
         bob = login("bob", "guess")
@@ -515,7 +515,7 @@ async def test_nobody_is_told_that_an_account_is_closed(tmp_path):
 
 
 async def test_every_login_looks_at_one_hash(tmp_path, monkeypatch):
-    """So a wrong password takes as long whoever's it is: somebody's, nobody's, or of who is gone."""
+    """So a wrong password takes the same time for an account, for an unused name and for a closed account."""
     async with matrix_server(tmp_path) as home:
         await home.person("alice")
         await home.person("bob")

@@ -1,4 +1,4 @@
-"""Every endpoint that clients have, with what it answers to those whom it is not for: a row for each."""
+"""Every endpoint of clients, with its answer to users who have no access: a row for each."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ ROWS: dict[str, str] = {
     "GET v3/joined_rooms": "401 401 200 200 200",
     "GET v3/keys/changes": "401 401 400 400 400",
     "GET v3/login": "200 200 200 200 200",
-    "GET v1/mutual_rooms": "401 401 400 400 400",  # of whom is not said: see test_looking
+    "GET v1/mutual_rooms": "401 401 400 400 400",  # without the owner: see test_looking
     "GET v3/events": "401 401 400 400 400",  # of which room is not said: see test_looking
     "GET v3/notifications": "401 401 200 200 200",
     "GET v3/presence/{user}/status": "401 401 403 403 200",

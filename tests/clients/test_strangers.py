@@ -1,4 +1,4 @@
-"""Everything that can be asked of a room or a person, asked by those whom it is not for."""
+"""Every request about a room or a user, by users who have no access."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def filled(parts: list[str], given: dict[str, str]) -> str:
 
 
 async def scene(home: MatrixServer, who: str) -> tuple[LocalUser, LocalUser, str, str]:
-    """A room in which something secret is said after somebody's time: ``(owner, other, room, event)``."""
+    """A room with a secret message from after a user's membership: ``(owner, other, room, event)``."""
     alice, bob = await home.person("alice"), await home.person("bob")
     history = {"type": "m.room.history_visibility", "content": {"history_visibility": "joined"}}
     room = await alice.create(initial_state=[history])
@@ -141,7 +141,9 @@ async def test_without_a_token_that_holds_there_is_nothing(tmp_path, who):
 
 
 async def test_what_is_for_one_device_is_not_told_to_another(tmp_path):
-    """Messages to a device and how its sends were numbered, with every endpoint asked by another of theirs."""
+    """Messages to a device and its transaction ids, with every endpoint asked by another device of the
+    user.
+    """
     async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         room = await alice.create()

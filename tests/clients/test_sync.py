@@ -94,7 +94,7 @@ async def test_the_state_behind_a_timeline(tmp_path, name):
 
 @pytest.mark.parametrize("after", [False, True])
 async def test_state_that_only_a_resolution_changed_is_told(tmp_path, after):
-    """Somebody changes the topic; on another branch they had been banned: the topic before comes back, and no
+    """A user changes the topic; on another branch they had been banned: the topic before comes back, and no
     event of any timeline says so.
     """
     how = "&use_state_after=true" if after else ""
@@ -236,7 +236,7 @@ async def test_coming_in_gives_the_whole_room(tmp_path):
         assert bodies(found["timeline"]["events"]) == ["before"]
         await bob.call("PUT", f"/profile/{part(bob.user)}/displayname", {"displayname": "Benvolio"})
         found = (await bob.sync())["rooms"]["join"][room]
-        assert len(found["timeline"]["events"]) == 1  # another name is no coming in
+        assert len(found["timeline"]["events"]) == 1  # a changed name is not a join
         await bob.room(room, "leave")
         await alice.say(room, "behind his back")
         gone = await bob.sync()

@@ -131,8 +131,8 @@ def broken(version: str) -> Iterator[tuple[str, Path_, dict[str, Any]]]:
 
 
 class Scene:
-    """A room in which the stranger ``m`` sets the state, with two of ours and one of XMPP, and a sound room and a
-    sound space beside it.
+    """A room in which the stranger ``m`` sets the state, with two local users and one of XMPP, and a valid
+    room and a valid space beside it.
     """
 
     def __init__(self, home: MatrixServer, link: ScriptedLink) -> None:

@@ -1,4 +1,4 @@
-"""Somebody enters a room that Matrix has and the core does not."""
+"""A user joins a room that Matrix has and the core does not."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from hansa.http.router import Route, Router, _Node
 from hansa_matrix.client_api.http import CANCELLED_ON_DISCONNECT
 from matrix.server_with_peer import OURS
 
-#: Routes that take a body of anybody, and why.
+#: Routes that read a body without a token, and why.
 FOR_EVERYBODY = {
     "POST /_matrix/client/v3/login": "a login",
     "POST /_matrix/client/r0/login": "a login",

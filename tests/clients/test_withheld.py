@@ -54,7 +54,7 @@ def routes(router: Router) -> list[tuple[str, list[str]]]:
 
 
 class Scene:
-    """A room of ours with a person of theirs who says one thing of each kind."""
+    """A local room in which a foreign user sends one event of each kind."""
 
     def __init__(self, home: MatrixServer, alice: LocalUser, bob: LocalUser) -> None:
         self.home, self.alice, self.bob = home, alice, bob
@@ -64,7 +64,7 @@ class Scene:
         self.states: list[tuple[str, str]] = []
 
     async def tell(self, kind: str, content: dict[str, Any], key: str | None = None, **over: Any) -> str:
-        """One event of theirs."""
+        """Sends one event of the foreign user."""
         wire = self.wire
         raw = wire.forger.finish(wire.room, wire.forger.draft(wire.room, kind, content, key, **over))
         assert await wire.fate(raw) == "accepted", kind

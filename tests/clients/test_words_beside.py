@@ -18,7 +18,7 @@ FORMAT = part('{"event_format":"federation","room":{"timeline":{"limit":100}}}')
 
 
 async def told(home: MatrixServer, alice: LocalUser, **beside: Any) -> str:
-    """An event of theirs with more members than it has to have; its id."""
+    """Sends an event of the other server with more members than required; returns its id."""
     wire = home.wire
     draft = wire.forger.draft(wire.room, "m.room.message", {"msgtype": "m.text", "body": "fair"}, **beside)
     hashes = draft.pop("hashes", None)

@@ -1,4 +1,6 @@
-"""Bodies of requests: whose share they take, how fast they come, and what is held before anybody is known."""
+"""Bodies of requests: whose share they take, how fast they arrive, and what is held before the sender is
+known.
+"""
 
 from __future__ import annotations
 

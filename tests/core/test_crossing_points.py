@@ -86,7 +86,7 @@ _OWN = set(dir(PluginContext))
 
 
 class Strict:
-    """Denies all that is no membership, once it is told to."""
+    """Denies everything that is not a membership, once it is told to."""
 
     def __init__(self) -> None:
         self.denies = False

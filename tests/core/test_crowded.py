@@ -1,4 +1,4 @@
-"""A real process that is crowded: whoever else asks something is answered, and the operator always."""
+"""A real process under load: other requests are answered, and the operator's always."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ async def test_a_server_that_its_full_disk_ended_is_started_again(
     disk: Path,
     tmp_path: Path,
 ) -> None:
-    """PostgreSQL ends when its log does not fit: whoever makes room starts it."""
+    """PostgreSQL ends when its log does not fit: an operator makes space and starts it."""
     server = OnDisk(disk)
     try:
         await asyncio.to_thread(server.start)

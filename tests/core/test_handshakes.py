@@ -144,7 +144,7 @@ async def test_an_address_that_shakes_hands_too_often_is_turned_away_and_no_othe
     async with Secure(tmp_path) as server:
         asked = ["127.0.0.1"] * 4 + ["127.0.0.2"] * 3 + ["127.9.0.1"] + ["127.8.0.1"] * 4
         answers = [bool(await server.shaken(address)) for address in asked]
-        #                               the address    its /24             another  a proxy of ours
+        #                               the address    its /24             another  a trusted proxy
         assert answers == [True] * 3 + [False] + [True, True, False] + [True] + [True] * 4
         assert server.counts == {"http_turned_away handshakes": 2}
 

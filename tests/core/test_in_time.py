@@ -49,7 +49,7 @@ async def desk(monkeypatch):
 async def test_while_the_database_is_away_a_request_is_answered_and_its_work_goes_on(desk):
     asked = desk.ask("one")
     done, _ = await asyncio.wait({asked}, timeout=0.1)
-    assert not done  # nothing is wrong: whoever takes long takes long
+    assert not done  # nothing is wrong: some calls take long
     desk.away = True
     answer = await asked
     assert (answer.status, orjson.loads(answer.body)["errcode"]) == (503, "M_UNKNOWN")

@@ -136,7 +136,7 @@ async def test_a_thousand_idle_connections_keep_nobody_out():
         assert (found["http_connections"], found["http_connections_largest_group"]) == (16, 16)
         other = await connected(server, "127.9.0.1")
         assert await other.get() == b"HTTP/1.1 200 OK\r\n127.9.0.1"
-        same = await connected(server)  # whoever asks something is let in at the same address, too
+        same = await connected(server)  # a client with a request gets in at the same address, too
         assert await same.get() == b"HTTP/1.1 200 OK\r\n127.0.0.1"
         assert await idle[0].closed()
 
@@ -294,7 +294,7 @@ def _unsent(server: Server) -> int:
 async def test_a_large_answer_that_nobody_takes_is_held_once_and_its_time_runs(
     secure, certificate, monkeypatch
 ):
-    """Over TLS no time ran: whoever asked something small each minute held 16 MiB for hours."""
+    """Over TLS no time ran: a peer with a small request each minute held 16 MiB for hours."""
     monkeypatch.setattr(connection, "_TAKEN_WITHIN", 1000)
     trust = ssl.create_default_context()
     trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
@@ -309,7 +309,7 @@ async def test_a_large_answer_that_nobody_takes_is_held_once_and_its_time_runs(
         assert _unsent(server) < 2 * 1024 * 1024
         assert server.measured()["http_untaken_bytes"] == 64 * 1024 * 1024
         first = held._untaken
-        # Whoever takes it slowly has the time anew with each part.
+        # A slow reader gets the full time again with each part.
         client.writer.transport.resume_reading()
         async with asyncio.timeout(10):
             await client.reader.readexactly(16 * 1024 * 1024)

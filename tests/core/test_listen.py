@@ -1,4 +1,4 @@
-"""The listener against raw bytes: what is no HTTP, what is slow, what hides in paths."""
+"""The listener against raw bytes: bytes that are not HTTP, slow clients, hidden parts of paths."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_nothing_is_unpacked():
 @pytest.mark.parametrize(
     ("peer", "forwarded", "whose"),
     [
-        ("192.0.2.1", ["10.0.0.1"], "192.0.2.1"),  # not a proxy of ours: what it says counts for nothing
+        ("192.0.2.1", ["10.0.0.1"], "192.0.2.1"),  # not a trusted proxy: its header is ignored
         ("127.0.0.1", ["192.0.2.7"], "192.0.2.7"),
         ("127.0.0.1", ["192.0.2.66, 192.0.2.7"], "192.0.2.7"),  # the first was said by the client
         ("127.0.0.1", ["192.0.2.7, 10.1.2.3"], "192.0.2.7"),

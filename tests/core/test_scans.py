@@ -1,5 +1,5 @@
-"""A search for rows has an end: whoever means all rows pages through them (``hansa.pages``, ``scan_all``), and
-every other search is here, with the reason why no more rows are meant.
+"""A search for rows has an end: a caller that needs all rows pages through them (``hansa.pages``,
+``scan_all``), and every other search is here, with the reason why it needs no more rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A process that stood still asks its database before it speaks to anybody."""
+"""A process that stood still asks its database before it sends anything."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_who_stood_still_asks_once(bench):
 
 
 async def test_it_is_remembered_by_whoever_looks_first(bench):
-    """The watch may come to its turn before whoever wants to speak."""
+    """The watch may run before the first sender does."""
     bench.now += 5.1
     bench.standstill._look()
     assert await bench.standstill.may_speak()

@@ -141,7 +141,7 @@ async def test_a_submission_whose_commit_is_acknowledged_late_is_answered_then(h
 
 
 async def test_deliveries_go_on_after_the_database_was_away_and_no_letter_is_dead(house):
-    """Fault E: a cursor that cannot be kept, and an alias that cannot, are no fault of the network's."""
+    """Fault E: a cursor that cannot be stored, and an alias that cannot, are not faults of the network."""
     away = iter([False] + [True] * 30)
 
     def choose(writes):

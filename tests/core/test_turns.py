@@ -1,4 +1,4 @@
-"""One at a time, and nobody waits for all that somebody else has to do."""
+"""One at a time, and no caller waits for all the work of another."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def _make(path: str) -> Run:
 def _send_join(
     change: Callable[[HostileSuite, dict[str, Any]], Any], *, path: str = "", step: str = "join"
 ) -> Run:
-    """The second step of a join or leave of somebody new, changed before or after it is signed."""
+    """The second step of a join or leave of a new user, changed before or after it is signed."""
 
     async def run(siege: HostileSuite) -> str:
         mallory, room = siege.mallory, siege.den
@@ -67,7 +67,7 @@ def _send_join(
 
 
 def _again(**over: Any) -> Callable[[HostileSuite, dict[str, Any]], Any]:
-    """Change fields and sign anew."""
+    """Changes fields and signs again."""
 
     def change(siege: HostileSuite, raw: dict[str, Any]) -> Any:
         fields = {k: v(siege) if callable(v) else v for k, v in over.items()}

@@ -158,7 +158,9 @@ def _get(headers: str) -> Run:
 
 
 def _known(siege: HostileSuite) -> str:
-    """A head of somebody whose keys are known: without, nothing of the body would be read."""
+    """Returns a request head of a server whose keys are known: otherwise no byte of the body would be
+    read.
+    """
     signed = siege.mallory.signed("PUT", siege.name, f"{V1}/send/http", b"{}")
     return f"{_PUT}Authorization: {signed}\r\n"
 

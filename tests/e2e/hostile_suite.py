@@ -153,7 +153,7 @@ class HostileSuite:
 
 
 def _keep_iqs(user: XmppUser) -> None:
-    client = user._client  # a test peer of ours
+    client = user._client  # one of the test's own peers
     assert client is not None
     client.register_handler(Callback("keep iq", MatchXPath("{jabber:client}iq"), user._keep))
 
@@ -163,7 +163,8 @@ def _join(sender: str, nick: str, inner: str = "<history maxstanzas='0'/>", id_:
     return f"<presence from='{sender}' to='{DEN}/{nick}' id='{id_}'>{x}</presence>"
 
 
-# ---- requests ------------------------------------------------------------------------------------------------
+# ---- requests
+# ------------------------------------------------------------------------------------------------
 
 
 def escaped(text: str) -> str:
@@ -215,7 +216,8 @@ def status_of(got: bytes) -> str:
     return (found[1] + b" " + (code[1] if code else b"")).decode().strip()
 
 
-# ---- PDUs ----------------------------------------------------------------------------------------------------
+# ---- PDUs
+# ----------------------------------------------------------------------------------------------------
 
 
 def pdu(make: Callable[[HostileSuite], Any]) -> Run:
@@ -268,7 +270,8 @@ def _plain(text: str, siege: HostileSuite) -> str:
     return re.sub(r"has \d{5,} bytes", "has N bytes", text)
 
 
-# ---- stanzas -------------------------------------------------------------------------------------------------
+# ---- stanzas
+# -------------------------------------------------------------------------------------------------
 
 
 def stanza(text: str) -> Run:

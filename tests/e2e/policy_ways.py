@@ -28,7 +28,7 @@ def part(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
-    """Somebody with a device on a real server."""
+    """A user with a device on a real server."""
 
     url: str
     server: str

@@ -48,7 +48,7 @@ async def hear(users: list[MatrixUser], room: str, event_id: str) -> None:
 
 
 async def is_in(user: MatrixUser, room: str, who: str, membership: str) -> None:
-    """Wait until somebody's membership is this, as one person's server sees it."""
+    """Waits until a user's membership is this one, as another user's server sees it."""
 
     async def so() -> bool:
         event = (await user.state(room)).get(("m.room.member", who), {})

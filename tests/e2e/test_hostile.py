@@ -99,7 +99,7 @@ async def test_mutated_requests_never_break_anything(siege):
         good = [mallory.message(siege.den, f"{count} {n}") for n in range(3)]
         body: Any = {"pdus": good, "edus": [{"edu_type": "m.typing", "content": {}}], "origin": mallory.name}
         match luck.randrange(4):
-            case 0:  # signed anew, so that what is inside is looked at
+            case 0:  # signed again, so that its content is looked at
                 draft = {k: v for k, v in good[1].items() if k not in {"hashes", "signatures"}}
                 changed = mutated_json(draft, luck)
                 if isinstance(changed, dict):

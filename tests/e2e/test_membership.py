@@ -22,7 +22,7 @@ HOSTED = pytest.mark.parametrize("hosted", ["here", "there"])
 
 
 async def is_(user: MatrixUser, room: str, whom: str, *memberships: str) -> None:
-    """Wait until a Matrix user sees somebody's membership."""
+    """Waits until a Matrix user sees another user's membership."""
 
     async def so() -> bool:
         member = (await user.state(room)).get(("m.room.member", whom))
@@ -32,7 +32,7 @@ async def is_(user: MatrixUser, room: str, whom: str, *memberships: str) -> None
 
 
 async def shown(hansa: ScriptedHansa, room: str, whom: str, membership: str) -> None:
-    """Wait until Hansa shows somebody's membership."""
+    """Waits until Hansa shows a user's membership."""
 
     async def so() -> bool:
         people = (await hansa.run("rooms", "show", f"matrix:{room}"))["people"]
@@ -82,7 +82,7 @@ async def test_kick_ban_unban_and_coming_back(version, hosted, stage, matrix_use
     await wait_matrix_member(alice, room, "Juliet")
     await shown(hansa, room, bob.id, "join")
 
-    # Theirs out of ours by us, ours by them, each for a while and for good.
+    # Their users out of our room by us, our users by them: kicked and banned.
     async def act(membership: Membership, reason: str) -> None:
         home = NativeId("matrix", bob.id)
         content = Member(user=home, membership=membership, reason=reason)

@@ -1,4 +1,4 @@
-"""E3 to E5: whoever is away gets what they missed."""
+"""E3 to E5: after an outage a server gets the events that it missed."""
 
 from __future__ import annotations
 

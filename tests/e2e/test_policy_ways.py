@@ -63,7 +63,7 @@ async def sees(reader: Client, room: str, event: str) -> None:
 
 
 async def read(reader: Client, rooms: list[str], author: Client, event: str) -> dict[str, set[str]]:
-    """The tags in everything that somebody can ask for, and where."""
+    """Returns the tags in everything that a user can request, and where."""
     found: dict[str, set[str]] = {}
 
     async def look(method: str, path: str, body: bytes | None = None) -> bytes:
@@ -134,7 +134,7 @@ async def settled(made: Scene, readers: list[Client]) -> None:
 
 
 async def test_a_word_does_not_leave_who_says_it(tmp_path, ca):
-    """Somebody here says it: nobody else here reads it, and nobody elsewhere."""
+    """A local user sends the word: no other local user reads it, and no user of another server."""
     async with town(tmp_path, ca) as (strict, free, http):
         mallory, alice = await person(strict, "mallory", http), await person(strict, "alice", http)
         bert = await person(free, "bert", http)
@@ -155,7 +155,9 @@ async def test_a_word_does_not_leave_who_says_it(tmp_path, ca):
 
 
 async def test_a_word_does_not_come_in(tmp_path, ca):
-    """Somebody elsewhere says it, where nobody minds: it reaches people there, and nobody here."""
+    """A user of another server sends the word, where no policy forbids it: users there read it, and no local
+    user.
+    """
     async with town(tmp_path, ca) as (strict, free, http):
         alice, bob = await person(strict, "alice", http), await person(strict, "bob", http)
         bert, berta = await person(free, "bert", http), await person(free, "berta", http)

@@ -48,7 +48,7 @@ class Schedule:
         return f"HANSA_SEED={self.seed}: version {self.version}, hosted {side}; {' '.join(self.done)}"
 
     async def open(self) -> None:
-        """A room with Alice, Bob and the three of ours."""
+        """Opens a room with Alice, Bob and the three local users."""
         hansa, name = self.hansa, self.name
         if self.here:
             made = await hansa.run("matrix", "rooms", "create", f"#{name}", "--version", self.version)

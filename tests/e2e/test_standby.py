@@ -119,7 +119,7 @@ async def _refused(hansa: Hansa) -> bool:
 
 @dataclass
 class Talk:
-    """Somebody who says numbered things without a pause, each until it was acknowledged by ``user``."""
+    """A user who sends numbered messages without a pause, each until ``user`` acknowledged it."""
 
     user: MatrixUser
     room: str

@@ -34,7 +34,7 @@ async def wait_linked(hansa: Hansa, rooms: int = 1) -> None:
 
 
 async def wait_matrix_member(user: MatrixUser, room: str, name: str) -> str:
-    """Wait until somebody of that display name is joined; their user id."""
+    """Waits until a user of that display name is joined; returns their user id."""
 
     async def there() -> str:
         return next((u for u, n in (await user.members(room)).items() if n == name), "")

@@ -124,7 +124,7 @@ def invite(server="good.example", *others, outbound=False):
         (event_in(HELLO, EVE, "evil.example"), DENIED),
         (event_in(HELLO), []),
         (event_out(HELLO, "good.example"), []),
-        # A third server in the room gets what is said there, whoever it is said to.
+        # A third server in the room gets every message in it.
         (event_out(HELLO, "good.example", "evil.example"), DENIED),
         (event_out(HELLO, "good.example", native=frozenset({"evil.example"})), DENIED),
         (join("evil.example"), DENIED),

@@ -207,7 +207,7 @@ ANSWERS: dict[str, tuple[str, Callable[[Scene, Evil], Awaitable[object]]]] = {
 _FORMS = ("objects", "deep", "keys", "1e999", "escapes", "no end")
 
 
-#: These are asked of a server that is in a room of ours.
+#: These are sent to a server that is in one of our rooms.
 _IN_THE_DEN = frozenset(
     {"missing events", "state ids", "event", "event auth", "devices", "transaction", "policy"}
 )

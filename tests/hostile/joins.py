@@ -15,7 +15,7 @@ More = Callable[[Evil, JoinedRoom], list[dict[str, Any]]]
 
 
 def joining(more: More) -> Run:
-    """Romeo enters a room with that much more of state; it has to be had whole."""
+    """Romeo joins a room with so much more state; all of it must arrive."""
 
     async def run(scene: Scene) -> None:
         evil = await scene.fresh()

@@ -267,7 +267,7 @@ class Scene:
         return await self.evil.send(self.name, *pdus, edus=list(edus))
 
     async def invite(self, room: JoinedRoom, state: list[dict[str, Any]], user: str) -> int:
-        """The evil server invites somebody of ours into a room of its own."""
+        """The evil server invites a local user into a room of its own."""
         draft = self.evil.draft(room, "m.room.member", {"membership": "invite"}, user)
         event = self.evil.finish(room, draft)
         stripped = [{k: e[k] for k in ("type", "state_key", "sender", "content")} for e in state]

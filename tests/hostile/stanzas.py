@@ -36,7 +36,7 @@ def pings(count: int) -> Run:
 
 
 def questions(count: int) -> Run:
-    """For the rooms, each by somebody else."""
+    """Queries for the rooms, each by another user."""
     return flood(
         lambda: (
             f"<iq type='get' id='q' from='u{n}@far.example/x' to='{COMPONENT}'>{_ROOMS}</iq>"

@@ -1,10 +1,12 @@
 """Starts Hansa with a meter beside it: ``python watched.py METER -m hansa run ...``.
 
-METER is a file of four doubles that a test maps as well: how often the meter was asked to begin anew, how often
-it has, the longest time that the event loop was held since (s), and a count that shows the loop going round.
+METER is a file of four doubles that a test maps as well: how often the meter was asked to begin again, how
+often it has, the longest time that the event loop was held since (s), and a count that rises with each round
+of the loop.
 
-The loop is held for as long as both the clock and the CPU time of the process move on between two beats: another
-process on the same machine moves only the clock, a thread that does not hold up the loop only the CPU time.
+The loop is held for as long as both the clock and the CPU time of the process move on between two beats:
+another process on the same machine moves only the clock, a thread that does not hold up the loop only the CPU
+time.
 """
 
 from __future__ import annotations

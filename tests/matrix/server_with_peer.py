@@ -59,7 +59,7 @@ class _ScriptedPeer(UnreachableHttp):
 
 
 class ServerWithPeer:
-    """``room`` and ``other`` are rooms of ours that the forger's person is in."""
+    """``room`` and ``other`` are local rooms that the forger's user is in."""
 
     def __init__(self, app: App, forger: EventForge, peer: _ScriptedPeer) -> None:
         self.app, self.forger, self.peer = app, forger, peer
@@ -125,7 +125,7 @@ class ServerWithPeer:
                 await asyncio.sleep(0)
 
     async def join(self, alias: str) -> JoinedRoom:
-        """Bring the forger's person into a room of ours."""
+        """Joins the forger's user to a local room."""
         _, found = await self.ask("GET", f"{V1}/query/directory?room_alias=#{alias}:{OURS}")
         where = f"{quote(found['room_id'], safe='')}/{quote(f'@m:{THEIRS}', safe='')}"
         _, template = await self.ask("GET", f"{V1}/make_join/{where}?{OFFERED}")

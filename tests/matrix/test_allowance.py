@@ -23,7 +23,7 @@ class At:
 
 
 def test_inventing_names_makes_nobody_forget_who_has_used_up_theirs(monkeypatch):
-    """10,000 invented names gave anybody as many guesses again as they liked."""
+    """10,000 invented names once gave a caller as many guesses as it liked."""
     monkeypatch.setattr(token_buckets, "MAX_NAMES", 100)
     clock: Any = At()
     allowed = RateLimiter(clock, 0.01, 5)

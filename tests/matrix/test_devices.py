@@ -192,7 +192,7 @@ async def test_identity_keys_stay_as_they_are(tmp_path):
             with pytest.raises(LocalProtocolError, match="set and stay"):
                 await devices.put(US, Device(device_id="A", keys=other))
         signed = keys_of(US, "A") | {"signatures": {US: {"ed25519:A": "s", "ed25519:cross": "t"}}}
-        await devices.put(US, Device(device_id="A", keys=signed))  # signed by somebody more
+        await devices.put(US, Device(device_id="A", keys=signed))  # signed by one more
         assert (await devices.get(US, "A")).keys == signed
 
 
@@ -491,7 +491,7 @@ class Their:
 
 
 async def cached(house: ServerWithPeer, *lists: Any) -> Their:
-    """A list that somebody here asked for, so that it is kept."""
+    """A list that a local user asked for, so that it is stored."""
     their = Their(house)
     their.lists = list(lists)
     known(house).remote.fetch(THEM)
@@ -550,7 +550,9 @@ async def test_a_missed_change_makes_a_list_stale_until_it_came_anew(tmp_path):
 
 @pytest.mark.parametrize("number", [1, 3, 2])
 async def test_a_server_whose_numbers_say_nothing_is_asked_anew(tmp_path, number):
-    """Some send the number 1 for ever, and never what came before; one that is set up anew begins again."""
+    """Some servers send the number 1 for ever, and never the previous ones; a reinstalled one begins
+    again.
+    """
     async with server_with_peer(tmp_path) as house:
         their = await cached(house, listed(3, "P"))
         changed: list[str] = []

@@ -1,4 +1,6 @@
-"""EDUs of a hostile server, and what becomes of ours: taken one by one, told once, never in the way of events."""
+"""EDUs of a hostile server, and EDUs of local users: handled one by one, sent once, never in the way of
+events.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,7 @@ THIRD = "127.0.0.3:3"
 
 
 async def third(house: ServerWithPeer) -> None:
-    """Somebody of a third server is in the room too."""
+    """Joins a user of a third server to the room."""
     first, second = house.forger, EventForge(THIRD)
     house.peer.keys = lambda r: (200, (second if r.host_header == THIRD else first).keys())
     house.forger = second

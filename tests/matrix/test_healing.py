@@ -1,4 +1,4 @@
-"""A room that forks and forks is tied together by us, if somebody of ours may speak in it."""
+"""A room that forks again and again is merged by this server, if a local user may send in it."""
 
 from __future__ import annotations
 

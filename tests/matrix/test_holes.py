@@ -23,7 +23,7 @@ from hansa_matrix.rooms.state.holes import MOST, MOST_OF_ONE, TRIES, Hole, Holes
 from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
 from peers.event_forge import EventForge, JoinedRoom
 
-#: The server whose keys are not to be had.
+#: The server whose keys are not available.
 MUTE = "127.0.0.3:3"
 USER = f"@x:{MUTE}"
 
@@ -284,7 +284,7 @@ def spoken(world: World, text: str) -> dict[str, Any]:
 
 
 def kicked(world: World) -> dict[str, Any]:
-    """Somebody of the room whose event cites that join: its sender bans who joined by it."""
+    """Returns an event of a member that cites that join: its sender bans the user who joined by it."""
     house, room = world.house, world.house.room
     joined = next(e for e, raw in world.events.items() if raw.get("state_key") == USER)
     guest = JoinedRoom(room.room_id, room.version.id, room.user)
@@ -425,7 +425,7 @@ async def test_a_hole_that_stays_is_tried_again_more_and_more_seldom(tmp_path):
 
 
 async def test_a_hole_whose_event_came_at_the_same_time_ends(tmp_path):
-    """It was placed by a push while somebody asked for it: no turn fills it any more."""
+    """A push placed it while it was being fetched: no turn fills it any more."""
     async with server_with_peer(tmp_path, gap_patience=0.0) as house:
         world = World(house)
         raw = world.say("pushed")
@@ -437,7 +437,7 @@ async def test_a_hole_whose_event_came_at_the_same_time_ends(tmp_path):
         assert await world.placed(world.say("after")) == "accepted"
 
 
-# Where the past is not to be had, servers of the room have to say the same.
+# Where the past is not available, servers of the room must agree.
 
 
 async def said_by(tmp_path, answers: dict[str, Any], monkeypatch) -> str:

@@ -27,7 +27,7 @@ named_ids = pytest.mark.parametrize("version", ["1", "2"])
 
 
 class Cites:
-    """An event of which it is counted how often somebody looks at what it cites."""
+    """An event that counts how often its citations are read."""
 
     looks = 0
 
@@ -223,7 +223,9 @@ async def test_so_many_rooms_are_entered_at_a_time_and_one_server_has_its_share(
 @named_ids
 @pytest.mark.parametrize("ring", [1, 2])
 async def test_what_follows_a_ring_goes_on(tmp_path, monkeypatch, version, ring):
-    """Events that follow each other wait for each other; whoever follows them does not wait for ever."""
+    """Events that follow each other wait for each other; an event that follows them does not wait for
+    ever.
+    """
     monkeypatch.setattr(room_queue, "RETRY", Backoff(first=0.01, most=0.01))
     async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         forger, room = house.forger, house.room

@@ -1,4 +1,4 @@
-"""Invites to us and of ours: who signs, what is refused, and how it was done in the beginning."""
+"""Invites to local users and by local users: signatures, refusals, and the old requests."""
 
 from __future__ import annotations
 

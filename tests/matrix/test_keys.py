@@ -296,7 +296,9 @@ async def test_k7_who_asks_too_often_gets_what_is_known(tmp_path):
 
 
 async def test_one_key_of_a_server_is_asked_for_by_its_id(tmp_path, monkeypatch):
-    """A document without it is asked for anew, but not again and again; who wants one key gets no other."""
+    """A document without it is fetched again, but not again and again; a request for one key gets no
+    other.
+    """
     async with server_with_peer(tmp_path) as house:
         first, second = made("one"), made("two")
         asked: list[str] = []

@@ -89,7 +89,9 @@ JUNK = {
 @pytest.mark.parametrize("array", ["state", "auth_chain"])
 @pytest.mark.parametrize("junk", list(JUNK))
 async def test_a_join_is_not_answered_with_megabytes_of_junk(tmp_path, array, junk):
-    """73 KB of gzip were 48 MiB and took 1.87 GiB. What is no state of the room ends the reading early."""
+    """73 KB of gzip were 48 MiB and took 1.87 GiB. An element that is not state of the room ends the reading
+    early.
+    """
     async with server_with_peer(tmp_path) as house:
         house.peer.answer = template
         flood = Flood(house, b'{"%s":[' % array.encode(), JUNK[junk])
@@ -103,7 +105,7 @@ async def test_a_join_is_not_answered_with_megabytes_of_junk(tmp_path, array, ju
 
 @pytest.mark.parametrize("servers", [1, 1_000_000])
 async def test_a_join_is_not_answered_with_events_that_nobody_has_signed(tmp_path, servers):
-    """Each is well formed and of the room, and there are more of them than anybody can hold."""
+    """Each is well formed and of the room, and there are more of them than memory can hold."""
     async with server_with_peer(tmp_path) as house:
         house.peer.answer = template
         house.peer.keys = lambda request: (

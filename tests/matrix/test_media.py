@@ -269,7 +269,7 @@ async def test_what_is_not_anywhere(tmp_path):
         assert refused.value.hint == 404
         with pytest.raises(MatrixError):
             await fetcher(house).get(MxcUri(OURS, "none"))
-        assert len(targets(house)) == 2  # ours is not asked of anybody
+        assert len(targets(house)) == 2  # a local file is not requested from a server
         house.peer.answer = lambda _: (504, {"errcode": "M_NOT_YET_UPLOADED"})
         with pytest.raises(ServerUnreachable):
             await fetcher(house).get(MXC)

@@ -99,12 +99,12 @@ async def test_a_fetch_ends_when_the_last_reader_hangs_up(tmp_path):
             await until(readers[0].done)
             for _ in range(50):
                 await asyncio.sleep(0)
-            assert slow.open == ["abc_DEF-1"]  # somebody waits still
+            assert slow.open == ["abc_DEF-1"]  # one caller still waits
             readers[1].cancel()
             await until(lambda: not slow.open)
         assert fetcher(house)._under_way == {} and fetcher(house)._shares.taken == 0
         slow.go.set()
-        assert (await fetcher(house).get(MXC, "@c:x")).blob.size == 4  # it is begun anew
+        assert (await fetcher(house).get(MXC, "@c:x")).blob.size == 4  # it begins again
 
 
 async def test_a_file_that_comes_too_slowly_loses_its_slot(tmp_path, monkeypatch):

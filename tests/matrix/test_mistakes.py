@@ -19,7 +19,7 @@ USER = f"@m:{THEIRS}"
 
 
 async def say(house: ServerWithPeer, kind: str, key: str | None, content: dict[str, Any]) -> str:
-    """One of ours sends an event; its id."""
+    """Sends an event of a local user; returns its id."""
     made = await house.matrix.local_events.send_state(house.room.room_id, kind, key, content)
     return str(made)
 

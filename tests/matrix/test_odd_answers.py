@@ -80,7 +80,7 @@ async def test_an_alias_that_another_server_does_not_know(tmp_path, status, code
 
 
 class Demanding(Resident):
-    """Takes no event of ours that does not say where it is from, as Rocket.Chat does."""
+    """Accepts no event without its ``origin``, as Rocket.Chat does."""
 
     def __call__(self, request: HttpRequest) -> tuple[int, Any] | None:
         if "/make_leave/" in request.target:

@@ -60,7 +60,7 @@ async def test_what_stands_in_unsigned_is_nobody_s_matter(tmp_path, version, odd
             "PUT", f"{V1}/send/1", b'{"pdus":[' + body + b"," + orjson.dumps(fine) + b"]}"
         )
         expected = {event_id(one, house.room.version) for one in (raw, fine)}
-        if odd == ODD["deeper"]:  # cut off before anybody knows where it stands
+        if odd == ODD["deeper"]:  # cut off before its end is known
             expected = {event_id(fine, house.room.version)}
         assert status == 200 and set(answer["pdus"]) == expected
 

@@ -1,4 +1,6 @@
-"""Rooms with a policy server (P-1 to P-6): what of ours goes out, what of others is shown."""
+"""Rooms with a policy server (P-1 to P-6): local events on their way out, events of others before they are
+shown.
+"""
 
 from __future__ import annotations
 

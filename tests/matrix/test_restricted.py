@@ -20,7 +20,7 @@ async def restricted(house: ServerWithPeer, *spaces: str) -> None:
 
 
 async def powerless(house: ServerWithPeer) -> None:
-    """The forger's person may do everything, and nobody of ours may invite."""
+    """Gives the forger's user all rights, and no local user the right to invite."""
     bot = house.matrix.bridge_user
     await levels_with(house, invite=50, users={USER: 100, bot: 100})
     await levels_with(house, users={USER: 100, bot: 0})
@@ -32,7 +32,7 @@ def asks(house: ServerWithPeer, user: str = OTHER) -> str:
 
 
 async def inside(house: ServerWithPeer, user: str) -> None:
-    """Bring somebody of the forger's server into the other room."""
+    """Joins a user of the forger's server to the other room."""
     where = at(house.other.room_id, user)
     _, template = await house.ask("GET", f"{V1}/make_join/{where}?ver={house.room.version.id}")
     join = house.forger.joining(template, "n")

@@ -430,7 +430,7 @@ async def test_signatures_on_the_keys_of_others_are_bounded(tmp_path, monkeypatc
     async with server_with_peer(tmp_path) as house:
         answers = [await vouch(house, f"@u{number_}:x") for number_ in range(5)]
         assert answers[:3] == ["", "", ""] and all("that is enough" in one for one in answers[3:])
-        assert await vouch(house, "@u0:x") == ""  # again is no new one
+        assert await vouch(house, "@u0:x") == ""  # a repeated one is not new
         assert await house.app.contexts["matrix"].store.count("vouched") == 3
 
 

@@ -40,7 +40,9 @@ def made(name: str) -> SigningKey:
 async def claim(
     house: ServerWithPeer, origin: str, body: bytes = b"{}", *, remote: str = "192.0.2.1", **more: Any
 ) -> tuple[int, dict[str, Any], int]:
-    """A transaction in somebody's name: the status, the answer, and how often its body was read."""
+    """Sends a transaction in a server's name; returns the status, the answer, and how often its body was
+    read.
+    """
     read = 0
     sig = more.pop("sig", "A" * 86)
     destination, key = more.pop("destination", OURS), more.pop("key", "ed25519:a")
@@ -223,7 +225,7 @@ async def test_a_question_about_a_server_stores_nothing(tmp_path):
         asked = len(house.peer.asked)
         assert (await house.ask("GET", f"{KEY}/query/some.example:1"))[1]["server_keys"]
         assert len(house.peer.asked) == asked
-        # Once somebody needs them for an event, they are kept.
+        # Once an event needs them, they are stored.
         await house.matrix.keyring.need([("some.example:1", "ed25519:x")], 5)
         assert await stored(house, "some.example:1") == (1, True)
 
@@ -319,7 +321,7 @@ async def test_a_key_document_is_small(tmp_path, junk):
 
 @pytest.mark.parametrize(("size", "answered"), [(7000, (0, 0)), (1900, (10, 20))])
 async def test_a_key_document_within_its_size_takes_little_memory(tmp_path, size, answered):
-    """A hundred of them in one answer of ours: their bytes are bounded together."""
+    """A hundred of them in one answer: their bytes are bounded together."""
     async with server_with_peer(tmp_path) as house:
         keys = {f"s{n}.example:1": made("x") for n in range(100)}
         junk = [{"": 0}] * size

@@ -1,4 +1,4 @@
-"""An invite by an address that turns out to be somebody's: asked for by their server, checked by the room."""
+"""An invite by an address that a user turns out to have: their server asks for it, and the room checks it."""
 
 from __future__ import annotations
 

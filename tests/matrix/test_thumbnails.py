@@ -260,7 +260,7 @@ async def test_those_who_wait_are_bounded_and_may_go():
         tasks[1].cancel()
         group.create_task(work("other"))
         while shares.taken < 2:
-            await asyncio.sleep(0)  # the other one has a slot, though somebody waits
+            await asyncio.sleep(0)  # the other one has a slot, although one waits
         assert shares.waiting == 1
         gate.set()
     assert (shares.taken, shares.waiting) == (0, 0)

@@ -54,7 +54,7 @@ async def house(request, tmp_path):
 
 
 async def at_once(*turns: Awaitable[Any]) -> list[Any]:
-    """The answers of all, of whom nobody may fail."""
+    """Returns the answers of all; none of them may fail."""
     return list(await asyncio.gather(*turns))
 
 

@@ -33,7 +33,7 @@ TAKERS = {
     "closed": "listed below",
     "dict": "a copy, which is sent on as it is",
 }
-#: Parts of the code whose contents are no state: of EDUs, which have parsers of their own.
+#: Parts of the code whose contents are not state: of EDUs, which have parsers of their own.
 ELSEWHERE = ("proto/edus.py", "proto/devices.py", "server_api/edus.py", "federation/durable_edus.py")
 _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 

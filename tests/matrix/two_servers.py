@@ -38,7 +38,7 @@ async def ours(
 
 
 async def invited(house: ServerWithPeer, user: str) -> SubmitResult:
-    """The bridge user invites somebody of another server."""
+    """The bridge user invites a user of another server."""
     home = await house.app.contexts["matrix"].home_of(user)
     what = Member(user=home, membership=Membership.INVITE)
     return await ours(house, "m.room.member", user, {"membership": "invite"}, what)

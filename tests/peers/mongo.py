@@ -33,8 +33,8 @@ def url_with(url: str, **options: str) -> str:
 
 
 def database_url(server: str, name: str) -> str:
-    """The URL of a database of a deployment: whoever is named in the URL of the deployment stays a user of the
-    database that one names, or of ``admin``, and not of this one.
+    """Returns the URL of a database of a deployment: the user in the URL of the deployment stays a user of
+    the database that it names, or of ``admin``, and not of this one.
     """
     parts = urlsplit(server)
     options = {option.lower() for option, _ in parse_qsl(parts.query)}
@@ -116,7 +116,7 @@ class Mongo:
         return database_url(self.base, name)
 
     def address(self) -> tuple[str, int]:
-        """Where whoever writes is, as the deployment says it."""
+        """Returns the address of the primary, as the deployment reports it."""
         with pymongo.MongoClient(self.base) as client:
             client.admin.command("ping")
             found = client.address

@@ -150,7 +150,7 @@ class Postgres:
         return urlsplit(self.base)._replace(path=f"/{name}").geturl()
 
     def drop(self, url: str) -> None:
-        """Remove a database and end whoever is in it."""
+        """Removes a database and ends its sessions."""
         name = urlsplit(url).path.strip("/")
         self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         self._made.remove(name)

@@ -85,7 +85,7 @@ class Process:
             self._popen.send_signal(number)
 
     def stop(self, seconds: float = 15.0) -> int | None:
-        """SIGTERM, and SIGKILL for whoever does not listen."""
+        """Sends SIGTERM, and SIGKILL if the process does not end."""
         if self.running:
             self.send(signal.SIGTERM)
             try:

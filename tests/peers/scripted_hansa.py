@@ -1,7 +1,8 @@
-"""A Hansa in the test's own process, on real sockets, whose people a test moves: Matrix and a scripted network.
+"""A Hansa in the test's own process, on real sockets, whose users a test moves: Matrix and a scripted
+network.
 
-What a real ``hansa run`` does not have are people without a client; here ``actor`` speaks, joins and leaves
-for them through the public contract, and other servers meet them over TLS as anybody else.
+A real ``hansa run`` does not have users without a client; here ``actor`` speaks, joins and leaves for them
+through the public contract, and other servers meet them over TLS as they meet all others.
 """
 
 from __future__ import annotations
@@ -92,5 +93,5 @@ class ScriptedHansa:
         return await self.hansa.run(*arguments)
 
     def ghost(self, person: str) -> str:
-        """The Matrix user id of somebody of the scripted network."""
+        """Returns the Matrix user id of a user of the scripted network."""
         return self.matrix.ghost_id(NativeId("stage", person))

@@ -89,7 +89,9 @@ def test_all_have_one_state_and_show_the_same_words(seed: int, tmp_path: Path):
 
 @pytest.mark.parametrize("seed", seeds(12))
 def test_a_membership_is_the_same_everywhere_after_a_netsplit(seed: int, tmp_path: Path):
-    """On one side somebody is banned, on the other they leave and come back; each side is sure of its own."""
+    """On one side a user is banned, on the other they leave and come back; each side is sure of its own
+    state.
+    """
 
     async def scenario(sim: Simulation) -> None:
         servers = await _town(sim, tmp_path, 3, VERSIONS[sim.seed % 12])

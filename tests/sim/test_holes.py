@@ -52,7 +52,7 @@ def test_a_server_whose_keys_are_never_had_cuts_nobody_off(seed: int, tmp_path: 
             await _done(mute.act(person, "m.room.member", mute.user(person), content))
         for round_ in range(4):
             await _life(servers, mute, sim, round_)
-        # Somebody removes a person whose join one of them cannot verify.
+        # A user removes another whose join one of the servers cannot verify.
         await _done(first.act("ann", "m.room.member", mute.user("eve"), {"membership": "leave"}))
         for round_ in range(4, 6):
             await _life(servers, mute, sim, round_)
@@ -69,7 +69,7 @@ def test_a_server_whose_keys_are_never_had_cuts_nobody_off(seed: int, tmp_path: 
         assert differing == {
             k for k in there if k[0] == "m.room.member" and domain_of(k[1]) == mute.server_name
         }
-        # The key is to be had now.
+        # The key is available now.
         sim.network.heal()
         everybody = [*servers, mute]
 

@@ -178,7 +178,7 @@ async def test_a_join_that_a_policy_denies_is_forbidden() -> None:
         assert not list(h.ctx.view(ROOM).joined())  # type: ignore[union-attr]
 
 
-#: Everything that somebody who is not in a room can ask.
+#: Every request that a user outside of a room can send.
 QUESTIONS = {
     "items of the service": (GW, "<query xmlns='http://jabber.org/protocol/disco#items'/>"),
     "info of the service": (GW, "<query xmlns='http://jabber.org/protocol/disco#info'/>"),

@@ -28,7 +28,7 @@ def _asked(home) -> list[str]:
         ("Juliet@X.example", True, False),  # the same person, written otherwise
         ("", True, False),
         ("a@b@c", True, False),
-        (f"alice%y@{GW}", True, False),  # a puppet of ours
+        (f"alice%y@{GW}", True, False),  # one of our puppets
     ],
 )
 async def test_who_is_nobody(user, absent, asked, monkeypatch):

@@ -157,7 +157,7 @@ async def test_a_join_over_a_link_that_broke_meanwhile_asks_first() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 async def test_history_and_live_are_each_body_once_in_order(seed: int) -> None:
-    """Somebody joins at any moment of a burst: what is history is not live, what is live is not history."""
+    """A user joins at any moment of a burst: each message is either history or live, never both."""
     chance = random.Random(seed)
     async with xmpp_server() as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")

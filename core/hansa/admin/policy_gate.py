@@ -19,7 +19,8 @@ from hansa.model.errors import RemoteProtocolError
 #: What an endpoint does with a request and its JSON.
 Work = Callable[[Request, Any], Awaitable[Any]]
 
-#: Requests that send something and change nothing, read the policies anew, or end a process as a signal does.
+#: Requests that send something and change nothing, read the policies again, or end a process as a signal
+#: does.
 FREE = frozenset({"/reload", "/policy/test", "/drain", "/promote"})
 _OPERATE = "/operate/{plugin}"
 #: The most that is kept of an argument's value (characters).

@@ -143,8 +143,8 @@ class NetworkContext(PluginContext, Protocol):
 
     def suspect(self, native: str, servers: frozenset[str]) -> None:
         """Names servers of this network that may be in a room although its state does not say so, all of them
-        each time: events of theirs stand in its history that cannot be verified. Policies treat them as
-        servers of the room. The list is kept in memory: repeat it after a start.
+        each time: events of these servers stand in its history that cannot be verified. Policies treat them
+        as servers of the room. The list is kept in memory: repeat it after a start.
         """
         ...
 

@@ -27,7 +27,7 @@ from hansa.store.paging import pages
 AT_ONCE = 1000
 #: People, and bytes of them, in one row of a change.
 _PART, _PART_BYTES = 1000, 256 * 1024
-#: Milliseconds after which rows that no room names are nobody's: whoever wrote them is gone.
+#: Milliseconds after which rows that no room names are removed: their writer has gone.
 _ORPHANED_AFTER = 3_600_000
 
 

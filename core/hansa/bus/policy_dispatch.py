@@ -14,7 +14,7 @@ from hansa.api.contracts import Policy
 from hansa.model.crossing import Crossing
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict
 
-#: The reason of whoever could not answer.
+#: The reason of a policy that could not answer.
 ENGINE_ERROR = "GOV_ENGINE_ERROR"
 
 

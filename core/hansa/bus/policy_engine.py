@@ -50,7 +50,7 @@ class _RecentVerdict:
     writes: tuple[Write, ...]
 
 
-#: Fields of a crossing whose strings are somebody's words, and those that are looked at through other names.
+#: Fields of a crossing whose strings are a user's words, and those that are looked at through other names.
 _NOT_KEPT = frozenset({"texts", "name", "address", "view", "content", "facts", "link"})
 _LISTED = 100
 _LONGEST = 300

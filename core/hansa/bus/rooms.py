@@ -99,7 +99,7 @@ class Rooms:
         room.stale = True
         with suppress(StoreFault, Conflict):
             row = await self._changes.settled(room.id)
-            if room.kept.change is not None:  # else it was read anew meanwhile
+            if room.kept.change is not None:  # else it was read again meanwhile
                 room.kept, room.stale = schema.room_of(row)[-1], False
 
     async def _fill(self, room: Room, row: Row) -> None:

@@ -373,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except HansaError as error:
         terminal.say(f"hansa: {error}", error=True)
-    except BrokenPipeError:  # whoever reads has read enough
+    except BrokenPipeError:  # the reader has closed its end
         terminal.give_up()
     except KeyboardInterrupt:
         return 130

@@ -18,7 +18,7 @@ from hansa.pacing.log_limit import LogLimit
 _HEAD_WITHIN, _IDLE_WITHIN = 15.0, 75.0
 #: Seconds in which some of an answer has to be taken, and that the rest of a refused body is read.
 _TAKEN_WITHIN, _LINGER = 60.0, 3.0
-#: Bytes of a body that are read before somebody asks for them; reading pauses at twice as many.
+#: Bytes of a body that are read before the endpoint reads them; reading pauses at twice as many.
 _BUFFER = 32 * 1024
 _LONGEST_LINE = 16_384
 #: Bytes of a head that has not ended, and whole heads that wait while a request is answered.

@@ -21,9 +21,9 @@ MIB = 1024 * 1024
 _LEAST_SPEED, _GRACE = 1024, 10.0
 #: Seconds for a body that is held, and for one that is taken as it comes.
 _WITHIN, _STREAM_WITHIN = 30.0, 3600.0
-#: What is charged for a body that has begun before anybody has decided to read it.
+#: The charge for a body that has begun before it is decided to read it.
 _AHEAD = 64 * 1024
-#: Seconds after which somebody whose share is used up may ask again.
+#: Seconds after which a sender whose share is used up may ask again.
 _AFTER = 2.0
 
 #: What bytes count against: kinds of share, and whose.

@@ -64,7 +64,7 @@ class Router:
         self._root = _Node()
         #: Headers that every answer below a path has, errors too: ``prefix -> headers``.
         self._headers: dict[str, Mapping[str, str]] = {}
-        #: False while whoever answers is being started again.
+        #: False while the network that answers is being started again.
         self.answering = True
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Router:
                     return RouteMatch(None, request)
                 try:
                     values[following.name] = unquote_to_bytes(part).decode()
-                except UnicodeError:  # bytes that are no UTF-8, escaped or as they are
+                except UnicodeError:  # bytes that are not UTF-8, escaped or as they are
                     return RouteMatch(None, request)
             node = following
         # Who may get something may ask for the head of it: RFC 9110, 9.3.2.

@@ -22,7 +22,7 @@ T = TypeVar("T")
 PATIENCE = 60.0
 _FIRST, _MOST, _END_WITHIN = 0.05, 1.0, 1.0
 #: Codes of what a read that is put again may not meet again: a member that is down, steps down or has just
-#: started, a cursor of a primary that is no more, a time that was over.
+#: started, a cursor of a primary that has gone, a time that was over.
 _AGAIN = {6, 7, 43, 50, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
 
 
@@ -73,7 +73,7 @@ class MongoReads:
     def _ended(self, task: asyncio.Future[Any]) -> None:
         self._asking.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever still waits is told
+            task.exception()  # the callers that still wait get the error
 
     async def close(self) -> None:
         """Let the calls under way end, ``_END_WITHIN`` seconds at most."""

@@ -98,7 +98,7 @@ class NetworkSuite:
     options: dict[str, Any] = {}  # noqa: RUF012  # read only; pydantic makes its own copy
     #: An address that the network opens, or the native id of a room where it opens none.
     address = "room"
-    #: Somebody of the network, as a native id.
+    #: A user of the network, as a native id.
     sender = "ann"
     #: Seconds that ``stop`` may take.
     stop_within = 5.0

@@ -35,7 +35,7 @@ IGNORABLE = (
     (0x1D173, 0x1D17A),
     (0xE0000, 0xE0FFF),
 )
-#: Spaces that are too narrow to part words for whoever reads them, and line ends that clients do not show.
+#: Spaces that are too narrow to separate words for a reader, and line ends that clients do not show.
 _NARROW = (*range(0x2006, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F)
 #: Marks over and under letters of any script, points of Hebrew and Arabic: the word is the same without them.
 _MARKS = (

@@ -60,7 +60,7 @@ _NAME, _FACT = 255, 4096
 
 GhostResolver = Callable[[str], Awaitable[NativeId]]
 
-#: Type, state key and content of an event of ours.
+#: Type, state key and content of a local event.
 EventDraft = tuple[str, str | None, dict[str, Any]]
 
 

@@ -89,7 +89,7 @@ SCHEMA = Schema(
         Collection(name="receipt", key={"room_id": str, "user_id": str, "thread": str}),
         #: Devices of people here, with their keys as they uploaded them.
         Collection(name="device", key={"user_id": str, "device_id": str}),
-        #: The number of the last change of somebody's devices.
+        #: The number of the last change of a user's devices.
         Collection(name="device_list", key={"user_id": str}),
         #: ``key_id`` is ``ALGORITHM:ID``; ``at`` numbers a device's keys in the order of their upload.
         Collection(
@@ -141,7 +141,7 @@ SCHEMA = Schema(
         #: What files of a person, of another server, or (``*``) of all other servers take here: ``body`` is
         #: bytes and files.
         Collection(name="media_usage", key={"owner": str}),
-        #: Addresses that were given out to somebody for files that have not come yet, until a time in ms;
+        #: Addresses that are reserved by a user for files that have not arrived yet, until a time in ms;
         #: ``body`` is ``filled`` once the file came.
         Collection(
             name="media_reserved",
@@ -160,7 +160,8 @@ SCHEMA = Schema(
             fields={"until": int, "user_id": str},
             indexes=(("until",), ("user_id", "until")),
         ),
-        #: Invites to rooms that we are not in, and knocks there: of which server (empty: of ours), and
+        #: Invites to rooms that this server is not in, and knocks there: by which server (empty: this one),
+        #: and
         #: since when (ms).
         Collection(
             name="invite",
@@ -179,11 +180,11 @@ SCHEMA = Schema(
         ),
         #: When (ms) a device asked last, and from which address.
         Collection(name="last_seen", key={"user_id": str, "device_id": str}),
-        #: What lets somebody make an account: how often yet, until when (ms, 0: for ever).
+        #: Registration tokens: how many uses are left, until when they are valid (ms, 0: for ever).
         Collection(name="registration_token", key={"token": str}),
         #: How people with an account stand to rooms.
         Collection(name="stay", key={"user_id": str, "room_id": str}),
-        #: The events by which invites and knocks ended that no room of ours has: see ``room.ended``.
+        #: The events that ended invites and knocks and that no local room has: see ``room.ended``.
         Collection(
             name="left",
             key={"user_id": str, "room_id": str},

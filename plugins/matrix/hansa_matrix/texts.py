@@ -137,7 +137,7 @@ _NAMES_OF_KEYS = NAMES | {
     "self_signing",
     "user_signing",
 }
-#: The members of an event between servers whose values are judged as what they are, or are no texts.
+#: The members of an event between servers whose values are judged as what they are, or are not texts.
 #: SPEC: room version specifications, "Event format".
 _ENVELOPE = frozenset(
     {

@@ -36,7 +36,7 @@ _STANZAS = frozenset(f"{{{_NS}}}{kind}" for kind in KINDS)
 _ERROR, _HANDSHAKE = f"{{{_STREAMS}}}error", f"{{{_NS}}}handshake"
 #: Seconds for the connection and the handshake, and for saying good-bye.
 _OPEN_WITHIN, _CLOSE_WITHIN = 10.0, 2.0
-#: Backoff in seconds; a link that lasted longer than the most begins anew.
+#: Backoff in seconds; after a link that lasted longer than the most it begins again.
 _BACKOFF = Backoff(first=0.5, most=30.0)
 #: Bytes waiting to be written before senders wait.
 _HIGH_WATER = 1024 * 1024

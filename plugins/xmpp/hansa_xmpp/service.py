@@ -37,7 +37,7 @@ from hansa_xmpp.transport import NotConnected, Transport
 from hansa_xmpp.user_queues import TaskSpawner
 
 _HISTORY_PAGE, _HISTORY_PAGES = 50, 240
-#: Bytes of words that somebody who comes in is shown.
+#: Bytes of text in the history for a new occupant.
 _HISTORY_BYTES = 4 * 1024 * 1024
 
 #: Told that a person's last connection to a room is gone.
@@ -105,7 +105,7 @@ class MucService:
             if self.up:  # a room that is new has no occupants to ask
                 gate.set_result(True)
             room = self._rooms[native] = HostedRoom(muc, link.room, gate)
-        if room.room_id != link.room:  # tied to another core room: its log counts anew
+        if room.room_id != link.room:  # linked to another core room: its log counts from the beginning
             room.room_id, room.last_seq = link.room, 0
             for occupant in room.muc.roster:
                 occupant.sessions = dict.fromkeys(occupant.sessions, 0)
@@ -228,7 +228,8 @@ class MucService:
             await self._ctx.present(native)
             full, view = enter.stanza.sender.full, self.view(native)
             await self._sync(native, room)
-            # Kept before they are told: whoever believes to be here is asked after a crash.
+            # Stored before they are told: after a crash every stored session is asked whether it is still
+            # there.
             await self._table.put([StoredSession(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
             admission = JoinGrant(upto=upto, history=history, subject=view.facts.topic)
             for some in batches(room.muc.complete_join(enter, admission, view)):

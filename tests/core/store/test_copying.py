@@ -1,4 +1,4 @@
-"""One store into another: whole, gone on with, verified, and never over somebody's rows."""
+"""One store into another: complete, resumable, verified, and never over existing rows."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ async def test_a_reader_makes_no_new_file_in_place_of_one_that_is_away(inner, tm
     await inner.open()
     await inner.declare("s", SCHEMA)
     (tmp_path / "hansa.db").rename(tmp_path / "elsewhere")
-    for _ in range(3):  # whoever reads for the first time opens the file
+    for _ in range(3):  # the first read opens the file
         with pytest.raises(StoreFault) as caught:
             await store.get("s", "thing", ("a", 1))
         assert caught.value.kind is FaultKind.AWAY

@@ -50,7 +50,7 @@ async def opened(url: str) -> MongoStore:
 
 
 def lease(url: str, change: dict) -> dict:
-    """The lease as it was before a change that somebody else makes to it."""
+    """Returns the lease as it was before a change by another process."""
     with pymongo.MongoClient(url) as client:
         rows = client.get_default_database()["hansa.lease"]
         return rows.find_one_and_update({"_id": "store"}, {"$set": change})

@@ -115,7 +115,7 @@ def refused(code: int) -> OperationFailure:
         AutoReconnect("connection closed"),
         ServerSelectionTimeoutError("no primary"),
         refused(134),  # a member that has just started
-        refused(43),  # a cursor of a primary that is no more
+        refused(43),  # a cursor of a primary that has gone
         refused(262),
         refused(189),
         TimeoutError(),

@@ -36,7 +36,7 @@ class TestPostgres(ServerStoreSuite):
         return postgres_url
 
     async def test_a_long_text_is_a_key_and_a_field_like_any_other(self, store):
-        """An entry of an index has at most 2,704 bytes; what an XMPP server calls somebody may have 3,071."""
+        """An entry of an index has at most 2,704 bytes; an XMPP address may have 3,071."""
         pair = Collection(
             name="pair", key={"a": str, "n": int, "b": str}, fields={"c": str}, indexes=(("c",), ("b", "a"))
         )
@@ -113,7 +113,7 @@ async def opened(url: str) -> PostgresStore:
 
 
 async def lease(url: str, change: str = "") -> asyncpg.Record:
-    """The lease, after a change that somebody else makes to it."""
+    """Returns the lease after a change by another process."""
     connection = await asyncpg.connect(url)
     try:
         if change:

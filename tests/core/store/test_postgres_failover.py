@@ -96,7 +96,7 @@ async def test_what_the_standby_had_not_got_is_not_taken_for_kept(pair):
     with pytest.raises(StoreLost, match="went back behind what it had kept"):
         await store.commit("s", batch(3))
     await store.close()
-    pair.second.sql("UPDATE hansa_lease SET born = '1'", pair.on_second)  # that process is no more
+    pair.second.sql("UPDATE hansa_lease SET born = '1'", pair.on_second)  # that process has ended
     again = await opened(pair.url)
     assert await again.commit("s", batch(2)) == [2]
     assert [row.key[1] for row in await again.scan("s", "thing")] == [1, 2]

@@ -25,7 +25,7 @@ class Config(BaseModel):
 
 
 class Sound:
-    """Denies a word, and asks somebody elsewhere about connecting servers."""
+    """Denies a word, and asks another server about connecting servers."""
 
     def __init__(self, ctx):
         self.ctx = ctx
@@ -100,7 +100,7 @@ class Meddling(Sound):
 
 
 class FirstCome(Sound):
-    """Leaves the verdict to whoever of its kind is asked first."""
+    """Leaves the verdict to the first instance of its kind that is asked."""
 
     seen = None
 

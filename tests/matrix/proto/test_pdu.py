@@ -153,7 +153,7 @@ def test_any_field_of_any_shape_is_an_event_or_a_peer_s_error(
 
 @given(objects, st.sampled_from(HASHED))
 def test_foreign_fields_and_content_survive(more: dict[str, Any], version: RoomVersion) -> None:
-    """Mistake 1: an event that is written anew from a model loses what the model has not."""
+    """Mistake 1: an event that is written again from a model loses fields that the model does not have."""
     event = {**V["base"], "content": more, **{"x." + key: value for key, value in more.items()}}
     assert orjson.loads(parse_pdu(event, version).wire) == event
 

@@ -40,7 +40,7 @@ def test_many_small_and_few_large_events_are_kept_and_the_newest_last_longest():
     assert kept == large[-len(kept) :]
     assert 7 * 2**20 < sum(len(s.pdu.wire) for s in kept) <= 8 * 2**20
     assert not any(events.at_hand(s.pdu.event_id) for s in small)
-    for _ in range(3):  # again and again the same is no more
+    for _ in range(3):  # repeated, it takes no more
         events.keep(kept)
     assert [s for s in large if events.at_hand(s.pdu.event_id)] == kept
 

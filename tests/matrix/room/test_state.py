@@ -132,7 +132,7 @@ async def test_two_who_make_a_group_of_one_number_never_write_one_over_the_other
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_values_of_many_groups_are_those_of_the_whole_states(store, seed):
-    """Also where branches follow one group, a state is stored whole anew, and keys are gone."""
+    """Also where branches follow one group, a state is stored whole again, and keys are gone."""
     chance, groups = random.Random(seed), StateGroups("!r", store, 0)
     kept: dict[int, dict[tuple[str, str], str]] = {0: {}}
     for step in range(400):

@@ -18,7 +18,7 @@ class FairShares(Generic[K, V]):
         self._peer_of = peer_of
         self._by_peer: dict[str, OrderedDict[K, V]] = {}
         self._count = 0
-        #: Peers by how many entries they have: whoever has most is found without a look at all of them.
+        #: Peers by how many entries they have: the one with the most is found without a look at all of them.
         self._by_size: dict[int, dict[str, None]] = {}
         self._largest = 0
 

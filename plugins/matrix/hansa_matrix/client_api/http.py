@@ -33,13 +33,13 @@ from hansa_matrix.ratelimit import RateLimiter
 
 #: ``(who, request, body) -> answer``.
 Handler = Callable[[Requester, Request, Any], Awaitable[Any]]
-#: The same of somebody who need not be anybody.
+#: The same for an endpoint that needs no token.
 PublicHandler = Callable[[Request, Any], Awaitable[Any]]
 
 ROOT = "/_matrix/client"
 #: Keys and messages for the devices of a large room come at once.
 _MAX_BODY = CLIENT_BODY.bytes
-#: What somebody without a token may say: a login, a registration, a search of the public list.
+#: Bytes of a request without a token: a login, a registration, a search of the public list.
 _MAX_PUBLIC_BODY = 64 * 1024
 #: Routes that may wait for other servers and keep nothing: they end when their client hangs up.
 CANCELLED_ON_DISCONNECT = frozenset(

@@ -226,7 +226,7 @@ class MediaEndpoints:
         """A file, or the part of it that is asked for, as players do that seek. SPEC: RFC 9110, "Range"."""
         size = item.blob.size
         asked = request.headers.get("range", "") if request.method == "GET" else ""
-        # Without a validator of ours no condition can hold: all of it is the answer then.
+        # Without a validator of this server no condition can hold: the answer is the whole file then.
         part = None if "if-range" in request.headers else parse_byte_range(asked, size)
         headers = {
             **_SAFE_HEADERS,

@@ -24,7 +24,7 @@ _STATES = ("online", "unavailable", "offline")
 
 
 class PresenceEndpoints:
-    """Presence of those with whom a user shares a room, and the user's own."""
+    """The endpoints of a user's own presence, and of the presence of users in common rooms."""
 
     def __init__(self, own: LocalServer, presences: PresenceTracker) -> None:
         self._own = own

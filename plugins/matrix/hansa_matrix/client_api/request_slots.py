@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from hansa import Busy
 
-#: Seconds for which a place is somebody's: what takes longer waits for others, and keeps nothing of its
+#: Seconds for which a request has a place: one that takes longer waits for others, and keeps nothing of its
 #: person from going on.
 SLOT_TTL_S = 1.0
 

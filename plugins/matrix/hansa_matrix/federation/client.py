@@ -35,7 +35,7 @@ from hansa_matrix.proto.streaming.json_stream import Piece, Splitter
 
 #: Bytes of an answer that holds a room's whole state, which is read as it comes.
 LARGE_ANSWER = 128 * 1024 * 1024
-#: Bytes of one event in it, as it is on the wire, and of all that is no event.
+#: Bytes of one event in it, as it is on the wire, and of everything that is not an event.
 _MAX_MEMBER, _REST = 256 * 1024, Limits(bytes=4 * 1024 * 1024)
 _READ_AT_ONCE = 128 * 1024
 #: Where an error says what it is.

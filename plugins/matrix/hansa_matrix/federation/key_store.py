@@ -29,7 +29,7 @@ MOST_KEYS = 64
 #: Key documents in memory, of servers that have proven nothing, and the bytes of one that is kept at all.
 _PASSING, MOST_DOCUMENT = 256, 16 * 1024
 #: Servers whose keys are kept, and bytes of all their documents. Past these, those go that were fetched
-#: longest ago: the keys of a server that shares a room with us are fetched anew every week.
+#: longest ago: the keys of a server that shares a room with us are fetched again every week.
 MOST_SERVERS, MOST_BYTES = 50_000, 64 * 1024 * 1024
 _PAGE = 500
 

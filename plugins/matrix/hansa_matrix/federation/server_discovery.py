@@ -32,7 +32,7 @@ _FAILED = Backoff(first=60.0, most=3600.0)
 #: A file that was good so lately (s) still counts when it cannot be had, and is asked for again soon.
 _LATELY, _SOON = 7200.0, 120.0
 _REDIRECTS = 5
-#: Addresses that are tried of one server: whoever waits for it waits for each.
+#: Addresses that are tried of one server: a waiting request waits for each.
 _MOST_TARGETS = 8
 
 

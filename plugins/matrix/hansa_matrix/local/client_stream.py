@@ -18,7 +18,7 @@ from hansa import Append, Delete, Row, ScopedStore, StreamTail, scan_all
 
 #: What the topics of receipts begin with, and the topic of devices and keys.
 RECEIPTS, DEVICES = "receipts", "*"
-#: Rows in memory: whoever asks more often than so many happen is answered out of it.
+#: Rows in memory: a client that reads before so many rows are added gets its answer from them.
 _TAIL = 20_000
 _PAGE_SIZE, _AT_ONCE = 10_000, 500
 

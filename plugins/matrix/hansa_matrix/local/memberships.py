@@ -60,7 +60,7 @@ class LocalMemberships:
         self.sent = TransactionIds()
         #: Everybody who has, or had, an account.
         self.accounts: set[str] = set()
-        #: Of those whoever left for good and wants to be forgotten.
+        #: Those of them who closed their account and asked for erasure.
         self.erased: set[str] = set()
         #: Told of a person with an account, and of a room that they came into.
         self.entered: Callable[[str, str], None] = lambda _user, _room_id: None

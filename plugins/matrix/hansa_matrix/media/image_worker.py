@@ -139,7 +139,7 @@ def answer_job(job: dict[str, object], data: bytes) -> tuple[dict[str, object], 
         made = shrink_image(data, str(job["type"]), size, crop=bool(job["crop"]))
     except (ImageTooLarge, MemoryError, Image.DecompressionBombError):
         return {"result": "large", "size": 0}, b""
-    except Exception:  # noqa: BLE001  # a codec may raise anything about a file that somebody made to harm it
+    except Exception:  # noqa: BLE001  # a codec may raise anything about a hostile file
         return {"result": "unreadable", "size": 0}, b""
     if made is None:
         return {"result": "small", "size": 0}, b""

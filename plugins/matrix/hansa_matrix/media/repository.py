@@ -62,7 +62,7 @@ class MediaItem:
     name: str
     used: int
     owner: str = ""
-    #: Of a text, where whoever gave it said so.
+    #: Of a text, if the uploader named it.
     charset: str = ""
 
 

@@ -102,7 +102,7 @@ def parse_file_name(disposition: object) -> str:
     """The name that a ``Content-Disposition`` gives, without any folder; empty if it gives none."""
     if not isinstance(disposition, str) or len(disposition) > 2000:
         return ""
-    # What is no UTF-8 comes as lone surrogates, of which nothing can be made.
+    # Bytes that are not UTF-8 arrive as lone surrogates, which cannot be encoded.
     text = disposition.encode(errors="surrogatepass").decode(errors="replace")
     message = Message()
     message["Content-Disposition"] = text.replace("\r", " ").replace("\n", " ")

@@ -25,7 +25,7 @@ KINDS = ("override", "content", "room", "sender", "underride")
 _NOTIFY: tuple[Any, ...] = ("notify",)
 _SOUND = {"set_tweak": "sound", "value": "default"}
 _HIGHLIGHT = {"set_tweak": "highlight"}
-#: Rules of before ``m.mentions``, which says better whom an event is for.
+#: Rules from before ``m.mentions``, which says more exactly who an event is for.
 _BEFORE_MENTIONS = frozenset(
     [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"]
 )

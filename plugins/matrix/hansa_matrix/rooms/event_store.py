@@ -32,7 +32,7 @@ _LIVE, _REDACTED = 1, 2
 _GENERATION = 2
 #: What the reason of an event begins with that a policy server did not recommend.
 POLICY = "policy: "
-#: What the reason of a withheld event begins with: what a policy of ours decided, or a redaction that does
+#: What the reason of a withheld event begins with: the decision of a local policy, or a redaction that does
 #: not apply.
 DECISION, NO_REDACTION = "decision: ", "redaction: "
 
@@ -64,7 +64,7 @@ class StoredEvent:
     live: bool = False
     #: Whether another event took back what it said.
     redacted: bool = False
-    #: The policies that judged it: under others it is judged again before anybody reads it. 0 for none.
+    #: The policies that judged it: under others it is judged again before it is read. 0 for none.
     generation: int = 0
     #: Its place in the room by our own count, greater than that of everything it follows: see
     #: ``room.RoomHead``. What the event itself says of its depth is its sender's choice. 0 for what has no
@@ -175,7 +175,7 @@ class EventStore:
 
     def __init__(self, store: ScopedStore, rechecks: PolicyRechecker | None = None) -> None:
         self._store = store
-        #: Asked of what somebody is to read.
+        #: Called with events that are about to be read.
         self.judge = rechecks
         self._kept: WeightedLruCache[str, StoredEvent] = WeightedLruCache(
             _KEPT, _KEPT_BYTES, attrgetter("size")

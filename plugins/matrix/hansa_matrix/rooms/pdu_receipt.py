@@ -105,7 +105,7 @@ class PduBatch:
             return await self._accept_with_remote_state(inbound.native, verdict)
         if isinstance(inbound.native, BackfilledPdu):
             return await self._accept_backfilled(inbound.native, verdict)
-        if not verdict.allowed:  # ours is no history that could be withheld yet
+        if not verdict.allowed:  # a local event is not yet history that could be withheld
             return refusal_by(verdict)
         try:
             return await self._speech.build(inbound)

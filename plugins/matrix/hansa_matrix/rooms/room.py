@@ -149,9 +149,10 @@ class MatrixRoom:
         self.holes = Holes(room_id)
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
-        #: Whether somebody with an account here has been in it: from then on its events are a timeline.
+        #: Whether a local user has been in it: from then on its events are a timeline.
         self.attended = False
-        #: Joins by which we came back after nobody of ours was there: events follow each other up to one.
+        #: Joins by which this server came back after no local user was there: events follow each other up to
+        #: one.
         self.returns: tuple[str, ...] = ()
 
     def keeping(self, head: RoomHead, *, resident: bool = True, attended: bool | None = None) -> list[Write]:

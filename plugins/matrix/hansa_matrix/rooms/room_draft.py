@@ -36,7 +36,7 @@ from hansa_matrix.rooms.state.state_groups import StateIds
 from hansa_matrix.rooms.state.state_propagation import StatePropagation
 from hansa_matrix.rooms.third_party_check import THIRD_PARTY_OK
 
-#: What an event that is no state, and takes nothing back, does to the view.
+#: The change of the view by an event that is neither state nor a redaction.
 _SAME = ViewDelta()
 #: Events of a room that are looked for after one was taken for new and was not: to find that out at the
 #: commit costs far more, and a peer could do it with every transaction.
@@ -57,7 +57,7 @@ class RoomDraft:
         self.generation = self.ctx.policy_generation
         #: The events of this turn.
         self.stored: dict[str, StoredEvent] = {}
-        #: Whether somebody of ours is still joined.
+        #: Whether a local user is still joined.
         self._resident = room.resident
         self._attended = room.attended
         #: What becomes of people with an account, and whether there is news for those in the room.

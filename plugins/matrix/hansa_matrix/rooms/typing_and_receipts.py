@@ -48,7 +48,7 @@ from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.texts import FORMS
 
-#: Seconds after which somebody who was said to type is not any more.
+#: Seconds after which a typing notification ends.
 TYPES_FOR = 60.0
 #: People who type, in all; the one who began first of the server that has most of them gives way.
 MOST_TYPING = 5000
@@ -82,7 +82,7 @@ class TypingAndReceipts:
         #: gone; a client that has seen a count has seen all before it.
         self.changes = 0
         self.changed_in: dict[str, int] = {}
-        #: Told of a room in which somebody begins or ends to type, or has read.
+        #: Called for a room in which a user begins or ends to type, or has read.
         self.told: Callable[[str], None] = lambda _: None
 
     async def take_typing(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:

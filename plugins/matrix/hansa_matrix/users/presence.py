@@ -19,12 +19,12 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
 from hansa_matrix.users.shared_rooms import SharedRooms
 
-#: Strangers of whom it is remembered what was said, and for how long (s): their server may have heard that
-#: somebody of ours came into a room before that is taken up here.
+#: Unknown users whose presence is remembered, and for how long (s): their server may have learned that
+#: a local user joined a room before the join is stored here.
 MAX_EARLY_PRESENCES, EARLY_PRESENCE_TTL_S = 1000, 60.0
-#: People of whom it is known, in all; the longest known of the server that has most of them gives way.
+#: Users whose presence is known, in all; the oldest entry of the server with the most gives way.
 MAX_PRESENCES = 50_000
-#: People of whom a server that comes into a room is told, and of whom one EDU tells.
+#: Users whose presence a server gets when it joins a room, and those in one EDU.
 MAX_INTRODUCED_USERS, _USERS_PER_EDU = 1000, 100
 #: People who are looked at before the loop comes round: each is looked for in all rooms, and policies are
 #: asked about them.
@@ -95,7 +95,7 @@ class PresenceTracker:
         for number, (user, early) in enumerate(self._early.items()):
             if not number % _USERS_PER_STEP:
                 await asyncio.sleep(0)
-            if self._early.get(user) is not early:  # said anew meanwhile, or known
+            if self._early.get(user) is not early:  # replaced meanwhile, or known
                 continue
             one, at = early
             here = self._company.inside(room_id, user)

@@ -34,7 +34,7 @@ MAX_PROFILE = 64 * 1024
 _TEXTS = frozenset(["displayname", "avatar_url"])
 _MAX_FIELD = 255
 _FETCH_TIMEOUT_S = 10.0
-#: People of whom it is remembered how the policies judge their profile.
+#: Users whose judged profiles are remembered.
 _MAX_JUDGED = 10_000
 
 
@@ -49,7 +49,7 @@ class Profiles:
         #: Profiles that were judged: ``user -> ((generation, hash of the words), whether it may be shown)``.
         self._judged: LruCache[str, tuple[tuple[int, int], bool]] = LruCache(_MAX_JUDGED)
         self._locks = KeyLocks()
-        #: Whether somebody has an account here, who may have said nothing of themselves.
+        #: Whether a user has an account here, who may not have set a profile.
         self.known: Callable[[str], bool] = lambda _: False
         #: Those of this server who closed their account and wanted to be forgotten.
         self.erased: Collection[str] = frozenset()

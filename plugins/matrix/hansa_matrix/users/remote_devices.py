@@ -49,7 +49,7 @@ from hansa_matrix.users.shared_rooms import SharedRooms
 
 #: A list in more bytes is not kept: it is asked for each time.
 _MAX_LIST_BYTES = 768 * 1024
-#: A list in more bytes is not changed piece by piece: it is asked for anew, once for many changes.
+#: A list in more bytes is not changed piece by piece: it is fetched again, once for many changes.
 _MAX_PATCHED_BYTES = 128 * 1024
 #: Lists and bytes of one server that are kept, and bytes in all; a server that has less than the least has a
 #: place in any case. Of a list that is not kept nothing is lost but time.
@@ -58,7 +58,7 @@ MAX_BYTES, GUARANTEED_BYTES = 4 * 1024**3, 4 * 1024 * 1024
 #: Lists that are fetched at a time, and that may wait for it, of one server and in all.
 FETCH_LIMITS = SlotLimits(in_all=20, each={"server": 3}, waiting=200)
 _MAX_FETCHES = 1000
-#: Lists of one server that are asked for anew because of what it told: at once, and a second after that.
+#: Lists that are fetched again because their server announced changes: at once, and per second after that.
 REFETCH_BURST, REFETCH_RATE = 200.0, 1.0
 _PURGE_PAGE_SIZE = 200
 _FETCH_TIMEOUT_S = 10.0
@@ -97,7 +97,7 @@ class RemoteDeviceLists:
         if row is None or row.fields["stale"]:
             return None
         if not self._company.shared(user):  # nobody tells us of changes any more
-            # Whole, although whoever asks may hang up meanwhile.
+            # It runs to its end, although the caller may hang up meanwhile.
             await asyncio.shield(
                 self._ctx.spawn(partial(self._drop_untracked, user), f"forget the devices of {user}")
             )

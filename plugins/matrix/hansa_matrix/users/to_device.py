@@ -179,7 +179,7 @@ class ToDeviceInbox:
                 body = orjson.dumps(event)
                 if wait := self._of_person.take(message.sender, 1, len(body)):
                     self._ctx.count("matrix_to_device_discarded", reason="rate")
-                    if peer == message.sender:  # somebody here, who can be told
+                    if peer == message.sender:  # a local user, who can get the error
                         raise Busy("too much is sent to devices", after=wait)
                 elif await batch.add(user, device_id, peer, body):
                     found.append((user, device_id))

@@ -371,7 +371,7 @@ class Muc:
         if content.membership is Membership.INVITE and occupant is None:
             sender = self.roster.by_user(event.sender)
             return [SendStanzas((self._say.invite(content, sender.nick if sender else ""),))]
-        # A leave of one of ours that a later join has undone, or that they told us of themselves, is done.
+        # A leave of a local user that a later join has undone, or that they sent themselves, is done.
         still = person is not None and person.membership is Membership.JOIN
         if occupant is None or joined or still or event.sender == content.user:
             return []

@@ -92,7 +92,7 @@ class Accounts:
         self._passwords = Passwords(rounds=config.argon2_time_cost, memory=config.argon2_memory_kib)
         #: By the hash of a token; whose owner is a user id.
         self._known: Generations[str, Requester] = Generations(_MAX_CACHED_TOKENS)
-        #: When people, and devices of theirs, were logged out: for logins that are under way.
+        #: When users, and their devices, were logged out: for logins that are in progress.
         self._logins: Generations[str, None] = Generations(1)
         self._entering = KeyLocks()
         #: Told of a person some of whose devices are logged out, and of one whose account is closed.
@@ -302,7 +302,7 @@ class Accounts:
         if account is None or account.deactivated:
             return None
         caller = Requester(user=user, device=str(row.fields["device_id"]), token=hashed, admin=account.admin)
-        # Of a token that was taken back while it was read, the caller is told to whom it was, and no more.
+        # Of a token that was revoked while it was read, the caller learns the owner, and no more.
         return caller if self._known.put(hashed, user, caller, began) else await self._load_by_token(caller)
 
     async def _load_by_token(self, caller: Requester) -> Requester | None:

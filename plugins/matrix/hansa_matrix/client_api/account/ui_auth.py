@@ -16,7 +16,7 @@ from hansa_matrix.errors import matrix_error
 DUMMY, PASSWORD, TOKEN = "m.login.dummy", "m.login.password", "m.login.registration_token"
 _MAX_SESSIONS, _MAX_SESSIONS_PER_ADDRESS, _SESSION_TTL_S = 10_000, 100, 900.0
 
-#: Whether what somebody says for a stage will do.
+#: Checks the data that a client sends for a stage.
 Check = Callable[[Mapping[str, Any]], Awaitable[bool]]
 
 

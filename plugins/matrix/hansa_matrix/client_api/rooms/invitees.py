@@ -37,7 +37,7 @@ class Invitees:
                 continue
             try:
                 await self._ctx.ghost(person)
-            except LocalProtocolError:  # somebody else has that ghost
+            except LocalProtocolError:  # another person has that ghost
                 continue
             return
         raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")

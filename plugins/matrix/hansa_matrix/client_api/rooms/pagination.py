@@ -32,7 +32,7 @@ _TOKEN = re.compile(
 _PAGE_SIZE = 200
 #: Seconds that a reader waits for other servers' past, and events that are fetched at once.
 _FETCH_TIMEOUT_S, _FETCH_LIMIT = 10.0, 100
-#: Seconds for which nobody is asked again for what lies in an absence and was not to be had, and absences of
+#: Seconds for which no server is asked again for unavailable events of an absence, and the absences of
 #: which that is remembered, of all rooms.
 REFETCH_AFTER_S, _MAX_FAILED_GAPS = 60.0, 1000
 

@@ -92,7 +92,7 @@ class ReceiptEndpoints:
                 raise matrix_error(400, "M_INVALID_PARAM", "that event is not in the thread")
             kept = PRIVATE + thread if kind == "m.read.private" else thread
             if await self._unread.is_behind(caller.user, room_id, kept, event_id):
-                continue  # another device of theirs has read on
+                continue  # another device of the user has read further
             now = self._ctx.clock.now()
             read = ReceiptEdu(room_id=room_id, user=caller.user, event_id=event_id, ts=now, thread=thread)
             await self._signals.read(read, private=kind == "m.read.private")

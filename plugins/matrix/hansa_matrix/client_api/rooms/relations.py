@@ -67,7 +67,7 @@ class RelationEndpoints:
         self._shapes = reading.formatter
         self._timeline = reading.timeline
         self._data = reading.data
-        #: By person: what relates in turn takes thousands of reads, and one of theirs at a time.
+        #: By user: relations of relations take thousands of reads, so a user has one such request at a time.
         self._gathering = KeyLocks()
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:

@@ -14,7 +14,7 @@ from hansa_matrix.rooms.directory.room_summaries import RoomSummaries
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
-#: Join rules under which anybody may know of a room.
+#: Join rules under which every user may know of a room.
 _OPEN = frozenset({"public", "knock", "knock_restricted"})
 _INSIDE = frozenset({"join", "invite", "knock"})
 #: Rooms of an ``allow`` that are looked at, and servers that are asked of one room.

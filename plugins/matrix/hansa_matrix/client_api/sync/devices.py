@@ -71,7 +71,7 @@ class DeviceSync:
         user, moved = asked.caller.user, asked.moved
         items = asked.news.get(DEVICES, ())
         named = {item.ref for item in items}
-        if len(items) >= MAX_ITEMS:  # there were more: whoever is met may be among those
+        if len(items) >= MAX_ITEMS:  # there were more: a user who is met now may be among those
             named |= await self._users_sharing_rooms(user)
         changed = {other for other in named if other == user or self._attendance.share_a_room(user, other)}
         left: set[str] = set()

@@ -51,7 +51,7 @@ from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.users.user_services import Users
 
 _MAX_TIMEOUT_S = 120.0
-#: Seconds after the last sync until somebody counts as gone.
+#: Seconds after the last sync until a user counts as offline.
 _OFFLINE_AFTER_S = 60.0
 
 

@@ -75,7 +75,7 @@ def _check_shape(
 
 
 def _all_integers(value: object) -> bool:
-    # bool is a subclass of int and is no integer of JSON.
+    # bool is a subclass of int, and is not an integer of JSON.
     return isinstance(value, Mapping) and all(type(level) is int for level in value.values())
 
 

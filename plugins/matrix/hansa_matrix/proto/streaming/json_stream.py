@@ -48,7 +48,7 @@ _QUOTE, _COMMA, _OPEN, _CLOSE = ord('"'), ord(","), b"[{", b"]}"
 #: What an answer of version 1 begins with, and the white space in it that is looked through.
 _NUMBERED = re.compile(rb"[ \t\r\n]*+\[[ \t\r\n]*+[0-9]{3}[ \t\r\n]*+,(?=[ \t\r\n]*+\{)")
 _FIRST = 1024
-#: Bytes that are looked at together: a string that is cut off is looked at anew with each chunk.
+#: Bytes that are looked at together: a string that is cut off is looked at again with each chunk.
 _CHUNK = 64 * 1024
 #: Bytes that one pattern is tried on, for a millisecond: nobody else runs meanwhile.
 _WINDOW = 32 * 1024

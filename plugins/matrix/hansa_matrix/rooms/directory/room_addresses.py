@@ -70,7 +70,7 @@ class RoomAddresses:
             return ""
         event = (await room.shown_of(await room.state(), [_ALIAS_KEY])).get(_ALIAS_KEY)
         said = canonical_alias(event.content) if event is not None else None
-        # Names of this server are rows of ours, whatever a room says of itself.
+        # Aliases of this server are rows of its store, whatever a room's state says.
         return said if said and ids.is_valid_alias(said) and ids.domain_of(said) != self._server else ""
 
     def addressed(self, operations: Mapping[str, AdminCommand]) -> dict[str, AdminCommand]:

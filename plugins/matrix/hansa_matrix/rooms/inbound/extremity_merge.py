@@ -15,9 +15,9 @@ from hansa_matrix.rooms.room import MatrixRoom
 DUMMY = "org.matrix.dummy_event"
 #: Forward extremities that a room may have for long.
 _ENDS = 10
-#: So many of ours are tried; who may not speak in the room cannot help.
+#: So many local users are tried; those who may not send in the room cannot help.
 _SPEAKERS = 5
-#: Seconds until it is tried again in a room where nobody of ours could.
+#: Seconds until it is tried again in a room where no local user could.
 _PATIENCE = 3600.0
 
 

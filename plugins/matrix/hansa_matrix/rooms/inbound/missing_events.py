@@ -51,7 +51,7 @@ _ASK = 20
 _OTHERS = 2
 #: So many holes before one event are looked for once more, and the state there asked for.
 _LOOKED_AT = 3
-#: Tries after which an event that is to be had, and gets no place, is passed over.
+#: Tries after which an available event that gets no place is passed over.
 _HAD_IN_VAIN = 4 * TRIES
 #: Rooms, reasons and servers that a hole was said of.
 _TOLD = 10_000
@@ -345,7 +345,7 @@ class MissingEvents:
                 known = await self._fetch_again(room, event_id, servers, notes)
             if known is not None and notes.of(event_id) is not Why.REFUSED and event_id not in notes.doubtful:
                 if self._suspects.tries(room.room_id, event_id) < _HAD_IN_VAIN:
-                    return False  # it is to be had after all: the next attempt takes it
+                    return False  # it is available after all: the next attempt takes it
                 notes.taken.add(event_id)  # where servers make ids it may follow itself
             state = None
             certain = known is not None and not room.version.named_event_ids

@@ -31,7 +31,7 @@ T = TypeVar("T")
 #: Events that are read at a time: what is not here is looked for too.
 READ = 500
 #: Servers that are asked for keys at a time for one answer; and that may be asked in vain, with as many more
-#: as twice those that gave theirs: in an old room most servers are gone, and invented ones are no servers.
+#: as twice those that gave theirs: in an old room most servers are gone, and invented ones do not exist.
 _ASKED, MOST_IN_VAIN, _VAIN_TO_GIVEN = 250, 500, 2
 
 #: Events that are looked at without a pause, and their bytes.

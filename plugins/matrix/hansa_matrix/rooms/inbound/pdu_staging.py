@@ -452,7 +452,7 @@ class PduStaging:
                     expected.add(good.event_id)
             except StoreFault:
                 raise
-            except Exception as error:  # noqa: BLE001  # one event must not end the network, at every start anew
+            except Exception as error:  # noqa: BLE001  # one event must not end the network, again at every start
                 self._submitter.log_failure(pdu.event_id, error)
                 self._left.add(entry.at)
             taken += 1

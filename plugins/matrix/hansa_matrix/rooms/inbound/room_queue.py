@@ -46,7 +46,7 @@ class RoomQueue:
         self._backlog = backlog or Backlog()
         self.ids: set[str] = set()
         self.running = False
-        #: Entries for which somebody is asking other servers.
+        #: Entries for which other servers are being asked.
         self.held: dict[str, QueuedPdu] = {}
         self._waiting: deque[QueuedPdu] = deque()
         self._deferred: list[QueuedPdu] = []

@@ -108,7 +108,7 @@ class RemoteMembership:
         self._client = client
         self._keyring = keyring
         self._events = events
-        #: What somebody of ours says of themselves where they join.
+        #: The member content of a local user who joins.
         self.profile: Callable[[str], Awaitable[Mapping[str, Any]]] | None = None
         self._places = FairSlots(JOINS)
         self._joining: dict[str, asyncio.Task[MatrixRoom]] = {}

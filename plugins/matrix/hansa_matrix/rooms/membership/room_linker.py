@@ -42,7 +42,7 @@ class RoomLinker:
             self._joining.discard(room_id)
 
     async def link_room(self, room: MatrixRoom, *, anew: bool = False) -> None:
-        """Open the link of a room that this server is in. ``anew`` as in ``describe_room``."""
+        """Opens the link of a room that this server is in. ``anew`` as in ``describe_room``."""
         opened = await self.describe_room(room, anew=anew)
         await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
 
@@ -79,7 +79,9 @@ class RoomLinker:
         self._linking.discard(room_id)
 
     async def describe_room(self, room: MatrixRoom, *, anew: bool = False) -> OpenedRoom:
-        """A room that we are in, as the core takes it; ``anew`` if what it knows of it is from before."""
+        """Returns a joined room in the form of the core; ``anew`` if the core's knowledge of it is from
+        before.
+        """
         native = NativeId(self._ctx.id, room.room_id)
         linked = self._ctx.link(room.room_id) is not None
         if linked and not anew:

@@ -37,7 +37,7 @@ class Why(StrEnum):
     DENIED = "denied"
     KEYLESS = "keyless"
     DISTRUSTED = "distrusted"
-    #: Its signatures do not do.
+    #: Its signatures are not valid.
     UNSIGNED = "unsigned"
     MALFORMED = "malformed"
     OVERSIZED = "oversized"

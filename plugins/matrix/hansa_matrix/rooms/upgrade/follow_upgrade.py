@@ -1,4 +1,4 @@
-"""Rooms that somebody on another server replaced: what is linked to the old room follows to the new one."""
+"""Rooms that were replaced on another server: the links of the old room follow to the new one."""
 
 from __future__ import annotations
 

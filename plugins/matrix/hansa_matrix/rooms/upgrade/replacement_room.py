@@ -74,7 +74,8 @@ def succeeding(
         (p.type, p.state_key or "", dict(p.content))
         for p in state.values()
         if (p.type in _COPIED and not p.state_key) or (p.type == MEMBER and p.membership == "ban")
-        if p.key != ACL_KEY or parse_acl(p.content).allows(own)  # a room of ours that bars us serves nobody
+        if p.key != ACL_KEY
+        or parse_acl(p.content).allows(own)  # a room of this server that bars it would serve no user
     ]
     given = {type_ for type_, key, _ in copied if not key}
     steps = [step for step in PUBLIC if step[0] not in given] + copied + _canonical_alias_events(state, names)

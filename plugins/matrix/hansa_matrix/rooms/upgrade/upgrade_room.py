@@ -280,7 +280,7 @@ class RoomUpgrades:
             raise LocalProtocolError(f"{new.room_id} does not say that it replaces {old.room_id}")
         if (
             self._ctx.link(new.room_id) is not None
-        ):  # who of ours was there first has made it a room of its own
+        ):  # the first local user there has made it a room of its own
             raise LocalProtocolError(f"{new.room_id} is linked already")
         members = [key for key in state if key[0] == MEMBER]
         joined = await new.events_of(state, members)
