@@ -50,6 +50,25 @@ def test_the_site_has_every_page_once():
     assert sorted(listed) == sorted({path.name for path in (ROOT / "docs").glob("*.md")} | beside)
 
 
+def test_metrics_that_the_pages_name_exist():
+    """A count has the suffix ``_total``, and the name of its network may stand before it."""
+    trees = [ROOT / "core/hansa", ROOT / "plugins"]
+    sources = [path.read_text(encoding="utf-8") for tree in trees for path in sorted(tree.rglob("*.py"))]
+    strings = set(re.findall(r"\"(\w+)\"", "".join(sources)))
+    modules = {path.stem for path in (ROOT / "examples").glob("*/hansa_*.py")}
+    modules |= {"hansa_lease", "hansa_matrix", "hansa_xmpp", "hansa_governance"}
+    pages = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))]
+    metrics = {name for page in pages for name in re.findall(r"\bhansa_\w+", page)} - modules
+    assert len(metrics) > 40
+    for metric in metrics:
+        counter = metric.removesuffix("_total")
+        counted = {
+            metric,
+            *(counter.removeprefix(before) for before in ("hansa_", "hansa_matrix_", "hansa_xmpp_")),
+        }
+        assert counted & strings, metric
+
+
 def test_files_that_the_architecture_names_exist():
     roots = [ROOT / "core/hansa", *(ROOT / "plugins").glob("*/hansa_*")]
     for name in re.findall(r"`([\w/]+\.py)`", ARCHITECTURE):
