@@ -104,7 +104,7 @@ from hansa.model.events import (
     SubmitResult,
     refusal_by,
 )
-from hansa.model.features import Features, Level, cut
+from hansa.model.features import Features, Level, truncate_utf8
 from hansa.model.globs import Glob, glob_expression
 from hansa.model.lru import LruCache, WeightedLruCache
 from hansa.model.readable_text import readings, strings_of
@@ -285,7 +285,6 @@ __all__ = [
     "Write",
     "again_on_conflict",
     "change_row",
-    "cut",
     "decision_fields",
     "first_page",
     "glob_expression",
@@ -300,5 +299,6 @@ __all__ = [
     "strictest",
     "strings_of",
     "texts_of",
+    "truncate_utf8",
     "weight_of",
 ]

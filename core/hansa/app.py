@@ -357,7 +357,7 @@ class App:
             room=room,
             hosted=opened.hosted,
             authority=opened.authority,
-            view=opened.view if opened.authority and opened.view else None,
+            view=opened.view_delta if opened.authority and opened.view_delta else None,
         )
         await self.start_consumer(link)
         return link

@@ -93,13 +93,13 @@ async def replace(person: LocalUser, room: str) -> str:
 async def whole(app: App, alice: LocalUser, room: str, new: str, core: str) -> None:
     """The new room has everything that the old one had, and the old one is closed."""
     context = app.contexts["matrix"]
-    assert context.link(new).room == core
-    assert context.link(room).room != core
+    assert context.get_link(new).room == core
+    assert context.get_link(room).room != core
     assert await led(app, "verona") == new
     listed = [r["room_id"] for r in (await alice.get("/publicRooms"))["chunk"]]
     assert listed == [new]
     assert (await content(alice, room, "m.room.power_levels"))["events_default"] == 50
-    assert ("m.room.member", await context.ghost(JULIET)) in await MatrixHarness(
+    assert ("m.room.member", await context.get_ghost_id(JULIET)) in await MatrixHarness(
         app.network("matrix")
     ).get_room(new).state()
     assert set((await alice.get("/joined_rooms"))["joined_rooms"]) == {room, new}
@@ -115,8 +115,8 @@ async def cut_off(folder: Path, commits: int) -> bool:
         await app.link_room([f"matrix:{room}", "xmpp:verona"])
         context = app.contexts["matrix"]
         come = ViewDelta(upserts=(Inhabitant(user=JULIET, membership=Membership.JOIN, server="x"),))
-        await context.reconcile(room, come)
-        core, token = context.link(room).room, alice.token
+        await context.reconcile_view(room, come)
+        core, token = context.get_link(room).room, alice.token
         store.left = commits
         with suppress(Refused, StoreFault):
             await replace(alice, room)
@@ -132,7 +132,7 @@ async def cut_off(folder: Path, commits: int) -> bool:
         tombstone = await content(alice, room, "m.room.tombstone")
         if tombstone is None:
             assert not lived
-            assert context.link(room).room == core
+            assert context.get_link(room).room == core
             assert await led(app, "verona") == room
             assert (await alice.get("/joined_rooms"))["joined_rooms"] == [room]
             assert [r["room_id"] for r in (await alice.get("/publicRooms"))["chunk"]] == [room]

@@ -54,7 +54,7 @@ async def rows(home: MatrixServer) -> dict[str, list[Any]]:
         name: [row.key for row in await store.scan(name, limit=1000)]
         for name in ("room", "pdu", "state_group", "room_alias", "published", "news")
     }
-    return kept | {"rooms": list(matrix.rooms), "links": [str(li.native) for li in matrix.ctx.links()]}
+    return kept | {"rooms": list(matrix.rooms), "links": [str(li.native) for li in matrix.ctx.list_links()]}
 
 
 async def refused(home: MatrixServer, who: LocalUser, options: Any) -> Any:

@@ -26,7 +26,7 @@ class Chat(Actor):
 
     asked: list[str]
 
-    async def nobody(self, user: str) -> bool:
+    async def is_nonexistent_user(self, user: str) -> bool:
         self.asked.append(user)
         return not user.startswith("ann")
 

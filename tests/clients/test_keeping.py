@@ -60,7 +60,7 @@ async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):
         people = [await home.person(name) for name in ("alice", "bob", "carol")]
         for number in range(5):
             await people[0].call("POST", f"/users/{part('@x:y')}/report", {"reason": str(number)})
-        operations = home.matrix.network.operations()
+        operations = home.matrix.network.admin_commands()
         assert [one["reason"] for one in await operations["reports ls"]({})] == ["2", "3", "4"]
         for person in people[1:]:
             for number in range(2):

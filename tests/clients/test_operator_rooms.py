@@ -86,7 +86,7 @@ async def test_the_bridge_user_has_a_name(tmp_path, name, shown):
 async def test_every_command_that_takes_a_room_takes_its_address(tmp_path):
     """No command may say that it does not know the room; what else it says of it is its own affair."""
     async with matrix_server(tmp_path) as home:
-        operations = home.matrix.network.operations()
+        operations = home.matrix.network.admin_commands()
         taking = [c for c in commands_of("matrix") if any(a.name == "room" for a in c.arguments)]
         assert len(taking) > 10
         more = {
@@ -132,6 +132,6 @@ async def test_rooms_are_listed_with_their_addresses(tmp_path):
         for server, found in ((THEIRS, [f"matrix:#x:{THEIRS}"]), (OURS, [])):
             content = f'{{"alias": "#x:{server}"}}'
             arguments = {"room": shed, "type": "m.room.canonical_alias", "content": content}
-            await matrix.network.operations()["rooms set"](arguments)
+            await matrix.network.admin_commands()["rooms set"](arguments)
             listed = {r["name"]: r["addresses"] for r in await rooms.rooms(request(), None)}
             assert listed["shed"] == found

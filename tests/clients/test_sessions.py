@@ -17,7 +17,7 @@ from matrix.server_with_peer import OURS
 
 
 async def operate(home, words, **arguments):
-    return await home.matrix.network.operations()[words](arguments)
+    return await home.matrix.network.admin_commands()[words](arguments)
 
 
 def login(name, password, **more):

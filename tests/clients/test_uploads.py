@@ -70,7 +70,7 @@ async def test_a_person_s_files_are_bounded_and_nobody_else_s_thereby(tmp_path):
         assert kept(home) == 2000
         assert (await give(bob, b"c" * 1000))[0] == 200
         assert (await give(alice, b"d" * 500))[0] == 200
-        await home.matrix.network.operations()["media rm"]({"media": first})
+        await home.matrix.network.admin_commands()["media rm"]({"media": first})
         assert (await give(alice, b"e" * 1000))[0] == 200
 
 

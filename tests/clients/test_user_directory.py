@@ -52,7 +52,7 @@ async def test_who_left_who_is_closed_and_who_is_oneself_is_not_found(tmp_path):
         room = await alice.create(preset="public_chat")
         for person in (bob, carl):
             await person.join(room)
-        await home.matrix.network.operations()["user deactivate"]({"name": "carl"})
+        await home.matrix.network.admin_commands()["user deactivate"]({"name": "carl"})
 
         async def gone() -> bool:
             return await found(alice, "carl") == []
@@ -149,7 +149,7 @@ async def test_whois_is_for_oneself_and_for_administrators(tmp_path):
         assert session["connections"][0]["last_seen"] > 0
         for target in (bob.user, "@nobody:" + OURS):
             assert (await alice.ask("GET", f"/admin/whois/{part(target)}"))[0] == 403
-        operations = home.matrix.network.operations()
+        operations = home.matrix.network.admin_commands()
         await operations["user add"]({"name": "root", "password": "pw", "admin": True})
         login = {
             "type": "m.login.password",

@@ -208,7 +208,7 @@ async def leaks(made: Scene) -> set[str]:
         for method, target, body in made.requests(router, federation=True):
             answer = await home.wire.whole(method, target, body)
             look(_name(method, target), answer.body, (WORD,))
-    view = home.app.contexts["matrix"].view(made.room)
+    view = home.app.contexts["matrix"].get_view(made.room)
     look("view", [view.facts.name, view.facts.topic, *(p.name for p in view.people.values())])
     carol = await home.person("carol")
     await made.alice.room(made.room, "invite", {"user_id": carol.user})

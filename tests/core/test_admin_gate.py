@@ -160,7 +160,7 @@ async def test_a_denied_server_in_a_room_is_named_and_nothing_is_kept_of_looking
             RoomMember(user=NativeId("left", f"p@{server}"), membership=Membership.JOIN, server=server)
             for server in ("good", "evil")
         ]
-        await made["left"].ctx.reconcile("a", ViewDelta(upserts=tuple(people)))
+        await made["left"].ctx.reconcile_view("a", ViewDelta(upserts=tuple(people)))
         assert loads((await room_of(request(room="left:a"))).body)["denied"] == []
         strict = Strict()
         app.decisions.replace([InstalledPolicy(name="strict", policy=strict)])

@@ -47,32 +47,33 @@ ASKS, FREE = "asks", "free: "
 #: What a network calls, and what is called of it. One more needs a line, and a check below if it asks.
 POINTS = {
     "NetworkContext.submit": ASKS,
-    "NetworkContext.history": ASKS,
-    "NetworkContext.signal": ASKS,
+    "NetworkContext.read_history": ASKS,
+    "NetworkContext.send_ephemeral": ASKS,
     "NetworkContext.open_address": ASKS,
     "NetworkContext.check": FREE + "it is the question",
-    "NetworkContext.governed": FREE + "whether there is anybody to ask",
+    "NetworkContext.has_policies": FREE + "whether there is anybody to ask",
     "NetworkContext.policy_generation": FREE + "a number",
-    "NetworkContext.link": FREE + "a room of the network's own",
-    "NetworkContext.links": FREE + "rooms of the network's own",
+    "NetworkContext.get_link": FREE + "a room of the network's own",
+    "NetworkContext.list_links": FREE + "rooms of the network's own",
     "NetworkContext.open_link": FREE + "a room of the network's own, which it joined or made by a crossing",
-    "NetworkContext.supersede": FREE + "the network asks about RoomUpgrade before",
+    "NetworkContext.supersede_room": FREE + "the network asks about RoomUpgrade before",
     "NetworkContext.close_link": FREE + "nothing comes or goes any more",
-    "NetworkContext.present": FREE + "what stands in the view, after it was asked about again",
-    "NetworkContext.view": FREE + "what withheld events left out of it is not in it",
-    "NetworkContext.reconcile": FREE + "a state whose events were judged one by one",
-    "NetworkContext.suspect": FREE + "servers that are reckoned with at the next question",
-    "NetworkContext.delivered": FREE + "a number",
-    "NetworkContext.ghost": FREE + "an id is made; its person is judged at every act",
+    "NetworkContext.get_judged_view": FREE + "what stands in the view, after it was asked about again",
+    "NetworkContext.get_view": FREE + "what withheld events left out of it is not in it",
+    "NetworkContext.reconcile_view": FREE + "a state whose events were judged one by one",
+    "NetworkContext.set_suspected_servers": FREE + "servers that are reckoned with at the next question",
+    "NetworkContext.delivered_seq": FREE + "a number",
+    "NetworkContext.get_ghost_id": FREE + "an id is made; its person is judged at every act",
     "NetworkContext.home_of": FREE + "an id is looked up",
     "NetworkContext.check_password": FREE + "a person proves who they are, to us alone",
-    "NetworkContext.nobody": FREE + "whether there is somebody to invite; the invite is judged by itself",
-    "KnowsPeople.nobody": FREE + "the network asks about ProfileQuery before it asks others",
+    "NetworkContext.is_nonexistent_user": FREE
+    + "whether there is somebody to invite; the invite is judged by itself",
+    "KnowsPeople.is_nonexistent_user": FREE + "the network asks about ProfileQuery before it asks others",
     "NetworkContext.native_id": FREE + "an id is looked up",
     "NetworkContext.event_by": FREE + "by an id that the network has: to answer or take back, never to show",
-    "NetworkContext.status": FREE + "for the operator",
+    "NetworkContext.report_status": FREE + "for the operator",
     "Network.send": ASKS,
-    "CarriesEphemeral.signal": ASKS,
+    "CarriesEphemeral.show_ephemeral": ASKS,
     "Network.start": FREE + "the network asks about PeerConnect before it calls anybody",
     "Network.stop": FREE + "nothing comes or goes any more",
     "ShowsPresent.show_present": FREE + "what stands in the view, after it was asked about again",
@@ -123,7 +124,7 @@ async def _submit(_: App, made: dict[str, Actor]) -> bool:
 
 
 async def _history(_: App, made: dict[str, Actor]) -> bool:
-    return bool(await made["right"].ctx.history("b", limit=5))
+    return bool(await made["right"].ctx.read_history("b", limit=5))
 
 
 async def _signal(_: App, made: dict[str, Actor]) -> bool:
@@ -145,11 +146,11 @@ async def _send(app: App, made: dict[str, Actor]) -> bool:
 
 CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[type]]] = {
     "NetworkContext.submit": (_submit, {EventIn, EventOut}),
-    "NetworkContext.history": (_history, {EventIn}),
-    "NetworkContext.signal": (_signal, {EphemeralIn}),
+    "NetworkContext.read_history": (_history, {EventIn}),
+    "NetworkContext.send_ephemeral": (_signal, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
     "Network.send": (_send, {EventIn}),
-    "CarriesEphemeral.signal": (_signal, {EphemeralIn}),
+    "CarriesEphemeral.show_ephemeral": (_signal, {EphemeralIn}),
 }
 
 

@@ -31,7 +31,7 @@ class Clumsy(Actor):
     def server_of(self, user):
         return "x"
 
-    def facts(self, inbound):
+    def policy_facts(self, inbound):
         if self.failing and inbound.content.text == self.failing:
             if self.once:
                 self.failing = ""

@@ -118,7 +118,7 @@ async def test_a_reload_reaches_what_is_read_as_history_of_everybody():
 
         async def read():
             return {
-                name: [e.content.text for e in await made[name].ctx.history(native, limit=10)]
+                name: [e.content.text for e in await made[name].ctx.read_history(native, limit=10)]
                 for name, native in (("left", "a"), ("right", "b"))
             }
 
@@ -184,15 +184,15 @@ async def test_a_restart_with_the_same_policies_judges_nothing_again():
     setups, opened = censor(words=["secret"])
     async with run_hansa(networks(made), policies=setups, store=MemoryStore(disk)) as app:
         assert app.decisions.generation == first
-        assert len(await made["left"].ctx.history("a", limit=5)) == 1
+        assert len(await made["left"].ctx.read_history("a", limit=5)) == 1
         assert opened[0].asked == []
     setups, opened = censor(words=["hello"])
     async with run_hansa(networks(made), policies=setups, store=MemoryStore(disk)) as app:
         assert app.decisions.generation == first + 1
-        assert await made["left"].ctx.history("a", limit=5) == []
+        assert await made["left"].ctx.read_history("a", limit=5) == []
     async with run_hansa(networks(made), store=MemoryStore(disk)) as app:
         assert app.decisions.generation == first + 2
-        assert len(await made["left"].ctx.history("a", limit=5)) == 1
+        assert len(await made["left"].ctx.read_history("a", limit=5)) == 1
 
 
 async def test_without_policies_there_is_no_generation():
@@ -213,7 +213,7 @@ async def test_what_is_judged_again_is_nobodys_act():
         assert said.facts.act == "left:left-said-1"
         setups, opened = censor()
         await app.reload_policies(setups)
-        await made["right"].ctx.history("b", limit=5)
+        await made["right"].ctx.read_history("b", limit=5)
         again = [c for c in opened[0].asked if isinstance(c, EventIn)]
         assert [c.facts.act for c in again] == [""] and all(c.facts.automatic and c.immutable for c in again)
         assert again[0].facts.sender_server == "x"
@@ -256,7 +256,7 @@ async def test_two_processes_never_give_one_number_to_different_policies():
 
 
 async def _view(app, native="b"):
-    view = await app.contexts["right"].present(native)
+    view = await app.contexts["right"].get_judged_view(native)
     names = {person.user.id: person.name for person in view.people.values()}
     return view.facts.name, view.facts.topic, names
 

@@ -241,7 +241,7 @@ async def test_a_turn_that_takes_up_thousands_at_once_goes_the_same_way(monkeypa
     measured = Measured(inner)
     async with run_hansa(networks, rooms=[("left:a", "right:b")], store=measured) as app:
         room = app.rooms.room_of(NativeId("left", "a"))
-        prepare = ViewRulesTurn.prepare
+        prepare = ViewRulesTurn.prepare_event
         view = ViewDelta(
             upserts=tuple(replace(p, user=NativeId("left", p.user.id)) for p in people(3 * AT_ONCE))
         )
@@ -249,13 +249,13 @@ async def test_a_turn_that_takes_up_thousands_at_once_goes_the_same_way(monkeypa
         async def crowded(turn, inbound, verdict):
             return replace(await prepare(turn, inbound, verdict), view_delta=view)
 
-        monkeypatch.setattr(ViewRulesTurn, "prepare", crowded)
+        monkeypatch.setattr(ViewRulesTurn, "prepare_event", crowded)
         measured.sizes.clear()
         outcome = await made["left"].say("a", "romeo", "hello")
         assert outcome.event is not None
         assert len(room.view.people) == 3 * AT_ONCE
         assert max(rows for rows, _ in measured.sizes) <= AT_ONCE + 10
-        monkeypatch.setattr(ViewRulesTurn, "prepare", prepare)
+        monkeypatch.setattr(ViewRulesTurn, "prepare_event", prepare)
         assert (await made["left"].say("a", "@p0:x.example", "again")).event is not None
         assert room.kept.change is None
         anew = await opened(inner)
@@ -267,13 +267,13 @@ async def test_turns_that_are_too_much_together_are_taken_one_by_one(monkeypatch
     made: dict[str, Actor] = {}
     networks = dict.fromkeys(("left", "right"), (module(made), Config()))
     async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
-        prepare = ViewRulesTurn.prepare
+        prepare = ViewRulesTurn.prepare_event
 
         async def heavy(turn, inbound, verdict):
             rows = [Put("alias", ("left", f"{inbound.origin.id}{n}"), b"", {}) for n in range(2000)]
             return replace(await prepare(turn, inbound, verdict), writes=rows)
 
-        monkeypatch.setattr(ViewRulesTurn, "prepare", heavy)
+        monkeypatch.setattr(ViewRulesTurn, "prepare_event", heavy)
         said = [made["left"].say("a", "romeo", str(n)) for n in range(4)]
         outcomes = await asyncio.gather(*said)
         assert all(outcome.event is not None for outcome in outcomes)
@@ -285,11 +285,11 @@ async def test_one_event_may_do_more_than_fits_a_usual_commit(monkeypatch):
     made: dict[str, Actor] = {}
     networks = dict.fromkeys(("left", "right"), (module(made), Config()))
     async with run_hansa(networks, rooms=[("left:a", "right:b")]):
-        prepare = ViewRulesTurn.prepare
+        prepare = ViewRulesTurn.prepare_event
 
         async def heavy(turn, inbound, verdict):
             rows = [Put("alias", ("left", f"x{n}"), b"", {}) for n in range(MAX_WRITES + 1)]
             return replace(await prepare(turn, inbound, verdict), writes=rows)
 
-        monkeypatch.setattr(ViewRulesTurn, "prepare", heavy)
+        monkeypatch.setattr(ViewRulesTurn, "prepare_event", heavy)
         assert (await made["left"].say("a", "romeo", "much")).event is not None

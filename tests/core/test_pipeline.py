@@ -52,9 +52,9 @@ async def test_names_of_people_elsewhere_are_remembered_in_bounded_memory(monkey
     async with run_hansa(networks(made), rooms=ROOM):
         ctx = made["right"].ctx
         people = [NativeId("left", f"p{n}@x") for n in range(50)]
-        names = [await ctx.ghost(person) for person in people]
+        names = [await ctx.get_ghost_id(person) for person in people]
         assert [await ctx.home_of(name) for name in names] == people
-        assert [await ctx.ghost(person) for person in people] == names
+        assert [await ctx.get_ghost_id(person) for person in people] == names
         assert len(ctx._ghosts) == len(ctx._known) == 10
 
 

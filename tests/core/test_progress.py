@@ -31,18 +31,18 @@ def context(whole) -> BaseContext:
 def test_progress_is_there_until_it_is_done():
     whole = Whole()
     ctx = context(whole)
-    ctx.progress("join !a", 0)
-    ctx.progress("join !a", 5, 10)
+    ctx.report_progress("join !a", 0)
+    ctx.report_progress("join !a", 5, 10)
     assert whole.work == {("matrix", "join !a"): (5, 10)}
-    ctx.progress("join !a", 10, 10)
+    ctx.report_progress("join !a", 10, 10)
     assert whole.work == {}
 
 
 def test_a_gauge_is_what_was_set_last():
     whole = Whole()
     ctx = context(whole)
-    ctx.gauge("matrix_destinations_failing", 3)
-    ctx.gauge("matrix_destinations_failing", 2)
+    ctx.set_gauge("matrix_destinations_failing", 3)
+    ctx.set_gauge("matrix_destinations_failing", 2)
     whole.counters = {("pdus", (("plugin", "matrix"), ("status", "dropped"))): 4}
     whole.pipeline, whole.runners, whole.consumers = type("P", (), {"counts": {}}), {}, {}
     whole.measures = [lambda: [("http_out_open", {"pool": "known"}, 5.0)]]

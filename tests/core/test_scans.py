@@ -28,7 +28,7 @@ REASONS = {
     "hansa/bus/delivery.py _next": _CURSOR,
     "hansa/admin/deliveries.py _event": _ONE,
     "hansa/bus/rooms.py _fill": "the last one",
-    "hansa/host/plugin_contexts.py history": _CURSOR,
+    "hansa/host/plugin_contexts.py read_history": _CURSOR,
     "hansa/host/plugin_contexts.py native_id": "the names of one event, of which each network gives a few",
     "hansa_matrix/client_api/account/deactivation.py forget_private": _DRAINED,
     "hansa_matrix/client_api/sync/stored_filters.py add": _BOUNDED

@@ -42,7 +42,7 @@ async def test_a_signal_reaches_the_other_networks_of_the_room_and_not_its_own()
         assert app.counters["signals", (("result", "sent"),)] == 2
         await made["left"].typing("nowhere", "ann@x")
         with pytest.raises(LocalProtocolError, match="may not speak for"):
-            await made["left"].ctx.signal("a", Typing(user=NativeId("right", "bob@y"), typing=True))
+            await made["left"].ctx.send_ephemeral("a", Typing(user=NativeId("right", "bob@y"), typing=True))
 
 
 @pytest.mark.parametrize("kind", [EphemeralIn, EphemeralOut])
@@ -67,7 +67,7 @@ async def test_a_network_that_fails_with_it_fails_alone(monkeypatch):
         async def broken(*_: Any) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(made["right"], "signal", broken)
+        monkeypatch.setattr(made["right"], "show_ephemeral", broken)
         await made["left"].typing("a", "ann@x")
         assert app.counters["signals", (("result", "failed"),)] == 1
 

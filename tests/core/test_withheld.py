@@ -40,10 +40,10 @@ class Ruling(Actor):
         del create
         return OpenedRoom(native=NativeId(self.ctx.id, address), authority=True)
 
-    async def ready(self, link: Any, inbound: Submission) -> None:
+    async def before_turn(self, link: Any, inbound: Submission) -> None:
         del link, inbound
 
-    async def fetch(self, link: Any, refs: Any) -> bool:
+    async def fetch_missing(self, link: Any, refs: Any) -> bool:
         del link, refs
         return False
 
@@ -51,21 +51,21 @@ class Ruling(Actor):
         del link
         return draft
 
-    async def turn(self, link: Any, batch: Any) -> Any:
+    async def begin_turn(self, link: Any, batch: Any) -> Any:
         del link, batch
         return self
 
-    async def prepare(self, inbound: Submission, verdict: Verdict) -> Prepared:
+    async def prepare_event(self, inbound: Submission, verdict: Verdict) -> Prepared:
         del inbound
         return Prepared(visible=verdict.allowed)
 
-    def closing(self) -> list[Any]:
+    def final_writes(self) -> list[Any]:
         return []
 
-    def committed(self) -> None:
+    def on_committed(self) -> None:
         pass
 
-    def abandoned(self) -> None:
+    def on_rolled_back(self) -> None:
         pass
 
     async def stands(self, content: Any) -> Any:
@@ -122,7 +122,7 @@ async def test_what_is_withheld_takes_effect_and_names_nothing(content: Any) -> 
         outcome = await made["left"].stands(content)
         assert outcome.event is None and outcome.verdict.action is Action.WITHHOLD
         assert outcome.verdict.decision
-        view = made["right"].ctx.view("b")
+        view = made["right"].ctx.get_view("b")
         assert view.facts.name == "Plaza" and view.facts.topic == ""
         if isinstance(content, Member):
             assert view.membership(content.user) is content.membership
@@ -130,7 +130,7 @@ async def test_what_is_withheld_takes_effect_and_names_nothing(content: Any) -> 
         await made["left"].stands(Message(text="the last"))
         await made["right"].until("b", 1)
         assert WORD not in repr(made["right"].contents("b"))
-        assert WORD not in repr(await made["right"].ctx.history("b", limit=20))
+        assert WORD not in repr(await made["right"].ctx.read_history("b", limit=20))
         assert WORD not in repr([(p.name, p.membership) for p in view.people.values()])
 
 
@@ -144,7 +144,7 @@ async def test_a_network_is_told_of_a_present_that_no_event_says() -> None:
             told.append((link.id, view.membership(ANN)))
             raise RuntimeError("it has a fault")
 
-        view = made["right"].ctx.view("b")
+        view = made["right"].ctx.get_view("b")
         made["right"].show_present = show_present
         await made["left"].stands(Member(user=ANN, membership=Membership.JOIN, name="Ann"))
         app.decisions.replace([InstalledPolicy(name="censor", policy=Censor())])
@@ -157,7 +157,7 @@ async def test_a_network_is_told_of_a_present_that_no_event_says() -> None:
         await made["left"].stands(Message(text="the last"))
         await made["right"].until("b", 2)
         assert told == [("right:b", Membership.BAN)]
-        await made["left"].ctx.reconcile("a", ViewDelta(removed=(ANN,)))
+        await made["left"].ctx.reconcile_view("a", ViewDelta(removed=(ANN,)))
         await made["left"].stands(Message(text="and on"))
         await made["right"].until("b", 3)
         assert told[1:] == [("right:b", None)]

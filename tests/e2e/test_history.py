@@ -68,7 +68,7 @@ async def test_redactions_both_ways(version, hosted, stage, matrix_user):
         return event["content"] == {}
 
     await until("Alice reads it no more", gone)
-    history = await hansa.actor.ctx.history("lobby", limit=50)
+    history = await hansa.actor.ctx.read_history("lobby", limit=50)
     assert not any("secret" in getattr(e.content, "text", "") for e in history)
     # Who comes now gets the room with its redacted events, and takes it.
     bob = await matrix_user("bob")

@@ -448,7 +448,7 @@ async def test_while_a_denied_server_is_in_the_room_nothing_goes_into_it():
         eve = RoomMember(
             user=NativeId("right", "eve@evil.example"), membership=Membership.JOIN, server="evil.example"
         )
-        await app.contexts["right"].reconcile("b", ViewDelta(upserts=(eve,)))
+        await app.contexts["right"].reconcile_view("b", ViewDelta(upserts=(eve,)))
         assert "evil.example" in view.servers()
         said = (await made["left"].say("a", "ann@x", "are we alone?")).event
         assert [link for link, _ in said.withheld_from] == ["right:b"]

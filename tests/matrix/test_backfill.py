@@ -72,7 +72,7 @@ class Past(Resident):
         return str((await matrix.get_room(self.room.room_id).state())["m.room.member", matrix.bridge_user])
 
     async def fetched(self, **arguments: Any) -> dict[str, Any]:
-        operation = self.house.matrix.network.operations()["rooms backfill"]
+        operation = self.house.matrix.network.admin_commands()["rooms backfill"]
         return await operation({"room": self.room.room_id, **arguments})
 
     async def statuses(self, ids: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from peers.event_forge import now
 
 
 async def run(house: ServerWithPeer, words: str, **arguments: Any) -> Any:
-    return await house.matrix.network.operations()[words](arguments)
+    return await house.matrix.network.admin_commands()[words](arguments)
 
 
 async def ask(house: ServerWithPeer, target: str, body: Any = None) -> Any:
@@ -128,7 +128,7 @@ async def test_a_room_is_left_and_then_purged_to_the_last_row(tmp_path):
         for collection in ("pdu", "state_group", "staged", "room"):
             index = ("room_id", "depth") if collection == "pdu" else ()
             assert await store.scan(collection, index=index, equal=(room,), limit=5) == [], collection
-        assert house.app.contexts["matrix"].link(room) is None
+        assert house.app.contexts["matrix"].get_link(room) is None
         assert [await matrix.network.room_at(f"#{name}:{OURS}") for name in ("one", "two")] == [
             None,
             house.other.room_id,

@@ -147,13 +147,13 @@ async def test_a_purge_that_was_cut_off_goes_on(tmp_path, lowered, monkeypatch):
     world = await World().begin(tmp_path, PEOPLE)
     async with world.running(Dying(world.disk)) as app:
         room = (await world.joined(app)).room_id
-        await MatrixHarness(app.network("matrix")).network.operations()["rooms leave"]({"room": room})
+        await MatrixHarness(app.network("matrix")).network.admin_commands()["rooms leave"]({"room": room})
     for left, crash in ((n // 2, bool(n % 2)) for n in itertools.count()):
         disk = copy.deepcopy(world.disk)
         dying = Dying(disk)
         with contextlib.suppress(StoreFault):
             async with world.running(dying) as app:
-                purge = MatrixHarness(app.network("matrix")).network.operations()["rooms purge"]
+                purge = MatrixHarness(app.network("matrix")).network.admin_commands()["rooms purge"]
                 dying.left = left
                 try:
                     await purge({"room": room})
@@ -164,7 +164,9 @@ async def test_a_purge_that_was_cut_off_goes_on(tmp_path, lowered, monkeypatch):
                         await purge({"room": room})
         if not done and crash:
             async with world.running(Dying(disk)) as app:
-                await MatrixHarness(app.network("matrix")).network.operations()["rooms purge"]({"room": room})
+                await MatrixHarness(app.network("matrix")).network.admin_commands()["rooms purge"](
+                    {"room": room}
+                )
         for collection in ("pdu", "state_group", "room"):
             rows = disk.tables["matrix", collection].values()
             assert not [r for r in rows if room in (r.key[0], r.fields.get("room_id"))], collection

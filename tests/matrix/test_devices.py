@@ -279,7 +279,7 @@ async def test_queries_name_devices_and_never_a_ghost(tmp_path):
         devices, ctx = known(house).devices, house.app.contexts["matrix"]
         for device_id in ("A", "B"):
             await devices.put(US, Device(device_id=device_id, keys=keys_of(US, device_id), name=device_id))
-        ghost = await ctx.ghost(NativeId("elsewhere", "somebody"))
+        ghost = await ctx.get_ghost_id(NativeId("elsewhere", "somebody"))
         await devices.put(ghost, Device(device_id="G", keys=keys_of(ghost, "G")))  # nobody should
         body = {"device_keys": {US: ["A"], ghost: [], "@nobody:else": []}}
         _, answer = await house.ask("POST", f"{V1}/user/keys/query", body)
@@ -388,7 +388,7 @@ async def test_what_cannot_be_stored_is_asked_for_again(tmp_path, monkeypatch):
 
 async def test_what_is_for_ghosts_or_nobody_is_let_go_and_counted(tmp_path):
     async with server_with_peer(tmp_path) as house:
-        ghost = await house.app.contexts["matrix"].ghost(NativeId("elsewhere", "somebody"))
+        ghost = await house.app.contexts["matrix"].get_ghost_id(NativeId("elsewhere", "somebody"))
         assert await edus(house, to_device({ghost: {"*": {}}, "@x:elsewhere.example": {"*": {}}})) == 200
         store = known(house).messages._ctx.store
         assert await store.scan("to_device") == []

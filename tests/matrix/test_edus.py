@@ -31,7 +31,7 @@ class Shown:
         async def signal(native: str, one: Any) -> None:
             self.signals.append((native, one))
 
-        context.signal = signal
+        context.send_ephemeral = signal
 
 
 async def send(house: ServerWithPeer, *edus: Any, pdus: Any = ()) -> tuple[int, Any]:

@@ -94,7 +94,7 @@ class World:
 
     async def holes(self) -> dict[str, str]:
         """``event -> why`` as `rooms check` says."""
-        check = self.house.matrix.network.operations()["rooms check"]
+        check = self.house.matrix.network.admin_commands()["rooms check"]
         found = await check({"room": self.house.room.room_id})
         return {one["event"]: one["why"] for one in found["holes"]}
 
@@ -231,12 +231,12 @@ async def test_what_follows_an_event_that_was_dropped_at_the_gate_goes_on(tmp_pa
             acl = {"allow": ["*"], "deny": [MUTE.rpartition(":")[0], MUTE]}
             await matrix.local_events.send_state(house.room.room_id, "m.room.server_acl", "", acl)
         if lose is blocked:
-            await matrix.network.operations()["rooms block"]({"room": house.room.room_id})
+            await matrix.network.admin_commands()["rooms block"]({"room": house.room.room_id})
         signing = {"origin": MUTE, "key": world.mute.key} if lose is barred else {}
         path = f"{V1}/send/{secrets.token_hex(4)}"
         assert (await house.ask("PUT", path, {"pdus": [raw]}, **signing))[0] == 200
         if lose is blocked:
-            await matrix.network.operations()["rooms unblock"]({"room": house.room.room_id})
+            await matrix.network.admin_commands()["rooms unblock"]({"room": house.room.room_id})
         assert await world.placed(world.say("after")) == "accepted"
         assert (await world.stored(lost)).fields["status"] == status
         assert await world.holes() == {} and set(world.events) > before

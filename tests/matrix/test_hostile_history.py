@@ -253,6 +253,6 @@ async def test_what_follows_a_ring_goes_on(tmp_path, monkeypatch, version, ring)
         async with asyncio.timeout(20):
             assert await status_of(house, after) == "accepted"
         store = house.matrix.store
-        check = await house.matrix.network.operations()["rooms check"]({"room": room.room_id})
+        check = await house.matrix.network.admin_commands()["rooms check"]({"room": room.room_id})
         assert {one["event"] for one in check["holes"]} <= set(names)
         assert (await store.get("pdu", (event_id(after, room.version),))).fields["after"]

@@ -94,7 +94,7 @@ async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_publ
         _, before = await plain(house, "GET", f"{KEY}/server")
         (old,) = before["verify_keys"]
         at = now()
-        new = (await matrix.network.operations()["keys rotate"]({}))["key"]
+        new = (await matrix.network.admin_commands()["keys rotate"]({}))["key"]
         _, after = await plain(house, "GET", f"{KEY}/server")
         assert list(after["verify_keys"]) == [new] and new != old
         expired = after["old_verify_keys"][old]
@@ -108,7 +108,7 @@ async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_publ
         state = await matrix.get_room(name).state_events(await matrix.get_room(name).state())
         assert all(list(p.raw["signatures"][OURS]) == [new] for p in state)
         assert matrix.keyring.get(OURS, old).valid_until == expired["expired_ts"]
-        listed = await matrix.network.operations()["keys ls"]({})
+        listed = await matrix.network.admin_commands()["keys ls"]({})
         assert [(k["key"], bool(k["expired"])) for k in listed] == [(new, False), (old, True)]
 
 
@@ -120,7 +120,7 @@ async def test_a_rotation_that_fails_says_why(tmp_path, monkeypatch):
 
         monkeypatch.setattr("os.fsync", full)
         with pytest.raises(LocalProtocolError, match="No space left on device; the key is as it was"):
-            await house.matrix.network.operations()["keys rotate"]({})
+            await house.matrix.network.admin_commands()["keys rotate"]({})
 
 
 # Others': asked for once.

@@ -298,7 +298,7 @@ async def test_remote_files_go_when_nobody_asks_for_them_and_the_bytes_with_the_
 
 async def test_an_operator_adds_gets_lists_and_removes(tmp_path):
     async with server_with_peer(tmp_path) as house:
-        operations = house.matrix.network.operations()
+        operations = house.matrix.network.admin_commands()
         source = tmp_path / "room picture.png"
         source.write_bytes(PICTURE)
         added = await operations["media add"]({"file": str(source)})

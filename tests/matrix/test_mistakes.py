@@ -48,7 +48,7 @@ def state_event(
 async def mighty(house: ServerWithPeer) -> None:
     """The forger's person may do everything."""
     named = {"room": house.room.room_id, "user": USER, "level": 100}
-    event = (await house.matrix.network.operations()["rooms level"](named))["event"]
+    event = (await house.matrix.network.admin_commands()["rooms level"](named))["event"]
     house.room.state["m.room.power_levels", ""] = event
     house.room.tips = {event: 50}
 
@@ -62,7 +62,7 @@ async def test_mistake_17_nobody_creates_a_room_twice(tmp_path, version):
         _, answer = await house.send(raw)
         assert answer["pdus"] == {}
         with pytest.raises(LocalProtocolError, match="created only once"):
-            await house.matrix.network.operations()["rooms set"](
+            await house.matrix.network.admin_commands()["rooms set"](
                 {"room": house.room.room_id, "type": "m.room.create", "content": "{}"}
             )
 

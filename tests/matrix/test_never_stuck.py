@@ -95,7 +95,7 @@ async def test_an_event_that_cannot_be_judged_is_listed_and_given_up_by_command(
     """Mistake 29: nothing blocks a room for ever."""
     async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
-        operations = matrix.network.operations()
+        operations = matrix.network.admin_commands()
         raw = lost(house)
         name = event_id(raw, house.room.version)
         await house.send(raw)
@@ -160,7 +160,7 @@ async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatc
 async def test_destinations_are_listed_retried_and_given_up(tmp_path):
     async with server_with_peer(tmp_path) as house:
         matrix, sender = house.matrix, house.matrix.sender
-        operations = matrix.network.operations()
+        operations = matrix.network.admin_commands()
         reachable = [False]
         sent: list[Any] = []
 

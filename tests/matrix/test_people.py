@@ -124,6 +124,6 @@ def test_no_presence_makes_the_parser_raise(value: Any) -> None:
 
 async def test_a_ghosts_profile_is_the_name_in_its_room(tmp_path):
     async with server_with_peer(tmp_path) as house:
-        ghost = await house.app.contexts["matrix"].ghost(NativeId("elsewhere", "nobody"))
+        ghost = await house.app.contexts["matrix"].get_ghost_id(NativeId("elsewhere", "nobody"))
         status, _ = await house.ask("GET", f"{V1}/query/profile?user_id={quote(ghost, safe='')}")
         assert status == 404

@@ -30,13 +30,13 @@ async def member(house: ServerWithPeer, content: dict[str, Any]) -> None:
 
 
 def view(house: ServerWithPeer) -> Any:
-    found = house.app.contexts["matrix"].view(house.room.room_id)
+    found = house.app.contexts["matrix"].get_view(house.room.room_id)
     assert found is not None
     return found
 
 
 async def shown(house: ServerWithPeer) -> list[Any]:
-    return await house.app.contexts["matrix"].history(house.room.room_id, limit=50)
+    return await house.app.contexts["matrix"].read_history(house.room.room_id, limit=50)
 
 
 async def test_a_leave_with_a_forbidden_reason_takes_effect_and_is_not_shown(tmp_path) -> None:
@@ -81,13 +81,13 @@ async def test_an_event_keeps_the_generation_that_judged_it_however_the_policies
     tmp_path, monkeypatch
 ) -> None:
     async with server_with_peer(tmp_path, policies=[policy(words=[WORD])]) as house:
-        prepare, judged = PduBatch.prepare, house.app.decisions.generation
+        prepare, judged = PduBatch.prepare_event, house.app.decisions.generation
 
         async def late(self: PduBatch, *args: Any) -> Any:
             house.app.decisions.generation = judged + 1
             return await prepare(self, *args)
 
-        monkeypatch.setattr(PduBatch, "prepare", late)
+        monkeypatch.setattr(PduBatch, "prepare_event", late)
         raw = house.forger.message(house.room, "x")
         assert await house.fate(raw) == "accepted"
         room = house.matrix.get_room(house.room.room_id)

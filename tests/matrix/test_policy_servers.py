@@ -176,7 +176,7 @@ async def test_p1_a_policy_server_that_has_left_is_none(tmp_path):
         await police.named()
         leave = house.forger.draft(house.room, "m.room.member", {"membership": "leave"}, USER)
         await house.send(police.signed(house.forger.finish(house.room, leave)))
-        view = house.app.contexts["matrix"].view(house.room.room_id)
+        view = house.app.contexts["matrix"].get_view(house.room.room_id)
         await until(lambda: ("matrix", THEIRS) not in view.joined_servers)
         police.says = (400, {"errcode": "M_FORBIDDEN"})
         assert (await say(house)).refusal is None
@@ -360,7 +360,7 @@ async def test_p5_what_was_taken_back_meanwhile_says_nothing_when_it_comes_again
         police, raw = await refused(house, "well after all")
         name = event_id(raw, house.room.version)
         police.says = "good"
-        redact = house.matrix.network.operations()["rooms redact"]
+        redact = house.matrix.network.admin_commands()["rooms redact"]
         await redact({"room": house.room.room_id, "event": name})
         await house.send(police.signed(raw))
         events = house.matrix.get_room(house.room.room_id).events
@@ -418,7 +418,7 @@ async def test_what_comes_again_with_its_signature_is_still_judged_by_our_polici
         room = matrix.get_room(house.room.room_id)
         again = pdu_from_raw(police.signed(raw), room.version)
         turn = PduBatch(room, matrix.local_server, matrix.policy_server)
-        prepared = await turn.prepare(
+        prepared = await turn.prepare_event(
             await matrix.submitter.build_submission(again, THEIRS), Verdict(action=action)
         )
         allowed = action is Action.ALLOW

@@ -116,15 +116,15 @@ async def test_who_may_not_redacts_nothing(tmp_path):
 async def test_a_redacted_state_event_keeps_its_place_and_loses_its_words(tmp_path):
     async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
-        await matrix.network.operations()["rooms level"](
+        await matrix.network.admin_commands()["rooms level"](
             {"room": house.room.room_id, "user": f"@m:{THEIRS}", "level": 100}
         )
         topic = await matrix.local_events.send_state(
             house.room.room_id, "m.room.topic", "", {"topic": "secret"}
         )
-        view = house.app.contexts["matrix"].view(house.room.room_id)
+        view = house.app.contexts["matrix"].get_view(house.room.room_id)
         assert view.facts.topic == "secret"
-        await matrix.network.operations()["rooms redact"]({"room": house.room.room_id, "event": topic})
+        await matrix.network.admin_commands()["rooms redact"]({"room": house.room.room_id, "event": topic})
         room = matrix.get_room(house.room.room_id)
         assert (await room.state())["m.room.topic", ""] == topic
         assert view.facts.topic == ""
@@ -133,7 +133,7 @@ async def test_a_redacted_state_event_keeps_its_place_and_loses_its_words(tmp_pa
 async def test_ours_are_redacted_by_command(tmp_path):
     async with server_with_peer(tmp_path) as house:
         name = await accepted(house, house.forger.message(house.room, "secret"))
-        redact_one = house.matrix.network.operations()["rooms redact"]
+        redact_one = house.matrix.network.admin_commands()["rooms redact"]
         await redact_one({"room": house.room.room_id, "event": name, "reason": "rude"})
         assert (await served(house, name))["content"] == {}
         assert await logged(house, name) == Custom(type=REDACTED)
@@ -142,7 +142,7 @@ async def test_ours_are_redacted_by_command(tmp_path):
 async def visible(house: ServerWithPeer, setting: str, room_of: Any) -> None:
     content = orjson.dumps({"history_visibility": setting}).decode()
     named = {"room": room_of.room_id, "type": "m.room.history_visibility", "content": content}
-    await house.matrix.network.operations()["rooms set"](named)
+    await house.matrix.network.admin_commands()["rooms set"](named)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,9 @@ async def test_a_command_redacts_nothing_that_it_may_not(tmp_path):
         target = event_id(other, house.other.version)
         for one, why in ((target, "another room"), ("$none", "not here")):
             with pytest.raises(LocalProtocolError, match=why):
-                await matrix.network.operations()["rooms redact"]({"room": house.room.room_id, "event": one})
+                await matrix.network.admin_commands()["rooms redact"](
+                    {"room": house.room.room_id, "event": one}
+                )
         assert (await served(house, target))["content"]["body"] == "of another room"
 
 

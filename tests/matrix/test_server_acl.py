@@ -13,7 +13,7 @@ from matrix.server_with_peer import OURS, THEIRS, V1, V2, ServerWithPeer, server
 
 async def put(house: ServerWithPeer, content: dict, room: str = "") -> None:
     """The room's list, by us."""
-    set_state = house.matrix.network.operations()["rooms set"]
+    set_state = house.matrix.network.admin_commands()["rooms set"]
     named = {"room": room or house.room.room_id, "type": "m.room.server_acl", "content": json.dumps(content)}
     await set_state(named)
 

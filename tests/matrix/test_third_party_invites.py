@@ -25,7 +25,7 @@ async def opened(house: ServerWithPeer) -> str:
         ("m.room.third_party_invite", "tok", {"public_key": IDENTITY.public, "display_name": "f"}),
     ):
         named = {"room": house.room.room_id, "type": kind, "key": key, "content": json.dumps(content)}
-        await matrix.network.operations()["rooms set"](named)
+        await matrix.network.admin_commands()["rooms set"](named)
 
     def countersigns(request: Any) -> Any:
         if "/invite/" not in request.target:

@@ -193,7 +193,7 @@ async def test_a_ghost_is_given_to_one(house, monkeypatch):
     monkeypatch.setattr(runner.network, "ghost_id", lambda _user: f"@ghost:{OURS}")
     people = NativeId("xmpp", "romeo@x.example"), NativeId("xmpp", "juliet@x.example")
     done = await asyncio.gather(
-        *(ctx.ghost(user) for ctx, user in zip(two, people, strict=True)), return_exceptions=True
+        *(ctx.get_ghost_id(user) for ctx, user in zip(two, people, strict=True)), return_exceptions=True
     )
     assert sorted(isinstance(one, LocalProtocolError) for one in done) == [False, True]
     whose = people[[isinstance(one, str) for one in done].index(True)]

@@ -20,6 +20,6 @@ async def test_what_others_ask_and_send_meanwhile_is_answered_later_and_the_room
         assert (await house.ask("GET", joining))[1]["errcode"] == "M_LIMIT_EXCEEDED"
         status, answer = await house.send(house.forger.message(house.room, "one"))
         assert (status, answer["errcode"]) == (429, "M_LIMIT_EXCEEDED")
-        await until(lambda: context.link(room_id) is not None)
+        await until(lambda: context.get_link(room_id) is not None)
         assert (await house.ask("GET", joining))[0] == 200
         assert await house.fate(house.forger.message(house.room, "two")) == "accepted"

@@ -40,7 +40,7 @@ async def says(world: World, alice: LocalUser, txn: str = "1") -> int:
 
 
 def view(world: World) -> Any:
-    return world.house.app.contexts["matrix"].view(world.house.room.room_id)
+    return world.house.app.contexts["matrix"].get_view(world.house.room.room_id)
 
 
 async def test_what_is_said_does_not_reach_a_server_whose_events_cannot_be_verified(tmp_path):

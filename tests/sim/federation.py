@@ -89,7 +89,7 @@ class Server:
         """True once this server knows that all of these are in the room, and so sends to them."""
         if not self.linked:
             return False
-        view = self.machine.running.contexts["matrix"].view(
+        view = self.machine.running.contexts["matrix"].get_view(
             next(iter(self.matrix.homeserver.rooms.registry), "")
         )
         return view is not None and all(("matrix", s.server_name) in view.joined_servers for s in servers)
@@ -158,11 +158,11 @@ class Server:
     async def view(self) -> dict[str, tuple[Any, ...]]:
         """The core's view by Matrix ids."""
         context = self.machine.running.contexts["matrix"]
-        view = context.view(self.room.room_id)
+        view = context.get_view(self.room.room_id)
         assert view is not None
         found: dict[str, tuple[Any, ...]] = {"": (view.facts,)}
         for person in view.people.values():
-            found[await context.ghost(person.user)] = (person.membership, person.name, person.role)
+            found[await context.get_ghost_id(person.user)] = (person.membership, person.name, person.role)
         return found
 
     async def recomputed(self) -> dict[str, tuple[Any, ...]]:
@@ -178,7 +178,7 @@ class Server:
         found: dict[str, tuple[Any, ...]] = {"": (change.info,)}
         context = self.machine.running.contexts["matrix"]
         for person in change.upserts:
-            found[await context.ghost(person.user)] = (person.membership, person.name, person.role)
+            found[await context.get_ghost_id(person.user)] = (person.membership, person.name, person.role)
         return found
 
 

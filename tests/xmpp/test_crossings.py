@@ -164,7 +164,7 @@ async def test_no_stanza_brings_a_forbidden_word_to_anybody(way: str) -> None:
         assert errors == ([answer] if answer else [])
         assert WORD not in told(h, ROMEO).lower()
         assert WORD not in repr([event.content for event in h.other.got])
-        assert xm("mal") not in h.ctx.view(ROOM).people  # type: ignore[union-attr]
+        assert xm("mal") not in h.ctx.get_view(ROOM).people  # type: ignore[union-attr]
 
 
 async def test_a_join_that_a_policy_denies_is_forbidden() -> None:
@@ -175,7 +175,7 @@ async def test_a_join_that_a_policy_denies_is_forbidden() -> None:
         await h.link.line(f"juliet/a < {WORD} presence error: auth forbidden")
         h.link.receive(join(JULIET, "Jule", inner=f"{X}<status>{WORD}</status>"))
         await h.link.line("juliet/a < Jule presence error: auth forbidden")
-        assert not list(h.ctx.view(ROOM).joined())  # type: ignore[union-attr]
+        assert not list(h.ctx.get_view(ROOM).joined())  # type: ignore[union-attr]
 
 
 #: Every request that a user outside of a room can send.

@@ -230,7 +230,7 @@ async def test_who_the_core_does_not_know_as_joined_is_not_here() -> None:
     async with xmpp_server() as h:
         await h.enter(JULIET, "Jule")
         gone = RoomMember(user=xm("juliet"), membership=Membership.LEAVE)
-        h.ctx.view(ROOM).apply(ViewDelta(upserts=(gone,)))
+        h.ctx.get_view(ROOM).apply(ViewDelta(upserts=(gone,)))
         h.say(JULIET, "hello?")
         await h.link.line("juliet/a < * message error: modify not-acceptable")
         await h.link.line("juliet/a < Jule presence unavailable: [110 307 333]")
@@ -251,7 +251,7 @@ async def test_people_found_by_the_core_without_an_event_appear() -> None:
     async with xmpp_server() as h:
         await h.enter(ROMEO, "Romeo")
         person = RoomMember(user=mx("bob"), membership=Membership.JOIN, name="Bob")
-        await h.ctx.reconcile(ROOM, ViewDelta(upserts=(person,)))
+        await h.ctx.reconcile_view(ROOM, ViewDelta(upserts=(person,)))
         await h.enter(JULIET, "Jule")
         assert "juliet/a < Bob presence:" in h.link.lines()
         assert "romeo/b < Bob presence:" in h.link.lines()
@@ -263,8 +263,8 @@ async def test_a_second_send_of_a_delivery_is_not_shown() -> None:
         await h.other.member(mx("alice"), Membership.JOIN)
         await h.other.say("alice", "once")
         await h.link.until(lambda: h.link.bodies(JULIET))
-        (event,) = [e for e in await h.ctx.history(ROOM, limit=1) if isinstance(e.content, Message)]
-        link = h.ctx.link(ROOM)
+        (event,) = [e for e in await h.ctx.read_history(ROOM, limit=1) if isinstance(e.content, Message)]
+        link = h.ctx.get_link(ROOM)
         assert link is not None
         again = Delivery(key=f"{link.id}#{event.seq}", link=link, event=event, content=event.content)
         assert await h.xmpp.send(again) == event.id

@@ -36,8 +36,8 @@ async def test_who_is_nobody(user, absent, asked, monkeypatch):
     async with xmpp_server(MemoryDisk()) as home:
         home.link.absent, home.link.silent = {"ghost@x.example"}, {"silent@x.example"}
         network = home.networks[-1]
-        assert await network.nobody(user) is absent
-        assert await network.nobody(user) is absent
+        assert await network.is_nonexistent_user(user) is absent
+        assert await network.is_nonexistent_user(user) is absent
         assert _asked(home) == ([user] if asked else [])  # and remembered
 
 
@@ -46,7 +46,7 @@ async def test_an_answer_of_somebody_else_is_none(monkeypatch):
     async with xmpp_server(MemoryDisk()) as home:
         home.link.silent = {"juliet@x.example"}
         network = home.networks[-1]
-        task = asyncio.ensure_future(network.nobody("juliet@x.example"))
+        task = asyncio.ensure_future(network.is_nonexistent_user("juliet@x.example"))
         await home.link.until(lambda: _asked(home))
         (question,) = [e for e in home.link.sent if e.find(ASKED) is not None]
         for sender in ("mallory@x.example", "juliet@evil.example", "juliet@x.example/phone", "x.example"):
@@ -62,7 +62,7 @@ async def test_few_are_asked_at_a_time(monkeypatch):
     async with xmpp_server(MemoryDisk()) as home:
         people = [f"p{number}@x.example" for number in range(20)]
         home.link.silent = set(people)
-        assert not any(await asyncio.gather(*(home.networks[-1].nobody(one) for one in people)))
+        assert not any(await asyncio.gather(*(home.networks[-1].is_nonexistent_user(one) for one in people)))
         assert len(_asked(home)) == password_queries.MOST_OF_DOMAIN
         assert not home.networks[-1]._ingress.service.questions._of_domain
 
@@ -76,5 +76,5 @@ async def test_a_server_that_may_not_be_asked_is_not():
 
     async with xmpp_server(MemoryDisk(), policy=Policy()) as home:
         home.link.absent = {"ghost@x.example"}
-        assert await home.networks[-1].nobody("ghost@x.example") is False
+        assert await home.networks[-1].is_nonexistent_user("ghost@x.example") is False
         assert _asked(home) == []

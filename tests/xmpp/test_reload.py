@@ -173,7 +173,7 @@ async def test_who_is_out_by_what_nobody_is_told_is_out_of_the_room() -> None:
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")
         banned = RoomMember(user=xm("juliet"), membership=Membership.BAN, server="x.example", name="Jule")
-        await h.ctx.reconcile(ROOM, ViewDelta(upserts=(banned,)))
+        await h.ctx.reconcile_view(ROOM, ViewDelta(upserts=(banned,)))
         await h.link.line("juliet/a < Jule presence unavailable: [110 301]")
         await h.link.line("romeo/b < Jule presence unavailable: [301]")
         h.say(ROMEO, "they are gone")

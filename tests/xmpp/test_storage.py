@@ -69,7 +69,7 @@ async def test_who_cannot_be_kept_as_an_occupant_is_to_come_again_and_is_nowhere
         error = h.link.sent[-1].find("{*}error")
         assert error is not None
         assert error.get("type") == "wait"
-        view = h.ctx.view(ROOM)
+        view = h.ctx.get_view(ROOM)
         assert view is not None
 
         async def gone() -> bool:
@@ -96,7 +96,7 @@ async def test_who_leaves_while_nothing_can_be_kept_is_gone_once_it_can(monkeypa
 
         await until("it is tried more than once", tried)
         app.store._store = whole
-        view = h.ctx.view(ROOM)
+        view = h.ctx.get_view(ROOM)
         assert view is not None
 
         async def gone() -> bool:

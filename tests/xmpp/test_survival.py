@@ -191,7 +191,7 @@ async def test_a_backlog_a_crash_and_a_rejoin_since() -> None:
         await h.enter(JULIET, "Jule")
         await h.other.say("alice", "last seen")
         await h.link.until(lambda: h.link.bodies(JULIET))
-        since = (await h.ctx.history(ROOM, limit=1))[0].received + 1
+        since = (await h.ctx.read_history(ROOM, limit=1))[0].received + 1
         await h.until(lambda: h.ctx.clock.now() >= since)  # what comes now is of a later millisecond
         h.link.down()
         for n in range(0, 150, 10):
@@ -270,4 +270,4 @@ async def test_a_restarted_network_begins_anew() -> None:
         await h.until(lambda: h.link.listener is not listener)
         h.link.up()
         await h.link.until(lambda: h.link.bodies(JULIET))
-        assert [e.content for e in await h.ctx.history(ROOM, limit=1)] == [Message(text="hello")]
+        assert [e.content for e in await h.ctx.read_history(ROOM, limit=1)] == [Message(text="hello")]

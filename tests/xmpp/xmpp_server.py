@@ -154,7 +154,7 @@ class ScriptedAuthority:
         self._life, self._count = ctx.random.bytes(6).hex(), 0
 
     async def start(self) -> None:
-        self.ctx.status("up")
+        self.ctx.report_status("up")
 
     async def stop(self) -> None:
         pass
@@ -246,7 +246,7 @@ class XmppServer:
         return self.app.contexts["xmpp"]
 
     def membership(self, user: NativeId) -> Membership | None:
-        view = self.ctx.view(ROOM)
+        view = self.ctx.get_view(ROOM)
         assert view is not None
         return view.membership(user)
 
@@ -308,7 +308,7 @@ async def xmpp_server(
             made.link.up()
         else:
             made.link.is_up = False
-        await made.until(lambda: made.ctx.link(ROOM) is not None or not up)
+        await made.until(lambda: made.ctx.get_link(ROOM) is not None or not up)
         await made.until(lambda: not up or len(made.app.rooms.room_of(NativeId("xmpp", ROOM)).links) == 2)
         yield made
     finally:

@@ -177,7 +177,9 @@ class AdminApi:
             )
         network = self._app.network(ids[0])
         operation = (
-            network.operations().get(str(body["words"])) if isinstance(network, HasAdminCommands) else None
+            network.admin_commands().get(str(body["words"]))
+            if isinstance(network, HasAdminCommands)
+            else None
         )
         if operation is None:
             raise missing(f"network {ids[0]} has no {body['words']!r}")

@@ -52,7 +52,7 @@ class DeliveryCommands:
                         "failures": d.failures,
                         "dead": [],
                     }
-                    for d in await network.destinations()
+                    for d in await network.list_destinations()
                 ]
         return found
 
@@ -122,5 +122,5 @@ class DeliveryCommands:
                 "reason": d.reason,
                 "failures": d.failures,
             }
-            for d in await network.where(native)
+            for d in await network.delivery_status(native)
         ]

@@ -51,11 +51,11 @@ class PluginContext(Protocol):
         """Add one to the counter ``hansa_<name>_total``; labels are few and bounded."""
         ...
 
-    def gauge(self, name: str, value: float, **labels: str) -> None:
+    def set_gauge(self, name: str, value: float, **labels: str) -> None:
         """Set the gauge ``hansa_<name>``; labels are few and bounded."""
         ...
 
-    def progress(self, work: str, done: int, total: int = 0) -> None:
+    def report_progress(self, work: str, done: int, total: int = 0) -> None:
         """Reports the progress of long work to the terminal that waits for it. ``total`` is 0 while it is not
         known; ``done`` equal to a ``total`` above 0 ends it.
         """
@@ -87,7 +87,7 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     @property
-    def governed(self) -> bool:
+    def has_policies(self) -> bool:
         """True if there is a policy to ask. Without one, a plugin may leave out what only policies read."""
         ...
 
@@ -99,11 +99,11 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    def link(self, native: str) -> Link | None:
+    def get_link(self, native: str) -> Link | None:
         """The link of a native room, None where there is none."""
         ...
 
-    def links(self) -> Sequence[Link]:
+    def list_links(self) -> Sequence[Link]:
         """All links of this network."""
         ...
 
@@ -117,13 +117,13 @@ class NetworkContext(PluginContext, Protocol):
         view: ViewDelta | None = None,
     ) -> Link:
         """Make a native room known: a core room of its own if it has none yet. Known: the same link.
-        ``view`` becomes the room's whole present if it is the authority's.
+        ``get_view`` becomes the room's whole present if it is the authority's.
         """
         ...
 
-    async def supersede(self, native: str, by: str, view: ViewDelta) -> None:
+    async def supersede_room(self, native: str, by: str, view: ViewDelta) -> None:
         """Another native room takes a native room's place: what was linked with the one is linked with the
-        other, whose whole present is ``view``. The one left goes on alone.
+        other, whose whole present is ``get_view``. The one left goes on alone.
         """
         ...
 
@@ -131,34 +131,34 @@ class NetworkContext(PluginContext, Protocol):
         """We are out of the native room for good; the core room and its log stay."""
         ...
 
-    def view(self, native: str) -> RoomView | None:
+    def get_view(self, native: str) -> RoomView | None:
         """The present of the core room behind a native room."""
         ...
 
-    async def present(self, native: str) -> RoomView | None:
-        """As ``view``, for who reads it to people: returns when what it says was judged by the policies of
-        now. Not within the room's turn.
+    async def get_judged_view(self, native: str) -> RoomView | None:
+        """As ``get_view``, for who reads it to people: returns when what it says was judged by the policies
+        of now. Not within the room's turn.
         """
         ...
 
-    def suspect(self, native: str, servers: frozenset[str]) -> None:
+    def set_suspected_servers(self, native: str, servers: frozenset[str]) -> None:
         """Names servers of this network that may be in a room although its state does not say so, all of them
         each time: events of these servers stand in its history that cannot be verified. Policies treat them
         as servers of the room. The list is kept in memory: repeat it after a start.
         """
         ...
 
-    async def reconcile(self, native: str, change: ViewDelta) -> None:
+    async def reconcile_view(self, native: str, change: ViewDelta) -> None:
         """Correct the room's present, in the room's turn, after the native state was found to differ."""
         ...
 
-    async def history(
+    async def read_history(
         self, native: str, *, limit: int, since: int = 0, upto_seq: int | None = None
     ) -> list[Event]:
         """The newest ``limit`` events with ``received >= since`` (ms) that may pass this link, in order."""
         ...
 
-    def delivered(self, native: str) -> int:
+    def delivered_seq(self, native: str) -> int:
         """The ``seq`` up to which this link's consumer has sent; what is above comes by ``send``."""
         ...
 
@@ -168,7 +168,7 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    async def ghost(self, user: NativeId) -> str:
+    async def get_ghost_id(self, user: NativeId) -> str:
         """The id under which a person of another network appears on this one; made once, then kept."""
         ...
 
@@ -176,7 +176,7 @@ class NetworkContext(PluginContext, Protocol):
         """The person behind an id of this network: themselves, or the one whose ghost it is."""
         ...
 
-    async def nobody(self, user: NativeId) -> bool:
+    async def is_nonexistent_user(self, user: NativeId) -> bool:
         """True if it is known that a user of another network does not exist: see ``hansa.KnowsPeople``. A
         network that is not configured has no users.
         """
@@ -196,13 +196,13 @@ class NetworkContext(PluginContext, Protocol):
         """The event with this id on this network, None if unknown."""
         ...
 
-    async def signal(self, native: str, signal: EphemeralEvent) -> None:
+    async def send_ephemeral(self, native: str, send_ephemeral: EphemeralEvent) -> None:
         """Tells the other networks of a room that a user types or has read. The latest signal wins, nothing
         is stored, and under load it is dropped first.
         """
         ...
 
-    def status(self, state: str, text: str = "") -> None:
+    def report_status(self, state: str, text: str = "") -> None:
         """Report ``up``, ``connecting`` or ``down``, with what an operator should do. Deliveries wait
         while it is not ``up``; the change to ``up`` wakes them.
         """

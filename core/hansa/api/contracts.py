@@ -40,8 +40,8 @@ class Network(Protocol):
     """One instance per ``[networks.<id>]`` table."""
 
     async def start(self) -> None:
-        """Connect. A peer that is away is reported by ``ctx.status``, not raised; what is raised here, or
-        by a task of ``ctx.spawn``, restarts the network with backoff.
+        """Connect. A peer that is away is reported by ``ctx.report_status``, not raised; what is raised here,
+        or by a task of ``ctx.spawn``, restarts the network with backoff.
         """
         ...
 
@@ -75,7 +75,7 @@ class KnowsServers(Protocol):
         """The server of a user id of this network. Pure."""
         ...
 
-    def facts(self, inbound: Submission) -> NativeFacts:
+    def policy_facts(self, inbound: Submission) -> NativeFacts:
         """Returns the facts that policies may know of an event that this network submits. Pure."""
         ...
 
@@ -104,7 +104,7 @@ class LinksRooms(Protocol):
 class KnowsPeople(Protocol):
     """A network that can tell of some ids that nobody has them: people there are not invited."""
 
-    async def nobody(self, user: str) -> bool:
+    async def is_nonexistent_user(self, user: str) -> bool:
         """True if it is known that this user does not exist, or that the id is not the id of a person; False
         where it cannot be known. Answers within seconds.
         """
@@ -152,7 +152,7 @@ class OpenedRoom:
     native: NativeId
     hosted: bool = False
     authority: bool = False
-    view: ViewDelta = ViewDelta()  # noqa: RUF009  # frozen
+    view_delta: ViewDelta = ViewDelta()  # noqa: RUF009  # frozen
 
 
 class CannotOpenRoom(HansaError):  # an answer
@@ -167,7 +167,7 @@ class CannotOpenRoom(HansaError):  # an answer
 class CarriesEphemeral(Protocol):
     """A network that shows who types and who has read."""
 
-    async def signal(self, link: Link, signal: EphemeralEvent) -> None:
+    async def show_ephemeral(self, link: Link, show_ephemeral: EphemeralEvent) -> None:
         """Shows a signal of a user of another network. An exception is logged and changes nothing."""
         ...
 
@@ -205,8 +205,8 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """The turn cannot go on without I/O: the core leaves the turn, awaits ``Authority.fetch`` and queues
-    the event again. ``refs`` are opaque to the core.
+    """The turn cannot go on without I/O: the core leaves the turn, awaits ``Authority.fetch_missing`` and
+    queues the event again. ``refs`` are opaque to the core.
     """
 
     refs: tuple[str, ...]
@@ -224,7 +224,7 @@ class Countersign:
 class Turn(Protocol):
     """One batch of one room, prepared in order. Later drafts see the effect of earlier ones."""
 
-    async def prepare(
+    async def prepare_event(
         self, inbound: Submission, verdict: Verdict
     ) -> Prepared | Missing | Countersign | Refusal:
         """Judge by native rules and draft the writes: store reads and CPU only. ``verdict`` that is not
@@ -232,15 +232,17 @@ class Turn(Protocol):
         """
         ...
 
-    def closing(self) -> Sequence[Write]:
-        """The writes of the batch as a whole, naming their scope. Asked once, after the last ``prepare``."""
+    def final_writes(self) -> Sequence[Write]:
+        """The writes of the batch as a whole, naming their scope. Asked once, after the last
+        ``prepare_event``.
+        """
         ...
 
-    def committed(self) -> None:
+    def on_committed(self) -> None:
         """The batch is durable: make the drafts the present. Nothing may be raised here."""
         ...
 
-    def abandoned(self) -> None:
+    def on_rolled_back(self) -> None:
         """The batch was not written: forget the drafts."""
         ...
 
@@ -249,11 +251,11 @@ class Turn(Protocol):
 class Authority(Protocol):
     """A network whose native rules decide in a room."""
 
-    async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
+    async def before_turn(self, link: Link, inbound: Submission) -> Refusal | None:
         """Outside the turn, may do I/O: what must exist before the event can be prepared."""
         ...
 
-    async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
+    async def fetch_missing(self, link: Link, refs: Sequence[str]) -> bool:
         """Get what a ``Missing`` named; False if it cannot be had, and the event is refused."""
         ...
 
@@ -263,7 +265,7 @@ class Authority(Protocol):
         """
         ...
 
-    async def turn(self, link: Link, batch: Sequence[Submission]) -> Turn:
+    async def begin_turn(self, link: Link, batch: Sequence[Submission]) -> Turn:
         """Begin a batch: reads in one go what preparing it will need. There is at most one open turn per
         link.
         """
@@ -289,11 +291,11 @@ class DestinationStatus:
 class TracksDelivery(Protocol):
     """A network that sends to servers of its own accord and knows how far each is."""
 
-    async def where(self, native_id: str) -> Sequence[DestinationStatus]:
+    async def delivery_status(self, native_id: str) -> Sequence[DestinationStatus]:
         """Where one of this network's events stands with each server it was meant for."""
         ...
 
-    async def destinations(self) -> Sequence[DestinationStatus]:
+    async def list_destinations(self) -> Sequence[DestinationStatus]:
         """Every server that this network sends to, with what waits for it."""
         ...
 
@@ -306,7 +308,7 @@ AdminCommand = Callable[[Mapping[str, Any]], Awaitable[Any]]
 class HasAdminCommands(Protocol):
     """A network with commands of its own (``register_commands``)."""
 
-    def operations(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """Returns the admin commands, each under the words that call it."""
         ...
 

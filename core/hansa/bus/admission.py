@@ -107,7 +107,7 @@ class Admission:
             if authority is None:  # it is being started again: nothing that was acknowledged is judged now
                 raise Busy("the room's network is not running", after=1.0)
             if not immutable:
-                item.ready = await authority.ready(link, inbound)
+                item.ready = await authority.before_turn(link, inbound)
         item.judged = True
 
     async def _ask_policies(self, room: Room, item: PendingSubmission, *, immutable: bool) -> None:
@@ -159,7 +159,7 @@ class Admission:
     def _facts(self, inbound: Submission) -> NativeFacts:
         network = self._networks.network(inbound.sender.network)
         if isinstance(network, KnowsServers):
-            return network.facts(inbound)
+            return network.policy_facts(inbound)
         return NativeFacts(sender_server=inbound.sender.network)
 
     def server_of(self, network_id: str, user: str) -> str:
@@ -178,7 +178,7 @@ class Admission:
             if authority is None or network is None or item.fetches > _FETCHES:
                 item.ready = _unavailable()
             elif isinstance(needed, Missing):
-                item.ready = None if await network.fetch(authority, needed.refs) else _unavailable()
+                item.ready = None if await network.fetch_missing(authority, needed.refs) else _unavailable()
             else:
                 signed = await network.countersign(authority, needed.draft)
                 if isinstance(signed, Refusal):

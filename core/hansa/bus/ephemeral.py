@@ -70,7 +70,7 @@ class EphemeralRelay:
                 self._around.count("signals", result="denied")
                 continue
             try:
-                await network.signal(other, signal)
+                await network.show_ephemeral(other, signal)
                 self._around.count("signals", result="sent")
             except Exception:  # noqa: BLE001  # one network's fault is not the other's, and nothing is lost
                 self._around.count("signals", result="failed")

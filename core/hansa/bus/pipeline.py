@@ -324,7 +324,7 @@ class Pipeline:
             ):  # it ended just now
                 raise Busy("the room's network is not running", after=1.0)
             if network is not None:
-                turn = await network.turn(authority, [i.inbound for i in batch if not i.done.done()])
+                turn = await network.begin_turn(authority, [i.inbound for i in batch if not i.done.done()])
         draft = _Draft(head=room.head, received=room.received)
         facts_before = room.view.facts
         try:
@@ -333,7 +333,7 @@ class Pipeline:
                     continue
                 await self._prepare(room, turn, item, draft)
             if draft.writes or draft.people:
-                draft.writes += turn.closing()
+                draft.writes += turn.final_writes()
                 change = await self._rooms.stage(draft.people)
                 draft.writes += draft.people if change is None else ()
                 facts = room.view.facts
@@ -353,10 +353,10 @@ class Pipeline:
                 if self._decisions.policies:
                     self._decisions.committed(draft.writes)
         except BaseException:
-            turn.abandoned()
+            turn.on_rolled_back()
             room.view.facts = facts_before
             raise
-        turn.committed()
+        turn.on_committed()
         for name in draft.counts:
             self._count(name)
         for item in draft.receipted:
@@ -389,7 +389,7 @@ class Pipeline:
         if verdict.action is Action.DENY:
             self._refuse(draft, item, refusal_by(verdict))
             return
-        prepared = await turn.prepare(inbound, verdict)
+        prepared = await turn.prepare_event(inbound, verdict)
         if isinstance(prepared, Missing | Countersign) and item.stays:
             _fail([item], Busy("what it stands on has to be asked for", after=1.0))
             return

@@ -160,7 +160,10 @@ class PolicyEngine:
         would = strictest(a.verdict for a in answers if a.shadow)
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:
             return JudgedCrossing(verdict=ALLOW)
-        enforced, would = narrowed(enforced, crossing.possible), narrowed(would, crossing.possible)
+        enforced, would = (
+            narrowed(enforced, crossing.allowed_actions),
+            narrowed(would, crossing.allowed_actions),
+        )
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:  # what nobody can be kept from
             return JudgedCrossing(verdict=ALLOW)
         return self._record(crossing, answers, enforced, would)
@@ -185,7 +188,7 @@ class PolicyEngine:
     async def weigh(self, crossing: Crossing) -> Verdict:
         """The merged verdict of a question that nothing depends on; nothing is kept of it."""
         verdicts = await self._asked(crossing)
-        return narrowed(strictest(a.verdict for a in verdicts if not a.shadow), crossing.possible)
+        return narrowed(strictest(a.verdict for a in verdicts if not a.shadow), crossing.allowed_actions)
 
     async def _asked(self, crossing: Crossing) -> list[PolicyAnswer]:
         """Asks each policy, in a round of the event loop that has room for it."""

@@ -21,8 +21,8 @@ class ViewRulesTurn:
         self._view = view
         self._drafts: dict[object, Membership] = {}
 
-    async def prepare(self, inbound: Submission, verdict: Verdict) -> Prepared | Missing | Refusal:
-        """See ``Turn.prepare``."""
+    async def prepare_event(self, inbound: Submission, verdict: Verdict) -> Prepared | Missing | Refusal:
+        """See ``Turn.prepare_event``."""
         content, sender = inbound.content, inbound.sender
         standing = self._drafts.get(sender) or self._view.membership(sender)
         if standing is Membership.BAN:
@@ -40,12 +40,12 @@ class ViewRulesTurn:
     def _keeps_members(self, network: str) -> bool:
         return any(user.network == network for user in self._view.people)
 
-    def closing(self) -> Sequence[Write]:
-        """See ``Turn.closing``."""
+    def final_writes(self) -> Sequence[Write]:
+        """See ``Turn.final_writes``."""
         return ()
 
-    def committed(self) -> None:
-        """See ``Turn.committed``."""
+    def on_committed(self) -> None:
+        """See ``Turn.on_committed``."""
 
-    def abandoned(self) -> None:
-        """See ``Turn.abandoned``."""
+    def on_rolled_back(self) -> None:
+        """See ``Turn.on_rolled_back``."""

@@ -70,12 +70,12 @@ class BaseContext:
         """See ``hansa.PluginContext.count``."""
         self._app.count(name, plugin=self.id, **labels)
 
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        """See ``hansa.PluginContext.gauge``."""
+    def set_gauge(self, name: str, value: float, **labels: str) -> None:
+        """See ``hansa.PluginContext.set_gauge``."""
         self._app.gauges[name, tuple(sorted({"plugin": self.id, **labels}.items()))] = value
 
-    def progress(self, work: str, done: int, total: int = 0) -> None:
-        """See ``hansa.PluginContext.progress``."""
+    def report_progress(self, work: str, done: int, total: int = 0) -> None:
+        """See ``hansa.PluginContext.report_progress``."""
         self._app.work.pop((self.id, work), None)
         if not total or done < total:
             self._app.work[self.id, work] = (done, total)
@@ -110,8 +110,8 @@ class NetworkContextImpl(BaseContext):
         return await self._app.decisions.check(crossing)
 
     @property
-    def governed(self) -> bool:
-        """See ``hansa.NetworkContext.governed``."""
+    def has_policies(self) -> bool:
+        """See ``hansa.NetworkContext.has_policies``."""
         return bool(self._app.decisions.policies)
 
     @property
@@ -119,12 +119,12 @@ class NetworkContextImpl(BaseContext):
         """See ``hansa.NetworkContext.policy_generation``."""
         return self._app.decisions.generation
 
-    def link(self, native: str) -> Link | None:
-        """See ``hansa.NetworkContext.link``."""
+    def get_link(self, native: str) -> Link | None:
+        """See ``hansa.NetworkContext.get_link``."""
         return self._app.rooms.link(self._ref(native))
 
-    def links(self) -> Sequence[Link]:
-        """See ``hansa.NetworkContext.links``."""
+    def list_links(self) -> Sequence[Link]:
+        """See ``hansa.NetworkContext.list_links``."""
         return self._app.rooms.links(self.id)
 
     async def open_link(
@@ -143,8 +143,8 @@ class NetworkContextImpl(BaseContext):
         await self._app.start_consumer(link)
         return link
 
-    async def supersede(self, native: str, by: str, view: ViewDelta) -> None:
-        """See ``hansa.NetworkContext.supersede``."""
+    async def supersede_room(self, native: str, by: str, view: ViewDelta) -> None:
+        """See ``hansa.NetworkContext.supersede_room``."""
         await self._app.rooms.supersede(self._ref(native), self._ref(by), view)
 
     async def close_link(self, native: str) -> None:
@@ -152,33 +152,33 @@ class NetworkContextImpl(BaseContext):
         await self._app.stop_consuming(self._ref(native))
         await self._app.rooms.close_link(self._ref(native))
 
-    def view(self, native: str) -> RoomView | None:
-        """See ``hansa.NetworkContext.view``."""
-        link = self.link(native)
+    def get_view(self, native: str) -> RoomView | None:
+        """See ``hansa.NetworkContext.get_view``."""
+        link = self.get_link(native)
         return self._app.rooms.room_of(link.native).view if link else None
 
-    async def present(self, native: str) -> RoomView | None:
-        """See ``hansa.NetworkContext.present``."""
-        link = self.link(native)
+    async def get_judged_view(self, native: str) -> RoomView | None:
+        """See ``hansa.NetworkContext.get_judged_view``."""
+        link = self.get_link(native)
         if link is None:
             return None
         room = self._app.rooms.room_of(link.native)
         await self._app.present.settle(room)
         return room.view
 
-    def suspect(self, native: str, servers: frozenset[str]) -> None:
-        """See ``hansa.NetworkContext.suspect``."""
-        if (view := self.view(native)) is not None:
+    def set_suspected_servers(self, native: str, servers: frozenset[str]) -> None:
+        """See ``hansa.NetworkContext.set_suspected_servers``."""
+        if (view := self.get_view(native)) is not None:
             view.suspect(self.id, servers)
 
-    async def reconcile(self, native: str, change: ViewDelta) -> None:
-        """See ``hansa.NetworkContext.reconcile``."""
+    async def reconcile_view(self, native: str, change: ViewDelta) -> None:
+        """See ``hansa.NetworkContext.reconcile_view``."""
         await self._app.pipeline.correct(self._app.rooms.room_of(self._ref(native)).id, change)
 
-    async def history(
+    async def read_history(
         self, native: str, *, limit: int, since: int = 0, upto_seq: int | None = None
     ) -> list[Event]:
-        """See ``hansa.NetworkContext.history``."""
+        """See ``hansa.NetworkContext.read_history``."""
         room = self._app.rooms.room_of(self._ref(native))
         link = room.links[str(self._ref(native))]
         upto = room.head if upto_seq is None else upto_seq
@@ -200,8 +200,8 @@ class NetworkContextImpl(BaseContext):
                     found.append(event)
         return found[::-1]
 
-    def delivered(self, native: str) -> int:
-        """See ``hansa.NetworkContext.delivered``."""
+    def delivered_seq(self, native: str) -> int:
+        """See ``hansa.NetworkContext.delivered_seq``."""
         consumer = self._app.consumers.get(str(self._ref(native)))
         return consumer.position if consumer else 0
 
@@ -223,8 +223,8 @@ class NetworkContextImpl(BaseContext):
         await self._app.start_consumer(made)
         return made
 
-    async def ghost(self, user: NativeId) -> str:
-        """See ``hansa.NetworkContext.ghost``."""
+    async def get_ghost_id(self, user: NativeId) -> str:
+        """See ``hansa.NetworkContext.get_ghost_id``."""
         if user.network == self.id:
             return user.id
         known = self._known.get(user)
@@ -268,12 +268,12 @@ class NetworkContextImpl(BaseContext):
         self._ghosts[native] = home
         self._known[home] = native
 
-    async def nobody(self, user: NativeId) -> bool:
-        """See ``hansa.NetworkContext.nobody``."""
+    async def is_nonexistent_user(self, user: NativeId) -> bool:
+        """See ``hansa.NetworkContext.is_nonexistent_user``."""
         if user.network not in self._app.runners:
             return True
         instance = self._app.network(user.network)
-        return isinstance(instance, KnowsPeople) and await instance.nobody(user.id)
+        return isinstance(instance, KnowsPeople) and await instance.is_nonexistent_user(user.id)
 
     async def check_password(self, native_user: str, password: str) -> bool | None:
         """See ``hansa.NetworkContext.check_password``."""
@@ -291,15 +291,15 @@ class NetworkContextImpl(BaseContext):
         """See ``hansa.NetworkContext.event_by``."""
         return await self._app.event_by(self._ref(native_id))
 
-    async def signal(self, native: str, signal: EphemeralEvent) -> None:
-        """See ``hansa.NetworkContext.signal``."""
+    async def send_ephemeral(self, native: str, signal: EphemeralEvent) -> None:
+        """See ``hansa.NetworkContext.send_ephemeral``."""
         if signal.user.network != self.id:
             raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")
         await self._app.signals.relay(self._ref(native), signal)
 
-    def status(self, state: str, text: str = "") -> None:
-        """See ``hansa.NetworkContext.status``."""
-        self._runner.status(state, text)
+    def report_status(self, state: str, text: str = "") -> None:
+        """See ``hansa.NetworkContext.report_status``."""
+        self._runner.report_status(state, text)
 
 
 def _home(row: Row) -> NativeId:

@@ -89,7 +89,7 @@ class NetworkSupervisor:
         if self.on_not_carried is not None:
             self.on_not_carried(kind)
 
-    def status(self, state: str, text: str = "") -> None:
+    def report_status(self, state: str, text: str = "") -> None:
         """Takes the state that the network reports of itself."""
         if (state, text) != (self.state, self.text):
             self._log.info("%s%s", state, f": {text}" if text else "")
@@ -144,11 +144,11 @@ class NetworkSupervisor:
             wait = self._backoff.delay(failures, self._seams.random.uniform())
             if self._fault:  # it is not the network that is broken
                 wait = min(wait, MOST)
-            self.status(state, f"crashed ({crash}); starts again in {wait:.0f} s")
+            self.report_status(state, f"crashed ({crash}); starts again in {wait:.0f} s")
             await asyncio.sleep(wait)
             self.open()
             self.restarts += 1
-            self.status("starting")
+            self.report_status("starting")
 
     async def _run_once(self, network: Network) -> str:
         self._crashed.clear()
@@ -163,7 +163,7 @@ class NetworkSupervisor:
                 self._log.exception("start failed")
             return f"{type(error).__name__}: {error}"
         if self.state == "starting":
-            self.status("up")
+            self.report_status("up")
         await self._crashed.wait()
         return self.text
 

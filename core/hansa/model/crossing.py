@@ -28,7 +28,7 @@ class PeerConnect:
     network: str
     server: str
     outbound: bool = False
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class EventIn:
     immutable: bool = False
 
     @property
-    def possible(self) -> frozenset[Action]:
+    def allowed_actions(self) -> frozenset[Action]:
         """The actions that policies may choose."""
         if self.immutable:
             return _IN_HISTORY
@@ -67,7 +67,7 @@ class EventOut:
     facts: NativeFacts = field(default_factory=NativeFacts)
 
     @property
-    def possible(self) -> frozenset[Action]:
+    def allowed_actions(self) -> frozenset[Action]:
         """The actions that policies may choose."""
         return _FREE if _never_stopped(self.sender, self.content, self.facts) else _GATE
 
@@ -100,7 +100,7 @@ class Join:
     servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
     again: bool = False
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ class Knock:
     outbound: bool
     servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +135,7 @@ class Invite:
     servers: frozenset[str] = field(default_factory=frozenset)
     texts: tuple[str, ...] = ()
     again: bool = False
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ class RoomCreate:
     servers: frozenset[str] = field(default_factory=frozenset)
     federated: bool = True
     texts: tuple[str, ...] = ()
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ class RoomUpgrade:
     user_server: str
     version: str = ""
     servers: frozenset[str] = field(default_factory=frozenset)
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +177,7 @@ class ProfileQuery:
     server: str
     user: NativeId
     outbound: bool
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,7 @@ class ProfileChange:
     user_server: str
     texts: tuple[str, ...] = ()
     again: bool = False
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +207,7 @@ class DirectoryQuery:
     address: str
     outbound: bool
     texts: tuple[str, ...] = ()
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +224,7 @@ class DirectoryPublish:
     address: str = ""
     texts: tuple[str, ...] = ()
     again: bool = False
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +237,7 @@ class KeysQuery:
     server: str
     users: tuple[NativeId, ...]
     outbound: bool
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +256,7 @@ class ToDevice:
     outbound: bool = False
     texts: tuple[str, ...] = ()
     again: bool = False
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +269,7 @@ class Presence:
     servers: frozenset[str] = field(default_factory=frozenset)
     outbound: bool = False
     texts: tuple[str, ...] = ()
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +284,7 @@ class EphemeralIn:
     kind: str
     view: RoomView
     texts: tuple[str, ...] = ()
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +295,7 @@ class EphemeralOut:
     sender: NativeId
     kind: str
     view: RoomView
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +312,7 @@ class MediaTransfer:
     type: str = ""
     size: int = 0
     name: str = ""
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,7 +326,7 @@ class MediaUpload:
     name: str = ""
     type: str = ""
     size: int = 0
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,7 +338,7 @@ class AdminChange:
 
     command: str
     arguments: tuple[tuple[str, str], ...] = ()
-    possible: ClassVar[frozenset[Action]] = _GATE
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 
 Crossing = (

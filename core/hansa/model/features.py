@@ -51,7 +51,7 @@ class Features:
 PLAIN = Features(levels=MappingProxyType({Kind.MESSAGE: Level.FULL, Kind.ENCRYPTED: Level.FALLBACK}))
 
 
-def cut(text: str, limit: int) -> str:
+def truncate_utf8(text: str, limit: int) -> str:
     """``text`` within ``limit`` UTF-8 bytes, marked where it was cut."""
     raw = text.encode()
     if len(raw) <= limit:
@@ -64,12 +64,12 @@ def degrade(content: Content, features: Features) -> Content | None:
     level = features.level(content.kind)
     if level >= Level.PARTIAL:
         if isinstance(content, Message):
-            return replace(content, text=cut(content.text, features.max_text))
+            return replace(content, text=truncate_utf8(content.text, features.max_text))
         return content
     if level is not Level.FALLBACK:
         return None
     text = _said(content)
-    return Message(text=cut(text, features.max_text), style=Style.NOTICE) if text else None
+    return Message(text=truncate_utf8(text, features.max_text), style=Style.NOTICE) if text else None
 
 
 #: What a change of membership reads like, after the person's name.

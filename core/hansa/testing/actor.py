@@ -68,24 +68,24 @@ class Actor:
                 self._more.notify_all()
         return self._keys[delivery.key]
 
-    async def signal(self, link: Link, signal: EphemeralEvent) -> None:
+    async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
         """See ``hansa.CarriesEphemeral``: kept in ``signals``, by native room."""
         self.signals.setdefault(link.native.id, []).append(signal)
 
     async def typing(self, room: str, person: str, *, on: bool = True) -> None:
         """Begin or cease to type."""
-        await self.ctx.signal(room, Typing(user=NativeId(self.ctx.id, person), typing=on))
+        await self.ctx.send_ephemeral(room, Typing(user=NativeId(self.ctx.id, person), typing=on))
 
     async def read(self, room: str, person: str, event: Event) -> None:
         """Have read up to an event."""
         now = self.ctx.clock.now()
-        await self.ctx.signal(room, Receipt(user=NativeId(self.ctx.id, person), event=event, ts=now))
+        await self.ctx.send_ephemeral(room, Receipt(user=NativeId(self.ctx.id, person), event=event, ts=now))
 
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers``."""
         return user.partition("@")[2] or self.ctx.id
 
-    def facts(self, inbound: Submission) -> NativeFacts:
+    def policy_facts(self, inbound: Submission) -> NativeFacts:
         """See ``hansa.KnowsServers``."""
         return NativeFacts(sender_server=self.server_of(inbound.sender.id))
 

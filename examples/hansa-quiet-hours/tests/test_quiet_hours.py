@@ -49,7 +49,7 @@ async def test_nothing_new_is_said_at_night_but_what_was_begun_is_finished():
         assert refusal is not None
         assert "it is quiet here from 22:00 to 07:00 UTC" in refusal.text
         await app.reload_policies([policy])
-        history = await made["right"].ctx.history("b", limit=5)
+        history = await made["right"].ctx.read_history("b", limit=5)
         assert len(history) == 2, "what was said by day may be read at night"
         clock.advance(9 * 3600)
         assert await says("good morning") is None

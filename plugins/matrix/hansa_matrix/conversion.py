@@ -24,7 +24,7 @@ from hansa import (
     Style,
     Topic,
     ViewDelta,
-    cut,
+    truncate_utf8,
 )
 
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
@@ -65,7 +65,7 @@ EventDraft = tuple[str, str | None, dict[str, Any]]
 
 
 def _truncated_text(said: str | None, limit: int = 65_536) -> str:
-    return cut(said, limit) if said is not None else ""
+    return truncate_utf8(said, limit) if said is not None else ""
 
 
 async def content_from_pdu(pdu: Pdu, home_of: GhostResolver) -> Content:
@@ -110,12 +110,12 @@ def event_from_content(content: Content, target: str) -> EventDraft | None:
         case Member():
             member: dict[str, Any] = {"membership": content.membership.value}
             if content.name and content.membership in {Membership.JOIN, Membership.INVITE}:
-                member["displayname"] = cut(content.name, _NAME)
+                member["displayname"] = truncate_utf8(content.name, _NAME)
             if content.reason:
                 member["reason"] = content.reason
             return MEMBER, target, member
         case Name(text=text):
-            return "m.room.name", "", {"name": cut(text, _NAME)}
+            return "m.room.name", "", {"name": truncate_utf8(text, _NAME)}
         case Topic(text=text):
             return "m.room.topic", "", {"topic": text}
         case _:
@@ -221,12 +221,12 @@ class RoomViewBuilder:
         """
         people: dict[NativeId, RoomMember] = {}
         gone: list[NativeId] = []
-        view = self._ctx.view(room_id)
+        view = self._ctx.get_view(room_id)
         if POWER_LEVELS_KEY in changed and view is not None:
             for person in view.people.values():
                 user = person.user.id
                 if person.user.network != self._ctx.id:
-                    user = await self._ctx.ghost(person.user)
+                    user = await self._ctx.get_ghost_id(person.user)
                 role = role_of_level(levels, user)
                 if role is not person.role:
                     people[person.user] = replace(person, role=role)

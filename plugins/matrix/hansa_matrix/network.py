@@ -192,16 +192,16 @@ class MatrixNetwork:
         """See ``hansa.Network.send``. Events reach Matrix in the room's turn: nothing is delivered here."""
         raise DeliveryRejected(f"{delivery.link.id} is the authority of its room")
 
-    async def signal(self, link: Link, signal: EphemeralEvent) -> None:
-        """See ``hansa.CarriesEphemeral.signal``."""
+    async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
+        """See ``hansa.CarriesEphemeral.show_ephemeral``."""
         await self._signals.send(link, signal)
 
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers.server_of``."""
         return ids.domain_of(user)
 
-    def facts(self, inbound: Submission) -> NativeFacts:
-        """See ``hansa.KnowsServers.facts``."""
+    def policy_facts(self, inbound: Submission) -> NativeFacts:
+        """See ``hansa.KnowsServers.policy_facts``."""
         return facts_of_native(inbound, self._server)
 
     def ghost_id(self, user: NativeId) -> str:
@@ -215,13 +215,13 @@ class MatrixNetwork:
         """A room that this server is or was in."""
         return self._rooms.get(room_id)
 
-    async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
-        """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
+    async def before_turn(self, link: Link, inbound: Submission) -> Refusal | None:
+        """See ``hansa.Authority.before_turn``: the accounts of everybody concerned exist."""
         await self._opening.wait()
         return await self.homeserver.rooms.countersigning.ready(link, inbound)
 
-    async def fetch(self, link: Link, refs: Sequence[str]) -> bool:
-        """See ``hansa.Authority.fetch``."""
+    async def fetch_missing(self, link: Link, refs: Sequence[str]) -> bool:
+        """See ``hansa.Authority.fetch_missing``."""
         room = self._rooms[link.native.id]
         found = await room.events.load(refs, room.version)
         return all(ref in found for ref in refs)
@@ -230,8 +230,8 @@ class MatrixNetwork:
         """See ``hansa.Authority.countersign``."""
         return await self.homeserver.rooms.countersigning.countersign(link, draft)
 
-    async def turn(self, link: Link, batch: Sequence[Submission]) -> Turn:
-        """See ``hansa.Authority.turn``."""
+    async def begin_turn(self, link: Link, batch: Sequence[Submission]) -> Turn:
+        """See ``hansa.Authority.begin_turn``."""
         await self._opening.wait()
         room = self._rooms.get(link.native.id)
         if room is None:
@@ -261,8 +261,8 @@ class MatrixNetwork:
         """See ``hansa.NamesRooms.addresses_of``."""
         return await self._addresses.of(natives)
 
-    def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``; ``admin/commands.py`` declares them."""
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
+        """See ``hansa.HasAdminCommands.admin_commands``; ``admin/commands.py`` declares them."""
         home = self.homeserver
         return self._addresses.addressed(
             {
@@ -279,10 +279,10 @@ class MatrixNetwork:
             }
         )
 
-    async def where(self, native_id: str) -> list[DestinationStatus]:
-        """See ``hansa.TracksDelivery.where``."""
+    async def delivery_status(self, native_id: str) -> list[DestinationStatus]:
+        """See ``hansa.TracksDelivery.delivery_status``."""
         return await self._sender.where(native_id)
 
-    async def destinations(self) -> list[DestinationStatus]:
-        """See ``hansa.TracksDelivery.destinations``."""
+    async def list_destinations(self) -> list[DestinationStatus]:
+        """See ``hansa.TracksDelivery.list_destinations``."""
         return await self._sender.destinations()

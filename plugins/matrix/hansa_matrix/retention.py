@@ -86,7 +86,7 @@ async def purge_expired(ctx: NetworkContext) -> None:
             await ctx.store.commit([Delete(collection, row.key) for row in rows])
     await _purge_transactions(ctx, now - _TXN_FOR)
     for collection in COUNTED:
-        ctx.gauge("matrix_stored_rows", await ctx.store.count(collection), collection=collection)
+        ctx.set_gauge("matrix_stored_rows", await ctx.store.count(collection), collection=collection)
 
 
 async def _purge_transactions(ctx: NetworkContext, upto: int) -> None:

@@ -70,7 +70,7 @@ class XmppNetwork:
 
     async def start(self) -> None:
         """See ``Network.start``."""
-        self._ctx.status("connecting", f"{self._ctx.config.host}:{self._ctx.config.port}")
+        self._ctx.report_status("connecting", f"{self._ctx.config.host}:{self._ctx.config.port}")
         await self._ingress.service.start()
         self._spawn(partial(self._transport.run, self._ingress), "component")
 
@@ -95,8 +95,8 @@ class XmppNetwork:
         """See ``KnowsServers.server_of``: the domain of a JID."""
         return jid.domain_of(user)
 
-    def facts(self, inbound: Submission) -> NativeFacts:
-        """See ``KnowsServers.facts``."""
+    def policy_facts(self, inbound: Submission) -> NativeFacts:
+        """See ``KnowsServers.policy_facts``."""
         heard = inbound.native if isinstance(inbound.native, convert.ParsedMessage) else None
         return convert.policy_facts(inbound.content, self.server_of(inbound.sender.id), heard)
 
@@ -122,7 +122,7 @@ class XmppNetwork:
         if room.domain != domain:
             text = f"rooms of {room.domain} are not ours to host; ours are ROOM@{domain}"
             raise CannotOpenRoom(Refusal(code=RefusalCode.UNSUPPORTED, text=text))
-        if not create and self._ctx.link(room.bare) is None:
+        if not create and self._ctx.get_link(room.bare) is None:
             raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
         return OpenedRoom(native=NativeId(self._ctx.id, room.bare), hosted=True)
 
@@ -132,14 +132,14 @@ class XmppNetwork:
             found = JID(address if "@" in address else f"{address}@{self._ctx.config.component}").bare
         except InvalidJID:
             return None
-        return found if self._ctx.link(found) is not None else None
+        return found if self._ctx.get_link(found) is not None else None
 
     async def addresses_of(self, natives: Collection[str]) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
         """See ``NamesRooms.addresses_of``: there are no others."""
         return {}
 
-    async def nobody(self, user: str) -> bool:
-        """See ``KnowsPeople.nobody``: their own server is asked, if the policies allow it."""
+    async def is_nonexistent_user(self, user: str) -> bool:
+        """See ``KnowsPeople.is_nonexistent_user``: their own server is asked, if the policies allow it."""
         domain = self.server_of(user)
         try:
             found = JID(user)

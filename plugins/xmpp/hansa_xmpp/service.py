@@ -80,12 +80,12 @@ class MucService:
     async def start(self) -> None:
         """Read what is kept."""
         self._salt = await self._table.salt(self._ctx.random)
-        for link in self._ctx.links():
+        for link in self._ctx.list_links():
             if link.hosted and (room := self.room(link.native.id)) is not None:
                 for kept in await self._table.load(link.native.id):
                     user = NativeId(self._ctx.id, kept.jid.partition("/")[0])
                     room.muc.restore_session(user, kept.nick, kept.jid, kept.joined_seq)
-                    room.stale = self._ctx.governed
+                    room.stale = self._ctx.has_policies
                 for _ in room.muc.sync_occupants(
                     self.view(link.native.id)
                 ):  # nobody is told before they were asked
@@ -93,7 +93,7 @@ class MucService:
 
     def room(self, native: str) -> HostedRoom | None:
         """The room of that address, None where we host none."""
-        link = self._ctx.link(native)
+        link = self._ctx.get_link(native)
         if link is None or not link.hosted:
             self._rooms.pop(native, None)
             return None
@@ -113,7 +113,7 @@ class MucService:
 
     def view(self, native: str) -> RoomView:
         """The present of a room that is linked."""
-        view = self._ctx.view(native)
+        view = self._ctx.get_view(native)
         assert view is not None
         return view
 
@@ -206,7 +206,7 @@ class MucService:
         if not await asyncio.shield(room.occupants_verified):
             raise RetryLater("the component lost its connection")
         event = delivery.event
-        await self._ctx.present(native)
+        await self._ctx.get_judged_view(native)
         async with room.lock:
             if not self.up:
                 raise RetryLater("the component lost its connection")
@@ -223,9 +223,9 @@ class MucService:
         if room is None:
             return
         async with room.lock:
-            upto = max(self._ctx.delivered(native), room.last_seq)
+            upto = max(self._ctx.delivered_seq(native), room.last_seq)
             history = await self._history(native, enter.history, upto)
-            await self._ctx.present(native)
+            await self._ctx.get_judged_view(native)
             full, view = enter.stanza.sender.full, self.view(native)
             await self._sync(native, room)
             # Stored before they are told: after a crash every stored session is asked whether it is still
@@ -244,7 +244,7 @@ class MucService:
         room.stale = True
         if not self.up or not await asyncio.shield(room.occupants_verified):
             return  # once they were asked whether they are there
-        await self._ctx.present(native)
+        await self._ctx.get_judged_view(native)
         async with room.lock:
             if room.stale and self.up:
                 room.stale = False
@@ -287,7 +287,7 @@ class MucService:
             return []
         found, left = deque[HistoryEntry](), _HISTORY_BYTES
         for _ in range(_HISTORY_PAGES):
-            page = await self._ctx.history(native, limit=_HISTORY_PAGE, since=since, upto_seq=upto)
+            page = await self._ctx.read_history(native, limit=_HISTORY_PAGE, since=since, upto_seq=upto)
             for event in reversed(page):
                 body = convert.body_from_content(event.content)
                 if body is None:

@@ -86,7 +86,7 @@ class StanzaHandler:
     def on_state(self, up: bool, text: str) -> None:
         """See ``Listener.on_state``."""
         self.service.on_link_state(up)
-        self._ctx.status("up" if up else "down", text)
+        self._ctx.report_status("up" if up else "down", text)
 
     def on_oversized(self, excess: OversizedStanza) -> None:
         """See ``StanzaListener.on_oversized``."""
@@ -111,7 +111,7 @@ class StanzaHandler:
             if not (self.service.pings.answered(stanza) or self.service.questions.answered(stanza)):
                 self._ctx.count("xmpp_ignored", why="unasked")
             return
-        if self._ctx.governed and stanza.kind == "iq" and stanza.type == "get":
+        if self._ctx.has_policies and stanza.kind == "iq" and stanza.type == "get":
             self._queue_question(stanza, element)
             return
         if not stanza.to.local:
@@ -159,9 +159,9 @@ class StanzaHandler:
             outbound=False,
         )
         verdict = await self._ctx.check(crossing)
-        for link in self._ctx.links():
+        for link in self._ctx.list_links():
             if stanza.to.bare in {link.native.id, self._ctx.config.component}:
-                await self._ctx.present(link.native.id)
+                await self._ctx.get_judged_view(link.native.id)
         if not verdict.allowed:
             self._ctx.count("xmpp_refused", why=errors.FORBIDDEN.name)
             self.service.send_stanzas(
@@ -206,8 +206,8 @@ class StanzaHandler:
     def _to_service(self, stanza: Stanza) -> None:
         if stanza.kind == "iq":
             rooms = list[tuple[str, str]]()
-            for link in self._ctx.links():
-                view = self._ctx.view(link.native.id)
+            for link in self._ctx.list_links():
+                view = self._ctx.get_view(link.native.id)
                 if link.hosted and view is not None and view.facts.join_rule == "public":
                     rooms.append((link.native.id, view.facts.name or link.native.id.partition("@")[0]))
             for command in iq.to_service(stanza, sorted(rooms)):
@@ -291,7 +291,7 @@ class StanzaHandler:
         """Returns the error for a denied join. An occupant who enters on one more connection does not join a
         second time, and may have been denied since.
         """
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return None
         crossing = Join(
             network=self._ctx.id,
@@ -395,7 +395,7 @@ class StanzaHandler:
 
     def _heard(self, inbound: Submission, stanza: Stanza) -> Submission:
         """With all that its stanza says, for policies alone."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return inbound
         return replace(inbound, native=convert.ParsedMessage(convert.texts_of(stanza)))
 

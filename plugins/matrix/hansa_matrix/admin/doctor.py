@@ -56,7 +56,7 @@ class Doctor:
         self._routes = federation.discovery
 
     def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {"doctor": self.examine}
 
     async def examine(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class EventCommands:
         self._events = events
 
     def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "rooms set": self._set_state,
             "rooms level": self._set_power_level,

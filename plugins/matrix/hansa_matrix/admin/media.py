@@ -27,7 +27,7 @@ class MediaCommands:
         self._fetcher = fetcher
 
     def table(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "media add": self.add,
             "media get": self.get,

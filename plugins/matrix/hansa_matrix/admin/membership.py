@@ -66,7 +66,7 @@ class MembershipCommands:
             opened = await self._opener.create_named(alias, version or self._ctx.config.room_version, wish)
         except CannotOpenRoom as error:
             raise LocalProtocolError(error.refusal.text) from error
-        await self._ctx.open_link(opened.native.id, authority=True, view=opened.view)
+        await self._ctx.open_link(opened.native.id, authority=True, view=opened.view_delta)
         return {"room": opened.native.id, "alias": alias}
 
     async def _knock(self, arguments: Mapping[str, Any]) -> dict[str, str]:

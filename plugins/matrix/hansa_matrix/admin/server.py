@@ -22,7 +22,7 @@ class ServerCommands:
         self._ingest = ingest
 
     def table(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "keys ls": self.keys,
             "keys rotate": self.rotate,

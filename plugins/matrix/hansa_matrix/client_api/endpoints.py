@@ -221,7 +221,7 @@ class ClientApi:
             await self._entering.leave_all(account.user)
 
     def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             **self.accounts.operations(),
             **self.tokens.operations(),

@@ -233,7 +233,7 @@ class ClientHttp:
         request without a good one.
         """
         config = self._ctx.config
-        is_open = config.public_reading or not self._ctx.governed
+        is_open = config.public_reading or not self._ctx.has_policies
         if not is_open or (server and server != config.server_name):
             await self.authenticate(request)
 

@@ -78,7 +78,7 @@ class KeysEndpoints:
 
     async def _require_allowed(self, caller: Requester, keys: Any) -> None:
         """Raises the error answer where a policy denies what keys say beside being keys: others get it."""
-        texts = texts_of_keys(keys) if self._ctx.governed else ()
+        texts = texts_of_keys(keys) if self._ctx.has_policies else ()
         if texts:
             await require(self._ctx, Crossings(self._ctx).profile_change(caller.user, texts))
 

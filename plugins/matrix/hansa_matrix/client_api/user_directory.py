@@ -79,7 +79,7 @@ class UserDirectory:
         """Those who match, by what they are called in a room and may be shown by now."""
         read, seen, looked, wanted = 0, set[str](), 0, look.wanted
         for room_id in await self._open_to(asker):
-            room, view = self._rooms.get(room_id), self._ctx.view(room_id)
+            room, view = self._rooms.get(room_id), self._ctx.get_view(room_id)
             if room is None or view is None:
                 continue
             if read >= MAX_PROFILES_READ or looked >= MAX_CANDIDATES:
@@ -95,7 +95,7 @@ class UserDirectory:
                     break
                 if person.membership is not Membership.JOIN:
                     continue
-                user = await self._ctx.ghost(person.user)
+                user = await self._ctx.get_ghost_id(person.user)
                 if user not in seen and _matches_search(user, person, wanted):
                     matching.append(user)
             read += len(matching)

@@ -14,8 +14,8 @@ async def announce_to_peers(
     """Asks each of them about one of its own users. ``bridge_user`` is the bridge user's id."""
     local, _, own = bridge_user.partition(":")
     servers: set[str] = set()
-    for link in ctx.links():
-        view = ctx.view(link.native.id)
+    for link in ctx.list_links():
+        view = ctx.get_view(link.native.id)
         if view is not None:
             servers |= {server for network, server in view.joined_servers if network == ctx.id}
     for server in sorted(servers - {own}):

@@ -319,7 +319,7 @@ class DestinationQueue:
         """Those of the stored events that servers may not have whole, as they may have them."""
         looked: dict[str, list[str]] = {}
         for row in rows:
-            if self._ctx.governed or self._post.pdus.is_withheld(row):
+            if self._ctx.has_policies or self._post.pdus.is_withheld(row):
                 looked.setdefault(str(row.fields["room_id"]), []).append(str(row.key[0]))
         found: dict[str, bytes] = {}
         for room_id, event_ids in looked.items():

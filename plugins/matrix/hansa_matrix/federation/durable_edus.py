@@ -27,7 +27,7 @@ async def edu_to_send(ctx: NetworkContext, row: Row) -> dict[str, Any] | None:
     """An EDU that waited, as it is sent; None if the policies of now keep it here."""
     edu: dict[str, Any] = orjson.loads(row.body)
     generation = edu.pop(GENERATION, 0)
-    if not ctx.governed or generation == ctx.policy_generation:
+    if not ctx.has_policies or generation == ctx.policy_generation:
         return edu
     crossing = _crossing_of_edu(Crossings(ctx), edu)
     return edu if crossing is None or await passes(ctx, crossing) else None

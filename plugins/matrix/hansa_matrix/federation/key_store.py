@@ -164,8 +164,8 @@ class KeyStore:
                 [Delete("key_document", (server,)), *(Delete("key", row.key) for row in keys)]
             )
             self._ctx.count("matrix_known_servers_forgotten")
-        self._ctx.gauge("matrix_known_servers", servers)
-        self._ctx.gauge("matrix_known_servers_bytes", size)
+        self._ctx.set_gauge("matrix_known_servers", servers)
+        self._ctx.set_gauge("matrix_known_servers_bytes", size)
 
 
 def _document_from_row(row: Row) -> StoredKeyDocument:

@@ -179,8 +179,8 @@ class FederationSender:
     def _update_gauges(self) -> None:
         """How many servers cannot be reached, and how many not for an hour: what an operator is woken for."""
         failing = [peer for peer in self._peers.values() if peer.failures]
-        self._ctx.gauge("matrix_destinations_failing", len(failing))
-        self._ctx.gauge("matrix_destinations_gone", sum(peer.gone() for peer in failing))
+        self._ctx.set_gauge("matrix_destinations_failing", len(failing))
+        self._ctx.set_gauge("matrix_destinations_gone", sum(peer.gone() for peer in failing))
 
     def _require_queue(self, server: str) -> DestinationQueue:
         peer = self._peers.get(server)

@@ -110,7 +110,7 @@ class LocalMemberships:
         """True if a local user and another user are in one room."""
         who = NativeId(self._ctx.id, other)
         for stay in self.stays(user).values():
-            view = self._ctx.view(stay.room_id) if stay.membership == "join" else None
+            view = self._ctx.get_view(stay.room_id) if stay.membership == "join" else None
             if view is not None and view.membership(who) is Membership.JOIN:
                 return True
         return False

@@ -102,8 +102,8 @@ class Quotas:
         used, body = await self.used(owner)
         now = Usage(max(0, used.size + size), max(0, used.files + files))
         if owner == COPIES:
-            self._ctx.gauge("matrix_media_copies_bytes", now.size)
-            self._ctx.gauge("matrix_media_copies", now.files)
+            self._ctx.set_gauge("matrix_media_copies_bytes", now.size)
+            self._ctx.set_gauge("matrix_media_copies", now.files)
         counted = CompareAndSwap("media_usage", (owner,), body, orjson.dumps([now.size, now.files]))
         if now.files or body is None:
             return [counted]
@@ -170,7 +170,7 @@ class Quotas:
         """
         space = await self._ctx.blobs.space()
         reserve: int = min(self._ctx.config.media_reserve, space.total // 20)
-        self._ctx.gauge("matrix_media_disk_free_bytes", space.free)
+        self._ctx.set_gauge("matrix_media_disk_free_bytes", space.free)
         return sum(one.left for one in self._promises) + reserve - space.free
 
 

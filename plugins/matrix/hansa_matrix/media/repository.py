@@ -202,7 +202,7 @@ class MediaRepository:
             )
             waiting = [row for row in mine if row.body != _FILLED]
             in_all = await self._ctx.store.count("media_reserved")
-            self._ctx.gauge("matrix_media_reserved", in_all)
+            self._ctx.set_gauge("matrix_media_reserved", in_all)
             if len(waiting) >= MAX_PENDING_OF_USER or len(mine) >= MAX_PENDING_OF_USER * 2:
                 raise Busy(f"{len(waiting)} of your reserved addresses wait for their file", after=60.0)
             if in_all >= MAX_PENDING:

@@ -47,7 +47,7 @@ class Care:
         self._gaps = gaps
 
     def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "rooms check": self.check,
             "rooms leave": self.leave,
@@ -91,8 +91,8 @@ class Care:
                     prev.update(one.pdu.prev_events)
                 if one.status is Status.REJECTED:
                     rejected[event_id] = one.reason
-            self._ctx.progress(work, len(present))
-        self._ctx.progress(work, 1, 1)
+            self._ctx.report_progress(work, len(present))
+        self._ctx.report_progress(work, 1, 1)
         state = await room.state()
         holes = {hole.event_id: hole.told() for hole in room.holes.listed()}
         return {
@@ -116,7 +116,7 @@ class Care:
     async def _fetch_missing_auth(self, room: MatrixRoom) -> int:
         """Ask the servers of the room for auth events that are missing; how many came."""
         before = set((await self._audit_room(room))["missing_auth"])
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
         lacking = [
             one.pdu
@@ -173,7 +173,7 @@ class Care:
             raise
 
     async def _remove_room_rows(self, room: MatrixRoom) -> dict[str, Any]:
-        if self._ctx.link(room.room_id) is not None:
+        if self._ctx.get_link(room.room_id) is not None:
             await self._ctx.close_link(room.room_id)
         removed, work = 0, f"purging {room.room_id}"
         for collection, index in (
@@ -189,11 +189,11 @@ class Care:
             ):
                 await self._ctx.store.commit([Delete(collection, row.key) for row in rows])
                 removed += len(rows)
-                self._ctx.progress(work, removed)
+                self._ctx.report_progress(work, removed)
         await self._rooms.listeners.notify_purged(room.room_id)
         for alias in await aliases_of(self._ctx.store, room.room_id):
             with suppress(Conflict):  # it was given to another room just now
                 await self._ctx.store.commit(taken(alias))
         await self._ctx.store.commit([room.remove(), Delete("published", (room.room_id,))])
-        self._ctx.progress(work, 1, 1)
+        self._ctx.report_progress(work, 1, 1)
         return {"room": room.room_id, "removed": removed}

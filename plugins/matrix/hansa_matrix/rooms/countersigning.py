@@ -32,15 +32,15 @@ class Countersigning:
         self._rooms = own.rooms
 
     async def ready(self, link: Link, inbound: Submission) -> Refusal | None:
-        """See ``hansa.Authority.ready``: the accounts of everybody concerned exist."""
+        """See ``hansa.Authority.before_turn``: the accounts of everybody concerned exist."""
         room = self._rooms.get(link.native.id)
         if room is None or not room.resident:
             return Refusal(code=RefusalCode.NOT_FOUND, text="this server is not in that room")
         content, target = inbound.content, ""
         try:
-            await self._ctx.ghost(inbound.sender)
+            await self._ctx.get_ghost_id(inbound.sender)
             if isinstance(content, Member):
-                target = await self._ctx.ghost(content.user)
+                target = await self._ctx.get_ghost_id(content.user)
         except LocalProtocolError as error:
             return Refusal(code=RefusalCode.INVALID, text=str(error))
         invite = isinstance(content, Member) and content.membership is Standing.INVITE

@@ -63,8 +63,8 @@ class EventBuilder:
         ``RemoteProtocolError`` for one that is too large.
         """
         content = inbound.content
-        sender = await self._draft.ctx.ghost(inbound.sender)
-        target = await self._draft.ctx.ghost(content.user) if isinstance(content, Member) else ""
+        sender = await self._draft.ctx.get_ghost_id(inbound.sender)
+        target = await self._draft.ctx.get_ghost_id(content.user) if isinstance(content, Member) else ""
         spoken = isinstance(inbound.native, ClientEvent)
         handle = inbound.native.handle if isinstance(inbound.native, ClientEvent) else None
         if isinstance(inbound.native, ClientEvent):

@@ -76,22 +76,22 @@ class PduBatch:
         fresh = {one.pdu.event_id for one in arrived if one.at_once}
         await self._draft.expect([one.pdu for one in arrived], fresh)
 
-    def closing(self) -> list[Write]:
-        """See ``hansa.Turn.closing``: where the room stands afterwards."""
+    def final_writes(self) -> list[Write]:
+        """See ``hansa.Turn.final_writes``: where the room stands afterwards."""
         return self._draft.head_writes()
 
-    def committed(self) -> None:
-        """See ``hansa.Turn.committed``."""
+    def on_committed(self) -> None:
+        """See ``hansa.Turn.on_committed``."""
         self._draft.committed()
 
-    def abandoned(self) -> None:
-        """See ``hansa.Turn.abandoned``."""
+    def on_rolled_back(self) -> None:
+        """See ``hansa.Turn.on_rolled_back``."""
         self._draft.abandoned()
 
-    async def prepare(
+    async def prepare_event(
         self, inbound: Submission, verdict: Verdict
     ) -> Prepared | Missing | Countersign | Refusal:
-        """See ``hansa.Turn.prepare``."""
+        """See ``hansa.Turn.prepare_event``."""
         prepared = await self._prepare_native(inbound, verdict)
         await self._draft.room.groups.ahead()
         return prepared

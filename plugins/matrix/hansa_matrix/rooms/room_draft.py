@@ -300,7 +300,7 @@ class RoomDraft:
 
     def _add_server(self, server: str) -> None:
         """Notes that a user of a server joins."""
-        view = self.ctx.view(self.room.room_id)
+        view = self.ctx.get_view(self.room.room_id)
         known = view is None or (self.ctx.id, server) in view.joined_servers
         if not known and server != self.own.server:
             self._came.add(server)
@@ -480,7 +480,7 @@ class RoomDraft:
 
     def servers(self) -> frozenset[str]:
         """The other servers with a joined person before this event."""
-        view = self.ctx.view(self.room.room_id)
+        view = self.ctx.get_view(self.room.room_id)
         if view is None:
             return self._given
         return frozenset(s for n, s in view.joined_servers if n == self.ctx.id) - {self.own.server}

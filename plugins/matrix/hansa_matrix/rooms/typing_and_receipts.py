@@ -108,7 +108,7 @@ class TypingAndReceipts:
 
     async def _can_send(self, room_id: str, user: str, origin: str) -> bool:
         """The user is in the room, and the room's server ACL lets their server speak."""
-        room, view = self._rooms.get(room_id), self._ctx.view(room_id)
+        room, view = self._rooms.get(room_id), self._ctx.get_view(room_id)
         if room is None or not room.resident or view is None or not await room.allows(origin):
             return False
         person = view.person(NativeId(self._ctx.id, user))
@@ -118,7 +118,7 @@ class TypingAndReceipts:
         self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()
     ) -> EphemeralIn | None:
         """Returns the question to the policies about a user's typing or receipt."""
-        link, view = self._ctx.link(room_id), self._ctx.view(room_id)
+        link, view = self._ctx.get_link(room_id), self._ctx.get_view(room_id)
         if link is None or view is None:
             return None
         sender, server = NativeId(self._ctx.id, user), ids.domain_of(user)
@@ -133,7 +133,7 @@ class TypingAndReceipts:
         self, room_id: str, user: str, kind: str, name: tuple[str, ...], edu: Any
     ) -> None:
         """Tell the servers of a room, if the policies let them know."""
-        link, view = self._ctx.link(room_id), self._ctx.view(room_id)
+        link, view = self._ctx.get_link(room_id), self._ctx.get_view(room_id)
         if link is None or view is None:
             return
         out = EphemeralOut(link=link, sender=NativeId(self._ctx.id, user), kind=kind, view=view)
@@ -142,7 +142,7 @@ class TypingAndReceipts:
 
     def typing_in(self, room_id: str) -> list[str]:
         """Returns the users who type in a room and have not left it."""
-        view = self._ctx.view(room_id)
+        view = self._ctx.get_view(room_id)
         if view is None:
             return []
         return [user for room, user in self._typing if room == room_id and self._is_joined(view, user)]
@@ -157,7 +157,7 @@ class TypingAndReceipts:
     async def type(self, user: str, room: MatrixRoom, *, typing: bool, seconds: float) -> None:
         """A local user begins or ends to type. Raises the error answer if a policy denies it."""
         if (
-            self._ctx.governed
+            self._ctx.has_policies
             and (crossing := self._inbound_crossing(room.room_id, user, "typing")) is not None
         ):
             await require(self._ctx, crossing)
@@ -174,7 +174,7 @@ class TypingAndReceipts:
         if private:
             await self._store_receipt(replace(receipt, thread=PRIVATE + receipt.thread))
             return
-        if self._ctx.governed:
+        if self._ctx.has_policies:
             crossing = self._inbound_crossing(
                 receipt.room_id, receipt.user, "receipt", _texts_of_receipt(receipt)
             )
@@ -185,7 +185,7 @@ class TypingAndReceipts:
         await self._accept_receipt(receipt)
 
     def _remote_servers(self, room_id: str) -> set[str]:
-        view = self._ctx.view(room_id)
+        view = self._ctx.get_view(room_id)
         return {s for n, s in view.joined_servers if n == self._ctx.id} - {self._server} if view else set()
 
     async def _set_typing(self, typing: TypingEdu, seconds: float | None = None) -> None:
@@ -205,7 +205,7 @@ class TypingAndReceipts:
         self.told(room_id)
         if (await self._ctx.home_of(user)).network != self._ctx.id:
             return
-        await self._ctx.signal(room_id, Typing(user=NativeId(self._ctx.id, user), typing=on))
+        await self._ctx.send_ephemeral(room_id, Typing(user=NativeId(self._ctx.id, user), typing=on))
 
     def changed(self, name: str) -> None:
         """Something about a room or person is other than before that is not kept."""
@@ -236,7 +236,7 @@ class TypingAndReceipts:
             user = NativeId(self._ctx.id, receipt.user)
             at = min(receipt.ts, self._ctx.clock.now())
             signal = Receipt(user=user, event=event, ts=at, thread=receipt.thread)
-            await self._ctx.signal(receipt.room_id, signal)
+            await self._ctx.send_ephemeral(receipt.room_id, signal)
 
     async def _store_receipt(self, receipt: ReceiptEdu) -> bool:
         """Stores a receipt; True if it is new. Of a user with receipts in very many threads the oldest is
@@ -283,7 +283,7 @@ class TypingAndReceipts:
         there are policies, one that names no event by its id is left out: it may hold words.
         """
         found = await self._receipts_of(room_id, user)
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return found
         return {
             key: one
@@ -303,11 +303,11 @@ class TypingAndReceipts:
         return found
 
     async def send(self, link: Link, signal: EphemeralEvent) -> None:
-        """See ``hansa.CarriesEphemeral.signal``: tell the servers of the room."""
-        room, view = self._rooms.get(link.native.id), self._ctx.view(link.native.id)
+        """See ``hansa.CarriesEphemeral.show_ephemeral``: tell the servers of the room."""
+        room, view = self._rooms.get(link.native.id), self._ctx.get_view(link.native.id)
         if room is None or not room.resident or view is None:
             return
-        user = await self._ctx.ghost(signal.user)
+        user = await self._ctx.get_ghost_id(signal.user)
         servers = self._remote_servers(room.room_id)
         if ids.domain_of(user) != self._server:
             return

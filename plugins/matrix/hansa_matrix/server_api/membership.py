@@ -83,7 +83,7 @@ class MembershipEndpoints:
         state = await room.readable(before.values())
         chain = await room.events.auth_chain([pdu.event_id, *before.values()], room.version)
         given = await room.events.judged(chain)
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {
             "origin": self._own.server,

@@ -45,7 +45,7 @@ class QueryEndpoints:
         room_id = await room_id_of(self._ctx.store, alias) if ids.is_valid_alias(alias) else None
         if room_id is None:
             raise matrix_error(404, "M_NOT_FOUND", "no room of this server has that alias")
-        view = self._ctx.view(room_id)
+        view = self._ctx.get_view(room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {"room_id": room_id, "servers": [self._own.server, *sorted(servers - {self._own.server})]}
 

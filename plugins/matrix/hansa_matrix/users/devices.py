@@ -243,7 +243,7 @@ class Devices:
         may ask for them.
         """
         servers = self._company.servers(user) if of is None else set(of)
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return servers
         each = {s: self._crossings.keys_query(s, [user], outbound=False) for s in sorted(servers)}
         return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}

@@ -72,7 +72,7 @@ class KeyQueries:
         """One key each of devices here."""
         local = {user: devices for user, devices in wanted.items() if await self._company.local(user)}
         found = await self._devices.claim(local)
-        if self._ctx.governed:
+        if self._ctx.has_policies:
             await self._texts.claimed(found)
         return found
 
@@ -104,7 +104,7 @@ class KeyQueries:
                 self._remote.fetch(user)
 
         found["failures"] = await self._ask_each(asked, query_server) | denied
-        if self._ctx.governed:
+        if self._ctx.has_policies:
             await self._texts.read(found)
         if reader:
             await self._add_private_keys(found, reader, wanted)
@@ -112,7 +112,7 @@ class KeyQueries:
 
     async def _denied_servers(self, users: Iterable[str]) -> dict[str, Any]:
         """The servers of some people whose keys policies let nobody have, with what ``failures`` says."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return {}
         of: dict[str, list[str]] = {}
         for user in users:
@@ -162,7 +162,7 @@ class KeyQueries:
                             found.setdefault(user, {})[device_id] = {key_id: key}
 
         failures = await self._ask_each(asked, claim_from_server) | denied
-        if self._ctx.governed:
+        if self._ctx.has_policies:
             await self._texts.claimed(found)
         return {"one_time_keys": found, "failures": failures}
 

@@ -62,7 +62,7 @@ class PresenceTracker:
 
     def _without_stale_text(self, one: PresenceEdu, generation: int) -> PresenceEdu:
         """Returns a presence without a text that earlier policies judged: a repeated text is judged again."""
-        if one.status and self._ctx.governed and generation != self._ctx.policy_generation:
+        if one.status and self._ctx.has_policies and generation != self._ctx.policy_generation:
             return replace(one, status="")
         return one
 
@@ -106,13 +106,13 @@ class PresenceTracker:
 
     async def _lets_in(self, one: PresenceEdu) -> bool:
         """True if the policies let local users see a user's presence."""
-        return not self._ctx.governed or await passes(
+        return not self._ctx.has_policies or await passes(
             self._ctx, self._crossings.presence(one.user, one.status)
         )
 
     async def permit(self, one: PresenceEdu) -> None:
         """Raises the error answer if a policy denies a local user's status."""
-        if self._ctx.governed:
+        if self._ctx.has_policies:
             await require(self._ctx, self._crossings.presence(one.user, one.status))
 
     async def introduce(self, user: str, servers: Collection[str]) -> None:
@@ -159,7 +159,7 @@ class PresenceTracker:
     async def _servers_to_notify(self, one: PresenceEdu, of: Collection[str] | None = None) -> set[str]:
         """Returns the servers that may know a user's presence, of some or of all that the user meets."""
         servers = self._company.servers(one.user) if of is None else set(of)
-        if not self._ctx.governed or not servers:
+        if not self._ctx.has_policies or not servers:
             return servers
         if await passes(self._ctx, self._crossings.presence(one.user, one.status, servers)):
             return servers

@@ -73,7 +73,7 @@ class Profiles:
 
     async def _can_show_profile(self, user: str, found: Mapping[str, Any]) -> bool:
         """True if the current policies let a profile be shown; each field is asked about once."""
-        words = said(**found) if self._ctx.governed else ()
+        words = said(**found) if self._ctx.has_policies else ()
         if not words:
             return True
         asked = (self._ctx.policy_generation, hash(words))
@@ -90,8 +90,8 @@ class Profiles:
         return {str(key[0]): orjson.loads(row.body) for key, row in rows.items()}
 
     def _member_of_home(self, home: NativeId) -> RoomMember | None:
-        for link in self._ctx.links():
-            view = self._ctx.view(link.native.id)
+        for link in self._ctx.list_links():
+            view = self._ctx.get_view(link.native.id)
             person = view.person(home) if view else None
             if person is not None and person.membership is Membership.JOIN:
                 return person

@@ -127,7 +127,7 @@ class RemoteDeviceLists:
 
     async def _can_have_keys(self, user: str) -> bool:
         """True if the policies let local users have a user's keys."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return True
         asked = self._crossings.keys_query(ids.domain_of(user), [user], outbound=True)
         return await passes(self._ctx, asked)
@@ -250,7 +250,7 @@ class RemoteDeviceLists:
 
     def _set_total_bytes(self, in_all: int) -> None:
         self._bytes = max(0, in_all)
-        self._ctx.gauge("matrix_device_lists_bytes", self._bytes)
+        self._ctx.set_gauge("matrix_device_lists_bytes", self._bytes)
 
     async def sweep(self) -> None:
         """Let go of the lists, of a few at a time, of those who are in no room with us any more."""

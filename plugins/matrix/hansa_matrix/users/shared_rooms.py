@@ -18,8 +18,8 @@ class SharedRooms:
 
     def _views_of(self, user: str) -> Iterator[RoomView]:
         person_id = NativeId(self._ctx.id, user)
-        for link in self._ctx.links():
-            view = self._ctx.view(link.native.id)
+        for link in self._ctx.list_links():
+            view = self._ctx.get_view(link.native.id)
             person = view.person(person_id) if view is not None else None
             if view is not None and person is not None and person.membership is Membership.JOIN:
                 yield view
@@ -39,12 +39,12 @@ class SharedRooms:
 
     def of_room(self, room_id: str) -> set[str]:
         """The servers of a room, ours too."""
-        view = self._ctx.view(room_id)
+        view = self._ctx.get_view(room_id)
         return {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
 
     def inside(self, room_id: str, user: str) -> bool:
         """True if a user is in a room."""
-        view = self._ctx.view(room_id)
+        view = self._ctx.get_view(room_id)
         return view is not None and view.membership(NativeId(self._ctx.id, user)) is Membership.JOIN
 
     def shared(self, user: str) -> bool:
@@ -56,7 +56,7 @@ class SharedRooms:
     def rooms(self, user: str) -> list[str]:
         """Returns the ids of a user's rooms."""
         who = NativeId(self._ctx.id, user)
-        views = ((link.native.id, self._ctx.view(link.native.id)) for link in self._ctx.links())
+        views = ((link.native.id, self._ctx.get_view(link.native.id)) for link in self._ctx.list_links())
         return [room for room, view in views if view and view.membership(who) is Membership.JOIN]
 
     async def local(self, user: str) -> bool:

@@ -120,7 +120,7 @@ class ToDeviceInbox:
 
     async def _lets_in(self, message: ToDeviceEdu) -> bool:
         """True if the policies let local users have a message."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return True
         crossing = self._crossings.to_device(message.sender, message.type, message.messages, outbound=False)
         return await passes(self._ctx, crossing)
@@ -209,7 +209,7 @@ class ToDeviceInbox:
             if wait := self._of_person.take(message.sender, len(contents), size):
                 raise Busy("too much is sent to devices", after=wait)
         generation = self._ctx.policy_generation
-        if self._ctx.governed:
+        if self._ctx.has_policies:
             lets, servers = await self._allowed_receivers(message, here, there)
             here = here if lets else {}
             there = {server: by_user for server, by_user in there.items() if server in servers}
@@ -280,7 +280,7 @@ class ToDeviceInbox:
     async def permitted(self, user: str, waiting: QueuedMessage) -> bool:
         """True if the current policies let a user have a message that waits for one of their devices."""
         generation = self._ctx.policy_generation
-        if not self._ctx.governed or waiting.generation == generation:
+        if not self._ctx.has_policies or waiting.generation == generation:
             return True
         known = self._judged.get(waiting.position)
         if known is None or known[0] != generation:

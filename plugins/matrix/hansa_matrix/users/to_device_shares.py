@@ -57,7 +57,7 @@ class ToDeviceShares:
             found[str(row.key[2])] += orjson.loads(row.body)[1]
         self._totals = found
         self.in_all = found.total()
-        self._ctx.gauge("matrix_to_device_waiting_bytes", self.in_all)
+        self._ctx.set_gauge("matrix_to_device_waiting_bytes", self.in_all)
 
     def moved(self, changes: Counter[str]) -> None:
         """Changes are durable."""
@@ -67,7 +67,7 @@ class ToDeviceShares:
                 if self._totals[peer] <= 0:
                     del self._totals[peer]
             self.in_all = max(0, self.in_all + changes.total())
-            self._ctx.gauge("matrix_to_device_waiting_bytes", self.in_all)
+            self._ctx.set_gauge("matrix_to_device_waiting_bytes", self.in_all)
 
     def batch(self) -> Batch:
         """Returns the changes of one commit."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
-from hansa import Content, Custom, Encrypted, Member, Message, Name, NativeFacts, Style, Topic, cut
+from hansa import Content, Custom, Encrypted, Member, Message, Name, NativeFacts, Style, Topic, truncate_utf8
 from slixmpp.jid import JID, InvalidJID
 
 from hansa_xmpp.proto.stanza import MUC_USER, STABLE_IDS, Stanza
@@ -55,9 +55,9 @@ def body_from_content(content: Content) -> str | None:
     """
     match content:
         case Message(text=text, style=Style.EMOTE):
-            return cut(_ME + text, MAX_TEXT) if text else None
+            return truncate_utf8(_ME + text, MAX_TEXT) if text else None
         case Message(text=text) | Custom(text=text) if text:
-            return cut(" " + text if text.startswith(_ME) else text, MAX_TEXT)
+            return truncate_utf8(" " + text if text.startswith(_ME) else text, MAX_TEXT)
         case Encrypted():
             return _UNREADABLE
         case _:
@@ -84,7 +84,7 @@ def parse_invite(stanza: Stanza) -> MediatedInvite | None:
         return None
     if not user.local:
         return None
-    return MediatedInvite(user.bare, cut(invite.findtext(f"{{{MUC_USER}}}reason") or "", 1024))
+    return MediatedInvite(user.bare, truncate_utf8(invite.findtext(f"{{{MUC_USER}}}reason") or "", 1024))
 
 
 @dataclass(frozen=True, slots=True)

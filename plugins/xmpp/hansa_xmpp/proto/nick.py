@@ -13,7 +13,7 @@ import stringprep
 import unicodedata
 from collections.abc import Callable
 
-from hansa import NativeId, cut
+from hansa import NativeId, truncate_utf8
 from slixmpp.jid import JID, InvalidJID
 
 #: Far below the 1023 bytes of a resource, so that a suffix always fits (bytes).
@@ -55,7 +55,7 @@ def sanitised(name: str) -> str:
 
 
 def _bounded(text: str) -> str:
-    return cut(text, MAX_NICK).rstrip("…").strip() if len(text.encode()) > MAX_NICK else text
+    return truncate_utf8(text, MAX_NICK).rstrip("…").strip() if len(text.encode()) > MAX_NICK else text
 
 
 def _right_to_left(text: str) -> str:

@@ -243,7 +243,7 @@ class Accounts:
         known = await self._devices.get(user, device_id)
         if known is None:
             crossings = Crossings(self._ctx)
-            if self._ctx.governed and (called := texts_of_keys(device_id)):
+            if self._ctx.has_policies and (called := texts_of_keys(device_id)):
                 await require(self._ctx, crossings.profile_change(user, called))
             named = crossings.profile_change(user, said(body=name), again=True)
             shown = truncate_name(name) if await passes(self._ctx, named) else ""
@@ -367,7 +367,7 @@ class Accounts:
         await forget_private(self._ctx, user)
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "user add": self._add_user,
             "user ls": self._list_users,

@@ -307,7 +307,7 @@ class LoginEndpoints:
         device = await self._require_device(caller, request)
         if "display_name" in body:
             name = truncate_name(get_string(body, "display_name", ""))
-            if self._ctx.governed:
+            if self._ctx.has_policies:
                 crossings = Crossings(self._ctx)
                 await require(self._ctx, crossings.profile_change(caller.user, said(body=name)))
             await self._devices.change(caller.user, device.device_id, lambda known: replace(known, name=name))

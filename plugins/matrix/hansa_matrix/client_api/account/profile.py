@@ -104,7 +104,7 @@ class ProfileEndpoints:
         return {}
 
     async def _set_profile_field(self, user: str, name: str, value: Any) -> None:
-        if self._ctx.governed:
+        if self._ctx.has_policies:
             await require(self._ctx, self._crossings.profile_change(user, said(**{name: value})))
         try:
             await self._profiles.set(user, name, value)

@@ -20,7 +20,7 @@ class RegistrationTokens:
         self._ctx = ctx
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "tokens add": self._add_token,
             "tokens ls": self._list_tokens,

@@ -51,7 +51,7 @@ class AliasEndpoints:
         await self._http.require_token_for_remote(request, ids.domain_of(alias) or alias)
         room_id, servers = await self._rooms.found(alias, [])
         if ids.domain_of(alias) == self._server:
-            view = self._ctx.view(room_id)
+            view = self._ctx.get_view(room_id)
             servers = sorted(s for n, s in view.joined_servers if n == self._ctx.id) if view else []
         return {"room_id": room_id, "servers": servers or [self._server]}
 
@@ -90,7 +90,7 @@ class AliasEndpoints:
         """``GET /rooms/{roomId}/aliases``: those that the policies of now let a room have."""
         room = self._voice.joined(caller.user, request.path["room"])
         found = await aliases_of(self._ctx.store, room.room_id)
-        if self._ctx.governed:
+        if self._ctx.has_policies:
             asked = [
                 (one, self._publish_crossing(one.name, room.room_id, one.by, again=True)) for one in found
             ]

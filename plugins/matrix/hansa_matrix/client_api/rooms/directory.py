@@ -85,7 +85,7 @@ class RoomVisibilityEndpoints:
 
     async def _require_may_publish(self, user: str, room_id: str) -> None:
         """Raises the error answer where a policy denies that a room is put into the public list."""
-        view = self._ctx.view(room_id)
+        view = self._ctx.get_view(room_id)
         await require(
             self._ctx,
             DirectoryPublish(

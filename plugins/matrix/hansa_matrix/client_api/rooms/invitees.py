@@ -33,10 +33,10 @@ class Invitees:
         home = await self._ctx.home_of(user)
         known = home.network != self._ctx.id
         for person in [home] if known else people_behind(local, prefix):
-            if person.network == self._ctx.id or await self._ctx.nobody(person):
+            if person.network == self._ctx.id or await self._ctx.is_nonexistent_user(person):
                 continue
             try:
-                await self._ctx.ghost(person)
+                await self._ctx.get_ghost_id(person)
             except LocalProtocolError:  # another person has that ghost
                 continue
             return

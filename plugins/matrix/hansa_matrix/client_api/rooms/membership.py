@@ -201,7 +201,7 @@ class RoomEndpoints:
         if waiting is not None:
             servers = list(dict.fromkeys([waiting.origin, *servers]))
         room = self._rooms.get(room_id)
-        if room is None or not room.resident or self._ctx.link(room_id) is None:
+        if room is None or not room.resident or self._ctx.get_link(room_id) is None:
             try:
                 room = await self._entrance.join(room_id, servers, user, more)
             except CannotOpenRoom as problem:

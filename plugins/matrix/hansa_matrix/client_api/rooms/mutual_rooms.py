@@ -39,7 +39,7 @@ class MutualRooms:
             raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
         who = NativeId(self._ctx.id, user)
         rooms = [r for r, stay in self._attendance.stays(caller.user).items() if stay.membership == "join"]
-        views = ((room_id, self._ctx.view(room_id)) for room_id in sorted(rooms))
+        views = ((room_id, self._ctx.get_view(room_id)) for room_id in sorted(rooms))
         shared = [r for r, view in views if view is not None and view.membership(who) is Membership.JOIN]
         page = [room_id for room_id in shared if room_id > after]
         answer: dict[str, Any] = {"joined": page[:_PAGE_SIZE], "count": len(shared)}

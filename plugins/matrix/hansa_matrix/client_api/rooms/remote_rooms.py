@@ -82,7 +82,7 @@ class RemoteRooms:
 
     async def listed(self, server: str, answer: Any) -> Any:
         """A page of another server's public list, without the rooms whose words may not be read."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return answer
         if not isinstance(answer, dict):
             return {"chunk": []}
@@ -100,7 +100,7 @@ class RemoteRooms:
     async def readable(self, server: str, rooms: Sequence[Any]) -> list[dict[str, Any]]:
         """Those of some rooms, or of the children of one, that may be read."""
         listed = [one for one in rooms if isinstance(one, dict)]
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return listed
         found: list[dict[str, Any]] = []
         for number, one in enumerate(listed, 1):
@@ -112,7 +112,7 @@ class RemoteRooms:
 
     async def reads(self, server: str, said: Mapping[str, Any]) -> bool:
         """True if policies let local users read a server's description of a room."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return True
         texts = strings_of(said, names=_NAMES, forms=_FORMS)
         room_id = said.get("room_id")

@@ -28,7 +28,7 @@ class Reports:
         self._attendance = attendance
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {"reports ls": self._list_reports}
 
     async def _list_reports(self, _arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -155,7 +155,7 @@ class DeviceSync:
 
     async def _joined_users(self, room: MatrixRoom) -> set[str]:
         """Returns the users that are joined in a room."""
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         if view is None:
             return set()
         return {p.user.id for p in view.joined() if p.user.network == self._ctx.id}

@@ -165,7 +165,7 @@ class RoomSync:
         return before is None or before.membership != "join"
 
     async def _room_summary(self, asked: SyncRequest, room: MatrixRoom) -> dict[str, Any]:
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         if view is None:
             return {}
         counts = {"join": 0, "invite": 0}
@@ -247,7 +247,7 @@ class RoomSync:
 
     async def _can_show_invite(self, stay: LocalMembership, asked: SyncRequest) -> bool:
         """True if the policies allow an invite to be shown that arrived under earlier policies."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return True
         waiting = await self._pending.get(stay.room_id, asked.caller.user)
         return waiting is None or await self._pending.permitted(waiting)

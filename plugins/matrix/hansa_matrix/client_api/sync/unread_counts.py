@@ -239,7 +239,7 @@ class UnreadCounter:
             return {}
         rules = await self._rules.of(user)
         state = await room.events_of(await room.state(), [POWER_LEVELS_KEY, (MEMBER, user)])
-        member, view = state.get((MEMBER, user)), self._ctx.view(room.room_id)
+        member, view = state.get((MEMBER, user)), self._ctx.get_view(room.room_id)
         name = display_name(member.content) if member is not None else None
         situation = PushContext(
             user=user,

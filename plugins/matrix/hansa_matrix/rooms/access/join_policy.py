@@ -26,7 +26,7 @@ async def require_knock_allowed(
 async def _require_allowed(
     kind: type[Join | Knock], ctx: NetworkContext, room_id: str, user: str, event: Pdu | None
 ) -> None:
-    view = ctx.view(room_id)
+    view = ctx.get_view(room_id)
     crossing = kind(
         network=ctx.id,
         room=room_id,

@@ -27,7 +27,7 @@ class StoredPdus:
         return stored.pdu.wire
 
     def _needs_recheck(self, stored: StoredEvent) -> bool:
-        return self._ctx.governed and stored.generation != self._ctx.policy_generation
+        return self._ctx.has_policies and stored.generation != self._ctx.policy_generation
 
     def is_withheld(self, row: Row) -> bool:
         """See ``OutboundPdus.is_withheld``."""

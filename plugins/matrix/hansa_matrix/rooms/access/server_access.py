@@ -31,7 +31,7 @@ class ServerAccess:
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         if room is None or not room.resident:
             raise matrix_error(404, "M_NOT_FOUND", "this server is not in that room")
-        if self._ctx.link(room_id) is None:  # so that it is not known yet who is in
+        if self._ctx.get_link(room_id) is None:  # so that it is not known yet who is in
             raise Busy("the room is being entered", after=5.0)
         if member and not self.inside(room, origin):
             raise matrix_error(403, "M_FORBIDDEN", f"{origin} is not in that room")
@@ -47,7 +47,7 @@ class ServerAccess:
 
     def inside(self, room: MatrixRoom, server: str) -> bool:
         """True if a user of a server is joined."""
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         return view is not None and (self._ctx.id, server) in view.joined_servers
 
     @staticmethod

@@ -52,7 +52,7 @@ class PublicRoomList:
         self._rooms = rooms
 
     def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {"rooms publish": self._publish_command, "rooms unpublish": self._unpublish_command}
 
     async def publish(self, room_id: str, *, listed: bool, by: str = "") -> None:

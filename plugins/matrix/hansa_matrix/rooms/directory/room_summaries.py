@@ -88,7 +88,7 @@ class RoomSummaries:
     async def _public_summary(self, room: MatrixRoom) -> dict[str, Any] | None:
         """A room as it is listed; None for one that has no state yet."""
         state = await room.shown_of(await room.state(), _SHOWN)
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         if CREATE_KEY not in state or view is None:
             return None
 

@@ -71,9 +71,9 @@ class Backfill:
                 if not came and not passed < len(beyond) < _MOST_PASSED:
                     break
                 taken += came
-                self._ctx.progress(work, taken, limit)
+                self._ctx.report_progress(work, taken, limit)
         finally:
-            self._ctx.progress(work, 1, 1)
+            self._ctx.report_progress(work, 1, 1)
             self._running.discard(room_id)
         ends = await self._fetchable_ends(room, beyond, within)
         return {"room": room_id, "events": taken, "complete": not ends, "failed": failed}

@@ -74,7 +74,7 @@ class HoleFiller:
             if any(hole.again <= now for hole in room.holes.by_id.values()):
                 self._news.set()
             await self._gaps.unverified.settle(room)
-        self._ctx.gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms.values()))
+        self._ctx.set_gauge("matrix_holes_open", sum(len(room.holes) for room in self._rooms.values()))
 
     async def _try_hole(self, room: MatrixRoom, hole: Hole) -> None:
         if hole.why is Why.FILLED:

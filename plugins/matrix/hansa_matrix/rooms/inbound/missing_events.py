@@ -130,7 +130,7 @@ class MissingEvents:
 
     def candidate_servers(self, room: MatrixRoom, origin: str) -> list[str]:
         """``origin``, and some others of the room at random."""
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         others = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
         listed_ = sorted(others - {origin, self._server})
         at = int(self._ctx.random.uniform() * len(listed_))

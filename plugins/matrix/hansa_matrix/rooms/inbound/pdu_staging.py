@@ -112,8 +112,8 @@ class PduStaging:
         self._update_gauges()
 
     def _update_gauges(self) -> None:
-        self._ctx.gauge("matrix_waiting", self._shares.waiting)
-        self._ctx.gauge("matrix_waiting_bytes", self._backlog.bytes)
+        self._ctx.set_gauge("matrix_waiting", self._shares.waiting)
+        self._ctx.set_gauge("matrix_waiting_bytes", self._backlog.bytes)
 
     def _release_shares(self, room_id: str, gone: Iterable[QueuedPdu]) -> None:
         """Entries have left the line; those whose row stays keep their part of the share."""
@@ -179,7 +179,11 @@ class PduStaging:
         for: one room, in whose line nobody is, all that they stand on and every key at hand, no policy.
         False if they are to be staged.
         """
-        if not 0 < len(fresh) <= _BATCH or self._ctx.governed or len({room.room_id for room, _ in fresh}) > 1:
+        if (
+            not 0 < len(fresh) <= _BATCH
+            or self._ctx.has_policies
+            or len({room.room_id for room, _ in fresh}) > 1
+        ):
             return False
         room = fresh[0][0]
         line = self._lines.setdefault(room.room_id, RoomQueue(self._backlog))

@@ -37,7 +37,7 @@ class PolicyServerClient:
         server = await room.policy()
         if server is None or server.via == self._own.server:
             return None
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         return server if view is not None and (self._ctx.id, server.via) in view.joined_servers else None
 
     async def missing_signature(self, room: MatrixRoom, pdu: Pdu) -> PolicyServer | None:

@@ -30,7 +30,7 @@ class UnverifiedServers:
 
     async def note(self, room: MatrixRoom, servers: Collection[str]) -> None:
         """An event of these servers came to a room and could not be verified."""
-        if not servers or not self._ctx.governed:
+        if not servers or not self._ctx.has_policies:
             return
         noted = self._noted.get(room.room_id)
         if noted is None:
@@ -49,7 +49,7 @@ class UnverifiedServers:
         servers = frozenset([s for s in (signers | noted) - {self._server} if await room.allows(s)])
         if servers == before:
             return
-        self._ctx.suspect(room.room_id, servers)
+        self._ctx.set_suspected_servers(room.room_id, servers)
         if servers:
             self._told[room.room_id] = servers
         else:

@@ -53,7 +53,7 @@ class JoinByResident:
         state = await room.state()
         known: dict[tuple[str, str], Pdu] = await room.events_of(state, [POWER_LEVELS_KEY])
         levels = room.levels(known[CREATE_KEY], known.get(POWER_LEVELS_KEY), room.version)
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
         servers.discard(self._own.server)
         users = [key[1] for key in state if key[0] == MEMBER and ids.domain_of(key[1]) in servers]

@@ -55,7 +55,7 @@ class RoomJoiner:
     ) -> MatrixRoom:
         """As ``enter``, and link the room; the room. Raises ``CannotOpenRoom``."""
         opened = await self.enter(room_id, via, user, more)
-        await self._ctx.open_link(room_id, authority=True, view=opened.view)
+        await self._ctx.open_link(room_id, authority=True, view=opened.view_delta)
         return self._rooms[room_id]
 
     async def enter(

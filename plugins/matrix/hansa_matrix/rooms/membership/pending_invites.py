@@ -140,7 +140,7 @@ class PendingInvites:
         """Let go of what one more would be too many with."""
         store = self._ctx.store
         in_all = await store.count("invite")
-        self._ctx.gauge("matrix_invites_waiting", in_all + 1)
+        self._ctx.set_gauge("matrix_invites_waiting", in_all + 1)
         oldest: list[Row] = []
         if await store.count("invite", equal={"user_id": user, "peer": peer}) >= MOST_OF_PEER:
             oldest = await self._oldest_rows(("user_id", "peer", "at"), user, peer)
@@ -174,7 +174,7 @@ class PendingInvites:
         while rows := await self._ctx.store.scan("invite", index=("at",), upto=until, limit=_PAGE):
             for row in rows:
                 await self._let_go(row)
-        self._ctx.gauge("matrix_invites_waiting", await self._ctx.store.count("invite"))
+        self._ctx.set_gauge("matrix_invites_waiting", await self._ctx.store.count("invite"))
         await self._ended.sweep()
 
     async def get(self, room_id: str, user: str) -> PendingInvite | None:
@@ -207,7 +207,7 @@ class PendingInvites:
     async def permitted(self, waiting: PendingInvite) -> bool:
         """True if the current policies let a user see a pending invite or knock."""
         generation = self._ctx.policy_generation
-        if not self._ctx.governed or waiting.generation == generation or waiting.membership != "invite":
+        if not self._ctx.has_policies or waiting.generation == generation or waiting.membership != "invite":
             return True
         key = (waiting.room_id, waiting.user)
         known = self._judged.get(key)

@@ -249,7 +249,7 @@ class RemoteMembership:
 
     async def _join_by(self, offer: _MembershipTemplate, room_id: str, user: str) -> MatrixRoom:
         server, version, event = offer
-        self._ctx.progress(f"joining {room_id}", 0)
+        self._ctx.report_progress(f"joining {room_id}", 0)
         try:
             reader = SendJoinReader(room_id, version)
             checks = EarlyChecks(reader, version, self._keyring)
@@ -276,7 +276,7 @@ class RemoteMembership:
                 raise
             return await self._persist_join(event, parsed, version, checks)
         finally:
-            self._ctx.progress(f"joining {room_id}", 1, 1)
+            self._ctx.report_progress(f"joining {room_id}", 1, 1)
 
     async def granted(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str]:
         """A join of a room that we are in, with the signature of the resident that lets the user in, and that

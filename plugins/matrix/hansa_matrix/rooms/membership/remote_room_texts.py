@@ -33,13 +33,13 @@ class RemoteRoomTexts:
         self, server: str, room_id: str, events: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
         """Stripped state that a server showed, without the events that may not be read."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return events
         return [event for event in events if await self._may_read(server, room_id, event)]
 
     async def leave(self, event: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """A leave or ban, without its words where these may not be read."""
-        if event is None or not self._ctx.governed:
+        if event is None or not self._ctx.has_policies:
             return event
         server = ids.domain_of(str(event.get("sender", "")))
         if await self._may_read(server, str(event.get("room_id", "")), event):

@@ -44,7 +44,7 @@ class RoomLinker:
     async def link_room(self, room: MatrixRoom, *, anew: bool = False) -> None:
         """Opens the link of a room that this server is in. ``anew`` as in ``describe_room``."""
         opened = await self.describe_room(room, anew=anew)
-        await self._ctx.open_link(room.room_id, authority=True, view=opened.view)
+        await self._ctx.open_link(room.room_id, authority=True, view=opened.view_delta)
 
     async def link_unlinked(self) -> None:
         """Link the rooms that have no link because a stop came between. Runs once, at the start. A room that
@@ -52,7 +52,7 @@ class RoomLinker:
         """
         successors = await replacement_rooms(self._ctx.store)
         for room in list(self._rooms.values()):
-            unlinked = room.resident and self._ctx.link(room.room_id) is None
+            unlinked = room.resident and self._ctx.get_link(room.room_id) is None
             if unlinked and room.room_id not in successors:
                 await self.link_room(room)
         for room in list(self._rooms.values()):
@@ -62,7 +62,7 @@ class RoomLinker:
         """Wait while this server joins a room; False if that takes too long for a request."""
         for _ in range(_LOOKS):
             room = self._rooms.get(room_id)
-            idle = room is None or not room.resident or self._ctx.link(room_id) is not None
+            idle = room is None or not room.resident or self._ctx.get_link(room_id) is not None
             if idle and room_id not in self._joining:
                 return True
             await asyncio.sleep(_LOOK)
@@ -83,7 +83,7 @@ class RoomLinker:
         before.
         """
         native = NativeId(self._ctx.id, room.room_id)
-        linked = self._ctx.link(room.room_id) is not None
+        linked = self._ctx.get_link(room.room_id) is not None
         if linked and not anew:
             return OpenedRoom(native=native, authority=True)
         present = await room.state()
@@ -93,17 +93,17 @@ class RoomLinker:
         shown = room.shown_in_steps(present, wanted)
         view: ViewDelta = await self._views.whole(shown, room.version.id, levels)
         if linked:  # we had left: what is known of the room's people is from then
-            before = self._ctx.view(room.room_id)
+            before = self._ctx.get_view(room.room_id)
             here = {person.user for person in view.upserts}
             gone = [user for user in (before.people if before else ()) if user not in here]
-            await self._ctx.reconcile(room.room_id, replace(view, removed=tuple(gone)))
-        return OpenedRoom(native=native, authority=True, view=view)
+            await self._ctx.reconcile_view(room.room_id, replace(view, removed=tuple(gone)))
+        return OpenedRoom(native=native, authority=True, view_delta=view)
 
     async def complete(self, room: MatrixRoom) -> None:
         """COMPAT: what versions up to d365809 kept of a room does not say who set its name and topic, without
         which no policy can judge them by that. Its state says so.
         """
-        view = self._ctx.view(room.room_id)
+        view = self._ctx.get_view(room.room_id)
         if view is None or not room.resident:
             return
         facts = view.facts

@@ -42,7 +42,7 @@ class OutboundInvites:
     async def allowed(self, room: str, sender: NativeId, content: Member, target: str) -> Refusal | None:
         """Ask the policies about an invite to ``target``, a user elsewhere."""
         ctx = self._own.ctx
-        view = ctx.view(room)
+        view = ctx.get_view(room)
         said = [content.name, content.reason, *((view.facts.name, view.facts.topic) if view else ())]
         verdict = await ctx.check(
             Invite(

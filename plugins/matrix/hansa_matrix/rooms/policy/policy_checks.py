@@ -68,7 +68,7 @@ class PolicyChecks:
 
     async def texts(self, room_id: str, said: Iterable[CheckedEvent]) -> tuple[str, ...]:
         """The strings of some events that a person may read."""
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return ()
         found: dict[str, None] = {}
         for one in said:
@@ -80,10 +80,10 @@ class PolicyChecks:
         """Ask about events on their way in, and out to the servers in ``view``. Raises ``CannotOpenRoom`` for
         the first that a policy denies.
         """
-        if not self._ctx.governed:
+        if not self._ctx.has_policies:
             return
         native = NativeId(self._ctx.id, room_id)
-        link = self._ctx.link(room_id) or Link(room=view.room, native=native, authority=True)
+        link = self._ctx.get_link(room_id) or Link(room=view.room, native=native, authority=True)
         for one in said:
             content, facts = await self._event_and_facts(room_id, one)
             for way in (EventIn, EventOut):

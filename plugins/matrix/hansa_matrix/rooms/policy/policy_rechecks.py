@@ -38,7 +38,7 @@ class PolicyRechecks:
     @property
     def active(self) -> bool:
         """True if there is any policy."""
-        return self._ctx.governed
+        return self._ctx.has_policies
 
     async def __call__(self, found: Mapping[str, StoredEvent]) -> Mapping[str, StoredEvent]:
         """Events as the policies of now have them."""
@@ -70,13 +70,13 @@ class PolicyRechecks:
             ts=pdu.origin_server_ts,
             native=BackfilledPdu(pdu),
         )
-        link = self._ctx.link(pdu.room_id) or Link(room="", native=room, authority=True)
+        link = self._ctx.get_link(pdu.room_id) or Link(room="", native=room, authority=True)
         verdict = await self._ctx.check(
             EventIn(
                 link=link,
                 sender=inbound.sender,
                 content=inbound.content,
-                view=self._ctx.view(pdu.room_id) or RoomView(room=link.room),
+                view=self._ctx.get_view(pdu.room_id) or RoomView(room=link.room),
                 facts=self._facts(inbound),
                 immutable=True,
             )

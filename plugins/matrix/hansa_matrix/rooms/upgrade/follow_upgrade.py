@@ -51,7 +51,7 @@ class UpgradeFollower:
                 return
         await self._join_replacement(old, tombstone, replacement)
         new = self._rooms.get(replacement)
-        if new is not None and new.resident and self._ctx.link(replacement) is None:
+        if new is not None and new.resident and self._ctx.get_link(replacement) is None:
             await self._joiner.linker.link_room(new)  # it replaces nothing, and is a room like others
         await self._ctx.store.commit([begun.end()])
 

@@ -110,7 +110,7 @@ class RoomUpgrades:
             await self._undo_upgrade(begun)
         levels = old.levels(state[CREATE_KEY], state.get(POWER_LEVELS_KEY), old.version)
         self._require_may_upgrade(old, user, levels, VERSIONS[version])
-        view = self._ctx.view(old.room_id)
+        view = self._ctx.get_view(old.room_id)
         await self._judging.check(
             RoomUpgrade(
                 network=self._ctx.id,
@@ -194,7 +194,7 @@ class RoomUpgrades:
     async def _finish_upgrade(self, old: MatrixRoom, new: MatrixRoom, user: str) -> None:
         """Runs the steps after the old room names its replacement. Each step can be repeated."""
         await self._move_aliases(old.room_id, new.room_id)
-        if self._ctx.link(new.room_id) is None:
+        if self._ctx.get_link(new.room_id) is None:
             await self._join_ghosts(new, old.room_id, frozenset())
             await self._move_link(old, new)
         await self._restrict_old_room(old, user)
@@ -279,7 +279,7 @@ class RoomUpgrades:
         if create is None or predecessor_room(create.content) != old.room_id:
             raise LocalProtocolError(f"{new.room_id} does not say that it replaces {old.room_id}")
         if (
-            self._ctx.link(new.room_id) is not None
+            self._ctx.get_link(new.room_id) is not None
         ):  # the first local user there has made it a room of its own
             raise LocalProtocolError(f"{new.room_id} is linked already")
         members = [key for key in state if key[0] == MEMBER]
@@ -302,7 +302,7 @@ class RoomUpgrades:
 
     async def _join_ghosts(self, new: MatrixRoom, old_id: str, servers: frozenset[str]) -> None:
         """The people of other networks enter the new room, as far as it lets them."""
-        view = self._ctx.view(old_id)
+        view = self._ctx.get_view(old_id)
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
         await self._own.rooms.refresh(new)
         draft, writes = RoomDraft(new, self._own, servers), list[Write]()
@@ -311,7 +311,7 @@ class RoomUpgrades:
         for person in people:
             if person.membership is not Membership.JOIN:
                 continue
-            ghost = await self._ctx.ghost(person.user)
+            ghost = await self._ctx.get_ghost_id(person.user)
             if [user async for user in new.joined_of(state, [ghost])]:
                 continue  # before it was cut off
             content = {"membership": "join"} | ({"displayname": person.name} if person.name else {})
@@ -338,8 +338,8 @@ class RoomUpgrades:
         return await self._own.views.whole(new.shown_in_steps(state, list(state)), new.version.id, levels)
 
     async def _move_link(self, old: MatrixRoom, new: MatrixRoom) -> None:
-        if self._ctx.link(old.room_id) is None:
+        if self._ctx.get_link(old.room_id) is None:
             await self._ctx.open_link(new.room_id, authority=True, view=await self._full_view_delta(new))
             return
-        await self._ctx.supersede(old.room_id, new.room_id, await self._full_view_delta(new))
+        await self._ctx.supersede_room(old.room_id, new.room_id, await self._full_view_delta(new))
         self._ctx.log.info("%s is replaced by %s", old.room_id, new.room_id)
