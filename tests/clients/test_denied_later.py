@@ -54,7 +54,6 @@ async def test_nothing_reaches_a_server_that_is_denied_later(tmp_path):
         for target in (f"{V1}/event/{at(first)}", f"{V1}/backfill/{at(room)}?v={at(first)}&limit=10"):
             status, answered = await home.wire.ask("GET", target)
             assert (status, answered["errcode"]) == (403, "M_FORBIDDEN")
-        sender = home.matrix.sender
-        outbox = sender._queue_for(THEIRS)
+        outbox = home.matrix.destination_queue(THEIRS)
         assert not outbox.edus and sent == []
         assert [r for r in home.wire.peer.asked[before:] if r.host == "127.0.0.2"] == []

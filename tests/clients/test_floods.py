@@ -261,7 +261,7 @@ async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, move
                 await store.commit(sender.lasting(edu, to))
                 sender.sent(to)
         assert await store.count("recipients") >= 60
-        await until(lambda: all(peer.idle for peer in sender._peers.values()))
+        await until(lambda: all(peer.idle for peer in house_.matrix.destination_queues.values()))
         await sender.sweep()
         assert await store.count("recipients") >= 60  # they may be needed again soon
         await sender.keep()
@@ -269,9 +269,11 @@ async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, move
         await sender.sweep()
         moved(house_, DAY)
         await sender.sweep()
-        assert await store.count("recipients") == len(sender._sets) == len(sender._stored) == 0
+        assert (
+            await store.count("recipients") == len(house_.matrix.destination_sets) == len(sender._stored) == 0
+        )
         assert await store.count("destination") == 0
-        assert sender._queue_for("new.example").position == await store.position()
+        assert house_.matrix.destination_queue("new.example").position == await store.position()
         # And what is for one of them again arrives, once.
         told = []
         house_.peer.answer = lambda request: (

@@ -64,7 +64,7 @@ async def town(stage: Any, alice: MatrixUser) -> tuple[ScriptedHansa, Users, str
     )
     phone = ClientDevice(alice, device_id)
     await phone.sync()
-    return hansa, hansa.matrix.homeserver.users, hansa.matrix.bridge_user, phone
+    return hansa, hansa.matrix.users, hansa.matrix.bridge_user, phone
 
 
 async def test_keys_are_found_claimed_once_and_followed(stage, matrix_user):
@@ -153,7 +153,7 @@ async def test_messages_to_devices_arrive_once_also_over_a_restart(stage, matrix
         waiting: list[Any] = []
 
         async def so() -> bool:
-            waiting[:] = await hansa.matrix.homeserver.users.messages.waiting(bot, "BOT")
+            waiting[:] = await hansa.matrix.users.messages.waiting(bot, "BOT")
             return len(waiting) >= count
 
         await until(f"{count} messages came", so)
@@ -172,7 +172,7 @@ async def test_messages_to_devices_arrive_once_also_over_a_restart(stage, matrix
         content = {"n": number}
         messages = {alice.id: {phone.device_id: content} if number < 6 else {"*": content}}
         message = ToDeviceEdu(sender=bot, type="m.test", message_id=f"m{number}", messages=messages)
-        await hansa.matrix.homeserver.users.messages.send(message)
+        await hansa.matrix.users.messages.send(message)
 
     async def got() -> bool:
         await phone.sync()

@@ -80,6 +80,6 @@ async def test_clocks_that_are_apart(stage, synapse, monkeypatch):
     hansa = await stage()
     for seconds, state in ((5, "ok"), (30, "warn"), (300, "fail")):
         context = type("Context", (), {"clock": Later(seconds)})()
-        monkeypatch.setattr(hansa.matrix._doctor, "_ctx", context)
+        monkeypatch.setattr(hansa.matrix.doctor, "_ctx", context)
         _, found = await examine(hansa, synapse.name)
         assert found["clock"][0]["state"] == state

@@ -38,7 +38,7 @@ async def entered(hansa: ScriptedHansa, alice: MatrixUser, version: str, hosted:
 
 async def stored(hansa: ScriptedHansa, event_id: str) -> dict[str, Any]:
     """An event's content as Hansa keeps and serves it."""
-    row = await hansa.matrix.homeserver.own.ctx.store.get("pdu", (event_id,))
+    row = await hansa.matrix.store.get("pdu", (event_id,))
     return orjson.loads(row.body)["content"] if row is not None else {"absent": True}
 
 
@@ -55,7 +55,7 @@ async def test_redactions_both_ways(version, hosted, stage, matrix_user):
 
     theirs = (await hansa.actor.say("lobby", JULIET, "their secret")).event
     await wait_matrix_messages(alice, room, hansa.ghost(JULIET), ["their secret"])
-    native = await hansa.matrix.homeserver.own.ctx.native_id(theirs)
+    native = await hansa.matrix.ctx.native_id(theirs)
     if hosted == "here":
         await hansa.run("matrix", "rooms", "redact", room, native, "--reason", "so")
     else:
@@ -156,7 +156,7 @@ async def test_the_public_list_a_space_and_a_time_over_federation(stage, matrix_
 
     said = await alice.say(room, "noon")
     await hansa.actor.until("lobby", 1)
-    row = await hansa.matrix.homeserver.own.ctx.store.get("pdu", (said,))
+    row = await hansa.matrix.store.get("pdu", (said,))
     ts = orjson.loads(row.body)["origin_server_ts"]
     target = f"/_matrix/federation/v1/timestamp_to_event/{quote(room, safe='')}?ts={ts}&dir=b"
     status, event = await synapse.signer().request("GET", hansa.name, target)

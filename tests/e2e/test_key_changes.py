@@ -46,7 +46,7 @@ async def test_a_real_notary_vouches_for_a_server_that_is_gone(stage, synapse, m
     await gone.stop()
     for notaries, found in (("[]", None), (f'["{synapse.name}"]', key["public"])):
         heir = await stage(matrix=f"trusted_key_servers = {notaries}")
-        keyring = heir.matrix.homeserver.federation.keyring
+        keyring = heir.matrix.keyring
         await keyring.need([(gone.name, key["key"])], 1)
         known = keyring.get(gone.name, key["key"])
         assert (known.public if known else None) == found
@@ -57,18 +57,18 @@ async def test_we_are_a_notary_that_a_real_server_believes(stage, synapse, matri
     hansa, alice = await stage(), await matrix_user("alice")
     await hansa.run("rooms", "create", "matrix:#lobby", "stage:lobby")
     await alice.join(f"#lobby:{hansa.name}")
-    keyring = hansa.matrix.homeserver.federation.keyring
+    keyring = hansa.matrix.keyring
 
     async def known() -> bool:
         return await keyring.document_of(synapse.name, 0) is not None
 
     await until("Hansa has Synapse's keys", known)
     second = await stage(matrix=f'trusted_key_servers = ["{hansa.name}"]')
-    doc = orjson.loads(await hansa.matrix.homeserver.federation.keyring.document_of(synapse.name, 0))
-    given = await second.matrix.homeserver.federation.client.request(
+    doc = orjson.loads(await hansa.matrix.keyring.document_of(synapse.name, 0))
+    given = await second.matrix.federation_client.request(
         "POST", hansa.name, "/_matrix/key/v2/query", {"server_keys": {synapse.name: {}}}, signed=False
     )
     (answered,) = given["server_keys"]
     assert {**answered, "signatures": doc["signatures"]} == doc
     assert set(answered["signatures"]) == {hansa.name, synapse.name}
-    assert await second.matrix.homeserver.federation.keyring._has_notary_signature(answered, hansa.name)
+    assert await second.matrix.keyring._has_notary_signature(answered, hansa.name)

@@ -91,9 +91,7 @@ async def test_kick_ban_unban_and_coming_back(version, hosted, stage, matrix_use
             assert outcome.refusal is None, outcome
         else:
             body = {"membership": membership.value, "reason": reason}
-            refusal = await hansa.matrix.homeserver.rooms.local_events.send_membership(
-                bridge, room, content, bob.id, body
-            )
+            refusal = await hansa.matrix.local_events.send_membership(bridge, room, content, bob.id, body)
             assert refusal is None, refusal
 
     await act(Membership.LEAVE, "out")
@@ -190,7 +188,7 @@ async def test_knocks_of_theirs_on_our_door(version, stage, matrix_user):
     await shown(hansa, room, alice.id, "join")
     body = {"membership": "leave", "reason": "no"}
     content = Member(user=NativeId("matrix", bob.id), membership=Membership.LEAVE)
-    refusal = await hansa.matrix.homeserver.rooms.local_events.send_membership(
+    refusal = await hansa.matrix.local_events.send_membership(
         hansa.matrix.bridge_user, room, content, bob.id, body
     )
     assert refusal is None

@@ -128,7 +128,7 @@ async def test_what_is_told_of_devices_waits_for_a_server_that_is_away_and_goes_
         sender.heard_from(THEIRS)
         contents = await told.last(60)
         assert [c["stream_id"] for c in contents] == list(range(1, 61))
-        await until(lambda: sender._peers[THEIRS].task.done())
+        await until(lambda: house.matrix.destination_queues[THEIRS].task.done())
         assert max(len(t["edus"]) for t in told.transactions) <= 50
         assert await known(house).company._ctx.store.scan("lasting_edu") == []  # taken: they are not kept
 
@@ -159,14 +159,14 @@ async def test_an_edu_for_many_is_swept_once_all_have_it(tmp_path):
         Told(house)
         sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
         servers = (THEIRS, "other.example:1")
-        sender._queue_for("other.example:1").run = lambda: None  # it gets nothing
+        house.matrix.destination_queue("other.example:1").run = lambda: None  # it gets nothing
         await ctx.store.commit(sender.lasting({"edu_type": "x", "content": {}}, servers))
         sender.sent(servers)
         (row,) = await ctx.store.scan("lasting_edu")
-        await until(lambda: sender._peers[THEIRS].lasting >= row.position)
+        await until(lambda: house.matrix.destination_queues[THEIRS].lasting >= row.position)
         await sender.sweep()
         assert await ctx.store.scan("lasting_edu") == [row]
-        sender._peers["other.example:1"].lasting = row.position
+        house.matrix.destination_queues["other.example:1"].lasting = row.position
         await sender.sweep()
         assert await ctx.store.scan("lasting_edu") == []
 
@@ -495,7 +495,7 @@ async def cached(house: ServerWithPeer, *lists: Any) -> Their:
     their = Their(house)
     their.lists = list(lists)
     known(house).remote.fetch(THEM)
-    await until(lambda: not known(house).remote._fetching)
+    await until(lambda: not house.matrix.device_list_fetches)
     return their
 
 
@@ -534,17 +534,17 @@ async def test_a_missed_change_makes_a_list_stale_until_it_came_anew(tmp_path):
         their = await cached(house, listed(3, "P"))
         their.lists = []
         await edus(house, update(6, [5], "Q"))
-        await until(lambda: not known(house).remote._fetching)
+        await until(lambda: not house.matrix.device_list_fetches)
         assert await devices_of(house) is None  # their server did not answer: it is not used
         their.lists = [listed(5, "P"), listed(7, "P", "Q", "R")]  # the first is older than what we were told
         await edus(house, update(7, [6], "R"))
-        await until(lambda: not known(house).remote._fetching)
+        await until(lambda: not house.matrix.device_list_fetches)
         assert await devices_of(house) == {"P", "Q", "R"}
         assert their.times("/user/devices/") == 4
         for stale in (update(9, []), update(10, [9])):
             their.lists = [listed(10, "S")]
             await edus(house, stale)
-        await until(lambda: not known(house).remote._fetching)
+        await until(lambda: not house.matrix.device_list_fetches)
         assert await devices_of(house) == {"S"}
 
 
@@ -561,7 +561,7 @@ async def test_a_server_whose_numbers_say_nothing_is_asked_anew(tmp_path, number
             their.lists = [listed(number, *names)] * 3
             gone = {"deleted": True} if names == ["Q"] else {}
             await edus(house, update(number, [], "P" if gone else names[-1], **gone))
-            await until(lambda: not known(house).remote._fetching)
+            await until(lambda: not house.matrix.device_list_fetches)
             assert await devices_of(house) == set(names)
         assert changed == [THEM] * 3
 
@@ -571,7 +571,7 @@ async def test_a_list_whose_number_never_reaches_what_was_told_is_taken(tmp_path
         their = await cached(house, listed(3, "P"))
         their.lists = [listed(0, "P", "Q")] * 3
         await edus(house, update(9, [], "Q"))
-        await until(lambda: not known(house).remote._fetching)
+        await until(lambda: not house.matrix.device_list_fetches)
         assert await devices_of(house) == {"P", "Q"}
 
 
@@ -583,7 +583,7 @@ async def test_a_server_causes_so_many_lists_to_be_asked_for_and_no_more(tmp_pat
         for number in range(int(REFETCH_BURST) + 30):
             their.lists = [listed(number % 2, "P", "Q")] * 3
             await edus(house, update(number % 2, [], "Q", deleted=number % 2 == 0))
-            await until(lambda: not known(house).remote._fetching)
+            await until(lambda: not house.matrix.device_list_fetches)
         assert 0 < their.times("/user/devices/") <= REFETCH_BURST + 1
         assert await devices_of(house) is None
 
@@ -594,7 +594,7 @@ async def test_one_list_is_fetched_once_at_a_time(tmp_path):
         their.asked.clear()
         their.lists = [listed(9, "P")]
         await edus(house, *(update(n, [n - 1]) for n in range(5, 10)))
-        await until(lambda: not known(house).remote._fetching)
+        await until(lambda: not house.matrix.device_list_fetches)
         assert their.times("/user/devices/") == 1 and await devices_of(house) == {"P"}
 
 
@@ -661,7 +661,7 @@ async def test_a_query_is_answered_from_what_is_kept_else_by_their_server_and_fa
         assert found["device_keys"] == {US: {"A": keys_of(US, "A")}, THEM: {"P": keys_of(THEM, "P")}}
         assert found["master_keys"] == {THEM: cross(THEM, "master")} and found["self_signing_keys"] == {}
         assert list(found["failures"]) == ["away.example:1"]
-        await until(lambda: not known(house).remote._fetching)
+        await until(lambda: not house.matrix.device_list_fetches)
         their.asked.clear()
         again = await known(house).keys.query({THEM: ["P"]})
         assert again["device_keys"] == {THEM: {"P": keys_of(THEM, "P")}} and again["failures"] == {}

@@ -257,16 +257,16 @@ async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path)
         house.peer.answer = lambda _: (500, {})
         sender.tell([THEIRS], ("m.typing", "!a", "@a"), {"edu_type": "m.typing", "content": {}})
         await until(lambda: ("matrix_edus_dropped", (("plugin", "matrix"),)) in house.app.counters)
-        assert not sender._peers[THEIRS].edus
+        assert not house.matrix.destination_queues[THEIRS].edus
 
 
 async def test_no_more_than_100_wait_for_one_server(tmp_path):
     async with server_with_peer(tmp_path) as house:
         sender = house.matrix.sender
-        sender._queue_for("other.example").run = lambda: None
+        house.matrix.destination_queue("other.example").run = lambda: None
         for number in range(150):
             sender.tell(["other.example"], ("m.typing", "!a", str(number)), {"n": number})
-        waiting = list(sender._peers["other.example"].edus.values())
+        waiting = list(house.matrix.destination_queues["other.example"].edus.values())
         assert waiting == [{"n": n} for n in range(50, 150)]
 
 
@@ -305,7 +305,7 @@ async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_he
         await until(lambda: ("matrix_edus_dropped", (("plugin", "matrix"),)) in house.app.counters)
         assert asked[-1].timeout == 10.0
         sender.tell([THEIRS], ("a",), edu)
-        assert not sender._peers[THEIRS].edus
+        assert not house.matrix.destination_queues[THEIRS].edus
         status[0] = 200
         sender.heard_from(THEIRS)
         sender.tell([THEIRS], ("a",), edu)

@@ -78,7 +78,7 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
         )
         for set_id, names in ((first, ("a.test", "b.test")), (second, ("a.test",))):
             sender._add_set(set_id, names)
-        peer = sender._peers["a.test"]
+        peer = house.matrix.destination_queues["a.test"]
         scan, reads = ctx.store.scan, []
         if reads_itself:
             monkeypatch.setattr(StreamTail, "after", _nothing)

@@ -143,7 +143,7 @@ async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatc
             await go.wait()
             return b"{}"
 
-        monkeypatch.setattr(house.matrix.staging, "take", slow)
+        monkeypatch.setattr(house.matrix.intake, "take", slow)
         under_way = [asyncio.ensure_future(house.send()) for _ in range(2)]
         for _ in range(200):
             await asyncio.sleep(0)
@@ -159,7 +159,7 @@ async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatc
 
 async def test_destinations_are_listed_retried_and_given_up(tmp_path):
     async with server_with_peer(tmp_path) as house:
-        matrix, sender = house.matrix, house.matrix.sender
+        matrix = house.matrix
         operations = matrix.network.admin_commands()
         reachable = [False]
         sent: list[Any] = []
@@ -175,7 +175,7 @@ async def test_destinations_are_listed_retried_and_given_up(tmp_path):
         house.peer.answer = answer
         say = matrix.local_events.send_state
         await say(house.room.room_id, "m.room.message", None, {"body": "1"})
-        await until(lambda: sender._peers[THEIRS].failures)
+        await until(lambda: matrix.destination_queues[THEIRS].failures)
         (row,) = await operations["destinations ls"]({})
         assert (row["name"], row["state"], row["waiting"]) == (THEIRS, "failed", 1) and "503" in row["reason"]
         gauges = {name: value for (name, _), value in house.app.gauges.items() if "destinations" in name}
@@ -184,12 +184,12 @@ async def test_destinations_are_listed_retried_and_given_up(tmp_path):
         await operations["destinations retry"]({"server": THEIRS})
         await until(lambda: sent)
         assert sent[0]["pdus"][0]["content"] == {"body": "1"}
-        await until(lambda: not sender._peers[THEIRS].failures)
+        await until(lambda: not matrix.destination_queues[THEIRS].failures)
         assert house.app.gauges["matrix_destinations_failing", (("plugin", "matrix"),)] == 0
         reachable[0] = False
         for text in ("2", "3"):
             await say(house.room.room_id, "m.room.message", None, {"body": text})
-        await until(lambda: sender._peers[THEIRS].failures)
+        await until(lambda: matrix.destination_queues[THEIRS].failures)
         sent.clear()
         assert (await operations["destinations reset"]({"server": THEIRS}))["given_up"] == 2
         reachable[0] = True

@@ -84,7 +84,7 @@ async def test_lists_are_bounded_in_number_and_in_all(tmp_path, monkeypatch):
 
 
 async def settled(house: ServerWithPeer) -> None:
-    await until(lambda: not known(house).remote._fetching)
+    await until(lambda: not house.matrix.device_list_fetches)
 
 
 async def test_a_stale_list_takes_no_place(tmp_path):
@@ -136,7 +136,7 @@ async def test_one_server_s_lists_wait_behind_themselves(tmp_path, monkeypatch):
         for number in range(300):
             known(house).remote.fetch(f"@u{number}:{THEIRS}")
         known(house).remote.fetch("@a:other.example")
-        assert len(known(house).remote._fetching) == 201  # two hundred of one server, and the other
+        assert len(house.matrix.device_list_fetches) == 201  # two hundred of one server, and the other
         await until(lambda: "other.example" in asked)
         assert asked.count(THEIRS) == 3
         gate.set()

@@ -65,7 +65,7 @@ async def test_a_transaction_is_taken_whatever_the_answer_says_of_it(tmp_path, b
         home.peer.answer = answer
         assert (await ours(home, "m.room.topic", "", {"topic": "t"})).refusal is None
         sender = home.matrix.sender
-        await until(lambda: sent and sender._peers[THEIRS].task.done())
+        await until(lambda: sent and home.matrix.destination_queues[THEIRS].task.done())
         (destination,) = await sender.destinations()
         assert (len(sent), destination.waiting) == (1, 0)
 

@@ -137,6 +137,6 @@ async def test_a_device_list_with_one_odd_name(tmp_path, odd):
         house.peer.answer = lambda _: HttpResponse(status=200, body=body.replace(b'"ODD"', odd))
         remote = house.matrix.users.remote
         remote.fetch(user)
-        await until(lambda: not remote._fetching)
+        await until(lambda: not house.matrix.device_list_fetches)
         found = await remote.of(user)
         assert found is not None and set(found.devices) == {"A", "B"}

@@ -28,7 +28,7 @@ async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_s
         start = ctx.clock.now()
         native = await spoken(house, "hello")
         (row,) = await ctx.store.scan("out", index=("event_id",), equal=(native,))
-        peer = sender._peers[THEIRS]
+        peer = house.matrix.destination_queues[THEIRS]
         await until(lambda: peer.position >= row.position if taken else peer.failures)
 
         async def known(days: float) -> list[str]:
@@ -64,7 +64,7 @@ async def test_t15_a_refused_event_is_found_by_halves_and_the_others_arrive(tmp_
         words = ["one", "two", "refused", "three", "four"]
         for word in words:
             await spoken(house, word)
-        await until(lambda: sender._peers[THEIRS].failures)
+        await until(lambda: house.matrix.destination_queues[THEIRS].failures)
         reachable[0] = True
         sender.heard_from(THEIRS)
         await until(lambda: "four" in [text for texts in bodies for text in texts if "refused" not in texts])

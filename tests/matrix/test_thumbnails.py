@@ -131,12 +131,12 @@ async def test_no_picture_takes_more_than_it_may(tmp_path, bomb):
         item = await kept(house, make(), kind)
         before = peak(os.getpid())
         assert await made(house, item) == status
-        pid = thumbnails(house)._decoder.pid
+        pid = house.matrix.image_decoder.pid
         took = peak(pid) + peak(os.getpid()) - before
         assert 0 < took < MOST_KIB
         # The process goes on, and makes the next one.
         assert await made(house, await kept(house, png(100, 100), "image/png"), side=32) == 200
-        assert thumbnails(house)._decoder.pid == pid
+        assert house.matrix.image_decoder.pid == pid
 
 
 async def test_a_picture_that_fails_is_tried_once_however_many_look_at_it(tmp_path):
@@ -154,14 +154,14 @@ async def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path, monkeypatch)
     async with server_with_peer(tmp_path) as house:
         item, other = await kept(house, png(900, 900)), await kept(house, png(901, 900))
         assert await made(house, item, 32) == 200
-        first = thumbnails(house)._decoder.pid
+        first = house.matrix.image_decoder.pid
         os.kill(first, signal.SIGSTOP)
         monkeypatch.setattr(image_process, "_SHRINK_TIMEOUT_S", 0.01)
         assert await made(house, other, 32) == 413
         monkeypatch.undo()
         other = await kept(house, png(902, 900))
         assert await made(house, other, 32) == 200
-        second = thumbnails(house)._decoder.pid
+        second = house.matrix.image_decoder.pid
         assert second != first
         # Nobody waits any more: the work is stopped, not finished in vain.
         os.kill(second, signal.SIGSTOP)
@@ -171,13 +171,13 @@ async def test_a_process_that_dies_or_hangs_is_begun_anew(tmp_path, monkeypatch)
             await asyncio.sleep(0)
             asked.cancel()
         assert await made(house, item, 96) == 200
-        assert thumbnails(house)._decoder.pid != second
+        assert house.matrix.image_decoder.pid != second
 
 
 async def test_the_process_ends_with_the_network(tmp_path):
     async with server_with_peer(tmp_path) as house:
         assert await made(house, await kept(house, png(900, 900)), 32) == 200
-        process = thumbnails(house)._decoder._process
+        process = house.matrix.image_decoder._process
     await process.wait()
     assert process.returncode == -signal.SIGKILL
 

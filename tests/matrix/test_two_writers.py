@@ -370,19 +370,21 @@ async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_s
     ctx, sender = house.app.contexts["matrix"], house.matrix.sender
     monkeypatch.setattr("hansa_matrix.federation.destination_queue.DestinationQueue.run", lambda peer: None)
     if known:
-        sender._queue_for("far.example")
+        house.matrix.destination_queue("far.example")
     set_id, names = destination_set(["far.example"])
     event = {"recipients": set_id, "event_id": "$e", "room_id": "!r"}
     await ctx.store.commit([Append("lasting_edu", b"{}", {"recipients": set_id}), Append("out", b"", event)])
     if known:
         at = await ctx.store.position()
-        sender._peers["far.example"].position = sender._peers["far.example"].lasting = at
+        house.matrix.destination_queues["far.example"].position = house.matrix.destination_queues[
+            "far.example"
+        ].lasting = at
     else:
         await sender.sweep()
     await ctx.store.commit([Insert("recipients", (set_id,), orjson.dumps(names))])
     await sender._purge_stream("lasting_edu", None, lambda peer: peer.lasting)
     await sender._purge_stream("out", None, lambda peer: peer.position)
-    peer = sender._peers["far.example"]
+    peer = house.matrix.destination_queues["far.example"]
     assert [row.fields["event_id"] for row in await peer.waiting()] == ["$e"]
     assert await peer.behind() == 2
     assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]

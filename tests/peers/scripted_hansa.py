@@ -17,7 +17,7 @@ from hansa.config.reader import load
 from hansa.host import loader
 from hansa.serve import Process
 from hansa.testing.actor import Actor, module
-from hansa_matrix.network import MatrixNetwork
+from hansa_matrix.testing import MatrixHarness
 
 from peers.ca import PrivateCA
 from peers.hansa import Hansa
@@ -50,12 +50,10 @@ class ScriptedHansa:
         return self._made["stage"]
 
     @property
-    def matrix(self) -> MatrixNetwork:
-        """Its Matrix network, for what only its own server can do."""
+    def matrix(self) -> MatrixHarness:
+        """The parts of its Matrix network."""
         assert self._process is not None
-        network = self._process.app.network("matrix")
-        assert isinstance(network, MatrixNetwork)
-        return network
+        return MatrixHarness(self._process.app.network("matrix"))
 
     def _find(self, name: str) -> ModuleType:
         return self._module if name == "actor" else loader.load_plugin(name)
@@ -94,4 +92,4 @@ class ScriptedHansa:
 
     def ghost(self, person: str) -> str:
         """Returns the Matrix user id of a user of the scripted network."""
-        return self.matrix.ghost_id(NativeId("stage", person))
+        return self.matrix.network.ghost_id(NativeId("stage", person))

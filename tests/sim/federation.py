@@ -25,6 +25,7 @@ from hansa_matrix.crypto import SigningKey
 from hansa_matrix.network import MatrixNetwork
 from hansa_matrix.rooms.event_store import Status
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.testing import MatrixHarness
 from sim.scripted import Stage, said
 
 ALIAS = "#lobby"
@@ -66,11 +67,11 @@ class Server:
         self._made = 0
 
     @property
-    def matrix(self) -> MatrixNetwork:
+    def matrix(self) -> MatrixHarness:
         network = self.machine.running.network("matrix")
         if not isinstance(network, MatrixNetwork):
             raise Crashed(f"the Matrix network of {self.name} is not open")
-        return network
+        return MatrixHarness(network)
 
     @property
     def linked(self) -> bool:
@@ -80,7 +81,7 @@ class Server:
 
     @property
     def room(self) -> MatrixRoom:
-        rooms = list(self.matrix.homeserver.rooms.registry.values())
+        rooms = list(self.matrix.rooms.values())
         if len(rooms) != 1:
             raise Crashed(f"{self.name} has {len(rooms)} rooms now")
         return rooms[0]
@@ -89,9 +90,7 @@ class Server:
         """True once this server knows that all of these are in the room, and so sends to them."""
         if not self.linked:
             return False
-        view = self.machine.running.contexts["matrix"].get_view(
-            next(iter(self.matrix.homeserver.rooms.registry), "")
-        )
+        view = self.machine.running.contexts["matrix"].get_view(next(iter(self.matrix.rooms), ""))
         return view is not None and all(("matrix", s.server_name) in view.joined_servers for s in servers)
 
     def user(self, local: str) -> str:
@@ -148,7 +147,7 @@ class Server:
 
     async def placed(self) -> dict[str, str]:
         """``event id -> status`` of everything with a place in the DAG."""
-        rows = await self.matrix.homeserver.own.ctx.store.scan("pdu", limit=10_000)
+        rows = await self.matrix.store.scan("pdu", limit=10_000)
         return {
             str(row.key[0]): str(row.fields["status"])
             for row in rows
@@ -167,14 +166,14 @@ class Server:
 
     async def recomputed(self) -> dict[str, tuple[Any, ...]]:
         """The view that the Matrix state of now gives."""
-        room, network = self.room, self.matrix
+        room, matrix = self.room, self.matrix
         state = {p.key: p for p in await room.state_events(await room.state()) if p.state_key is not None}
         levels = room.levels(state["m.room.create", ""], state.get(("m.room.power_levels", "")), room.version)
 
         async def at_once() -> AsyncIterator[dict[tuple[str, str], Any]]:
             yield state
 
-        change = await network.homeserver.own.views.whole(at_once(), room.version.id, levels)
+        change = await matrix.views.whole(at_once(), room.version.id, levels)
         found: dict[str, tuple[Any, ...]] = {"": (change.info,)}
         context = self.machine.running.contexts["matrix"]
         for person in change.upserts:
@@ -186,7 +185,7 @@ async def converged(sim: Simulation, servers: Sequence[Server]) -> bool:
     """True if every server has the same extremities and waits for nothing."""
     try:
         ends = {tuple(sorted(s.room.head.extremities)) for s in servers}
-        waiting = sum(s.matrix.homeserver.rooms.inbound.staging.waiting(s.room.room_id) for s in servers)
+        waiting = sum(s.matrix.staging.waiting(s.room.room_id) for s in servers)
     except Crashed:
         return False
     return len(ends) == 1 and not waiting
@@ -209,9 +208,9 @@ async def tie_together(
 
 async def _quiet(servers: Sequence[Server]) -> bool:
     for server in servers:
-        if any(one.waiting for one in await server.matrix.homeserver.federation.sender.destinations()):
+        if any(one.waiting for one in await server.matrix.sender.destinations()):
             return False
-        if server.matrix.homeserver.rooms.inbound.staging.waiting(server.room.room_id):
+        if server.matrix.staging.waiting(server.room.room_id):
             return False
     return True
 

@@ -23,6 +23,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.local.memberships import LocalMemberships
+from hansa_matrix.media.image_process import ImageProcess
 from hansa_matrix.media.remote import RemoteMedia
 from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails
@@ -35,6 +36,7 @@ from hansa_matrix.rooms.event_store import EventStore, StoredEvent
 from hansa_matrix.rooms.inbound.backfill import Backfill
 from hansa_matrix.rooms.inbound.hole_filler import HoleFiller
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.inbound.pdu_intake import PduIntake
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
 from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
@@ -173,6 +175,11 @@ class MatrixHarness:
         return self.network.homeserver.own.views
 
     @property
+    def intake(self) -> PduIntake:
+        """Received transactions, before their PDUs are staged."""
+        return self.network.homeserver.rooms.inbound.intake
+
+    @property
     def staging(self) -> PduStaging:
         """Received PDUs that are not in a room yet."""
         return self.network.homeserver.rooms.inbound.staging
@@ -271,3 +278,13 @@ class MatrixHarness:
     def doctor(self) -> Doctor:
         """The federation tester."""
         return self.network._doctor
+
+    @property
+    def image_decoder(self) -> ImageProcess:
+        """The process that decodes images for ``thumbnails``."""
+        return self.network.homeserver.media.thumbnails._decoder
+
+    @property
+    def destination_sets(self) -> dict[int, tuple[str, ...]]:
+        """The sets of servers that the sender's streams name, by their ids."""
+        return self.network.homeserver.federation.sender._sets
