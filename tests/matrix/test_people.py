@@ -101,7 +101,7 @@ async def test_presence_of_who_is_in_a_room_with_us(tmp_path):
     async with server_with_peer(tmp_path, presence_enabled=True) as house:
         told, presences = Told(house), known(house).presences
         changed: list[str] = []
-        presences.changed = changed.append
+        house.matrix.network.homeserver.local.notifier.presence_changed = changed.append
         for user in (THEM, f"@stranger:{THEIRS}", US, "@m:elsewhere"):
             await edus(house, ("m.presence", there(user, status_msg="here")))
         one = PresenceEdu(user=THEM, presence="online", ago=5, status="here")

@@ -34,7 +34,7 @@ REASONS = {
     "client_api/rooms/relations.py _root_shown_at": "a root goes through `of`",
     "client_api/rooms/read.py state_event": "an event that `shown_of` gave",
     "client_api/account/upgraded_rooms.py _predecessor_of": "which room replaces which, for no answer",
-    "client_api/rooms/membership.py _record_remote_join": "a membership",
+    "client_api/rooms/room_entry.py _record_remote_join": "a membership",
     "client_api/rooms/client_events.py _membership_after": "a membership",
     "client_api/rooms/send.py _may_redact": "the type and sender of what is to be redacted, for no answer",
     "client_api/sync/devices.py _was_in": "a membership",

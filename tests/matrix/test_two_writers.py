@@ -60,8 +60,8 @@ async def at_once(*turns: Awaitable[Any]) -> list[Any]:
 
 def known(house: Any) -> Users:
     """A further one of the parts that know of people."""
-    matrix = house.matrix
-    return Users(house.app.contexts["matrix"], matrix.federation_client, matrix.sender)
+    home = house.matrix.network.homeserver
+    return Users(house.app.contexts["matrix"], home.federation, home.local)
 
 
 async def rows(house: Any, collection: str, *equal: Any) -> list[Any]:

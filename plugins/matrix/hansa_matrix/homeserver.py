@@ -17,6 +17,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.federation.server_discovery import ServerDiscovery
 from hansa_matrix.federation.signing_keys import SigningKeys
+from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.local.local_services import Local
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.media.media_services import Media
@@ -79,7 +80,8 @@ def build_homeserver(ctx: NetworkContext) -> Homeserver:
     client = FederationClient(ctx, server, keys, discovery)
     keyring = Keyring(ctx, server, keys, client)
     memberships = LocalMemberships(ctx)
-    local = Local(memberships, memberships.news, memberships.sent)
+    notifier = ClientNotifier(ctx, memberships)
+    local = Local(memberships, memberships.news, memberships.sent, notifier)
     views = RoomViewBuilder(ctx, server)
     events = EventStore(
         ctx.store, PolicyRechecks(ctx, views.home_of, lambda inbound: facts_of_native(inbound, server))
@@ -88,10 +90,8 @@ def build_homeserver(ctx: NetworkContext) -> Homeserver:
     registry.listeners.on_purged(memberships.purge)
     sender = FederationSender(ctx, client, server, StoredPdus(ctx, events, registry))
     federation = Federation(discovery, client, keyring, sender)
-    own = LocalServer(ctx, server, keys, sender, views, memberships, registry)
-    users = Users(ctx, client, sender)
-    users.profiles.known = memberships.accounts.__contains__
-    users.profiles.erased = memberships.erased
+    own = LocalServer(ctx, server, keys, sender, views, memberships, registry, notifier)
+    users = Users(ctx, federation, local)
     repository = MediaRepository(ctx, server)
     media = Media(repository, RemoteMedia(ctx, client, repository), Thumbnails(ctx, repository))
     return Homeserver(
@@ -100,11 +100,11 @@ def build_homeserver(ctx: NetworkContext) -> Homeserver:
         local=local,
         users=users,
         media=media,
-        rooms=_build_rooms(own, federation, events),
+        rooms=_build_rooms(own, federation, events, users),
     )
 
 
-def _build_rooms(own: LocalServer, federation: Federation, events: EventStore) -> RoomServices:
+def _build_rooms(own: LocalServer, federation: Federation, events: EventStore, users: Users) -> RoomServices:
     """The room engine, from what receives events to the ways into rooms."""
     ctx, client, keyring = own.ctx, federation.client, federation.keyring
     submitter = PduSubmitter(own)
@@ -117,7 +117,7 @@ def _build_rooms(own: LocalServer, federation: Federation, events: EventStore) -
     own.rooms.listeners.on_idle(ExtremityMerger(own, local_events).heal)
     linker = RoomLinker(own)
     invites = PendingInvites(ctx, keyring, own.attendance)
-    remote = RemoteMembership(own, client, keyring, events)
+    remote = RemoteMembership(own, federation, events, users.profiles.member_content)
     joiner = RoomJoiner(own, remote, invites, linker)
     judging = PolicyChecks(ctx, own.views)
     creator = RoomCreator(own, events, judging)

@@ -67,7 +67,7 @@ class MatrixNetwork:
         self._rooms = home.rooms
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
-        self._clients = ClientApi(home)
+        self._clients = ClientApi(home, self._opening.is_set)
         self._doctor = Doctor(home.own, home.federation)
         ctx.declare(SCHEMA)
 
@@ -80,7 +80,7 @@ class MatrixNetwork:
     def register_routes(self, router: Router) -> None:
         """The federation endpoints and our keys."""
         add_server_routes(router, self.homeserver, self._opening.is_set)
-        self._clients.register(router, self._opening.is_set)
+        self._clients.register(router)
 
     async def start(self) -> None:
         """See ``hansa.Network.start``."""

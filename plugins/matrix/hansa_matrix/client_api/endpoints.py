@@ -4,19 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hansa import AdminCommand, CannotOpenRoom, NetworkContext, Request, Response, Router
 
 from hansa_matrix.client_api.account.account_data import (
-    IGNORED,
-    PUSH_RULES,
     AccountData,
     AccountDataEndpoints,
 )
 from hansa_matrix.client_api.account.accounts import Accounts, Requester
+from hansa_matrix.client_api.account.departures import Departures
 from hansa_matrix.client_api.account.login import LoginEndpoints
 from hansa_matrix.client_api.account.profile import ProfileEndpoints
 from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
@@ -32,6 +30,7 @@ from hansa_matrix.client_api.http import (
     error_from_refusal,
     get_string,
 )
+from hansa_matrix.client_api.introductions import Introductions
 from hansa_matrix.client_api.key_backup import KeyBackupEndpoints
 from hansa_matrix.client_api.keys import KeysEndpoints
 from hansa_matrix.client_api.media import MediaEndpoints
@@ -52,6 +51,7 @@ from hansa_matrix.client_api.rooms.receipts import ReceiptEndpoints
 from hansa_matrix.client_api.rooms.relations import RelationEndpoints
 from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
 from hansa_matrix.client_api.rooms.reports import Reports
+from hansa_matrix.client_api.rooms.room_entry import RoomEntry
 from hansa_matrix.client_api.rooms.room_summary import AccessibleSummaries
 from hansa_matrix.client_api.rooms.send import SendEndpoints
 from hansa_matrix.client_api.rooms.spaces import HierarchyEndpoints
@@ -64,7 +64,6 @@ from hansa_matrix.client_api.user_directory import UserDirectory
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.homeserver import Homeserver
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.rooms.access.restricted_joins import RestrictedJoins
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.directory.room_summaries import RoomSummaries
 from hansa_matrix.users.key_backups import KeyBackups
@@ -75,12 +74,11 @@ _SPEC_VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
 class ClientApi:
     """Everything that a client may ask."""
 
-    def __init__(self, home: Homeserver) -> None:
+    def __init__(self, home: Homeserver, is_ready: Callable[[], bool]) -> None:
         own, known, services, media = home.own, home.users, home.rooms, home.media
-        client, founder, entrance = home.federation.client, services.creator, services.joiner
-        membership, pending, granted = services.remote_membership, services.invites, services.resident_joins
+        client = home.federation.client
         signals, directory, backfill = services.typing_and_receipts, services.directory, services.backfill
-        upgrades, entitled, rooms = services.upgrades, services.access, services.registry
+        upgrades, entitled = services.upgrades, services.access
         ctx: NetworkContext = own.ctx
         self._ctx = ctx
         self._own = own
@@ -89,8 +87,8 @@ class ClientApi:
         self.accounts = Accounts(own, known.devices)
         self.tokens = RegistrationTokens(ctx)
         self._reports = Reports(ctx, attendance)
-        self._door = ClientHttp(ctx, self.accounts)
-        self._voice = LocalSender(own, rooms.get)
+        self._door = ClientHttp(ctx, self.accounts, is_ready)
+        self._voice = LocalSender(own, known.profiles)
         self._sessions = LoginEndpoints(ctx, self.accounts, known.devices, self.tokens)
         data = AccountData(ctx, news)
         visibility = UserVisibility(attendance, data.ignored)
@@ -103,33 +101,20 @@ class ClientApi:
             formatter=ClientEventFormatter(ctx, attendance, visibility),
             data=data,
         )
-        entering = RoomEndpoints(
-            own,
-            self._voice,
-            entrance,
-            membership,
-            pending,
-            known.profiles,
-            RestrictedJoins(entitled),
-            granted,
-            founder,
-            rooms,
-        )
+        upgraded = UpgradedRooms(own, data, push)
+        entry = RoomEntry(own, services, self._voice, upgraded)
         spaces = RoomSummaries(entitled, directory)
         sections = SyncSections(
             rooms=RoomSync(own, services, reading, settings),
             devices=DeviceSync(own, known),
             data=data,
-            ephemeral=signals,
         )
         self._sync = sync = SyncEndpoint(own, self.accounts, known, sections)
-        self._entering = entering
-        self._inheritance = UpgradedRooms(own, data, push)
-        entering.came = self._inheritance.take
-        self._aliases = AliasEndpoints(own, self._door, self._voice, entering)
+        self._inheritance = upgraded
+        self._aliases = AliasEndpoints(own, self._door, self._voice, entry)
         remote_rooms = RemoteRooms(ctx, client)
         accessible = AccessibleSummaries(own, remote_rooms, spaces, visibility)
-        self._profiles = ProfileEndpoints(own, self._door, known.profiles, self._voice)
+        self._profiles = ProfileEndpoints(own, self._door, self._voice)
         self._visibility = RoomVisibilityEndpoints(own, self._door, self._voice, directory)
         self._public_rooms = PublicRoomsEndpoints(own, self._door, spaces, remote_rooms)
         backups = KeyBackups(ctx)
@@ -137,9 +122,9 @@ class ClientApi:
         self._parts: tuple[EndpointGroup, ...] = (
             self,
             self._sessions,
-            entering,
+            RoomEndpoints(own, services, self._voice, entry),
             self._aliases,
-            SendEndpoints(own, self._voice, entering),
+            SendEndpoints(own, self._voice, entry),
             ReceiptEndpoints(own, self._voice, signals, settings),
             ReadEndpoints(own, reading, directory),
             PeekEndpoints(own, self.accounts, reading),
@@ -154,7 +139,7 @@ class ClientApi:
             self._profiles,
             self._visibility,
             self._public_rooms,
-            HierarchyEndpoints(own, entering, accessible),
+            HierarchyEndpoints(own, entry, accessible),
             PresenceEndpoints(own, known.presences),
             OpenIdEndpoints(own, known.openid),
             UserDirectory(own, self.accounts, known.profiles, directory),
@@ -162,63 +147,15 @@ class ClientApi:
             self._files,
         )
 
-        def account_data_changed(user: str, type_: str) -> None:
-            if type_ in {PUSH_RULES, IGNORED}:
-                settings.unread.forget(user)
-
-        def tell_around(user: str) -> None:
-            for room_id in known.company.rooms(user):
-                attendance.tell(room_id)
-            news.tell(user)
-
-        def presence_changed(user: str) -> None:
-            signals.changed(user)
-            tell_around(user)
-
-        async def leave_rooms(user: str) -> None:
-            await known.presences.end(user)  # while there are servers to be told
-            await entering.leave_all(user)
-
-        def account_deactivated(user: str) -> None:
-            ctx.spawn(partial(leave_rooms, user), f"{user} leaves")
-            ctx.spawn(partial(backups.purge, user), f"{user} keeps no keys")
-
-        async def introduce_user(user: str, room_id: str) -> None:
-            await entrance.linker.wait_until_joined(room_id)
-            stays = attendance.stays(user).values()
-            await known.meet(user, room_id, [s.room_id for s in stays if s.membership == "join"])
-
-        def user_joined(user: str, room_id: str) -> None:
-            ctx.spawn(partial(introduce_user, user, room_id), f"{user} is met")
-
-        def servers_joined(room_id: str, servers: Collection[str]) -> None:
-            if ctx.config.presence_enabled:
-                here = partial(attendance.joined, room_id)
-                ctx.spawn(partial(known.presences.welcome, room_id, servers, here), f"{room_id} is shown")
-
-        data.changed = account_data_changed
-        attendance.entered = user_joined
-        attendance.servers_came = servers_joined
-        known.presences.changed = presence_changed
-        signals.told = lambda name: attendance.tell(name) if name.startswith("!") else news.tell(name)
-        self.accounts.closed = news.tell
-        self.accounts.gone = account_deactivated
-        known.messages.arrived = lambda user, _device: news.tell(user)
-        known.devices.changed = tell_around
-        known.remote.changed = tell_around
+        self._departures = Departures(self.accounts, entry, known.presences, backups)
+        Introductions(own, services.linker, known)
 
     def start(self) -> None:
         """Begin what runs with the network."""
         if self._ctx.config.presence_enabled:
             self._ctx.spawn(self._sync.expire, "presence ends")
-        self._ctx.spawn(self._finish_deactivations, "closed accounts")
+        self._ctx.spawn(self._departures.resume, "closed accounts")
         self._ctx.spawn(self.accounts.last_seen.run, "devices seen last")
-
-    async def _finish_deactivations(self) -> None:
-        """Those whose account was closed just before a stop are forgotten, and go out of their rooms, too."""
-        async for account in self.accounts.closed_ones():
-            await self.accounts.finish_closing(account.user)
-            await self._entering.leave_all(account.user)
 
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
@@ -228,9 +165,8 @@ class ClientApi:
             **self._reports.operations(),
         }
 
-    def register(self, router: Router, opened: Callable[[], bool]) -> None:
+    def register(self, router: Router) -> None:
         """Every endpoint."""
-        self._door.is_ready = opened
         self._door.enable_cors(router)
         self._door.open(
             router,

@@ -101,15 +101,15 @@ class EndpointGroup(Protocol):
 class ClientHttp:
     """Requires a token, and a body that is an object."""
 
-    def __init__(self, ctx: NetworkContext, accounts: Accounts) -> None:
+    def __init__(self, ctx: NetworkContext, accounts: Accounts, is_ready: Callable[[], bool]) -> None:
         self._ctx = ctx
         self._accounts = accounts
         config = ctx.config
         self._acts = RateLimiter(ctx.clock, config.client_rate, config.client_burst)
         self._reads = RequestSlots(each=MAX_PARALLEL_READS, waiting=MAX_WAITING)
         self._writes = RequestSlots(each=MAX_PARALLEL_WRITES, waiting=MAX_WAITING)
-        #: False while our rooms are not loaded.
-        self.is_ready: Callable[[], bool] = lambda: True
+        #: False while the rooms are not loaded.
+        self._is_ready = is_ready
 
     def add_authenticated(self, router: Router, parts: Sequence[EndpointGroup]) -> None:
         """Every endpoint of some parts, those of ``v3`` under their name of before too."""
@@ -211,7 +211,7 @@ class ClientHttp:
         """Returns the user and device of the request's token. Raises the error answer if the token is missing
         or not valid.
         """
-        if not self.is_ready():
+        if not self._is_ready():
             raise Busy("this server is starting", after=1.0)
         token = ""
         for value in request.authorizations[:1]:

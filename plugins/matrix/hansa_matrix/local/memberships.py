@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -22,6 +22,7 @@ from hansa import (
 )
 
 from hansa_matrix.local.client_stream import ClientStream, stream_write
+from hansa_matrix.local.membership_listeners import MembershipListeners
 from hansa_matrix.local.transaction_ids import TransactionIds
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu, StateKey
@@ -58,14 +59,11 @@ class LocalMemberships:
         self._ctx = ctx
         self.news = ClientStream(ctx.store)
         self.sent = TransactionIds()
+        self.listeners = MembershipListeners()
         #: Everybody who has, or had, an account.
         self.accounts: set[str] = set()
         #: Those of them who closed their account and asked for erasure.
         self.erased: set[str] = set()
-        #: Told of a person with an account, and of a room that they came into.
-        self.entered: Callable[[str, str], None] = lambda _user, _room_id: None
-        #: Told of a room, and of servers of which nobody was in it before.
-        self.servers_came: Callable[[str, Collection[str]], None] = lambda _room_id, _servers: None
         self._stays: dict[str, dict[str, LocalMembership]] = {}
         self._joined: dict[str, set[str]] = {}
 
@@ -190,7 +188,7 @@ class LocalMemberships:
         self._set_membership(user, stay)
         self.news.tell(user)
         if stay.membership == "join" and (before is None or before.membership != "join"):
-            self.entered(user, stay.room_id)
+            self.listeners.notify_joined(user, stay.room_id)
 
     async def move(self, user: str, stay: LocalMembership, *, over: Collection[str] | None = None) -> None:
         """Stores a membership that was not made by an event of a local room; ``over``: only in place of such

@@ -11,6 +11,7 @@ from hansa_matrix.conversion import EventDraft, RoomViewBuilder
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.federation.signing_keys import SigningKeys
+from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto.auth_rules.reject import AuthRejection
@@ -93,6 +94,7 @@ class LocalServer:
     views: RoomViewBuilder
     attendance: LocalMemberships
     rooms: RoomRegistry
+    notifier: ClientNotifier
 
     @property
     def key(self) -> SigningKey:

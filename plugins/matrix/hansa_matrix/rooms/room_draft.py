@@ -145,7 +145,7 @@ class RoomDraft:
         if self._news:
             self.own.attendance.tell(self.room.room_id)
         if self._came:
-            self.own.attendance.servers_came(self.room.room_id, frozenset(self._came))
+            self.own.attendance.listeners.notify_servers_joined(self.room.room_id, frozenset(self._came))
         if self._keeping:
             self.room.committed(self._keeping)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -78,12 +78,7 @@ class TypingAndReceipts:
         self._news = asyncio.Event()
         self._receipts: Generations[tuple[str, str], Receipts] = Generations(_RECEIPTS)
         self._latest = LatestRows()
-        #: Counts changes of what is not kept, by the room whose people type or the person who is there or
-        #: gone; a client that has seen a count has seen all before it.
-        self.changes = 0
-        self.changed_in: dict[str, int] = {}
-        #: Called for a room in which a user begins or ends to type, or has read.
-        self.told: Callable[[str], None] = lambda _: None
+        self._notifier = own.notifier
 
     async def take_typing(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """See ``edus.EduHandler``."""
@@ -201,16 +196,10 @@ class TypingAndReceipts:
             await self._signal_typing(*name, on=typing.typing)
 
     async def _signal_typing(self, room_id: str, user: str, *, on: bool) -> None:
-        self.changed(room_id)
-        self.told(room_id)
+        self._notifier.typing_changed(room_id)
         if (await self._ctx.home_of(user)).network != self._ctx.id:
             return
         await self._ctx.send_ephemeral(room_id, Typing(user=NativeId(self._ctx.id, user), typing=on))
-
-    def changed(self, name: str) -> None:
-        """Something about a room or person is other than before that is not kept."""
-        self.changes += 1
-        self.changed_in[name] = self.changes
 
     async def expire(self) -> None:
         """Runs with the network: ends the typing of users who sent nothing for a minute."""
@@ -275,7 +264,10 @@ class TypingAndReceipts:
             self._latest.noted(*news, position)
         for whose in ("", receipt.user):
             self._receipts.revoke(f"{receipt.room_id} {whose}")
-        self.told(receipt.user if private else receipt.room_id)
+        if private:
+            self._notifier.wake_user(receipt.user)
+        else:
+            self._notifier.wake_room(receipt.room_id)
         return True
 
     async def receipts(self, room_id: str, user: str = "") -> Receipts:

@@ -32,6 +32,7 @@ from hansa import (
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.sender import FederationSender
+from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.local.client_stream import DEVICES, stream_write
 from hansa_matrix.proto.devices import (
     MAX_DEVICES,
@@ -69,16 +70,17 @@ _MAX_REMOVED_DEVICES, _MAX_REMOVED_ROWS, _MAX_CLAIMED_DEVICES = 20, 150, 500
 class Devices:
     """Every change is durable, and on its way to the servers concerned, when it returns."""
 
-    def __init__(self, ctx: NetworkContext, company: SharedRooms, sender: FederationSender) -> None:
+    def __init__(
+        self, ctx: NetworkContext, company: SharedRooms, sender: FederationSender, notifier: ClientNotifier
+    ) -> None:
         self._ctx = ctx
-        self._company = company
+        self.company = company
+        self._notifier = notifier
         self._sender = sender
         self._crossings = Crossings(ctx)
         self._texts = KeyTexts(ctx)
         #: A claim reads, then deletes, and a change numbers itself: one at a time.
         self._one = asyncio.Lock()
-        #: Told whose devices or cross-signing keys changed.
-        self.changed: Callable[[str], None] = lambda _: None
 
     async def of(self, user: str) -> UserDevices:
         """Returns all devices of a user."""
@@ -236,13 +238,13 @@ class Devices:
         all_writes.append(stream_write(DEVICES, user))
         await self._ctx.store.commit(all_writes)
         self._sender.sent(servers)
-        self.changed(user)
+        self._notifier.wake_contacts(user)
 
     async def _servers_to_notify(self, user: str, of: Collection[str] | None = None) -> set[str]:
         """Returns the servers that learn of a user's keys, of some or of all that the user meets: those that
         may ask for them.
         """
-        servers = self._company.servers(user) if of is None else set(of)
+        servers = self.company.servers(user) if of is None else set(of)
         if not self._ctx.has_policies:
             return servers
         each = {s: self._crossings.keys_query(s, [user], outbound=False) for s in sorted(servers)}
@@ -290,7 +292,7 @@ class Devices:
         async with self._one:
             await self._ctx.store.commit(writes)
         self._sender.sent(servers if shown else ())
-        self.changed(user)
+        self._notifier.wake_contacts(user)
 
     async def sign(self, by: str, user: str, key_id: str, signed: object) -> str:
         """Stores a user's signatures on a device or master key of their own, or on another user's master key;
@@ -356,7 +358,7 @@ class Devices:
         body = orjson.dumps(signed["signatures"][by])
         writes: list[Write] = [Put("vouched", (by, user, key_id), body), stream_write(DEVICES, user)]
         await self._ctx.store.commit(writes)
-        self.changed(user)
+        self._notifier.wake_contacts(user)
         return ""
 
     async def vouched(self, by: str, user: str, key_id: str) -> dict[str, str]:

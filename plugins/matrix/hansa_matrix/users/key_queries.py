@@ -26,7 +26,6 @@ from hansa_matrix.proto.devices import (
 from hansa_matrix.users.devices import Devices
 from hansa_matrix.users.key_texts import KeyTexts
 from hansa_matrix.users.remote_devices import RemoteDeviceLists
-from hansa_matrix.users.shared_rooms import SharedRooms
 
 #: Seconds for one server, and servers that are asked at a time.
 QUERY_TIMEOUT_S, _MAX_PARALLEL = 10.0, 50
@@ -38,16 +37,11 @@ class KeyQueries:
     """Query and claim."""
 
     def __init__(
-        self,
-        ctx: NetworkContext,
-        client: FederationClient,
-        company: SharedRooms,
-        devices: Devices,
-        remote: RemoteDeviceLists,
+        self, ctx: NetworkContext, client: FederationClient, devices: Devices, remote: RemoteDeviceLists
     ) -> None:
         self._ctx = ctx
         self._client = client
-        self._company = company
+        self._company = devices.company
         self._devices = devices
         self._remote = remote
         self._crossings = Crossings(ctx)

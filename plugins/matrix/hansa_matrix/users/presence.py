@@ -15,6 +15,7 @@ from hansa import NetworkContext
 from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.crossings import Crossings, passes, require
 from hansa_matrix.federation.sender import FederationSender
+from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import PRESENCE, PresenceEdu, parse_presence, presence_edu
 from hansa_matrix.users.shared_rooms import SharedRooms
@@ -37,12 +38,13 @@ class PresenceTracker:
     """Of people elsewhere what their servers said last; of people here what they are told."""
 
     def __init__(
-        self, ctx: NetworkContext, company: SharedRooms, sender: FederationSender, *, on: bool
+        self, ctx: NetworkContext, company: SharedRooms, sender: FederationSender, notifier: ClientNotifier
     ) -> None:
         self._ctx = ctx
         self._company = company
         self._sender = sender
-        self._on = on
+        self._notifier = notifier
+        self._on: bool = ctx.config.presence_enabled
         self._crossings = Crossings(ctx)
         #: What was said, and the policies that judged it.
         self._known: FairShares[str, tuple[PresenceEdu, int]] = FairShares(MAX_PRESENCES, ids.domain_of)
@@ -52,8 +54,6 @@ class PresenceTracker:
         )
         #: Rooms and servers that came there just now.
         self._came: set[tuple[str, frozenset[str]]] = set()
-        #: Told whose presence changed.
-        self.changed: Callable[[str], None] = lambda _: None
 
     def of(self, user: str) -> PresenceEdu | None:
         """Returns the last presence of a user."""
@@ -170,7 +170,7 @@ class PresenceTracker:
         before = self._known.get(one.user)
         self._known.put(one.user, (one, self._ctx.policy_generation))
         if before is None or one != before[0]:
-            self.changed(one.user)
+            self._notifier.presence_changed(one.user)
 
     async def tell(self, one: PresenceEdu) -> None:
         """Announces that a local user is online, away or offline."""

@@ -5,7 +5,7 @@ SPEC: server-server API, "Querying for information"; client-server API, "Profile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +26,7 @@ from hansa import (
 from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.crossings import Crossings, said
 from hansa_matrix.federation.client import FederationClient
+from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import fits_object
 
@@ -38,38 +39,49 @@ _FETCH_TIMEOUT_S = 10.0
 _MAX_JUDGED = 10_000
 
 
+#: The fields of a profile that member events carry.
+MEMBER_FIELDS = ("displayname", "avatar_url")
+
+
 class Profiles:
     """Of people here: what they set, or the name by which they are known in a room. Of others: asked for."""
 
-    def __init__(self, ctx: NetworkContext, client: FederationClient, server: str) -> None:
+    def __init__(self, ctx: NetworkContext, client: FederationClient, memberships: LocalMemberships) -> None:
         self._ctx = ctx
         self._client = client
-        self._server = server
+        self._server = client.server
+        self._memberships = memberships
         self._crossings = Crossings(ctx)
         #: Profiles that were judged: ``user -> ((generation, hash of the words), whether it may be shown)``.
         self._judged: LruCache[str, tuple[tuple[int, int], bool]] = LruCache(_MAX_JUDGED)
         self._locks = KeyLocks()
-        #: Whether a user has an account here, who may not have set a profile.
-        self.known: Callable[[str], bool] = lambda _: False
-        #: Those of this server who closed their account and wanted to be forgotten.
-        self.erased: Collection[str] = frozenset()
 
     async def here(self, user: str) -> dict[str, Any] | None:
         """Returns all fields of a user of this server, a ghost too; None if there is no such user, or their
         profile was erased.
         """
-        if user in self.erased:
+        if user in self._memberships.erased:
             return None
         row = await self._ctx.store.get("profile", (user,))
         kept: dict[str, Any] = orjson.loads(row.body) if row is not None else {}
         person = self._member_of_home(await self._ctx.home_of(user))
-        bridge = user == f"@{self._ctx.config.bridge_user}:{self._server}"
-        if person is None and row is None and not bridge and not self.known(user):
+        bridge = self._is_bridge_user(user)
+        if person is None and row is None and not bridge and user not in self._memberships.accounts:
             return None
         name = self._ctx.config.bridge_name if bridge else person.name if person is not None else None
         known = {"displayname": name} if name else {}
         found = known | kept
         return found if await self._can_show_profile(user, found) else {}
+
+    def _is_bridge_user(self, user: str) -> bool:
+        return user == f"@{self._ctx.config.bridge_user}:{self._server}"
+
+    async def member_content(self, user: str) -> dict[str, Any]:
+        """Returns the profile fields that the member events of a local user carry; none for anybody else."""
+        if user not in self._memberships.accounts and not self._is_bridge_user(user):
+            return {}
+        profile = await self.here(user) or {}
+        return {key: profile[key] for key in MEMBER_FIELDS if isinstance(profile.get(key), str)}
 
     async def _can_show_profile(self, user: str, found: Mapping[str, Any]) -> bool:
         """True if the current policies let a profile be shown; each field is asked about once."""

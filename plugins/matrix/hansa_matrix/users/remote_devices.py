@@ -8,7 +8,7 @@ not used until then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from hansa import (
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, build_path
+from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.local.client_stream import DEVICES
 from hansa_matrix.local.latest_rows import LatestRows
 from hansa_matrix.proto import ids
@@ -69,8 +70,11 @@ _MAX_ATTEMPTS = 3
 class RemoteDeviceLists:
     """Lists by user. Nobody is told twice of the same change, and of none that was not kept."""
 
-    def __init__(self, ctx: NetworkContext, client: FederationClient, company: SharedRooms) -> None:
+    def __init__(
+        self, ctx: NetworkContext, client: FederationClient, company: SharedRooms, notifier: ClientNotifier
+    ) -> None:
         self._ctx = ctx
+        self._notifier = notifier
         self._client = client
         self._company = company
         self._crossings = Crossings(ctx)
@@ -83,8 +87,6 @@ class RemoteDeviceLists:
         self._again: set[str] = set()
         self._bytes: int | None = None
         self._swept_to: str | None = None
-        #: Told whose devices or cross-signing keys changed.
-        self.changed: Callable[[str], None] = lambda _: None
 
     async def note(self, user: str) -> None:
         """Notes for clients that a user's keys changed."""
@@ -122,7 +124,7 @@ class RemoteDeviceLists:
                 continue
             elif await self._store_update(update):
                 await self.note(update.user)
-                self.changed(update.user)
+                self._notifier.wake_contacts(update.user)
         return ignored
 
     async def _can_have_keys(self, user: str) -> bool:
@@ -169,7 +171,7 @@ class RemoteDeviceLists:
             elif await self._can_have_keys(update.user):
                 await self._store_signing_keys(update)
                 await self.note(update.user)
-                self.changed(update.user)
+                self._notifier.wake_contacts(update.user)
         return ignored
 
     async def _store_signing_keys(self, update: SigningKeyUpdate) -> None:

@@ -53,12 +53,6 @@ class SharedRooms:
         """
         return next(self._views_of(user), None) is not None
 
-    def rooms(self, user: str) -> list[str]:
-        """Returns the ids of a user's rooms."""
-        who = NativeId(self._ctx.id, user)
-        views = ((link.native.id, self._ctx.get_view(link.native.id)) for link in self._ctx.list_links())
-        return [room for room, view in views if view and view.membership(who) is Membership.JOIN]
-
     async def local(self, user: str) -> bool:
         """True if a user is of this server and not a ghost."""
         if not ids.is_valid_user_id(user) or ids.domain_of(user) != self.server:

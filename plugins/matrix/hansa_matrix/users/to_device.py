@@ -5,7 +5,7 @@ SPEC: server-server API, "Send-to-device messaging". What is for a ghost is let 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from hansa_matrix.crossings import Crossings, passes
 from hansa_matrix.errors import denial
 from hansa_matrix.federation.durable_edus import GENERATION
 from hansa_matrix.federation.sender import FederationSender
+from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
     MAX_MESSAGE_SIZE,
@@ -27,7 +28,6 @@ from hansa_matrix.proto.devices import (
     to_device_edu,
 )
 from hansa_matrix.users.devices import Devices
-from hansa_matrix.users.shared_rooms import SharedRooms
 from hansa_matrix.users.to_device_rate import SERVER_RATE, USER_RATE, ToDeviceRate
 from hansa_matrix.users.to_device_shares import Batch, ToDeviceShares
 
@@ -58,10 +58,11 @@ class ToDeviceInbox:
     """Messages to devices: the inbox of local devices, and the way to devices on other servers."""
 
     def __init__(
-        self, ctx: NetworkContext, company: SharedRooms, devices: Devices, sender: FederationSender
+        self, ctx: NetworkContext, devices: Devices, sender: FederationSender, notifier: ClientNotifier
     ) -> None:
         self._ctx = ctx
-        self._company = company
+        self._company = devices.company
+        self._notifier = notifier
         self._devices = devices
         self._sender = sender
         self._crossings = Crossings(ctx)
@@ -73,8 +74,6 @@ class ToDeviceInbox:
         self._of_person = ToDeviceRate(ctx.clock, USER_RATE)
         self._of_server = ToDeviceRate(ctx.clock, SERVER_RATE)
         self.seen = TrimmedRows(ctx, "to_device_seen", MAX_SEEN_IDS, _TRIM_EVERY)
-        #: Told for which user and device something came.
-        self.arrived: Callable[[str, str], None] = lambda _user, _device: None
 
     async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.direct_to_device`` of a transaction, in one commit: how many are none. Raises
@@ -113,8 +112,8 @@ class ToDeviceInbox:
                     raise
                 continue
             self.shares.moved(batch.changes)
-            for user, device_id in told:
-                self.arrived(user, device_id)
+            for user, _device_id in told:
+                self._notifier.wake_user(user)
             await self.seen.added(origin, len(writes))
             return
 
@@ -232,8 +231,8 @@ class ToDeviceInbox:
         kept = await self._commit_message(message, here, writes, generation)
         for server in there:
             self._sender.sent((server,))
-        for user, device_id in kept:
-            self.arrived(user, device_id)
+        for user, _device_id in kept:
+            self._notifier.wake_user(user)
 
     async def _commit_message(
         self,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from hansa import NetworkContext
 
-from hansa_matrix.federation.client import FederationClient
-from hansa_matrix.federation.sender import FederationSender
+from hansa_matrix.federation.federation_services import Federation
+from hansa_matrix.local.local_services import Local
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 from hansa_matrix.proto.edus import PRESENCE
 from hansa_matrix.retention import ExpiringRows
@@ -25,15 +25,16 @@ from hansa_matrix.users.to_device import ToDeviceInbox
 class Users:
     """The parts, which a client API and the federation endpoints use alike."""
 
-    def __init__(self, ctx: NetworkContext, client: FederationClient, sender: FederationSender) -> None:
+    def __init__(self, ctx: NetworkContext, federation: Federation, local: Local) -> None:
+        client, sender, notifier = federation.client, federation.sender, local.notifier
         self.company = SharedRooms(ctx, client.server)
-        self.devices = Devices(ctx, self.company, sender)
-        self.remote = RemoteDeviceLists(ctx, client, self.company)
-        self.keys = KeyQueries(ctx, client, self.company, self.devices, self.remote)
-        self.messages = ToDeviceInbox(ctx, self.company, self.devices, sender)
-        self.profiles = Profiles(ctx, client, client.server)
+        self.devices = Devices(ctx, self.company, sender, notifier)
+        self.remote = RemoteDeviceLists(ctx, client, self.company, notifier)
+        self.keys = KeyQueries(ctx, client, self.devices, self.remote)
+        self.messages = ToDeviceInbox(ctx, self.devices, sender, notifier)
+        self.profiles = Profiles(ctx, client, local.memberships)
         self.openid = OpenId(ctx, client)
-        self.presences = PresenceTracker(ctx, self.company, sender, on=ctx.config.presence_enabled)
+        self.presences = PresenceTracker(ctx, self.company, sender, notifier)
 
     async def meet(self, user: str, room_id: str, others: Iterable[str]) -> None:
         """Announces a local user who joined a room: users who meet them there, and in none of their other

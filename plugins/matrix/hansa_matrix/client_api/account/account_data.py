@@ -45,8 +45,13 @@ class AccountData:
         self._ctx = ctx
         self._news = news
         self._locks = KeyLocks()
-        #: Told whose data of a type is other than before.
-        self.changed: Callable[[str, str], None] = lambda _user, _type: None
+        self._listeners: tuple[Callable[[str, str], None], ...] = ()
+
+    def on_changed(self, listener: Callable[[str, str], None]) -> None:
+        """Call ``listener`` with the user and the type of account data that has changed. Listeners are added
+        while the server is built.
+        """
+        self._listeners += (listener,)
 
     async def get(self, user: str, room_id: str, type_: str) -> Any:
         """One value; None if there is none."""
@@ -78,7 +83,8 @@ class AccountData:
         """
         async with self._locks.held(user):
             await again_on_conflict(partial(self._store_change, (user, room_id, type_), change))
-        self.changed(user, type_)
+        for listener in self._listeners:
+            listener(user, type_)
         self._news.tell(user)
 
     async def _store_change(

@@ -82,8 +82,8 @@ class Accounts:
     """Accounts, passwords and tokens."""
 
     def __init__(self, own: LocalServer, devices: Devices) -> None:
-        ctx: NetworkContext = own.ctx
-        self._ctx = ctx
+        self.ctx: NetworkContext = own.ctx
+        self._ctx = ctx = self.ctx
         self._server = own.server
         self._attendance = own.attendance
         self._devices = devices
@@ -95,9 +95,14 @@ class Accounts:
         #: When users, and their devices, were logged out: for logins that are in progress.
         self._logins: Generations[str, None] = Generations(1)
         self._entering = KeyLocks()
-        #: Told of a person some of whose devices are logged out, and of one whose account is closed.
-        self.closed: Callable[[str], None] = lambda _: None
-        self.gone: Callable[[str], None] = lambda _: None
+        self._notifier = own.notifier
+        self._deactivated: tuple[Callable[[str], None], ...] = ()
+
+    def on_deactivated(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener`` with every user whose account was deactivated. Listeners are added while the
+        server is built.
+        """
+        self._deactivated += (listener,)
 
     def user_id(self, name: str) -> str:
         """The user id of a name: a localpart or a whole id. Raises LocalProtocolError for one that no account
@@ -328,7 +333,7 @@ class Accounts:
         self._known.revoke(user)  # nor does a request under way keep what it read before
         await self._devices.remove(user, device_ids)
         await self.last_seen.forget(user, device_ids)
-        self.closed(user)
+        self._notifier.wake_user(user)
 
     async def logout_all(self, user: str, but: str = "") -> None:
         """Every device, but one that may stay; tokens without a device too."""
@@ -354,7 +359,8 @@ class Accounts:
         await forget_private(self._ctx, user)
         await self.logout_all(user)
         await forget_private(self._ctx, user)
-        self.gone(user)
+        for listener in self._deactivated:
+            listener(user)
 
     async def finish_closing(self, user: str) -> None:
         """Do what a crash, or an earlier version, left undone when an account was closed."""

@@ -27,7 +27,6 @@ from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.rooms.native_events import LocalServer
-from hansa_matrix.users.profiles import Profiles
 
 _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
 
@@ -35,11 +34,11 @@ _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
 class ProfileEndpoints:
     """Profiles of everybody, and the fields that a user sets in their own."""
 
-    def __init__(self, own: LocalServer, http: ClientHttp, profiles: Profiles, sender: LocalSender) -> None:
+    def __init__(self, own: LocalServer, http: ClientHttp, sender: LocalSender) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
         self._http = http
-        self._profiles = profiles
+        self._profiles = sender.profiles
         self._voice = sender
         self._crossings = Crossings(own.ctx)
 

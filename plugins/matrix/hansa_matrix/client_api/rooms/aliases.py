@@ -10,7 +10,7 @@ from hansa import Conflict, DirectoryPublish, NativeId, NetworkContext, Request
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import ClientHttp, Handler, PublicHandler, RateLimited, get_string
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
-from hansa_matrix.client_api.rooms.membership import RoomEndpoints
+from hansa_matrix.client_api.rooms.room_entry import RoomEntry
 from hansa_matrix.crossings import passes, require
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
@@ -24,12 +24,12 @@ MAX_ALIASES_OF_ROOM = 100
 class AliasEndpoints:
     """Looked up anywhere, given and taken here."""
 
-    def __init__(self, own: LocalServer, http: ClientHttp, sender: LocalSender, rooms: RoomEndpoints) -> None:
+    def __init__(self, own: LocalServer, http: ClientHttp, sender: LocalSender, entry: RoomEntry) -> None:
         self._ctx: NetworkContext = own.ctx
         self._http = http
         self._server = own.server
         self._voice = sender
-        self._rooms = rooms
+        self._entry = entry
 
     def open(self) -> Mapping[tuple[str, str], PublicHandler]:
         """Returns the endpoints that need no token."""
@@ -49,7 +49,7 @@ class AliasEndpoints:
         """
         alias = request.path["alias"]
         await self._http.require_token_for_remote(request, ids.domain_of(alias) or alias)
-        room_id, servers = await self._rooms.found(alias, [])
+        room_id, servers = await self._entry.find_room(alias, [])
         if ids.domain_of(alias) == self._server:
             view = self._ctx.get_view(room_id)
             servers = sorted(s for n, s in view.joined_servers if n == self._ctx.id) if view else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hansa import Member, NativeId, Submission
@@ -22,20 +22,21 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import AUTHORISING_USER, membership_of
 from hansa_matrix.rooms.native_events import ClientEvent, LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
+from hansa_matrix.users.profiles import Profiles
 
 
 class LocalSender:
     """Events by people who are in the room, or about to be."""
 
-    def __init__(self, own: LocalServer, room_of: Callable[[str], MatrixRoom | None]) -> None:
+    def __init__(self, own: LocalServer, profiles: Profiles) -> None:
         self._own = own
         self._ctx = own.ctx
-        self._room_of = room_of
+        self.profiles = profiles
         self.invitees = Invitees(own)
 
     def require_room(self, room_id: str) -> MatrixRoom:
         """A room that this server is in. Raises the error answer of one that it is not in."""
-        room = self._room_of(room_id)
+        room = self._own.rooms.get(room_id)
         if room is None or not room.resident:
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         return room

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hansa import (
@@ -22,60 +22,35 @@ from hansa_matrix.client_api.http import Handler, RateLimited, error_from_refusa
 from hansa_matrix.client_api.remote_refusals import room_entry_error
 from hansa_matrix.client_api.rooms.create_room import template_from_request, user_ids
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
+from hansa_matrix.client_api.rooms.room_entry import RoomEntry
 from hansa_matrix.client_api.rooms.state_rules import check_state
 from hansa_matrix.client_api.rooms.third_party_invites import refuse_address, require_no_addresses
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.client_stream import stream_write
-from hansa_matrix.local.memberships import LocalMembership, membership_from_event
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.canonical_json import check_values
-from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.rooms.access.join_policy import require_join_allowed, require_knock_allowed
-from hansa_matrix.rooms.access.restricted_joins import UNABLE, RestrictedJoins
-from hansa_matrix.rooms.create_room import RoomCreator
+from hansa_matrix.rooms.access.join_policy import require_knock_allowed
 from hansa_matrix.rooms.directory.aliases import room_id_of
-from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
-from hansa_matrix.rooms.membership.join_rooms import RoomJoiner, parse_address
-from hansa_matrix.rooms.membership.pending_invites import PendingInvites
-from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.native_events import LocalServer
-from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.room_registry import RoomRegistry
-from hansa_matrix.users.profiles import Profiles
+from hansa_matrix.rooms.room_services import RoomServices
 
 
 class RoomEndpoints:
     """The endpoints about whole rooms: create, join, leave, forget."""
 
-    def __init__(  # noqa: PLR0917  # what entering and leaving takes
-        self,
-        own: LocalServer,
-        voice: LocalSender,
-        entrance: RoomJoiner,
-        membership: RemoteMembership,
-        pending: PendingInvites,
-        profiles: Profiles,
-        restricted: RestrictedJoins,
-        granted: JoinByResident,
-        founder: RoomCreator,
-        rooms: RoomRegistry,
+    def __init__(
+        self, own: LocalServer, services: RoomServices, sender: LocalSender, entry: RoomEntry
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
-        self._voice = voice
-        self._entrance = entrance
-        self._membership = membership
-        self._pending = pending
-        self._profiles = profiles
-        self._restricted = restricted
-        self._granted = granted
-        self._founder = founder
-        self._rooms = rooms
-        membership.profile = self._profile_content
-        #: Told who has come into which room.
-        self.came: Callable[[str, str], Awaitable[None]] = _skip_invite_check
+        self._voice = sender
+        self._entry = entry
+        self._rooms = own.rooms
+        self._creator = services.creator
+        self._linker = services.linker
+        self._membership = services.remote_membership
+        self._pending = services.invites
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""
@@ -93,14 +68,6 @@ class RoomEndpoints:
             ("GET", "/v3/joined_rooms"): self.joined_rooms,
         }
 
-    async def _profile_content(self, user: str) -> dict[str, Any]:
-        """Returns the profile fields that a user's member events carry."""
-        if user not in self._own.attendance.accounts and user != self._own.bridge_user:
-            return {}
-        profile = await self._profiles.here(user) or {}
-        named = ("displayname", "avatar_url")
-        return {key: profile[key] for key in named if isinstance(profile.get(key), str)}
-
     async def create(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /createRoom``."""
         wanted = body.get("room_version", self._ctx.config.room_version)
@@ -117,9 +84,9 @@ class RoomEndpoints:
         direct = {"is_direct": True} if body.get("is_direct") is True else {}
         wanted_in = user_ids(body, "invite")
         await asyncio.gather(*(self._voice.invitees.require(user) for user in wanted_in))
-        invited = {user: {**direct, **await self._profile_content(user)} for user in wanted_in}
+        invited = {user: {**direct, **await self._voice.profiles.member_content(user)} for user in wanted_in}
         begun = template_from_request(
-            caller.user, version, body, invited, await self._profile_content(caller.user)
+            caller.user, version, body, invited, await self._voice.profiles.member_content(caller.user)
         )
 
         async def leads_here(name: str) -> bool:
@@ -128,7 +95,7 @@ class RoomEndpoints:
         for step in begun.then:
             await check_state(step, self._own.server, leads_here)
         try:
-            room = await self._founder.create(caller.user, version.id, alias, begun)
+            room = await self._creator.create(caller.user, version.id, alias, begun)
         except CannotOpenRoom as problem:
             raise error_from_refusal(problem.refusal) from problem
         except InternalError:
@@ -137,7 +104,7 @@ class RoomEndpoints:
             raise matrix_error(400, "M_INVALID_ROOM_STATE", str(problem)) from problem
         except Conflict as conflict:
             raise matrix_error(400, "M_ROOM_IN_USE", f"{alias} names another room") from conflict
-        await self._entrance.linker.link_room(room)
+        await self._linker.link_room(room)
         missed = await self._invite_users(caller, room.room_id, invited)
         return {"room_id": room.room_id, **({"dev.hansa.not_invited": missed} if missed else {})}
 
@@ -168,101 +135,19 @@ class RoomEndpoints:
 
     async def join(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /join/{roomIdOrAlias}``, ``POST /rooms/{roomId}/join``."""
-        room_id = await self.enter(caller.user, request.path["room"], _via_servers(request), get_reason(body))
-        return {"room_id": room_id}
-
-    async def found(self, address: str, via: Sequence[str]) -> tuple[str, list[str]]:
-        """The room behind an id or alias, and servers to ask."""
-        try:
-            if address.startswith("!"):
-                room_id, more = parse_address(address)
-                servers = [s for s in via if ids.is_valid_server_name(s)]
-                return room_id, list(dict.fromkeys([*servers, *more]))[:20]
-            if not ids.is_valid_alias(address):
-                raise matrix_error(400, "M_INVALID_PARAM", f"{address[:80]!r} is not a room ID or alias")
-            if ids.domain_of(address) != self._own.server:
-                return await self._membership.resolve(address)
-        except CannotOpenRoom as problem:
-            raise error_from_refusal(problem.refusal) from problem
-        known = await room_id_of(self._ctx.store, address)
-        if known is None:
-            raise matrix_error(404, "M_NOT_FOUND", f"no room is called {address}")
-        return known, []
-
-    async def enter(self, user: str, address: str, via: Sequence[str], more: Mapping[str, Any]) -> str:
-        """Joins a user to a room; returns its id."""
-        room_id, servers = await self.found(address, via)
-        if self._rooms.is_blocked(room_id):
-            raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
-        stay = self._own.attendance.stay(user, room_id)
-        if stay is not None and stay.membership == "join":
-            return room_id
-        waiting = await self._pending.get(room_id, user)
-        if waiting is not None:
-            servers = list(dict.fromkeys([waiting.origin, *servers]))
-        room = self._rooms.get(room_id)
-        if room is None or not room.resident or self._ctx.get_link(room_id) is None:
-            try:
-                room = await self._entrance.join(room_id, servers, user, more)
-            except CannotOpenRoom as problem:
-                raise room_entry_error(problem) from problem
-            if await self._record_remote_join(user, room):
-                await self.came(user, room_id)
-                return room_id
-        await self._join_local(user, room, servers, more)
-        await self._pending.drop(room_id, user)
-        await self.came(user, room_id)
-        return room_id
-
-    async def _record_remote_join(self, user: str, room: MatrixRoom) -> bool:
-        """True if the user is joined already, by an event that came through another server. The membership is
-        then stored and announced like any other, once the room is open.
-        """
-        key = (MEMBER, user)
-        member = (await room.events_of(await room.state(), [key])).get(key)
-        if member is None or member.membership != "join":
-            return False
-        attendance, stay = self._own.attendance, membership_from_event(room.room_id, user, member)
-        if attendance.stay(user, room.room_id) == stay:
-            return True
-        news = stream_write(room.room_id, member.event_id, room.head.group)
-        await self._ctx.store.commit([*attendance.writes(user, stay), news])
-        attendance.moved(user, stay)
-        return True
-
-    async def _join_local(
-        self, user: str, room: MatrixRoom, via: Sequence[str], more: Mapping[str, Any]
-    ) -> None:
-        await require_join_allowed(self._ctx, room.room_id, user)
-        try:
-            authoriser = await self._restricted.authoriser(room, user)
-        except RemoteProtocolError as problem:
-            if problem.code not in UNABLE:
-                raise
-            await self._join_remote(user, room, via)
-            return
-        by = {"join_authorised_via_users_server": authoriser} if authoriser is not None else {}
-        await self._voice.send_membership(
-            user, room.room_id, user, "join", {**await self._profile_content(user), **more, **by}
+        room_id = await self._entry.join_room(
+            caller.user, request.path["room"], _via_servers(request), get_reason(body)
         )
-
-    async def _join_remote(self, user: str, room: MatrixRoom, via: Sequence[str]) -> None:
-        """Joins a restricted room that needs another resident to authorise the user."""
-        try:
-            outcome = await self._granted.join(room, user, via)
-        except CannotOpenRoom as problem:
-            raise room_entry_error(problem) from problem
-        if outcome.refusal is not None:
-            raise error_from_refusal(outcome.refusal)
+        return {"room_id": room_id}
 
     async def knock(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /knock/{roomIdOrAlias}``."""
-        room_id, servers = await self.found(request.path["room"], _via_servers(request))
+        room_id, servers = await self._entry.find_room(request.path["room"], _via_servers(request))
         more = get_reason(body)
         room = self._rooms.get(room_id)
         if room is not None and room.resident:
             await require_knock_allowed(self._ctx, room_id, caller.user)
-            shown = {**await self._profile_content(caller.user), **more}
+            shown = {**await self._voice.profiles.member_content(caller.user), **more}
             await self._voice.send_membership(caller.user, room_id, caller.user, "knock", shown)
             return {"room_id": room_id}
         generation = self._ctx.policy_generation
@@ -281,38 +166,8 @@ class RoomEndpoints:
         stay = self._own.attendance.stay(caller.user, request.path["room"])
         if stay is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
-        await self._leave_room(caller.user, stay, more)
+        await self._entry.leave_room(caller.user, stay, more)
         return {}
-
-    async def _leave_room(self, user: str, stay: LocalMembership, more: Mapping[str, Any]) -> None:
-        room_id = stay.room_id
-        if stay.membership == "ban":  # no event could say so, and a client would take the room for left
-            raise matrix_error(403, "M_FORBIDDEN", f"{user} is banned from that room")
-        if stay.membership == "leave":
-            return
-        room = self._rooms.get(room_id)
-        if room is not None and room.resident:
-            await self._voice.send_membership(user, room_id, user, "leave", more)
-            await self._pending.drop(room_id, user)
-            return
-        waiting = await self._pending.get(room_id, user)
-        left: Pdu | None = None
-        if waiting is not None:
-            left = await self._membership.leave_remote(room_id, user, [waiting.origin], more)
-        await self._pending.drop(room_id, user, left)
-        if self._own.attendance.stay(user, room_id) == stay:
-            gone = membership_from_event(room_id, user, None)
-            await self._own.attendance.move(user, gone, over={stay.membership})
-
-    async def leave_all(self, user: str) -> None:
-        """Makes a user whose account is closed leave every room."""
-        for stay in list(self._own.attendance.stays(user).values()):
-            if stay.membership == "ban":
-                continue
-            try:
-                await self._leave_room(user, stay, {})
-            except (RemoteProtocolError, LocalProtocolError, Busy) as problem:
-                self._ctx.log.warning("%s stays in %s: %s", user, stay.room_id, problem)
 
     async def forget(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``POST /rooms/{roomId}/forget``."""
@@ -329,7 +184,7 @@ class RoomEndpoints:
         user = get_string(body, "user_id")
         self._voice.joined(caller.user, request.path["room"])
         more = get_reason(body)
-        shown = {**await self._profile_content(user), **more}
+        shown = {**await self._voice.profiles.member_content(user), **more}
         await self._voice.send_membership(caller.user, request.path["room"], user, "invite", shown)
         return {}
 
@@ -369,10 +224,6 @@ class RoomEndpoints:
         """``GET /joined_rooms``."""
         stays = self._own.attendance.stays(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
-
-
-async def _skip_invite_check(_user: str, _room_id: str) -> None:
-    return None
 
 
 def _via_servers(request: Request) -> list[str]:

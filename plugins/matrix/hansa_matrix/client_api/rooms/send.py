@@ -10,7 +10,7 @@ from hansa import NetworkContext, RemoteProtocolError, Request
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import Handler, RateLimited, get_reason
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
-from hansa_matrix.client_api.rooms.membership import RoomEndpoints
+from hansa_matrix.client_api.rooms.room_entry import RoomEntry
 from hansa_matrix.client_api.rooms.state_rules import check_state
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
@@ -27,10 +27,10 @@ _NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})
 class SendEndpoints:
     """Events, and what is said beside them."""
 
-    def __init__(self, own: LocalServer, sender: LocalSender, rooms: RoomEndpoints) -> None:
+    def __init__(self, own: LocalServer, sender: LocalSender, entry: RoomEntry) -> None:
         self._ctx: NetworkContext = own.ctx
         self._voice = sender
-        self._rooms = rooms
+        self._entry = entry
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """See ``http.EndpointGroup.table``."""
@@ -85,7 +85,7 @@ class SendEndpoints:
 
         async def leads_here(alias: str) -> bool:
             try:
-                found, _ = await self._rooms.found(alias, [])
+                found, _ = await self._entry.find_room(alias, [])
             except RemoteProtocolError:  # it names nothing, or nobody says what
                 return False
             return found == room_id
@@ -95,7 +95,7 @@ class SendEndpoints:
         inside = stay is not None and stay.membership == "join"
         if type_ == MEMBER and key == caller.user and body.get("membership") == "join" and not inside:
             more = {k: v for k, v in body.items() if k != "membership"}
-            await self._rooms.enter(caller.user, room_id, [], more)
+            await self._entry.join_room(caller.user, room_id, [], more)
             joined = await self._voice.state_event(room, MEMBER, caller.user)
             return {"event_id": joined.event_id if joined is not None else ""}
         present = await self._voice.state_event(room, type_, key)

@@ -17,7 +17,7 @@ from hansa_matrix.client_api.http import (
     RateLimited,
     get_int,
 )
-from hansa_matrix.client_api.rooms.membership import RoomEndpoints
+from hansa_matrix.client_api.rooms.room_entry import RoomEntry
 from hansa_matrix.client_api.rooms.room_summary import AccessibleSummaries
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.state_content import space_child
@@ -33,10 +33,10 @@ _MAX_HIERARCHY_ROOMS, _HIERARCHY_TIMEOUT_S = 1000, 20.0
 class HierarchyEndpoints:
     """What a user may know of rooms that the user is not in, alone and below a space."""
 
-    def __init__(self, own: LocalServer, entering: RoomEndpoints, summaries: AccessibleSummaries) -> None:
+    def __init__(self, own: LocalServer, entry: RoomEntry, summaries: AccessibleSummaries) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
-        self._entering = entering
+        self._entry = entry
         self._summaries = summaries
 
     def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
@@ -82,7 +82,7 @@ class HierarchyEndpoints:
         """``GET /room_summary/{roomIdOrAlias}``."""
         address = request.path["room"]
         via = [v for k, v in request.query if k == "via"]
-        room_id, servers = await self._entering.found(address, via)
+        room_id, servers = await self._entry.find_room(address, via)
         one = await self._summaries.of(caller.user, room_id, servers, suggested=False)
         if one is None:
             raise matrix_error(404, "M_NOT_FOUND", "the room does not exist, or you may not see it")

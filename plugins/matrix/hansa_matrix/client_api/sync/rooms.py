@@ -45,6 +45,7 @@ class RoomSync:
         self._ctx: NetworkContext = own.ctx
         self._news = own.attendance.news
         self._rooms = own.rooms
+        self._notifier = own.notifier
         self._signals = services.typing_and_receipts
         self._pending = services.invites
         self._visibility = reading.visibility
@@ -92,8 +93,8 @@ class RoomSync:
             rooms.add(topic.removeprefix(RECEIPTS))
             if topic == asked.caller.user:
                 rooms.update(item.ref.split(" ")[1] for item in items if " " in item.ref)
-        if asked.since.typing < self._signals.changes:
-            changed = self._signals.changed_in
+        if asked.since.typing < self._notifier.changes:
+            changed = self._notifier.changed_in
             rooms.update(room_id for room_id in stays if changed.get(room_id, 0) > asked.since.typing)
         if asked.ignores_others:
             rooms.update(stay.room_id for stay in stays.values() if stay.membership == "invite")
@@ -107,7 +108,7 @@ class RoomSync:
         room = self._rooms.get(room_id)
         if room is None:
             return None
-        typing = asked.whole or self._signals.changed_in.get(room_id, 0) > asked.since.typing
+        typing = asked.whole or self._notifier.changed_in.get(room_id, 0) > asked.since.typing
         receipts = {item.ref for item in asked.news.get(RECEIPTS + room_id, ())}
         if any(item.ref == f"read {room_id}" for item in asked.news.get(asked.caller.user, ())):
             receipts.add(asked.caller.user)

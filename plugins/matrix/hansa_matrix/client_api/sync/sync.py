@@ -47,7 +47,6 @@ from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.local.client_stream import StreamItem
 from hansa_matrix.proto.edus import PresenceEdu
 from hansa_matrix.rooms.native_events import LocalServer
-from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.users.user_services import Users
 
 _MAX_TIMEOUT_S = 120.0
@@ -62,7 +61,6 @@ class SyncSections:
     rooms: RoomSync
     devices: DeviceSync
     data: AccountData
-    ephemeral: TypingAndReceipts
 
 
 class SyncEndpoint:
@@ -75,7 +73,7 @@ class SyncEndpoint:
         self._accounts = accounts
         self._known = users
         self._data = sections.data
-        self._signals = sections.ephemeral
+        self._notifier = own.notifier
         self._of_rooms = sections.rooms
         self._of_devices = sections.devices
         #: How many syncs of a person are under way, and when (s) the last one ended.
@@ -193,7 +191,7 @@ class SyncEndpoint:
     ) -> tuple[dict[str, Any], bool]:
         """The answer, and whether it says anything."""
         upto = await self._news.now()
-        typing = self._signals.changes
+        typing = self._notifier.changes
         if since.typing > typing:  # counted by a process of before
             since = SyncToken(since.position, device=since.device)
         stays = self._attendance.stays(caller.user)
@@ -261,7 +259,7 @@ class SyncEndpoint:
             return []
         found: list[dict[str, Any]] = []
         for one in self._known.presences.every():
-            news = asked.since.position < 0 or self._signals.changed_in.get(one.user, 0) > asked.since.typing
+            news = asked.since.position < 0 or self._notifier.changed_in.get(one.user, 0) > asked.since.typing
             if not (news or one.user in met) or not asked.filter.presence.named("m.presence", one.user):
                 continue
             if one.user != asked.caller.user and not self._attendance.share_a_room(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from hansa import Membership, NetworkContext
 
 from hansa_matrix.bounds.generations import Generations
-from hansa_matrix.client_api.account.account_data import AccountData
+from hansa_matrix.client_api.account.account_data import IGNORED, PUSH_RULES, AccountData
 from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.client_api.rooms.threads import MAIN, threads_of
 from hansa_matrix.local.client_stream import StreamItem
@@ -98,6 +98,11 @@ class UnreadCounter:
         self._signals = signals
         self._positions: Generations[str, int] = Generations(_MAX_CACHED)
         self._counts: Generations[tuple[str, str], UnreadCounts] = Generations(_MAX_CACHED)
+        data.on_changed(self._account_data_changed)
+
+    def _account_data_changed(self, user: str, type_: str) -> None:
+        if type_ in {PUSH_RULES, IGNORED}:
+            self.forget(user)
 
     def forget(self, user: str) -> None:
         """Forgets the counts of a user whose rules or ignored users changed."""

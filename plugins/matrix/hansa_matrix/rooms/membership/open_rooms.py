@@ -86,9 +86,8 @@ class RoomOpener:
     async def create_named(self, alias: str, version: str, wish: RoomWish | None = None) -> OpenedRoom:
         """Create a public room of the bridge user with an alias. Raises as ``RoomCreator.create``."""
         name = (wish.name or alias[1:].partition(":")[0]) if wish is not None else ""
-        profile = self._joiner.remote.profile
         founding = RoomTemplate(
-            member=await profile(self._user) if profile is not None else {},
+            member=await self._joiner.remote.profile(self._user),
             then=[*PUBLIC, *([(*_NAME_KEY, {"name": name})] if name else [])],
             published=wish is not None and wish.published,
         )

@@ -30,12 +30,11 @@ from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crypto import verify
 from hansa_matrix.federation.client import (
     REQUEST_FAILURES,
-    FederationClient,
     RemoteError,
     ServerUnreachable,
     build_path,
 )
-from hansa_matrix.federation.keyring import Keyring
+from hansa_matrix.federation.federation_services import Federation
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.pdu import (
@@ -78,6 +77,10 @@ _AT_ONCE = 200
 _STAGGER = 3.0
 
 
+#: Returns the profile fields that the member events of a local user carry.
+ProfileOfMember = Callable[[str], Awaitable[Mapping[str, Any]]]
+
+
 class _MembershipTemplate(NamedTuple):
     """A server that would take us, and the event that it would take."""
 
@@ -101,15 +104,14 @@ class RemoteMembership:
     """Joins and leaves by the handshake of two requests."""
 
     def __init__(
-        self, own: LocalServer, client: FederationClient, keyring: Keyring, events: EventStore
+        self, own: LocalServer, federation: Federation, events: EventStore, profile: ProfileOfMember
     ) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
-        self._client = client
-        self._keyring = keyring
+        self._client = federation.client
+        self._keyring = federation.keyring
         self._events = events
-        #: The member content of a local user who joins.
-        self.profile: Callable[[str], Awaitable[Mapping[str, Any]]] | None = None
+        self.profile = profile
         self._places = FairSlots(JOINS)
         self._joining: dict[str, asyncio.Task[MatrixRoom]] = {}
 
@@ -242,7 +244,7 @@ class RemoteMembership:
             raise RemoteError(why, hint=400, code=INCOMPATIBLE, room_version=named)
         event = parse_make_join(answer, room_id, user, step, version)
         event["origin"] = self._own.server  # COMPAT: Rocket.Chat takes no join or leave without it
-        if self.profile is not None and step != "leave":
+        if step != "leave":
             more = {**await self.profile(user), **more}
         event["content"] = {**more, **event["content"]}
         return _MembershipTemplate(server, version, self._sign_template(event, version))

@@ -1,0 +1,42 @@
+"""What follows from the deactivation of an account: its user leaves every room. SPEC: client-server API,
+"POST /account/deactivate".
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from hansa import NetworkContext
+
+from hansa_matrix.client_api.account.accounts import Accounts
+from hansa_matrix.client_api.rooms.room_entry import RoomEntry
+from hansa_matrix.users.key_backups import KeyBackups
+from hansa_matrix.users.presence import PresenceTracker
+
+
+class Departures:
+    """Rooms are left after the answer to the client, and after a restart if there was no time before."""
+
+    def __init__(
+        self, accounts: Accounts, entry: RoomEntry, presences: PresenceTracker, backups: KeyBackups
+    ) -> None:
+        self._accounts = accounts
+        self._ctx: NetworkContext = accounts.ctx
+        self._entry = entry
+        self._presences = presences
+        self._backups = backups
+        accounts.on_deactivated(self._depart)
+
+    def _depart(self, user: str) -> None:
+        self._ctx.spawn(partial(self._leave_rooms, user), f"{user} leaves")
+        self._ctx.spawn(partial(self._backups.purge, user), f"{user} keeps no keys")
+
+    async def _leave_rooms(self, user: str) -> None:
+        await self._presences.end(user)  # while there are servers to be told
+        await self._entry.leave_all(user)
+
+    async def resume(self) -> None:
+        """Finishes the deactivations that a stop cut off. Runs once, at the start."""
+        async for account in self._accounts.closed_ones():
+            await self._accounts.finish_closing(account.user)
+            await self._entry.leave_all(account.user)
