@@ -162,7 +162,7 @@ async def everything(home: MatrixServer, seed: int, *, filtered: bool = False) -
             (e["type"], e["state_key"]): e["event_id"]
             for e in await one.person.get(f"/rooms/{part(room)}/state")
         }
-        if one.lazy:  # of people it is to know who speaks, and of whom it knows, what they are now
+        if one.lazy:  # of users it must know the senders, and the current profile of those that it knows
             state = {k: e for k, e in state.items() if k[0] != "m.room.member" or k in one.state}
         assert one.state == state, {
             k: (one.state.get(k), state.get(k))

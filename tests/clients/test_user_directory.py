@@ -114,7 +114,7 @@ async def test_answers_are_bounded_the_nearest_first(tmp_path, monkeypatch):
 
 
 async def test_member_events_are_read_of_few_people_and_some_at_a_time(tmp_path, monkeypatch):
-    """A search in a room with many members, of whom few match, reads the events of those few."""
+    """A search in a room with many members, few of which match, reads the events of those few."""
     async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")

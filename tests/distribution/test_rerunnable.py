@@ -1,4 +1,4 @@
-"""Which failed tests are run once more."""
+"""The choice of failed tests that are run once more."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import hansa
@@ -17,6 +19,13 @@ SOURCES = sorted(p for root in ("core", "plugins") for p in (ROOT / root).rglob(
 TREES = ("core", "plugins", "tests", "bench", "examples", "scripts")
 #: A relative clause in place of a noun or a verb.
 CLAUSE = re.compile(r"(?:What|Who|Whose|Whom|Which|Whether|Whoever|Whatever)\b")
+#: Words and phrases that read as translated. "There is no limit" and "is no longer" are English.
+_ODD = re.compile(
+    r"(?<!there )\b(?:is|are) no\b(?! longer| more than| less than)"
+    r"|\b(?:whom|whomever|whoever|somebody|anybody|anew|to be had|do not do|does not do)\b"
+    r"|\bof (?:ours|theirs|yours)\b|\bwhat [^.|\n]* is none\b",
+    re.IGNORECASE,
+)
 PACKAGES = [ROOT / "core" / "hansa", *sorted((ROOT / "plugins").glob("*/hansa_*"))]
 #: The modules that open with numbered steps, each of which names the file that takes it.
 STORIES = [
@@ -125,6 +134,32 @@ def test_docstrings_open_with_their_subject():
     clauses = [(where, text) for where, text in texts if CLAUSE.match(text)]
     assert len(texts) > 5000
     assert len(clauses) < 0.02 * len(texts), clauses
+
+
+def prose(path: Path) -> Iterator[str]:
+    """The docstrings of a module, without the code in them, and its comments."""
+    for text in docstrings(path.read_text(encoding="utf-8")):
+        yield re.sub(r"``[^`]*``", "``", text)
+    with path.open("rb") as file:
+        yield from (t.string for t in tokenize.tokenize(file.readline) if t.type == tokenize.COMMENT)
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_docstrings_and_comments_are_plain(tree):
+    texts = [
+        (shown(path), text)
+        for path in sorted((ROOT / tree).rglob("*.py"))
+        if path.parent != Path(__file__).parent
+        for text in prose(path)
+    ]
+    assert texts
+    assert [(where, text) for where, text in texts if _ODD.search(text)] == []
+
+
+def test_odd_prose_is_found(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text('"""For somebody, with ``anew``."""\n\nX = 1  # one of ours\n')
+    assert [mark[0] for text in prose(file) for mark in _ODD.finditer(text)] == ["somebody", "of ours"]
 
 
 def test_docstrings_that_open_with_a_clause_are_found():

@@ -107,7 +107,7 @@ class MatrixHarness:
 
     @property
     def sender(self) -> FederationSender:
-        """What other servers are sent."""
+        """The sender of events and EDUs to other servers."""
         return self.network.homeserver.federation.sender
 
     @property
@@ -236,7 +236,7 @@ class MatrixHarness:
 
     @property
     def server_access(self) -> ServerAccess:
-        """What another server may read."""
+        """The access of other servers to rooms."""
         return self.network.homeserver.rooms.access
 
     @property

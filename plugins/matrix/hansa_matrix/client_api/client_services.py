@@ -1,4 +1,4 @@
-"""What several endpoint groups of the client API share, as values."""
+"""The services that several endpoint groups of the client API share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hansa_matrix.rooms.access.user_visibility import UserVisibility
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSettings:
-    """What users set for themselves, and what follows from it: what they have not read."""
+    """The settings of users, and the unread counts that follow from them."""
 
     data: AccountData
     push_rules: PushRuleEndpoints

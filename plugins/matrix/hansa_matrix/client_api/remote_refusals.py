@@ -1,4 +1,4 @@
-"""What a client is told where another server refused a request of this server. SPEC: server-server API, the
+"""The errors for clients after another server refused a request of this server. SPEC: server-server API, the
 errors of "Joining Rooms", "Knocking upon a room" and "Inviting to a room".
 
 An errcode of another server is about this server: a client that saw its M_UNKNOWN_TOKEN would log out. The

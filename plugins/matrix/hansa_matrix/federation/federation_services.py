@@ -1,4 +1,4 @@
-"""What reaches other servers, as one value."""
+"""The services that reach other servers, as one value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of local users, as one value."""
+"""The services of local users, as one value."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hansa_matrix.media.thumbnails import Thumbnails
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """What is stored here, what other servers have, and smaller pictures of both."""
+    """The media of this server, copies of other servers' media, and thumbnails of both."""
 
     repository: MediaRepository
     remote: RemoteMedia

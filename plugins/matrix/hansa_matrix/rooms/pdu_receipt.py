@@ -1,7 +1,8 @@
 """The receipt of PDUs: one batch of a room, in the room's turn.
 
 SPEC: server-server API, "Checks performed on receipt of a PDU". The first seven numbers are those of its
-checks; ``rooms/inbound/pdu_staging.py`` makes the first three before the turn.
+checks. The first is made by ``rooms/inbound/pdu_intake.py``,
+the next two by ``rooms/inbound/pdu_staging.py``.
 
 1. The PDU is a valid event of its room version, or it is dropped (``proto/pdu.py``).
 2. Its signatures verify, by keys of ``federation/keyring.py``, or it is dropped (``proto/pdu.py``).

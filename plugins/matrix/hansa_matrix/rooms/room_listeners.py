@@ -1,4 +1,4 @@
-"""What the parts of the room engine tell each other, so that no part holds one that is built after it."""
+"""Notifications between the parts of the room engine, so that no part holds one that is built after it."""
 
 from __future__ import annotations
 

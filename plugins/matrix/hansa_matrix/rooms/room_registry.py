@@ -70,7 +70,7 @@ class RoomRegistry(Mapping[str, MatrixRoom]):
         self._rooms.pop(room_id, None)
 
     def is_blocked(self, room_id: str) -> bool:
-        """Whether an operator wants nothing to do with a room."""
+        """True if an operator has blocked a room."""
         return room_id in self._blocked
 
     async def block(self, room_id: str) -> None:

@@ -32,7 +32,7 @@ from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundServices:
-    """What becomes of events of other servers."""
+    """The parts that handle events of other servers."""
 
     intake: PduIntake
     staging: PduStaging

@@ -154,7 +154,7 @@ class InviteEndpoints:
         return signed, forged
 
     async def exchange(self, origin: str, request: Request, body: Any) -> Any:
-        """``PUT /exchange_third_party_invite``: the person whom a local user invited by an address has an
+        """``PUT /exchange_third_party_invite``: the person that a local user invited by an address has an
         account on ``origin``, which asks for the invite itself.
         """
         room = await self._entitled.admitted(request.path["room"], origin, member=False)

@@ -25,7 +25,7 @@ _MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.priv
 
 
 class ReceiptEndpoints:
-    """What a user tells of the user's place in a room: types there, has read so far."""
+    """The endpoints of a user's typing notifications, receipts and read markers."""
 
     def __init__(
         self, own: LocalServer, sender: LocalSender, ephemeral: TypingAndReceipts, settings: UserSettings

@@ -66,8 +66,8 @@ class RemoteRooms:
         return await self.listed(server, answer)
 
     async def fetch_room(self, server: str, room_id: str, *, suggested: bool) -> Any:
-        """What another server says of a room and its children; None where it says nothing, or policies do not
-        let a user ask.
+        """Fetches another server's description of a room and its children; None if it has none, or policies
+        do not let a user ask.
         """
         outbound = self._crossings.directory_query(server, room_id, outbound=True)
         if not await passes(self._ctx, outbound):

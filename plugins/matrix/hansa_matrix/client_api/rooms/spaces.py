@@ -31,7 +31,7 @@ _MAX_HIERARCHY_ROOMS, _HIERARCHY_TIMEOUT_S = 1000, 20.0
 
 
 class HierarchyEndpoints:
-    """What a user may know of rooms that the user is not in, alone and below a space."""
+    """The endpoints of summaries of rooms that a user is not in, alone and below a space."""
 
     def __init__(self, own: LocalServer, entry: RoomEntry, summaries: AccessibleSummaries) -> None:
         self._own = own

@@ -15,7 +15,7 @@
 7. Account data (``client_api/account/account_data.py``) and presence (``users/presence.py``) complete the
    answer.
 8. An empty answer waits for news until the time-out. Then the token is checked again
-   (``client_api/account/accounts.py``), and step 3 begins anew.
+   (``client_api/account/accounts.py``), and the steps from 3 on are repeated.
 """
 
 from __future__ import annotations
