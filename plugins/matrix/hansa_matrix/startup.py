@@ -1,4 +1,4 @@
-"""What a homeserver reads when it starts, and what runs from then on."""
+"""The start of a homeserver: the data that it reads first, and the tasks that run from then on."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hansa_matrix.local.memberships import LocalMemberships
 
 
 class ClientNotifier:
-    """Called by whoever changed something that clients are told of."""
+    """Wakes the clients that wait for a change. The part that made the change calls it."""
 
     def __init__(self, ctx: NetworkContext, memberships: LocalMemberships) -> None:
         self._ctx = ctx

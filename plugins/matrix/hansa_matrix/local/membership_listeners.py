@@ -1,4 +1,4 @@
-"""What the memberships of local users tell the parts that are built after them."""
+"""Notifications of the memberships of local users to the parts that are built after them."""
 
 from __future__ import annotations
 

@@ -77,7 +77,9 @@ class Profiles:
         return user == f"@{self._ctx.config.bridge_user}:{self._server}"
 
     async def member_content(self, user: str) -> dict[str, Any]:
-        """Returns the profile fields that the member events of a local user carry; none for anybody else."""
+        """Returns the profile fields that the member events of a local user carry; none for any other
+        user.
+        """
         if user not in self._memberships.accounts and not self._is_bridge_user(user):
             return {}
         profile = await self.here(user) or {}

@@ -1,5 +1,5 @@
-"""What follows from the deactivation of an account: its user leaves every room. SPEC: client-server API,
-"POST /account/deactivate".
+"""The effect of a deactivated account on rooms: its user leaves every room. SPEC: client-server API, "POST
+/account/deactivate".
 """
 
 from __future__ import annotations
