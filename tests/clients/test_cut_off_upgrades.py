@@ -24,7 +24,7 @@ from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.proto.auth_rules.levels import level_of
 from hansa_matrix.proto.room_versions import VERSIONS
-from hansa_matrix.rooms.upgrade.inherited_levels import closed
+from hansa_matrix.rooms.upgrade.inherited_levels import closed_power_levels
 from hansa_matrix.testing import MatrixHarness
 from matrix.server_with_peer import OURS
 
@@ -256,7 +256,7 @@ async def test_the_old_room_is_closed_for_who_is_set_over_nobody(tmp_path, befor
 )
 def test_levels_that_close_a_room(said, least):
     version = VERSIONS["9"]
-    found = closed(said, version)
+    found = closed_power_levels(said, version)
     if least is None:
         assert found is None
         return
@@ -264,7 +264,7 @@ def test_levels_that_close_a_room(said, least):
     for name in ("events_default", "invite"):
         before = level_of(said.get(name, 0), version) or 0
         assert found[name] == (said[name] if before >= least else least)
-    assert closed(found, version) is None
+    assert closed_power_levels(found, version) is None
 
 
 async def test_who_may_not_close_the_old_room_replaces_it_all_the_same(tmp_path):

@@ -299,7 +299,7 @@ async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved)
         await store.commit([Insert("to_device_seen", ("x", "y"), b"", {"ts": 1})])
         await store.commit([Delete("lasting_edu", row.key)])
         moved(house_, DAY)
-        first, late = sender._first, []
+        first, late = sender._first_position, []
 
         async def first_row(stream: str, which: int) -> int | None:
             found = await first(stream, which)
@@ -307,7 +307,7 @@ async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved)
                 late.extend(sender.lasting(edu, to))  # another writer has not committed yet
             return found
 
-        sender._first = first_row
+        sender._first_position = first_row
         await sender._forget_sets()
         await store.commit(late)
         assert await store.get("recipients", (set_id,)) is not None

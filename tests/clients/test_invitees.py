@@ -15,7 +15,7 @@ from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from hansa_matrix.config import Config
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.local.ghosts import escaped, localpart, people_behind
+from hansa_matrix.local.ghosts import escape_localpart, ghost_localpart, people_behind
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix.server_with_peer import OURS
@@ -55,7 +55,7 @@ async def bridged(folder):
 
 
 def ghost(person: str, network: str = "chat") -> str:
-    return f"@_{escaped(network)}_{escaped(person)}:{OURS}"
+    return f"@_{escape_localpart(network)}_{escape_localpart(person)}:{OURS}"
 
 
 ABSENT = [f"@nobody:{OURS}", ghost("bob@x"), ghost("ann@x", "telex"), f"@_:{OURS}", f"@_chat:{OURS}",
@@ -105,6 +105,6 @@ def test_who_is_behind_a_ghost_can_be_told(network, person):
     if not person.isprintable():
         return
     who = NativeId(network, person)
-    found = list(people_behind(localpart(who, "_"), "_"))
+    found = list(people_behind(ghost_localpart(who, "_"), "_"))
     assert who in found
-    assert all(localpart(one, "_") == localpart(who, "_") for one in found)
+    assert all(ghost_localpart(one, "_") == ghost_localpart(who, "_") for one in found)

@@ -12,7 +12,7 @@ from hansa import Put, scan_all
 from hansa.testing import until
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state import depth_migration
-from hansa_matrix.rooms.state.depth_migration import count_anew, ordered
+from hansa_matrix.rooms.state.depth_migration import count_anew, sort_by_parents
 from matrix.server_with_peer import OURS
 from matrix.test_joining import ALIAS
 
@@ -124,5 +124,5 @@ def test_events_that_follow_each_other_in_a_circle_have_an_order() -> None:
     def known(*prev: str) -> depth_migration._Known:
         return depth_migration._Known(prev, False, 0, False)
 
-    assert ordered({"a": known("b"), "b": known("a"), "c": known()}) == ["c", "a", "b"]
-    assert ordered({"a": known("a"), "b": known("a", "elsewhere")}) == ["a", "b"]
+    assert sort_by_parents({"a": known("b"), "b": known("a"), "c": known()}) == ["c", "a", "b"]
+    assert sort_by_parents({"a": known("a"), "b": known("a", "elsewhere")}) == ["a", "b"]

@@ -218,7 +218,7 @@ async def test_a_stay_that_begins_while_the_last_is_forgotten_stays(tmp_path):
         alice = await home.person("alice")
         room = await alice.create()
         attendance = home.matrix.memberships
-        stay = attendance.stay(alice.user, room)
+        stay = attendance.membership_of(alice.user, room)
         held = Held(home, "commit", "stay")
         async with asyncio.TaskGroup() as group:
             group.create_task(attendance.forget(alice.user, room))
@@ -226,7 +226,7 @@ async def test_a_stay_that_begins_while_the_last_is_forgotten_stays(tmp_path):
             again = type(stay)(room_id=room, membership="join", event_id="$new", sender=alice.user)
             attendance.moved(alice.user, again)
             held.release()
-        assert attendance.stay(alice.user, room) is again
+        assert attendance.membership_of(alice.user, room) is again
 
 
 async def test_the_store_that_these_tests_hold_is_the_servers(tmp_path):

@@ -8,8 +8,15 @@ import pytest
 from clients.matrix_server import LocalUser, MatrixServer, Refused, matrix_server, part
 from hansa import ALLOW, Action, Custom, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
-from hansa_matrix.rooms.directory.aliases import RoomAlias, alias_of, aliases_of, given, moved, taken
-from hansa_matrix.rooms.directory.public_rooms import listing
+from hansa_matrix.rooms.directory.aliases import (
+    RoomAlias,
+    alias_of,
+    aliases_of,
+    insert_alias_write,
+    move_alias_write,
+    remove_alias_writes,
+)
+from hansa_matrix.rooms.directory.public_rooms import publish_write
 from matrix.server_with_peer import OURS, THEIRS
 
 
@@ -201,20 +208,20 @@ async def test_what_a_policy_denies_replaces_nothing_and_leaves_nothing(tmp_path
 async def test_a_name_is_one_rooms_and_changes_hands_only_as_it_was_read(tmp_path):
     async with matrix_server(tmp_path, public_reading=True) as home:
         store = home.matrix.store
-        await store.commit([given("#a:x", "!one", "@alice:x")])
+        await store.commit([insert_alias_write("#a:x", "!one", "@alice:x")])
         with pytest.raises(Exception, match="exists or has changed"):
-            await store.commit([given("#a:x", "!two", "@bob:x")])
+            await store.commit([insert_alias_write("#a:x", "!two", "@bob:x")])
         first = await alias_of(store, "#a:x")
         assert first is not None
         assert (first.room_id, first.by) == ("!one", "@alice:x")
         # Meanwhile it is taken away and given to another room, by the same person.
-        await store.commit([*taken(first), given("#a:x", "!two", "@alice:x")])
-        for writes in ([moved(first, "!three")], taken(first)):
+        await store.commit([*remove_alias_writes(first), insert_alias_write("#a:x", "!two", "@alice:x")])
+        for writes in ([move_alias_write(first, "!three")], remove_alias_writes(first)):
             with pytest.raises(Exception, match="exists or has changed"):
                 await store.commit(writes)
         second = await alias_of(store, "#a:x")
         assert second is not None
-        await store.commit([moved(second, "!three")])
+        await store.commit([move_alias_write(second, "!three")])
         assert [(a.name, a.room_id, a.by) for a in await aliases_of(store, "!three")] == [
             ("#a:x", "!three", "@alice:x")
         ]
@@ -233,7 +240,7 @@ async def test_a_row_of_before_says_who_gave_the_name(tmp_path):
         ]
         one = await alias_of(store, "#a:x")
         assert one is not None
-        await store.commit([moved(one, "!two")])
+        await store.commit([move_alias_write(one, "!two")])
         assert [a.by for a in await aliases_of(store, "!two")] == ["@alice:x"]
 
 
@@ -321,7 +328,7 @@ async def test_who_may_take_a_name_away(tmp_path):
         await alice.call("PUT", f"/directory/list/room/{part(room)}", {"visibility": "public"})
         store = home.matrix.store
         assert (await store.get("published", (room,))).body.decode() == alice.user
-        assert listing(room, alice.user).body.decode() == alice.user
+        assert publish_write(room, alice.user).body.decode() == alice.user
 
 
 @pytest.mark.parametrize(("before", "after"), [("10", "11"), ("11", "12")])

@@ -154,7 +154,7 @@ class Scene:
         )
         for child in (self.room.room_id, self.sound):
             await self.alice.state(self.space, "m.space.child", {"via": [OURS]}, child)
-        await self.home.matrix.public_rooms.publish(self.room.room_id, listed=True, by=self.alice.user)
+        await self.home.matrix.public_rooms.set_published(self.room.room_id, listed=True, by=self.alice.user)
         levels = {"users": self.users, "notifications": {"room": 0}}
         await self.ours(LEVELS, levels)
         self.link.up()

@@ -171,7 +171,7 @@ async def scene(home: MatrixServer, *, censored: bool) -> Scene:
         await person.sync()
     made = Scene(home, alice, bob)
     await levels_with(home.wire, users={THEM: 100} | ({} if home.wire.room.version.id == "12" else _LEVELS))
-    await made.home.matrix.public_rooms.publish(room, listed=True)
+    await made.home.matrix.public_rooms.set_published(room, listed=True)
     state = await alice.get(f"/rooms/{part(room)}/state")
     for one in state:  # what the forger has to cite
         home.wire.room.state[one["type"], one["state_key"]] = one["event_id"]

@@ -199,7 +199,7 @@ async def test_what_is_judged_counts_as_what_waits(tmp_path, monkeypatch):
         watched = Watched(house.app)
         reached, go_on = watched.held()
         one, other = (house.forger.message(house.room, text) for text in ("one", "other"))
-        monkeypatch.setattr(pdu_staging, "weight", lambda _: 100)
+        monkeypatch.setattr(pdu_staging, "memory_size", lambda _: 100)
         monkeypatch.setattr(backlog, "MOST_EACH", 150)
         monkeypatch.setattr(backlog, "LITTLE", 0)
         first = asyncio.ensure_future(house.send(one))

@@ -253,7 +253,7 @@ async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
             assert house.app.counters["matrix_crossings_denied", named] >= 1, kind
         signals = matrix.typing_and_receipts
         assert signals.typing_in(house.room.room_id) == []
-        assert await signals.receipts(house.room.room_id) == {}
+        assert await signals.get_receipts(house.room.room_id) == {}
         assert known.presences.of(THEM) is None
         assert await known.messages.waiting(US, "D") == []
         news = await matrix.store.scan("news", index=("topic", "position"), equal=("*",), limit=10)

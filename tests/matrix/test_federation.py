@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from hansa.testing import until
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.redact import redact_event
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document
@@ -473,6 +473,6 @@ async def test_our_keys_are_published_and_signed(tmp_path):
         for target in ("/_matrix/key/v2/server", "/_matrix/key/v2/server/ed25519:a"):
             status, doc = await house.ask("GET", target)
             assert status == 200
-            found = check_key_document(doc, OURS, verify, now)
+            found = check_key_document(doc, OURS, verify_signature, now)
             assert found.keys() == {"ed25519:a"}
             assert now + 3_600_000 < found["ed25519:a"].valid_until <= now + 7 * DAY

@@ -14,13 +14,13 @@ HOME = Path(hansa_matrix.__file__).parent
 def test_what_was_revoked_while_it_was_read_is_not_kept():
     cache: Generations[str, str] = Generations(10)
     began = cache.began()
-    cache.revoke("alice")
+    cache.revoke_owner("alice")
     assert not cache.put("token", "alice", "read before", began)
     assert cache.get("token") is None
     assert cache.put("token", "bob", "another's", began)
     assert cache.put("other", "alice", "read after", cache.began())
     assert cache.get("other") == "read after"
-    cache.revoke("alice")
+    cache.revoke_owner("alice")
     assert cache.get("other") is None
     assert cache.get("token") == "another's"
 
@@ -34,7 +34,7 @@ def test_it_is_bounded_and_forgets_no_revocation_that_matters(monkeypatch):
     assert len(cache._of) == 5
     began = cache.began()
     for n in range(10):
-        cache.revoke(f"@{n}")
+        cache.revoke_owner(f"@{n}")
     assert len(cache._revoked) == 3
     assert not cache.put(0, "@0", 0, began)
     assert cache.put(0, "@0", 0, cache.began())

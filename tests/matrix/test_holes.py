@@ -400,7 +400,7 @@ async def test_an_operator_who_allows_a_server_has_its_hole_filled(tmp_path):
         matrix.keyring._absent.clear()
         matrix.keyring.heard_from(MUTE)
         world.room.holes.by_id[joined] = replace(world.room.holes.by_id[joined], again=0)
-        await matrix.hole_filler.once()
+        await matrix.hole_filler.fill_due_holes()
         assert await world.holes() == {}
         assert (await world.room.state())["m.room.member", USER] == joined
 
@@ -416,11 +416,11 @@ async def test_a_hole_that_stays_is_tried_again_more_and_more_seldom(tmp_path):
         for _ in range(3):
             hole = replace(world.room.holes.by_id[lost], again=0)
             world.room.holes.by_id[lost] = hole
-            await matrix.hole_filler.once()
+            await matrix.hole_filler.fill_due_holes()
             waits.append(world.room.holes.by_id[lost].again - now)
         assert waits[0] < waits[1] / 1.5 < waits[2] / 2.25
         asked = len(world.asked)
-        await matrix.hole_filler.once()
+        await matrix.hole_filler.fill_due_holes()
         assert len(world.asked) == asked  # it is not due
 
 
@@ -432,7 +432,7 @@ async def test_a_hole_whose_event_came_at_the_same_time_ends(tmp_path):
         assert await world.placed(raw) == "accepted"
         name = event_id(raw, house.room.version)
         world.room.holes.add(replace(hole(name, THEIRS), room_id=house.room.room_id))
-        await house.matrix.hole_filler.once()
+        await house.matrix.hole_filler.fill_due_holes()
         assert world.room.holes.by_id == {}
         assert await world.placed(world.say("after")) == "accepted"
 
@@ -523,10 +523,10 @@ def test_the_holes_of_a_room_are_bounded_and_the_greediest_gives_way():
         holes.add(hole(f"$evil{number}", "evil", number))
     for number in range(MOST - MOST_OF_ONE - 1):
         holes.add(hole(f"$good{number}", "good", number))
-    assert holes.excess({"$new": hole("$new", "good", 999)}) == []
-    assert [h.event_id for h in holes.excess({"$new": hole("$new", "evil", 999)})] == ["$evil0"]
+    assert holes.excess_holes({"$new": hole("$new", "good", 999)}) == []
+    assert [h.event_id for h in holes.excess_holes({"$new": hole("$new", "evil", 999)})] == ["$evil0"]
     holes.add(hole("$good", "other", 0))
-    assert [h.origin for h in holes.excess({"$new": hole("$new", "third", 999)})] == ["evil"]
+    assert [h.origin for h in holes.excess_holes({"$new": hole("$new", "third", 999)})] == ["evil"]
 
 
 def test_an_event_is_waited_for_so_often_and_so_long():
@@ -534,12 +534,12 @@ def test_an_event_is_waited_for_so_often_and_so_long():
     suspects = Suspects(clock, 45.0)
     assert suspects.tried("!r", "$a", "evil") is True
     assert [suspects.tried("!r", "$a", "evil") for _ in range(TRIES)] == [False] * TRIES
-    assert not suspects.ripe("!r", "$a")
+    assert not suspects.is_ripe("!r", "$a")
     clock.advance(45)
-    assert suspects.ripe("!r", "$a") and not suspects.ripe("!r", "$b")
+    assert suspects.is_ripe("!r", "$a") and not suspects.is_ripe("!r", "$b")
     suspects.tried("!r", "$b", "evil")
     clock.advance(45)
-    assert not suspects.ripe("!r", "$b")  # asked for too seldom
+    assert not suspects.is_ripe("!r", "$b")  # asked for too seldom
 
 
 def test_one_server_makes_nobody_forget_what_is_waited_for_of_others():

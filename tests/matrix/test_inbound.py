@@ -11,7 +11,7 @@ import pytest
 from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import parse_pdu, pdu_from_raw
-from hansa_matrix.rooms.inbound.backlog import weight
+from hansa_matrix.rooms.inbound.backlog import memory_size
 from matrix.server_with_peer import OURS, THEIRS, V1, V2, server_with_peer
 from peers.event_forge import JoinedRoom
 
@@ -181,7 +181,7 @@ async def test_events_that_wait_take_so_much_memory_of_one_server(tmp_path, monk
             return house.forger.finish(house.room, house.forger.draft(house.room, "x.y", content))
 
         raw = heavy()
-        assert weight(parse_pdu(raw, house.room.version)) > 1_500_000
+        assert memory_size(parse_pdu(raw, house.room.version)) > 1_500_000
         monkeypatch.setattr("hansa_matrix.rooms.inbound.backlog.MOST_EACH", 1_000_000)
         status, answer = await house.send(raw)
         assert (status, answer["errcode"]) == (429, "M_LIMIT_EXCEEDED")

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.proto.signing import event_signable, signatures_of, with_signature
@@ -60,7 +60,7 @@ async def test_an_invite_is_countersigned_and_nothing_else(tmp_path, version):
         }
         assert signed["signatures"][THEIRS] == raw["signatures"][THEIRS]
         key = house.matrix.signing_keys.current
-        assert verify(
+        assert verify_signature(
             key.public, signatures_of(signed, OURS)[key.key_id], event_signable(signed, room.version)
         )
         assert event_id(signed, room.version) == name

@@ -285,7 +285,7 @@ async def test_a_room_of_ours_is_entered_by_a_resident_of_old(tmp_path):
         house.peer.answer = resident
         membership = house.matrix.remote_membership
         user = house.matrix.bridge_user
-        join, server = await membership.granted(resident.room.room_id, user, [THEIRS])
+        join, server = await membership.get_cosigned_join(resident.room.room_id, user, [THEIRS])
         assert (server, join.raw["signatures"].keys()) == (THEIRS, {OURS, THEIRS})
         assert steps(house, "send_join") == ["v2", "v1"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from hansa import Action, ConfigError, LocalProtocolError, PeerConnect, Verdict
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.proto.servers.key_document import DAY, check_key_document, key_document
 from hansa_matrix.proto.signing import signable_bytes, signatures_of, with_signature
@@ -99,7 +99,7 @@ async def test_a_rotation_while_running_signs_at_once_and_the_old_key_stays_publ
         assert list(after["verify_keys"]) == [new] and new != old
         expired = after["old_verify_keys"][old]
         assert expired["key"] == before["verify_keys"][old]["key"] and at <= expired["expired_ts"] <= now()
-        found = check_key_document(after, OURS, verify, now())
+        found = check_key_document(after, OURS, verify_signature, now())
         assert set(found) == {old, new}
         assert list(signatures_of(after, OURS)) == [new]
         name = (await house.app.link_room(["matrix:#three"], create=True)) and await matrix.network.room_at(
@@ -263,8 +263,8 @@ async def test_k7_we_vouch_for_others_with_their_own_document(tmp_path):
         assert status == 200 and doc["server_name"] == THEIRS
         ours = (await plain(house, "GET", f"{KEY}/server"))[1]["verify_keys"]
         ((key_id, signature),) = signatures_of(doc, OURS).items()
-        assert verify(ours[key_id]["key"], signature, signable_bytes(doc))
-        check_key_document(doc, THEIRS, verify, now())
+        assert verify_signature(ours[key_id]["key"], signature, signable_bytes(doc))
+        check_key_document(doc, THEIRS, verify_signature, now())
         asked = len(house.peer.asked)
         body = {"server_keys": {THEIRS: {}, OURS: {"ed25519:a": {}}, "none.example:1": {}, "no name": {}}}
         house.peer.keys = lambda _: None

@@ -12,7 +12,7 @@ import pytest
 from hansa import Action, Member, Membership, Message, NativeId, RefusalCode, SubmitResult, Verdict
 from hansa import Submission as Submitted
 from hansa.testing import until
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.federation.client import RemoteError
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw, signing_key_ids
@@ -113,7 +113,7 @@ async def test_p2_an_event_of_ours_is_signed_before_anybody_has_it(tmp_path, ver
         assert police.asked[0]["signatures"].keys() == {OURS}
         assert sent["signatures"].keys() == {OURS, THEIRS}
         message = event_signable(sent, house.room.version)
-        assert verify(KEY.public, sent["signatures"][THEIRS][KEY_ID], message)
+        assert verify_signature(KEY.public, sent["signatures"][THEIRS][KEY_ID], message)
         name = event_id(sent, house.room.version)
         _, got = await house.ask("GET", f"{V1}/event/{at(name)}")
         assert got["pdus"][0]["signatures"] == sent["signatures"]
@@ -477,4 +477,4 @@ def test_nothing_makes_it_raise(value: Any) -> None:
         assert add_policy_signature(pdu, version, server, {THEIRS: value}) is None or isinstance(value, dict)
         assert add_policy_signature(pdu, version, server, value) is None or isinstance(value, dict)
         signed = with_signature(raw, THEIRS, KEY_ID, value) if isinstance(value, str) else raw
-        assert not is_signed(pdu_from_raw(signed, version), version, server, verify)
+        assert not is_signed(pdu_from_raw(signed, version), version, server, verify_signature)

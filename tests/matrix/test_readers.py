@@ -65,7 +65,7 @@ REASONS = {
     "server_api/events.py state_ids": "ids",
     "server_api/events.py event_auth": "goes through `judged` and `wire`",
     "server_api/events.py get_missing_events": "the ids before some events",
-    "rooms/access/restricted_joins.py authoriser": "join rules, levels and a membership",
+    "rooms/access/restricted_joins.py find_authoriser": "join rules, levels and a membership",
     "rooms/access/restricted_joins.py _require_allow_rule": "a membership",
     "rooms/directory/room_summaries.py _accessible_summary": "join rules",
     "rooms/directory/room_summaries.py _is_server_invited": "memberships",

@@ -229,7 +229,7 @@ async def test_who_asks_for_much_waits_behind_themselves():
     order: list[tuple[str, int]] = []
 
     async def work(who: str, number: int) -> None:
-        async with shares.slot(("for", who)):
+        async with shares.hold_slot(("for", who)):
             await gate.wait()
             order.append((who, number))
 
@@ -248,7 +248,7 @@ async def test_those_who_wait_are_bounded_and_may_go():
     shares, gate = FairSlots(SlotLimits(in_all=2, each={"for": 1}, waiting=2)), asyncio.Event()
 
     async def work(who: str) -> None:
-        async with shares.slot(("for", who)):
+        async with shares.hold_slot(("for", who)):
             await gate.wait()
 
     async with asyncio.TaskGroup() as group:

@@ -28,7 +28,7 @@ from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.proto.devices import Device
 from hansa_matrix.proto.edus import ReceiptEdu
 from hansa_matrix.proto.pdu import VerifyKey, parse_pdu
-from hansa_matrix.rooms.directory.aliases import given
+from hansa_matrix.rooms.directory.aliases import insert_alias_write
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.users.key_backups import KeyBackups
 from hansa_matrix.users.user_services import Users
@@ -229,7 +229,8 @@ async def test_a_stay_and_a_name_of_a_room(house):
     (row,) = await rows(house, "stay", US)
     assert orjson.loads(row.body)["membership"] == first
     names = await asyncio.gather(
-        *(ctx.store.commit([given(f"#a:{OURS}", room, by)]) for by in "xy"), return_exceptions=True
+        *(ctx.store.commit([insert_alias_write(f"#a:{OURS}", room, by)]) for by in "xy"),
+        return_exceptions=True,
     )
     assert sorted(isinstance(one, Conflict) for one in names) == [False, True]
 
@@ -241,7 +242,7 @@ async def test_an_account_that_was_made_elsewhere_is_known_by_its_row(house):
     other = LocalMembership(room_id="!other", membership="join", event_id="$e", sender=user)
     await house.matrix.memberships.move(user, other)
     assert await here.affected_users([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
-    assert here.stay(user, "!other") == other
+    assert here.membership_of(user, "!other") == other
     late = LocalMemberships(ctx)
     invite = LocalMembership(room_id="!asked", membership="invite", event_id="$i", sender=THEM)
     await late.move(user, invite)

@@ -46,7 +46,7 @@ BESIDE = {
 MADE = {
     ("rooms/event_store.py", "put"),
     ("rooms/event_store.py", "insert"),
-    ("rooms/room_draft.py", "storing"),
+    ("rooms/room_draft.py", "store_write"),
 }
 SOURCE = Path(hansa_matrix.__file__).parent
 
@@ -55,7 +55,7 @@ def _puts_an_event(call: ast.Call) -> bool:
     match call.func:
         case ast.Attribute(attr="put" | "insert"):
             return not call.args and not call.keywords
-        case ast.Attribute(attr="storing"):  # ``RoomDraft.storing``, which is one of both
+        case ast.Attribute(attr="storing"):  # ``RoomDraft.store_write``, which is one of both
             return True
         case ast.Name(id="Put" | "Insert"):
             first = call.args[0] if call.args else None

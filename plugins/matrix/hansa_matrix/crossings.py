@@ -22,20 +22,20 @@ from hansa import (
     strings_of,
 )
 
-from hansa_matrix.errors import denial
+from hansa_matrix.errors import denial_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.texts import FORMS, NAMES, texts_of_event, texts_of_pdu
 
 
-async def require(ctx: NetworkContext, crossing: Crossing) -> None:
+async def require_allowed(ctx: NetworkContext, crossing: Crossing) -> None:
     """Raises the error answer of a crossing that a policy denies."""
     verdict = await ctx.check(crossing)
     if not verdict.allowed:
-        raise denial(verdict)
+        raise denial_error(verdict)
 
 
-async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:
+async def is_allowed(ctx: NetworkContext, crossing: Crossing) -> bool:
     """True if the policies allow a crossing that has no waiting caller; a denied one is counted."""
     if not ctx.has_policies:
         return True
@@ -45,14 +45,14 @@ async def passes(ctx: NetworkContext, crossing: Crossing) -> bool:
     return verdict.allowed
 
 
-def failure(verdict: Verdict) -> dict[str, Any]:
+def failure_entry(verdict: Verdict) -> dict[str, Any]:
     """Returns the entry of ``failures`` for a server that a policy forbids to ask."""
     status, code = (429, "M_LIMIT_EXCEEDED") if verdict.retry_after else (403, "M_FORBIDDEN")
     said = {"errcode": code, "error": verdict.text, **decision_fields(verdict.decision)}
     return {"status": status, "message": verdict.text, **said}
 
 
-def said(**values: Any) -> tuple[str, ...]:
+def texts_of_values(**values: Any) -> tuple[str, ...]:
     """Returns the texts for people in some values, named as in an event's content."""
     return strings_of(values, names=NAMES, forms=FORMS)
 

@@ -54,7 +54,7 @@ class SigningKey:
 _public = lru_cache(maxsize=1024)(decode_base64)
 
 
-def verify(public: str, signature: str, message: bytes) -> bool:
+def verify_signature(public: str, signature: str, message: bytes) -> bool:
     """True if the signature is this key's over the message. Whatever is malformed is just not it."""
     key, sig = _public(public), decode_base64(signature)
     if key is None or sig is None or len(key) != 32 or len(sig) != 64:

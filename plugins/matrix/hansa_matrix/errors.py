@@ -24,16 +24,16 @@ def matrix_error(status: int, code: str, text: str, **more: Any) -> MatrixError:
     return MatrixError(status, code, text, more)
 
 
-def forbidden(text: str, decision: str = "") -> RemoteProtocolError:
+def forbidden_error(text: str, decision: str = "") -> RemoteProtocolError:
     """The error answer 403, with the decision where a policy made it."""
     return matrix_error(403, "M_FORBIDDEN", text, **decision_fields(decision))
 
 
-def denial(verdict: Verdict) -> Exception:
+def denial_error(verdict: Verdict) -> Exception:
     """The error answer of a denial: 403 with the decision, or ``Busy`` where a rate would allow it later."""
     if verdict.retry_after:
         return Busy(verdict.text, after=verdict.retry_after, decision=verdict.decision)
-    return forbidden(verdict.text, verdict.decision)
+    return forbidden_error(verdict.text, verdict.decision)
 
 
 def json_response(value: Any, status: int = 200) -> Response:

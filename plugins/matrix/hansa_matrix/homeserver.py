@@ -112,7 +112,7 @@ def _build_rooms(own: LocalServer, federation: Federation, events: EventStore, u
     policing = PolicyServerClient(own, client)
     staging = PduStaging(own, keyring, gaps, policing)
     filler = HoleFiller(ctx, keyring, gaps, own.rooms)
-    keyring.on_learned(filler.learned)
+    keyring.on_learned(filler.on_keys_learned)
     local_events = LocalEvents(own)
     own.rooms.listeners.on_idle(ExtremityMerger(own, local_events).heal)
     linker = RoomLinker(own)

@@ -34,7 +34,7 @@ from hansa_matrix.admin.tables import build_admin_table
 from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.conversion import EventDraft
 from hansa_matrix.homeserver import build_homeserver
-from hansa_matrix.local.ghosts import localpart
+from hansa_matrix.local.ghosts import ghost_localpart
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.native_events import JoinThenSend, ReceivedPdu
@@ -123,7 +123,7 @@ class MatrixNetwork:
 
     def ghost_id(self, user: NativeId) -> str:
         """See ``hansa.MakesGhosts.ghost_id``."""
-        local = localpart(user, self._ctx.config.ghost_prefix)
+        local = ghost_localpart(user, self._ctx.config.ghost_prefix)
         if len(local) + len(self.homeserver.own.server) + 2 > ids.MAX_BYTES:
             raise LocalProtocolError(f"{user} is too long for a user id")
         return f"@{local}:{self.homeserver.own.server}"
@@ -153,7 +153,7 @@ class MatrixNetwork:
         room = self._rooms.registry.get(link.native.id)
         if room is None:
             raise LocalProtocolError(f"{link.id} is not a room of {self.homeserver.own.server}")
-        await self._rooms.registry.refresh(room)
+        await self._rooms.registry.refresh_room(room)
         turn = PduBatch(room, self.homeserver.own, self._rooms.inbound.policy_server)
         await turn.expect(batch)
         return turn

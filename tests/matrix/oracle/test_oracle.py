@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.auth_rules.third_party import third_party_verifier
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches
@@ -181,7 +181,7 @@ def test_signatures_of_third_party_invites(oracle: Oracle, version: RoomVersion)
                     "third_party_invites": {"tok": {"sender": "@a:x", "content": content}},
                 }
                 built = auth_cases.build(version, case)
-                ok = third_party_verifier(verify)
+                ok = third_party_verifier(verify_signature)
                 ours = check_event_auth(built.pdu, built.state, version, third_party_ok=ok) is None
                 made = list(materialise(version, [*built.state.values(), built.pdu]).values())
                 question = [len(made) - 1, list(range(len(made) - 1))]
@@ -274,7 +274,9 @@ def test_signatures_and_content_hashes(oracle: Oracle, version: RoomVersion) -> 
     outcomes = Counter[tuple[bool, bool]]()
     for raw, reply in zip(events, replies, strict=True):
         pdu = pdu_from_raw({k: v for k, v in raw.items() if k != "unsigned"}, version)
-        signed = signature_problem(pdu, version, lambda *name: known.get(name), verify, {"x"}) is None
+        signed = (
+            signature_problem(pdu, version, lambda *name: known.get(name), verify_signature, {"x"}) is None
+        )
         assert (hash_matches(raw, version), signed) == (reply["hash_ok"], reply["signed"]), raw
         assert reply["event_id"] == pdu.event_id
         outcomes[hash_matches(raw, version), signed] += 1

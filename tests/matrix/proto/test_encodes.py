@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.proto import canonical_json
 from hansa_matrix.proto.pdu import VerifyKey, check_content_hash, hash_and_sign, parse_pdu, signature_problem
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
@@ -52,7 +52,7 @@ def test_an_arriving_event_is_encoded_three_times(
     counting = Counting()
     monkeypatch.setattr(canonical_json, "orjson", counting)
     pdu = parse_pdu(dict(raw), version)
-    assert signature_problem(pdu, version, key_of, verify) is None
+    assert signature_problem(pdu, version, key_of, verify_signature) is None
     assert check_content_hash(pdu, version) is pdu
     assert counting.encodes == 3
 

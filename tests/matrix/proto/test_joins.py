@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.proto import send_join
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import VerifyKey, add_signature, hash_and_sign, parse_pdu, signature_problem
@@ -271,8 +271,8 @@ def test_j5_a_restricted_join_takes_the_signature_of_the_authorising_server(vers
     )
     assert made.event_id == join.event_id
     assert made.raw["signatures"].keys() == {"x", "y"}
-    assert signature_problem(join, version, key_of, verify)
-    assert signature_problem(made, version, key_of, verify) is None
+    assert signature_problem(join, version, key_of, verify_signature)
+    assert signature_problem(made, version, key_of, verify_signature) is None
     # What else the resident did to the event is not taken over.
     changed = {**back.raw, "unsigned": {"age": 1}, "signatures": {"x": {}, "y": back.raw["signatures"]["y"]}}
     made = with_returned_signatures(

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.proto.auth_rules.levels import level_of
 from hansa_matrix.proto.auth_rules.rules import check_event_auth
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, reference_hash
@@ -69,9 +69,9 @@ def test_c10_an_event_names_itself_and_the_name_is_hashed_and_signed(version: Ro
     again = parse_pdu(orjson.loads(pdu.wire), version)
     assert (again.event_id, again.wire) == ("$e:x", pdu.wire)
     assert pdu_from_wire("$e:x", pdu.wire, version).prev_events == ("$p:y",)
-    assert signature_problem(again, version, known(x=KEY), verify) is None
+    assert signature_problem(again, version, known(x=KEY), verify_signature) is None
     other = parse_pdu({**orjson.loads(pdu.wire), "event_id": "$f:x"}, version)
-    assert signature_problem(other, version, known(x=KEY), verify)
+    assert signature_problem(other, version, known(x=KEY), verify_signature)
     assert not hash_matches(other.raw, version)
     assert check_content_hash(other, version).event_id == "$f:x"
 
@@ -98,9 +98,9 @@ def test_references_that_are_no_pairs(version: RoomVersion, references: Any) -> 
 def test_the_server_that_made_the_name_signs_too(version: RoomVersion) -> None:
     pdu = signed(version, event_id="$e:y")
     assert required_servers(pdu, version) == {"x", "y"}
-    assert signature_problem(pdu, version, known(x=KEY, y=OTHER), verify)
+    assert signature_problem(pdu, version, known(x=KEY, y=OTHER), verify_signature)
     both = add_signature(pdu, version, "y", (OTHER.key_id, OTHER.sign))
-    assert signature_problem(both, version, known(x=KEY, y=OTHER), verify) is None
+    assert signature_problem(both, version, known(x=KEY, y=OTHER), verify_signature) is None
     assert required_servers(signed(V3), V3) == {"x"}
 
 
@@ -149,7 +149,9 @@ def test_c3_numbers_that_have_no_canonical_form_are_events_up_to_version_5() -> 
         assert again.wire == pdu.wire
         assert b'"float":1.5,"huge":1e+30,"large":1152921504606846976' in pdu.wire
         assert check_content_hash(again, version) is again
-        assert signature_problem(again, version, known(x=KEY), verify) is None or version.key_validity
+        assert (
+            signature_problem(again, version, known(x=KEY), verify_signature) is None or version.key_validity
+        )
 
 
 @given(
@@ -168,7 +170,9 @@ def test_no_value_makes_the_parser_raise_anything_else(value: Any, version: Room
 def test_k5_a_key_of_any_age_will_do_up_to_version_4() -> None:
     for version in ALL_VERSIONS[:6]:
         pdu = signed(version)
-        assert (signature_problem(pdu, version, known(x=KEY), verify) is None) is (int(version.id) <= 4)
+        assert (signature_problem(pdu, version, known(x=KEY), verify_signature) is None) is (
+            int(version.id) <= 4
+        )
         assert key_valid_at(pdu, version) == (0 if int(version.id) <= 4 else 1000)
 
 

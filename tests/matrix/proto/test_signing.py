@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.proto.canonical_json import dumps_canonical
 from hansa_matrix.proto.hashing import content_hash, event_id, hash_matches, room_id_of_create
 from hansa_matrix.proto.pdu import (
@@ -66,7 +66,7 @@ def test_the_published_key() -> None:
 def test_published_json_signatures(case: dict[str, Any]) -> None:
     message = signable_bytes(case["object"])
     assert KEY.sign(message) == case["signature"]
-    assert verify(KEY.public, case["signature"], message)
+    assert verify_signature(KEY.public, case["signature"], message)
 
 
 @each(V["events"])
@@ -171,8 +171,8 @@ def test_signed_json_verifies_and_keeps_other_signatures(
     first = with_signature(value, "z", OTHER.key_id, OTHER.sign(signable_bytes(value)))
     both = with_signature(first, server, KEY.key_id, KEY.sign(signable_bytes(first)))
     assert signable_bytes(both) == signable_bytes(value) == signable_bytes({**both, "unsigned": unsigned})
-    assert verify(KEY.public, signatures_of(both, server)[KEY.key_id], signable_bytes(both))
-    assert verify(OTHER.public, signatures_of(both, "z")[OTHER.key_id], signable_bytes(both))
+    assert verify_signature(KEY.public, signatures_of(both, server)[KEY.key_id], signable_bytes(both))
+    assert verify_signature(OTHER.public, signatures_of(both, "z")[OTHER.key_id], signable_bytes(both))
     again = with_signature(both, server, "ed25519:2", "s")
     assert signatures_of(again, server).keys() == {KEY.key_id, "ed25519:2"}
     assert {k: v for k, v in both.items() if k != "signatures"} == value
@@ -181,23 +181,23 @@ def test_signed_json_verifies_and_keeps_other_signatures(
 @given(st.binary(max_size=50), st.data())
 def test_any_flipped_bit_fails(message: bytes, data: st.DataObject) -> None:
     signature = decode_base64(KEY.sign(message)) or b""
-    assert verify(KEY.public, encode_base64(signature), message)
+    assert verify_signature(KEY.public, encode_base64(signature), message)
     at = data.draw(st.integers(0, 511))
     flipped = bytearray(signature)
     flipped[at // 8] ^= 1 << at % 8
-    assert not verify(KEY.public, encode_base64(bytes(flipped)), message)
+    assert not verify_signature(KEY.public, encode_base64(bytes(flipped)), message)
     if message:
         other = bytearray(message)
         at = data.draw(st.integers(0, len(message) * 8 - 1))
         other[at // 8] ^= 1 << at % 8
-        assert not verify(KEY.public, encode_base64(signature), bytes(other))
-    assert not verify(OTHER.public, encode_base64(signature), message)
+        assert not verify_signature(KEY.public, encode_base64(signature), bytes(other))
+    assert not verify_signature(OTHER.public, encode_base64(signature), message)
 
 
 @pytest.mark.parametrize("odd", ["", "AA", "é", "A" * 86, "A" * 88])
 def test_malformed_signatures_and_keys_do_not_verify(odd: str) -> None:
-    assert not verify(KEY.public, odd, b"")
-    assert not verify(odd, KEY.sign(b""), b"")
+    assert not verify_signature(KEY.public, odd, b"")
+    assert not verify_signature(odd, KEY.sign(b""), b"")
 
 
 @given(json_values)
@@ -226,21 +226,21 @@ def test_check_2_the_senders_server_signs(version: RoomVersion) -> None:
     pdu = hash_and_sign(MEMBER, version, "x", (KEY.key_id, KEY.sign))
     assert required_servers(pdu, V10) == {"x"}
     assert signing_key_ids(pdu, {"x", "y"}) == {("x", KEY.key_id)}
-    assert signature_problem(pdu, version, known(x=key_of(KEY)), verify) is None
-    assert signature_problem(pdu, version, known(x=key_of(OTHER)), verify)
-    assert signature_problem(pdu, version, known(), verify)
-    assert signature_problem(pdu, version, known(y=key_of(KEY)), verify)
+    assert signature_problem(pdu, version, known(x=key_of(KEY)), verify_signature) is None
+    assert signature_problem(pdu, version, known(x=key_of(OTHER)), verify_signature)
+    assert signature_problem(pdu, version, known(), verify_signature)
+    assert signature_problem(pdu, version, known(y=key_of(KEY)), verify_signature)
 
 
 @each_version
 def test_k5_a_key_counts_up_to_its_validity(version: RoomVersion) -> None:
     pdu = hash_and_sign(MEMBER, version, "x", (KEY.key_id, KEY.sign))
-    assert signature_problem(pdu, version, known(x=key_of(KEY, 1000)), verify) is None
+    assert signature_problem(pdu, version, known(x=key_of(KEY, 1000)), verify_signature) is None
     assert (
-        signature_problem(pdu, version, known(x=key_of(KEY, 999)), verify) is None
+        signature_problem(pdu, version, known(x=key_of(KEY, 999)), verify_signature) is None
     ) is not version.key_validity
     # Mistake 9: a key that has expired since is good for what it signed before.
-    assert signature_problem(pdu, version, known(x=key_of(KEY, 1001)), verify) is None
+    assert signature_problem(pdu, version, known(x=key_of(KEY, 1001)), verify_signature) is None
 
 
 @each_version
@@ -248,22 +248,25 @@ def test_k6_all_known_signatures_must_verify_and_one_must_be(version: RoomVersio
     pdu = hash_and_sign(MEMBER, version, "x", (KEY.key_id, KEY.sign))
     two = add_signature(pdu, version, "x", (OTHER.key_id, lambda _: KEY.sign(b"")))
     keys = {KEY.key_id: key_of(KEY), OTHER.key_id: key_of(OTHER)}
-    assert signature_problem(two, version, lambda _, k: keys.get(k), verify)
+    assert signature_problem(two, version, lambda _, k: keys.get(k), verify_signature)
     good = add_signature(pdu, version, "x", (OTHER.key_id, OTHER.sign))
-    assert signature_problem(good, version, lambda _, k: keys.get(k), verify) is None
+    assert signature_problem(good, version, lambda _, k: keys.get(k), verify_signature) is None
     # Unknown and expired keys are passed over, a policy server's too.
     assert (
-        signature_problem(two, version, lambda _, k: keys.get(k) if k == KEY.key_id else None, verify) is None
+        signature_problem(
+            two, version, lambda _, k: keys.get(k) if k == KEY.key_id else None, verify_signature
+        )
+        is None
     )
     expired = {**keys, OTHER.key_id: key_of(OTHER, 999)}
     assert (
-        signature_problem(two, version, lambda _, k: expired.get(k), verify) is None
+        signature_problem(two, version, lambda _, k: expired.get(k), verify_signature) is None
     ) is version.key_validity
     policy = add_signature(pdu, version, "x", ("ed25519:policy_server", lambda _: "AAAA"))
-    assert signature_problem(policy, version, lambda _, k: keys.get(k), verify) is None
+    assert signature_problem(policy, version, lambda _, k: keys.get(k), verify_signature) is None
     odd = add_signature(pdu, version, "x", ("rsa:1", lambda _: "AAAA"))
     assert signing_key_ids(odd, {"x"}) == {("x", KEY.key_id)}
-    assert signature_problem(odd, version, lambda _, k: keys.get(k, key_of(OTHER)), verify) is None
+    assert signature_problem(odd, version, lambda _, k: keys.get(k, key_of(OTHER)), verify_signature) is None
 
 
 @each_version
@@ -275,12 +278,12 @@ def test_a_restricted_join_is_signed_by_both_servers(version: RoomVersion) -> No
         assert required_servers(pdu, version) == {"x"}
         return
     assert required_servers(pdu, version) == {"x", "y"}
-    assert signature_problem(pdu, version, keys, verify)
+    assert signature_problem(pdu, version, keys, verify_signature)
     both = add_signature(pdu, version, "y", (OTHER.key_id, OTHER.sign))
     assert both.event_id == pdu.event_id
-    assert signature_problem(both, version, keys, verify) is None
+    assert signature_problem(both, version, keys, verify_signature) is None
     wrong = add_signature(pdu, version, "y", (OTHER.key_id, lambda _: KEY.sign(b"")))
-    assert signature_problem(wrong, version, keys, verify)
+    assert signature_problem(wrong, version, keys, verify_signature)
 
 
 @each_version
@@ -290,7 +293,7 @@ def test_a_third_party_invite_needs_no_signature_of_the_senders_server(version: 
         {**MEMBER, "content": content, "state_key": "@b:y"}, version, "z", (KEY.key_id, KEY.sign)
     )
     assert required_servers(invite, V10) == frozenset()
-    assert signature_problem(invite, version, known(), verify) is None
+    assert signature_problem(invite, version, known(), verify_signature) is None
     plain = hash_and_sign(
         {**MEMBER, "content": {"membership": "invite"}}, version, "z", (KEY.key_id, KEY.sign)
     )
@@ -317,8 +320,8 @@ def test_c8_the_signature_survives_redaction_and_covers_what_is_left(version: Ro
     bare = redact_event(pdu.raw, version)
     assert "displayname" not in bare["content"]
     signature = signatures_of(bare, "x")["ed25519:1"]
-    assert verify(KEY.public, signature, event_signable(bare, version))
-    assert signature_problem(pdu, version, keys, verify) is None
+    assert verify_signature(KEY.public, signature, event_signable(bare, version))
+    assert signature_problem(pdu, version, keys, verify_signature) is None
     for changed in ({"depth": 4}, {"sender": "@b:x"}, {"content": {"membership": "leave"}}, {"hashes": {}}):
-        assert not verify(KEY.public, signature, event_signable({**pdu.raw, **changed}, version))
+        assert not verify_signature(KEY.public, signature, event_signable({**pdu.raw, **changed}, version))
     assert dumps_canonical(pdu.raw) == pdu.wire

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hansa.model.errors import RemoteProtocolError
-from hansa_matrix.crypto import SigningKey, verify
+from hansa_matrix.crypto import SigningKey, verify_signature
 from hansa_matrix.proto.servers.xmatrix import format_header, parse_header, signing_bytes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +53,7 @@ def test_requests(case: dict[str, Any]) -> None:
         except RemoteProtocolError:
             assert "as it came" in case["name"]
     assert signed in messages
-    assert verify(V["public_key"], case["sig"], signed)
+    assert verify_signature(V["public_key"], case["sig"], signed)
     assert KEY.sign(signed) == case["sig"]
     assert format_header(case["origin"], case["destination"], "ed25519:1", case["sig"]) == case["header"]
 

@@ -100,7 +100,7 @@ async def test_who_looks_after_an_unknown_result_is_told_what_was_kept(tmp_path,
             await said(house, Name(text="kept"), "name")
         room = matrix.get_room(house.room.room_id)
         while room.stale:
-            await matrix.rooms.refresh(room)
+            await matrix.rooms.refresh_room(room)
         assert ("m.room.name", "") in await room.state()
         assert room.kept == (await as_kept(house)).kept and not room.groups.drafts()
 

@@ -18,7 +18,7 @@ from hansa import (
 )
 from hansa.model.commands import counted
 
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError
 from hansa_matrix.federation.federation_services import Federation
 from hansa_matrix.proto import ids
@@ -57,9 +57,9 @@ class Doctor:
 
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
-        return {"doctor": self.examine}
+        return {"doctor": self.examine_server}
 
-    async def examine(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def examine_server(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Look at a server, ours if none is named."""
         server = str(arguments.get("server") or self._server)
         if not ids.is_valid_server_name(server):
@@ -134,7 +134,7 @@ class Doctor:
         try:
             answer = await self._client.ask(route, host, port, "/_matrix/key/v2/server")
             doc, now = loads_json(answer.body), self._ctx.clock.now()
-            keys = check_key_document(doc, server, verify, now)
+            keys = check_key_document(doc, server, verify_signature, now)
         except (HttpError, RemoteProtocolError) as error:
             advice = "the key document must name the server and be signed by its own keys"
             found.append(Finding("keys", "fail", getattr(error, "detail", str(error)), advice))

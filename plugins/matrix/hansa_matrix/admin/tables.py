@@ -16,7 +16,7 @@ from hansa_matrix.homeserver import Homeserver
 def build_admin_table(home: Homeserver, others: Mapping[str, AdminCommand]) -> dict[str, AdminCommand]:
     """The commands by their words, with ``others``. A room may be named by its address in each of them."""
     rooms, media = home.rooms, home.media
-    return rooms.addresses.addressed(
+    return rooms.addresses.resolve_room_arguments(
         {
             **ServerCommands(home.own, rooms.inbound.staging).table(),
             **EventCommands(rooms.local_events).operations(),

@@ -52,7 +52,7 @@ class FairSlots:
         return sum(map(len, self._lines.values()))
 
     @asynccontextmanager
-    async def slot(self, *names: tuple[str, str]) -> AsyncIterator[None]:
+    async def hold_slot(self, *names: tuple[str, str]) -> AsyncIterator[None]:
         """A slot for as long as the block runs; the first name is the one whose turn is waited for. Raises
         ``Busy`` where too many wait already.
         """

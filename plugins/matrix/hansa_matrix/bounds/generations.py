@@ -43,7 +43,7 @@ class Generations(Generic[K, V]):
 
     def put(self, key: K, owner: str, value: V, began: int) -> bool:
         """Keep what was read; False if its owner was revoked since ``began``."""
-        if self.revoked(owner, began):
+        if self.is_revoked_since(owner, began):
             return False
         self._remove_key(key)
         self._values[key] = owner, value
@@ -52,11 +52,11 @@ class Generations(Generic[K, V]):
             self._remove_key(next(iter(self._values)))
         return True
 
-    def revoked(self, owner: str, began: int) -> bool:
+    def is_revoked_since(self, owner: str, began: int) -> bool:
         """True if something of an owner was taken back since ``began``."""
         return self._revoked.get(owner, self._floor) > began
 
-    def revoke(self, owner: str) -> None:
+    def revoke_owner(self, owner: str) -> None:
         """Invalidates all values of an owner: they are read again."""
         self._now += 1
         self._revoked.pop(owner, None)

@@ -15,8 +15,8 @@ from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.account.login import LoginEndpoints
 from hansa_matrix.client_api.http import Handler, RateLimited
 from hansa_matrix.client_api.sync.sync import SyncEndpoint
-from hansa_matrix.crossings import Crossings, require
-from hansa_matrix.crypto import verify
+from hansa_matrix.crossings import Crossings, require_allowed
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
@@ -80,7 +80,7 @@ class KeysEndpoints:
         """Raises the error answer where a policy denies what keys say beside being keys: others get it."""
         texts = texts_of_keys(keys) if self._ctx.has_policies else ()
         if texts:
-            await require(self._ctx, Crossings(self._ctx).profile_change(caller.user, texts))
+            await require_allowed(self._ctx, Crossings(self._ctx).profile_change(caller.user, texts))
 
     async def query(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/query``."""
@@ -184,4 +184,6 @@ def _is_own_device(keys: Mapping[str, Any], user: str, device_id: str) -> bool:
     names, name = keys["keys"], f"ed25519:{device_id}"
     if not all(one.endswith(f":{device_id}") for one in names):
         return False
-    return verify(names.get(name, ""), signatures_of(keys, user).get(name, ""), signable_bytes(keys))
+    return verify_signature(
+        names.get(name, ""), signatures_of(keys, user).get(name, ""), signable_bytes(keys)
+    )

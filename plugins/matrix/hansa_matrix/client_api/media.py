@@ -26,7 +26,7 @@ from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import ROOT, ClientHttp, Handler, RateLimited
 from hansa_matrix.client_api.remote_refusals import file_error
-from hansa_matrix.errors import MatrixError, denial, error_response, json_response, matrix_error
+from hansa_matrix.errors import MatrixError, denial_error, error_response, json_response, matrix_error
 from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError
 from hansa_matrix.media.media_services import Media
 from hansa_matrix.media.minimum_rate import at_minimum_rate
@@ -170,9 +170,12 @@ class MediaEndpoints:
             )
         )
         if not verdict.allowed:
-            raise denial(verdict)
+            raise denial_error(verdict)
         reserved = "media" in request.path
-        async with self._uploads.slot(("person", caller.user)), at_minimum_rate(*_MIN_UPLOAD_RATE) as pace:
+        async with (
+            self._uploads.hold_slot(("person", caller.user)),
+            at_minimum_rate(*_MIN_UPLOAD_RATE) as pace,
+        ):
             chunks = pace.of(request.chunks)
             item = await self._library.add(
                 chunks, described, name, mxc=mxc, reserved=reserved, owner=caller.user, size=size
@@ -193,7 +196,7 @@ class MediaEndpoints:
             item = await self._get_remote_media(caller, request, mxc)
         verdict = await self._ctx.check(media_transfer(self._ctx.id, mxc.server, item, outbound=False))
         if not verdict.allowed:
-            raise denial(verdict)
+            raise denial_error(verdict)
         return item
 
     async def _get_remote_media(self, caller: Requester, request: Request, mxc: MxcUri) -> MediaItem:

@@ -104,7 +104,7 @@ class _TransactionContents:
     def __bool__(self) -> bool:
         return bool(self.events or self.lasting)
 
-    def halves(self) -> tuple[_TransactionContents, ...]:
+    def split(self) -> tuple[_TransactionContents, ...]:
         """Two smaller ones, none if it is a single thing."""
         if self.events and self.lasting:
             return _TransactionContents(self.events, ()), _TransactionContents((), self.lasting)
@@ -370,7 +370,7 @@ class DestinationQueue:
                     self._ctx.count("matrix_edus_dropped")
                     await self._deliver_or_bisect(parcel)
                     return
-                halves = parcel.halves()
+                halves = parcel.split()
                 if not halves:
                     self._drop_poison(parcel, error)
                 for half in halves:
@@ -424,7 +424,7 @@ class DestinationQueue:
         """True if the server has not been reached for an hour."""
         return bool(self.failures) and self._ctx.clock.now() - self.failing_since > _EARLY * 1000
 
-    def standing(self, waiting: int) -> DestinationStatus:
+    def destination_status(self, waiting: int) -> DestinationStatus:
         """For an operator; ``waiting`` are the events of which it is asked."""
         if not waiting:
             return DestinationStatus(name=self.server, state="delivered")

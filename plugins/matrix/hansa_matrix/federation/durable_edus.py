@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from hansa import Crossing, NetworkContext, Row
 
-from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.crossings import Crossings, is_allowed
 from hansa_matrix.texts import texts_of_keys
 
 GENERATION = "dev.hansa.generation"
@@ -30,7 +30,7 @@ async def edu_to_send(ctx: NetworkContext, row: Row) -> dict[str, Any] | None:
     if not ctx.has_policies or generation == ctx.policy_generation:
         return edu
     crossing = _crossing_of_edu(Crossings(ctx), edu)
-    return edu if crossing is None or await passes(ctx, crossing) else None
+    return edu if crossing is None or await is_allowed(ctx, crossing) else None
 
 
 def _crossing_of_edu(crossings: Crossings, edu: Mapping[str, Any]) -> Crossing | None:

@@ -69,7 +69,7 @@ class KeyStore:
         return found
 
     async def put(self, server: str, found: Mapping[str, VerifyKey], doc: Any, *, passing: bool) -> None:
-        """The keys of a document. ``passing`` ones are kept in memory until ``prove``."""
+        """The keys of a document. ``passing`` ones are kept in memory until ``confirm_keys``."""
         fresh: dict[str, VerifyKey] = {}
         for key_id, key in found.items():
             before = await self.load(server, key_id)
@@ -91,7 +91,7 @@ class KeyStore:
         for key_id, key in fresh.items():
             self._known.put((server, key_id), key)
 
-    async def prove(self, server: str) -> None:
+    async def confirm_keys(self, server: str) -> None:
         """A server has signed something: what is known of it is kept."""
         passing = self._passing.pop(server)
         if passing is None:

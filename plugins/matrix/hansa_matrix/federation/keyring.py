@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from hansa import Backoff, LruCache, NetworkContext
 
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.client import (
     REQUEST_FAILURES,
     FederationClient,
@@ -132,7 +132,7 @@ class Keyring:
         wanted = list(wanted)
         if not stranger:
             for server in {server for server, _ in wanted if self._kept.passing(server)}:
-                await self._kept.prove(server)
+                await self._kept.confirm_keys(server)
         missing = await self._missing_keys(wanted, at)
         if not missing:
             return
@@ -177,7 +177,7 @@ class Keyring:
         since = {server: self._failing.get(server) for server in lacking}
         return sorted(s for s, at in since.items() if at is not None and now - at < _PATIENCE)
 
-    def distrusts(self, server: str, key_id: str) -> bool:
+    def is_distrusted(self, server: str, key_id: str) -> bool:
         """True if a key is known, and an operator distrusts it."""
         key = self._kept.at_hand(server, key_id)
         return key is not None and key.public in self._distrusted
@@ -246,7 +246,7 @@ class Keyring:
 
     async def _store_document(self, server: str, doc: Any, *, passing: bool = False) -> None:
         """Take the keys of a document. Raises RemoteProtocolError if it is not its server's."""
-        found = check_key_document(doc, server, verify, self._clock.now())
+        found = check_key_document(doc, server, verify_signature, self._clock.now())
         await self._kept.put(server, found, doc, passing=passing)
         for listener in self._learned:
             listener(server)
@@ -295,9 +295,11 @@ class Keyring:
             await self._fetch_once(notary)
         keys = ((self.get(notary, key_id), signature) for key_id, signature in signers.items())
         message = signable_bytes(doc)
-        return any(k is not None and k.valid_until >= now and verify(k.public, s, message) for k, s in keys)
+        return any(
+            k is not None and k.valid_until >= now and verify_signature(k.public, s, message) for k, s in keys
+        )
 
-    async def young(self, server: str, minimum: int, named: Collection[str] = ()) -> bool:
+    async def has_fresh_document(self, server: str, minimum: int, named: Collection[str] = ()) -> bool:
         """True if the document of a server is fresh enough, and has one of the keys that are ``named``, so
         that it need not be fetched again.
         """
@@ -333,7 +335,7 @@ class Keyring:
         """The server has signed a request: ask it again if we must, and keep its keys."""
         self._failed.pop(server)
         if self._kept.passing(server):
-            self._ctx.spawn(partial(self._kept.prove, server), f"keys of {server}")
+            self._ctx.spawn(partial(self._kept.confirm_keys, server), f"keys of {server}")
 
     async def sweep(self) -> None:
         """Let go of keys beyond what may be kept."""

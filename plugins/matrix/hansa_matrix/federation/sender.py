@@ -221,7 +221,10 @@ class FederationSender:
         self._touched.clear()
         for set_id in sorted(idle, key=lambda one: self._used.get(one, 0.0))[:_SETS_AT_ONCE]:
             self._used[set_id] = now  # looked at; it is its turn again after the others
-            if await self._first("out", set_id) is None and await self._first("lasting_edu", set_id) is None:
+            if (
+                await self._first_position("out", set_id) is None
+                and await self._first_position("lasting_edu", set_id) is None
+            ):
                 gone.append(set_id)
         gone = [set_id for set_id in gone if set_id not in self._touched]
         if not gone:
@@ -262,7 +265,10 @@ class FederationSender:
         missing = [(set_id,) for set_id in sorted(named - self._sets.keys())]
         for row in (await self._ctx.store.get_many("recipients", missing) if missing else {}).values():
             set_id, servers = int(row.key[0]), tuple(orjson.loads(row.body))
-            event, edu = await self._first("out", set_id), await self._first("lasting_edu", set_id)
+            event, edu = (
+                await self._first_position("out", set_id),
+                await self._first_position("lasting_edu", set_id),
+            )
             if set_id not in self._sets:
                 self._add_set(set_id, servers)
                 self._stored.add(set_id)
@@ -270,7 +276,7 @@ class FederationSender:
                     self._peers[server].return_to(event=event, edu=edu)
                     self._peers[server].run()
 
-    async def _first(self, stream: str, set_id: int) -> int | None:
+    async def _first_position(self, stream: str, set_id: int) -> int | None:
         """The position of the first row of a set."""
         index = ("recipients", "position")
         rows = await self._ctx.store.scan(stream, index=index, equal=(set_id,), limit=1)
@@ -304,10 +310,10 @@ class FederationSender:
         for row in rows:
             for server in self._sets.get(int(row.fields["recipients"] or 0), ()):
                 peer = self._peers[server]
-                found.append(peer.standing(int(peer.position < row.position)))
+                found.append(peer.destination_status(int(peer.position < row.position)))
         return found
 
     async def destinations(self) -> list[DestinationStatus]:
         """Every destination with its backlog and trouble."""
-        found = [peer.standing(await peer.behind()) for peer in self._peers.values()]
+        found = [peer.destination_status(await peer.behind()) for peer in self._peers.values()]
         return sorted(found, key=lambda one: one.name)

@@ -12,14 +12,14 @@ _PLAIN = frozenset(string.ascii_lowercase + string.digits + "._-/+")
 _ESCAPED = re.compile(r"(?:[a-z0-9._/+-]|=[0-9a-f]{2})+")
 
 
-def escaped(text: str) -> str:
+def escape_localpart(text: str) -> str:
     """Text in the grammar of localparts, injectively: other bytes as ``=hh``."""
     return "".join(c if c in _PLAIN else "".join(f"={b:02x}" for b in c.encode()) for c in text)
 
 
-def localpart(user: NativeId, prefix: str) -> str:
+def ghost_localpart(user: NativeId, prefix: str) -> str:
     """Returns the localpart of a person's ghost."""
-    return f"{prefix}{escaped(user.network)}_{escaped(user.id)}"
+    return f"{prefix}{escape_localpart(user.network)}_{escape_localpart(user.id)}"
 
 
 def people_behind(local: str, prefix: str) -> Iterator[NativeId]:
@@ -29,7 +29,7 @@ def people_behind(local: str, prefix: str) -> Iterator[NativeId]:
     rest = local.removeprefix(prefix)
     for match in re.finditer("_", rest):
         network, person = _unescape(rest[: match.start()]), _unescape(rest[match.end() :])
-        if network and person and localpart(NativeId(network, person), prefix) == local:
+        if network and person and ghost_localpart(NativeId(network, person), prefix) == local:
             yield NativeId(network, person)
 
 

@@ -25,6 +25,6 @@ class LatestRows:
         gone = [Delete("news", (before,))] if before is not None else []
         return [*gone, stream_write(topic, ref)]
 
-    def noted(self, topic: str, ref: str, position: int) -> None:
+    def on_row_committed(self, topic: str, ref: str, position: int) -> None:
         """The row is durable, at a position."""
         self._at.put((topic, ref), position)

@@ -100,7 +100,7 @@ class LocalMemberships:
             for key, row in rows.items()
         }
 
-    def stay(self, user: str, room_id: str) -> LocalMembership | None:
+    def membership_of(self, user: str, room_id: str) -> LocalMembership | None:
         """How one person stands to one room."""
         return self._stays.get(user, {}).get(room_id)
 
@@ -122,7 +122,7 @@ class LocalMemberships:
     async def affected_users(self, keys: Iterable[StateKey]) -> list[str]:
         """Those with an account among the people whose member event has one of some state keys."""
         people = [key[1] for key in keys if key[0] == MEMBER]
-        await self.learn(user for user in people if user not in self.accounts and self.may_have(user))
+        await self.load_accounts(user for user in people if user not in self.accounts and self.may_have(user))
         return [user for user in people if user in self.accounts]
 
     def may_have(self, user: str) -> bool:
@@ -135,10 +135,10 @@ class LocalMemberships:
     async def has(self, user: str) -> bool:
         """True if a user has, or had, an account, even one that another process made."""
         if user not in self.accounts and self.may_have(user):
-            await self.learn([user])
+            await self.load_accounts([user])
         return user in self.accounts
 
-    async def learn(self, users: Iterable[str]) -> None:
+    async def load_accounts(self, users: Iterable[str]) -> None:
         """Take up accounts that were made where we did not see it, if there are some of these names."""
         wanted = [(user,) for user in users]
         for row in (await self._ctx.store.get_many("account", wanted) if wanted else {}).values():
@@ -152,10 +152,10 @@ class LocalMemberships:
             self.erased.add(user)
         for row in rows:
             stay = LocalMembership(room_id=str(row.key[1]), **orjson.loads(row.body))
-            if self.stay(user, stay.room_id) is None:
+            if self.membership_of(user, stay.room_id) is None:
                 self._set_membership(user, stay)
 
-    async def reread(self, room_id: str, state: Iterable[StateKey]) -> None:
+    async def reload_room(self, room_id: str, state: Iterable[StateKey]) -> None:
         """Take up how everybody stands to a room by what is durable."""
         people = await self.affected_users(state)
         people += [user for user, stays in self._stays.items() if room_id in stays and user not in people]
@@ -163,7 +163,7 @@ class LocalMemberships:
         for user in people:
             row = rows.get((user, room_id))
             stay = LocalMembership(room_id=room_id, **orjson.loads(row.body)) if row is not None else None
-            if stay is not None and stay != self.stay(user, room_id):
+            if stay is not None and stay != self.membership_of(user, room_id):
                 self.moved(user, stay)
         self.tell(room_id)
 
@@ -184,7 +184,7 @@ class LocalMemberships:
 
     def moved(self, user: str, stay: LocalMembership) -> None:
         """``writes`` are durable."""
-        before = self.stay(user, stay.room_id)
+        before = self.membership_of(user, stay.room_id)
         self._set_membership(user, stay)
         self.news.tell(user)
         if stay.membership == "join" and (before is None or before.membership != "join"):
@@ -217,7 +217,7 @@ class LocalMemberships:
 
     async def forget(self, user: str, room_id: str) -> None:
         """The person does not want to hear of a room any more that they left."""
-        left = self.stay(user, room_id)
+        left = self.membership_of(user, room_id)
         row = await self._ctx.store.get("stay", (user, room_id))
         writes: list[Write] = [Delete("left", (user, room_id))]
         if row is not None:
@@ -226,5 +226,5 @@ class LocalMemberships:
             await self._ctx.store.commit(writes)
         except Conflict:  # they came in meanwhile
             return
-        if self.stay(user, room_id) is left:  # else they came in meanwhile
+        if self.membership_of(user, room_id) is left:  # else they came in meanwhile
             self._stays.get(user, {}).pop(room_id, None)

@@ -27,7 +27,7 @@ from hansa import (
 )
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
-from hansa_matrix.errors import denial, matrix_error
+from hansa_matrix.errors import denial_error, matrix_error
 from hansa_matrix.federation.client import (
     REQUEST_FAILURES,
     FederationClient,
@@ -113,7 +113,7 @@ class RemoteMedia:
 
     async def _run_fetch(self, mxc: MxcUri, under_way: _UnderWay, who: str) -> None:
         try:
-            async with self._shares.slot(("server", mxc.server), ("person", who)):
+            async with self._shares.hold_slot(("server", mxc.server), ("person", who)):
                 under_way.future.set_result(await self._download_in_time(mxc))
         except (*REQUEST_FAILURES, Busy, StoreFault, OSError) as error:
             self._ctx.count("matrix_media_failed")
@@ -136,7 +136,7 @@ class RemoteMedia:
             MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
         )
         if not verdict.allowed:
-            raise denial(verdict)
+            raise denial_error(verdict)
         try:
             try:
                 return await self._download_multipart(mxc, pace)
@@ -198,7 +198,7 @@ class RemoteMedia:
         )
         verdict = await self._ctx.check(asked)
         if not verdict.allowed:
-            raise denial(verdict)
+            raise denial_error(verdict)
         described = headers.get("content-type", "")
         return await self._library.add(chunks, described, name, mxc=mxc)
 
@@ -246,4 +246,4 @@ class RemoteMedia:
             ):
                 verdict = await self._ctx.check(crossing)
                 if not verdict.allowed:
-                    raise denial(verdict)
+                    raise denial_error(verdict)

@@ -64,7 +64,7 @@ class Thumbnails:
         if item.blob.size > _MAX_FILE_BYTES:
             raise matrix_error(413, "M_TOO_LARGE", "the picture is too large for a thumbnail")
         self._require_not_failed(item)
-        async with self._shares.slot(("for", who)):
+        async with self._shares.hold_slot(("for", who)):
             if key in self._kept:
                 return self._kept.get(key)
             self._require_not_failed(item)

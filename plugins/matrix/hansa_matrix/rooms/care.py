@@ -20,7 +20,7 @@ from hansa import (
 )
 
 from hansa_matrix.federation.client import REQUEST_FAILURES
-from hansa_matrix.rooms.directory.aliases import aliases_of, taken
+from hansa_matrix.rooms.directory.aliases import aliases_of, remove_alias_writes
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.local_events import LocalEvents
@@ -169,7 +169,7 @@ class Care:
         try:
             return await self._remove_room_rows(room)
         except StoreError:
-            self._rooms.restore(room)
+            self._rooms.restore_room(room)
             raise
 
     async def _remove_room_rows(self, room: MatrixRoom) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class Care:
         await self._rooms.listeners.notify_purged(room.room_id)
         for alias in await aliases_of(self._ctx.store, room.room_id):
             with suppress(Conflict):  # it was given to another room just now
-                await self._ctx.store.commit(taken(alias))
+                await self._ctx.store.commit(remove_alias_writes(alias))
         await self._ctx.store.commit([room.remove(), Delete("published", (room.room_id,))])
         self._ctx.report_progress(work, 1, 1)
         return {"room": room.room_id, "removed": removed}

@@ -77,5 +77,5 @@ class Countersigning:
             return Refusal(code=RefusalCode.UNREACHABLE, text=str(error))
         invite = draft.type == MEMBER and draft.membership == "invite"
         if invite and ids.domain_of(draft.state_key or "") != self._own.server:
-            return await self._invites.countersigned(room, signed)
+            return await self._invites.get_countersigned(room, signed)
         return ReceivedPdu(pdu=signed, origin=self._own.server, via_handshake=True)

@@ -32,8 +32,8 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import hash_and_sign
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import is_federated, room_version
-from hansa_matrix.rooms.directory.aliases import given
-from hansa_matrix.rooms.directory.public_rooms import MOST, full, listing
+from hansa_matrix.rooms.directory.aliases import insert_alias_write
+from hansa_matrix.rooms.directory.public_rooms import MOST, is_list_full, publish_write
 from hansa_matrix.rooms.event_builder import EventBuilder
 from hansa_matrix.rooms.event_store import EventStore, Status, StoredEvent
 from hansa_matrix.rooms.native_events import LocalServer
@@ -150,7 +150,7 @@ class RoomCreator:
         for events that its rules forbid, ``Conflict`` for an alias that there is, or a room that is being
         replaced already. Nothing is left behind then.
         """
-        if founding.published and await full(self._ctx.store):
+        if founding.published and await is_list_full(self._ctx.store):
             raise CannotOpenRoom(Refusal(code=RefusalCode.BUSY, text=f"{MOST} rooms are published already"))
         version, generation = VERSIONS[version_id], self._ctx.policy_generation
         made_up = "!" + self._ctx.random.bytes(12).hex() + ":" + self._own.server
@@ -165,11 +165,11 @@ class RoomCreator:
         except RemoteProtocolError as problem:  # of a size that nobody may send
             raise CannotOpenRoom(Refusal(code=RefusalCode.TOO_LARGE, text=problem.reason)) from problem
         if alias:
-            writes.append(given(alias, room.room_id, creator))
+            writes.append(insert_alias_write(alias, room.room_id, creator))
         if founding.replaces:
             writes.append(UnfinishedUpgrade(old=founding.replaces, new=room.room_id).begin())
         if founding.published:
-            writes.append(listing(room.room_id, creator))
+            writes.append(publish_write(room.room_id, creator))
         self._rooms.add(room)
         try:
             await draft.commit(writes)

@@ -58,7 +58,7 @@ class EventBuilder:
             raise LocalProtocolError(f"{type_}: {made.text}")
         return made[1]
 
-    async def build(self, inbound: Submission) -> Prepared | Missing | Countersign | Refusal:
+    async def build_event(self, inbound: Submission) -> Prepared | Missing | Countersign | Refusal:
         """An event of one of our people, native or ghost, drafted on the current state. Raises
         ``RemoteProtocolError`` for one that is too large.
         """

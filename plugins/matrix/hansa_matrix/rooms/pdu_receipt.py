@@ -109,7 +109,7 @@ class PduBatch:
         if not verdict.allowed:  # a local event is not yet history that could be withheld
             return refusal_by(verdict)
         try:
-            return await self._speech.build(inbound)
+            return await self._speech.build_event(inbound)
         except RemoteProtocolError as error:
             return Refusal(code=RefusalCode.TOO_LARGE, text=error.reason)
 
@@ -149,7 +149,7 @@ class PduBatch:
         if len(holes) < len(missing):
             return Missing(refs=tuple(dict.fromkeys(e for e in missing if e not in holes)))
         before_group, before, made = await self._draft.before(pdu, cited)
-        made += passing.filled(pdu.event_id)
+        made += passing.fill_writes(pdu.event_id)
         reject = await self._check_auth_events(pdu, cited, before)
         if reject is None:
             reject = await self._draft.check_auth_selected(pdu, before)
@@ -169,12 +169,14 @@ class PduBatch:
             if status is Status.SOFT_FAILED:
                 after = self._draft.after(pdu, before_group, before)
                 if passed:
-                    puts += await self._draft.spread(pdu, passed, after, since) or ()
+                    puts += await self._draft.propagation_writes(pdu, passed, after, since) or ()
             why = f"{reject.rule}: {reject.reason}"
-            stored = StoredEvent(pdu, status, before_group, after, why, depth=self._draft.deeper())
+            stored = StoredEvent(pdu, status, before_group, after, why, depth=self._draft.next_depth())
             self._draft.stored[pdu.event_id] = stored
             puts += passing.rejected(pdu, [e for e in pdu.auth_events if e in holes])
-            return self._draft.to_prepared([*done, *made, *puts, self._draft.storing(stored)], shown=False)
+            return self._draft.to_prepared(
+                [*done, *made, *puts, self._draft.store_write(stored)], shown=False
+            )
         if arrived.via_handshake and not verdict.allowed and pdu.membership != "leave":
             # It stands in no history before we take it; but nobody is kept from leaving.
             return refusal_by(verdict)
@@ -211,7 +213,7 @@ class PduBatch:
         again = self._draft.judged_now(
             StoredEvent(arrived.pdu, status, known.before, known.after, why, depth=known.depth)
         )
-        again = await self._draft.effective(again, before)
+        again = await self._draft.as_stored(again, before)
         writes = [*done, *self._draft.late(again), *await self._draft.redacted(again.pdu, before)]
         return self._draft.to_prepared(writes, native_id=known.pdu.event_id, shown=again.shown)
 
@@ -266,19 +268,19 @@ class PduBatch:
             self._draft.counted("matrix_pdus", "%s %s: %s", *said, status=status.value)
         if status is not Status.REJECTED and pdu.state_key is not None:
             after = room.groups.after(before, state, pdu.key, pdu.event_id)
-        depth = adopted.depth or self._draft.deeper(GAP)
+        depth = adopted.depth or self._draft.next_depth(GAP)
         stored = self._draft.judged_now(StoredEvent(pdu, status, before, after, why, depth=depth))
         if reject is None:
-            stored = await self._draft.effective(stored, state)
+            stored = await self._draft.as_stored(stored, state)
         self._draft.stored[pdu.event_id] = stored
         placed = await self._draft.load(pdu.prev_events)
         missing = [e for e in pdu.prev_events if e not in placed or not placed[e].after]
         self._draft.head = advance_with_gap(self._draft.head, pdu, missing, depth)
         if not adopted.depth:  # it is told to nobody itself
-            self._draft.skipped()
+            self._draft.mark_gap()
         writes.append(stored.put())
         if reject is None:
-            writes += self._draft.relates(stored, live=False)
+            writes += self._draft.relation_writes(stored, live=False)
             writes += await self._draft.redacted(pdu, state, live=False)
         return self._draft.to_prepared(writes, shown=False)
 
@@ -308,12 +310,12 @@ class PduBatch:
             after = self._draft.after(pdu, group, before)
             status, why = _status_by_verdict(verdict)
             stored = self._draft.judged_now(StoredEvent(pdu, status, group, after, why, depth=depth))
-            stored = await self._draft.effective(stored, before)
+            stored = await self._draft.as_stored(stored, before)
         self._draft.stored[pdu.event_id] = stored
         self._draft.head = advance_with_gap(self._draft.head, pdu, ())
         writes.append(stored.put())
         if reject is None:
-            writes += self._draft.relates(stored, live=False)
+            writes += self._draft.relation_writes(stored, live=False)
             writes += await self._draft.redacted(pdu, before, live=False)
         return self._draft.to_prepared(writes, shown=False)
 

@@ -63,7 +63,7 @@ class PendingRedactions:
         body = orjson.dumps([[w.event_id, w.server, w.live] for w in listed])
         return [Put("redaction", (self.room_id, target), body)]
 
-    def come(self, target: str) -> tuple[tuple[PendingRedaction, ...], list[Write]]:
+    def pop_for(self, target: str) -> tuple[tuple[PendingRedaction, ...], list[Write]]:
         """The redactions that waited for an event, and the write that ends their waiting."""
         return self.by_target.pop(target, ()), [Delete("redaction", (self.room_id, target))]
 
@@ -73,7 +73,7 @@ def _pending_redaction(entry: Any) -> PendingRedaction:
     return PendingRedaction(entry, "") if isinstance(entry, str) else PendingRedaction(*entry)
 
 
-def problem(
+def redaction_problem(
     redaction: Pdu, target: StoredEvent | None, state: Mapping[StateKey, Pdu], version: RoomVersion
 ) -> str:
     """Why a redaction does not apply to its target, empty if it does. ``state`` is that at the redaction.
@@ -93,7 +93,7 @@ def problem(
     return ""
 
 
-def withheld(stored: StoredEvent, why: str) -> StoredEvent:
+def withheld_redaction(stored: StoredEvent, why: str) -> StoredEvent:
     """A redaction as it is stored: in the DAG in any case, shown only if it applies (``why`` is empty)."""
     if stored.shown and why:
         return replace(stored, status=Status.WITHHELD, reason=f"{NO_REDACTION}{why}")

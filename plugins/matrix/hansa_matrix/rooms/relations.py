@@ -25,7 +25,7 @@ _OF_SENDER = ("room_id", "target", "kind", "sender", "place")
 _MOST = 10**16 - 1
 
 
-def relation(pdu: Pdu) -> tuple[str, str] | None:
+def relation_target(pdu: Pdu) -> tuple[str, str] | None:
     """``(target, kind)`` of an event that relates to another, such as an edit or a reaction."""
     return relation_of(pdu.content)
 
@@ -45,7 +45,7 @@ def relation_writes(pdu: Pdu, now: int, *, live: bool = True) -> list[Write]:
     """The writes by which an event that comes ``now`` (ms) is found from the one that it relates to. It came
     as it happened if it is ``live``.
     """
-    found = relation(pdu)
+    found = relation_target(pdu)
     if found is None:
         return []
     target, kind = found
@@ -62,7 +62,7 @@ def relation_writes(pdu: Pdu, now: int, *, live: bool = True) -> list[Write]:
 
 def remove_relation_writes(pdu: Pdu, by: str) -> list[Write]:
     """Returns the writes for an event's relation when another event redacts it."""
-    found = relation(pdu)
+    found = relation_target(pdu)
     mark: list[Write] = [Put("redacted_by", (pdu.event_id,), by.encode())]
     return mark if found is None else [*mark, Delete("relation", (found[0], pdu.event_id))]
 

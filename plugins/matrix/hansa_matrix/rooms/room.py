@@ -86,7 +86,7 @@ class RoomHead:
         """Returns the depth of an event that follows all others."""
         return min(self.depth + 1, MAX_DEPTH)
 
-    def precedes(self, event_id: str) -> bool:
+    def is_before_join(self, event_id: str) -> bool:
         """True if a missing event is history from before the join of this server."""
         return event_id in self.behind and self.below.get(event_id, 0) <= self.join_depth
 
@@ -155,7 +155,9 @@ class MatrixRoom:
         #: one.
         self.returns: tuple[str, ...] = ()
 
-    def keeping(self, head: RoomHead, *, resident: bool = True, attended: bool | None = None) -> list[Write]:
+    def room_writes(
+        self, head: RoomHead, *, resident: bool = True, attended: bool | None = None
+    ) -> list[Write]:
         """The writes that keep the room at ``head``, with the state groups that were made: a ``Conflict``
         where another writer has kept it elsewhere. After they are committed, ``committed``.
         """
@@ -179,7 +181,7 @@ class MatrixRoom:
         row = CompareAndSwap("room", (self.room_id,), self.kept, orjson.dumps(body))
         return [row, *self.groups.drafts()]
 
-    def unchanged(self) -> list[Write]:
+    def unchanged_writes(self) -> list[Write]:
         """The write that only compares: for what is kept beside the room's row, in parts. Nothing where the
         room has no row yet.
         """
@@ -192,7 +194,7 @@ class MatrixRoom:
         return Remove("room", (self.room_id,), self.kept)
 
     def committed(self, writes: Sequence[Write]) -> None:
-        """Writes of ``keeping`` are durable."""
+        """Writes of ``room_writes`` are durable."""
         for write in writes:
             if isinstance(write, CompareAndSwap):
                 self.kept = copy_compact(write.body)
@@ -248,7 +250,7 @@ class MatrixRoom:
         self.returns = tuple(data.get("returns", ()))
 
     @property
-    def breaks(self) -> tuple[str, ...]:
+    def timeline_breaks(self) -> tuple[str, ...]:
         """Events that do not follow what was told before them: see ``returns`` and ``RoomHead.gaps``."""
         return (*self.returns, *self.head.gaps) if self.head.gaps else self.returns
 

@@ -25,9 +25,9 @@ from hansa_matrix.rooms.redactions import (
     PendingRedaction,
     apply_redaction,
     original_write,
-    problem,
+    redaction_problem,
     target_of,
-    withheld,
+    withheld_redaction,
 )
 from hansa_matrix.rooms.relations import relation_writes, remove_relation_writes
 from hansa_matrix.rooms.room import MOST_GAPS, MatrixRoom, RoomHead, advance_head, bound_extremities
@@ -98,7 +98,7 @@ class RoomDraft:
         """The writes of where the room stands afterwards."""
         if self.head is self.room.head and not self.stored and self._resident == self.room.resident:
             return []
-        self._keeping = self.room.keeping(self.head, resident=self._resident, attended=self._attended)
+        self._keeping = self.room.room_writes(self.head, resident=self._resident, attended=self._attended)
         return [self.ctx.store.with_scope(write) for write in (*self._keeping, *self.passing.closing())]
 
     async def commit(self, writes: Sequence[Write]) -> None:
@@ -126,7 +126,7 @@ class RoomDraft:
         if line:
             self.ctx.log.info(line, *values)
 
-    def skipped(self) -> None:
+    def mark_gap(self) -> None:
         """Marks the next event as one that follows missing events."""
         if self._attended:
             self.head = replace(self.head, gap=True)
@@ -262,15 +262,15 @@ class RoomDraft:
         room, writes = self.room, list[Write]()
         old_group = self.head.group
         after = self.after(pdu, before_group, before)
-        depth = self.deeper() if passed else self.head.last + 1
+        depth = self.next_depth() if passed else self.head.last + 1
         stored = StoredEvent(
             pdu, status, before_group, after, reason, generation=self.generation, depth=depth
         )
-        stored = await self.effective(stored, before)
+        stored = await self.as_stored(stored, before)
         self.stored[pdu.event_id] = stored
         followed = False
         if passed:
-            more = await self.spread(pdu, passed, after, since)
+            more = await self.propagation_writes(pdu, passed, after, since)
             followed = more is not None
             writes += more or ()
         behind = self.passing.behind(pdu.prev_events)
@@ -294,8 +294,8 @@ class RoomDraft:
             if self.head.gap:
                 gaps = (*self.head.gaps, pdu.event_id)[-MOST_GAPS:]
                 self.head = replace(self.head, gaps=gaps, gap=False)
-        writes += self.relates(stored)
-        writes += [*hidden, self.storing(self.stored[pdu.event_id])]
+        writes += self.relation_writes(stored)
+        writes += [*hidden, self.store_write(self.stored[pdu.event_id])]
         return writes, await self._view_delta(keys, current) if keys else _SAME
 
     def _add_server(self, server: str) -> None:
@@ -305,11 +305,11 @@ class RoomDraft:
         if not known and server != self.own.server:
             self._came.add(server)
 
-    def storing(self, stored: StoredEvent) -> Write:
+    def store_write(self, stored: StoredEvent) -> Write:
         """The write that keeps an event. It is a ``Conflict`` if the event was taken for a new one."""
         return stored.insert() if stored.pdu.event_id in self._assumed else stored.put()
 
-    def relates(self, stored: StoredEvent, *, live: bool = True) -> list[Write]:
+    def relation_writes(self, stored: StoredEvent, *, live: bool = True) -> list[Write]:
         """The writes by which an event that is shown is found from the one that it relates to."""
         return relation_writes(stored.pdu, self.ctx.clock.now(), live=live) if stored.shown else []
 
@@ -317,12 +317,12 @@ class RoomDraft:
         """An event that the policies of this turn were asked about."""
         return replace(stored, generation=self.generation)
 
-    def deeper(self, beyond: int = 1) -> int:
+    def next_depth(self, beyond: int = 1) -> int:
         """The depth by our count of an event that comes now."""
         self.head = replace(self.head, last=self.head.last + beyond)
         return self.head.last
 
-    async def spread(self, pdu: Pdu, passed: int, after: int, since: int) -> list[Write] | None:
+    async def propagation_writes(self, pdu: Pdu, passed: int, after: int, since: int) -> list[Write] | None:
         """The writes that count an event in for what was put behind it before; None where it is too much."""
         was, now = await self.room.groups.load(passed), await self.room.groups.load(after)
         spread = StatePropagation(self.room, self.ctx.store, self.stored, self.passing.every(), since)
@@ -340,7 +340,7 @@ class RoomDraft:
         """
         writes: list[Write] = []
         if stored.shown:
-            writes += self.relates(stored, live=live)
+            writes += self.relation_writes(stored, live=live)
             if self._attended and live:
                 self._news, stored = True, replace(stored, live=True)
                 writes.append(stream_write(stored.pdu.room_id, stored.pdu.event_id, self.head.group))
@@ -366,7 +366,7 @@ class RoomDraft:
         if known is not None and known.redacted:
             self._taken_back.add(known.pdu.event_id)
 
-    async def effective(self, stored: StoredEvent, before: StateIds) -> StoredEvent:
+    async def as_stored(self, stored: StoredEvent, before: StateIds) -> StoredEvent:
         """An event as it is to be stored: a redaction that does not apply, or not yet, is withheld, and what
         was taken back before it had a place says nothing.
         """
@@ -375,14 +375,14 @@ class RoomDraft:
             stored = apply_redaction(stored, self.room.version) or replace(stored, redacted=True)
         if stored.pdu.type != REDACTION:
             return stored
-        return withheld(stored, await self.no_redaction(stored.pdu, before))
+        return withheld_redaction(stored, await self.no_redaction(stored.pdu, before))
 
     async def no_redaction(self, pdu: Pdu, before: StateIds) -> str:
         """Why a redaction does not apply, empty if it does."""
         named = target_of(pdu, self.room.version)
         target = await self._redaction_target(named) if named is not None else None
         powers = await self.state_events(before, [POWER_LEVELS_KEY])
-        return problem(pdu, target, powers, self.room.version)
+        return redaction_problem(pdu, target, powers, self.room.version)
 
     async def _redaction_target(self, named: str) -> StoredEvent | None:
         """Returns the target of a redaction, even if it is an event of another room, on which it has no
@@ -400,7 +400,7 @@ class RoomDraft:
             writes += await self._redaction_writes(pdu, before, live=live)
         if pdu.event_id not in room.awaited.by_target:
             return writes
-        waited, ended = room.awaited.come(pdu.event_id)
+        waited, ended = room.awaited.pop_for(pdu.event_id)
         writes += ended
         known = await self.load([one.event_id for one in waited])
         for one in waited:
@@ -408,7 +408,7 @@ class RoomDraft:
             if redaction is None:
                 continue
             state = await room.groups.load(redaction.before)
-            now = withheld(redaction, await self.no_redaction(redaction.pdu, state))
+            now = withheld_redaction(redaction, await self.no_redaction(redaction.pdu, state))
             if now != redaction:
                 writes += self.late(now, live=one.live)
             if now.shown or now.by_policy:

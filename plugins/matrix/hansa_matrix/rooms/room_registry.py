@@ -61,7 +61,7 @@ class RoomRegistry(Mapping[str, MatrixRoom]):
         """Put a room into the registry, in the place of one of the same id."""
         self._rooms[room.room_id] = room
 
-    def restore(self, room: MatrixRoom) -> None:
+    def restore_room(self, room: MatrixRoom) -> None:
         """Put back a room that was removed, unless its id is taken again."""
         self._rooms.setdefault(room.room_id, room)
 
@@ -83,19 +83,19 @@ class RoomRegistry(Mapping[str, MatrixRoom]):
         await self._ctx.store.commit([Delete("blocked", (room_id,))])
         self._blocked.discard(room_id)
 
-    async def refresh(self, room: MatrixRoom) -> None:
+    async def refresh_room(self, room: MatrixRoom) -> None:
         """Read a room again if memory may be older than the store. See ``MatrixRoom.fresh``."""
-        await room.fresh(partial(self._memberships.reread, room.room_id))
+        await room.fresh(partial(self._memberships.reload_room, room.room_id))
 
     def refresh_soon(self, room: MatrixRoom) -> None:
         """Read a room again as soon as the store answers, before its next turn or in it."""
         if room.room_id not in self._rereading and self._rooms.get(room.room_id) is room:
             self._rereading.add(room.room_id)
-            self._ctx.spawn(partial(self._refresh, room), f"read {room.room_id} again")
+            self._ctx.spawn(partial(self._refresh_room, room), f"read {room.room_id} again")
 
-    async def _refresh(self, room: MatrixRoom) -> None:
+    async def _refresh_room(self, room: MatrixRoom) -> None:
         try:
-            await self.refresh(room)
+            await self.refresh_room(room)
         except LocalProtocolError as problem:  # it was never kept, or is removed
             self._ctx.log.warning("not read again: %s", problem)
         self._rereading.discard(room.room_id)

@@ -30,7 +30,7 @@ from hansa import (
 
 from hansa_matrix.bounds.fair_shares import FairShares
 from hansa_matrix.bounds.generations import Generations
-from hansa_matrix.crossings import passes, require, said
+from hansa_matrix.crossings import is_allowed, require_allowed, texts_of_values
 from hansa_matrix.local.client_stream import RECEIPTS
 from hansa_matrix.local.latest_rows import LatestRows
 from hansa_matrix.proto import ids
@@ -122,7 +122,7 @@ class TypingAndReceipts:
     async def _lets_in(self, room_id: str, user: str, kind: str, texts: tuple[str, ...] = ()) -> bool:
         """True if the policies let the users of a room see that a user types or has read."""
         crossing = self._inbound_crossing(room_id, user, kind, texts)
-        return crossing is not None and await passes(self._ctx, crossing)
+        return crossing is not None and await is_allowed(self._ctx, crossing)
 
     async def _send_to_servers(
         self, room_id: str, user: str, kind: str, name: tuple[str, ...], edu: Any
@@ -132,7 +132,7 @@ class TypingAndReceipts:
         if link is None or view is None:
             return
         out = EphemeralOut(link=link, sender=NativeId(self._ctx.id, user), kind=kind, view=view)
-        if await passes(self._ctx, out):
+        if await is_allowed(self._ctx, out):
             self._sender.tell(self._remote_servers(room_id), name, edu)
 
     def typing_in(self, room_id: str) -> list[str]:
@@ -155,7 +155,7 @@ class TypingAndReceipts:
             self._ctx.has_policies
             and (crossing := self._inbound_crossing(room.room_id, user, "typing")) is not None
         ):
-            await require(self._ctx, crossing)
+            await require_allowed(self._ctx, crossing)
         edu = TypingEdu(room_id=room.room_id, user=user, typing=typing)
         await self._send_to_servers(
             room.room_id, user, "typing", (TYPING, room.room_id, user), typing_edu(edu)
@@ -174,7 +174,7 @@ class TypingAndReceipts:
                 receipt.room_id, receipt.user, "receipt", _texts_of_receipt(receipt)
             )
             if crossing is not None:
-                await require(self._ctx, crossing)
+                await require_allowed(self._ctx, crossing)
         edu, name = receipt_edu(receipt), (RECEIPT, receipt.room_id, receipt.user, receipt.thread)
         await self._send_to_servers(receipt.room_id, receipt.user, "receipt", name, edu)
         await self._accept_receipt(receipt)
@@ -261,16 +261,16 @@ class TypingAndReceipts:
         if private or (room is not None and room.attended):
             writes += self._latest.writes(*news)
         for position in await self._ctx.store.commit(writes, durability="lazy"):
-            self._latest.noted(*news, position)
+            self._latest.on_row_committed(*news, position)
         for whose in ("", receipt.user):
-            self._receipts.revoke(f"{receipt.room_id} {whose}")
+            self._receipts.revoke_owner(f"{receipt.room_id} {whose}")
         if private:
             self._notifier.wake_user(receipt.user)
         else:
             self._notifier.wake_room(receipt.room_id)
         return True
 
-    async def receipts(self, room_id: str, user: str = "") -> Receipts:
+    async def get_receipts(self, room_id: str, user: str = "") -> Receipts:
         """The last receipts in a room, or one person's there: ``(user, thread) -> (event id, time)``. Where
         there are policies, one that names no event by its id is left out: it may hold words.
         """
@@ -323,7 +323,9 @@ def _texts_of_receipt(receipt: ReceiptEdu) -> tuple[str, ...]:
     """
     if _has_only_event_ids(receipt.event_id, receipt.thread):
         return ()
-    return said(event_id=[receipt.event_id, *([] if receipt.thread in _NO_THREAD else [receipt.thread])])
+    return texts_of_values(
+        event_id=[receipt.event_id, *([] if receipt.thread in _NO_THREAD else [receipt.thread])]
+    )
 
 
 def _has_only_event_ids(event_id: str, thread: str) -> bool:

@@ -18,8 +18,8 @@ from hansa import (
 )
 from hansa.model.bounded_json import Limits
 
-from hansa_matrix.crypto import verify
-from hansa_matrix.errors import denial, error_response, json_response, matrix_error
+from hansa_matrix.crypto import verify_signature
+from hansa_matrix.errors import denial_error, error_response, json_response, matrix_error
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.canonical_json import TRANSACTION, loads_json
 from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
@@ -123,7 +123,7 @@ class FederationAuth:
     async def _require_peer_allowed(self, origin: str) -> None:
         verdict = await self._ctx.check(PeerConnect(network=self._ctx.id, server=origin))
         if not verdict.allowed:
-            raise denial(verdict)
+            raise denial_error(verdict)
 
     @contextmanager
     def _limit_origin(self, origin: str) -> Iterator[None]:
@@ -175,7 +175,7 @@ class FederationAuth:
 
         def verified(content: Any) -> bool:
             message = signing_bytes(request.method, request.target, by.origin, self._server, content)
-            return verify(public, by.sig, message)
+            return verify_signature(public, by.sig, message)
 
         if request.method not in _WITH_BODY:
             return verified(None)

@@ -64,7 +64,7 @@ class EventEndpoints:
         if not one.after:
             return True
         erased = is_of(one.pdu, self._entitled.own.attendance.erased)
-        if erased and not await self._visibility.there(room, one, origin):
+        if erased and not await self._visibility.was_in_room(room, one, origin):
             return False
         return await self._visibility.seen(room, one, origin)
 

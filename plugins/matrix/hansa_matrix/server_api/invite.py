@@ -7,9 +7,9 @@ from typing import Any
 
 from hansa import Invite, Member, Membership, NativeId, NetworkContext, RemoteProtocolError, Request
 
-from hansa_matrix.crossings import require
-from hansa_matrix.crypto import verify
-from hansa_matrix.errors import forbidden, matrix_error
+from hansa_matrix.crossings import require_allowed
+from hansa_matrix.crypto import verify_signature
+from hansa_matrix.errors import forbidden_error, matrix_error
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
@@ -92,13 +92,13 @@ class InviteEndpoints:
         self._pending.admit(origin, target)
         wanted = signing_key_ids(pdu, required_servers(pdu, version))
         await self._keyring.need(wanted, key_valid_at(pdu, version), share=origin)
-        if signature_problem(pdu, version, self._keyring.get, verify) is not None:
+        if signature_problem(pdu, version, self._keyring.get, verify_signature) is not None:
             raise matrix_error(403, "M_FORBIDDEN", "the invite's signature is not valid")
         signed_at, forged = await self._verified_state(pdu, state, version)
         state = [one if at not in forged else None for at, one in enumerate(state)]
         shown = stripped_state(state, pdu.sender, server=self._own.server, signed=signed_at)
         generation = self._ctx.policy_generation
-        await require(
+        await require_allowed(
             self._ctx,
             Invite(
                 network=self._ctx.id,
@@ -145,7 +145,7 @@ class InviteEndpoints:
             if pdu.type == CREATE or servers <= {ids.domain_of(invite.sender), self._own.server}:
                 inviting = ids.domain_of(invite.sender)
                 await self._keyring.need(named, key_valid_at(pdu, version), share=inviting)
-            problem = signature_problem(pdu, version, self._keyring.get, verify, servers)
+            problem = signature_problem(pdu, version, self._keyring.get, verify_signature, servers)
             known = any(self._keyring.get(*name) is not None for name in named)
             if pdu.room_id != invite.room_id or not hash_matches(pdu.raw, version) or (problem and known):
                 forged.add(at)
@@ -175,7 +175,7 @@ class InviteEndpoints:
         person = Member(user=await self._ctx.home_of(target), membership=Membership.INVITE)
         refusal = await self._administration.send_membership(sender, room.room_id, person, target, whole)
         if refusal is not None:
-            raise forbidden(refusal.text, refusal.decision)
+            raise forbidden_error(refusal.text, refusal.decision)
         return {}
 
 

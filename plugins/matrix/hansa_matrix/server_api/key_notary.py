@@ -78,7 +78,7 @@ class Notary:
 
     async def _query_document(self, server: str, at: int, named: frozenset[str], remote: str) -> bytes | None:
         """As new as may be had for who asks."""
-        if not await self._keyring.young(server, at, named):
+        if not await self._keyring.has_fresh_document(server, at, named):
             with suppress(Busy), self._strangers.work(remote) as group:
                 return await self._keyring.document_of(server, at, named, ask=group)
         return await self._keyring.document_of(server, at)

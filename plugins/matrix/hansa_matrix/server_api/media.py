@@ -7,7 +7,7 @@ from typing import Any
 
 from hansa import NetworkContext, Request, Response
 
-from hansa_matrix.errors import denial, matrix_error
+from hansa_matrix.errors import denial_error, matrix_error
 from hansa_matrix.media.remote import media_transfer
 from hansa_matrix.media.repository import MediaItem, MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
@@ -58,7 +58,7 @@ class FederationMedia:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
         verdict = await self._ctx.check(media_transfer(self._ctx.id, origin, item, outbound=True))
         if not verdict.allowed:
-            raise denial(verdict)
+            raise denial_error(verdict)
         return item
 
     def _multipart_file(self, item: MediaItem) -> Response:

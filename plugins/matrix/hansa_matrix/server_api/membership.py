@@ -10,7 +10,7 @@ from typing import Any
 from hansa import NetworkContext, Request
 from orjson import Fragment
 
-from hansa_matrix.errors import forbidden, matrix_error
+from hansa_matrix.errors import forbidden_error, matrix_error
 from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys, check_event_auth
@@ -55,7 +55,7 @@ class MembershipEndpoints:
         user = self._entitled.own_user(request.path["user"], origin)
         room = await self._require_version(origin, request)
         await require_join_allowed(self._ctx, room.room_id, user)
-        authoriser = await self._restricted.authoriser(room, user)
+        authoriser = await self._restricted.find_authoriser(room, user)
         return await self._make_template(room, user, "join", authoriser)
 
     async def _require_version(self, origin: str, request: Request) -> MatrixRoom:
@@ -106,7 +106,7 @@ class MembershipEndpoints:
         if ids.domain_of(named) != self._own.server:
             text = f"only the server of {named[:255]} can take that join"
             raise matrix_error(400, "M_INVALID_PARAM", text)
-        await self._restricted.authoriser(room, join.sender)
+        await self._restricted.find_authoriser(room, join.sender)
         key = self._own.key
         return add_signature(join, room.version, self._own.server, (key.key_id, key.sign))
 
@@ -212,4 +212,4 @@ class MembershipEndpoints:
         outcome = (await self._ctx.submit([inbound]))[0]
         refusal = outcome.refusal
         if refusal is not None:
-            raise forbidden(refusal.text, refusal.decision)
+            raise forbidden_error(refusal.text, refusal.decision)

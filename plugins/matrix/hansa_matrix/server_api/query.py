@@ -7,7 +7,7 @@ from typing import Any
 
 from hansa import NetworkContext, Request, Response, Router
 
-from hansa_matrix.crossings import Crossings, require
+from hansa_matrix.crossings import Crossings, require_allowed
 from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import UserDevices
@@ -41,7 +41,7 @@ class QueryEndpoints:
     async def directory(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /query/directory``."""
         alias = request.first("room_alias")
-        await require(self._ctx, self._crossings.directory_query(origin, alias[:255], outbound=False))
+        await require_allowed(self._ctx, self._crossings.directory_query(origin, alias[:255], outbound=False))
         room_id = await room_id_of(self._ctx.store, alias) if ids.is_valid_alias(alias) else None
         if room_id is None:
             raise matrix_error(404, "M_NOT_FOUND", "no room of this server has that alias")
@@ -54,7 +54,7 @@ class QueryEndpoints:
         user = request.first("user_id")
         mine = ids.is_valid_user_id(user) and ids.domain_of(user) == self._own.server
         if mine:
-            await require(self._ctx, self._crossings.profile_query(origin, user, outbound=False))
+            await require_allowed(self._ctx, self._crossings.profile_query(origin, user, outbound=False))
         profile = await self._known.profiles.of(user, request.first("field")) if mine else None
         if profile is None:
             raise matrix_error(404, "M_NOT_FOUND", "no such user here")
@@ -65,7 +65,7 @@ class QueryEndpoints:
         user = request.path["user"]
         if not ids.is_valid_user_id(user) or ids.domain_of(user) != self._own.server:
             raise matrix_error(404, "M_NOT_FOUND", "no such user here")
-        await require(self._ctx, self._crossings.keys_query(origin, [user], outbound=False))
+        await require_allowed(self._ctx, self._crossings.keys_query(origin, [user], outbound=False))
         if not await self._known.company.local(user):
             return UserDevices(user=user, stream_id=0).listed()
         return (await self._known.devices.outside(user)).listed()
@@ -75,7 +75,7 @@ class QueryEndpoints:
         wanted = body.get("device_keys")
         if not isinstance(wanted, dict) or not all(_is_list_of_strings(named) for named in wanted.values()):
             raise matrix_error(400, "M_BAD_JSON", "device_keys must be an object of lists")
-        await require(
+        await require_allowed(
             self._ctx, self._crossings.keys_query(origin, self._local_users(wanted), outbound=False)
         )
         return await self._known.keys.query_here(wanted, outside=True)
@@ -90,7 +90,7 @@ class QueryEndpoints:
             raise matrix_error(
                 400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm"
             )
-        await require(
+        await require_allowed(
             self._ctx, self._crossings.keys_query(origin, self._local_users(wanted), outbound=False)
         )
         return {"one_time_keys": await self._known.keys.claim_here(wanted)}

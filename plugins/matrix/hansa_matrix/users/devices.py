@@ -29,8 +29,8 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.crypto import verify
+from hansa_matrix.crossings import Crossings, is_allowed
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.local.client_stream import DEVICES, stream_write
@@ -248,7 +248,7 @@ class Devices:
         if not self._ctx.has_policies:
             return servers
         each = {s: self._crossings.keys_query(s, [user], outbound=False) for s in sorted(servers)}
-        return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
+        return {server for server, crossing in each.items() if await is_allowed(self._ctx, crossing)}
 
     async def introduce(self, user: str, servers: Collection[str]) -> None:
         """Tells servers that meet a user now about the user's devices. One is named, without a previous
@@ -302,7 +302,7 @@ class Devices:
         if not isinstance(signed, dict) or not given or not fits_object(signed, MAX_KEYS_SIZE):
             return f"there is no signature by {by}"
         signers, message = await self._signing_keys(by), signable_bytes(signed)
-        if not all(verify(signers.get(name, ""), one, message) for name, one in given.items()):
+        if not all(verify_signature(signers.get(name, ""), one, message) for name, one in given.items()):
             return "a signature is not valid, or made by an unknown key"
         if by != user:
             return await self._store_user_signature(by, user, key_id, signed)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hansa import NetworkContext, RemoteProtocolError
 
-from hansa_matrix.crossings import Crossings, failure
+from hansa_matrix.crossings import Crossings, failure_entry
 from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, build_path
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import (
@@ -116,7 +116,7 @@ class KeyQueries:
         for server, named in of.items():
             verdict = await self._ctx.check(self._crossings.keys_query(server, named, outbound=True))
             if not verdict.allowed:
-                found[server] = failure(verdict)
+                found[server] = failure_entry(verdict)
         return found
 
     async def _add_private_keys(self, found: _Keys, reader: str, wanted: Mapping[str, Sequence[str]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hansa import NetworkContext
 
-from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.crossings import Crossings, is_allowed
 from hansa_matrix.proto.devices import PUBLIC_USAGES, Device, UserDevices
 from hansa_matrix.texts import texts_of_keys
 
@@ -34,7 +34,7 @@ class KeyTexts:
         texts = texts_of_keys(keys) if self._ctx.has_policies else ()
         if not texts:
             return True
-        return await passes(self._ctx, self._crossings.profile_change(user, texts, again=True))
+        return await is_allowed(self._ctx, self._crossings.profile_change(user, texts, again=True))
 
     async def shown(self, of: UserDevices) -> UserDevices:
         """Returns a user's devices without texts that may not cross: without a device's name, or without the

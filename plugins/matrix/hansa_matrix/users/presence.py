@@ -13,7 +13,7 @@ from typing import Any
 from hansa import NetworkContext
 
 from hansa_matrix.bounds.fair_shares import FairShares
-from hansa_matrix.crossings import Crossings, passes, require
+from hansa_matrix.crossings import Crossings, is_allowed, require_allowed
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.proto import ids
@@ -106,14 +106,14 @@ class PresenceTracker:
 
     async def _lets_in(self, one: PresenceEdu) -> bool:
         """True if the policies let local users see a user's presence."""
-        return not self._ctx.has_policies or await passes(
+        return not self._ctx.has_policies or await is_allowed(
             self._ctx, self._crossings.presence(one.user, one.status)
         )
 
     async def permit(self, one: PresenceEdu) -> None:
         """Raises the error answer if a policy denies a local user's status."""
         if self._ctx.has_policies:
-            await require(self._ctx, self._crossings.presence(one.user, one.status))
+            await require_allowed(self._ctx, self._crossings.presence(one.user, one.status))
 
     async def introduce(self, user: str, servers: Collection[str]) -> None:
         """Tells servers that meet a user now about the user's presence."""
@@ -161,10 +161,10 @@ class PresenceTracker:
         servers = self._company.servers(one.user) if of is None else set(of)
         if not self._ctx.has_policies or not servers:
             return servers
-        if await passes(self._ctx, self._crossings.presence(one.user, one.status, servers)):
+        if await is_allowed(self._ctx, self._crossings.presence(one.user, one.status, servers)):
             return servers
         each = {s: self._crossings.presence(one.user, one.status, [s]) for s in sorted(servers)}
-        return {server for server, crossing in each.items() if await passes(self._ctx, crossing)}
+        return {server for server, crossing in each.items() if await is_allowed(self._ctx, crossing)}
 
     def _store(self, one: PresenceEdu) -> None:
         before = self._known.get(one.user)

@@ -24,7 +24,7 @@ from hansa import (
 )
 
 from hansa_matrix.bounds.key_locks import KeyLocks
-from hansa_matrix.crossings import Crossings, said
+from hansa_matrix.crossings import Crossings, texts_of_values
 from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
@@ -87,7 +87,7 @@ class Profiles:
 
     async def _can_show_profile(self, user: str, found: Mapping[str, Any]) -> bool:
         """True if the current policies let a profile be shown; each field is asked about once."""
-        words = said(**found) if self._ctx.has_policies else ()
+        words = texts_of_values(**found) if self._ctx.has_policies else ()
         if not words:
             return True
         asked = (self._ctx.policy_generation, hash(words))

@@ -29,7 +29,7 @@ from hansa import (
 )
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
-from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.crossings import Crossings, is_allowed
 from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, build_path
 from hansa_matrix.local.client_notifier import ClientNotifier
 from hansa_matrix.local.client_stream import DEVICES
@@ -91,7 +91,7 @@ class RemoteDeviceLists:
     async def note(self, user: str) -> None:
         """Notes for clients that a user's keys changed."""
         (position,) = await self._ctx.store.commit(self._latest.writes(DEVICES, user))
-        self._latest.noted(DEVICES, user, position)
+        self._latest.on_row_committed(DEVICES, user, position)
 
     async def of(self, user: str) -> UserDevices | None:
         """A list that is up to date, None if there is none: then the server has to be asked."""
@@ -132,7 +132,7 @@ class RemoteDeviceLists:
         if not self._ctx.has_policies:
             return True
         asked = self._crossings.keys_query(ids.domain_of(user), [user], outbound=True)
-        return await passes(self._ctx, asked)
+        return await is_allowed(self._ctx, asked)
 
     async def _store_update(self, update: DeviceListUpdate) -> bool:
         """Stores a change; True if it is new."""
@@ -297,7 +297,7 @@ class RemoteDeviceLists:
                 return
             for attempt in range(1, _MAX_ATTEMPTS + 1):
                 self._again.discard(user)
-                async with self._shares.slot(("server", ids.domain_of(user))):
+                async with self._shares.hold_slot(("server", ids.domain_of(user))):
                     answer = await self._client.request(
                         "GET", ids.domain_of(user), target, seconds=_FETCH_TIMEOUT_S
                     )

@@ -14,8 +14,8 @@ from hansa import Busy, Conflict, Insert, LocalProtocolError, LruCache, NetworkC
 
 from hansa_matrix.bounds.bounded_rows import TrimmedRows
 from hansa_matrix.bounds.key_locks import KeyLocks
-from hansa_matrix.crossings import Crossings, passes
-from hansa_matrix.errors import denial
+from hansa_matrix.crossings import Crossings, is_allowed
+from hansa_matrix.errors import denial_error
 from hansa_matrix.federation.durable_edus import GENERATION
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.local.client_notifier import ClientNotifier
@@ -122,7 +122,7 @@ class ToDeviceInbox:
         if not self._ctx.has_policies:
             return True
         crossing = self._crossings.to_device(message.sender, message.type, message.messages, outbound=False)
-        return await passes(self._ctx, crossing)
+        return await is_allowed(self._ctx, crossing)
 
     async def _allowed_receivers(
         self, message: ToDeviceEdu, here: Mapping[str, Mapping[str, Any]], there: Collection[str]
@@ -137,7 +137,7 @@ class ToDeviceInbox:
         if verdict.allowed:
             return True, set(there)
         if verdict.retry_after:
-            raise denial(verdict)
+            raise denial_error(verdict)
         allowed: set[str] = set()
         for server in {*map(ids.domain_of, message.messages)}:
             messages = {u: c for u, c in message.messages.items() if ids.domain_of(u) == server}
@@ -145,10 +145,10 @@ class ToDeviceInbox:
             part = self._crossings.to_device(
                 message.sender, message.type, messages, outbound=outbound, again=True
             )
-            if await passes(self._ctx, part):
+            if await is_allowed(self._ctx, part):
                 allowed.add(server)
         if not allowed:
-            raise denial(verdict)
+            raise denial_error(verdict)
         return self._company.server in allowed or not here, allowed & set(there)
 
     async def _add_to_batch(

@@ -36,7 +36,7 @@ from hansa_matrix.bounds.key_locks import KeyLocks
 from hansa_matrix.client_api.account.deactivation import forget_private
 from hansa_matrix.client_api.account.last_seen import LastSeen
 from hansa_matrix.client_api.account.passwords import Passwords
-from hansa_matrix.crossings import Crossings, passes, require, said
+from hansa_matrix.crossings import Crossings, is_allowed, require_allowed, texts_of_values
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, is_valid_device_id, truncate_name
@@ -198,7 +198,7 @@ class Accounts:
         await self._change_account(
             user, lambda account: account if account.deactivated else replace(account, password=hashed)
         )
-        self._logins.revoke(user)  # who proved the old one and is not let in yet is not let in
+        self._logins.revoke_owner(user)  # who proved the old one and is not let in yet is not let in
 
     async def _change_account(self, user: str, change: Callable[[Account], Account]) -> None:
         """Make an account otherwise, whatever becomes of it at the same time."""
@@ -249,9 +249,9 @@ class Accounts:
         if known is None:
             crossings = Crossings(self._ctx)
             if self._ctx.has_policies and (called := texts_of_keys(device_id)):
-                await require(self._ctx, crossings.profile_change(user, called))
-            named = crossings.profile_change(user, said(body=name), again=True)
-            shown = truncate_name(name) if await passes(self._ctx, named) else ""
+                await require_allowed(self._ctx, crossings.profile_change(user, called))
+            named = crossings.profile_change(user, texts_of_values(body=name), again=True)
+            shown = truncate_name(name) if await is_allowed(self._ctx, named) else ""
             await self._devices.put(user, Device(device_id=device_id, name=shown))
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")
         fields = {"user_id": user, "device_id": device_id}
@@ -261,7 +261,7 @@ class Accounts:
                 [*gone, Insert("access_token", (_hash_token(token),), group.encode(), fields)]
             )
         account = await self.get(user)
-        out = self._logins.revoked(user, began) or self._logins.revoked(
+        out = self._logins.is_revoked_since(user, began) or self._logins.is_revoked_since(
             _default_device_name(user, device_id), began
         )
         if out or account is None or account.deactivated:
@@ -321,7 +321,7 @@ class Accounts:
     async def logout(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices are gone, with their tokens, keys, and what waits for them."""
         for device_id in device_ids:  # no login under way is let in that the search below does not see
-            self._logins.revoke(_default_device_name(user, device_id))
+            self._logins.revoke_owner(_default_device_name(user, device_id))
         gone: list[Delete] = []
         for device_id in device_ids:
             gone += await self._delete_tokens(user, device_id)
@@ -330,14 +330,14 @@ class Accounts:
     async def _delete_devices(self, user: str, gone: Sequence[Delete], device_ids: Sequence[str]) -> None:
         for piece in pieces(gone):
             await self._ctx.store.commit(piece)
-        self._known.revoke(user)  # nor does a request under way keep what it read before
+        self._known.revoke_owner(user)  # nor does a request under way keep what it read before
         await self._devices.remove(user, device_ids)
         await self.last_seen.forget(user, device_ids)
         self._notifier.wake_user(user)
 
     async def logout_all(self, user: str, but: str = "") -> None:
         """Every device, but one that may stay; tokens without a device too."""
-        self._logins.revoke(user)
+        self._logins.revoke_owner(user)
         rows = self._token_rows(user)
         gone = [Delete("access_token", row.key) async for row in rows if row.fields["device_id"] != but]
         devices = (await self._devices.of(user)).devices

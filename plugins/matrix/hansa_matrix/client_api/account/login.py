@@ -19,7 +19,7 @@ from hansa_matrix.client_api.account.login_attempts import LoginAttempts
 from hansa_matrix.client_api.account.registration_tokens import RegistrationTokens
 from hansa_matrix.client_api.account.ui_auth import DUMMY, PASSWORD, TOKEN, Check, UserInteractiveAuth
 from hansa_matrix.client_api.http import Handler, PublicHandler, RateLimited, get_string
-from hansa_matrix.crossings import Crossings, require, said
+from hansa_matrix.crossings import Crossings, require_allowed, texts_of_values
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.devices import Device, truncate_name
 from hansa_matrix.users.devices import Devices
@@ -309,7 +309,9 @@ class LoginEndpoints:
             name = truncate_name(get_string(body, "display_name", ""))
             if self._ctx.has_policies:
                 crossings = Crossings(self._ctx)
-                await require(self._ctx, crossings.profile_change(caller.user, said(body=name)))
+                await require_allowed(
+                    self._ctx, crossings.profile_change(caller.user, texts_of_values(body=name))
+                )
             await self._devices.change(caller.user, device.device_id, lambda known: replace(known, name=name))
         return {}
 

@@ -21,7 +21,7 @@ from hansa_matrix.client_api.http import (
     require_own_user,
 )
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
-from hansa_matrix.crossings import Crossings, require, said
+from hansa_matrix.crossings import Crossings, require_allowed, texts_of_values
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError
 from hansa_matrix.proto import ids
@@ -61,7 +61,7 @@ class ProfileEndpoints:
             raise matrix_error(400, "M_INVALID_PARAM", f"{user[:80]!r} is not a user ID")
         server = ids.domain_of(user)
         if server != self._own.server:
-            await require(self._ctx, self._crossings.profile_query(server, user, outbound=True))
+            await require_allowed(self._ctx, self._crossings.profile_query(server, user, outbound=True))
         try:
             found = await self._profiles.of(user, field)
         except RemoteError as problem:
@@ -104,7 +104,9 @@ class ProfileEndpoints:
 
     async def _set_profile_field(self, user: str, name: str, value: Any) -> None:
         if self._ctx.has_policies:
-            await require(self._ctx, self._crossings.profile_change(user, said(**{name: value})))
+            await require_allowed(
+                self._ctx, self._crossings.profile_change(user, texts_of_values(**{name: value}))
+            )
         try:
             await self._profiles.set(user, name, value)
         except LocalProtocolError as problem:

@@ -34,7 +34,7 @@ class UpgradedRooms:
         the user was in it. A failure for too much data does not prevent the join.
         """
         old = await self._predecessor_of(room_id)
-        if old is None or self._attendance.stay(user, old) is None:
+        if old is None or self._attendance.membership_of(user, old) is None:
             return
         try:
             await self._copy_tags(user, old, room_id)

@@ -11,10 +11,10 @@ from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import ClientHttp, Handler, PublicHandler, RateLimited, get_string
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.room_entry import RoomEntry
-from hansa_matrix.crossings import passes, require
+from hansa_matrix.crossings import is_allowed, require_allowed
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
-from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, given, taken
+from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, insert_alias_write, remove_alias_writes
 from hansa_matrix.rooms.native_events import LocalServer
 
 #: Names that one room may be given here.
@@ -61,11 +61,11 @@ class AliasEndpoints:
         if not ids.is_valid_alias(alias) or ids.domain_of(alias) != self._server:
             raise matrix_error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
         self._voice.joined(caller.user, room_id)
-        await require(self._ctx, self._publish_crossing(alias, room_id, caller.user))
+        await require_allowed(self._ctx, self._publish_crossing(alias, room_id, caller.user))
         if await self._ctx.store.count("room_alias", equal={"room_id": room_id}) >= MAX_ALIASES_OF_ROOM:
             raise matrix_error(403, "M_FORBIDDEN", f"the room has {MAX_ALIASES_OF_ROOM} names already")
         try:
-            await self._ctx.store.commit([given(alias, room_id, caller.user)])
+            await self._ctx.store.commit([insert_alias_write(alias, room_id, caller.user)])
         except Conflict as conflict:
             raise matrix_error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
         return {}
@@ -81,7 +81,7 @@ class AliasEndpoints:
             if not await self._voice.can_send_state(caller.user, room, "m.room.canonical_alias"):
                 raise matrix_error(403, "M_FORBIDDEN", "another user has given the room that alias")
         try:
-            await self._ctx.store.commit(taken(alias))
+            await self._ctx.store.commit(remove_alias_writes(alias))
         except Conflict as conflict:
             raise matrix_error(409, "M_UNKNOWN", f"{name} was given to another room just now") from conflict
         return {}
@@ -94,7 +94,7 @@ class AliasEndpoints:
             asked = [
                 (one, self._publish_crossing(one.name, room.room_id, one.by, again=True)) for one in found
             ]
-            found = [one for one, crossing in asked if await passes(self._ctx, crossing)]
+            found = [one for one, crossing in asked if await is_allowed(self._ctx, crossing)]
         return {"aliases": [alias.name for alias in found]}
 
     def _publish_crossing(

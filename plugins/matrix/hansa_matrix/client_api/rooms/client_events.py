@@ -14,10 +14,10 @@ from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
-from hansa_matrix.rooms.access.visible_events import nameless, of_erased, unspoken
+from hansa_matrix.rooms.access.visible_events import effect_without_texts, of_erased, without_names
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.redactions import REDACTION, target_of
-from hansa_matrix.rooms.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation
+from hansa_matrix.rooms.relations import REFERENCE, REPLACE, THREAD, Relations, event_ids_of, relation_target
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Relations of one kind that are looked at for an event's summary.
@@ -156,7 +156,7 @@ class ClientEventFormatter:
         """The events of a state; of an erased person's membership what it did, unless the reader was there,
         for which the newest are looked at.
         """
-        found = {one.pdu.event_id: nameless(one, room.version, self._erased) for one in given}
+        found = {one.pdu.event_id: without_names(one, room.version, self._erased) for one in given}
         about = [one for one in given if found[one.pdu.event_id] is not one and one.before]
         for one in sorted(about, key=lambda one: -one.depth)[:MAX_ERASED]:
             if await self._membership_after(reader, room, one, {}) == "join":
@@ -181,7 +181,7 @@ class ClientEventFormatter:
                 continue
             because = redaction.pdu
             if name not in readable:  # that it was taken back can be seen anyway
-                because = unspoken(redaction.pdu, room.version)
+                because = effect_without_texts(redaction.pdu, room.version)
             # COMPAT: clients read ``redacted_by`` where Synapse gives it.
             found[event_id] = {
                 "redacted_because": client_event(because, room.version, room_id=room_id),
@@ -220,7 +220,7 @@ class ClientEventFormatter:
     async def _relations_of(self, caller: Requester, room: MatrixRoom, one: StoredEvent) -> dict[str, Any]:
         """The latest edit, the thread, and what refers to it, as far as the reader may read them."""
         pdu, found = one.pdu, dict[str, Any]()
-        edited = pdu.state_key is None and (relation(pdu) or ("", ""))[1] != REPLACE
+        edited = pdu.state_key is None and (relation_target(pdu) or ("", ""))[1] != REPLACE
         if edited and (edit := await self._latest_edit(caller, room, pdu)) is not None:
             (found[REPLACE],) = await self.of(caller, room, [edit], bundled=False)
         rows = await self.related.page(
@@ -229,7 +229,7 @@ class ClientEventFormatter:
         seen = await self._visibility.beside(caller.user, room, event_ids_of(rows)) if rows else {}
         if seen:
             found[REFERENCE] = {"chunk": [{"event_id": e} for e in event_ids_of(rows[::-1]) if e in seen]}
-        if relation(pdu) is None and (thread := await self._thread_summary(caller, room, pdu)):
+        if relation_target(pdu) is None and (thread := await self._thread_summary(caller, room, pdu)):
             found[THREAD] = thread
         return found
 

@@ -24,7 +24,7 @@ from hansa_matrix.client_api.http import (
 )
 from hansa_matrix.client_api.rooms.local_sender import LocalSender
 from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
-from hansa_matrix.crossings import require
+from hansa_matrix.crossings import require_allowed
 from hansa_matrix.errors import MatrixError, matrix_error
 from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.proto import ids
@@ -63,7 +63,7 @@ class RoomVisibilityEndpoints:
         if room_id in await self._directory.published():
             return {"visibility": _VISIBILITIES[0]}
         with contextlib.suppress(RemoteProtocolError):  # a token is not needed, so a bad one is none
-            stay = self._own.attendance.stay((await self._http.authenticate(request)).user, room_id)
+            stay = self._own.attendance.membership_of((await self._http.authenticate(request)).user, room_id)
             if stay is not None and stay.membership == "join":
                 return {"visibility": _VISIBILITIES[1]}
         raise matrix_error(404, "M_NOT_FOUND", "there is no such room in the public list")
@@ -80,13 +80,13 @@ class RoomVisibilityEndpoints:
             raise matrix_error(403, "M_FORBIDDEN", "you need permission to send m.room.canonical_alias")
         if wanted == "public":
             await self._require_may_publish(caller.user, room.room_id)
-        await self._directory.publish(room.room_id, listed=wanted == "public", by=caller.user)
+        await self._directory.set_published(room.room_id, listed=wanted == "public", by=caller.user)
         return {}
 
     async def _require_may_publish(self, user: str, room_id: str) -> None:
         """Raises the error answer where a policy denies that a room is put into the public list."""
         view = self._ctx.get_view(room_id)
-        await require(
+        await require_allowed(
             self._ctx,
             DirectoryPublish(
                 network=self._ctx.id,

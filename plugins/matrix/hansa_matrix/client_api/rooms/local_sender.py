@@ -44,7 +44,7 @@ class LocalSender:
     def joined(self, user: str, room_id: str) -> MatrixRoom:
         """Returns a room that a user is in. Raises the error answer for one that they are not in."""
         room = self.require_room(room_id)
-        stay = self._own.attendance.stay(user, room_id)
+        stay = self._own.attendance.membership_of(user, room_id)
         if stay is None or stay.membership != "join":
             raise matrix_error(403, "M_FORBIDDEN", f"{user} is not in that room")
         return room
@@ -121,7 +121,7 @@ class LocalSender:
         authorising user of their join: that user's server would have to sign again.
         """
         accounts = self._own.attendance.accounts
-        stay = self._own.attendance.stay(user, room_id) if user in accounts else None
+        stay = self._own.attendance.membership_of(user, room_id) if user in accounts else None
         inside = user == target and stay is not None and stay.membership == "join"
         if membership_of(content) == "join" and inside and AUTHORISING_USER in content:
             return {key: value for key, value in content.items() if key != AUTHORISING_USER}

@@ -163,7 +163,7 @@ class RoomEndpoints:
     async def leave(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/leave``: out of it, or no to an invite."""
         more = get_reason(body)
-        stay = self._own.attendance.stay(caller.user, request.path["room"])
+        stay = self._own.attendance.membership_of(caller.user, request.path["room"])
         if stay is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
         await self._entry.leave_room(caller.user, stay, more)
@@ -171,7 +171,7 @@ class RoomEndpoints:
 
     async def forget(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``POST /rooms/{roomId}/forget``."""
-        stay = self._own.attendance.stay(caller.user, request.path["room"])
+        stay = self._own.attendance.membership_of(caller.user, request.path["room"])
         if stay is not None and stay.membership not in {"leave", "ban"}:
             raise matrix_error(400, "M_UNKNOWN", "leave the room first")
         await self._own.attendance.forget(caller.user, request.path["room"])

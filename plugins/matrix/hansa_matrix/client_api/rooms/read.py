@@ -64,7 +64,7 @@ class ReadEndpoints:
 
     async def _visible_state(self, caller: Requester, room: MatrixRoom) -> Mapping[StateKey, str]:
         """Returns the state that a user may know: the current one, or the one when they left."""
-        stay = self._attendance.stay(caller.user, room.room_id)
+        stay = self._attendance.membership_of(caller.user, room.room_id)
         if stay is not None and stay.membership in {"leave", "ban"}:
             left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
             if left is None or not await self._visibility.was_in(room, left):
@@ -89,7 +89,7 @@ class ReadEndpoints:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
         room = await self._readable.require_room(caller, request.path["room"])
         state = (await room.places_of(await self._visible_state(caller, room))).values()
-        stay = self._attendance.stay(caller.user, room.room_id)
+        stay = self._attendance.membership_of(caller.user, room.room_id)
         end = PaginationToken(position=await self._stream_end(room, stay))
         start: PaginationToken | None = end
         most, ignored = get_int(request, "limit", _DEFAULT_LIMIT, 100), await self._data.ignored(caller.user)
@@ -284,7 +284,7 @@ class ReadEndpoints:
             return {}
         if not told or await self._visibility.of(caller.user, room, told[:1]):
             return await room.groups.load(earlier[0].after)
-        stay = self._attendance.stay(caller.user, room.room_id)
+        stay = self._attendance.membership_of(caller.user, room.room_id)
         if stay is not None and stay.membership != "join":
             return present
         raise matrix_error(403, "M_FORBIDDEN", "who was in the room then is not for you to know")
@@ -293,7 +293,7 @@ class ReadEndpoints:
         """``GET /joined_members``."""
         room, stay = (
             self._rooms.get(request.path["room"]),
-            self._attendance.stay(caller.user, request.path["room"]),
+            self._attendance.membership_of(caller.user, request.path["room"]),
         )
         if room is None or stay is None or stay.membership != "join":
             raise matrix_error(403, "M_FORBIDDEN", f"{caller.user} is not in that room")

@@ -20,7 +20,7 @@ class ReadableRooms:
 
     async def require_room(self, caller: Requester, room_id: str) -> MatrixRoom:
         """Returns a room that a user was in, or may look into. Raises the error answer for any other."""
-        room, stay = self._rooms.get(room_id), self._attendance.stay(caller.user, room_id)
+        room, stay = self._rooms.get(room_id), self._attendance.membership_of(caller.user, room_id)
         if room is not None:
             if stay is not None and stay.membership in {"join", "leave", "ban"}:
                 return room

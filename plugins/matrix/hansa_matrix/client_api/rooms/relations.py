@@ -24,7 +24,7 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.pdu import redact_pdu
 from hansa_matrix.rooms.access.user_visibility import drop_ignored
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.relations import THREAD, event_ids_of, relation
+from hansa_matrix.rooms.relations import THREAD, event_ids_of, relation_target
 from hansa_matrix.rooms.room import MatrixRoom
 
 _TOKEN = re.compile(r"[0-9]{16}_[0-9]{16}_[0-9a-f]{16}~?", re.ASCII)
@@ -273,7 +273,7 @@ class RelationEndpoints:
 
 def _thread_root_of(one: StoredEvent) -> str:
     """The root of the thread that an event is an answer in."""
-    related = relation(one.pdu)
+    related = relation_target(one.pdu)
     return related[0] if related is not None and related[1] == THREAD else ""
 
 

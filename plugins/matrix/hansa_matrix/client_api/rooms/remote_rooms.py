@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from hansa import NetworkContext, strings_of
 
-from hansa_matrix.crossings import Crossings, passes, require
+from hansa_matrix.crossings import Crossings, is_allowed, require_allowed
 from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient
 from hansa_matrix.texts import FORMS, NAMES
 
@@ -59,7 +59,7 @@ class RemoteRooms:
         """A page of another server's public list. Raises the error answer of one that policies do not let a
         user ask for, and as ``FederationClient.request``.
         """
-        await require(self._ctx, self._crossings.directory_query(server, "", outbound=True))
+        await require_allowed(self._ctx, self._crossings.directory_query(server, "", outbound=True))
         answer = await self._client.request(
             "POST", server, "/_matrix/federation/v1/publicRooms", dict(query), seconds=10.0
         )
@@ -70,7 +70,7 @@ class RemoteRooms:
         do not let a user ask.
         """
         outbound = self._crossings.directory_query(server, room_id, outbound=True)
-        if not await passes(self._ctx, outbound):
+        if not await is_allowed(self._ctx, outbound):
             return None
         target = f"/_matrix/federation/v1/hierarchy/{quote(room_id, safe='')}"
         query = urlencode({"suggested_only": "true" if suggested else "false"})
@@ -122,4 +122,4 @@ class RemoteRooms:
         if not texts:
             return True
         asked = self._crossings.directory_query(server, room_id[:255], outbound=True, texts=texts)
-        return await passes(self._ctx, asked)
+        return await is_allowed(self._ctx, asked)

@@ -50,7 +50,7 @@ class Reports:
         return {}
 
     def _require_known_room(self, caller: Requester, room_id: str) -> None:
-        if self._attendance.stay(caller.user, room_id) is None:
+        if self._attendance.membership_of(caller.user, room_id) is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
 
     async def room(self, caller: Requester, request: Request, body: Any) -> Any:

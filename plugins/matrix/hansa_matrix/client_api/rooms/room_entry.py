@@ -71,7 +71,7 @@ class RoomEntry:
         room_id, servers = await self.find_room(address, via)
         if self._own.rooms.is_blocked(room_id):
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
-        stay = self._own.attendance.stay(user, room_id)
+        stay = self._own.attendance.membership_of(user, room_id)
         if stay is not None and stay.membership == "join":
             return room_id
         waiting = await self._invites.get(room_id, user)
@@ -100,7 +100,7 @@ class RoomEntry:
         if member is None or member.membership != "join":
             return False
         attendance, stay = self._own.attendance, membership_from_event(room.room_id, user, member)
-        if attendance.stay(user, room.room_id) == stay:
+        if attendance.membership_of(user, room.room_id) == stay:
             return True
         news = stream_write(room.room_id, member.event_id, room.head.group)
         await self._ctx.store.commit([*attendance.writes(user, stay), news])
@@ -112,7 +112,7 @@ class RoomEntry:
     ) -> None:
         await require_join_allowed(self._ctx, room.room_id, user)
         try:
-            authoriser = await self._restricted.authoriser(room, user)
+            authoriser = await self._restricted.find_authoriser(room, user)
         except RemoteProtocolError as problem:
             if problem.code not in UNABLE:
                 raise
@@ -153,7 +153,7 @@ class RoomEntry:
         if waiting is not None:
             left = await self._remote.leave_remote(room_id, user, [waiting.origin], more)
         await self._invites.drop(room_id, user, left)
-        if self._own.attendance.stay(user, room_id) == stay:
+        if self._own.attendance.membership_of(user, room_id) == stay:
             gone = membership_from_event(room_id, user, None)
             await self._own.attendance.move(user, gone, over={stay.membership})
 

@@ -61,7 +61,7 @@ class AccessibleSummaries:
         if room is not None and room.resident:
             if not await self._may_know(user, room):
                 return None
-            return await self._spaces.described(room, suggested=suggested)
+            return await self._spaces.hierarchy_entry(room, suggested=suggested)
         for server in [s for s in via if ids.is_valid_server_name(s) and s != self._own.server][
             :_MAX_SERVERS
         ]:
@@ -89,14 +89,14 @@ class AccessibleSummaries:
         rule = shown.get("join_rule", "public")  # as the specification has it where it is not said
         if rule in _OPEN or shown.get("world_readable") is True:
             return True
-        stay = self._own.attendance.stay(user, room_id)
+        stay = self._own.attendance.membership_of(user, room_id)
         if stay is not None and stay.membership in _INSIDE:
             return True
         return rule == "restricted" and self._in_one(user, shown.get("allowed_room_ids", ()))
 
     async def _may_know(self, user: str, room: MatrixRoom) -> bool:
         """True if a user is in a room, is invited, could join, or may read it."""
-        stay = self._own.attendance.stay(user, room.room_id)
+        stay = self._own.attendance.membership_of(user, room.room_id)
         if stay is not None and stay.membership in _INSIDE:
             return True
         rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
@@ -108,5 +108,5 @@ class AccessibleSummaries:
 
     def _in_one(self, user: str, room_ids: Iterable[Any]) -> bool:
         named = [one for one in list(room_ids)[:_MAX_ALLOWED_ROOMS] if isinstance(one, str)]
-        stays = [self._own.attendance.stay(user, one) for one in named]
+        stays = [self._own.attendance.membership_of(user, one) for one in named]
         return any(one is not None and one.membership == "join" for one in stays)

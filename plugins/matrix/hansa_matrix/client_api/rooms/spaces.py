@@ -86,7 +86,7 @@ class HierarchyEndpoints:
         one = await self._summaries.of(caller.user, room_id, servers, suggested=False)
         if one is None:
             raise matrix_error(404, "M_NOT_FOUND", "the room does not exist, or you may not see it")
-        stay = self._own.attendance.stay(caller.user, room_id)
+        stay = self._own.attendance.membership_of(caller.user, room_id)
         one.pop("children_state", None)
         return {**one, "membership": stay.membership if stay is not None else "leave"}
 

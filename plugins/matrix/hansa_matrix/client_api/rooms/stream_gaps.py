@@ -48,11 +48,11 @@ class StreamGaps:
         """Every absence from a room, oldest first. Without any told event before it, a return is where the
         room's timeline begins.
         """
-        if not room.breaks:
+        if not room.timeline_breaks:
             return []
         found: list[StreamGap] = []
         first: Sequence[StreamItem] = ()
-        for event_id in room.breaks:
+        for event_id in room.timeline_breaks:
             known = self._known.get((room.room_id, event_id))
             if known is not None:
                 found.append(known)
@@ -78,7 +78,7 @@ def items_since_return(room: MatrixRoom, items: Sequence[StreamItem]) -> Sequenc
     """Returns the items from the last return or gap on, if it is among them: the items before it do not lead
     to those after it.
     """
-    breaks = frozenset(room.breaks)
+    breaks = frozenset(room.timeline_breaks)
     if not breaks:
         return items
     back = next((at for at in range(len(items) - 1, 0, -1) if items[at].ref in breaks), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.relations import THREAD, relation
+from hansa_matrix.rooms.relations import THREAD, relation_target
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: What the events are in that are in no thread.
@@ -36,7 +36,7 @@ def _follow_relation(
     event_id: str, reached: StoredEvent | None, found: dict[str, str], following: dict[str, str]
 ) -> None:
     """Note the thread of an event by another that its relations lead to, or where they lead on."""
-    related = relation(reached.pdu) if reached is not None and reached.pdu.state_key is None else None
+    related = relation_target(reached.pdu) if reached is not None and reached.pdu.state_key is None else None
     if related is None:
         found[event_id] = MAIN
     elif related[1] == THREAD:
@@ -59,7 +59,7 @@ async def is_in_thread(room: MatrixRoom, event: StoredEvent, thread: str) -> boo
             return False
         if reached.pdu.event_id == thread:
             return True
-        related = relation(reached.pdu)
+        related = relation_target(reached.pdu)
         if related is None:
             return False
         reached = (await room.events.load([related[0]], room.version)).get(related[0])

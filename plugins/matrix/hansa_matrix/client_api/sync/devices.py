@@ -76,7 +76,7 @@ class DeviceSync:
         changed = {other for other in named if other == user or self._attendance.share_a_room(user, other)}
         left: set[str] = set()
         for room_id in moved:
-            stay = self._attendance.stay(user, room_id)
+            stay = self._attendance.membership_of(user, room_id)
             room = self._rooms.get(room_id)
             if stay is None or room is None:
                 continue
@@ -90,7 +90,7 @@ class DeviceSync:
                 left |= {other for other in people if not self._attendance.share_a_room(user, other)}
         for room_id, items in asked.news.items():
             room = self._rooms.get(room_id)
-            stay = self._attendance.stay(user, room_id)
+            stay = self._attendance.membership_of(user, room_id)
             if room is None or stay is None or stay.membership != "join":
                 continue
             if len(items) >= MAX_ITEMS:

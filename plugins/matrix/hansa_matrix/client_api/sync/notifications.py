@@ -51,7 +51,7 @@ class Notifications:
             rows = await self._ctx.store.scan("news", after=before, limit=_PAGE_SIZE, reverse=True)
             here: dict[str, list[tuple[int, str]]] = {}
             for row in rows:
-                stay = self._attendance.stay(caller.user, str(row.fields["topic"]))
+                stay = self._attendance.membership_of(caller.user, str(row.fields["topic"]))
                 if stay is not None and stay.membership == "join":
                     here.setdefault(stay.room_id, []).append((row.position, str(row.fields["ref"])))
             page: list[tuple[int, dict[str, Any]]] = []

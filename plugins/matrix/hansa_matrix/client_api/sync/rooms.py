@@ -20,7 +20,7 @@ from hansa_matrix.local.memberships import LocalMembership
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.stripped_state import STRIPPED_FIELDS, STRIPPED_KEYS, stripped_event
-from hansa_matrix.rooms.access.visible_events import unspoken
+from hansa_matrix.rooms.access.visible_events import effect_without_texts
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
@@ -208,11 +208,11 @@ class RoomSync:
         """
         found: dict[tuple[str, str], tuple[str, int]] = {}
         if users is None or len(users) > _MAX_SINGLE_READS:
-            every = await self._signals.receipts(room_id)
+            every = await self._signals.get_receipts(room_id)
             found = {key: one for key, one in every.items() if users is None or key[0] in users}
         else:
             for user in users:
-                found |= await self._signals.receipts(room_id, user)
+                found |= await self._signals.get_receipts(room_id, user)
         by_thread: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         for (user, thread), (event_id, ts) in found.items():
             private = thread.startswith(PRIVATE)
@@ -282,7 +282,7 @@ class RoomSync:
             return await self._never_joined_room(asked, stay, event if stay.membership == "leave" else None)
         if not await self._visibility.was_in(room, left):
             if stay.event_id not in await room.readable([stay.event_id]):
-                left = replace(left, pdu=unspoken(left.pdu, room.version))
+                left = replace(left, pdu=effect_without_texts(left.pdu, room.version))
             (shown,) = await self._shapes.of(asked.caller, room, [left], room_id=False)
             return await self._never_joined_room(asked, stay, shown)
         fresh = asked.since.position < 0 or await self._came_and_went(asked, room)

@@ -106,7 +106,7 @@ class UnreadCounter:
 
     def forget(self, user: str) -> None:
         """Forgets the counts of a user whose rules or ignored users changed."""
-        self._counts.revoke(user)
+        self._counts.revoke_owner(user)
 
     async def of(self, user: str, room: MatrixRoom, upto: int) -> UnreadCounts:
         """Returns the counts of events in a room that a user has not read."""
@@ -168,14 +168,14 @@ class UnreadCounter:
     async def reads(self, user: str, room_id: str) -> Reads:
         """Returns how far a user has read, by public or private receipts, whichever is further."""
         threads: dict[str, int] = {}
-        for (_, thread), (event_id, _) in (await self._signals.receipts(room_id, user)).items():
+        for (_, thread), (event_id, _) in (await self._signals.get_receipts(room_id, user)).items():
             name = thread.removeprefix(PRIVATE)
             threads[name] = max(threads.get(name, 0), await self._position_of(room_id, event_id))
         return Reads(threads.pop("", 0), threads)
 
     async def is_behind(self, user: str, room_id: str, thread: str, event_id: str) -> bool:
         """True if the user's stored receipt of a thread already names a later event."""
-        known = (await self._signals.receipts(room_id, user)).get((user, thread))
+        known = (await self._signals.get_receipts(room_id, user)).get((user, thread))
         if known is None:
             return False
         return 0 < await self._position_of(room_id, event_id) < await self._position_of(room_id, known[0])

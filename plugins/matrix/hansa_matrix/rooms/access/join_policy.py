@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hansa import Join, Knock, NativeId, NetworkContext
 
-from hansa_matrix.crossings import require, words_of
+from hansa_matrix.crossings import require_allowed, words_of
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 
@@ -36,4 +36,4 @@ async def _require_allowed(
         servers=view.servers() if view else frozenset(),
         texts=words_of(event) if event is not None else (),
     )
-    await require(ctx, crossing)
+    await require_allowed(ctx, crossing)

@@ -25,7 +25,7 @@ class RestrictedJoins:
         self._rooms = entitled.rooms
         self._server = entitled.own.server
 
-    async def authoriser(self, room: MatrixRoom, user: str) -> str | None:
+    async def find_authoriser(self, room: MatrixRoom, user: str) -> str | None:
         """Returns the local user in whose name ``user`` may join; None if the join needs none, or other rules
         decide. Raises the error answer for a join that this server cannot authorise.
         """

@@ -10,7 +10,7 @@ from hansa import Busy, NetworkContext
 
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
-from hansa_matrix.rooms.access.visible_events import for_servers, nameless
+from hansa_matrix.rooms.access.visible_events import for_servers, without_names
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
@@ -82,5 +82,5 @@ def pdu_json(room: MatrixRoom, stored: StoredEvent) -> Any:
 def pdus_json(room: MatrixRoom, stored: Iterable[StoredEvent], erased: Collection[str] = ()) -> list[Any]:
     """Events of a room as the bytes they hash to; those of a state without the names of the ``erased``."""
     if erased:
-        stored = [nameless(one, room.version, erased) for one in stored]
+        stored = [without_names(one, room.version, erased) for one in stored]
     return [pdu_json(room, one) for one in stored]

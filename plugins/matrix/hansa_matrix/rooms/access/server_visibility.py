@@ -35,7 +35,7 @@ class ServerVisibility:
             return True
         return stored.before != stored.after and await self._can_see_in_group(room, stored.before, server)
 
-    async def there(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
+    async def was_in_room(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
         """True if a user of ``server`` was in the room when an event happened."""
         if await _any_of(room, stored.after, server, frozenset({"join"})):
             return True

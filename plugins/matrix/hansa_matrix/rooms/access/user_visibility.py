@@ -26,7 +26,7 @@ class UserVisibility:
 
     async def of(self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]) -> list[StoredEvent]:
         """Returns those of some events of a room that a user may read, in order."""
-        stay = self._attendance.stay(user, room.room_id)
+        stay = self._attendance.membership_of(user, room.room_id)
         until = await self._visible_until(stay, room)
         memo: dict[int, tuple[str, str]] = {}
         return [

@@ -49,7 +49,7 @@ def is_of(pdu: Pdu, people: Collection[str]) -> bool:
     return pdu.sender in people or (pdu.type == MEMBER and pdu.state_key in people)
 
 
-def nameless(stored: StoredEvent, version: RoomVersion, erased: Collection[str]) -> StoredEvent:
+def without_names(stored: StoredEvent, version: RoomVersion, erased: Collection[str]) -> StoredEvent:
     """An event of a state for who was not there: of the erased there are memberships, and no names."""
     pdu = stored.pdu
     if pdu.type != MEMBER or pdu.state_key not in erased or "third_party_invite" in pdu.content:
@@ -62,7 +62,7 @@ def of_erased(pdu: Pdu, version: RoomVersion, erased: Collection[str]) -> Pdu:
     return redact_pdu(pdu, version) if is_of(pdu, erased) else pdu
 
 
-def unspoken(pdu: Pdu, version: RoomVersion) -> Pdu:
+def effect_without_texts(pdu: Pdu, version: RoomVersion) -> Pdu:
     """Returns the effect of a withheld event without its texts: a redaction alone leaves texts too, such as
     types that have a level, or the conditions of a join rule.
     """
@@ -103,7 +103,7 @@ async def _replacement_of(
 ) -> StoredEvent | None:
     """Returns the event that users see in the place of a withheld state event."""
     if one.pdu.type in _RULES and (one.pdu.type == MEMBER or not one.pdu.state_key):
-        return replace(one, pdu=unspoken(one.pdu, version))
+        return replace(one, pdu=effect_without_texts(one.pdu, version))
     key, at = one.pdu.key, one
     for _ in range(_BACK):
         before = (await groups.load(at.before)).get(key)

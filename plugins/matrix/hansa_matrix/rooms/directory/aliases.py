@@ -62,12 +62,12 @@ async def aliases_of(store: ScopedStore, room_id: str) -> list[RoomAlias]:
     ]
 
 
-def given(name: str, room_id: str, by: str) -> Insert:
+def insert_alias_write(name: str, room_id: str, by: str) -> Insert:
     """The write that gives a room a name; a ``Conflict`` if a room has it already."""
     return Insert(_ALIAS, (name,), _row_body(room_id, by), {"room_id": room_id})
 
 
-def moved(alias: RoomAlias, room_id: str) -> CompareAndSwap:
+def move_alias_write(alias: RoomAlias, room_id: str) -> CompareAndSwap:
     """The write by which a name becomes another room's; a ``Conflict`` if it was given to another room, or
     taken away, meanwhile.
     """
@@ -75,6 +75,6 @@ def moved(alias: RoomAlias, room_id: str) -> CompareAndSwap:
     return CompareAndSwap(_ALIAS, (alias.name,), alias.body, _row_body(room_id, alias.by), fields)
 
 
-def taken(alias: RoomAlias) -> list[Write]:
+def remove_alias_writes(alias: RoomAlias) -> list[Write]:
     """The writes that end a name; a ``Conflict`` if it became another room's meanwhile."""
     return [Remove(_ALIAS, (alias.name,), alias.body)]

@@ -18,12 +18,12 @@ MOST = 5000
 _AROUND = 50
 
 
-async def full(store: ScopedStore) -> bool:
+async def is_list_full(store: ScopedStore) -> bool:
     """True if no further room can be published."""
     return await store.count("published") >= MOST
 
 
-def listing(room_id: str, by: str) -> Put:
+def publish_write(room_id: str, by: str) -> Put:
     """The write that publishes a room. ``by`` is who does, empty for an operator."""
     return Put("published", (room_id,), by.encode())
 
@@ -32,9 +32,9 @@ async def publish_room(store: ScopedStore, room_id: str, by: str = "") -> None:
     """List a room. ``by`` is who wants it, empty for an operator. Raises LocalProtocolError if too many are
     listed.
     """
-    if await full(store):
+    if await is_list_full(store):
         raise LocalProtocolError(f"{MOST} rooms are published already")
-    await store.commit([listing(room_id, by)])
+    await store.commit([publish_write(room_id, by)])
 
 
 async def is_published(store: ScopedStore, room_id: str) -> bool:
@@ -55,7 +55,7 @@ class PublicRoomList:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {"rooms publish": self._publish_command, "rooms unpublish": self._unpublish_command}
 
-    async def publish(self, room_id: str, *, listed: bool, by: str = "") -> None:
+    async def set_published(self, room_id: str, *, listed: bool, by: str = "") -> None:
         """List a room, or list it no more. ``by`` is who wants it, empty for an operator. Raises
         LocalProtocolError if too many are listed.
         """
@@ -66,19 +66,19 @@ class PublicRoomList:
 
     async def _publish_command(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room = self._rooms.require_resident(str(arguments["room"]))
-        await self.publish(room.room_id, listed=True)
+        await self.set_published(room.room_id, listed=True)
         return {"published": room.room_id}
 
     async def _unpublish_command(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         room_id = str(arguments["room"])
-        await self.publish(room_id, listed=False)
+        await self.set_published(room_id, listed=False)
         return {"unpublished": room_id}
 
     async def published(self) -> list[str]:
         """Their ids."""
         return [str(row.key[0]) async for row in scan_all(self._ctx.store, "published")]
 
-    async def nearest(self, room: MatrixRoom, ts: int, *, forwards: bool) -> Pdu | None:
+    async def event_nearest_timestamp(self, room: MatrixRoom, ts: int, *, forwards: bool) -> Pdu | None:
         """The event of a room that is nearest to a time (ms) on one side of it. Times rise with the depth
         that we count but for clocks that are wrong, so the place is searched by depth and its neighbours are
         compared.

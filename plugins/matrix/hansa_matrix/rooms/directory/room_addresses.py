@@ -73,7 +73,7 @@ class RoomAddresses:
         # Aliases of this server are rows of its store, whatever a room's state says.
         return said if said and ids.is_valid_alias(said) and ids.domain_of(said) != self._server else ""
 
-    def addressed(self, operations: Mapping[str, AdminCommand]) -> dict[str, AdminCommand]:
+    def resolve_room_arguments(self, operations: Mapping[str, AdminCommand]) -> dict[str, AdminCommand]:
         """The same commands, whose room may be named by its address."""
         return {
             words: operation if words in _ABROAD else self._with_room(operation)

@@ -154,7 +154,7 @@ class RoomSummaries:
             "inaccessible_children": hidden,
         }
 
-    async def described(self, room: MatrixRoom, *, suggested: bool) -> dict[str, Any] | None:
+    async def hierarchy_entry(self, room: MatrixRoom, *, suggested: bool) -> dict[str, Any] | None:
         """Returns a room as spaces show it, with its children; a room that is not a space has none."""
         summary = await self._public_summary(room)
         if summary is None:
@@ -204,7 +204,7 @@ async def event_nearest(directory: PublicRoomList, room: MatrixRoom, request: Re
     given, direction = request.first("ts"), request.first("dir")
     if not given.isascii() or not given.isdigit() or len(given) > 15 or direction not in {"f", "b"}:
         raise matrix_error(400, "M_INVALID_PARAM", "ts is a time in milliseconds and dir is f or b")
-    found = await directory.nearest(room, int(given), forwards=direction == "f")
+    found = await directory.event_nearest_timestamp(room, int(given), forwards=direction == "f")
     if found is None:
         raise matrix_error(404, "M_NOT_FOUND", "there is no event in that direction from that time")
     return found

@@ -153,7 +153,7 @@ class Backfill:
         which events stand behind them. Raises ``ServerUnreachable`` while their keys may still arrive.
         """
         for event_id, why in notes.why.items():
-            if why is Why.KEYLESS and not self._gaps.passable(room, event_id, notes):
+            if why is Why.KEYLESS and not self._gaps.can_pass_over(room, event_id, notes):
                 raise ServerUnreachable(f"the keys for {event_id} cannot be fetched now")
         return {} if room.version.named_event_ids else notes.doubtful
 

@@ -18,7 +18,7 @@ RESERVED, LITTLE = 64 * 1024 * 1024, 1024 * 1024
 _PER_VALUE = 75
 
 
-def weight(pdu: Pdu) -> int:
+def memory_size(pdu: Pdu) -> int:
     """Bytes of memory that an event takes, parsed and as it is on the wire."""
     return 2 * len(pdu.wire) + _PER_VALUE * values_in(pdu.wire)
 

@@ -62,7 +62,7 @@ class FetchedEvents:
         self.errands = errands
         self._keyring = keyring
 
-    async def checked(
+    async def check_pdus(
         self, room: MatrixRoom, objects: Iterable[Any], notes: FetchNotes | None = None
     ) -> list[Pdu]:
         """Returns the events that are well-formed, signed and of the room, packed; the others are counted,
@@ -80,12 +80,12 @@ class FetchedEvents:
         names: Sequence[str],
         notes: FetchNotes | None = None,
     ) -> list[Pdu]:
-        """As ``checked``, of an answer that is read as it comes."""
+        """As ``check_pdus``, of an answer that is read as it comes."""
         gathered = GatheredPdus(room.room_id, room.version)
         checks = EarlyChecks(gathered, room.version, self._keyring)
         answer = await errand.members(target, names, gathered.take, checks.between)
         for name in names:
-            listed(answer, name)
+            list_member(answer, name)
         return await self._verify_signatures(room, gathered, notes, checks)
 
     async def _verify_signatures(
@@ -118,7 +118,7 @@ class FetchedEvents:
         """Returns the fault of an event's signatures."""
         for server in sorted(required_servers(pdu, room.version)):
             keys = signing_key_ids(pdu, [server])
-            if any(self._keyring.distrusts(*key) for key in keys):
+            if any(self._keyring.is_distrusted(*key) for key in keys):
                 return Why.DISTRUSTED
             if not keys or any(self._keyring.get(*key) is not None for key in keys):
                 continue
@@ -176,8 +176,8 @@ class FetchedEvents:
         if known is not None:
             return known.pdu
         answer = await errand.get(build_path("_matrix", "federation", "v1", "event", event_id))
-        objects = listed(answer, "pdus")[:1]
-        found = await self.checked(room, objects, notes)
+        objects = list_member(answer, "pdus")[:1]
+        found = await self.check_pdus(room, objects, notes)
         if not found and notes is not None and objects and event_id not in notes.why:
             notes.why[event_id] = Why.OVERSIZED if is_oversized(objects[0], room.version) else Why.MALFORMED
         return next((unpack_pdu(p, room.version) for p in found if p.event_id == event_id), None)
@@ -190,7 +190,7 @@ class FetchedEvents:
         gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
         answer = await errand.members(f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take)
         for name in names:
-            listed(answer, name)
+            list_member(answer, name)
         return gathered.of("pdu_ids"), gathered.of("auth_chain_ids")
 
     async def state(
@@ -269,7 +269,7 @@ class FetchedEvents:
         raise ServerUnreachable(str(problem))
 
 
-def listed(answer: Any, key: str) -> list[Any]:
+def list_member(answer: Any, key: str) -> list[Any]:
     """A list in an answer. Raises RemoteProtocolError if there is none."""
     value = answer.get(key) if isinstance(answer, dict) else None
     if not isinstance(value, list):

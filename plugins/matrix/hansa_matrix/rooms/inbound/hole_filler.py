@@ -37,7 +37,7 @@ class HoleFiller:
         self._rooms = rooms
         self._news = asyncio.Event()
 
-    def learned(self, server: str) -> None:
+    def on_keys_learned(self, server: str) -> None:
         """See ``Keyring.learned``: what it signed is due."""
         for room in self._rooms.values():
             for hole in [h for h in room.holes.by_id.values() if server in _signing_servers(h)]:
@@ -53,9 +53,9 @@ class HoleFiller:
             except TimeoutError:
                 pass
             self._news.clear()
-            await self.once()
+            await self.fill_due_holes()
 
-    async def once(self) -> None:
+    async def fill_due_holes(self) -> None:
         """Try some of the holes that are due; what is due then is gone on with at once."""
         now, left = self._ctx.clock.now(), _AT_ONCE
         for room in list(self._rooms.values()):
@@ -145,7 +145,7 @@ class HoleFiller:
         tried = hole.tried(self._ctx.clock.now(), asked, why)
         if hole.group or hole.rejects:
             with suppress(Conflict):  # a turn of the room comes between, and may have changed the hole
-                await self._ctx.store.commit([*room.unchanged(), tried.row()])
+                await self._ctx.store.commit([*room.unchanged_writes(), tried.row()])
         if room.holes.by_id.get(hole.event_id) is hole:
             room.holes.by_id[hole.event_id] = tried
 

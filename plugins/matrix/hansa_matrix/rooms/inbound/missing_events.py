@@ -38,7 +38,7 @@ from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import required_servers
 from hansa_matrix.proto.streaming.packed_pdus import unpack_pdu
 from hansa_matrix.rooms.inbound.bounded_fetch import BoundedFetch, FetchPool
-from hansa_matrix.rooms.inbound.fetched_events import FetchedEvents, FetchNotes, listed
+from hansa_matrix.rooms.inbound.fetched_events import FetchedEvents, FetchNotes, list_member
 from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.unverified_servers import UnverifiedServers
 from hansa_matrix.rooms.native_events import PduWithRemoteState
@@ -159,7 +159,7 @@ class MissingEvents:
             needed, ends = await self._connects(room, pdu, got)
             latest = [e for e, one in needed.items() if set(one.prev_events) & set(ends)]
             latest = latest[:_ASK] or [pdu.event_id]
-        early = [e for e in needed if e in notes.doubtful and not self.passable(room, e, notes)]
+        early = [e for e in needed if e in notes.doubtful and not self.can_pass_over(room, e, notes)]
         if early:
             raise ServerUnreachable(f"{early[0]} cannot be verified now: {notes.of(early[0])}")
         lost = [e for e in ends if e not in got]
@@ -203,7 +203,7 @@ class MissingEvents:
             following: dict[str, None] = {}
             for event_id in edge:
                 one = got.get(event_id)
-                if one is None or room.head.precedes(event_id):
+                if one is None or room.head.is_before_join(event_id):
                     ends[event_id] = None
                 else:
                     needed[event_id] = one
@@ -227,7 +227,7 @@ class MissingEvents:
             "min_depth": 0,
         }
         answer = await errand.post(target, body)
-        found = await self.fetched.checked(room, listed(answer, "events")[: _ASK * 2], notes)
+        found = await self.fetched.check_pdus(room, list_member(answer, "events")[: _ASK * 2], notes)
         return found if room.version.named_event_ids else [*found, *notes.doubtful.values()]
 
     async def _submit(
@@ -313,18 +313,18 @@ class MissingEvents:
         try:
             return await self.fetched.agreed(room, event_id, asked, strict=False)
         except ServerUnreachable:
-            if self._suspects.ripe(room.room_id, event_id):
+            if self._suspects.is_ripe(room.room_id, event_id):
                 return None
             raise
 
-    def passable(self, room: MatrixRoom, event_id: str, notes: FetchNotes) -> bool:
+    def can_pass_over(self, room: MatrixRoom, event_id: str, notes: FetchNotes) -> bool:
         """True if a missing event need not be waited for any longer. Each is counted once in an attempt."""
         if event_id not in notes.counted:
             notes.counted.add(event_id)
             if self._suspects.tried(room.room_id, event_id, notes.origin):
                 self._ctx.log.info("%s in %s: %s", event_id, room.room_id, notes.of(event_id))
         why, pdu = notes.of(event_id), notes.doubtful.get(event_id)
-        if why in DEFINITE or self._suspects.ripe(room.room_id, event_id):
+        if why in DEFINITE or self._suspects.is_ripe(room.room_id, event_id):
             return True
         if why is not Why.KEYLESS or pdu is None:
             return False
@@ -335,7 +335,7 @@ class MissingEvents:
     async def _pass_over(self, room: MatrixRoom, pdu: Pdu, notes: FetchNotes) -> bool:
         """Pass over what an event lacks, if all of that has been asked for long enough; False if not."""
         lacking = await self.missing_references(room, pdu, ())
-        early = [e for e in lacking if not self.passable(room, e, notes)]
+        early = [e for e in lacking if not self.can_pass_over(room, e, notes)]
         if early:
             return False
         servers = self.candidate_servers(room, notes.origin)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from hansa import NetworkContext
 
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.auth_rules.rules import check_auth_events, check_event_auth
 from hansa_matrix.proto.auth_rules.state_keys import CREATE, CREATE_KEY
@@ -128,7 +128,7 @@ def _verify_with_keys(pdus: Sequence[Pdu], version: RoomVersion, keyring: Keyrin
     good = list[Pdu]()
     for one in pdus:
         pdu = unpack_pdu(one, version)
-        if signature_problem(pdu, version, keyring.get, verify) is None:
+        if signature_problem(pdu, version, keyring.get, verify_signature) is None:
             checked = check_content_hash(pdu, version)
             good.append(checked if pdu is one else one if checked is pdu else pack_pdu(checked))
     return good

@@ -44,13 +44,13 @@ from hansa import (
     pages,
 )
 
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.pdu import Signers, check_content_hash, parse_pdu, signature_problem, signers_of
-from hansa_matrix.rooms.inbound.backlog import Backlog, weight
+from hansa_matrix.rooms.inbound.backlog import Backlog, memory_size
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.inbound.pending_commits import PendingCommits
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
@@ -154,7 +154,7 @@ class PduStaging:
         if full := self._shares.full(origin, more):
             self._ctx.count("matrix_pdus_refused", full=full)
             raise Busy("too many events wait", after=2.0)
-        size = sum(weight(pdu) for _, pdu in fresh)
+        size = sum(memory_size(pdu) for _, pdu in fresh)
         if self._backlog.full(origin, size):
             self._ctx.count("matrix_backlog_full")
             raise Busy("the events that wait take too much memory", after=5.0)
@@ -195,7 +195,7 @@ class PduStaging:
             return False
         line.running = True
         try:
-            with self._coming.writing(names):
+            with self._coming.hold_for_writing(names):
                 return await self._judged_at_once(room, receipt, entries)
         except (Conflict, StoreFault):
             raise
@@ -237,7 +237,7 @@ class PduStaging:
         """
         names = {(room.room_id, pdu.event_id) for room, pdu in fresh}
         await self._coming.others(names)
-        with self._coming.writing(names):
+        with self._coming.hold_for_writing(names):
             await again_on_conflict(
                 partial(self._stage_numbered, origin, receipt, fresh), collections={"staged"}
             )
@@ -419,7 +419,7 @@ class PduStaging:
         servers, keys, at = needed or signers_of(pdu, room.version)
         if not self._keyring.at_hand(keys, at):
             await self._keyring.need(keys, at)
-        problem = signature_problem(pdu, room.version, self._keyring.get, verify, servers)
+        problem = signature_problem(pdu, room.version, self._keyring.get, verify_signature, servers)
         if problem is None:
             return check_content_hash(pdu, room.version)
         known = {server for server, key in keys if self._keyring.get(server, key)}

@@ -27,7 +27,7 @@ class PendingCommits:
             await ended.wait()
 
     @contextmanager
-    def writing(self, names: Collection[Named]) -> Iterator[None]:
+    def hold_for_writing(self, names: Collection[Named]) -> Iterator[None]:
         """These are being written, by nobody else: see ``others``."""
         ended = asyncio.Event()
         self._ended |= dict.fromkeys(names, ended)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hansa import CircuitBreaker, LruCache
 
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, RemoteError, ServerUnreachable
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
@@ -45,7 +45,7 @@ class PolicyServerClient:
         if is_exempt(pdu.type, pdu.state_key):
             return None
         server = await self.of(room)
-        if server is None or is_signed(pdu, room.version, server, verify):
+        if server is None or is_signed(pdu, room.version, server, verify_signature):
             return None
         return server
 
@@ -90,7 +90,7 @@ class PolicyServerClient:
             raise ServerUnreachable("the room's policy server does not answer", detail=detail) from error
         self._breakers.pop(server.via)
         signed = add_policy_signature(pdu, room.version, server, answer)
-        if signed is None or not is_signed(signed, room.version, server, verify):
+        if signed is None or not is_signed(signed, room.version, server, verify_signature):
             self._ctx.count("matrix_policy_refused")
             raise RemoteError(f"the room's policy server {server.via} gave no valid signature", hint=403)
         return signed

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hansa import Backoff, Clock
 
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.inbound.backlog import Backlog, weight
+from hansa_matrix.rooms.inbound.backlog import Backlog, memory_size
 
 #: How long an event that could not be judged waits until it is tried again: the fifth time after 46.5 s, when
 #: the patience for a gap (45 s) is over.
@@ -58,7 +58,7 @@ class RoomQueue:
     def put(self, entry: QueuedPdu) -> None:
         """At the end."""
         self.ids.add(entry.pdu.event_id)
-        entry.size = weight(entry.pdu)
+        entry.size = memory_size(entry.pdu)
         self._backlog.change(entry.origin, entry.size)
         self._waiting.append(entry)
         self._news.set()

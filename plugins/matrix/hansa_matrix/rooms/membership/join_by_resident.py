@@ -37,7 +37,7 @@ class JoinByResident:
         """
         servers = list(dict.fromkeys([*await self._resident_servers(room), *via]))[:_MOST]
         try:
-            join, server = await self._membership.granted(room.room_id, user, servers)
+            join, server = await self._membership.get_cosigned_join(room.room_id, user, servers)
         except CannotOpenRoom:
             self._ctx.count("matrix_joins_granted", result="refused")
             raise

@@ -28,7 +28,7 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.local.memberships import LocalMemberships, membership_from_event
 from hansa_matrix.proto import ids
@@ -237,7 +237,7 @@ class PendingInvites:
         if left is not None and await self._attendance.has(user):
             writes += await self._ended.writes(user, room_id, left)
         await self._ctx.store.commit(writes)
-        stay = self._attendance.stay(user, room_id)
+        stay = self._attendance.membership_of(user, room_id)
         if stay is not None and stay.membership in {"invite", "knock"}:
             over = {"invite", "knock"}
             await self._attendance.move(user, membership_from_event(room_id, user, None), over=over)
@@ -265,7 +265,7 @@ class PendingInvites:
             return False
         servers = required_servers(pdu, version)
         await self._keyring.need(signing_key_ids(pdu, servers), key_valid_at(pdu, version))
-        if signature_problem(pdu, version, self._keyring.get, verify, servers) is not None:
+        if signature_problem(pdu, version, self._keyring.get, verify_signature, servers) is not None:
             return False
         await self.drop(room_id, user, pdu)
         self._ctx.log.info("the %s of %s to %s was withdrawn", waiting.membership, user, room_id)

@@ -27,7 +27,7 @@ from hansa import (
 )
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.client import (
     REQUEST_FAILURES,
     RemoteError,
@@ -190,7 +190,7 @@ class RemoteMembership:
                         break
                     continue
                 try:
-                    async with self._places.slot(("person", user), ("server", offer.server)):
+                    async with self._places.hold_slot(("person", user), ("server", offer.server)):
                         return await self._join_by(offer, room_id, user)
                 except Busy as busy:
                     raise _cannot_open(RefusalCode.BUSY, busy.reason) from busy
@@ -280,7 +280,7 @@ class RemoteMembership:
         finally:
             self._ctx.report_progress(f"joining {room_id}", 1, 1)
 
-    async def granted(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str]:
+    async def get_cosigned_join(self, room_id: str, user: str, via: Sequence[str]) -> tuple[Pdu, str]:
         """A join of a room that we are in, with the signature of the resident that lets the user in, and that
         resident, which has it in the room by now. Raises ``CannotOpenRoom``.
         """
@@ -352,7 +352,7 @@ class RemoteMembership:
         """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
         others = required_servers(join, version) - {self._own.server}
         await self._keyring.need(signing_key_ids(join, others), key_valid_at(join, version))
-        problem = signature_problem(join, version, self._keyring.get, verify, others)
+        problem = signature_problem(join, version, self._keyring.get, verify_signature, others)
         if problem is not None:
             raise RemoteProtocolError(problem)
         return join
@@ -443,9 +443,9 @@ class RemoteMembership:
             if e not in had or _is_outlier_of(had[e], join.room_id)
         ]
         for at in range(0, len(fresh), _AT_ONCE):
-            await self._ctx.store.commit([*room.unchanged(), *fresh[at : at + _AT_ONCE]])
+            await self._ctx.store.commit([*room.unchanged_writes(), *fresh[at : at + _AT_ONCE]])
         await room.groups.ahead()
-        keeping = room.keeping(room.head)
+        keeping = room.room_writes(room.head)
         await self._ctx.store.commit([*keeping, mine.put()])
         room.committed(keeping)
         self._events.keep([mine])  # the others are packed

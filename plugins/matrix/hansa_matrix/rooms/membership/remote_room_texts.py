@@ -13,7 +13,7 @@ from typing import Any
 
 from hansa import LruCache, NetworkContext
 
-from hansa_matrix.crossings import Crossings, passes
+from hansa_matrix.crossings import Crossings, is_allowed
 from hansa_matrix.proto import ids
 from hansa_matrix.texts import texts_of_event, without_texts
 
@@ -57,7 +57,7 @@ class RemoteRoomTexts:
         known = self._known.get(named)
         if known is None or known[0] != generation:
             asked = self._crossings.directory_query(server, room_id[:255], outbound=True, texts=texts)
-            known = (generation, await passes(self._ctx, asked))
+            known = (generation, await is_allowed(self._ctx, asked))
             self._known.put(named, known)
         return known[1]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hansa import Invite, Member, NativeId, Refusal, RefusalCode, RemoteProtocolError, refusal_by
 
-from hansa_matrix.crypto import verify
+from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.client import (
     REQUEST_FAILURES,
     FederationClient,
@@ -58,7 +58,7 @@ class OutboundInvites:
         )
         return None if verdict.allowed else refusal_by(verdict)
 
-    async def countersigned(self, room: MatrixRoom, draft: Pdu) -> ReceivedPdu | Refusal:
+    async def get_countersigned(self, room: MatrixRoom, draft: Pdu) -> ReceivedPdu | Refusal:
         """The invite with the signature of the invited person's server."""
         server = ids.domain_of(draft.state_key or "")
         shown = await room.shown_of(await room.state(), [*STRIPPED_KEYS, (MEMBER, draft.sender)])
@@ -100,7 +100,7 @@ class OutboundInvites:
         raw = {**draft.raw, "signatures": {**draft.raw["signatures"], server: theirs}}
         pdu = parse_pdu(raw, room.version)
         await self._keyring.need(signing_key_ids(pdu, {server}), key_valid_at(pdu, room.version))
-        problem = signature_problem(pdu, room.version, self._keyring.get, verify, {server})
+        problem = signature_problem(pdu, room.version, self._keyring.get, verify_signature, {server})
         if problem is not None:
             raise RemoteProtocolError(problem)
         return pdu

@@ -48,7 +48,7 @@ async def count_anew(ctx: NetworkContext, room: MatrixRoom, server: str) -> bool
                 known[event_id] = _Known(
                     pdu.prev_events, one.live, pdu.origin_server_ts, _is_local_join(pdu, server)
                 )
-    order = ordered(known)
+    order = sort_by_parents(known)
     start = 1
     if room.head.join_depth:  # we came into it: what was before is less deep than that
         start = FIRST - next((at for at, e in enumerate(order) if known[e].entrance), 0)
@@ -66,7 +66,7 @@ async def count_anew(ctx: NetworkContext, room: MatrixRoom, server: str) -> bool
         join_depth=FIRST if room.head.join_depth else 0,
         below=below,
     )
-    writes = room.keeping(head, resident=room.resident)
+    writes = room.room_writes(head, resident=room.resident)
     await ctx.store.commit(writes)
     room.head = head
     room.committed(writes)
@@ -74,7 +74,7 @@ async def count_anew(ctx: NetworkContext, room: MatrixRoom, server: str) -> bool
     return True
 
 
-def ordered(known: Mapping[str, _Known]) -> list[str]:
+def sort_by_parents(known: Mapping[str, _Known]) -> list[str]:
     """Events, each behind those that it follows."""
     left: dict[str, int] = {}
     following: dict[str, list[str]] = {}

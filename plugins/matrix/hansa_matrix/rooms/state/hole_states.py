@@ -10,7 +10,7 @@ from hansa import Write
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom, RoomHead, advance_with_gap
-from hansa_matrix.rooms.state.holes import Hole, Why, forgotten
+from hansa_matrix.rooms.state.holes import Hole, Why, forget_hole_writes
 
 #: Gives the events of a turn, or of the store.
 Load = Callable[[Iterable[str]], Awaitable[dict[str, StoredEvent]]]
@@ -112,11 +112,11 @@ class HoleStates:
         for event_id in lacking:
             hole = self.get(event_id)
             if hole is not None:
-                self.drafted[event_id] = hole = hole.rejecting(pdu.event_id)
+                self.drafted[event_id] = hole = hole.with_rejected(pdu.event_id)
                 writes.append(hole.row())
         return writes
 
-    def filled(self, event_id: str) -> list[Write]:
+    def fill_writes(self, event_id: str) -> list[Write]:
         """The writes of a hole whose event has its place now."""
         hole = self.get(event_id)
         if hole is None:
@@ -129,13 +129,13 @@ class HoleStates:
 
     def closing(self) -> list[Write]:
         """The writes that forget the holes that are too many."""
-        return forgotten(self._excess_holes())
+        return forget_hole_writes(self._excess_holes())
 
     def _excess_holes(self) -> list[Hole]:
         added = {e: hole for e, hole in self.drafted.items() if hole is not None}
         if not added:
             return []
-        return self._room.holes.excess(added)
+        return self._room.holes.excess_holes(added)
 
     def committed(self) -> None:
         """The turn is committed."""

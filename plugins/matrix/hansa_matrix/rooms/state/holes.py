@@ -98,7 +98,7 @@ class Hole:
         """The write that forgets it."""
         return Delete("hole", (self.room_id, self.event_id))
 
-    def rejecting(self, event_id: str) -> Hole:
+    def with_rejected(self, event_id: str) -> Hole:
         """With one more event that is rejected for it."""
         return replace(self, rejects=tuple(dict.fromkeys((*self.rejects, event_id)))[-_REJECTS:])
 
@@ -174,7 +174,7 @@ class Holes:
         """Pass over one more event from now on; what is known of it already stays."""
         self.by_id.setdefault(hole.event_id, hole)
 
-    def excess(self, more: Mapping[str, Hole]) -> list[Hole]:
+    def excess_holes(self, more: Mapping[str, Hole]) -> list[Hole]:
         """Those to forget once ``more`` are there: the oldest, of the server that cited the most."""
         kept = {**self.by_id, **more}
         of = Counter(hole.origin for hole in kept.values())
@@ -223,7 +223,7 @@ class Suspects:
         known.tries += 1
         return known.tries == 1
 
-    def ripe(self, room_id: str, event_id: str) -> bool:
+    def is_ripe(self, room_id: str, event_id: str) -> bool:
         """True if an event was requested often enough, and for long enough."""
         known = self._known.get((room_id, event_id))
         if known is None:
@@ -244,6 +244,6 @@ class Suspects:
                 del self._of[gone.origin]
 
 
-def forgotten(holes: Iterable[Hole]) -> list[Write]:
+def forget_hole_writes(holes: Iterable[Hole]) -> list[Write]:
     """The writes that forget some holes."""
     return [hole.delete() for hole in holes]

@@ -33,9 +33,9 @@ class UpgradeFollower:
         """Follow an event that says which room replaces its own."""
         replacement = replacement_room(pdu.content) if pdu.type == TOMBSTONE and pdu.state_key == "" else None
         if replacement is not None:
-            self._ctx.spawn(partial(self._follow, pdu, replacement), f"follow {pdu.room_id}")
+            self._ctx.spawn(partial(self._follow_tombstone, pdu, replacement), f"follow {pdu.room_id}")
 
-    async def _follow(self, tombstone: Pdu, replacement: str) -> None:
+    async def _follow_tombstone(self, tombstone: Pdu, replacement: str) -> None:
         old, key = self._rooms.get(tombstone.room_id), (TOMBSTONE, "")
         if old is None or not self._ctx.config.accept_invites:
             return

@@ -16,7 +16,7 @@ _CLOSED = 50
 _TABLES = ("users", "events", "notifications")
 
 
-def inherited(
+def inherit_power_levels(
     said: Mapping[str, Any],
     levels: PowerLevels,
     before: RoomVersion,
@@ -45,7 +45,7 @@ def inherited(
     return found
 
 
-def raised(
+def raise_power_levels(
     said: Mapping[str, Any], user: str, levels: PowerLevels, steps: Iterable[tuple[str, str, Any]]
 ) -> dict[str, Any]:
     """Levels by which ``user`` can send the first state events of a room, ``said`` itself among them."""
@@ -61,7 +61,7 @@ def raised(
     return {**said, "users": {**users, user: max(needed)}}
 
 
-def closed(said: Mapping[str, Any], version: RoomVersion) -> dict[str, Any] | None:
+def closed_power_levels(said: Mapping[str, Any], version: RoomVersion) -> dict[str, Any] | None:
     """Levels by which nobody of the usual level speaks in a room, or invites into it; None if they are so."""
     usual = level_of(said.get("users_default", 0), version) or 0
     least = max(_CLOSED, usual + 1)

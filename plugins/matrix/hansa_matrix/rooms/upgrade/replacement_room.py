@@ -23,7 +23,7 @@ from hansa_matrix.proto.state_content import alt_aliases, canonical_alias, is_fe
 from hansa_matrix.rooms.create_room import PUBLIC, InitialEvent, RoomTemplate
 from hansa_matrix.rooms.directory.aliases import RoomAlias
 from hansa_matrix.rooms.room import MatrixRoom
-from hansa_matrix.rooms.upgrade.inherited_levels import inherited, raised
+from hansa_matrix.rooms.upgrade.inherited_levels import inherit_power_levels, raise_power_levels
 
 _ALIAS_EVENT = "m.room.canonical_alias"
 _COPIED = frozenset(
@@ -42,14 +42,14 @@ _COPIED = frozenset(
 _SAID = frozenset({"m.room.name", "m.room.avatar", "m.room.topic", _ALIAS_EVENT})
 
 
-def speaks(event: Pdu) -> bool:
+def is_copied(event: Pdu) -> bool:
     """True if the new room gets only the visible content of an event. The others are copied even if withheld:
     such an event may be a rule, without which the new room would be less safe than the old one.
     """
     return event.membership == "ban" if event.type == MEMBER else event.type in _SAID and not event.state_key
 
 
-def succeeding(
+def successor_template(
     old: MatrixRoom,
     state: Mapping[StateKey, Pdu],
     version: RoomVersion,
@@ -83,8 +83,8 @@ def succeeding(
     if present is None:
         return RoomTemplate(create=create, then=steps, replaces=old.room_id)
     levels = old.levels(state[CREATE_KEY], present, old.version)
-    final = inherited(present.content, levels, old.version, version, creators)
-    first = final if version.privileged_creators else raised(final, creators[0], levels, steps)
+    final = inherit_power_levels(present.content, levels, old.version, version, creators)
+    first = final if version.privileged_creators else raise_power_levels(final, creators[0], levels, steps)
     if first != final:  # who was lower in the old room is as low in the new one, once it is made
         steps.append((POWER_LEVELS, "", final))
     return RoomTemplate(create=create, levels=first, then=steps, replaces=old.room_id)

@@ -39,16 +39,16 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion
 from hansa_matrix.proto.state_content import predecessor_room, replacement_room
 from hansa_matrix.rooms.create_room import RoomCreator
-from hansa_matrix.rooms.directory.aliases import aliases_of, moved
-from hansa_matrix.rooms.directory.public_rooms import listing
+from hansa_matrix.rooms.directory.aliases import aliases_of, move_alias_write
+from hansa_matrix.rooms.directory.public_rooms import publish_write
 from hansa_matrix.rooms.event_builder import EventBuilder
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.policy.policy_checks import CheckedEvent, PolicyChecks
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.room_draft import RoomDraft
-from hansa_matrix.rooms.upgrade.inherited_levels import closed
-from hansa_matrix.rooms.upgrade.replacement_room import speaks, succeeding
+from hansa_matrix.rooms.upgrade.inherited_levels import closed_power_levels
+from hansa_matrix.rooms.upgrade.replacement_room import is_copied, successor_template
 from hansa_matrix.rooms.upgrade.unfinished_upgrades import UnfinishedUpgrade, all_unfinished, unfinished_of
 
 TOMBSTONE = "m.room.tombstone"
@@ -126,10 +126,10 @@ class RoomUpgrades:
             tombstone = CheckedEvent(NativeId(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
             await self._judging.drafts(old.room_id, view, [tombstone])
         names = await aliases_of(self._ctx.store, old.room_id)
-        said = [key for key, event in state.items() if speaks(event)]
+        said = [key for key, event in state.items() if is_copied(event)]
         shown = await old.shown_of(present, said)
-        state = {key: event for key, event in state.items() if not speaks(event)} | shown
-        founding = succeeding(old, state, VERSIONS[version], (user, *creators), names)
+        state = {key: event for key, event in state.items() if not is_copied(event)} | shown
+        founding = successor_template(old, state, VERSIONS[version], (user, *creators), names)
         try:
             new = await self._founder.create(user, version, "", founding)
         except Conflict as conflict:  # another process was first
@@ -205,7 +205,7 @@ class RoomUpgrades:
         replaces it may say so.
         """
         present = (await old.events_of(await old.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
-        content = closed(present.content, old.version) if present is not None else None
+        content = closed_power_levels(present.content, old.version) if present is not None else None
         if content is None:
             return
         draft = (POWER_LEVELS, "", content)
@@ -218,7 +218,7 @@ class RoomUpgrades:
         """Leave a room that is to replace nothing: nobody has heard of it but who made it."""
         new = self._own.rooms.get_resident(begun.new)
         if new is not None:
-            await self._own.rooms.refresh(new)
+            await self._own.rooms.refresh_room(new)
             writes = list[Write]()
             draft = RoomDraft(new, self._own)
             speech = EventBuilder(draft)
@@ -259,10 +259,10 @@ class RoomUpgrades:
         store = self._ctx.store
         for done in range(_ROUNDS):
             names = (await aliases_of(store, old))[:_NAMES]
-            writes: list[Write] = [moved(alias, new) for alias in names]
+            writes: list[Write] = [move_alias_write(alias, new) for alias in names]
             listed = await store.get("published", (old,))
             if listed is not None:
-                writes += [Remove("published", (old,), listed.body), listing(new, listed.body.decode())]
+                writes += [Remove("published", (old,), listed.body), publish_write(new, listed.body.decode())]
             if not writes:
                 return bool(done)
             with suppress(Conflict):  # what changed meanwhile is read again
@@ -304,7 +304,7 @@ class RoomUpgrades:
         """The people of other networks enter the new room, as far as it lets them."""
         view = self._ctx.get_view(old_id)
         people = [p for p in view.people.values() if p.user.network != self._ctx.id] if view else []
-        await self._own.rooms.refresh(new)
+        await self._own.rooms.refresh_room(new)
         draft, writes = RoomDraft(new, self._own, servers), list[Write]()
         speech, present = EventBuilder(draft), await self._view_of_new_room(new)
         state = await new.state()
