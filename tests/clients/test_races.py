@@ -18,10 +18,10 @@ class Held:
     """A store in which one kind of call waits, after it was done, until it is let go on."""
 
     def __init__(self, house: MatrixServer, call: str, collection: str) -> None:
-        self._app, self._inner = house.app, house.app.store._store
+        self._app, self._inner = house.app, house.app.store.inner
         self._call, self._collection = call, collection
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
-        self._app.store._store = self
+        self._app.store.inner = self
 
     def __getattr__(self, name):
         found = getattr(self._inner, name)
@@ -39,7 +39,7 @@ class Held:
         return held
 
     def release(self) -> None:
-        self._app.store._store = self._inner
+        self._app.store.inner = self._inner
         self.go_on.set()
 
 

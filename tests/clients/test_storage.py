@@ -58,7 +58,7 @@ async def test_no_answer_has_words_of_the_database(tmp_path, calls, fault, least
         given = {"room": room, "event": event, "user": alice.user, "type": "m.room.topic", "key": "", "txn": "1",
                  "device": alice.device, "kind": "m.read", "field": "displayname", "tag": "u.x", "rule": "r"}  # fmt: skip
         app = home.app
-        whole, app.store._store = app.store._store, Broken(app.store._store, calls, fault)
+        whole, app.store.inner = app.store.inner, Broken(app.store.inner, calls, fault)
         away = 0
         for method, parts in routes(next(iter(app.routers.values()))):
             body = next((b for name, b in bodies.items() if name in parts), {})
@@ -77,7 +77,7 @@ async def test_no_answer_has_words_of_the_database(tmp_path, calls, fault, least
         assert (degraded.kind if degraded is not None else None) is (
             FaultKind.FULL if fault is None else None
         )
-        app.store._store = whole
+        app.store.inner = whole
         await alice.say(room, "here again")
         assert await app.store.check() is None
         assert "here again" in await alice.texts(room)
@@ -86,12 +86,12 @@ async def test_no_answer_has_words_of_the_database(tmp_path, calls, fault, least
 async def test_a_transaction_of_another_server_is_not_acknowledged(tmp_path):
     async with matrix_server(tmp_path) as home:
         app = home.app
-        whole, app.store._store = app.store._store, Broken(app.store._store, ("commit",))
+        whole, app.store.inner = app.store.inner, Broken(app.store.inner, ("commit",))
         said = home.wire.forger.message(home.wire.room, "hark")
         status, body = await home.wire.send(said)
         assert status == 503, body
         assert WORDS not in str(body)
-        app.store._store = whole
+        app.store.inner = whole
         assert await home.wire.fate(said) == "accepted"
 
 
@@ -113,8 +113,8 @@ async def test_what_was_acknowledged_before_the_database_failed_happens_once_it_
     monkeypatch.setattr("hansa_matrix.rooms.inbound.pdu_staging._FAULT_WAIT", 0.01)
     async with matrix_server(tmp_path) as home:
         app, wire = home.app, home.wire
-        whole = app.store._store
-        broken = app.store._store = BrokenTurns(whole)
+        whole = app.store.inner
+        broken = app.store.inner = BrokenTurns(whole)
         lost = "$" + secrets.token_urlsafe(32)
         tips = dict(wire.room.tips)
         stuck = wire.forger.message(wire.room, "stuck", prev_events=[lost])
@@ -125,7 +125,7 @@ async def test_what_was_acknowledged_before_the_database_failed_happens_once_it_
         await broken.refused.wait()
         broken.refused.clear()
         await broken.refused.wait()  # it is tried again and again
-        app.store._store = whole
+        app.store.inner = whole
 
         target = f"/_matrix/federation/v1/event/{part(event_id(said, wire.room.version))}"
 

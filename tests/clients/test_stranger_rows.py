@@ -10,6 +10,7 @@ import pytest
 from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from clients.test_strangers import SECRET, filled
 from hansa.http.router import Router
+from hansa.testing import registered_routes
 
 #: The columns of ``ROWS``. ``out``: with the token of a device that is logged out. ``stranger``: never in the
 #: room, and not whose object it is. ``left``: out of the room before it was said. ``ignoring``: in the room, and
@@ -194,16 +195,7 @@ ROWS: dict[str, str] = {
 
 def routes(router: Router) -> list[tuple[str, list[str]]]:
     """All but those of federation, and but for the older names of the same."""
-    found: list[tuple[str, list[str]]] = []
-
-    def walk(node: Any, parts: list[str]) -> None:
-        found.extend((method, parts) for method in node.methods)
-        for name, child in node.child.items():
-            walk(child, [*parts, name])
-        if node.wild is not None:
-            walk(node.wild, [*parts, "{" + node.wild.name + "}"])
-
-    walk(router._root, [])
+    found = [(method, parts) for method, parts, _ in registered_routes(router)]
     outer = {"federation", "key"}
     return [
         (m, p)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 import pytest
 from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.http.router import Router
+from hansa.testing import registered_routes
 from matrix.server_with_peer import OURS
 
 SECRET = "sealed with wax"
@@ -17,16 +16,7 @@ FOR_OTHERS = ("/profile/", "/presence/", "/report")
 
 
 def routes(router: Router) -> list[tuple[str, list[str]]]:
-    found: list[tuple[str, list[str]]] = []
-
-    def walk(node: Any, parts: list[str]) -> None:
-        found.extend((method, parts) for method in node.methods)
-        for name, child in node.child.items():
-            walk(child, [*parts, name])
-        if node.wild is not None:
-            walk(node.wild, [*parts, "{" + node.wild.name + "}"])
-
-    walk(router._root, [])
+    found = [(method, parts) for method, parts, _ in registered_routes(router)]
     return [(m, p) for m, p in found if p[:2] == ["_matrix", "client"] and p[2] != "r0"]
 
 

@@ -11,7 +11,8 @@ import pytest
 from clients.matrix_server import ROOT, matrix_server, part
 from hansa import Request, Response
 from hansa.http.listener import Dispatcher, Listener
-from hansa.http.router import Route, Router, _Node
+from hansa.http.router import Route, Router
+from hansa.testing import registered_routes
 from hansa_matrix.client_api.http import CANCELLED_ON_DISCONNECT
 from matrix.server_with_peer import OURS
 
@@ -29,15 +30,8 @@ WITH_BODY = ("PUT", "POST", "DELETE", "PATCH")
 
 
 def routes(router: Router) -> Iterator[tuple[str, str, Route]]:
-    def walk(node: _Node, path: str) -> Iterator[tuple[str, str, Route]]:
-        for method, route in node.methods.items():
-            yield method, path, route
-        for name, child in node.child.items():
-            yield from walk(child, f"{path}/{name}")
-        if node.wild is not None:
-            yield from walk(node.wild, f"{path}/x")
-
-    yield from walk(router._root, "")
+    for method, parts, route in registered_routes(router):
+        yield method, "".join("/x" if part.startswith("{") else f"/{part}" for part in parts), route
 
 
 async def test_no_body_is_read_of_who_is_not_known(tmp_path):

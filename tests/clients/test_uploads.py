@@ -28,7 +28,7 @@ async def give(person: LocalUser, data: bytes, target: str = UPLOAD, **headers: 
 
 def kept(home: MatrixServer) -> int:
     """Bytes that are on the disk."""
-    return sum(map(len, home.app.setup.blobs._kept.values()))
+    return sum(map(len, home.app.setup.blobs.stored.values()))
 
 
 def shelf(home: MatrixServer) -> Any:

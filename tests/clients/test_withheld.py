@@ -16,7 +16,7 @@ from clients.matrix_server import LocalUser, MatrixServer, matrix_server, part
 from hansa import ALLOW, Action, EventIn, Reason, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.http.router import Router
-from hansa.testing import until
+from hansa.testing import registered_routes, until
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
@@ -40,17 +40,7 @@ class Censor:
 
 def routes(router: Router) -> list[tuple[str, list[str]]]:
     """``(method, path segments)`` of what only reads."""
-    found: list[tuple[str, list[str]]] = []
-
-    def walk(node: Any, parts: list[str]) -> None:
-        found.extend((method, parts) for method in node.methods)
-        for name, child in node.child.items():
-            walk(child, [*parts, name])
-        if node.wild is not None:
-            walk(node.wild, [*parts, "{" + node.wild.name + "}"])
-
-    walk(router._root, [])
-    return found
+    return [(method, parts) for method, parts, _ in registered_routes(router)]
 
 
 class Scene:

@@ -53,7 +53,7 @@ async def test_a_room_that_loses_every_race_says_that_it_is_busy():
     plugin = module(made)
     networks = {name: (plugin, Config()) for name in ("left", "right")}
     async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
-        inner = app.store._store
+        inner = app.store.inner
 
         class Contended:
             def __getattr__(self, name):
@@ -62,8 +62,8 @@ async def test_a_room_that_loses_every_race_says_that_it_is_busy():
             async def commit(self, *_given, **_options):
                 raise Conflict("event", ("r", 1))
 
-        app.store._store = Contended()
+        app.store.inner = Contended()
         with pytest.raises(Busy):
             await made["left"].say("a", "ann@x", "now")
-        app.store._store = inner
+        app.store.inner = inner
         assert (await made["left"].say("a", "ann@x", "then")).event is not None

@@ -303,7 +303,7 @@ async def test_who_gives_up_on_what_happened_already_takes_nobody_along(caplog):
     made: dict[str, Actor] = {}
     async with run_hansa(networks(made), rooms=ROOM) as app:
         await made["left"].say("a", "ann@x", "once", origin="o1")
-        inner, reached, go_on = app.store._store, asyncio.Event(), asyncio.Event()
+        inner, reached, go_on = app.store.inner, asyncio.Event(), asyncio.Event()
 
         class Slow:
             def __getattr__(self, name):
@@ -315,12 +315,12 @@ async def test_who_gives_up_on_what_happened_already_takes_nobody_along(caplog):
                 await go_on.wait()
                 return found
 
-        app.store._store = Slow()
+        app.store.inner = Slow()
         again = asyncio.ensure_future(made["left"].say("a", "ann@x", "once", origin="o1"))
         await reached.wait()
         again.cancel()
         await asyncio.wait({again})
-        app.store._store = inner
+        app.store.inner = inner
         go_on.set()
         outcome = await made["left"].say("a", "ann@x", "next")
         assert outcome.event is not None
@@ -331,9 +331,9 @@ class Failing:
     """A store that takes nothing of a kind; ``asked`` counts what it did not take."""
 
     def __init__(self, app, collection):
-        self._app, self._inner, self._collection = app, app.store._store, collection
+        self._app, self._inner, self._collection = app, app.store.inner, collection
         self.asked = 0
-        app.store._store = self
+        app.store.inner = self
 
     def __getattr__(self, name):
         return getattr(self._inner, name)
@@ -345,7 +345,7 @@ class Failing:
         return await self._inner.commit(scope, writes, **options)
 
     def mend(self):
-        self._app.store._store = self._inner
+        self._app.store.inner = self._inner
 
 
 @pytest.mark.parametrize("collection", ["alias", "cursor"])

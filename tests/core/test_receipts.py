@@ -28,8 +28,8 @@ class Watched:
     """A store that says which texts and receipts each of its commits held."""
 
     def __init__(self, app):
-        self._inner, self.commits, self.poison = app.store._store, [], b""
-        app.store._store = self
+        self._inner, self.commits, self.poison = app.store.inner, [], b""
+        app.store.inner = self
 
     def __getattr__(self, name):
         return getattr(self._inner, name)

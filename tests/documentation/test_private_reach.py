@@ -14,21 +14,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: Uses of a private attribute of something else than ``self`` and ``cls``, by folder. Numbers only go down.
 REACHED = {
-    "clients": 66,
-    "core": 64,
+    "clients": 47,
+    "core": 53,
     "core/store": 51,
     "core/testing": 1,
     "documentation": 3,
     "e2e": 6,
     "governance": 6,
-    "hostile": 1,
-    "matrix": 87,
+    "matrix": 73,
     "matrix/oracle": 1,
     "matrix/proto": 9,
     "matrix/room": 8,
     "peers": 1,
     "sim": 5,
-    "xmpp": 15,
+    "xmpp": 3,
 }
 #: Tuples with names have these by their contract, and the standard library makes callers use these.
 PUBLIC = {"_replace", "_asdict", "_fields", "_SubParsersAction", "_actions"}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hansa.http.router import Router
+from hansa.testing import registered_routes
 from hostile.scene import Scene, part
 from matrix.server_with_peer import OURS, server_with_peer
 
@@ -38,18 +37,10 @@ class Known:
         return "/".join(parts)
 
 
-def _walk(node: Any, parts: tuple[str, ...]) -> Iterator[Known]:
-    for method, route in node.methods.items():
-        yield Known("/" + "/".join(parts), method, route.max_body)
-    for name, child in node.child.items():
-        yield from _walk(child, (*parts, name))
-    if node.wild is not None:
-        yield from _walk(node.wild, (*parts, "{" + node.wild.name + "}"))
-
-
 def listed(router: Router) -> list[Known]:
     """All of a router's."""
-    return sorted(_walk(router._root, ()))
+    found = registered_routes(router)
+    return sorted(Known("/" + "/".join(parts), method, route.max_body) for method, parts, route in found)
 
 
 async def of_matrix(folder: Path) -> list[Known]:

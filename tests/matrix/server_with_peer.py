@@ -63,7 +63,7 @@ class ServerWithPeer:
 
     def __init__(self, app: App, forger: EventForge, peer: _ScriptedPeer) -> None:
         self.app, self.forger, self.peer = app, forger, peer
-        self._dispatcher = Dispatcher(app.routers, app.count)
+        self.dispatcher = Dispatcher(app.routers, app.count)
         self.room: JoinedRoom
         self.other: JoinedRoom
 
@@ -95,7 +95,7 @@ class ServerWithPeer:
         async def read(_limit: int) -> bytes:
             return content or b""
 
-        return await self._dispatcher.answer(request, read)
+        return await self.dispatcher.answer(request, read)
 
     async def send(self, *pdus: Any) -> tuple[int, Any]:
         """One transaction."""

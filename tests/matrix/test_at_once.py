@@ -18,8 +18,8 @@ class Watched:
     """A store that keeps which collections each of its commits wrote; ``fails`` makes them fail."""
 
     def __init__(self, app):
-        self._inner, self.commits, self.fails = app.store._store, [], False
-        app.store._store = self
+        self._inner, self.commits, self.fails = app.store.inner, [], False
+        app.store.inner = self
 
     def __getattr__(self, name):
         return getattr(self._inner, name)

@@ -245,7 +245,7 @@ async def test_an_answer_that_is_none_leaves_nothing(tmp_path, how):
         house.peer.answer = lambda _: WRONG[how]
         with pytest.raises(RemoteProtocolError):
             await fetcher(house).get(MXC)
-        assert house.app.setup.blobs._kept == {} and await fetcher(house)._library.all() == []
+        assert house.app.setup.blobs.stored == {} and await fetcher(house)._library.all() == []
         assert not fetcher(house)._under_way
         house.peer.answer = lambda _: in_parts()
         assert (await fetcher(house).get(MXC)).blob.size == len(PICTURE)  # it is tried again
@@ -289,7 +289,7 @@ async def test_remote_files_go_when_nobody_asks_for_them_and_the_bytes_with_the_
         now[0] = start + 31 * 86_400_000
         await library.sweep()
         assert {str(i.mxc) for i in await library.all()} == {str(mine.mxc), f"mxc://{THEIRS}/used"}
-        assert len(house.app.setup.blobs._kept) == 1
+        assert len(house.app.setup.blobs.stored) == 1
         assert await bytes_of(house, mine) == b"same"
 
 
@@ -322,7 +322,7 @@ async def test_an_operator_adds_gets_lists_and_removes(tmp_path):
                 await operations[words](arguments)
         assert not (tmp_path / "n").exists()
         await operations["media rm"]({"media": added["media"]})
-        assert await operations["media ls"]({}) == [] and house.app.setup.blobs._kept == {}
+        assert await operations["media ls"]({}) == [] and house.app.setup.blobs.stored == {}
 
 
 # Ids and names.

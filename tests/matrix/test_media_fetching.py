@@ -121,7 +121,7 @@ async def test_a_file_that_comes_too_slowly_loses_its_slot(tmp_path, monkeypatch
         with pytest.raises(ServerUnreachable, match="too slowly"):
             await fetcher(house).get(MXC, "@a:x")
         assert (slow.open, fetcher(house)._shares.taken) == ([], 0)
-        assert house.app.setup.blobs._kept == {}
+        assert house.app.setup.blobs.stored == {}
 
 
 async def test_a_file_of_some_speed_may_take_longer(tmp_path, monkeypatch):
@@ -264,6 +264,6 @@ async def test_policies_are_asked_again_once_type_and_name_are_known(tmp_path):
             await fetcher(house).get(MXC, "@a:x")
         assert [one.name for one in asked if isinstance(one, MediaTransfer)] == ["", "offer.exe"]
         assert (asked[-1].type, asked[-1].server, asked[-1].outbound) == ("image/png", THEIRS, False)
-        assert house.app.setup.blobs._kept == {}
+        assert house.app.setup.blobs.stored == {}
         deciding(house, lambda _: False)
         assert await bytes_of(house, await fetcher(house).get(MXC, "@a:x"))

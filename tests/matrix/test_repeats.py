@@ -86,7 +86,7 @@ async def test_what_a_turn_finds_is_counted_once_it_is_committed(tmp_path, monke
     async with server_with_peer(tmp_path) as house:
         await house.fate(message(house, "first"))
         before, events = house.counted("matrix_pdus"), house.matrix.event_store
-        inner, races = house.app.store._store, [1, 1]
+        inner, races = house.app.store.inner, [1, 1]
 
         class Racing:
             def __getattr__(self, name):
@@ -98,7 +98,7 @@ async def test_what_a_turn_finds_is_counted_once_it_is_committed(tmp_path, monke
                     raise Conflict("room", ("other",))
                 return await inner.commit(scope, writes, durability=durability)
 
-        house.app.store._store = Racing()
+        house.app.store.inner = Racing()
         raw = house.forger.message(house.room, "from nobody", sender=f"@nobody:{THEIRS}")
         assert await house.fate(raw) == "rejected"
         assert not races and lost_races(house) == 2

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import orjson
 from cpu_reference import reference_cpu_s
 from hansa.http.router import Router
+from hansa.testing import registered_routes
 from hansa_matrix.proto.hashing import event_id
 from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 
@@ -28,16 +29,9 @@ MOST = 4
 def routes(router: Router) -> Iterator[tuple[str, list[str]]]:
     """``(method, path segments)`` of every route for servers; a wild segment is ``{name}``."""
 
-    def walk(node: Any, parts: list[str]) -> Iterator[tuple[str, list[str]]]:
-        for method in node.methods:
-            if parts[:2] != ["_matrix", "client"] and parts[:2] != ["_matrix", "media"]:
-                yield method, parts
-        for name, child in node.child.items():
-            yield from walk(child, [*parts, name])
-        if node.wild is not None:
-            yield from walk(node.wild, [*parts, "{" + node.wild.name + "}"])
-
-    yield from walk(router._root, [])
+    for method, parts, _ in registered_routes(router):
+        if parts[:2] != ["_matrix", "client"] and parts[:2] != ["_matrix", "media"]:
+            yield method, parts
 
 
 DEEP = b'{"a":' * 900 + b"1" + b"}" * 900

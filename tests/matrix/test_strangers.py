@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from hansa import Action, Failure, HttpError, HttpResponse, Put, Request, Verdict
-from hansa.testing import until
+from hansa.testing import registered_routes, until
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.key_store import MOST_DOCUMENT, MOST_KEYS
 from hansa_matrix.proto.servers.key_document import DAY, key_document
@@ -59,7 +59,7 @@ async def claim(
         authorizations=[format_header(origin, destination, key, sig)],
         remote=remote,
     )
-    answer = await house._dispatcher.answer(request, reading)
+    answer = await house.dispatcher.answer(request, reading)
     return answer.status, orjson.loads(answer.body), read
 
 
@@ -109,7 +109,7 @@ async def test_a_body_that_is_not_canonical_counts_as_what_it_says(tmp_path):
             return body
 
         request = Request(method="PUT", target=target, host=OURS, authorizations=[said])
-        assert (await house._dispatcher.answer(request, read)).status == 200
+        assert (await house.dispatcher.answer(request, read)).status == 200
 
 
 class Silent:
@@ -189,11 +189,8 @@ async def test_invented_origins_cost_neither_look_ups_nor_decisions(tmp_path):
 
 def admits(house: ServerWithPeer) -> Iterator[Any]:
     """Yields the checks of the heads of requests, of every route."""
-    nodes = [router._root for router in house.app.routers.values()]
-    while nodes:
-        node = nodes.pop()
-        yield from (route.admit for route in node.methods.values() if route.admit is not None)
-        nodes += [*node.child.values(), *([node.wild] if node.wild else [])]
+    for router in house.app.routers.values():
+        yield from (route.admit for _, _, route in registered_routes(router) if route.admit is not None)
 
 
 async def test_an_origin_without_keys_is_not_asked_for_them_with_every_request(tmp_path):
@@ -247,7 +244,7 @@ async def test_who_signs_a_request_is_kept(tmp_path):
         async def read(_limit: int) -> bytes:
             return b""
 
-        assert (await house._dispatcher.answer(request, read)).status == 404
+        assert (await house.dispatcher.answer(request, read)).status == 404
 
         async with asyncio.timeout(5):
             while await stored(house, "some.example:1") != (1, True):

@@ -32,7 +32,7 @@ async def test_a_message_that_cannot_be_kept_is_to_be_sent_again() -> None:
         await h.enter(MERCUTIO, "Mercutio")
         app = h.app
         assert app is not None
-        whole, app.store._store = app.store._store, Broken(app.store._store)
+        whole, app.store.inner = app.store.inner, Broken(app.store.inner)
         said = f"<message type='groupchat' from='{MERCUTIO}' to='{ROOM}' id='m1'><body>hark</body></message>"
         h.link.receive(said)
         await h.link.until(lambda: h.link.sent[-1].get("type") == "error")
@@ -41,7 +41,7 @@ async def test_a_message_that_cannot_be_kept_is_to_be_sent_again() -> None:
         assert error.get("type") == "wait"
         assert error.find(f"{STANZAS}resource-constraint") is not None
         assert not any(WORDS in text for one in h.link.sent for text in one.itertext())
-        app.store._store = whole
+        app.store.inner = whole
         h.link.receive(said.replace("m1", "m2"))
         await h.link.until(lambda: h.link.sent[-1].get("type") == "groupchat")
         assert app.store.health.degraded is None
@@ -61,7 +61,7 @@ async def test_who_cannot_be_kept_as_an_occupant_is_to_come_again_and_is_nowhere
     async with xmpp_server() as h:
         app = h.app
         assert app is not None
-        whole, app.store._store = app.store._store, BrokenOccupants(app.store._store)
+        whole, app.store.inner = app.store.inner, BrokenOccupants(app.store.inner)
         h.link.receive(
             f"<presence from='{MERCUTIO}' to='{ROOM}/Mercutio'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
         )
@@ -76,7 +76,7 @@ async def test_who_cannot_be_kept_as_an_occupant_is_to_come_again_and_is_nowhere
             return not [person for person in view.joined() if person.user.id.startswith("mercutio")]
 
         await until("they are out of the room again", gone)
-        app.store._store = whole
+        app.store.inner = whole
         assert app.runners["xmpp"].restarts == 0
         await h.enter(MERCUTIO, "Mercutio")
 
@@ -87,7 +87,7 @@ async def test_who_leaves_while_nothing_can_be_kept_is_gone_once_it_can(monkeypa
         await h.enter(MERCUTIO, "Mercutio")
         app = h.app
         assert app is not None
-        whole, app.store._store = app.store._store, Broken(app.store._store)
+        whole, app.store.inner = app.store.inner, Broken(app.store.inner)
         before = sum(app.store.health.faults.values())
         h.link.receive(f"<presence type='unavailable' from='{MERCUTIO}' to='{ROOM}/Mercutio'/>")
 
@@ -95,7 +95,7 @@ async def test_who_leaves_while_nothing_can_be_kept_is_gone_once_it_can(monkeypa
             return sum(app.store.health.faults.values()) > before + 3
 
         await until("it is tried more than once", tried)
-        app.store._store = whole
+        app.store.inner = whole
         view = h.ctx.get_view(ROOM)
         assert view is not None
 

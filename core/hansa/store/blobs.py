@@ -116,7 +116,7 @@ class MemoryBlobs:
     """For tests. ``disk`` is the size of a disk that these files alone are on."""
 
     def __init__(self, disk: int = 1 << 40) -> None:
-        self._kept: dict[tuple[str, str], bytes] = {}
+        self.stored: dict[tuple[str, str], bytes] = {}
         self.disk = disk
 
     async def put(self, scope: str, chunks: AsyncIterator[bytes], most: int) -> Blob:
@@ -127,7 +127,7 @@ class MemoryBlobs:
             if len(whole) > most:
                 raise BlobTooLarge(f"over {most} bytes")
         digest = hashlib.sha256(whole).hexdigest()
-        self._kept[scope, digest] = bytes(whole)
+        self.stored[scope, digest] = bytes(whole)
         return Blob(digest, len(whole))
 
     async def size(self, scope: str, digest: str) -> int:
@@ -135,7 +135,7 @@ class MemoryBlobs:
         return len(self._get(scope, digest))
 
     def _get(self, scope: str, digest: str) -> bytes:
-        found = self._kept.get((scope, digest))
+        found = self.stored.get((scope, digest))
         if found is None:
             raise BlobNotFound("there is no such file")
         return found
@@ -148,11 +148,11 @@ class MemoryBlobs:
 
     async def remove(self, scope: str, digest: str) -> None:
         """See ``Blobs.remove``."""
-        self._kept.pop((scope, digest), None)
+        self.stored.pop((scope, digest), None)
 
     async def space(self) -> Space:
         """See ``Blobs.space``."""
-        return Space(self.disk - sum(map(len, self._kept.values())), self.disk)
+        return Space(self.disk - sum(map(len, self.stored.values())), self.disk)
 
     async def old(self, scope: str, begins: str, before: int) -> list[str]:
         """See ``Blobs.old``: when a file was put is not known here."""

@@ -168,16 +168,16 @@ class WatchedStore(StoreWrapper):
         """See ``Store.open``; once it is open, nothing."""
         if self._watching is not None:
             return
-        await self._asked(self._store.open)
+        await self._asked(self.inner.open)
         try:
-            await self._asked(partial(self._store.declare, "", catalogue.SCHEMA))
+            await self._asked(partial(self.inner.declare, "", catalogue.SCHEMA))
         except BaseException:
-            await self._store.close()
+            await self.inner.close()
             raise
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        fault = await self._store.lost()
+        fault = await self.inner.lost()
         self._failed(fault if isinstance(fault, StoreFault) else StoreLost(str(fault)))
 
     async def close(self) -> None:
@@ -186,12 +186,12 @@ class WatchedStore(StoreWrapper):
         for task in watching:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
-        await self._store.close()
+        await self.inner.close()
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
         await super().declare(scope, schema)
-        await self._asked(partial(catalogue.record, self._store, scope, schema))
+        await self._asked(partial(catalogue.record, self.inner, scope, schema))
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
@@ -201,7 +201,7 @@ class WatchedStore(StoreWrapper):
             self._in_use()
         began = self.health.monotonic()
         try:
-            found = await self._store.commit(scope, writes, durability=durability)
+            found = await self.inner.commit(scope, writes, durability=durability)
         except StoreFault as fault:
             self._failed(fault, _size(writes))
             raise
@@ -214,7 +214,7 @@ class WatchedStore(StoreWrapper):
         wanted = self.health.wanted
         await super().probe()
         if wanted:
-            await self._asked(partial(self._store.commit, "", _room(wanted)))
+            await self._asked(partial(self.inner.commit, "", _room(wanted)))
         if wanted or not self.health.wanted:
             self.health.wrote()
 

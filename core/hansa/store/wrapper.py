@@ -12,41 +12,41 @@ T = TypeVar("T")
 
 
 class StoreWrapper:
-    """See ``hansa.store.base.Store``: what is asked of it, ``_store`` is asked. A subclass overrides
+    """See ``hansa.store.base.Store``: what is asked of it, ``inner`` is asked. A subclass overrides
     ``_asked``, which makes every call but ``close`` and ``lost``, and what it does otherwise.
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.inner = store
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
         return await call()
 
     async def open(self) -> None:
         """See ``Store.open``."""
-        await self._asked(self._store.open)
+        await self._asked(self.inner.open)
 
     async def close(self) -> None:
         """See ``Store.close``."""
-        await self._store.close()
+        await self.inner.close()
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
-        await self._asked(partial(self._store.declare, scope, schema))
+        await self._asked(partial(self.inner.declare, scope, schema))
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
     ) -> list[int]:
         """See ``Store.commit``."""
-        return await self._asked(partial(self._store.commit, scope, writes, durability=durability))
+        return await self._asked(partial(self.inner.commit, scope, writes, durability=durability))
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
-        return await self._asked(partial(self._store.get, scope, collection, key))
+        return await self._asked(partial(self.inner.get, scope, collection, key))
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        return await self._asked(partial(self._store.get_many, scope, collection, keys))
+        return await self._asked(partial(self.inner.get_many, scope, collection, keys))
 
     async def scan(
         self,
@@ -63,7 +63,7 @@ class StoreWrapper:
         """See ``Store.scan``."""
         return await self._asked(
             partial(
-                self._store.scan,
+                self.inner.scan,
                 scope,
                 collection,
                 index=index,
@@ -77,20 +77,20 @@ class StoreWrapper:
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
-        return await self._asked(partial(self._store.count, scope, collection, equal=equal))
+        return await self._asked(partial(self.inner.count, scope, collection, equal=equal))
 
     async def position(self) -> int:
         """See ``Store.position``."""
-        return await self._asked(self._store.position)
+        return await self._asked(self.inner.position)
 
     async def advance(self, position: int) -> None:
         """See ``Store.advance``."""
-        await self._asked(partial(self._store.advance, position))
+        await self._asked(partial(self.inner.advance, position))
 
     async def probe(self) -> None:
         """See ``Store.probe``."""
-        await self._asked(self._store.probe)
+        await self._asked(self.inner.probe)
 
     async def lost(self) -> StoreError:
         """See ``Store.lost``."""
-        return await self._store.lost()
+        return await self.inner.lost()

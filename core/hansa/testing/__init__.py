@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hansa.testing.harness import run_hansa
     from hansa.testing.network_suite import NetworkSuite
     from hansa.testing.policy_suite import PolicySuite
+    from hansa.testing.routes import registered_routes
     from hansa.testing.store_suite import StoreSuite
     from hansa.testing.waiting import until
 
@@ -28,6 +29,7 @@ __all__ = [
     "PolicySuite",
     "StoreSuite",
     "judged",
+    "registered_routes",
     "requested",
     "run_hansa",
     "until",
@@ -42,6 +44,7 @@ _HOMES = {
     "PolicySuite": "testing.policy_suite",
     "StoreSuite": "testing.store_suite",
     "judged": "testing.asking",
+    "registered_routes": "testing.routes",
     "requested": "testing.asking",
     "run_hansa": "testing.harness",
     "until": "testing.waiting",

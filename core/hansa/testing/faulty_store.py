@@ -87,7 +87,7 @@ class FaultyStore(StoreWrapper):
 
     async def _keep(self, scope: str, writes: Sequence[Write], durability: Durability) -> list[int]:
         await self._remember(scope, writes)
-        return await self._store.commit(scope, writes, durability=durability)
+        return await self.inner.commit(scope, writes, durability=durability)
 
     def _begun(self) -> None:
         if self._lost.is_set():
@@ -99,7 +99,7 @@ class FaultyStore(StoreWrapper):
         for write in writes:
             key = getattr(write, "key", None)
             if key is not None and "/" not in write.collection:
-                row = await self._store.get(scope, write.collection, key)
+                row = await self.inner.get(scope, write.collection, key)
                 self._before[scope, write.collection, key] = row
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
