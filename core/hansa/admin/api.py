@@ -23,7 +23,7 @@ from hansa.standby import Standby
 from hansa.store.faults import StoreFault
 
 _BODY = 1024 * 1024
-#: What a process does that waits for the database of another.
+#: The work of a process that waits for the database of another.
 _STANDBY = frozenset({"/status", "/plugins", "/progress", "/reload", "/drain", "/promote"})
 #: Reads the configuration again: what was taken up, and which settings wait for a restart.
 Reload = Callable[[], Awaitable[tuple[list[str], list[str]]]]

@@ -16,7 +16,7 @@ from hansa.model.commands import Command, Commands
 from hansa.model.crossing import AdminChange
 from hansa.model.errors import RemoteProtocolError
 
-#: What an endpoint does with a request and its JSON.
+#: An endpoint: a request and its JSON to an answer.
 Work = Callable[[Request, Any], Awaitable[Any]]
 
 #: Requests that send something and change nothing, read the policies again, or end a process as a signal

@@ -24,7 +24,7 @@ from hansa.store.base import Insert, Write
 from hansa.store.faults import StoreFault
 
 _FETCHES = 3
-#: What it weighs to find the strings of an event: for each of them, and the share of its bytes.
+#: The weight of finding the strings of an event: for each of them, and the share of its bytes.
 _STRING, _BYTES = 4, 16
 
 

@@ -22,7 +22,7 @@ class Findings:
     rows: int = 0
     size: int = 0
     wrong: list[str] = field(default_factory=list)
-    #: What was found and put right.
+    #: The faults that were found and repaired.
     notes: list[str] = field(default_factory=list)
 
 

@@ -85,9 +85,9 @@ class _Draft:
     receipted: list[PendingSubmission] = field(default_factory=list)
     #: Events that say nothing any more, as they stand in the log now.
     blanked: list[Event] = field(default_factory=list)
-    #: What is counted once it is committed: a turn may be taken again.
+    #: Counters that rise once the turn is committed: a turn may be repeated.
     counts: list[str] = field(default_factory=list)
-    #: Whether it changes the present by what is not shown.
+    #: True if an event that is not shown changes the view.
     corrects: bool = False
     head: int = 0
     received: int = 0

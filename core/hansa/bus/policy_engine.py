@@ -27,7 +27,8 @@ _SAME_DECISION = 60_000
 _TRIES = 8
 _REMEMBERED = 1024
 _POLICIES = "policies"
-#: What weighs more (``weight_of``) is judged one after the other: policies may take threads for it.
+#: Crossings that weigh more (``weight_of``) are judged one after the other: policies may take threads for
+#: them.
 _HEAVY = 2048
 #: The digest of no policy at all.
 _NOBODY = ""
@@ -106,7 +107,7 @@ class PolicyEngine:
         #: Those of them whose rows are not known to be committed, by decision.
         self._unwritten: LruCache[str, _RecentVerdict] = LruCache(_REMEMBERED)
         self.kept = DecisionLog(store, clock, random)
-        #: What judging, and making ready for it, takes of a round of the event loop.
+        #: The share of a round of the event loop that judging, with its preparation, takes.
         self.budget = LoopBudget()
         self._heavy = FairTurns()
         #: The number of the policies that judge now. It rises with every change of them, also while nothing

@@ -284,7 +284,7 @@ class NetworkContextImpl(BaseContext):
         rows = await self._app.core.scan("alias", index=("room", "seq"), equal=(event.room, event.seq))
         named = [str(row.key[1]) for row in rows if row.key[0] == self.id]
         own = event.origin.id if event.origin.network == self.id else None
-        # What an authority makes of a submission of its own has another id than the submission.
+        # An authority gives its own submission an id of its own.
         return next((one for one in named if one != own), own)
 
     async def event_by(self, native_id: str) -> Event | None:

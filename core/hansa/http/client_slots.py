@@ -14,7 +14,7 @@ from hansa.model.lru import LruCache
 #: Destinations that are remembered for having answered.
 _REMEMBERED = 10_000
 
-#: What a place counts against: a kind of share, and whose.
+#: The share that a place counts against: its kind, and its owner.
 _Charge = tuple[str, str]
 
 

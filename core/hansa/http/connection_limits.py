@@ -115,7 +115,7 @@ class ConnectionLimiter:
         self._wider = _Ranking()
         self._addresses = _Ranking()
         self._members: dict[str, dict[ConnectionEntry, None]] = {}
-        #: What is held of answers for connections that do not take them.
+        #: The bytes of answers that are held for connections that do not read them.
         self.untaken = UnreadResponses()
 
     def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:

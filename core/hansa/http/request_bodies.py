@@ -26,10 +26,10 @@ _AHEAD = 64 * 1024
 #: Seconds after which a sender whose share is used up may ask again.
 _AFTER = 2.0
 
-#: What bytes count against: kinds of share, and whose.
+#: The shares that bytes count against: their kinds, and their owners.
 _Charges = tuple[tuple[str, str], ...]
 _ALL = ("all", "")
-#: What follows the kind of a group's share in that of the ``networks`` of an address, the narrowest first.
+#: The suffixes of a group's share for the ``networks`` of an address, the narrowest first.
 _AROUND = ("", " site", " block")
 
 

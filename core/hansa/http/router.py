@@ -136,7 +136,7 @@ class Router:
                 except UnicodeError:  # bytes that are not UTF-8, escaped or as they are
                     return RouteMatch(None, request)
             node = following
-        # Who may get something may ask for the head of it: RFC 9110, 9.3.2.
+        # A route for GET also answers HEAD: RFC 9110, 9.3.2.
         route = node.methods.get("GET" if request.method == "HEAD" else request.method)
         if not node.methods:
             return RouteMatch(None, request)

@@ -123,7 +123,7 @@ class HandshakeTurns:
             if not turn.done():
                 turn.set_result(None)
                 self._taken = True
-                # What was let go reads its hello in the round after this one.
+                # A released connection reads its hello in the round after this one.
                 asyncio.get_running_loop().call_soon(self._next)
                 return
 

@@ -20,7 +20,8 @@ PERSON: Final = "person"
 TEXT: Final = "text"
 OTHER: Final = "other"
 
-#: What each field is: a server's name (or several), a person (or several), a string to read (or several), or
+#: The role of each field: a server's name (or several), a person (or several), a string to read (or several),
+#: or
 #: neither of them.
 ROLES: Final = {
     "server": SERVER,
@@ -55,7 +56,7 @@ ROLES: Final = {
     "arguments": OTHER,
 }
 
-#: What a question weighs that says nothing, and a string that is empty.
+#: The weight of a question without texts, and of an empty string.
 _ASKING, _STRING = 64, 8
 
 

@@ -47,7 +47,7 @@ class Features:
         return self.levels.get(kind, Level.DROPPED)
 
 
-#: What a network without ``features`` is taken to carry: text.
+#: The features of a network without ``features``: text.
 PLAIN = Features(levels=MappingProxyType({Kind.MESSAGE: Level.FULL, Kind.ENCRYPTED: Level.FALLBACK}))
 
 
@@ -72,7 +72,7 @@ def degrade(content: Content, features: Features) -> Content | None:
     return Message(text=truncate_utf8(text, features.max_text), style=Style.NOTICE) if text else None
 
 
-#: What a change of membership reads like, after the person's name.
+#: The phrase for a change of membership, after the person's name.
 _BECAME = {
     Membership.JOIN: "is here",
     Membership.LEAVE: "is gone",

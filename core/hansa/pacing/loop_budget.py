@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-#: What one round has room for, in characters that are read (``weight_of``).
+#: The size of one round, in characters that are read (``weight_of``).
 ROUND = 4096
 
 

@@ -13,7 +13,7 @@ from hansa.store.faults import StoreFault
 
 #: The longest wait, in seconds, before a database that fails is tried again.
 MOST = 5.0
-#: What a task is made of. A function is called again where the database failed; a coroutine ends then, since
+#: The work of a task. A function is called again where the database failed; a coroutine ends then, since
 #: nobody can begin it again.
 Work = Coroutine[Any, Any, None] | Callable[[], Coroutine[Any, Any, None]]
 

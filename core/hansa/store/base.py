@@ -18,7 +18,7 @@ from typing import Literal, Protocol, runtime_checkable
 from hansa.model.errors import HansaError
 from hansa.model.fast_dataclass import quick
 
-#: What a key part or a declared field may hold.
+#: The values of a key part or a declared field.
 Value = str | int | None
 Key = tuple[str | int, ...]
 

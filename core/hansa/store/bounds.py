@@ -20,7 +20,7 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 #: The largest batch that cannot be cut, because others read its rows: see ``Whole``.
 MAX_WRITES_WHOLE: Final = 20_000
 MAX_BYTES_WHOLE: Final = 64 * 1024 * 1024
-#: What one piece of something larger holds: room is left for what its caller adds.
+#: The size of one piece of a larger batch: it leaves space for the writes that its caller adds.
 _PIECE, _PIECE_BYTES = 2000, 8 * 1024 * 1024
 
 

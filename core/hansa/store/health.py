@@ -47,7 +47,7 @@ class StoreHealth:
         self._wrote = -_FRESH
         self._refused = 0
         self.degraded: Degraded | None = None
-        #: Whether this process waits for the database of another.
+        #: True while this process waits for the database of another.
         self.standby = False
         #: Since when (ms) its commits take long, 0 if they do not.
         self.slow_since = 0

@@ -105,7 +105,7 @@ class MongoTransactions:
         self._troubled = troubled
         self._giving_up = giving_up
         self._session: Any = None
-        #: Whether a commit was sent whose result is not known yet.
+        #: True if a commit was sent whose result is not known yet.
         self.unsettled = False
 
     async def session(self) -> Any:

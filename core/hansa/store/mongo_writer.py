@@ -46,9 +46,9 @@ class MongoWriter:
         self._began = 0.0
         self._trouble: Exception | None = None
         self._looking: asyncio.TimerHandle | None = None
-        #: Whether a group was given up, or may have to wait for long, because the database is away.
+        #: True if a group was given up, or may have to wait for long, because the database is away.
         self.away = False
-        #: Whether another process has taken the database over.
+        #: True if another process has taken the database over.
         self.lost = asyncio.Event()
 
     async def session(self) -> Any:

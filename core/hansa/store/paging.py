@@ -104,7 +104,7 @@ async def every_page(
     key = after
     while True:
         page: list[Row] = []
-        # What shares most parts of the key comes first.
+        # The rows that share the most parts of the key come first.
         for shared in reversed(range(parts)) if key else (0,):
             page = await store.scan(
                 scope,

@@ -41,7 +41,7 @@ from hansa.store.postgres_writer import PostgresWriter
 _READERS = 4
 #: How long a read is asked again, and how long one may take, in seconds.
 _READ_PATIENCE, _ANSWER_WITHIN = 60.0, 30.0
-#: What says that another process made the same at the same moment: unique_violation (of a catalogue of the
+#: The errors if another process made the same at the same moment: unique_violation (of a catalogue of the
 #: server), duplicate_table, duplicate_object; and how often it is tried.
 _MADE_MEANWHILE, _TRIES = frozenset({"23505", "42P07", "42710"}), 5
 #: Rows of one transaction of a migration.

@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from hansa.store.postgres_tables import PostgresTable
 
-#: What the function raises: a step met another writer (the text is its number, from 1); the lease is gone;
+#: The errors of the function: a step met another writer (the text is its number, from 1); the lease is gone;
 #: the last commit is not the one before this, since a backup was put in the place of what was there.
 CONFLICT, GONE, BEHIND = "HA409", "HA410", "HA411"
 #: A call of it: token, number of the commit, appends, lazy, codes, texts, numbers, bodies.

@@ -24,7 +24,7 @@ SELECT current_user::text, current_database()::text, current_schema()::text,
   has_database_privilege(current_database(), 'TEMPORARY'),
   current_schema() IS NOT NULL AND has_schema_privilege(current_schema(), 'CREATE')
 """
-#: What a denial names, and which right it is about.
+#: The object that a denial names, and the right that is missing.
 _OBJECT = re.compile(r"permission denied for (table|schema|database) (\S+)")
 _RIGHTS = {
     "table": "SELECT, INSERT, UPDATE and DELETE",

@@ -50,7 +50,7 @@ _LIBPQ = frozenset(
         "tcp_user_timeout",
     }
 )
-#: What every error of the driver and of the network is.
+#: The base classes of all errors of the driver and of the network.
 ERRORS = (asyncpg.PostgresError, InterfaceError, InternalClientError, OSError, asyncio.TimeoutError)
 _WHERE = """
 SELECT concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()),

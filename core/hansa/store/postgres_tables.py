@@ -21,7 +21,7 @@ from hansa.store.names import checked_names
 _LONG, _HEAD = 300, 200
 _LOW = re.compile("[\x00\x01]")
 _ESCAPES = str.maketrans({"\x00": "\x01\x01", "\x01": "\x01\x02"})
-#: What stands between the beginning of a long text and its digest; no escaped text holds it.
+#: The separator between the beginning of a long text and its digest; no escaped text contains it.
 _CUT = "\x01\x03"
 _DIGEST = 64
 _TYPES = {str: 'text COLLATE "C"', int: "bigint"}

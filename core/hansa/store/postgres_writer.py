@@ -85,9 +85,9 @@ class PostgresWriter:
         self._watching: asyncio.TimerHandle | None = None
         #: Why there is no session.
         self._trouble: StoreError | None = None
-        #: Whether the last group was given up because the database is away.
+        #: True if the last group was given up because the database is away.
         self.away = False
-        #: Whether this process has no database any more, and why.
+        #: Set once this process has lost its database, with the reason.
         self.lost = asyncio.Event()
         self.fault: StoreFault | None = None
 

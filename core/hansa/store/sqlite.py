@@ -90,9 +90,9 @@ class SqliteStore:
         self._position = self._committed = 0
         self._waiting: deque[_Batch] = deque()
         self._writing = False
-        #: Whether the disk took something no more.
+        #: True while the disk is full.
         self._full = False
-        #: What is asked of a group of which it is not known whether it is kept. Nothing is begun meanwhile.
+        #: The check whether a group in doubt was kept. Nothing is begun meanwhile.
         self._settling: UnknownResults | None = None
         self._idle = asyncio.Event()
         self._idle.set()

@@ -23,7 +23,7 @@ class SqliteFiles:
         self._where = str(path)
         self._log_path = Path(f"{path}-wal")
         self._told = False
-        #: Whether one of them is away.
+        #: True if one of them is missing.
         self.lost = False
         self._opened = self._identity()
 

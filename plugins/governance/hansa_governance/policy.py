@@ -54,7 +54,7 @@ from hansa_governance.rate import SenderRates
 from hansa_governance.servers import MOST_NAMED, Servers
 from hansa_governance.words import PhraseList
 
-#: What a Matrix room's list of barred servers is called.
+#: The event type of a Matrix room's list of barred servers.
 _SERVER_ACL = "m.room.server_acl"
 #: Messages between devices carry keys, many for one message: they have a rate of their own, so much larger.
 _DEVICE_TIMES = 10
@@ -62,9 +62,9 @@ _DEVICE_TIMES = 10
 _COUNTED = 10_000
 #: People who are judged without a pause.
 _PEOPLE = 20
-#: What weighs more (``hansa.weight_of``) is read in a thread.
+#: Texts that weigh more (``hansa.weight_of``) are read in a thread.
 _SHORT = 2048
-#: What the person concerned is told of a server that is not allowed.
+#: The words for the person concerned about a server that is not allowed.
 _WHERE: dict[type, str] = {
     PeerConnect: "this server",
     EventIn: "the sender's server",

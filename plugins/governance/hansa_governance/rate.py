@@ -21,7 +21,7 @@ _LATEST = 86_400.0
 _LARGER = 10
 
 
-#: What is claimed to be older than this (seconds) is late; clocks differ, and events travel.
+#: Events with a time older than this (seconds) are late; clocks differ, and events travel.
 _LATE = 30.0
 
 

@@ -23,7 +23,7 @@ _PAGE = 500
 _LISTS = 40
 _TRIES = 8
 
-#: What a row counts for: ``(collection, key) -> [number, bytes]``.
+#: The counters that a row adds to: ``(collection, key) -> [number, bytes]``.
 _Counts = dict[tuple[str, tuple[str, ...]], list[int]]
 _Completed = Callable[[Row, _Counts], CompareAndSwap]
 

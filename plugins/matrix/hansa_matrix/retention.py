@@ -13,7 +13,7 @@ _EVERY = 3600.0
 _TXN_FOR, _SEEN_FOR = 86_400_000, 7 * 86_400_000
 _REPORTS_FOR = 365 * 86_400_000
 _PAGE = 500
-#: What others, or people here, can make more of: its rows are counted for the metrics.
+#: Collections that other servers, or local users, can fill: their rows are counted for the metrics.
 COUNTED = (
     "access_token",
     "account",

@@ -102,7 +102,7 @@ SCHEMA = Schema(
         Collection(name="cross_signing_key", key={"user_id": str, "usage": str}),
         #: The signatures of people here on others' master keys, which nobody else is shown.
         Collection(name="vouched", key={"by": str, "user_id": str, "key_id": str}),
-        #: What waits for a device here, of another server or of a person here (``peer``), since when (ms).
+        #: Messages for a local device, from another server or a local user (``peer``), since when (ms).
         Collection(
             name="to_device",
             stream=True,
@@ -119,7 +119,7 @@ SCHEMA = Schema(
             key={"user_id": str, "device_id": str, "peer": str},
             indexes=(("peer",),),
         ),
-        #: What came from another server already.
+        #: Messages that already arrived from another server.
         Collection(
             name="to_device_seen",
             key={"origin": str, "message_id": str},
@@ -138,7 +138,8 @@ SCHEMA = Schema(
             fields={"digest": str, "used": int, "remote": int},
             indexes=(("used",), ("digest",), ("server", "used"), ("remote", "used")),
         ),
-        #: What files of a person, of another server, or (``*``) of all other servers take here: ``body`` is
+        #: The usage of files of a user, of another server, or (``*``) of all other servers take here:
+        #: ``body`` is
         #: bytes and files.
         Collection(name="media_usage", key={"owner": str}),
         #: Addresses that are reserved by a user for files that have not arrived yet, until a time in ms;
@@ -151,7 +152,7 @@ SCHEMA = Schema(
         ),
         #: Bytes that are being removed, and since when (ms): who gives them an address meanwhile is too late.
         Collection(name="media_going", key={"digest": str}, fields={"at": int}, indexes=(("at",),)),
-        #: What people here say of themselves, field by field.
+        #: The profiles of local users, field by field.
         Collection(name="profile", key={"user_id": str}),
         #: Hashes of tokens that say who bears them, until a time in ms.
         Collection(
@@ -191,14 +192,14 @@ SCHEMA = Schema(
             fields={"at": int},
             indexes=(("user_id", "at"), ("at",)),
         ),
-        #: What clients are told: see ``room.news``.
+        #: The client stream: see ``local.client_stream``.
         Collection(
             name="news",
             stream=True,
             fields={"topic": str, "ref": str, "state": int},
             indexes=(("topic", "position"), ("ref", "position")),
         ),
-        #: What a client keeps for its person; ``room_id`` is empty for what is of no room.
+        #: Account data of a user; ``room_id`` is empty for global data.
         Collection(name="account_data", key={"user_id": str, "room_id": str, "type": str}),
         #: The bytes of it.
         Collection(name="account_data_usage", key={"user_id": str}),
@@ -221,7 +222,7 @@ SCHEMA = Schema(
                 ("room_id", "target", "kind", "sender", "place"),
             ),
         ),
-        #: What people told the operator of: who, and when (ms).
+        #: Reports to the operator: by which user, and when (ms).
         Collection(
             name="report",
             stream=True,

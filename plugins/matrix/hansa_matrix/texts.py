@@ -87,7 +87,7 @@ def _any_of(*alternatives: str) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{one})" for one in alternatives), re.ASCII)
 
 
-#: What an identifier looks like, by the name of the member that it stands in.
+#: The form of an identifier, by the name of its field.
 FORMS: Mapping[str, re.Pattern[str]] = {
     **dict.fromkeys(("user_id", "user_ids", "users", "sender", "creator", "mxid", "invitee"), _any_of(_USER)),
     **dict.fromkeys(("additional_creators", "join_authorised_via_users_server"), _any_of(_USER)),
@@ -123,7 +123,7 @@ FORMS: Mapping[str, re.Pattern[str]] = {
     "room_version": _any_of(r"[0-9]{1,2}|org\.matrix\.[A-Za-z0-9.\-]{1,40}"),
     "version": _any_of(r"[0-9]{1,3}"),
 }
-#: What stands in the place of a key, of its name and of a device's in documents of keys, known by its form
+#: The forms of a key, of its name and of a device's in documents of keys, known by its form
 #: alone: base64 of 32 or 64 bytes, the ids of one-time keys, what names a device or an algorithm.
 _KEY_ID = r"[A-Za-z0-9+/_\-]{43}=?|[A-Za-z0-9+/_\-]{86}(?:==)?|[A-Za-z0-9+/]{6}|[A-Za-z0-9+/]{11}|[A-Z]{10}"
 _IN_KEYS = _any_of(_USER, _ALGORITHMS, _KEY_ID, rf"(?:signed_)?(?:curve25519|ed25519):(?:{_KEY_ID})")

@@ -89,7 +89,7 @@ class _Stream(ComponentXMPP):
         self.writable.set()
         self.reason = ""
         self._listener = listener
-        #: What was received and is not parsed yet: nothing more is read meanwhile.
+        #: Received bytes that are not parsed yet: no more are read meanwhile.
         self._unread = b""
         self._turn: asyncio.Handle | None = None
         #: When parsing has had its time in this round of the loop, in which data may come many times; 0 where

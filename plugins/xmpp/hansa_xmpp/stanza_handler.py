@@ -43,9 +43,9 @@ _LEAVE_TRIES = 20
 _LEAVE_AGAIN = 5.0
 #: Characters of a domain by which those whose stanzas are dropped are told apart in the log.
 _SOURCE = 255
-#: What who comes again later is answered while the database fails.
+#: The error for a stanza that may be sent again later, while the database fails.
 _FAULT = (errors.RESOURCE_CONSTRAINT, "the storage of this server fails")
-#: What a stanza takes with its addresses, an element of it and an attribute, besides their text (bytes).
+#: The memory of a stanza with its addresses, of an element and of an attribute, besides their text (bytes).
 _STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
 
 

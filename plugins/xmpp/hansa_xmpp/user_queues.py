@@ -23,7 +23,7 @@ class TaskSpawner(Protocol):
         ...
 
 
-#: What a lane takes itself, with its task (bytes).
+#: The memory of a queue itself, with its task (bytes).
 _LANE = 4096
 #: One person has at most this part of the bytes of all, and the people of one domain together.
 _OF_PERSON, _OF_DOMAIN = 8, 2

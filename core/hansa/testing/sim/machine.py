@@ -50,7 +50,7 @@ class Machine:
         self.names: frozenset[str] = frozenset()
         self.skew = 0
         self.disk = MemoryDisk()
-        #: What lies between the app and its disk: a store that fails, for one.
+        #: The layer between the app and its disk, such as a store that fails.
         self.between: Callable[[Store], Store] = lambda store: store
         self.boots = 0
         self.alive = False

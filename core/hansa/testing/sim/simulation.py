@@ -34,7 +34,7 @@ class Simulation:
         #: The scenario's own randomness.
         self.chance = SeededRandom(seed, "scenario")
         self.machines: dict[str, Machine] = {}
-        #: What was logged as an error, or raised where nobody listens. Must be empty at the end.
+        #: Errors that were logged, or raised without a caller. Must be empty at the end.
         self.faults: list[str] = []
         self._loop = loop
 

@@ -47,7 +47,7 @@ def _format_stuck(found: Any) -> str:
     )
 
 
-#: What a room's events name and is not here.
+#: Events that a room's events refer to and that are not stored.
 _MISSING = ("missing_prev", "missing_auth", "missing_state")
 
 

@@ -24,7 +24,7 @@ _ROOM_ENTRY = frozenset(
         "M_UNABLE_TO_GRANT_JOIN",
     }
 )
-#: What says that the request of this server was wrong, which a client can do nothing about.
+#: Codes for a wrong request of this server, which a client can do nothing about.
 _OUR_MISTAKE = frozenset({"M_INVALID_PARAM", "M_MISSING_PARAM"})
 #: Errcodes with which another server refuses a file, by status.
 _FILE = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 413: "M_TOO_LARGE"}

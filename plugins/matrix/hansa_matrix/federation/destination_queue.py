@@ -139,7 +139,7 @@ class DestinationQueue:
         self.waiting_since = 0
         self.reason = ""
         self.task: asyncio.Task[None] | None = None
-        #: What may be lost, the last of each kind, room and person.
+        #: Ephemeral EDUs, the last of each kind, room and user.
         self.edus: OrderedDict[tuple[str, ...], dict[str, Any]] = OrderedDict()
         self._generation = post.ctx.policy_generation
         self._told = 0

@@ -46,5 +46,5 @@ def _crossing_of_edu(crossings: Crossings, edu: Mapping[str, Any]) -> Crossing |
     return crossings.profile_change(content["user_id"], texts, again=True) if texts else None
 
 
-#: What an EDU of devices or keys says of itself, beside the keys.
+#: The own fields of an EDU of devices or keys, beside the keys.
 _OF_LISTS = frozenset({"stream_id", "prev_id", "deleted"})

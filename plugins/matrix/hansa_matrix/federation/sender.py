@@ -71,7 +71,7 @@ class FederationSender:
             },
             pdus=pdus,
         )
-        #: Whose cursor is further than its row says.
+        #: The queues whose cursor is further than its row says.
         self._ahead: dict[str, DestinationQueue] = {}
 
     async def load(self) -> None:

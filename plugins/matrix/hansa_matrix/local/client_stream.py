@@ -16,7 +16,7 @@ from typing import Protocol
 
 from hansa import Append, Delete, Row, ScopedStore, StreamTail, scan_all
 
-#: What the topics of receipts begin with, and the topic of devices and keys.
+#: The prefix of the topics of receipts, and the topic of devices and keys.
 RECEIPTS, DEVICES = "receipts", "*"
 #: Rows in memory: a client that reads before so many rows are added gets its answer from them.
 _TAIL = 20_000

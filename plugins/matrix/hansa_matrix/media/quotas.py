@@ -23,7 +23,7 @@ from hansa import (
 
 #: Copies of one server's files, and of all servers': small files are bounded too.
 MAX_COPIES_PER_SERVER, MAX_COPIES = 20_000, 200_000
-#: Whose usage is that of all copies together.
+#: The owner of the usage of all copies together.
 COPIES = "*"
 #: Bytes of the disk that are kept at a time for a file whose size is not known.
 _RESERVE_STEP = 1024 * 1024

@@ -27,11 +27,11 @@ CLIENT_DEPTH = 100
 _ANSWER_DEPTH = 220
 #: A body or an answer of which nothing else is said.
 DOCUMENT = Limits(bytes=8 * 1024 * 1024)
-#: What ``/_matrix/key/v2/server`` answers: 50 keys of some 200 bytes at the most.
+#: The answer of ``/_matrix/key/v2/server``: 50 keys of some 200 bytes at the most.
 KEY_DOCUMENT = Limits(bytes=64 * 1024)
 #: A transaction: 50 PDUs of 64 KiB and 100 EDUs.
 TRANSACTION = Limits(bytes=4 * 1024 * 1024)
-#: What a client says: a question for the keys of 30,000 people has 100,000 values.
+#: The body of a client: a query for the keys of 30,000 users has 100,000 values.
 CLIENT_BODY = Limits(bytes=1024 * 1024, values=100_000)
 #: An answer that says what went wrong.
 ERROR_ANSWER = Limits(bytes=64 * 1024)

@@ -27,7 +27,7 @@ MAX_PDU = 65_536
 MAX_PREV = 20
 MAX_AUTH = 10
 _MAX_INT = 2**53 - 1
-#: What is not kept of what a peer says of an event; of an ``event_id`` only where it is a hash.
+#: The fields of a peer's event that are not stored; ``event_id`` only where it is a hash.
 STRIPPED_ON_RECEIPT = frozenset({"event_id", "unsigned"})
 
 

@@ -35,7 +35,7 @@ MAX_EVENTS = 200_000
 _MAX_SERVERS = 10_000
 #: The arrays of a send_join answer that are read as they come.
 JOIN_ARRAYS = ("state", "auth_chain", "servers_in_room")
-#: What a whole event has, and a stripped one has not.
+#: The fields of a whole event that a stripped one does not have.
 _WHOLE = frozenset(["hashes", "signatures", "auth_events", "prev_events"])
 _STEPS = frozenset(
     ["type", "room_id", "sender", "state_key", "content", "prev_events", "auth_events", "depth"]

@@ -45,7 +45,7 @@ from hansa_matrix.rooms.upgrade.unfinished_upgrades import UnfinishedUpgrade
 #: ``(type, state key, content)`` of a state event.
 InitialEvent = tuple[str, str, dict[str, Any]]
 
-#: What makes a room that everybody may enter, and whose past everybody in it may read.
+#: The state of a room that every user may join, and whose past every member may read.
 PUBLIC: tuple[InitialEvent, ...] = (
     ("m.room.join_rules", "", {"join_rule": "public"}),
     ("m.room.history_visibility", "", {"history_visibility": "shared"}),

@@ -30,9 +30,9 @@ _PER_VALUE, _VALUE = 8, 75
 _LIVE, _REDACTED = 1, 2
 #: How far the generation is shifted in it.
 _GENERATION = 2
-#: What the reason of an event begins with that a policy server did not recommend.
+#: The prefix of the reason of an event that a policy server did not recommend.
 POLICY = "policy: "
-#: What the reason of a withheld event begins with: the decision of a local policy, or a redaction that does
+#: The prefixes of the reason of a withheld event: the decision of a local policy, or a redaction that does
 #: not apply.
 DECISION, NO_REDACTION = "decision: ", "redaction: "
 
@@ -60,9 +60,9 @@ class StoredEvent:
     after: int = 0
     #: The rule that a rejected or soft-failed event broke, and how.
     reason: str = ""
-    #: Whether it has its place in the timeline that clients are told as it happens.
+    #: True if it has its place in the live timeline of clients.
     live: bool = False
-    #: Whether another event took back what it said.
+    #: True if another event redacted it.
     redacted: bool = False
     #: The policies that judged it: under others it is judged again before it is read. 0 for none.
     generation: int = 0

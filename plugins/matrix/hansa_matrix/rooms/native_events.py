@@ -33,7 +33,7 @@ class ReceivedPdu:
     via_handshake: bool = False
     #: Why the room's policy server does not recommend it; empty if it does, or there is none.
     policy_server_refusal: str = ""
-    #: Whether it was rejected for want of an event that is here now.
+    #: True if it was rejected because of a missing event that is here now.
     again: bool = False
 
     @property

@@ -131,7 +131,7 @@ class MatrixRoom:
         #: How often the row was committed, which makes each another one.
         self.commits = 0
         self.stale = False
-        #: Whether its events have depths of our own count: see ``room.old_depths``.
+        #: True if its events have depths of this server's own count.
         self.counted = True
         self._store = store
         self._reading = asyncio.Lock()
@@ -141,7 +141,7 @@ class MatrixRoom:
         self.levels = PowerLevelCache(8)
         self._acl = _CachedState(ACL_KEY, parse_acl)
         self._policy = _CachedState(POLICY_KEY, policy_server)
-        #: What branches were resolved to, by their groups; the states are kept or read by ``groups``.
+        #: The resolved states of branches, by their groups; the states are kept or read by ``groups``.
         self._merged: LruCache[frozenset[int], int] = LruCache(_MERGED)
         #: How many of the events that come next are looked for before they are taken for new.
         self.doubted = 0
@@ -149,7 +149,7 @@ class MatrixRoom:
         self.holes = Holes(room_id)
         #: False once our last person left: we are then as good as strangers.
         self.resident = True
-        #: Whether a local user has been in it: from then on its events are a timeline.
+        #: True if a local user has been in it: from then on its events are a timeline.
         self.attended = False
         #: Joins by which this server came back after no local user was there: events follow each other up to
         #: one.

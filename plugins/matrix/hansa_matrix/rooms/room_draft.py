@@ -57,17 +57,17 @@ class RoomDraft:
         self.generation = self.ctx.policy_generation
         #: The events of this turn.
         self.stored: dict[str, StoredEvent] = {}
-        #: Whether a local user is still joined.
+        #: True if a local user is still joined.
         self._resident = room.resident
         self._attended = room.attended
-        #: What becomes of people with an account, and whether there is news for those in the room.
+        #: The changed memberships of local users, and whether there is news for those in the room.
         self._stays: list[tuple[str, LocalMembership]] = []
         self._news = False
         #: Servers of which nobody was in the room before.
         self._came: set[str] = set()
         self._recipients: list[frozenset[str]] = []
         self._awaited = dict(room.awaited.by_target)
-        #: Who is in a room that the core does not know yet.
+        #: The members of a room that the core does not know yet.
         self._given = servers
         self._new: frozenset[str] = frozenset()
         #: Those of them for which nobody has looked.
@@ -75,7 +75,7 @@ class RoomDraft:
         #: The room's row and state groups, once they are asked for.
         self._keeping: list[Write] = []
         self.passing = HoleStates(room, self.load, self.get_draft)
-        #: What is counted and logged of all this once it is committed.
+        #: Counters and log lines for after the commit.
         self._results: list[Callable[[], None]] = []
         #: Events redacted by the one that is being prepared.
         self._blanked: list[str] = []
@@ -287,7 +287,7 @@ class RoomDraft:
         if keys:
             writes += await self._update_local_memberships(keys, current)
         if self._attended and (stored.shown or (stored.by_policy and pdu.state_key is not None)):
-            # Who may not be shown the event learns of what it did to the room, a membership for one.
+            # A user who may not see the event still learns its effect on the room, such as a membership.
             self._news = True
             self.stored[pdu.event_id] = self.stored[pdu.event_id].as_live()
             writes.append(stream_write(pdu.room_id, pdu.event_id, self.head.group))

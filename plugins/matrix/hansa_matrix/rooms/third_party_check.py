@@ -8,5 +8,5 @@ from hansa_matrix.crypto import verify_signature
 from hansa_matrix.proto.auth_rules.membership import ThirdPartyOk
 from hansa_matrix.proto.auth_rules.third_party import third_party_verifier
 
-#: Whether a signature in a third-party invite verifies with a key that the room names.
+#: True if a signature in a third-party invite verifies with a key that the room names.
 THIRD_PARTY_OK: Final[ThirdPartyOk] = third_party_verifier(verify_signature)

@@ -54,9 +54,9 @@ TYPES_FOR = 60.0
 MOST_TYPING = 5000
 #: Threads of one room in which a person's last receipt is kept.
 MOST_THREADS = 100
-#: What stands for no thread.
+#: The values for no thread.
 _NO_THREAD = frozenset({"", "main"})
-#: What the threads of private receipts begin with where they are kept.
+#: The prefix of the threads of private receipts in the store.
 PRIVATE = "private "
 #: ``(user, thread) -> (event id, time)``.
 Receipts = Mapping[tuple[str, str], tuple[str, int]]

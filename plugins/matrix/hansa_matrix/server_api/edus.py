@@ -11,7 +11,7 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.devices import DEVICE_LIST, SIGNING_KEYS, TO_DEVICE
 from hansa_matrix.users.edu_handler import EduHandler
 
-#: What the peer has to send again if it could not be stored.
+#: EDUs that the peer must send again if they could not be stored.
 DURABLE_EDUS = frozenset({DEVICE_LIST, SIGNING_KEYS, TO_DEVICE})
 
 

@@ -196,7 +196,8 @@ class Devices:
         if not gone:
             return
         await self._commit_with_edus(user, writes, gone)
-        # What was kept since the rows were read; nothing is from now on, as the device is not there.
+        # Rows that were stored since the rows were read; there are none from now on, as the device does not
+        # exist.
         for device, _ in gone:
             more = await self._removal_writes(user, device.device_id)
             if more and await self.get(user, device.device_id) is None:

@@ -46,9 +46,9 @@ class PresenceTracker:
         self._notifier = notifier
         self._on: bool = ctx.config.presence_enabled
         self._crossings = Crossings(ctx)
-        #: What was said, and the policies that judged it.
+        #: Each presence, and the policies that judged it.
         self._known: FairShares[str, tuple[PresenceEdu, int]] = FairShares(MAX_PRESENCES, ids.domain_of)
-        #: What was said of strangers, with its time.
+        #: The presence of unknown users, with its time.
         self._early: FairShares[str, tuple[PresenceEdu, float]] = FairShares(
             MAX_EARLY_PRESENCES, ids.domain_of
         )

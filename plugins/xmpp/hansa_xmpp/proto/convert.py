@@ -126,7 +126,7 @@ _NO_TEXTS = frozenset(
     {"id", "from", "to", "type", "by", "stamp", "node", "var", "sid", "rid", "kid", "iv", "ver", "hash"}
     | {"{http://www.w3.org/XML/1998/namespace}lang"}
 )
-#: What RFC 6121 section 4.7.2.1 lets a presence show.
+#: The values of ``show`` in a presence: RFC 6121 section 4.7.2.1.
 _SHOWS = frozenset({"away", "chat", "dnd", "xa"})
 #: Elements whose text is an id, a number or ciphertext, by namespace and name.
 _SEALED = frozenset(

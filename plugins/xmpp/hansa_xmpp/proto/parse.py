@@ -18,7 +18,7 @@ from xml.parsers import expat
 
 from hansa import RemoteProtocolError
 
-#: What is kept of a root with too many attributes: whose stanza it is.
+#: The attributes that are kept of a root with too many: they address the stanza.
 _ADDRESSING = ("from", "to", "id", "type")
 
 

@@ -29,7 +29,7 @@ from hansa_matrix.proto.devices import fits_object
 
 FULLY_READ, PUSH_RULES, IGNORED = "m.fully_read", "m.push_rules", "m.ignored_user_list"
 _TAGS = "m.tag"
-#: What only this server writes.
+#: Types that only this server writes.
 _SERVER_TYPES = frozenset({FULLY_READ, PUSH_RULES})
 _MAX_VALUE_BYTES = 64 * 1024
 _MAX_TAGS = 100

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hansa import Delete, NetworkContext
 
 _PAGE_SIZE = 500
-#: What is kept of one person, and by which index it is theirs.
+#: The collections with rows of one user, and the index of the user.
 PRIVATE_COLLECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("account_data", ()),
     ("account_data_usage", ()),

@@ -24,7 +24,7 @@ from hansa_matrix.proto.push_rules import (
 )
 
 _MAX_RULES = 500
-#: What a rule of a kind has beside its actions.
+#: The fields of a rule of each kind, beside its actions.
 _PARTS = {"override": ("conditions",), "underride": ("conditions",), "content": ("pattern",)}
 _Rules = dict[str, list[dict[str, Any]]]
 
@@ -142,7 +142,7 @@ class PushRuleEndpoints:
                 return names.index(name) + more
         if was is not None:
             return was
-        # What people say goes before what the server says, but for the switch that turns all off.
+        # The user's rules go before the server's, except for the master rule that turns all off.
         return 1 if names[:1] == [MASTER] else 0
 
     async def delete(self, caller: Requester, request: Request, _body: Any) -> Any:

@@ -28,7 +28,7 @@ from hansa_matrix.rooms.relations import THREAD, event_ids_of, relation_target
 from hansa_matrix.rooms.room import MatrixRoom
 
 _TOKEN = re.compile(r"[0-9]{16}_[0-9]{16}_[0-9a-f]{16}~?", re.ASCII)
-#: What comes after everything in a token.
+#: The end of all places in a token.
 _AFTER_ALL = "~"
 _DEFAULT_LIMIT, _MAX_LIMIT, _PAGE_SIZE = 20, 100, 500
 #: Pages that are looked through for what is wanted before one is answered that has little.

@@ -19,7 +19,7 @@ _OPEN = frozenset({"public", "knock", "knock_restricted"})
 _INSIDE = frozenset({"join", "invite", "knock"})
 #: Rooms of an ``allow`` that are looked at, and servers that are asked of one room.
 _MAX_ALLOWED_ROOMS, _MAX_SERVERS = 50, 3
-#: What a summary of another server may say, and as what.
+#: The fields that a summary of another server may have, and their types.
 _FIELDS: Mapping[str, type] = {
     "room_id": str,
     "name": str,

@@ -20,7 +20,7 @@ from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room import MatrixRoom
 
-#: What a room stands on: without its words the rules of the room are others, or let nobody in.
+#: Events that the rules of a room depend on: without their content the rules change, or let no user in.
 _NEVER_REDACTED = frozenset({CREATE, ACL_KEY[0]})
 
 

@@ -8,7 +8,7 @@ from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.relations import THREAD, relation_target
 from hansa_matrix.rooms.room import MatrixRoom
 
-#: What the events are in that are in no thread.
+#: The thread of events outside threads.
 MAIN = "main"
 #: Relations that are followed until an event counts as of no thread.
 _MAX_HOPS = 3

@@ -23,7 +23,7 @@ _MAX_LISTED = 1000
 MAX_PATTERNS, MAX_FIELDS = 50, 100
 #: Events of a timeline, where a client says nothing, and the most that it may ask for.
 _DEFAULT_LIMIT, _MAX_LIMIT = 10, 100
-#: What an event keeps, whatever fields a client asks for: without it no client knows what it is.
+#: The fields that an event always keeps: without them no client can read it.
 _REQUIRED_FIELDS = ("type", "event_id", "room_id", "sender", "state_key", "origin_server_ts")
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class EventFilter:
     lazy: bool = False
     by_thread: bool = False
     with_url: bool | None = None
-    #: Whether the type and the room of an event say if it is wanted, and whether every event is.
+    #: True if the type and the room of an event decide, and if every event is accepted.
     by_key: bool = field(init=False, default=True)
     open: bool = field(init=False, default=True)
 

@@ -32,7 +32,7 @@ _MAX_HEROES = 5
 _HEROES_PAGE_SIZE, _MAX_HERO_CANDIDATES = 200, 10_000
 #: People whose receipts are read by themselves: those of more are read with the room's.
 _MAX_SINGLE_READS = 100
-#: What names a room.
+#: The events that name a room.
 _NAMES: tuple[StateKey, ...] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
 

@@ -32,7 +32,7 @@ _MAX_COUNT = 500
 _MAX_MEMBER_EVENTS = 100
 #: Rules that are asked of events without a pause.
 _RULES_PER_STEP = 1000
-#: What one does to a room without having read it: another name is told in every room at once.
+#: Types that a user sends without having read the room: a changed name goes to every room at once.
 _NOT_A_RECEIPT = frozenset({MEMBER, REDACTION})
 
 

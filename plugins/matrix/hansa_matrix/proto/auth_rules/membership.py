@@ -31,10 +31,10 @@ from hansa_matrix.proto.state_content import (
     third_party_token,
 )
 
-#: Whether the event carries a valid signature of the server of that name.
+#: True if the event carries a valid signature of the server of that name.
 SignedBy = Callable[[str], bool]
 
-#: Whether any signature in ``third_party_invite.signed`` verifies with any of these keys (unpadded base64).
+#: True if any signature in ``third_party_invite.signed`` verifies with any of these keys (unpadded base64).
 ThirdPartyOk = Callable[[Mapping[str, Any], Sequence[str]], bool]
 
 

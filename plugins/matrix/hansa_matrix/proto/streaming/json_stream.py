@@ -45,7 +45,7 @@ _BRACKET, _NO_BRACKET = re.compile(_WHOLE + rb"[\[\]{}]", re.DOTALL), re.compile
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _COLON = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+")
 _QUOTE, _COMMA, _OPEN, _CLOSE = ord('"'), ord(","), b"[{", b"]}"
-#: What an answer of version 1 begins with, and the white space in it that is looked through.
+#: The beginning of an answer of version 1, and the white space in it that is looked through.
 _NUMBERED = re.compile(rb"[ \t\r\n]*+\[[ \t\r\n]*+[0-9]{3}[ \t\r\n]*+,(?=[ \t\r\n]*+\{)")
 _FIRST = 1024
 #: Bytes that are looked at together: a string that is cut off is looked at again with each chunk.
@@ -105,7 +105,7 @@ class Splitter:
     ) -> None:
         self._names = frozenset(names)
         self._numbered = numbered
-        #: Whether the array around the object is open.
+        #: True if the array around the object is open.
         self._around = False
         self._most_element = most_element
         self._rest_limits = rest
@@ -119,7 +119,7 @@ class Splitter:
         self._seen: set[str] = set()
         #: The array that is being cut; empty outside of any.
         self._array = ""
-        #: What may come next in it.
+        #: True after an element, and after a comma between elements.
         self._after_element = self._after_comma = False
         #: Where the element that is under way begins in the buffer, and how deep in it we are.
         self._start = -1

@@ -30,7 +30,7 @@ Load = Callable[[Iterable[str]], Awaitable[Mapping[str, StoredEvent]]]
 
 #: Types of which people have to know what a redaction leaves, however it came about.
 _RULES = frozenset({CREATE, MEMBER, JOIN_RULES, POWER_LEVELS, HISTORY_VISIBILITY})
-#: What people are shown of a withheld create event, whose content no redaction touches since version 11.
+#: The visible fields of a withheld create event, whose content no redaction touches since version 11.
 _OF_CREATE = frozenset({"creator", "room_version", "m.federate", "additional_creators"})
 _WITHHELD = Status.WITHHELD
 #: Earlier events of a key that are looked at.

@@ -25,7 +25,7 @@ MOST_LOST, _LOST_TO_GOOD = 5000, 4
 class PduReader(Protocol):
     """The reader of an answer."""
 
-    #: What it has taken since this was looked at.
+    #: The bytes that were read since the last check.
     fresh: list[Pdu]
 
     def drop(self, pdus: Sequence[Pdu]) -> None:

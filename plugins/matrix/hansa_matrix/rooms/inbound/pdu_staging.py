@@ -320,7 +320,7 @@ class PduStaging:
                         await self._rooms.listeners.notify_idle(room)
                 if done or not batch:
                     continue
-                # What the first one stands on has to be asked for: the others pass it meanwhile.
+                # The first one cites events that must be fetched: the others pass it meanwhile.
                 entry = line.take()
                 try:
                     lacking = await self._gaps.missing_references(room, entry.pdu, ())

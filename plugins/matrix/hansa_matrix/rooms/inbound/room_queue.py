@@ -33,7 +33,7 @@ class QueuedPdu:
     again: float = 0.0
     #: See ``ReceivedPdu.unwanted``.
     unwanted: str = ""
-    #: Whether the keys that it needs were asked for.
+    #: True if the keys that it needs were fetched.
     keyed: bool = False
     #: Bytes of memory.
     size: int = 0

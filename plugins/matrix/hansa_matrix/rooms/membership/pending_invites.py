@@ -91,7 +91,7 @@ class PendingInvites:
         self._of_server = RateLimiter(ctx.clock, _RATE_OF_SERVER, _BURST_OF_SERVER)
         self._ended = EndedInvites(ctx)
         self._outside = RemoteRoomTexts(ctx)
-        #: What is too many is counted, then removed: one at a time.
+        #: Rows over the limit are counted, then removed: one at a time.
         self._one = asyncio.Lock()
         #: Invites that were judged again: ``(room, user) -> (generation, whether it may be shown)``.
         self._judged: LruCache[tuple[str, str], tuple[int, bool]] = LruCache(_JUDGED)

@@ -51,9 +51,9 @@ class Why(StrEnum):
     FILLED = "filled"
 
 
-#: What no other try changes.
+#: Reasons that no other attempt changes.
 DEFINITE = frozenset({Why.DENIED, Why.DISTRUSTED, Why.REFUSED})
-#: What only a key changes.
+#: Reasons that only a key changes.
 FOR_A_KEY = frozenset({Why.DENIED, Why.KEYLESS, Why.DISTRUSTED})
 
 
@@ -73,11 +73,11 @@ class Hole:
     attempts: int = 0
     asked: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
-    #: What it follows, where that is certain.
+    #: Its ``prev_events``, where they are certain.
     prev: tuple[str, ...] = ()
     rejects: tuple[str, ...] = ()
     group: int = 0
-    #: What servers say was the state before it; it is not stored, ``group`` is.
+    #: The state before it that servers give; it is not stored, ``group`` is.
     state: Mapping[StateKey, str] | None = field(default=None, compare=False)
 
     def row(self) -> Put:

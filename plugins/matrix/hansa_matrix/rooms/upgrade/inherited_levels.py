@@ -9,9 +9,9 @@ from hansa_matrix.proto.auth_rules.levels import PowerLevels, level_of
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER, POWER_LEVELS
 from hansa_matrix.proto.room_versions import RoomVersion
 
-#: What an owner has where a version has no creators above everybody.
+#: The level of an owner where a version has no creators above all others.
 _OWNER = 100
-#: What it takes to speak in a room that is replaced, at least.
+#: The least level to send in a room that is replaced.
 _CLOSED = 50
 _TABLES = ("users", "events", "notifications")
 
@@ -36,7 +36,8 @@ def inherit_power_levels(
             found[key] = level
     users: dict[str, int] = found.setdefault("users", {})
     if after.privileged_creators:
-        # Who was a creator and is none of the new room is no longer above everybody, and below nobody else.
+        # A former creator who does not create the new room is no longer above all others, and below no other
+        # user.
         former = dict.fromkeys(sorted(levels.creators), max([_OWNER, *users.values()]))
         found["users"] = {u: level for u, level in {**users, **former}.items() if u not in creators}
     elif levels.creators:  # they were above everybody, and here only a number can say so
