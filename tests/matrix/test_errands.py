@@ -40,15 +40,15 @@ def bounded(house: ServerWithPeer, **bounds: Any) -> tuple[FetchPool, ManualCloc
 async def test_a_gap_that_takes_more_than_one_errand_waits_and_is_filled_later(tmp_path):
     async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
-        patient = matrix.missing_events.errands
-        matrix.missing_events.errands, _ = bounded(house, requests=2)
+        patient = matrix.missing_events.fetched.errands
+        matrix.missing_events.fetched.errands, _ = bounded(house, requests=2)
         history = History(house, 45)
         async with asyncio.TaskGroup() as group:
             arriving = group.create_task(history.arrived())
             await until_tried(house)
             assert given_up(house) == {"requests": 1}
             assert house.counted("matrix_pdus").keys().isdisjoint({"rejected", "refused", "dropped"})
-            matrix.missing_events.errands = patient
+            matrix.missing_events.fetched.errands = patient
         assert arriving.result() == dict.fromkeys(history.ids, "accepted")
 
 
@@ -76,7 +76,7 @@ async def test_a_request_gets_what_is_left_of_the_time_and_none_when_that_is_ove
 async def test_a_state_of_too_many_events_is_not_gone_through(tmp_path, key):
     async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
-        matrix.missing_events.errands, _ = bounded(house, events=100)
+        matrix.missing_events.fetched.errands, _ = bounded(house, events=100)
         history = History(house, 2)
         asked: list[str] = []
 
@@ -98,7 +98,7 @@ async def test_a_state_of_too_many_events_is_not_gone_through(tmp_path, key):
 async def test_a_state_is_not_gone_through_if_more_came_than_was_announced(tmp_path):
     async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
-        matrix.missing_events.errands, _ = bounded(house, events=100)
+        matrix.missing_events.fetched.errands, _ = bounded(house, events=100)
         history = History(house, 2)
 
         def answer(request: HttpRequest) -> tuple[int, Any] | None:
@@ -117,7 +117,7 @@ async def test_a_state_is_not_gone_through_if_more_came_than_was_announced(tmp_p
 async def test_an_auth_chain_of_too_many_events_is_not_gone_through(tmp_path):
     async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
-        matrix.missing_events.errands, _ = bounded(house, events=100)
+        matrix.missing_events.fetched.errands, _ = bounded(house, events=100)
         raw = house.forger.draft(house.room, "m.room.message", {"body": "x", "msgtype": "m.text"}, None)
         raw["auth_events"] = [*raw["auth_events"], "$" + "a" * 43]
         house.peer.answer = lambda r: (

@@ -75,11 +75,11 @@ class Promise:
 class Quotas:
     """The use of each quota. It is in the store, by owner: a user, ``*`` or another server."""
 
-    def __init__(self, ctx: NetworkContext) -> None:
+    def __init__(self, ctx: NetworkContext, evict: Callable[[int], Awaitable[bool]]) -> None:
+        """``evict`` removes copies of at least so many bytes; False if there are none."""
         self._ctx = ctx
+        self._evict = evict
         self._promises: set[Promise] = set()
-        #: Lets go of copies of so many bytes; False if there are none.
-        self.evict: Callable[[int], Awaitable[bool]] = _evict_nothing
 
     def bound(self, owner: str) -> tuple[int, int]:
         """Bytes and files that an owner may have; 0: no bound."""
@@ -160,7 +160,7 @@ class Quotas:
         """
         while (short := await self._missing_disk_bytes()) > 0:
             copies, _ = await self.used(COPIES)
-            if copies.size < short or not await self.evict(short):
+            if copies.size < short or not await self._evict(short):
                 self._ctx.count("matrix_media_refused", reason="disk")
                 raise DiskFull("the disk is full but for what events need")
 
@@ -172,7 +172,3 @@ class Quotas:
         reserve: int = min(self._ctx.config.media_reserve, space.total // 20)
         self._ctx.set_gauge("matrix_media_disk_free_bytes", space.free)
         return sum(one.left for one in self._promises) + reserve - space.free
-
-
-async def _evict_nothing(_size: int) -> bool:
-    return False

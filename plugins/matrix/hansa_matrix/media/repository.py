@@ -73,8 +73,7 @@ class MediaRepository:
         self._ctx = ctx
         self.server = server
         self._server = server
-        self.quotas = Quotas(ctx)
-        self.quotas.evict = self._evict_copies
+        self.quotas = Quotas(ctx, self._evict_copies)
         self._part = -1
         self._one = asyncio.Lock()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hansa import (
@@ -20,8 +21,35 @@ from hansa_matrix.conversion import EventDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
 from hansa_matrix.proto.servers.server_acl import parse_acl
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.native_events import ClientEvent, LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEvent:
+    """An event that a local user sends, as the core sees it and as the room's turn builds it."""
+
+    content: Content
+    native: EventDraft | ClientEvent
+
+
+async def submit_local_event(
+    ctx: NetworkContext, sender: NativeId, room_id: str, event: LocalEvent, *, origin: str = ""
+) -> SubmitResult:
+    """Submit one event of a local user: its room's turn builds, signs and sends it. The same ``origin`` again
+    is the same event; empty for one that is sent once. Raises ``Busy`` and what ``submit`` raises.
+    """
+    submission = Submission(
+        origin=NativeId(ctx.id, origin or f"own-{ctx.random.bytes(12).hex()}"),
+        room=NativeId(ctx.id, room_id),
+        sender=sender,
+        content=event.content,
+        ts=ctx.clock.now(),
+        native=event.native,
+        local=True,
+    )
+    (result,) = await ctx.submit([submission])
+    return result
 
 
 class LocalEvents:
@@ -66,13 +94,6 @@ class LocalEvents:
     async def _submit_event(
         self, sender: str, room_id: str, what: Content, draft: EventDraft
     ) -> SubmitResult:
-        inbound = Submission(
-            origin=NativeId(self._ctx.id, f"own-{self._ctx.random.bytes(12).hex()}"),
-            room=NativeId(self._ctx.id, room_id),
-            sender=NativeId(self._ctx.id, sender),
-            content=what,
-            ts=self._ctx.clock.now(),
-            native=draft,
-            local=True,
+        return await submit_local_event(
+            self._ctx, NativeId(self._ctx.id, sender), room_id, LocalEvent(what, draft)
         )
-        return (await self._ctx.submit([inbound]))[0]

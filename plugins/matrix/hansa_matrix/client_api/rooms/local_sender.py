@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hansa import Member, NativeId, Submission
+from hansa import Member, NativeId
 
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import error_from_refusal
@@ -20,6 +20,7 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_L
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import AUTHORISING_USER, membership_of
+from hansa_matrix.rooms.local_events import LocalEvent, submit_local_event
 from hansa_matrix.rooms.native_events import ClientEvent, LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
@@ -97,16 +98,9 @@ class LocalSender:
         what = await content_from_event(draft, self._own.views.home_of)
         if isinstance(what, Member) and not ids.is_valid_user_id(state_key):
             raise matrix_error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
-        inbound = Submission(
-            origin=NativeId(self._ctx.id, origin or f"own-{self._ctx.random.bytes(12).hex()}"),
-            room=NativeId(self._ctx.id, room_id),
-            sender=NativeId(self._ctx.id, user),
-            content=what,
-            ts=self._ctx.clock.now(),
-            native=ClientEvent(draft=draft, handle=handle, follows=follows),
-            local=True,
-        )
-        (outcome,) = await self._ctx.submit([inbound])
+        event = LocalEvent(what, ClientEvent(draft=draft, handle=handle, follows=follows))
+        sender = NativeId(self._ctx.id, user)
+        outcome = await submit_local_event(self._ctx, sender, room_id, event, origin=origin)
         if outcome.refusal is not None:
             invite = type_ == MEMBER and membership_of(content) == "invite"
             raise (invite_error if invite else error_from_refusal)(outcome.refusal)

@@ -88,11 +88,6 @@ class MissingEvents:
         """Where others are asked."""
         return self.fetched.errands
 
-    @errands.setter
-    def errands(self, errands: FetchPool) -> None:
-        """Ask through others from now on."""
-        self.fetched.errands = errands
-
     async def missing_references(self, room: MatrixRoom, pdu: Pdu, coming: Collection[str]) -> list[str]:
         """The ``prev_events`` without a place in the DAG and the ``auth_events`` that are not stored, without
         those that are ``coming``.
@@ -245,7 +240,7 @@ class MissingEvents:
                 placed.add(one.event_id)
                 if one.event_id in notes.doubtful:
                     citing = next((p for p in got.values() if one.event_id in p.prev_events), one)
-                    self._add_hole(room, one.event_id, one, notes, citing)
+                    self._add_hole(room, one.event_id, notes, known=one, citing=citing, state=None)
                     await self.unverified.settle(room)
                     continue
                 await self.fetched.auth(room, one, errand, notes)
@@ -353,18 +348,19 @@ class MissingEvents:
                 with contextlib.suppress(ServerUnreachable):
                     asked = [self.errands.beside(server) for server in servers]
                     state = await self.fetched.agreed(room, event_id, asked)
-            self._add_hole(room, event_id, known, notes, pdu, state)
+            self._add_hole(room, event_id, notes, known=known, citing=pdu, state=state)
         await self.unverified.settle(room)
         return True
 
-    def _add_hole(  # noqa: PLR0917
+    def _add_hole(
         self,
         room: MatrixRoom,
         event_id: str,
-        known: Pdu | None,
         notes: FetchNotes,
+        *,
+        known: Pdu | None,
         citing: Pdu,
-        state: Mapping[StateKey, str] | None = None,
+        state: Mapping[StateKey, str] | None,
     ) -> None:
         """Pass over an event from now on. It is said once of each server and reason, and counted."""
         now, why = self._ctx.clock.now(), notes.of(event_id)
