@@ -203,7 +203,9 @@ class Process:
             asked = await store.wished()
             if asked:
                 host, _, pid = asked.rpartition(" ")
-                self._say(f"process {pid} on {host} was promoted and asks for the database: this one ends")
+                self._say(
+                    f"process {pid} on {host} was promoted and takes over the database: this process ends"
+                )
                 self._end()
                 return
 
@@ -295,7 +297,7 @@ async def _run(path: Path, config: Config, say: Printer) -> int:
             if waiting:
                 say("changes with a restart: " + ", ".join(waiting))
         except (HansaError, OSError, ssl.SSLError) as error:
-            say(f"not reloaded, everything is as it was: {error}")
+            say(f"not reloaded, nothing has changed: {error}")
 
     async def reload_when_ready() -> None:
         await ready.wait()
@@ -333,7 +335,7 @@ async def _run(path: Path, config: Config, say: Printer) -> int:
         async with asyncio.timeout(_STOP_WITHIN - 1):
             await process.stop()
     except TimeoutError:
-        say("stopped with work under way; it goes on at the next start")
+        say("stopped with work in progress; it continues at the next start")
         return 1
     say("stopped")
     return 0

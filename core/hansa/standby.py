@@ -86,7 +86,7 @@ class Standby:
     def refuse(self) -> RemoteProtocolError:
         """Returns the answer of a standby to everything that needs the database."""
         host, pid = self._owner
-        text = f"this process stands by: ask the one that has the database, process {pid} on {host}"
+        text = f"this process is a standby: ask the process that has the database, process {pid} on {host}"
         return RemoteProtocolError(text, hint=503, code="standby")
 
     def status(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Standby:
                 await self.serves.wait()
                 return {"promoted": True}
         host, pid = self._owner
-        text = f"process {pid} on {host} has the database still; it is asked until it lets go, or is given up"
+        text = f"process {pid} on {host} still has the database; this process continues to ask for it"
         raise RemoteProtocolError(text, hint=503, code="standby")
 
 

@@ -320,7 +320,7 @@ async def _waits(server) -> bool:
 
 
 async def _told(server) -> bool:
-    return "not reloaded, everything is as it was" in server.log()
+    return "not reloaded, nothing has changed" in server.log()
 
 
 async def _serial(server, ca) -> int:

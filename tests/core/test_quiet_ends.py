@@ -31,8 +31,8 @@ def _interrupted(*_: object) -> None:
     ("words", "code", "said"),
     [
         (["init", "/proc/nowhere/x"], 1, "hansa: /proc/nowhere: No such file or directory"),
-        (["check", "-c", "/"], 2, "/: Is a directory; say with -c where the configuration is"),
-        (["status", "-c", "/nowhere"], 1, "hansa: /nowhere: No such file or directory; say with -c where the configuration is"),
+        (["check", "-c", "/"], 2, "/: Is a directory; give its path with -c"),
+        (["status", "-c", "/nowhere"], 1, "hansa: /nowhere: No such file or directory; give its path with -c"),
         (["user", "add", "x", "-c", "/nowhere", "--password-file", "/nowhere"], 1, "hansa: /nowhere: No such file or directory"),
     ],
 )  # fmt: skip
@@ -54,7 +54,7 @@ def test_who_may_not_read_a_configuration_is_not_sent_to_look_for_it(monkeypatch
 
 @pytest.mark.parametrize(
     ("asked", "code", "said"),
-    [(_of_another_version, 1, "of another version"), (_enough, 1, ""), (_interrupted, 130, "")],
+    [(_of_another_version, 1, "has another version"), (_enough, 1, ""), (_interrupted, 130, "")],
 )
 def test_an_answer_that_cannot_be_shown_is_one_line_or_none(asked, code, said, monkeypatch, capsys):
     monkeypatch.setattr("hansa.cli.socket_client.call_with_progress", asked)

@@ -89,7 +89,7 @@ async def test_a_name_that_leads_nowhere_or_to_several_rooms_is_told() -> None:
         {"left": (plugin, Config()), "right": (plugin, Config())}, rooms=[["left:a"], ["right:a"]]
     ) as app:
         names = RoomNames(app)
-        with pytest.raises(RemoteProtocolError, match="several: say one of left:a, right:a"):
+        with pytest.raises(RemoteProtocolError, match="several rooms: use one of left:a, right:a"):
             await names.room("#lobby")
         for nowhere in ("#attic", "left:#attic", "left:z", "nowhere:a", ":", ""):
             with pytest.raises(RemoteProtocolError, match="there is no room"):

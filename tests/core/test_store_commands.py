@@ -22,7 +22,7 @@ async def test_a_backup_made_while_it_runs_comes_back_with_its_rooms(tmp_path, c
     room = await alice.create_room()
     await alice.say(room, "before")
     said = await house.run("store", "check")
-    assert said["ok"] and "checked while it is stopped" in said["notes"][0]
+    assert said["ok"] and "only the file was checked" in said["notes"][0]
     made = await house.run("store", "backup", str(tmp_path / "kept"))
     await alice.say(room, "after")
     with pytest.raises(CommandFailed, match="in use: stop Hansa first"):

@@ -212,7 +212,7 @@ class AdminApi:
         """Take the database over from the process that has it."""
         if self.standby is None:
             raise RemoteProtocolError(
-                "this process does not stand by: it has the database already", hint=409, code="refused"
+                "this process is not a standby: it has the database already", hint=409, code="refused"
             )
         return await self.standby.promote()
 

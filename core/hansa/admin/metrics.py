@@ -27,9 +27,7 @@ class _FromApp(Collector):
             for name, labels, value in measure():
                 gauges[name, tuple(sorted(labels.items()))] = value
         yield from _families(GaugeMetricFamily, gauges)
-        events = CounterMetricFamily(
-            "hansa_pipeline", "submissions by what became of them", labels=["result"]
-        )
+        events = CounterMetricFamily("hansa_pipeline", "submissions by result", labels=["result"])
         for result, value in self._app.pipeline.counts.items():
             events.add_metric([result], value)
         yield events
@@ -38,15 +36,21 @@ class _FromApp(Collector):
             up.add_metric([runner.id], 1.0 if runner.state == "up" else 0.0)
         yield up
         health = self._app.store.health
-        degraded = GaugeMetricFamily("hansa_store_degraded", "1 while the database is so", labels=["kind"])
-        faults = CounterMetricFamily("hansa_store_faults", "calls that the database failed", labels=["kind"])
+        degraded = GaugeMetricFamily(
+            "hansa_store_degraded", "1 while the database has this fault", labels=["kind"]
+        )
+        faults = CounterMetricFamily(
+            "hansa_store_faults", "calls that failed because of the database", labels=["kind"]
+        )
         for kind, failed in health.faults.items():
             now = health.degraded is not None and health.degraded.kind is kind
             degraded.add_metric([kind.value], 1.0 if now else 0.0)
             faults.add_metric([kind.value], failed)
         yield degraded
         yield faults
-        state = GaugeMetricFamily("hansa_store_state", "1 for how the database is now", labels=["state"])
+        state = GaugeMetricFamily(
+            "hansa_store_state", "1 for the present state of the database", labels=["state"]
+        )
         for name in ("up", "slow", "standby", *health.faults):
             state.add_metric([str(name)], 1.0 if str(name) == health.state else 0.0)
         yield state

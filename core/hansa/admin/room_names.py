@@ -44,7 +44,7 @@ class RoomNames:
         found = [link for one in self._app.runners if (link := await self._at(one, name)) is not None]
         if len(found) > 1:
             which = ", ".join(link.id for link in found)
-            raise missing(f"{name} is the name of several: say one of {which}")
+            raise missing(f"{name} is the name of several rooms: use one of {which}")
         return found[0] if found else None
 
     async def _at(self, network: str, address: str) -> Link | None:

@@ -100,7 +100,7 @@ class DecisionLog:
             return tally.body
         row = await self._store.get("decision", (decision,)) or await self._store.get("stranger", (decision,))
         if row is None:
-            raise LocalProtocolError(f"no decision {decision!r} is kept here")
+            raise LocalProtocolError(f"there is no decision {decision!r}")
         explained: dict[str, Any] = orjson.loads(row.body)
         return explained
 

@@ -18,7 +18,7 @@ _TOML = """\
 # Hansa. Every key that is not here has its default; `hansa check -c FILE` names every mistake.
 
 [server]
-# One port for federation. An http:// address is for behind a proxy that does TLS.
+# One port for federation. Use an http:// address only behind a proxy that terminates TLS.
 listen = ["https://{listen}:{port}"]
 tls = {{ certificate = "tls/fullchain.pem", key = "tls/key.pem" }}
 # The socket of the command line; only the user who runs Hansa can use it.
@@ -73,8 +73,8 @@ _NEXT = """\
 {folder} is ready for {name}.
 
 {found}
-The certificate in tls/ is for trying things out: no other server trusts it. Put one that is issued for
-{host} in its place:
+The certificate in tls/ is for tests: other servers do not trust it. Replace it by one that is issued for
+{host}:
   tls/fullchain.pem   the certificate, then its chain
   tls/key.pem         its key, mode 0600
 

@@ -146,7 +146,7 @@ def plugin_parser(name: str, commands: Iterable[Command]) -> argparse.ArgumentPa
             help="the configuration (default: hansa.toml)",
         )
         one.add_argument("--json", action="store_true", help="print JSON")
-        one.add_argument("--network", default="", help="which, if several networks use the plugin")
+        one.add_argument("--network", default="", help="network, if several use the plugin")
         for argument in command.arguments:
             _add(one, argument)
         one.set_defaults(_command=command)
@@ -155,7 +155,7 @@ def plugin_parser(name: str, commands: Iterable[Command]) -> argparse.ArgumentPa
 
 def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.secret:
-        text = f"a file that has {argument.help} (default: it is asked for)"
+        text = f"a file that has {argument.help} (default: ask for it)"
         parser.add_argument(f"{argument.name}-file", type=Path, help=text)
         return
     more: dict[str, Any] = {"help": argument.help}
@@ -257,7 +257,7 @@ def _answered(found: Any, shown: Callable[[Any], str], *, as_json: bool) -> None
     try:
         terminal.show(found, shown)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        text = "the running Hansa is of another version than this command: restart it, or ask with --json"
+        text = "the running Hansa has another version than this command: restart it, or use --json"
         raise LocalProtocolError(text) from error
 
 

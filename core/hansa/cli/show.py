@@ -60,7 +60,7 @@ def room(found: Any) -> str:
     parts = [head, format_table(["link", ""], links), format_table(["user", "is", "role", "name"], people)]
     if found.get("denied"):
         denied = [[d["network"], d["server"], d["because"]] for d in found["denied"]]
-        parts.append("Denied servers are in this room. Nothing is sent into it as long as they are:")
+        parts.append("Denied servers are in this room. Nothing is sent to it while they are in it:")
         parts.append(format_table(["network", "server", "because"], denied))
     return "\n\n".join(parts)
 

@@ -20,10 +20,10 @@ _POLL_S = 0.5
 
 #: Why a running Hansa lacks a path: a standby has few, and one that serves lacks what a standby has.
 _STANDS_BY = (
-    "the Hansa that runs here stands by, or is of another version than this command: `hansa status` says so; "
-    "ask the one that has the database"
+    "the running Hansa is a standby, or has another version than this command (see `hansa status`): "
+    "ask the process that has the database"
 )
-_UNKNOWN_HERE = {"/promote": "the Hansa that runs here does not stand by: promote one that does"}
+_UNKNOWN_HERE = {"/promote": "the running Hansa is not a standby: promote a standby"}
 
 
 class AdminRequestFailed(HansaError):
@@ -46,7 +46,7 @@ def socket_of(config: Path) -> Path:
     try:
         data = tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
-        hint = "" if isinstance(error, PermissionError) else "; say with -c where the configuration is"
+        hint = "" if isinstance(error, PermissionError) else "; give its path with -c"
         raise ConfigError(f"{config}: {error.strerror}{hint}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config} is not TOML: {error}") from error
@@ -65,7 +65,7 @@ def call(config: Path, method: str, path: str, body: Any = None) -> Any:
         value = json.loads(answer.read())
     except PermissionError as error:
         raise AdminRequestFailed(
-            f"{where} is another user's: ask as the user who runs Hansa, or as root"
+            f"{where} belongs to another user: use the account that runs Hansa, or root"
         ) from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise AdminRequestFailed(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines of progress.
 _EVERY = 2.0
-_SAME = "FROM and TO are the same database under two names: name another to copy to"
+_SAME = "FROM and TO are the same database under two names: use another database for TO"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +68,9 @@ def _moved(args: argparse.Namespace, config: Config, database: Path) -> int:
     for name in found.damaged:
         terminal.say(f"warning: {name} is damaged: its content does not match the hash in its name")
     if args.action == "backup":
-        terminal.say(f"{args.config} and the keys that it names are not in it: keep a copy of them too")
+        terminal.say(
+            f"{args.config} and the keys that it names are not in the backup: keep a copy of them too"
+        )
     return 0
 
 
@@ -79,7 +81,7 @@ def _check(args: argparse.Namespace, config: Config) -> int:
     database = _sqlite_file(config)
     if database is not None:
         if not database.exists():
-            raise LocalProtocolError(f"there is no {database}: `hansa run` makes it")
+            raise LocalProtocolError(f"there is no {database}: `hansa run` creates it")
         wrong += [f"{database}: {text}" for text in check_file(database)]
     found, notes = None, list[str]()
     if not wrong:
@@ -90,7 +92,7 @@ def _check(args: argparse.Namespace, config: Config) -> int:
         except HeldElsewhere:
             if database is None:
                 raise
-            notes.append("Hansa runs: its file was checked, its rows are checked while it is stopped")
+            notes.append("Hansa runs: only the file was checked. Stop Hansa to check the rows too")
     if args.json:
         rows, size = (found.rows, found.size) if found is not None else (None, None)
         terminal.show_json({"ok": not wrong, "wrong": wrong, "rows": rows, "bytes": size, "notes": notes})
@@ -165,7 +167,7 @@ def _located(named: str) -> tuple[str, Path]:
     except ConfigError as error:
         shown = "a URL" if "://" in named else named  # which may hold a password
         raise LocalProtocolError(
-            f"{shown}: {error.reason}. A configuration (FILE.toml) is good too"
+            f"{shown}: {error.reason}. A configuration (FILE.toml) is accepted too"
         ) from error
     return named, Path()
 

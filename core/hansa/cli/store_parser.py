@@ -22,7 +22,7 @@ def add_parsers(top: Any, listing: argparse.ArgumentParser) -> None:
     )
     backup.add_argument("folder", type=Path, help="folder; created if it does not exist")
     restore = actions.add_parser("restore", parents=[listing], help="restore a backup")
-    restore.add_argument("folder", type=Path, help="what `hansa store backup` made")
+    restore.add_argument("folder", type=Path, help="folder of a backup")
     restore.add_argument(
         "--replace", action="store_true", help="move an existing database to another name first"
     )

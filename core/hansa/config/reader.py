@@ -114,7 +114,7 @@ class _ConfigReader:
             file = self.folder / str(value["file"])
             try:
                 if file.stat().st_mode & 0o077:
-                    text = f"{file} holds a secret and may be read by others: chmod 600 it"
+                    text = f"{file} contains a secret and other users can read it: use chmod 600"
                     self.errors.append(ConfigError(text, path=path))
                 return file.read_text().strip()
             except OSError as error:
@@ -150,7 +150,7 @@ def load(path: Path, find: PluginFinder) -> Config:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        hint = "" if isinstance(error, PermissionError) else "; say with -c where the configuration is"
+        hint = "" if isinstance(error, PermissionError) else "; give its path with -c"
         raise ConfigErrors([ConfigError(f"{error.strerror}{hint}")]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigErrors([ConfigError(f"not TOML: {error}")]) from error
@@ -238,7 +238,9 @@ def _plugin_name(table: Any) -> str:
 def _network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig | None:
     path = f"networks.{key}"
     if not key.isidentifier() or key != key.lower():
-        reader.errors.append(ConfigError("a network's name is lower-case letters, digits and _", path=path))
+        reader.errors.append(
+            ConfigError("the name of a network must have only lower-case letters, digits and _", path=path)
+        )
     mine, rest = _section(reader, NetworkTable, table, path)
     module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None

@@ -37,13 +37,13 @@ class ServerConfig(_Strict):
     """The ``[server]`` table."""
 
     listen: list[str] = Field(
-        default=["https://127.0.0.1:8448"], description="public addresses; http:// is for behind a proxy"
+        default=["https://127.0.0.1:8448"], description="public addresses; use http:// only behind a proxy"
     )
     tls: TlsConfig | None = Field(default=None, description="certificate of the https:// addresses")
     admin: str = Field(default="unix:hansa.sock", description="socket of the command line; mode 0600")
     metrics: str = Field(default="", description="HOST:PORT for /health and /metrics; empty: none")
     ca_file: Path | None = Field(
-        default=None, description="certificate authorities to trust in addition, for connections to peers"
+        default=None, description="additional certificate authorities for connections to peers"
     )
     private_networks: list[str] = Field(
         default=[], description="private networks in which peers may be, such as 10.0.0.0/8"
@@ -150,7 +150,7 @@ class MediaConfig(_Strict):
 class ThrottleConfig(_Strict):
     """How fast deliveries to one network may be."""
 
-    rate: float = Field(default=0.0, ge=0, description="events a second; 0 means without a limit")
+    rate: float = Field(default=0.0, ge=0, description="events per second; 0 means unlimited")
     burst: int = Field(default=50, ge=1, description="deliveries that may go at once before the rate applies")
 
 
@@ -183,7 +183,7 @@ class PolicyTable(_Strict):
 
     plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")
     on_error: Literal["deny", "allow"] = Field(
-        default="deny", description='what counts when the policy cannot answer: "deny" or "allow"'
+        default="deny", description='result if the policy cannot answer: "deny" or "allow"'
     )
     mode: Literal["enforce", "shadow"] = Field(
         default="enforce", description='"shadow" stops nothing and logs what it would have stopped'

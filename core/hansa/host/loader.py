@@ -43,7 +43,7 @@ def load_plugin(name: str) -> ModuleType:
         raise ConfigError(f"no plugin named {name!r} is installed (installed: {known})")
     if len(entries) > 1:
         homes = " and ".join(sorted(f"{_distribution(e)} ({e.value})" for e in entries))
-        raise ConfigError(f"two distributions bring a plugin named {name!r}: {homes}; uninstall one")
+        raise ConfigError(f"two distributions have a plugin named {name!r}: {homes}; uninstall one")
     entry = entries[0]
     missing = [need for need in _extra_requirements(entry) if not _is_installed(need)]
     if missing:

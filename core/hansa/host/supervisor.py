@@ -179,7 +179,7 @@ class NetworkSupervisor:
                 async with asyncio.timeout(_STOP_WITHIN):
                     await network.stop()
             except StoreFault as fault:
-                self._log.warning("what it keeps at its end is not kept: %s", fault)
+                self._log.warning("its data could not be stored when it stopped: %s", fault)
             except Exception:  # noqa: BLE001  # what a network raises while stopping must not keep us up
                 self._log.exception("stop failed")
         tasks = list(self._tasks)

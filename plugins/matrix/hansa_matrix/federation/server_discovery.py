@@ -77,7 +77,7 @@ class ServerDiscovery:
                 file = await self._well_known(command.host, share, stranger=stranger)
                 until = min(until, file.until)
                 name = parse_well_known(file.body)
-                what = f"names {name}" if name else "names nothing, which is not an error"
+                what = f"names {name}" if name else "names no server, which is not an error"
                 say(f"https://{command.host}/.well-known/matrix/server {what}")
                 command = discovery.well_known(file.body)
             else:
