@@ -17,6 +17,7 @@ GENERATED_FROM_DOCSTRINGS = ROOT / "docs" / "hooks.md"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
     *(page for page in sorted((ROOT / "docs").glob("*.md")) if page != GENERATED_FROM_DOCSTRINGS),
+    *sorted((ROOT / "docs" / "adr").glob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 #: "There is no limit" and "is no longer" are plain; "0 is no limit" is not.

@@ -15,7 +15,7 @@ from hansa.model.errors import ConfigError
 _NAME = re.compile(r"([A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 
 _TOML = """\
-# Hansa. Every key that is not here has its default; `hansa check -c FILE` names every mistake.
+# Hansa. Keys that are not in this file have their defaults. `hansa check -c FILE` reports every mistake.
 
 [server]
 # One port for federation. Use an http:// address only behind a proxy that terminates TLS.
@@ -25,7 +25,7 @@ tls = {{ certificate = "tls/fullchain.pem", key = "tls/key.pem" }}
 admin = "unix:hansa.sock"
 # Where /health and /metrics (Prometheus) are served.
 # metrics = "127.0.0.1:9100"
-# Certificate authorities to trust in addition, for connections to other servers.
+# Additional certificate authorities for connections to other servers.
 # ca_file = "tls/ca.pem"
 # Private networks in which other servers may be.
 # private_networks = ["10.0.0.0/8"]
@@ -52,7 +52,7 @@ signing_key = "matrix.key"
 # port = 5347
 # secret = {{ file = "component.secret" }}
 
-# Which servers and users may talk to each other, what may cross. Shadow mode only logs what it would stop.
+# The servers and users that may talk to each other, and the content that may cross. Shadow mode only logs.
 # [policies.house]
 # plugin = "governance"
 # mode = "shadow"
