@@ -205,8 +205,8 @@ class App:
             self.spawn(self._keep_room(wanted), "configured room")
 
     async def stop(self) -> None:
-        """Stop the deliveries first, so that no send is cut off, then the networks, then the store. What a
-        network submits meanwhile stands behind the cursors, which are delivered from at the next start.
+        """Stop the deliveries first, so that no send is cut off, then the networks, then the store. Events
+        that a network submits meanwhile stand behind the cursors and are delivered at the next start.
         """
         self._stopping = True
         for task in list(self._tasks):
@@ -271,7 +271,7 @@ class App:
         return network
 
     def _closed(self, network: str) -> None:
-        """A network is stopped, to be started again: what is asked of it is to be asked again."""
+        """The answer of a network that is stopped and will be started again: the request must be repeated."""
         for host, whose in self._hosts.items():
             if whose == network:
                 self.routers[host].close()

@@ -21,7 +21,7 @@ class Lines(logging.Formatter):
         super().__init__(_FORMAT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """See ``logging.Formatter``. What another handler made of a traceback is not used again."""
+        """See ``logging.Formatter``. The traceback text of another handler is not used again."""
         record.message = record.getMessage()
         if self.usesTime():
             record.asctime = self.formatTime(record, self.datefmt)
@@ -41,7 +41,9 @@ def _marked(text: str) -> str:
 
 
 def log_to(stream: TextIO, level: int) -> None:
-    """Let the whole process log to a stream. What cannot be formatted is left out, not printed as it is."""
+    """Let the whole process log to a stream. A record that cannot be formatted is left out, not printed as it
+    is.
+    """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -254,8 +254,8 @@ class Process:
 
     async def reload(self) -> tuple[list[str], list[str]]:
         """Read policies and certificates again; on a mistake everything stays as it is, and it is raised.
-        What was taken up, and the settings that are other than at the start and wait for a restart. A standby
-        checks the certificates, and reads them once it serves.
+        Returns the applied settings, and those that changed and need a restart. A standby checks the
+        certificates, and reads them once it serves.
         """
         config = load(self._path, loader.load_plugin)
         tls = self._tls or self._contexts()
@@ -276,7 +276,9 @@ class Process:
         return lambda state, text: self._say(f"network {network}: {state}{' - ' + text if text else ''}")
 
     def report(self) -> None:
-        """Where to reach us, and who judges. What is up and what waits is said as it changes."""
+        """Prints the addresses and the policies. Networks and waiting deliveries are reported as they
+        change.
+        """
         for address in self._config.server.listen:
             self._say(f"listening on {address}")
         for policy in self.app.decisions.policies:

@@ -45,7 +45,7 @@ def page(text: str) -> None:
 
 
 def give_up() -> None:
-    """Nobody reads any more: what is still to be written goes nowhere, and the process ends quietly."""
+    """The reader has gone: remaining output is dropped, and the process ends without an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -41,9 +41,9 @@ class PluginContext(Protocol):
         ...
 
     def spawn(self, work: Work, name: str) -> Task[None]:
-        """Run a task that ends with the plugin. One that raises restarts the plugin's network. What reads or
-        writes ``store`` is given as a function, which is called again, from its beginning, while the database
-        fails (``StoreFault``); a coroutine cannot be begun again.
+        """Run a task that ends with the plugin. One that raises restarts the plugin's network. Work that
+        reads or writes ``store`` is given as a function, which is called again, from its beginning, while the
+        database fails (``StoreFault``); a coroutine cannot be begun again.
         """
         ...
 
@@ -122,8 +122,8 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     async def supersede_room(self, native: str, by: str, view: ViewDelta) -> None:
-        """Another native room takes a native room's place: what was linked with the one is linked with the
-        other, whose whole present is ``get_view``. The one left goes on alone.
+        """Another native room takes a native room's place: the links of the one become links of the other,
+        whose whole present is ``get_view``. The one left goes on alone.
         """
         ...
 
@@ -159,7 +159,7 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     def delivered_seq(self, native: str) -> int:
-        """The ``seq`` up to which this link's consumer has sent; what is above comes by ``send``."""
+        """The ``seq`` up to which this link's consumer has sent; later events come by ``send``."""
         ...
 
     async def open_address(self, network: str, address: str, native: str) -> Link:

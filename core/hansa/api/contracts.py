@@ -40,8 +40,8 @@ class Network(Protocol):
     """One instance per ``[networks.<id>]`` table."""
 
     async def start(self) -> None:
-        """Connect. A peer that is away is reported by ``ctx.report_status``, not raised; what is raised here,
-        or by a task of ``ctx.spawn``, restarts the network with backoff.
+        """Connect. A peer that is away is reported by ``ctx.report_status``, not raised; an exception here,
+        or in a task of ``ctx.spawn``, restarts the network with backoff.
         """
         ...
 
@@ -260,8 +260,8 @@ class Authority(Protocol):
         ...
 
     async def countersign(self, link: Link, draft: Any) -> Any | Refusal:
-        """Have a ``Countersign``'s draft signed. What is returned becomes the ``native`` of the event, which
-        is then prepared again; its place in the native history stays that of the draft.
+        """Have a ``Countersign``'s draft signed. The result becomes the ``native`` of the event, which is
+        then prepared again; its place in the native history stays that of the draft.
         """
         ...
 

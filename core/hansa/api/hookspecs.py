@@ -76,7 +76,7 @@ class Hooks:
 
     @hookspec
     async def event_committed(self, event: Event) -> None:
-        """An event stands in the log. For observers: what is raised here is logged and changes nothing.
+        """An event stands in the log. For observers: an exception is logged and changes nothing.
 
         :param event: as committed, with its ``seq``.
         """

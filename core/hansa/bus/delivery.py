@@ -118,7 +118,7 @@ class Consumer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send for ever. Ended by ``end``. What the database does not give or take is tried again: the cursor
+        """Send for ever. Ended by ``end``. A failed read or write of the database is tried again: the cursor
         stands, and nothing is wrong with the event.
         """
         faults = 0
@@ -163,8 +163,8 @@ class Consumer:
                 return
 
     async def _wait_for_events(self) -> None:
-        """Wait for the next event. What was only passed over is stored after a second: to pass it over again
-        costs nothing, a commit for each event of a link that gets none does.
+        """Wait for the next event. The position after skipped events is stored after a second: skipping them
+        again costs nothing, but a commit for each event of a link that gets none does.
         """
         try:
             async with asyncio.timeout(_LAZY if self._stored != self.position else None):
@@ -173,8 +173,8 @@ class Consumer:
             await self._save("lazy")
 
     async def end(self, running: asyncio.Task[None]) -> None:
-        """End ``run`` and store the position. A send under way is waited for, 2 s at most: what was cut off
-        in the middle would be sent again.
+        """End ``run`` and store the position. A send in progress is waited for, 2 s at most: an interrupted
+        one would be repeated.
         """
         self._ending = True
         try:

@@ -27,8 +27,8 @@ class Findings:
 
 
 async def check_rows(store: Store, told: Told) -> Findings:
-    """Read every row of an open store. What is wrong is found and not raised. Raises StoreError where the
-    store fails, or has no catalogue.
+    """Read every row of an open store. Faults are collected and not raised. Raises StoreError where the store
+    fails, or has no catalogue.
     """
     found = Findings()
     await catalogue.check_whole(store)

@@ -199,7 +199,7 @@ def _of_plugins() -> str:
 
 
 def _unknown(word: str) -> NoReturn:
-    """Ends the process: what is neither a command nor a plugin is wrong use."""
+    """Ends the process: a word that is neither a command nor a plugin is wrong use."""
     from hansa.host import loader as plugins  # noqa: PLC0415
 
     added = {name for name in plugins.installed_plugins() if _has_commands(name)}

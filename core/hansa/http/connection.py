@@ -33,7 +33,7 @@ def error_response(status: int, code: str, text: str, headers: Mapping[str, str]
 
 
 def out_of_order() -> Response:
-    """The answer while the database fails. What it says of itself is for the operator."""
+    """The answer while the database fails. The database's own error text is for the operator."""
     return come_again("this server cannot reach its storage at the moment", 10)
 
 

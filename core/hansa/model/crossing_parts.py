@@ -61,8 +61,8 @@ _ASKING, _STRING = 64, 8
 
 
 def peers_of(crossing: Crossing) -> frozenset[str]:
-    """The names of the servers concerned: who speaks, and who would get it. What leaves for a room is got by
-    every server with a person in it, on any network.
+    """The names of the servers concerned: who speaks, and who would get it. Every server with a user in a
+    room, on any network, gets what leaves for it.
     """
     match crossing:
         case EventIn():
@@ -77,7 +77,9 @@ def peers_of(crossing: Crossing) -> frozenset[str]:
 
 
 def people_of(crossing: Crossing) -> tuple[NativeId, ...]:
-    """The users concerned. What leaves was judged by its people where it came in, so those name nobody."""
+    """The users concerned. An outbound crossing names no users: it was judged by its users where it came
+    in.
+    """
     match crossing:
         case EventIn():
             about = crossing.facts.people
@@ -91,8 +93,8 @@ def people_of(crossing: Crossing) -> tuple[NativeId, ...]:
 
 
 def texts_of(crossing: Crossing) -> tuple[str, ...]:
-    """Every string in it that a person may read, and what is read of those that hold markup. What leaves was
-    judged by its texts where it came in.
+    """Every string in it that a person may read, and what is read of those that hold markup. An outbound
+    crossing was judged by its texts where it came in.
     """
     match crossing:
         case EventIn():

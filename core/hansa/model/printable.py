@@ -30,8 +30,8 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def printable(text: str, most: int = MOST_SHOWN) -> str:
-    r"""One line of at most about ``most`` characters, in which what cannot be seen is escaped as Python does
-    (``\x1b``, ``\n``, ``\u202e``). What is cut off is counted.
+    r"""One line of at most about ``most`` characters, in which invisible characters are escaped as Python
+    does (``\x1b``, `` ``, ``\u202e``). The removed characters are counted.
     """
     cut = len(text) - most
     if cut > 0:

@@ -1,8 +1,8 @@
 """How much work one round of the event loop does for questions that many tasks ask at once.
 
 Tasks that are ready run one after the other in the same round: fifty events that are judged in parallel hold
-the loop for as long as all of them take. Who has work to do enters first, and says afterwards what it
-weighed; what is too much for this round waits for a later one, in order.
+the loop for as long as all of them take. A task with work enters first, and reports afterwards how much it
+weighed; work that is too much for this round waits for a later one, in order.
 """
 
 from __future__ import annotations

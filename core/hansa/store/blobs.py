@@ -1,7 +1,7 @@
 """Files that people send each other: kept by what is in them, streamed in and out, never whole in memory.
 
-A blob is named by the SHA-256 of its bytes, so that the same file is kept once per scope. Who refers to it,
-and until when, is for the plugin that keeps it to know.
+A blob is named by the SHA-256 of its bytes, so that the same file is kept once per scope. The plugin that
+stores it knows its references, and until when it is needed.
 """
 
 from __future__ import annotations

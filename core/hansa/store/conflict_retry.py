@@ -1,4 +1,4 @@
-"""Read, change, commit: what has to be done again where another writer came between."""
+"""Read, change, commit: repeated if another writer came between."""
 
 from __future__ import annotations
 

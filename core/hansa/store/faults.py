@@ -50,9 +50,9 @@ class StoreLost(StoreFault):
 
 
 class ResultUnknown(StoreFault):
-    """It is not known whether a batch was kept, and it cannot be found out. What is in memory cannot be
-    trusted, so that the process ends, and starts from the store. A store that can find out does so before it
-    answers (ADR 15), and raises this when it is closed meanwhile.
+    """It is not known whether a batch was kept, and it cannot be found out. Data in memory cannot be trusted,
+    so that the process ends, and starts from the store. A store that can find out does so before it answers
+    (ADR 15), and raises this when it is closed meanwhile.
     """
 
     def __init__(self, text: str) -> None:

@@ -36,9 +36,9 @@ class Degraded:
 
 
 class StoreHealth:
-    """The state of the store. A write that succeeds ends every fault but damage, which a restart ends: what
-    is damaged is still there although other rows can be written. A full disk is over when it takes as much
-    as it did not take, or a probe.
+    """The state of the store. A write that succeeds ends every fault but damage, which a restart ends:
+    damaged rows stay although other rows can be written. A full disk is over when it takes as much as it did
+    not take, or a probe.
     """
 
     def __init__(self, clock: Clock) -> None:

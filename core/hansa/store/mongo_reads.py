@@ -58,8 +58,8 @@ class MongoReads:
             wait = min(2 * wait, _MOST)
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
-        """One try. Who is cancelled cancels no call of the driver's, which may be opening a connection then
-        that nobody would close; one that hangs is given up with its connection.
+        """One try. A cancelled caller does not cancel the driver's call, which may be opening a connection
+        that would never be closed; a call that hangs is given up with its connection.
         """
         task = asyncio.ensure_future(call())
         self._asking.add(task)

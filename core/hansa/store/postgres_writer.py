@@ -1,13 +1,13 @@
-"""The writing side of PostgreSQL: what waits becomes one transaction, and one transaction runs at a time.
+"""The writing side of PostgreSQL: waiting batches become one transaction, and one transaction runs at a time.
 
 So positions become visible in their order, and a commit's cost is shared: a group of batches is one call of
 ``postgres_function``. A group that meets a conflict, or holds what the database refuses, runs again batch by
 batch, so that this is one batch's alone.
 
-A session that ends during a call leaves it open whether the group was kept. The writer then makes another
-one and takes a new token (``postgres_lease``), which says it, however long that takes; meanwhile what waits
-behind the group fails. A group of lazy batches alone does not wait for the disk. What the database may still
-lose of those is remembered, and written again by a session that finds it lost.
+A session that ends during a call leaves it open whether the group was kept. The writer then makes another one
+and takes a new token (``postgres_lease``), which says it, however long that takes; meanwhile the batches
+behind the group fail. A group of lazy batches alone does not wait for the disk. Batches that the database may
+still lose are remembered, and written again by a session that finds them lost.
 """
 
 from __future__ import annotations
@@ -346,8 +346,8 @@ class PostgresWriter:
             wait = min(2 * wait, 1.0)
 
     async def _rejoin(self, pending: int) -> tuple[int, int]:
-        """A new session under a new token; the last position and the number of the last commit. What was lazy
-        and is lost is written again. ``pending``: the number of the commit that may have been kept.
+        """A new session under a new token; the last position and the number of the last commit. Lost lazy
+        batches are written again. ``pending``: the number of the commit that may have been kept.
         """
         session = await self._connected()
         cut = session.cut_after(_ANSWER_WITHIN)

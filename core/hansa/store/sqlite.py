@@ -510,7 +510,7 @@ class SqliteStore:
             self._position = self._committed = position
 
     async def probe(self) -> None:
-        """See ``Store.probe``. A file that was moved or replaced is away: what is written to it is lost."""
+        """See ``Store.probe``. A file that was moved or replaced counts as away: writes to it are lost."""
         await self._write(self._probe)
 
     def _probe(self) -> None:

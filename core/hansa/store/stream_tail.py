@@ -1,4 +1,4 @@
-"""The end of a stream in memory: what is appended is read once, however many ask for it."""
+"""The end of a stream in memory: an appended row is read once, for any number of readers."""
 
 from __future__ import annotations
 

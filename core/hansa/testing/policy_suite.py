@@ -184,7 +184,7 @@ def samples() -> list[Crossing]:
 
 
 def _comings(user: NativeId, home: str, servers: frozenset[str], *, outbound: bool) -> list[Crossing]:
-    """Into a room, and from device to device: what has a direction."""
+    """Crossings with a direction: into a room, and from device to device."""
     texts = ("A name", "") if home else ()
     of_user: dict[str, Any] = {"network": "one", "user": user, "user_server": home, "texts": texts}
     of_room: dict[str, Any] = {"room": "a", "servers": servers, "outbound": outbound}

@@ -124,7 +124,7 @@ def _form(glob: str, forms: Forms) -> str:
 
 
 class Globs:
-    """A list of globs. What a name takes does not grow with the list."""
+    """A list of globs. The time for a name does not grow with the list."""
 
     def __init__(self, globs: Iterable[str], forms: Forms) -> None:
         self._forms = forms

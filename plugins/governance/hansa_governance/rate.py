@@ -1,9 +1,9 @@
 """How much one sender may do: a token bucket each, in bounded memory.
 
-What arrives late was done over a longer time than it takes to arrive: it has a bucket of its own, which runs
-by the times that its sender claims. These never run backwards and reach back a day at most. What they let
-through is bounded by a third bucket, ten times as large, that runs by our clock and that everything counts
-in: claiming old times gains ten bursts, once.
+Late events were sent over a longer time than they take to arrive: they have a bucket of their own, which runs
+by the times that their sender claims. These never run backwards and reach back a day at most. A third bucket,
+ten times as large, limits them as well; it runs by this server's clock, and everything counts in it: claiming
+old times gains ten bursts, once.
 """
 
 from __future__ import annotations

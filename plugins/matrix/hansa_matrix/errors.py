@@ -11,7 +11,7 @@ from hansa import Busy, RemoteProtocolError, Response, Verdict, decision_fields
 
 class MatrixError(RemoteProtocolError):
     """An error answer of this server: ``hint`` is its status, ``code`` its errcode, ``more`` further keys of
-    its body. What another server answered is ``federation.client.Refused``.
+    its body. The error answer of another server is ``federation.client.RemoteError``.
     """
 
     def __init__(self, status: int, code: str, text: str, more: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The texts of Matrix events: every string that is not known to be an identifier.
 
-SPEC: Matrix v1.19, client-server API, "Events" and "Modules". What stands here is left out, and why: the
-names of members that the specification gives say nothing themselves; a value is an identifier where the
+SPEC: Matrix v1.19, client-server API, "Events" and "Modules". The exceptions stand here, and why: the names
+of members that the specification gives say nothing themselves; a value is an identifier where the
 specification puts one *and* it has the form of one. Everything else is a text: other names of members, other
 event types, state keys, reaction keys, file names, unknown values.
 """

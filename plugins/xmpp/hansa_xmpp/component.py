@@ -323,7 +323,7 @@ class ComponentConnection:
         stream.abort()
 
     def send(self, stanzas: Iterable[OutboundStanza]) -> None:
-        """See ``Transport.send``. What is sent in one tick of the loop is one write, if it is not much."""
+        """See ``Transport.send``. Stanzas of one round of the loop are one write, if they are not many."""
         if self._stream is None or self._stream.transport is None:
             raise NotConnected("the component is not connected")
         for stanza in stanzas:

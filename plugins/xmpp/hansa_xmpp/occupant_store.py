@@ -1,4 +1,6 @@
-"""Occupants that survive a restart: who was connected to which room, and whether they still are."""
+"""Occupants that survive a restart: the stored connections to each room, and the check whether they still
+exist.
+"""
 
 from __future__ import annotations
 

@@ -323,7 +323,9 @@ class StanzaHandler:
             self.service.send_stanzas(room.muc.reply_error(rename, *refused))
 
     async def _submit_messages(self, native: str, words: list[GroupchatMessage]) -> None:
-        """Submit and empty ``words``; who is refused is told. What is taken is shown by the log, not here."""
+        """Submits and empties ``words``; the sender of a refused message gets an error. Accepted messages are
+        shown by the log, not here.
+        """
         if not words:
             return
         said, items = list(words), list[Submission]()

@@ -44,7 +44,7 @@ class Transport(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Close the link; what was sent before still goes out."""
+        """Closes the link; earlier stanzas still go out."""
         ...
 
     def send(self, stanzas: Iterable[OutboundStanza]) -> None:

@@ -1,5 +1,5 @@
 """Keys of devices and messages to them. SPEC: client-server API, "End-to-End Encryption", "Send-to-Device
-messaging". What is encrypted stays so: this server moves it and never reads it.
+messaging". Encrypted content stays encrypted: this server passes it on and never reads it.
 """
 
 from __future__ import annotations

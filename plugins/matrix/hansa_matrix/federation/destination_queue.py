@@ -206,8 +206,8 @@ class DestinationQueue:
         return await self._rows_after("out", self.position, _CATCH_UP + 1)
 
     async def _rows_after(self, stream: str, after: int, limit: int) -> list[Row]:
-        """Read up to one point of the stream: what is committed while one set is read would else hide behind
-        what another set has.
+        """Reads up to one point of the stream: otherwise a row that is committed while one set is read could
+        be skipped behind the rows of another set.
         """
         recent = await self._post.recent[stream].after(after)
         if recent is not None:

@@ -92,7 +92,7 @@ class KeyStore:
             self._known.put((server, key_id), key)
 
     async def confirm_keys(self, server: str) -> None:
-        """A server has signed something: what is known of it is kept."""
+        """Stores the keys of a server once it has signed something."""
         passing = self._passing.pop(server)
         if passing is None:
             return

@@ -1,7 +1,8 @@
 """Other servers' keys: kept for ever, one look-up per server however many events wait.
 
-A key comes out of the store, else from its server, else from a notary that the operator trusts. What a server
-does not answer is asked again later, and later still. SPEC: server-server API, "Retrieving server keys".
+A key comes out of the store, else from its server, else from a notary that the operator trusts. A request
+without an answer is repeated later, with growing intervals. SPEC: server-server API, "Retrieving server
+keys".
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ class Keyring:
 
     def awaited(self, wanted: Iterable[tuple[str, str]]) -> list[str]:
         """The servers whose keys are not known yet but may still come: they have been asked, in vain, for
-        less than 10 minutes. What only they can vouch for is not to be judged before.
+        less than 10 minutes. Events that only they can verify must wait for them.
         """
         lacking = {server for server, key_id in wanted if self._kept.at_hand(server, key_id) is None}
         now = self._clock.monotonic()

@@ -140,8 +140,8 @@ class FederationSender:
             self._peers[name].run()
 
     def tell(self, servers: Iterable[str], name: tuple[str, ...], edu: dict[str, Any]) -> None:
-        """Tell servers what may be lost: in memory, once, and the last of a ``name`` only. Who cannot be
-        reached is not told.
+        """Tell servers what may be lost: in memory, once, and the last of a ``name`` only. A server that
+        cannot be reached gets none.
         """
         for server in sorted(set(servers) - {self._server}):
             self._queue_for(server).tell(name, edu)

@@ -1,5 +1,5 @@
-"""Wakes the clients that wait in ``/sync``. What is durable stands in the stream (``client_stream.py``)
-before a client is woken; what is not kept, as typing and presence, is counted here.
+"""Wakes the clients that wait in ``/sync``. Durable changes stand in the stream (``client_stream.py``) before
+a client is woken; changes that are not stored, such as typing and presence, are counted here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """By which device and under which transaction id our people sent their last events.
 
-A client asks for that to know its own words again as they come. What makes a repeat the same event is the
-origin under which it is in the core's log.
+A client asks for that to know its own words again as they come. A repeat is the same event by the origin
+under which it is in the core's log.
 """
 
 from __future__ import annotations

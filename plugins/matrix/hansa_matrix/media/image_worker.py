@@ -1,8 +1,8 @@
 """Makes pictures smaller, as a process of its own that may take little memory and that can be ended.
 
 Run as a program, with nothing of Hansa imported, and with a limit on its memory. It reads jobs, each a line
-of JSON and then the bytes of a file, and answers each in the same way. What a picture takes unpacked is told
-from its header first; what lies about that, or makes a codec take more, meets the limit of the process.
+of JSON and then the bytes of a file, and answers each in the same way. The header of a picture tells its
+unpacked size first; a file that lies about it, or makes a codec take more, meets the limit of the process.
 """
 
 from __future__ import annotations

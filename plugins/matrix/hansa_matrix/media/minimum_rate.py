@@ -1,4 +1,4 @@
-"""A least speed for what comes as a stream: what is slower ends, and holds no place any more."""
+"""A least speed for streams: a slower one ends, and gives its place back."""
 
 from __future__ import annotations
 

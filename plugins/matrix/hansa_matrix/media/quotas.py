@@ -96,8 +96,8 @@ class Quotas:
         return (Usage(*orjson.loads(row.body)), row.body) if row is not None else (Usage(), None)
 
     async def changed(self, owner: str, size: int, files: int) -> list[Write]:
-        """The writes that add to what an owner has; they fail where that has changed meanwhile. Who has
-        nothing more has no row.
+        """The writes that add to what an owner has; they fail where that has changed meanwhile. An owner
+        without files has no row.
         """
         used, body = await self.used(owner)
         now = Usage(max(0, used.size + size), max(0, used.files + files))

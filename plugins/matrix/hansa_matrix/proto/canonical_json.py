@@ -38,7 +38,7 @@ ERROR_ANSWER = Limits(bytes=64 * 1024)
 
 
 def loads_lenient(data: bytes, limits: Limits = DOCUMENT) -> Any:
-    """JSON as it stands, of any depth that can be read (about 1,000): what is kept of it is checked piece by
+    """JSON as it stands, of any depth that can be read (about 1,000): the stored parts are checked piece by
     piece. Raises as ``hansa.model.bounded_json.read_json``.
     """
     return read_json(data, limits)

@@ -214,7 +214,9 @@ def parse_signing_keys(content: Mapping[str, Any], origin: str) -> SigningKeyUpd
 
 
 def parse_user_devices(value: object, user: str) -> UserDevices | None:
-    """The answer of ``/user/devices``, None if it is none. What is wrong with one device is that device's."""
+    """Parses the answer of ``/user/devices``; None if it is invalid. An invalid device affects no other
+    device.
+    """
     fields = value if isinstance(value, dict) else {}
     stream_id, listed = fields.get("stream_id"), fields.get("devices")
     if fields.get("user_id") != user or not _is_stream_id(stream_id):

@@ -46,7 +46,7 @@ def stripped_state(
     state: Iterable[Any], sender: str, *, server: str = "", signed: Collection[int] = frozenset()
 ) -> list[dict[str, Any]]:
     """One event of each type that a person is shown of a room, and who asks them in, ``sender``; of each what
-    is shown of it, in at most ``MAX_STRIPPED_SIZE`` bytes. What does not fit is left out.
+    is shown of it, in at most ``MAX_STRIPPED_SIZE`` bytes. Events that do not fit are left out.
 
     What people of ``server``, which is ours, are said to have said is kept only if it has our signature:
     ``signed`` are the places in ``state`` of events whose signatures hold.

@@ -263,7 +263,7 @@ class RoomEvents:
 
     async def taken(self, pdus: Sequence[Pdu], version: RoomVersion) -> set[str]:
         """The ids of those events that are ids of other events here, of this room or of another. Only where
-        servers make ids (versions 1 and 2) can two events have one: what is stored first keeps it, since
+        servers make ids (versions 1 and 2) can two events have one: the first stored event keeps it, since
         states and auth chains name it.
         """
         if not version.named_event_ids:

@@ -1,8 +1,8 @@
-"""Redactions, applied to what is stored once both the redaction and its target are there and it may be.
-Until then, and where it may not be, the redaction itself is withheld.
+"""Redactions, applied to what is stored once both the redaction and its target are there and it may be. Until
+then, and where it may not be, the redaction itself is withheld.
 
 SPEC: room versions 3 to 12, "Handling redactions". The event keeps its id, its place and its effect on the
-state; what was said is read and served no more. The original is kept for a time that the operator sets.
+state; its content is not shown or served any more. The original is kept for a time that the operator sets.
 """
 
 from __future__ import annotations

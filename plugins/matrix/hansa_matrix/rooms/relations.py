@@ -69,7 +69,7 @@ def remove_relation_writes(pdu: Pdu, by: str) -> list[Write]:
 
 def _place_of(pdu: Pdu, kind: str, now: int, *, live: bool) -> str:
     """Where an event stands among those that relate to the same: by its time here, for the clocks of others
-    may be wrong; what is older than its coming by its own. Of edits the newest by its own clock holds.
+    may be wrong; events older than their arrival by their own. Of edits the newest by its own clock holds.
     """
     ts = pdu.origin_server_ts
     at = ts if kind == REPLACE else now if live else min(ts, now)

@@ -1,6 +1,6 @@
 """Messages to devices: kept until the device has them, and sent to other servers without being lost.
 
-SPEC: server-server API, "Send-to-device messaging". What is for a ghost is let go: it has no device.
+SPEC: server-server API, "Send-to-device messaging". Messages to a ghost are dropped: it has no device.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ server's nodeprep (RFC 6122 appendix A) can change them or make two of them one:
 * everything else outside printable ASCII, the space (which XEP-0106 forbids at either end) and ``%`` is
   ``^0`` + hexadecimal code point + ``;``.
 
-A localpart has at most 1023 bytes. What does not fit is a hash, ``^-`` + base32(SHA-256), which only the
-table of ghosts turns back into a person.
+A localpart has at most 1023 bytes. A longer one is a hash, ``^-`` + base32(SHA-256), which only the table of
+ghosts turns back into a person.
 
 SPEC: RFC 6122 section 2 and appendix A (nodeprep); XEP-0106 section 3 (escaping).
 """

@@ -17,7 +17,9 @@ _ATTRIBUTE = _TEXT | {ord("'"): "&apos;", ord("\n"): "&#10;", ord("\t"): "&#9;"}
 
 
 def xml_text(value: str) -> str:
-    """Character data. What XML cannot hold becomes U+FFFD: one such character would end the stream."""
+    """Returns character data. A character that XML cannot hold becomes U+FFFD: one of them would end the
+    stream.
+    """
     return _NOT_XML.sub("\ufffd", value).translate(_TEXT)
 
 

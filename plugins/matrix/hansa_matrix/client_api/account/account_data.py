@@ -217,7 +217,7 @@ class AccountDataEndpoints:
         return {}
 
     async def make_filter(self, caller: Requester, request: Request, body: Any) -> Any:
-        """``POST /filter``: the same filter has the same id. What is none is not kept."""
+        """``POST /filter``: the same filter has the same id. An invalid one is not stored."""
         user, _ = self._path_owner(caller, request)
         parse_in_body(SyncFilter.of, body)
         return {"filter_id": await self._filters.add(user, body)}

@@ -344,8 +344,8 @@ class Accounts:
         await self._delete_devices(user, gone, [device_id for device_id in devices if device_id != but])
 
     async def deactivate(self, user: str, *, erase: bool = False) -> None:
-        """Nobody logs in there any more, and nobody else gets that name; what was for the person alone goes.
-        ``erase``: what the person said is shown to nobody who was not there.
+        """Closes an account: no login works any more, and the name stays taken; data for the user alone is
+        removed. ``erase``: the user's messages are shown only to users who were there.
         """
 
         def close_account(account: Account) -> Account:

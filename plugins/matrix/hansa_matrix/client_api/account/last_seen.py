@@ -1,6 +1,6 @@
 """When devices asked last, and from where. SPEC: client-server API, "Device Management".
 
-A request costs no commit: what was noted is kept once a minute, and when the network stops.
+A request costs no commit: the notes are stored once a minute, and when the network stops.
 """
 
 from __future__ import annotations

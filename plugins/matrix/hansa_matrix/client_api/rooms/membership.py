@@ -111,8 +111,8 @@ class RoomEndpoints:
     async def _invite_users(
         self, caller: Requester, room_id: str, invited: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, str]:
-        """Invite people into a room that is there now; why some are not, by user id. What may not be was
-        refused before: here another server does not take the invite, or does not answer.
+        """Invite people into a room that is there now; why some are not, by user id. Invites against the
+        rules were refused before: here another server does not accept the invite, or does not answer.
         """
         missed: dict[str, str] = {}
         for user, more in invited.items():

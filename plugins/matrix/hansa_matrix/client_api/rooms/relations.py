@@ -175,8 +175,8 @@ class RelationEndpoints:
     async def _clip_start(
         self, room: MatrixRoom, page: Sequence[Row], start: PaginationToken, *, newest_first: bool
     ) -> list[Row]:
-        """Of a page what lies behind a place in the room. What relates to one event stands in the order in
-        which it came, as the room does.
+        """Returns the part of a page behind a place in the room. The relations of an event are in the order
+        of their arrival, as the room is.
         """
         low, high = 0, len(page)
         while low < high:
@@ -247,8 +247,8 @@ class RelationEndpoints:
     async def _root_shown_at(
         self, user: str, room: MatrixRoom, answer: StoredEvent, ignored: frozenset[str]
     ) -> StoredEvent | None:
-        """The root of the thread of an answer, if that is the newest that the reader may read. What the root
-        says is not shown if they ignore who said it.
+        """The root of the thread of an answer, if that is the newest that the reader may read. The root's
+        content is not shown if they ignore its sender.
         """
         name, after = _thread_root_of(answer), None
         for _ in range(_MAX_PAGES):

@@ -22,8 +22,8 @@ _MAX_CACHED = 1000
 @dataclass(frozen=True, slots=True)
 class StreamGap:
     """``since`` is the place in the stream of what was told last before, ``upto`` that of our return, or of
-    the first event behind a gap. What was said meanwhile has at least the depth ``floor``, by our count, and
-    a smaller one than that event, ``top``.
+    the first event behind a gap. Events between have at least the depth ``floor``, by this server's count,
+    and a smaller one than that event, ``top``.
     """
 
     since: int

@@ -15,8 +15,8 @@ _MAX_HOPS = 3
 
 
 async def threads_of(room: MatrixRoom, events: Iterable[StoredEvent]) -> dict[str, str]:
-    """By event id the root of the thread that each event is in, or ``MAIN``. What reacts to an answer in a
-    thread, or edits it, is in that thread; what relates to its root otherwise is not.
+    """By event id the root of the thread that each event is in, or ``MAIN``. A reaction to an answer in a
+    thread, or an edit of it, is in that thread; other relations to its root are not.
     """
     found: dict[str, str] = {}
     following: dict[str, str] = {}

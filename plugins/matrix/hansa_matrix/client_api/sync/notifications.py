@@ -39,7 +39,7 @@ class Notifications:
         return {("GET", "/v3/notifications"): RateLimited(self.told)}
 
     async def told(self, caller: Requester, request: Request, _body: Any) -> Any:
-        """``GET /notifications``. A token is a position of the stream: what is told of comes before it."""
+        """``GET /notifications``. A token is a position of the stream: the notifications come before it."""
         most = max(1, get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT))
         loud, token = request.first("only") == "highlight", request.first("from")
         if token and (not token.isascii() or not token.isdigit() or len(token) > 18):

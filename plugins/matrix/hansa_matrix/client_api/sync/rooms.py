@@ -269,8 +269,8 @@ class RoomSync:
         return [stripped_event(found[key].raw) for key in dict.fromkeys(keys) if key in found]
 
     async def _left_room(self, asked: SyncRequest, stay: LocalMembership) -> dict[str, Any]:
-        """A room that one is not in any more: up to the moment when that happened. Who was never in it is
-        told of the event by which an invite or a knock ended, and of nothing else.
+        """Returns a left room: up to the leave. A user who was never in it gets the event that ended an
+        invite or a knock, and nothing else.
         """
         room, position = self._rooms.get(stay.room_id), 0
         left: StoredEvent | None = None

@@ -36,7 +36,7 @@ class ServerAcl:
 
 
 def parse_acl(content: Mapping[str, Any]) -> ServerAcl:
-    """The list in the content of an ``m.room.server_acl`` event; what is malformed in it is not there."""
+    """Parses the list in the content of an ``m.room.server_acl`` event; malformed parts are ignored."""
     return ServerAcl(
         allow=_compile_globs(content.get("allow")),
         deny=_compile_globs(content.get("deny")),

@@ -52,7 +52,7 @@ class _PackedContent(_Packed):
 
 
 def pack_pdu(pdu: Pdu) -> Pdu:
-    """The same event without what was parsed of it. Who reads much of it unpacks it first."""
+    """Returns the same event without its parsed form. A caller that reads much of it unpacks it first."""
     return replace(pdu, raw=_Packed(pdu.wire), content=_PackedContent(pdu.wire), signable=b"")
 
 

@@ -87,7 +87,7 @@ def _gather_pieces(pieces: Sequence[Piece], found: Mapping[str, list[Any]], left
 
 
 def _read_values(piece: Piece) -> list[Any]:
-    """The elements of a piece. What cannot be read of a PDU may stand in ``unsigned``, which nobody needs; an
+    """The elements of a piece. An unreadable part of a PDU may stand in ``unsigned``, which is not needed; an
     EDU that cannot be read whole is None.
     """
     values = piece.values()

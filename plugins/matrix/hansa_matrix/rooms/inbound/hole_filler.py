@@ -56,7 +56,7 @@ class HoleFiller:
             await self.fill_due_holes()
 
     async def fill_due_holes(self) -> None:
-        """Try some of the holes that are due; what is due then is gone on with at once."""
+        """Tries some of the holes that are due, and continues at once with those that become due."""
         now, left = self._ctx.clock.now(), _AT_ONCE
         for room in list(self._rooms.values()):
             due = [h for h in room.holes.by_id.values() if h.again <= now]

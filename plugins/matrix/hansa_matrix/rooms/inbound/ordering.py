@@ -9,8 +9,8 @@ from hansa_matrix.proto.event import Pdu
 
 
 def sort_topologically(pdus: Iterable[Pdu]) -> list[Pdu]:
-    """Each after those that it follows. What stands side by side goes by the depth that it claims. A ring,
-    which no hash allows where ids are hashes, is left out.
+    """Each after those that it follows. Events without an order between them go by the depth that they claim.
+    A ring, which no hash allows where ids are hashes, is left out.
     """
     by_id = {p.event_id: p for p in pdus}
     waits = {e: len({b for b in p.prev_events if b in by_id}) for e, p in by_id.items()}

@@ -161,8 +161,8 @@ def sort_by_auth(pdus: Iterable[Pdu]) -> list[Pdu]:
 async def check_auth(
     ctx: NetworkContext, pdus: Sequence[Pdu], version: RoomVersion, events: RoomEvents, create: Pdu | None
 ) -> dict[str, StoredEvent]:
-    """Receipt check 4 for each, in the order of their auth chains. What cites an event that cannot be had
-    is left out; what fails is kept as rejected. Packed events stay so.
+    """Receipt check 4 for each, in the order of their auth chains. Events that cite an unavailable event are
+    left out; events that fail are stored as rejected. Packed events stay so.
     """
     known: dict[str, StoredEvent] = {}
     cited_ids = list({a for p in pdus for a in p.auth_events})

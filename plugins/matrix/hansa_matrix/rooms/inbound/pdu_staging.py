@@ -232,8 +232,8 @@ class PduStaging:
     async def _stage_pdus(
         self, origin: str, receipt: Insert, fresh: Sequence[tuple[MatrixRoom, Pdu]]
     ) -> None:
-        """Keep a transaction with its answer. What another one is keeping or judging at this moment may yet
-        be lost: it is waited for, and nothing rests on it before.
+        """Keep a transaction with its answer. An event that another transaction is storing or judging at this
+        moment may yet be lost: it is waited for, and nothing relies on it before.
         """
         names = {(room.room_id, pdu.event_id) for room, pdu in fresh}
         await self._coming.others(names)

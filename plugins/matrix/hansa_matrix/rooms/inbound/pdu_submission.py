@@ -60,7 +60,7 @@ class PduSubmitter:
         )
 
     async def submit(self, items: Sequence[Submission]) -> None:
-        """Into the core, patiently: what is acknowledged is not given up for load."""
+        """Submits to the core and repeats it under load: an acknowledged event is not given up."""
         while True:
             try:
                 outcomes = await self._ctx.submit(items)

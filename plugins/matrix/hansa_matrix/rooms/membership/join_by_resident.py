@@ -1,7 +1,7 @@
 """Joins of restricted rooms that we are in, but where another resident has to let people in.
 
 SPEC: server-server API, "Restricted rooms": a resident none of whose people may invite says
-``M_UNABLE_TO_GRANT_JOIN``, and the next one is asked. What holds for a stranger's server holds for ours.
+``M_UNABLE_TO_GRANT_JOIN``, and the next one is asked. The same holds for this server.
 """
 
 from __future__ import annotations

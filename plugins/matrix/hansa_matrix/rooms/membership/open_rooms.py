@@ -71,8 +71,8 @@ class RoomOpener:
         return await self.create_named(alias, self._ctx.config.room_version, wish)
 
     async def _apply_wish(self, room_id: str, wish: RoomWish) -> None:
-        """A room that exists is published, and named if it has no name. What its rules or a policy refuse is
-        told in the log: the room is there all the same.
+        """A room that exists is published, and named if it has no name. Refusals by its rules or a policy are
+        logged: the room exists all the same.
         """
         room = self._rooms[room_id]
         try:

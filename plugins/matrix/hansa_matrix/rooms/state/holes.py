@@ -1,7 +1,7 @@
 """Events that others cite and that cannot be had or verified: passed over, their place in the DAG known.
 
-A hole never enters the state, an auth chain or a timeline. What follows it is judged by the state there: what
-the events before it give, or what several servers of the room say alike. See ADR 0013.
+A hole never enters the state, an auth chain or a timeline. The events that follow it are judged by the state
+there: the one that the events before it give, or one that several servers of the room agree on. See ADR 0013.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Holes:
         return sorted((h for h in self.by_id.values() if h.event_id in self), key=lambda h: h.since)
 
     def add(self, hole: Hole) -> None:
-        """Pass over one more event from now on; what is known of it already stays."""
+        """Passes over one more event from now on; what is already known stays."""
         self.by_id.setdefault(hole.event_id, hole)
 
     def excess_holes(self, more: Mapping[str, Hole]) -> list[Hole]:

@@ -1,4 +1,4 @@
-"""Upgrades that were begun and are not done: what is durable of them, so that each is ended after a crash."""
+"""Unfinished upgrades: their stored state, so that each is finished after a crash."""
 
 from __future__ import annotations
 

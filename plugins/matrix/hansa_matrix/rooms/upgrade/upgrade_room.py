@@ -1,9 +1,9 @@
 """From a room to the one that replaces it. SPEC: client-server API, "Room Upgrades".
 
 The new room gets what the old one had that outlives it, its alias and the people of other networks; the old
-one says where it went, and takes no messages any more. What is linked to the old room is linked to the new
-one afterwards. A row says that an upgrade is under way: what a crash cuts off is finished, or undone where
-the old room does not say yet where it went.
+one says where it went, and takes no messages any more. The links of the old room lead to the new one
+afterwards. A row says that an upgrade is in progress: after a crash it is finished, or undone where the old
+room does not name the new one yet.
 """
 
 from __future__ import annotations
