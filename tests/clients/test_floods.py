@@ -109,7 +109,7 @@ async def test_cross_signing_keys_are_bounded(tmp_path):
 
 
 async def test_published_rooms_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(public_rooms, "MOST", 3)
+    monkeypatch.setattr(public_rooms, "MAX_PUBLISHED", 3)
     async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         before = len(await rows(home, "published"))
@@ -158,15 +158,15 @@ async def leaves(home: MatrixServer, alice: LocalUser, count: int, size: int = 0
 
 
 async def test_the_ends_of_invites_are_bounded(tmp_path, monkeypatch, moved):
-    monkeypatch.setattr(ended_invites, "MOST_OF_USER", 3)
-    monkeypatch.setattr(ended_invites, "MOST_IN_ALL", 4)
+    monkeypatch.setattr(ended_invites, "MAX_OF_USER", 3)
+    monkeypatch.setattr(ended_invites, "MAX_IN_ALL", 4)
     async with matrix_server(tmp_path) as home:
         alice, bob = await home.person("alice"), await home.person("bob")
         await leaves(home, alice, 5)
         assert {row.key[1] for row in await rows(home, "left")} == {f"!{n}:{THEIRS}" for n in (2, 3, 4)}
         await leaves(home, bob, 3, size=20_000)
         kept = await rows(home, "left")
-        assert len(kept) == 4 and max(len(row.body) for row in kept) < ended_invites.MOST_BYTES
+        assert len(kept) == 4 and max(len(row.body) for row in kept) < ended_invites.MAX_BYTES
         moved(home, ended_invites.KEPT_FOR + 1)
         await home.matrix.pending_invites.sweep()
         assert await rows(home, "left") == []

@@ -85,8 +85,8 @@ async def test_of_one_server_the_oldest_gives_way(tmp_path, monkeypatch):
 
 
 async def test_what_gave_way_is_gone_for_clients_and_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setattr(pending_invites, "MOST_OF_PEER", 2)
-    monkeypatch.setattr(pending_invites, "_MOST_GONE", 3)
+    monkeypatch.setattr(pending_invites, "MAX_OF_PEER", 2)
+    monkeypatch.setattr(pending_invites, "_MAX_LEFT_ROOMS", 3)
     async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         unlimited(home, monkeypatch)
@@ -103,7 +103,7 @@ async def test_what_gave_way_is_gone_for_clients_and_forgotten(tmp_path, monkeyp
 
 
 async def test_of_many_servers_who_has_most_gives_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(pending_invites, "MOST_OF_USER", 6)
+    monkeypatch.setattr(pending_invites, "MAX_OF_USER", 6)
     async with matrix_server(tmp_path) as home:
         alice = await home.person("alice")
         unlimited(home, monkeypatch)
@@ -122,15 +122,15 @@ async def test_of_many_servers_who_has_most_gives_way(tmp_path, monkeypatch):
 
 
 async def test_of_one_server_and_in_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(pending_invites, "MOST_OF_SERVER", 3)
+    monkeypatch.setattr(pending_invites, "MAX_OF_SERVER", 3)
     async with matrix_server(tmp_path) as home:
         people = [await home.person(f"p{n}") for n in range(5)]
         unlimited(home, monkeypatch)
         for n, person in enumerate(people):
             await ask_in(home, n, person.user)
         assert {row.key[1] for row in await kept(home)} == {p.user for p in people[2:]}
-        monkeypatch.setattr(pending_invites, "MOST_OF_SERVER", 100)
-        monkeypatch.setattr(pending_invites, "MOST_IN_ALL", 3)
+        monkeypatch.setattr(pending_invites, "MAX_OF_SERVER", 100)
+        monkeypatch.setattr(pending_invites, "MAX_IN_ALL", 3)
         await ask_in(home, 9, people[0].user)
         assert {row.key[1] for row in await kept(home)} == {p.user for p in (*people[3:], people[0])}
 

@@ -10,7 +10,7 @@ from hansa import Busy
 from hansa.pacing import token_buckets
 from hansa_matrix.client_api.account.address_shares import AddressShares
 from hansa_matrix.ratelimit import RateLimiter
-from hansa_matrix.server_api.unproven_work import MOST_EACH, UnprovenWork
+from hansa_matrix.server_api.unproven_work import MAX_EACH, UnprovenWork
 
 
 class At:
@@ -50,9 +50,9 @@ def test_a_wide_network_does_not_take_the_pool_of_all_strangers():
     clock: Any = At()
     strangers = UnprovenWork(clock)
     with ExitStack() as stack:
-        for n in range(2 * MOST_EACH):
+        for n in range(2 * MAX_EACH):
             stack.enter_context(strangers.work(f"2a00:1:2:{n:x}::1"))
-        for n in range(2 * MOST_EACH, 4 * MOST_EACH):
+        for n in range(2 * MAX_EACH, 4 * MAX_EACH):
             with pytest.raises(Busy), strangers.work(f"2a00:1:2:{n:x}::1"):
                 pass
             stack.enter_context(strangers.work(f"2a00:1:{n:x}::1"))

@@ -200,7 +200,7 @@ async def test_what_is_judged_counts_as_what_waits(tmp_path, monkeypatch):
         reached, go_on = watched.held()
         one, other = (house.forger.message(house.room, text) for text in ("one", "other"))
         monkeypatch.setattr(pdu_staging, "memory_size", lambda _: 100)
-        monkeypatch.setattr(backlog, "MOST_EACH", 150)
+        monkeypatch.setattr(backlog, "MAX_BYTES_EACH", 150)
         monkeypatch.setattr(backlog, "LITTLE", 0)
         first = asyncio.ensure_future(house.send(one))
         async with asyncio.timeout(10):

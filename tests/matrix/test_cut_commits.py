@@ -53,7 +53,7 @@ def lowered(monkeypatch):
     """Pieces of 20 rows, and a bound of 40 that no commit of a room of 90 people may pass."""
     monkeypatch.setattr(bounds, "MAX_WRITES", BOUND)
     monkeypatch.setattr(bounds, "MAX_WRITES_WHOLE", BOUND)
-    monkeypatch.setattr(remote_membership, "_AT_ONCE", 20)
+    monkeypatch.setattr(remote_membership, "_MAX_BATCH", 20)
     monkeypatch.setattr(state_groups, "_AHEAD", 20)
     monkeypatch.setattr(state_groups, "_ROW", 2)
     monkeypatch.setattr(bounds, "_PIECE", 20)

@@ -172,7 +172,7 @@ async def test_an_older_receipt_replaces_no_newer_one(tmp_path):
 
 
 async def test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.MOST_THREADS", 3)
+    monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.MAX_THREADS", 3)
     async with server_with_peer(tmp_path) as house:
         kept = await receipts(house, *((f"$e{n}", 100 - n, f"$t{n}") for n in range(5)))
         assert set(kept) == {"$t0", "$t1", "$t4"}
@@ -195,7 +195,7 @@ async def test_what_is_no_receipt_is_counted(tmp_path, content):
 
 
 async def test_no_more_type_than_are_remembered_and_who_is_forgotten_types_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.MOST_TYPING", 1)
+    monkeypatch.setattr("hansa_matrix.rooms.typing_and_receipts.MAX_TYPING", 1)
     async with server_with_peer(tmp_path) as house:
         shown = Shown(house)
         await send(house, typing(house), typing(house, room_id=house.other.room_id))

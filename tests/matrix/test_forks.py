@@ -10,7 +10,7 @@ import pytest
 from hansa import Append, Member, Membership, Message, NativeId, Put, Row, StreamTail, Submission
 from hansa_matrix.federation import sender
 from hansa_matrix.proto.hashing import event_id
-from hansa_matrix.rooms.room import MOST_BRANCHES, MOST_ENDS
+from hansa_matrix.rooms.room import MAX_BRANCHES, MAX_ENDS
 from matrix.server_with_peer import OURS, THEIRS, V1, server_with_peer
 
 
@@ -148,7 +148,7 @@ async def test_the_end_of_a_stream_is_read_once_for_all_and_goes_back_so_far(tmp
 
 @pytest.mark.parametrize("how", ["soon", "at the end"])
 async def test_where_a_server_stands_is_kept(tmp_path, monkeypatch, how):
-    monkeypatch.setattr(sender, "_KEPT_AFTER", 0.0 if how == "soon" else 3600.0)
+    monkeypatch.setattr(sender, "_SAVE_AFTER_S", 0.0 if how == "soon" else 3600.0)
     async with server_with_peer(tmp_path) as house:
         house.peer.answer = lambda request: (200, {}) if "/send/" in request.target else None
         matrix = house.matrix
@@ -199,8 +199,8 @@ async def test_a_flood_of_branches_neither_stops_a_room_nor_undoes_a_ban(tmp_pat
 
         await flood(6)
         assert house.counted("matrix_pdus") == {}
-        assert len(here.head.extremities) <= MOST_ENDS
-        assert len(set(here.head.extremities.values())) <= MOST_BRANCHES
+        assert len(here.head.extremities) <= MAX_ENDS
+        assert len(set(here.head.extremities.values())) <= MAX_BRANCHES
         state = await here.state()
         members = await here.events_of(state, [("m.room.member", "@bad:x")])
         assert members["m.room.member", "@bad:x"].membership == "ban"

@@ -74,8 +74,8 @@ async def test_a_gap_of_more_than_one_answer_is_filled(tmp_path):
 
 
 async def test_a_gap_of_more_than_a_thousand_events_is_skipped_and_counted(tmp_path, monkeypatch):
-    assert missing_events._MOST == 1_000
-    monkeypatch.setattr(missing_events, "_MOST", 100)
+    assert missing_events._MAX_EVENTS == 1_000
+    monkeypatch.setattr(missing_events, "_MAX_EVENTS", 100)
     async with server_with_peer(tmp_path) as house:
         history = History(house, 130)
         found = await history.arrived()

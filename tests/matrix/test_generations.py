@@ -26,7 +26,7 @@ def test_what_was_revoked_while_it_was_read_is_not_kept():
 
 
 def test_it_is_bounded_and_forgets_no_revocation_that_matters(monkeypatch):
-    monkeypatch.setattr("hansa_matrix.bounds.generations._MOST_OWNERS", 3)
+    monkeypatch.setattr("hansa_matrix.bounds.generations._MAX_OWNERS", 3)
     cache: Generations[int, int] = Generations(5)
     for n in range(20):
         assert cache.put(n, f"@{n}", n, cache.began())

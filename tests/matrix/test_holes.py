@@ -19,7 +19,7 @@ from hansa_matrix.proto.signing import with_signature
 from hansa_matrix.rooms.inbound import room_queue
 from hansa_matrix.rooms.state import holes as known_holes
 from hansa_matrix.rooms.state import state_propagation
-from hansa_matrix.rooms.state.holes import MOST, MOST_OF_ONE, TRIES, Hole, Holes, Suspects, Why
+from hansa_matrix.rooms.state.holes import MAX_HOLES, MAX_HOLES_OF_ONE, TRIES, Hole, Holes, Suspects, Why
 from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
 from peers.event_forge import EventForge, JoinedRoom
 
@@ -519,9 +519,9 @@ def hole(name: str, origin: str, since: int = 0, **more: Any) -> Hole:
 
 def test_the_holes_of_a_room_are_bounded_and_the_greediest_gives_way():
     holes = Holes("!r")
-    for number in range(MOST_OF_ONE):
+    for number in range(MAX_HOLES_OF_ONE):
         holes.add(hole(f"$evil{number}", "evil", number))
-    for number in range(MOST - MOST_OF_ONE - 1):
+    for number in range(MAX_HOLES - MAX_HOLES_OF_ONE - 1):
         holes.add(hole(f"$good{number}", "good", number))
     assert holes.excess_holes({"$new": hole("$new", "good", 999)}) == []
     assert [h.event_id for h in holes.excess_holes({"$new": hole("$new", "evil", 999)})] == ["$evil0"]
@@ -553,7 +553,7 @@ def test_one_server_makes_nobody_forget_what_is_waited_for_of_others():
 
 async def test_invented_events_cost_few_requests_and_no_room(tmp_path, monkeypatch):
     """A member that cites twenty invented events in each message."""
-    monkeypatch.setattr(known_holes, "MOST_OF_ONE", 30)
+    monkeypatch.setattr(known_holes, "MAX_HOLES_OF_ONE", 30)
     async with server_with_peer(tmp_path, gap_patience=0.0) as house:
         world = World(house)
         matrix = house.matrix

@@ -182,9 +182,9 @@ async def test_events_that_wait_take_so_much_memory_of_one_server(tmp_path, monk
 
         raw = heavy()
         assert memory_size(parse_pdu(raw, house.room.version)) > 1_500_000
-        monkeypatch.setattr("hansa_matrix.rooms.inbound.backlog.MOST_EACH", 1_000_000)
+        monkeypatch.setattr("hansa_matrix.rooms.inbound.backlog.MAX_BYTES_EACH", 1_000_000)
         status, answer = await house.send(raw)
         assert (status, answer["errcode"]) == (429, "M_LIMIT_EXCEEDED")
         assert (await house.send(house.forger.message(house.room, "small")))[0] == 200
-        monkeypatch.setattr("hansa_matrix.rooms.inbound.backlog.MOST_EACH", 64 * 1024 * 1024)
+        monkeypatch.setattr("hansa_matrix.rooms.inbound.backlog.MAX_BYTES_EACH", 64 * 1024 * 1024)
         assert await house.fate(heavy()) == "accepted"

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from hansa import CannotOpenRoom, HttpRequest, HttpStream
 from hansa_matrix.federation.client import LARGE_ANSWER
-from hansa_matrix.rooms.inbound.early_checks import MOST_LOST, MOST_UNVERIFIED
+from hansa_matrix.rooms.inbound.early_checks import MAX_LOST, MAX_UNVERIFIED
 from matrix.server_with_peer import THEIRS, server_with_peer
 from memory import peak_memory
 
@@ -129,7 +129,7 @@ async def test_a_join_is_not_answered_with_events_that_nobody_has_signed(tmp_pat
             await matrix.remote_membership.join(ROOM, "@a:127.0.0.1:1", [THEIRS])
         assert peak.bytes < 32 * MIB
         assert flood.taken < 12 * MIB
-        assert len(house.peer.asked) - asked < MOST_LOST + 3 * MOST_UNVERIFIED
+        assert len(house.peer.asked) - asked < MAX_LOST + 3 * MAX_UNVERIFIED
 
 
 @pytest.mark.parametrize("body", [b'{"x":"', b'{"x":[', b'{"state":["', b'{"state":[{"a":"'])

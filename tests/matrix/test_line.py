@@ -7,7 +7,7 @@ import asyncio
 from hansa import Backoff
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.inbound import room_queue as lines
-from hansa_matrix.rooms.inbound.backlog import MOST_EACH, Backlog
+from hansa_matrix.rooms.inbound.backlog import MAX_BYTES_EACH, Backlog
 from hansa_matrix.rooms.inbound.room_queue import QueuedPdu, RoomQueue
 
 
@@ -96,7 +96,7 @@ async def test_the_wait_grows_and_ends(monkeypatch):
 
 
 async def test_there_is_room_for_so_many_only(monkeypatch):
-    monkeypatch.setattr(lines, "MOST_ASIDE", 2)
+    monkeypatch.setattr(lines, "MAX_DEFERRED", 2)
     line, clock = RoomQueue(), Hand()
     for name in ("a", "b", "c"):
         line.put(entry(name))
@@ -113,8 +113,8 @@ async def test_what_waits_is_weighed_until_it_is_gone():
     for name in ("a", "b", "c", "d", "e"):
         line.put(entry(name))
     each = backlog.bytes // 5
-    assert each > 0 and backlog.full("b", MOST_EACH - backlog.bytes + 1)
-    assert not backlog.full("b", MOST_EACH - backlog.bytes) and not backlog.full("c", MOST_EACH)
+    assert each > 0 and backlog.full("b", MAX_BYTES_EACH - backlog.bytes + 1)
+    assert not backlog.full("b", MAX_BYTES_EACH - backlog.bytes) and not backlog.full("c", MAX_BYTES_EACH)
     line.done(1)
     assert line.remove("c") is not None
     assert backlog.bytes == 3 * each
@@ -123,11 +123,11 @@ async def test_what_waits_is_weighed_until_it_is_gone():
     clock.at = 60.0
     await line.wait_ready(clock)
     line.done(3)
-    assert backlog.bytes == 0 and not backlog.full("b", MOST_EACH)
+    assert backlog.bytes == 0 and not backlog.full("b", MAX_BYTES_EACH)
 
 
 async def test_who_is_let_go_of_weighs_nothing(monkeypatch):
-    monkeypatch.setattr(lines, "MOST_ASIDE", 2)
+    monkeypatch.setattr(lines, "MAX_DEFERRED", 2)
     backlog = Backlog()
     line, clock = RoomQueue(backlog), Hand()
     for name in ("a", "b", "c"):

@@ -7,7 +7,7 @@ import pytest
 from hansa import Conflict, Insert
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import parse_pdu
-from hansa_matrix.retention import _TXN_FOR, purge_expired
+from hansa_matrix.retention import _TXN_TTL_S, purge_expired
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from matrix.server_with_peer import THEIRS, V1, server_with_peer
 
@@ -52,7 +52,7 @@ async def test_transactions_of_every_server_are_forgotten_after_a_day(tmp_path):
     async with server_with_peer(tmp_path) as house:
         ctx = house.app.contexts["matrix"]
         now = ctx.clock.now()
-        old, new = now - _TXN_FOR - 1, now
+        old, new = now - _TXN_TTL_S - 1, now
         names = [(server, f"{n}", at) for server in "abc" for n in range(3) for at in (old, new)]
         writes = [Insert("txn", (s, f"{n}{at}"), b"", {"ts": at}) for s, n, at in names]
         await ctx.store.commit(writes)

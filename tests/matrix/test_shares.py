@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hansa.testing import until
 from hansa_matrix.federation.client import ServerUnreachable
-from hansa_matrix.rooms.inbound.backlog import LITTLE, MOST, MOST_EACH, Backlog
+from hansa_matrix.rooms.inbound.backlog import LITTLE, MAX_BYTES, MAX_BYTES_EACH, Backlog
 from hansa_matrix.rooms.inbound.staging_shares import StagingShares
 from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
 from peers.event_forge import EventForge, JoinedRoom
@@ -128,8 +128,8 @@ def test_servers_that_send_much_leave_room_for_those_that_send_little(greedy):
                 busy = True
     taken = [backlog._by_origin[f"g{name}"] for name in range(greedy)]
     assert max(taken) - min(taken) <= step  # none has more than another
-    assert max(taken) <= MOST_EACH
-    assert greedy > 2 or min(taken) == MOST_EACH
+    assert max(taken) <= MAX_BYTES_EACH
+    assert greedy > 2 or min(taken) == MAX_BYTES_EACH
     assert not backlog.full("small", LITTLE)
     backlog.change("g0", -taken[0])
     assert not backlog.full("g0", step)
@@ -140,4 +140,4 @@ def test_what_waits_is_bounded_however_many_servers_send_little():
     for name in range(1000):
         while not backlog.full(f"s{name}", LITTLE // 4):
             backlog.change(f"s{name}", LITTLE // 4)
-    assert MOST - LITTLE < backlog.bytes <= MOST
+    assert MAX_BYTES - LITTLE < backlog.bytes <= MAX_BYTES

@@ -60,8 +60,8 @@ MATRIX: dict[str, Kept] = {
     # Other servers.
     "invite": Kept(
         who="other servers; people here who knock",
-        peer="hansa_matrix.rooms.membership.pending_invites:MOST_OF_PEER",
-        in_all="hansa_matrix.rooms.membership.pending_invites:MOST_IN_ALL",
+        peer="hansa_matrix.rooms.membership.pending_invites:MAX_OF_PEER",
+        in_all="hansa_matrix.rooms.membership.pending_invites:MAX_IN_ALL",
         age="hansa_matrix.rooms.membership.pending_invites:KEPT_FOR",
         metric="matrix_invites_waiting",
         flood="clients/test_invite_floods.py::test_one_server_s_flood_is_small",
@@ -84,15 +84,15 @@ MATRIX: dict[str, Kept] = {
         who="other servers",
         peer="hansa_matrix.users.to_device:MAX_SEEN_IDS",
         within="rows of messages that a device here got",
-        age="hansa_matrix.retention:_SEEN_FOR",
+        age="hansa_matrix.retention:_SEEN_TTL_S",
         metric="matrix_stored_rows",
         flood="matrix/test_message_floods.py::test_of_very_many_it_is_known_only_of_the_last_that_they_came",
     ),
     "txn": Kept(
         who="other servers",
-        peer="hansa_matrix.server_api.send:MOST_TRANSACTIONS",
+        peer="hansa_matrix.server_api.send:MAX_TRANSACTIONS",
         within="servers whose requests are signed, at most so many of each, for a day",
-        age="hansa_matrix.retention:_TXN_FOR",
+        age="hansa_matrix.retention:_TXN_TTL_S",
         metric="matrix_stored_rows",
         flood="matrix/test_stored_by_strangers.py::test_answers_to_transactions_are_kept_of_the_last",
     ),
@@ -112,15 +112,15 @@ MATRIX: dict[str, Kept] = {
     ),
     "receipt": Kept(
         who="members of rooms that we are in",
-        peer="hansa_matrix.rooms.typing_and_receipts:MOST_THREADS",
+        peer="hansa_matrix.rooms.typing_and_receipts:MAX_THREADS",
         within="members of rooms, each so many threads",
         metric="matrix_stored_rows",
         flood="matrix/test_edus.py::test_of_a_person_with_receipts_in_very_many_threads_the_oldest_goes",
     ),
     "key_document": Kept(
         who="other servers",
-        peer="hansa_matrix.federation.key_store:MOST_KEYS",
-        in_all="hansa_matrix.federation.key_store:MOST_BYTES",
+        peer="hansa_matrix.federation.key_store:MAX_KEYS",
+        in_all="hansa_matrix.federation.key_store:MAX_BYTES",
         within="servers, of which those fetched longest ago go first",
         metric="matrix_known_servers_bytes",
         flood="matrix/test_strangers.py::test_the_servers_fetched_longest_ago_go_when_there_are_too_many",
@@ -141,15 +141,15 @@ MATRIX: dict[str, Kept] = {
     ),
     "hole": Kept(
         who="members of rooms that we are in",
-        peer="hansa_matrix.rooms.state.holes:MOST_OF_ONE",
-        in_all="hansa_matrix.rooms.state.holes:MOST",
+        peer="hansa_matrix.rooms.state.holes:MAX_HOLES_OF_ONE",
+        in_all="hansa_matrix.rooms.state.holes:MAX_HOLES",
         metric="matrix_holes_open",
         flood="matrix/test_holes.py::test_the_holes_of_a_room_are_bounded_and_the_greediest_gives_way",
     ),
     "redaction": Kept(
         who="members of rooms that we are in",
-        peer="hansa_matrix.rooms.redactions:_MOST_OF_SERVER",
-        in_all="hansa_matrix.rooms.redactions:_MOST",
+        peer="hansa_matrix.rooms.redactions:_MAX_OF_SERVER",
+        in_all="hansa_matrix.rooms.redactions:_MAX_PENDING",
         metric="matrix_stored_rows",
         flood="matrix/test_stored_by_strangers.py::test_redactions_that_wait_are_bounded",
     ),
@@ -213,8 +213,8 @@ MATRIX: dict[str, Kept] = {
     ),
     "left": Kept(
         who="other servers, whose invites are taken back; people here who decline",
-        peer="hansa_matrix.rooms.membership.ended_invites:MOST_OF_USER",
-        in_all="hansa_matrix.rooms.membership.ended_invites:MOST_IN_ALL",
+        peer="hansa_matrix.rooms.membership.ended_invites:MAX_OF_USER",
+        in_all="hansa_matrix.rooms.membership.ended_invites:MAX_IN_ALL",
         age="hansa_matrix.rooms.membership.ended_invites:KEPT_FOR",
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_the_ends_of_invites_are_bounded",
@@ -295,7 +295,7 @@ MATRIX: dict[str, Kept] = {
         who="people here",
         peer="hansa_matrix.client_api.rooms.reports:MAX_REPORTS_OF_USER",
         in_all="hansa_matrix.client_api.rooms.reports:MAX_REPORTS",
-        age="hansa_matrix.retention:_REPORTS_FOR",
+        age="hansa_matrix.retention:_REPORTS_TTL_S",
         metric="matrix_stored_rows",
         flood="clients/test_keeping.py::test_reports_take_the_place_of_the_first",
     ),
@@ -308,7 +308,7 @@ MATRIX: dict[str, Kept] = {
     ),
     "published": Kept(
         who="people here",
-        in_all="hansa_matrix.rooms.directory.public_rooms:MOST",
+        in_all="hansa_matrix.rooms.directory.public_rooms:MAX_PUBLISHED",
         within="one of each room here",
         metric="matrix_stored_rows",
         flood="clients/test_floods.py::test_published_rooms_are_bounded",
@@ -414,7 +414,7 @@ def test_what_the_table_says_is_there(name, kept):
 
 
 async def test_answers_to_transactions_are_kept_of_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(send, "MOST_TRANSACTIONS", 20)
+    monkeypatch.setattr(send, "MAX_TRANSACTIONS", 20)
     monkeypatch.setattr(send, "_TRIM_EVERY", 10)
     async with server_with_peer(tmp_path) as house:
         for number_ in range(60):

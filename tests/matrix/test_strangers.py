@@ -14,12 +14,12 @@ import pytest
 from hansa import Action, Failure, HttpError, HttpResponse, Put, Request, Verdict
 from hansa.testing import registered_routes, until
 from hansa_matrix.crypto import SigningKey
-from hansa_matrix.federation.key_store import MOST_DOCUMENT, MOST_KEYS
+from hansa_matrix.federation.key_store import MAX_DOCUMENT, MAX_KEYS
 from hansa_matrix.proto.servers.key_document import DAY, key_document
 from hansa_matrix.proto.servers.xmatrix import format_header, signing_bytes
 from hansa_matrix.proto.signing import signable_bytes, with_signature
 from hansa_matrix.server_api.auth import FederationAuth
-from hansa_matrix.server_api.unproven_work import MOST, MOST_EACH
+from hansa_matrix.server_api.unproven_work import MAX_EACH, MAX_IN_ALL
 from matrix.server_with_peer import OURS, THEIRS, V1, ServerWithPeer, server_with_peer
 from memory import peak_memory
 from peers.event_forge import now
@@ -134,8 +134,8 @@ async def test_unknown_origins_share_one_small_pool(tmp_path):
             asyncio.ensure_future(claim(house, f"s{n}.example:1", remote=f"192.0.{n % 40}.{n}"))
             for n in range(250)
         ]
-        await until(lambda: _done(tasks) == len(tasks) - MOST and len(silent.asked) == MOST)
-        assert len(silent.asked) == MOST
+        await until(lambda: _done(tasks) == len(tasks) - MAX_IN_ALL and len(silent.asked) == MAX_IN_ALL)
+        assert len(silent.asked) == MAX_IN_ALL
         assert {t.result()[0] for t in tasks if t.done()} == {429}
         assert all(t.result()[2] == 0 for t in tasks if t.done())
         silent.go.set()
@@ -152,7 +152,7 @@ async def test_one_neighbourhood_has_a_share_of_it_and_leaves_the_rest_to_others
         greedy = [
             asyncio.ensure_future(claim(house, f"g{n}.example:1", remote=f"192.0.2.{n}")) for n in range(50)
         ]
-        await until(lambda: _done(greedy) == 50 - MOST_EACH)
+        await until(lambda: _done(greedy) == 50 - MAX_EACH)
         other = asyncio.ensure_future(claim(house, "other.example:1", remote="198.51.100.7"))
         await until(lambda: "other.example" in silent.asked)
         silent.go.set()
@@ -262,10 +262,10 @@ async def test_one_server_has_so_many_keys_and_a_small_document(tmp_path):
             }
             house.peer.keys = lambda _, old=old: (
                 200,
-                document("some.example:1", key, old_verify_keys=old, more="x" * MOST_DOCUMENT),
+                document("some.example:1", key, old_verify_keys=old, more="x" * MAX_DOCUMENT),
             )
             await keyring.ask_again(["some.example:1"])
-        assert await stored(house, "some.example:1") == (MOST_KEYS, True)
+        assert await stored(house, "some.example:1") == (MAX_KEYS, True)
         assert await keyring.document_of("some.example:1", 0) is None
         assert keyring.get("some.example:1", "ed25519:x").public == key.public
 
@@ -279,11 +279,11 @@ async def test_the_servers_fetched_longest_ago_go_when_there_are_too_many(tmp_pa
             house.peer.keys = lambda _, n=n: (200, document(f"s{n}.example:1", key))
             await keyring.need([(f"s{n}.example:1", "ed25519:x")], 5)
             await _later(house, f"s{n}.example:1", at - (8 - n) * 1000)
-        monkeypatch.setattr("hansa_matrix.federation.key_store.MOST_SERVERS", 5)
+        monkeypatch.setattr("hansa_matrix.federation.key_store.MAX_SERVERS", 5)
         await keyring.sweep()
         left = [n for n in range(8) if await stored(house, f"s{n}.example:1") == (1, True)]
         assert left == [4, 5, 6, 7] and await stored(house, THEIRS) != (0, False)
-        monkeypatch.setattr("hansa_matrix.federation.key_store.MOST_BYTES", 1000)
+        monkeypatch.setattr("hansa_matrix.federation.key_store.MAX_BYTES", 1000)
         await keyring.sweep()
         assert await stored(house, "s4.example:1") == (0, False)
 

@@ -10,8 +10,8 @@ from hansa import Delete, NetworkContext, StoreFault
 
 _EVERY = 3600.0
 #: A transaction, or a message to a device, may come again for a day, or a week after an outage (ms).
-_TXN_FOR, _SEEN_FOR = 86_400_000, 7 * 86_400_000
-_REPORTS_FOR = 365 * 86_400_000
+_TXN_TTL_S, _SEEN_TTL_S = 86_400_000, 7 * 86_400_000
+_REPORTS_TTL_S = 365 * 86_400_000
 _PAGE = 500
 #: Collections that other servers, or local users, can fill: their rows are counted for the metrics.
 COUNTED = (
@@ -79,12 +79,12 @@ async def purge_expired(ctx: NetworkContext) -> None:
         ("original", "until", now),
         ("openid", "until", now),
         ("media_reserved", "until", now),
-        ("to_device_seen", "ts", now - _SEEN_FOR),
-        ("report", "ts", now - _REPORTS_FOR),
+        ("to_device_seen", "ts", now - _SEEN_TTL_S),
+        ("report", "ts", now - _REPORTS_TTL_S),
     ):
         while rows := await ctx.store.scan(collection, index=(index,), upto=upto, limit=_PAGE):
             await ctx.store.commit([Delete(collection, row.key) for row in rows])
-    await _purge_transactions(ctx, now - _TXN_FOR)
+    await _purge_transactions(ctx, now - _TXN_TTL_S)
     for collection in COUNTED:
         ctx.set_gauge("matrix_stored_rows", await ctx.store.count(collection), collection=collection)
 

@@ -9,7 +9,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 #: Owners whose last revocation is remembered one by one; of the others it counts as just now.
-_MOST_OWNERS = 10_000
+_MAX_OWNERS = 10_000
 
 
 class Generations(Generic[K, V]):
@@ -61,7 +61,7 @@ class Generations(Generic[K, V]):
         self._now += 1
         self._revoked.pop(owner, None)
         self._revoked[owner] = self._now
-        if len(self._revoked) > _MOST_OWNERS:
+        if len(self._revoked) > _MAX_OWNERS:
             _, self._floor = self._revoked.popitem(last=False)
         for key in list(self._of.get(owner, ())):
             self._remove_key(key)

@@ -58,10 +58,10 @@ _EARLY_BACKOFF, _LATE_BACKOFF = Backoff(first=1.0, most=60.0), Backoff(first=1.0
 #: Of a backlog longer than this in one room, only the newest event is sent: the peer pages back itself.
 _CATCH_UP = 1000
 #: EDUs that may not be lost, in one transaction: they may be of 64 KiB each.
-_MOST_LASTING = 50
+_MAX_DURABLE_EDUS = 50
 #: Seconds for a transaction, for one that may be lost, and for which a server that did not answer such a one
 #: is told nothing more.
-_WITHIN, _WITHIN_IF_PASSING, _DEAF_FOR = 60.0, 10.0, 60.0
+_TIMEOUT_S, _EPHEMERAL_TIMEOUT_S, _EPHEMERAL_PAUSE_S = 60.0, 10.0, 60.0
 
 
 def destination_set(servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
@@ -234,7 +234,9 @@ class DestinationQueue:
             returns = self._returns
             waiting = await self.waiting()
             rows = waiting if len(waiting) > _CATCH_UP else waiting[:MAX_PDUS]
-            lasting = (await self._rows_after("lasting_edu", self.lasting, _MOST_LASTING))[:_MOST_LASTING]
+            lasting = (await self._rows_after("lasting_edu", self.lasting, _MAX_DURABLE_EDUS))[
+                :_MAX_DURABLE_EDUS
+            ]
             if not rows and not lasting:
                 if self.edus:
                     await self._send_ephemeral(self._take_ephemeral(MAX_EDUS))
@@ -249,7 +251,7 @@ class DestinationQueue:
             if returns != self._returns:
                 continue
             await self._advance_cursor(rows, lasting)
-            if len(waiting) <= MAX_PDUS and len(lasting) < _MOST_LASTING and self._has_nothing_new():
+            if len(waiting) <= MAX_PDUS and len(lasting) < _MAX_DURABLE_EDUS and self._has_nothing_new():
                 return
 
     def _has_nothing_new(self) -> bool:
@@ -339,9 +341,9 @@ class DestinationQueue:
         self._told += 1
         try:
             body = await self._transaction_body(_TransactionContents((), ()), edus)
-            await self._put_transaction(f"edus{self._told}", body, _WITHIN_IF_PASSING)
+            await self._put_transaction(f"edus{self._told}", body, _EPHEMERAL_TIMEOUT_S)
         except REQUEST_FAILURES as error:
-            self._deaf_until = self._ctx.clock.monotonic() + _DEAF_FOR
+            self._deaf_until = self._ctx.clock.monotonic() + _EPHEMERAL_PAUSE_S
             self._ctx.count("matrix_edus_dropped")
             self._ctx.log.info("%s was not told: %s", self.server, error)
 
@@ -360,7 +362,7 @@ class DestinationQueue:
                 generation = self._ctx.policy_generation
                 body, txn = await self._transaction_body(parcel, ()), f"{parcel.named()}p{generation}"
             try:
-                await self._put_transaction(txn, body, _WITHIN)
+                await self._put_transaction(txn, body, _TIMEOUT_S)
             except RemoteError as error:
                 if error.hint in {401, 403, 404}:
                     await self._record_failure(f"refused with {error.hint} {error.code}: {error.reason}")
@@ -439,7 +441,7 @@ class DestinationQueue:
 
     async def behind(self) -> int:
         """How much waits: events, and EDUs that may not be lost."""
-        lasting = await self._rows_after("lasting_edu", self.lasting, _MOST_LASTING)
+        lasting = await self._rows_after("lasting_edu", self.lasting, _MAX_DURABLE_EDUS)
         return len(await self.waiting()) + len(lasting)
 
     async def reset(self) -> int:

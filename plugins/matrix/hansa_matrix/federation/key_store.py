@@ -25,12 +25,12 @@ from hansa_matrix.proto.pdu import VerifyKey
 #: Keys in memory.
 _KNOWN = 20_000
 #: Keys that are kept of one server. A document has 50 current and 50 old ones at the most.
-MOST_KEYS = 64
+MAX_KEYS = 64
 #: Key documents in memory, of servers that have proven nothing, and the bytes of one that is kept at all.
-_PASSING, MOST_DOCUMENT = 256, 16 * 1024
+_PASSING, MAX_DOCUMENT = 256, 16 * 1024
 #: Servers whose keys are kept, and bytes of all their documents. Past these, those go that were fetched
 #: longest ago: the keys of a server that shares a room with us are fetched again every week.
-MOST_SERVERS, MOST_BYTES = 50_000, 64 * 1024 * 1024
+MAX_SERVERS, MAX_BYTES = 50_000, 64 * 1024 * 1024
 _PAGE = 500
 
 
@@ -80,7 +80,7 @@ class KeyStore:
             fresh[key_id] = key
         until = max(key.valid_until for key in found.values())
         body = orjson.dumps(doc)
-        if len(body) > MOST_DOCUMENT:
+        if len(body) > MAX_DOCUMENT:
             body = b""
         document = StoredKeyDocument(body, self._ctx.clock.now(), until)
         if passing and await self._store.get("key_document", (server,)) is None:
@@ -117,10 +117,10 @@ class KeyStore:
         self, server: str, fresh: Mapping[str, VerifyKey], document: StoredKeyDocument
     ) -> dict[str, VerifyKey]:
         """See ``_save_keys``. Raises ``Conflict`` where a key was kept since they were read."""
-        rows = await self._store.scan("key", equal=(server,), limit=MOST_KEYS + 1)
+        rows = await self._store.scan("key", equal=(server,), limit=MAX_KEYS + 1)
         until = {str(row.key[1]): int(orjson.loads(row.body)[1]) for row in rows}
         until |= {key_id: key.valid_until for key_id, key in fresh.items()}
-        kept = set(sorted(until, key=lambda key_id: until[key_id], reverse=True)[:MOST_KEYS])
+        kept = set(sorted(until, key=lambda key_id: until[key_id], reverse=True)[:MAX_KEYS])
         known = {str(row.key[1]): row for row in rows}
         writes: list[Write] = []
         held: dict[str, VerifyKey] = {}
@@ -156,7 +156,7 @@ class KeyStore:
         found.sort(reverse=True)
         size = servers = 0
         for _, server, length in found:
-            if servers < MOST_SERVERS and size + length <= MOST_BYTES:
+            if servers < MAX_SERVERS and size + length <= MAX_BYTES:
                 servers, size = servers + 1, size + length
                 continue
             keys = await self._store.scan("key", equal=(server,), limit=_PAGE)

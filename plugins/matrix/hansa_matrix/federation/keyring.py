@@ -40,7 +40,7 @@ _NEGATIVE = Backoff(first=60.0, most=3600.0)
 _ABSENT = 60.0
 _MANY = 20_000
 #: A server that gave no key for so many seconds is not waited for any more.
-_PATIENCE = 600.0
+_KEY_TIMEOUT_S = 600.0
 _VOUCHED = 100
 #: Milliseconds for which a document is what its server would answer, whatever it lacks.
 _AS_GOOD_AS_NEW = 60_000
@@ -176,7 +176,7 @@ class Keyring:
         lacking = {server for server, key_id in wanted if self._kept.at_hand(server, key_id) is None}
         now = self._clock.monotonic()
         since = {server: self._failing.get(server) for server in lacking}
-        return sorted(s for s, at in since.items() if at is not None and now - at < _PATIENCE)
+        return sorted(s for s, at in since.items() if at is not None and now - at < _KEY_TIMEOUT_S)
 
     def is_distrusted(self, server: str, key_id: str) -> bool:
         """True if a key is known, and an operator distrusts it."""

@@ -33,12 +33,12 @@ from hansa_matrix.federation.durable_edus import stored_edu
 from hansa_matrix.federation.outbound_pdus import OutboundPdus
 
 #: Failing servers that are tried at a time, however many there are: the others are not kept waiting by them.
-_MOST_PROBES = 50
+_MAX_PROBES = 50
 _PAGE = 500
 #: Seconds after which a set of servers that nothing is for is forgotten, and sets looked at an hour.
 UNUSED_FOR, _SETS_AT_ONCE = 3600.0, 2000
 #: Seconds after which the cursors of servers that took something are kept.
-_KEPT_AFTER = 1.0
+_SAVE_AFTER_S = 1.0
 
 
 class FederationSender:
@@ -62,7 +62,7 @@ class FederationSender:
             ctx=ctx,
             client=client,
             boot=ctx.random.bytes(4).hex(),
-            probes=asyncio.Semaphore(_MOST_PROBES),
+            probes=asyncio.Semaphore(_MAX_PROBES),
             changed=self._update_gauges,
             moved=self._on_advanced,
             recent={
@@ -155,7 +155,7 @@ class FederationSender:
         self._ahead[peer.server] = peer
 
     async def _save_cursors_soon(self) -> None:
-        await asyncio.sleep(_KEPT_AFTER)
+        await asyncio.sleep(_SAVE_AFTER_S)
         await self.keep()
 
     async def keep(self) -> None:

@@ -24,16 +24,16 @@ from hansa_matrix.proto.servers.discovery import (
     parse_well_known,
 )
 
-_KEPT = 2000
-_ROUTE_FOR = 3600.0
-_DEFAULT, _LEAST, _MOST = 86_400.0, 300.0, 172_800.0
+_MAX_CACHED = 2000
+_ROUTE_TTL_S = 3600.0
+_DEFAULT_TTL_S, _MIN_TTL_S, _MAX_TTL_S = 86_400.0, 300.0, 172_800.0
 #: Seconds until a failed look-up is repeated, doubled each time.
 _FAILED = Backoff(first=60.0, most=3600.0)
 #: A file that was good so lately (s) still counts when it cannot be had, and is asked for again soon.
-_LATELY, _SOON = 7200.0, 120.0
+_STALE_TTL_S, _RETRY_AFTER_S = 7200.0, 120.0
 _REDIRECTS = 5
 #: Addresses that are tried of one server: a waiting request waits for each.
-_MOST_TARGETS = 8
+_MAX_TARGETS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class ServerDiscovery:
         self._http = http
         self._clock = clock
         self._random = random
-        self._routes: LruCache[str, tuple[float, ResolvedServer]] = LruCache(_KEPT)
-        self._files: LruCache[str, _CachedWellKnown] = LruCache(_KEPT)
+        self._routes: LruCache[str, tuple[float, ResolvedServer]] = LruCache(_MAX_CACHED)
+        self._files: LruCache[str, _CachedWellKnown] = LruCache(_MAX_CACHED)
 
     async def find(
         self,
@@ -70,7 +70,7 @@ class ServerDiscovery:
         if told is None and known is not None and known[0] > now:
             return known[1]
         say = told or (lambda _: None)
-        discovery, until = Discovery(server, self._random.uniform), now + _ROUTE_FOR
+        discovery, until = Discovery(server, self._random.uniform), now + _ROUTE_TTL_S
         command = discovery.start()
         while not isinstance(command, ResolvedServer):
             if isinstance(command, FetchWellKnown):
@@ -85,7 +85,7 @@ class ServerDiscovery:
                 listed = ", ".join(f"{r.target}:{r.port}" for r in found) or "none"
                 say(f"SRV {command.name}: {listed}")
                 command = discovery.srv(found)
-        command = replace(command, targets=command.targets[:_MOST_TARGETS])
+        command = replace(command, targets=command.targets[:_MAX_TARGETS])
         self._routes.put(server, (until, command))
         return command
 
@@ -106,8 +106,8 @@ class ServerDiscovery:
             fresh = _CachedWellKnown(
                 orjson.dumps({"m.server": name}), now + self._well_known_ttl(answer) * jitter, good_at=now
             )
-        elif known is not None and now - known.good_at < _LATELY:
-            fresh = _CachedWellKnown(known.body, now + _SOON, known.failures + 1, known.good_at)
+        elif known is not None and now - known.good_at < _STALE_TTL_S:
+            fresh = _CachedWellKnown(known.body, now + _RETRY_AFTER_S, known.failures + 1, known.good_at)
         else:
             failures = known.failures if known is not None else 0
             fresh = _CachedWellKnown(None, now + _FAILED.delay(failures + 1), failures + 1)
@@ -151,10 +151,10 @@ class ServerDiscovery:
 
     def _well_known_ttl(self, answer: HttpResponse) -> float:
         """For how long (s) a file counts, by its headers."""
-        given = _DEFAULT
+        given = _DEFAULT_TTL_S
         control = answer.headers.get("cache-control", "").lower()
         if "no-store" in control or "no-cache" in control:
-            return _LEAST
+            return _MIN_TTL_S
         for part in control.split(","):
             name, _, value = part.strip().partition("=")
             if name == "max-age" and value.isdigit() and len(value) < 12:
@@ -166,8 +166,8 @@ class ServerDiscovery:
                 try:
                     given = parsedate_to_datetime(expires).timestamp() - self._clock.now() / 1000
                 except (ValueError, TypeError, OverflowError):
-                    given = _LEAST
-        return max(_LEAST, min(given, _MOST))
+                    given = _MIN_TTL_S
+        return max(_MIN_TTL_S, min(given, _MAX_TTL_S))
 
     async def _srv_records(self, command: LookUpSrv) -> list[Srv]:
         try:

@@ -6,7 +6,7 @@ from hansa import Delete, LruCache, Write
 
 from hansa_matrix.local.client_stream import stream_write
 
-_MOST = 50_000
+_MAX_ROWS = 50_000
 
 
 class LatestRows:
@@ -17,7 +17,7 @@ class LatestRows:
     """
 
     def __init__(self) -> None:
-        self._at: LruCache[tuple[str, str], int] = LruCache(_MOST)
+        self._at: LruCache[tuple[str, str], int] = LruCache(_MAX_ROWS)
 
     def writes(self, topic: str, ref: str) -> list[Write]:
         """Tell of something in place of the last time."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hansa import LruCache
 
-_MOST = 20_000
+_MAX_TRANSACTIONS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class TransactionIds:
     """In memory only."""
 
     def __init__(self) -> None:
-        self._kept: LruCache[str, ClientTransaction] = LruCache(_MOST)
+        self._kept: LruCache[str, ClientTransaction] = LruCache(_MAX_TRANSACTIONS)
 
     def keep(self, event_id: str, handle: ClientTransaction) -> None:
         """An event is about to be committed."""

@@ -12,7 +12,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 
 _ANNOTATION = "m.annotation"
 #: Annotations of one event by one person in which one is looked for that says the same.
-_MOST_COMPARED = 500
+_MAX_COMPARED = 500
 
 
 async def annotates_again(
@@ -26,7 +26,7 @@ async def annotates_again(
     if kind != _ANNOTATION:
         return False
     rows = await Relations(store).page(
-        room.room_id, target, _MOST_COMPARED, kind=_ANNOTATION, sender=user, newest_first=True
+        room.room_id, target, _MAX_COMPARED, kind=_ANNOTATION, sender=user, newest_first=True
     )
     own = event_ids_of([row for row in rows if row.fields["type"] == type_])
     before = (await room.events.load(own, room.version)).values() if own else ()

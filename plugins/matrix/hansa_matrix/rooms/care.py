@@ -28,7 +28,7 @@ from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _PAGE = 500
-_NAMED = 20
+_MAX_NAMED = 20
 
 
 class Care:
@@ -72,7 +72,7 @@ class Care:
             found["repaired"] = await self._fetch_missing_auth(room)
             found |= await self._audit_room(room)
         for name in ("missing_prev", "missing_auth", "missing_state"):
-            found[name] = found[name][:_NAMED]
+            found[name] = found[name][:_MAX_NAMED]
         return found
 
     async def _audit_room(self, room: MatrixRoom) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from hansa_matrix.proto.pdu import hash_and_sign
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.proto.state_content import is_federated, room_version
 from hansa_matrix.rooms.directory.aliases import insert_alias_write
-from hansa_matrix.rooms.directory.public_rooms import MOST, is_list_full, publish_write
+from hansa_matrix.rooms.directory.public_rooms import MAX_PUBLISHED, is_list_full, publish_write
 from hansa_matrix.rooms.event_builder import EventBuilder
 from hansa_matrix.rooms.event_store import EventStore, Status, StoredEvent
 from hansa_matrix.rooms.native_events import LocalServer
@@ -151,7 +151,9 @@ class RoomCreator:
         replaced already. Nothing is left behind then.
         """
         if founding.published and await is_list_full(self._ctx.store):
-            raise CannotOpenRoom(Refusal(code=RefusalCode.BUSY, text=f"{MOST} rooms are published already"))
+            raise CannotOpenRoom(
+                Refusal(code=RefusalCode.BUSY, text=f"{MAX_PUBLISHED} rooms are published already")
+            )
         version, generation = VERSIONS[version_id], self._ctx.policy_generation
         made_up = "!" + self._ctx.random.bytes(12).hex() + ":" + self._own.server
         try:

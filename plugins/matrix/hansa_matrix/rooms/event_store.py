@@ -20,7 +20,7 @@ from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.streaming.packed_pdus import unpack_pdu
 
 #: Events kept, and bytes of them as they were on the wire; parsed they take several times that.
-_KEPT = 5000
+_MAX_CACHED = 5000
 _KEPT_BYTES = 8 * 1024 * 1024
 #: Bytes of most events for each of their keys and values, and of memory for one.
 _PER_VALUE, _VALUE = 8, 75
@@ -178,7 +178,7 @@ class EventStore:
         #: Called with events that are about to be read.
         self.judge = rechecks
         self._kept: WeightedLruCache[str, StoredEvent] = WeightedLruCache(
-            _KEPT, _KEPT_BYTES, attrgetter("size")
+            _MAX_CACHED, _KEPT_BYTES, attrgetter("size")
         )
 
     async def load(self, ids: Iterable[str], version: RoomVersion) -> dict[str, StoredEvent]:

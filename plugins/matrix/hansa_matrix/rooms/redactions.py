@@ -22,7 +22,7 @@ from hansa_matrix.rooms.event_store import NO_REDACTION, Status, StoredEvent
 
 REDACTION = "m.room.redaction"
 #: Redactions of one room that wait for their targets, in all and of one server.
-_MOST, _MOST_OF_SERVER = 1000, 200
+_MAX_PENDING, _MAX_OF_SERVER = 1000, 200
 
 
 def target_of(pdu: Pdu, version: RoomVersion) -> str | None:
@@ -57,7 +57,7 @@ class PendingRedactions:
     def wait(self, target: str, one: PendingRedaction) -> list[Write]:
         """One more that waits; no writes if too many do."""
         every = [w for listed in self.by_target.values() for w in listed]
-        if len(every) >= _MOST or sum(w.server == one.server for w in every) >= _MOST_OF_SERVER:
+        if len(every) >= _MAX_PENDING or sum(w.server == one.server for w in every) >= _MAX_OF_SERVER:
             return []
         listed = self.by_target[target] = (*self.by_target.get(target, ()), one)
         body = orjson.dumps([[w.event_id, w.server, w.live] for w in listed])

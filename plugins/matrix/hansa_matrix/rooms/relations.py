@@ -17,12 +17,12 @@ from hansa_matrix.proto.event import Pdu
 #: The kinds that an event is shown with.
 REPLACE, THREAD, REFERENCE = "m.replace", "m.thread", "m.reference"
 #: Rows that are brought into their room at a time.
-_AT_ONCE = 500
+_MAX_BATCH = 500
 _PLACE = ("room_id", "target", "place")
 _OF_KIND = ("room_id", "target", "kind", "place")
 _OF_SENDER = ("room_id", "target", "kind", "sender", "place")
 #: The greatest time (ms) and depth that are told from greater ones.
-_MOST = 10**16 - 1
+_MAX_TS = 10**16 - 1
 
 
 def relation_target(pdu: Pdu) -> tuple[str, str] | None:
@@ -81,7 +81,7 @@ def _encode_place(at: int, depth: int, event_id: str) -> str:
     token for every user who may read the event before it: it does not name the event.
     """
     mark = hashlib.sha256(event_id.encode()).hexdigest()[:16]
-    return f"{min(max(at, 0), _MOST):016d}_{min(depth, _MOST):016d}_{mark}"
+    return f"{min(max(at, 0), _MAX_TS):016d}_{min(depth, _MAX_TS):016d}_{mark}"
 
 
 class Relations:
@@ -112,8 +112,8 @@ class Relations:
         """Those of some events that others relate to, in order."""
         keys = [(event_id,) for event_id in event_ids]
         rows: set[object] = set()
-        for at in range(0, len(keys), _AT_ONCE):
-            rows |= {key[0] for key in await self._store.get_many("related", keys[at : at + _AT_ONCE])}
+        for at in range(0, len(keys), _MAX_BATCH):
+            rows |= {key[0] for key in await self._store.get_many("related", keys[at : at + _MAX_BATCH])}
         return [event_id for event_id in event_ids if event_id in rows]
 
     async def count(self, room_id: str, target: str, kind: str) -> int:
@@ -122,7 +122,7 @@ class Relations:
 
     async def move(self) -> None:
         """Give the rows of earlier versions their room: they were kept without, and nobody finds them."""
-        while rows := await self._store.scan("relation", index=_PLACE, equal=[None], limit=_AT_ONCE):
+        while rows := await self._store.scan("relation", index=_PLACE, equal=[None], limit=_MAX_BATCH):
             events = await self._store.get_many("pdu", [(row.key[1],) for row in rows])
             await self._store.commit([_with_room_write(row, events.get((row.key[1],))) for row in rows])
 

@@ -45,9 +45,9 @@ _T = TypeVar("_T")
 #: So many predecessors that we lack are remembered; only an event that comes after all hope needs them.
 BEHIND = 200
 #: Gaps of one room that are remembered, the last ones.
-MOST_GAPS = 100
+MAX_GAPS = 100
 #: Forward extremities that are remembered, and states of branches that are resolved with every event.
-MOST_ENDS, MOST_BRANCHES = 200, 20
+MAX_ENDS, MAX_BRANCHES = 200, 20
 #: The end of our count.
 MAX_COUNT = 2**63 - 1
 #: Our count where we join a room, and what it leaves out for what lies in a gap.
@@ -454,9 +454,9 @@ def bound_extremities(head: RoomHead) -> RoomHead:
     The oldest ends are left to others to follow.
     """
     ends = head.extremities
-    if len(ends) <= MOST_ENDS and len(set(ends.values())) <= MOST_BRANCHES:
+    if len(ends) <= MAX_ENDS and len(set(ends.values())) <= MAX_BRANCHES:
         return head
-    return replace(head, extremities=dict.fromkeys(list(ends)[-MOST_ENDS:], head.group))
+    return replace(head, extremities=dict.fromkeys(list(ends)[-MAX_ENDS:], head.group))
 
 
 def advance_with_gap(head: RoomHead, pdu: Pdu, missing: Collection[str], depth: int = 0) -> RoomHead:

@@ -30,7 +30,7 @@ from hansa_matrix.rooms.redactions import (
     withheld_redaction,
 )
 from hansa_matrix.rooms.relations import relation_writes, remove_relation_writes
-from hansa_matrix.rooms.room import MOST_GAPS, MatrixRoom, RoomHead, advance_head, bound_extremities
+from hansa_matrix.rooms.room import MAX_GAPS, MatrixRoom, RoomHead, advance_head, bound_extremities
 from hansa_matrix.rooms.state.hole_states import HoleStates
 from hansa_matrix.rooms.state.state_groups import StateIds
 from hansa_matrix.rooms.state.state_propagation import StatePropagation
@@ -292,7 +292,7 @@ class RoomDraft:
             self.stored[pdu.event_id] = self.stored[pdu.event_id].as_live()
             writes.append(stream_write(pdu.room_id, pdu.event_id, self.head.group))
             if self.head.gap:
-                gaps = (*self.head.gaps, pdu.event_id)[-MOST_GAPS:]
+                gaps = (*self.head.gaps, pdu.event_id)[-MAX_GAPS:]
                 self.head = replace(self.head, gaps=gaps, gap=False)
         writes += self.relation_writes(stored)
         writes += [*hidden, self.store_write(self.stored[pdu.event_id])]

@@ -51,9 +51,9 @@ from hansa_matrix.texts import FORMS
 #: Seconds after which a typing notification ends.
 TYPES_FOR = 60.0
 #: People who type, in all; the one who began first of the server that has most of them gives way.
-MOST_TYPING = 5000
+MAX_TYPING = 5000
 #: Threads of one room in which a person's last receipt is kept.
-MOST_THREADS = 100
+MAX_THREADS = 100
 #: The values for no thread.
 _NO_THREAD = frozenset({"", "main"})
 #: The prefix of the threads of private receipts in the store.
@@ -61,7 +61,7 @@ PRIVATE = "private "
 #: ``(user, thread) -> (event id, time)``.
 Receipts = Mapping[tuple[str, str], tuple[str, int]]
 #: Answers to what the receipts of a room, or of a person in one, are; longer ones are read each time.
-_RECEIPTS, _MOST_REMEMBERED = 10_000, 50
+_RECEIPTS, _MAX_REMEMBERED = 10_000, 50
 
 
 class TypingAndReceipts:
@@ -73,7 +73,7 @@ class TypingAndReceipts:
         self._sender = own.sender
         self._rooms = own.rooms
         self._typing: FairShares[tuple[str, str], float] = FairShares(
-            MOST_TYPING, lambda name: ids.domain_of(name[1])
+            MAX_TYPING, lambda name: ids.domain_of(name[1])
         )
         self._news = asyncio.Event()
         self._receipts: Generations[tuple[str, str], Receipts] = Generations(_RECEIPTS)
@@ -247,8 +247,8 @@ class TypingAndReceipts:
             if ts > at or event_id == receipt.event_id:
                 return False
         else:
-            rows = await self._ctx.store.scan("receipt", equal=key[:2], limit=MOST_THREADS)
-            if len(rows) >= MOST_THREADS:
+            rows = await self._ctx.store.scan("receipt", equal=key[:2], limit=MAX_THREADS)
+            if len(rows) >= MAX_THREADS:
                 oldest = min(rows, key=lambda row: int(orjson.loads(row.body)[1]))
                 writes.append(Delete("receipt", oldest.key))
         room = self._rooms.get(receipt.room_id)
@@ -290,7 +290,7 @@ class TypingAndReceipts:
         equal = (room_id, user) if user else (room_id,)
         rows = scan_all(self._ctx.store, "receipt", equal=equal)
         found = {(str(row.key[1]), str(row.key[2])): _receipt_from_row(row) async for row in rows}
-        if len(found) <= _MOST_REMEMBERED:
+        if len(found) <= _MAX_REMEMBERED:
             self._receipts.put((room_id, user), f"{room_id} {user}", found, began)
         return found
 

@@ -17,7 +17,7 @@ from hansa_matrix.server_api.edus import EduDispatcher
 
 _LONGEST_TXN = 255
 #: Transactions of one server of which the answer is known.
-MOST_TRANSACTIONS, _TRIM_EVERY = 10_000, 500
+MAX_TRANSACTIONS, _TRIM_EVERY = 10_000, 500
 #: Bytes of a transaction that is parsed on the loop: reading a larger one by its parts takes over 20 ms.
 _READ_AT_ONCE = 256 * 1024
 
@@ -29,7 +29,7 @@ class TransactionEndpoint:
         self._ctx = ctx
         self._intake = intake
         self._edus = edus
-        self._known = TrimmedRows(ctx, "txn", MOST_TRANSACTIONS, _TRIM_EVERY)
+        self._known = TrimmedRows(ctx, "txn", MAX_TRANSACTIONS, _TRIM_EVERY)
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``server.Answers.table``."""

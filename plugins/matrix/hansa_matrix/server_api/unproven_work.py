@@ -12,7 +12,7 @@ from hansa.model.addresses import networks
 from hansa_matrix.ratelimit import RateLimiter
 
 #: Pieces of such work under way: in all, and for one /24 or /64. A /48 has twice as many, a /32 four times.
-MOST, MOST_EACH = 16, 2
+MAX_IN_ALL, MAX_EACH = 16, 2
 #: Begun a second, and at once before that: in all, and for one /24 or /64.
 _RATE, _BURST = 10.0, 400.0
 _RATE_EACH, _BURST_EACH = 1.0, 105.0
@@ -37,9 +37,9 @@ class UnprovenWork:
         remote = remote or "nowhere"
         around = networks(remote)
         full = any(
-            self._under_way.get(network, 0) >= MOST_EACH << wider for wider, network in enumerate(around)
+            self._under_way.get(network, 0) >= MAX_EACH << wider for wider, network in enumerate(around)
         )
-        if full or self._in_work >= MOST:
+        if full or self._in_work >= MAX_IN_ALL:
             raise Busy("too many unknown servers ask at a time", after=5.0)
         wait = self._each.take_from(remote) or self._in_all.take("")
         if wait:

@@ -15,15 +15,15 @@ from hansa_matrix.proto.history_visibility import memberships_that_read, visibil
 from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MatrixRoom
 
-_MOST = 2000
-_AT_ONCE = 100
+_MAX_CACHED = 2000
+_MAX_BATCH = 100
 
 
 class ServerVisibility:
     """Answers are remembered by the state that an event stood in."""
 
     def __init__(self) -> None:
-        self._known: LruCache[tuple[str, int, str], bool] = LruCache(_MOST)
+        self._known: LruCache[tuple[str, int, str], bool] = LruCache(_MAX_CACHED)
 
     async def seen(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
         """True if a user of ``server``, which is in the room, could read an event. A change of the
@@ -62,8 +62,8 @@ async def _any_of(room: MatrixRoom, group: int, server: str, memberships: frozen
     """True if any user of a server has one of some memberships in a state."""
     state = await room.groups.load(group)
     theirs = [key for key in state if key[0] == MEMBER and ids.domain_of(key[1]) == server]
-    for at in range(0, len(theirs), _AT_ONCE):
-        members = await room.events_of(state, theirs[at : at + _AT_ONCE])
+    for at in range(0, len(theirs), _MAX_BATCH):
+        members = await room.events_of(state, theirs[at : at + _MAX_BATCH])
         if any(p.membership in memberships for k, p in members.items() if k[0] == MEMBER):
             return True
     return False

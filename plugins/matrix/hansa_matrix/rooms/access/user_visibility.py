@@ -12,7 +12,7 @@ from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import MAX_COUNT, MatrixRoom
 
 #: Old events of one state that are held against the state of their time.
-_MOST_OLD = 20
+_MAX_OLD = 20
 
 
 class UserVisibility:
@@ -60,7 +60,7 @@ class UserVisibility:
         if value == "world_readable" or (value == "shared" and joined):
             since = min(since, opened.depth + 1 if opened is not None else 0)
         old = sorted((one for one in events if one.depth < since), key=lambda one: -one.depth)
-        read = await self.of(user, room, old[:_MOST_OLD]) if old else []
+        read = await self.of(user, room, old[:_MAX_OLD]) if old else []
         return {one.pdu.event_id for one in (*read, *(one for one in events if one.depth >= since))}
 
     async def _visible_until(self, stay: LocalMembership | None, room: MatrixRoom) -> int | None:

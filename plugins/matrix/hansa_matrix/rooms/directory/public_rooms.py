@@ -13,14 +13,14 @@ from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.room_registry import RoomRegistry
 
 #: Rooms in the public list.
-MOST = 5000
+MAX_PUBLISHED = 5000
 #: Events around the place that a search by depth finds, among which the nearest in time is.
 _AROUND = 50
 
 
 async def is_list_full(store: ScopedStore) -> bool:
     """True if no further room can be published."""
-    return await store.count("published") >= MOST
+    return await store.count("published") >= MAX_PUBLISHED
 
 
 def publish_write(room_id: str, by: str) -> Put:
@@ -33,7 +33,7 @@ async def publish_room(store: ScopedStore, room_id: str, by: str = "") -> None:
     listed.
     """
     if await is_list_full(store):
-        raise LocalProtocolError(f"{MOST} rooms are published already")
+        raise LocalProtocolError(f"{MAX_PUBLISHED} rooms are published already")
     await store.commit([publish_write(room_id, by)])
 
 

@@ -15,7 +15,7 @@ from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.native_events import LocalServer
 
 #: Rooms of other servers whose own word for their address is read for one answer.
-_MOST_READ = 1000
+_MAX_READ = 1000
 _ALIAS_KEY = ("m.room.canonical_alias", "")
 #: Commands whose room may be one that this server is not in: they find it themselves.
 _ABROAD = frozenset({"rooms knock"})
@@ -57,7 +57,7 @@ class RoomAddresses:
         async for row in scan_all(self._ctx.store, "room_alias"):
             if (room_id := str(row.fields["room_id"])) in natives:
                 found.setdefault(room_id, []).append(str(row.key[0]))
-        for room_id in [one for one in natives if one not in found][:_MOST_READ]:
+        for room_id in [one for one in natives if one not in found][:_MAX_READ]:
             named = await self._foreign_alias(room_id)
             if named:
                 found[room_id] = [named]

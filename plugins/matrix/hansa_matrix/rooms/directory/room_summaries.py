@@ -42,7 +42,7 @@ from hansa_matrix.rooms.directory.aliases import room_id_of
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.room import MatrixRoom
 
-MAX_PUBLIC_ROOMS, _MOST_CHILDREN = 100, 50
+MAX_PUBLIC_ROOMS, _MAX_CHILDREN = 100, 50
 _CHILD = "m.space.child"
 #: The type of a room that has others in it.
 SPACE = "m.space"
@@ -139,7 +139,7 @@ class RoomSummaries:
         space = known.get("room_type") == SPACE
         children = await self._child_events(room, suggested=suggested) if space else []
         found, hidden = [], []
-        for child in children[:_MOST_CHILDREN]:
+        for child in children[:_MAX_CHILDREN]:
             inner = self._entitled.rooms.get(str(child.state_key))
             if inner is None or not inner.resident:
                 continue

@@ -27,14 +27,14 @@ from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.rooms.state.holes import Why
 
 _LIMIT = 1000
-_MOST = 100_000
+_MAX_EVENTS = 100_000
 _PAGE = 100
 #: Bytes of events that are judged at a time: parsed they take up to 30 times that.
 _TAKEN_BYTES = 256 * 1024
 #: Events named in one request.
-_NAMED = 20
+_MAX_NAMED = 20
 #: Events that cannot be verified and are passed over in one run.
-_MOST_PASSED = 10_000
+_MAX_PASSED = 10_000
 
 
 class Backfill:
@@ -54,8 +54,8 @@ class Backfill:
         room = self._rooms.require_resident(room_id)
         given = arguments.get("limit")
         limit = _LIMIT if given is None else int(given)
-        if not 0 < limit <= _MOST:
-            raise LocalProtocolError(f"the limit is a number from 1 to {_MOST}")
+        if not 0 < limit <= _MAX_EVENTS:
+            raise LocalProtocolError(f"the limit is a number from 1 to {_MAX_EVENTS}")
         if room_id in self._running:
             raise LocalProtocolError(f"the past of {room_id} is being fetched already")
         self._running.add(room_id)
@@ -68,7 +68,7 @@ class Backfill:
                 passed = len(beyond)
                 ends = await self._fetchable_ends(room, beyond, within)
                 came = await self._fetch_page(room, first, limit - taken, failed, beyond, ends=ends)
-                if not came and not passed < len(beyond) < _MOST_PASSED:
+                if not came and not passed < len(beyond) < _MAX_PASSED:
                     break
                 taken += came
                 self._ctx.report_progress(work, taken, limit)
@@ -107,11 +107,11 @@ class Backfill:
     ) -> int:
         """One page from the first server that has one; how many events came."""
         passed = len(beyond)
-        for at in range(0, len(ends), _NAMED):
+        for at in range(0, len(ends), _MAX_NAMED):
             for server in self._gaps.candidate_servers(room, first):
                 try:
                     async with self._gaps.errands.acquire(server) as errand:
-                        named = ends[at : at + _NAMED]
+                        named = ends[at : at + _MAX_NAMED]
                         came = await self._fetch_from(room, errand, named, min(most, _PAGE), beyond)
                 except REQUEST_FAILURES as error:
                     failed[server] = getattr(error, "detail", str(error))[:200]

@@ -11,7 +11,7 @@ from hansa_matrix.proto.event import Pdu
 
 #: Bytes of one server's events, and of all, that wait: 10,000 events as most are, or 30 of 64 KiB of empty
 #: objects.
-MOST_EACH, MOST = 64 * 1024 * 1024, 256 * 1024 * 1024
+MAX_BYTES_EACH, MAX_BYTES = 64 * 1024 * 1024, 256 * 1024 * 1024
 #: Of all, what is kept for servers of which no more than the second waits: some that send much leave room for
 #: those that send little.
 RESERVED, LITTLE = 64 * 1024 * 1024, 1024 * 1024
@@ -45,9 +45,9 @@ class Backlog:
         the next.
         """
         mine = self._by_origin.get(origin, 0) + size
-        if mine <= min(MOST_EACH, MOST - RESERVED - self.bytes):
+        if mine <= min(MAX_BYTES_EACH, MAX_BYTES - RESERVED - self.bytes):
             return False
-        return mine > LITTLE or self.bytes + size > MOST
+        return mine > LITTLE or self.bytes + size > MAX_BYTES
 
     @contextmanager
     def reserved(self, origin: str, size: int) -> Iterator[None]:

@@ -15,7 +15,7 @@ from hansa import NetworkContext
 from hansa_matrix.federation.client import FederationClient, ServerUnreachable
 
 #: Errands to one server at a time, of all rooms together.
-_AT_A_TIME = 8
+_MAX_PER_SERVER = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ class FetchPool:
     @asynccontextmanager
     async def acquire(self, server: str) -> AsyncIterator[BoundedFetch]:
         """One errand, once there is room for it."""
-        lane = self._lanes.setdefault(server, asyncio.Semaphore(_AT_A_TIME))
+        lane = self._lanes.setdefault(server, asyncio.Semaphore(_MAX_PER_SERVER))
         self._users[server] = self._users.get(server, 0) + 1
         try:
             async with lane:

@@ -16,10 +16,10 @@ from hansa_matrix.rooms.inbound import outliers
 from hansa_matrix.rooms.inbound.outliers import SignatureResult
 
 #: Events that are held without having been verified: some 10 MB. So many again may wait for their keys.
-MOST_UNVERIFIED = 1000
+MAX_UNVERIFIED = 1000
 #: So many events, and four times as many as those that are signed, may be by servers without keys: in an old
 #: room most people may be of servers that are gone.
-MOST_LOST, _LOST_TO_GOOD = 5000, 4
+MAX_LOST, _LOST_TO_GOOD = 5000, 4
 
 
 class PduReader(Protocol):
@@ -56,7 +56,7 @@ class EarlyChecks:
 
     async def between(self) -> None:
         """Between two pieces of the answer. Raises RemoteProtocolError once most of it is by nobody."""
-        if len(self._reader.fresh) >= MOST_UNVERIFIED:
+        if len(self._reader.fresh) >= MAX_UNVERIFIED:
             fresh, self._reader.fresh = self._reader.fresh, []
             await self._check_signatures(fresh)
 
@@ -75,11 +75,11 @@ class EarlyChecks:
         self._good += seen.good
         awaited = frozenset(seen.awaited)
         waiting = [p for p in seen.bad if ids.domain_of(p.sender) in awaited]
-        self._waiting += waiting[: MOST_UNVERIFIED - len(self._waiting)]
+        self._waiting += waiting[: MAX_UNVERIFIED - len(self._waiting)]
         kept = {id(p) for p in self._waiting}
         lost = [p for p in seen.bad if id(p) not in kept]
         self._reader.drop(lost)
         self._lost += len(lost)
-        if self._lost > MOST_LOST + _LOST_TO_GOOD * len(self._good):
+        if self._lost > MAX_LOST + _LOST_TO_GOOD * len(self._good):
             raise RemoteProtocolError("most of the answer's events are unsigned")
         return seen

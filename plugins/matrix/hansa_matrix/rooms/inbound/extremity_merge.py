@@ -18,7 +18,7 @@ _ENDS = 10
 #: So many local users are tried; those who may not send in the room cannot help.
 _SPEAKERS = 5
 #: Seconds until it is tried again in a room where no local user could.
-_PATIENCE = 3600.0
+_RETRY_AFTER_S = 3600.0
 
 
 class ExtremityMerger:
@@ -54,7 +54,7 @@ class ExtremityMerger:
                 self._ctx.log.info("%s is not healed by %s: %s", room.room_id, speakers[0], refusal.text)
                 speakers = speakers[1:]
         if not speakers:
-            self._in_vain[room.room_id] = self._ctx.clock.monotonic() + _PATIENCE
+            self._in_vain[room.room_id] = self._ctx.clock.monotonic() + _RETRY_AFTER_S
 
     async def _eligible_senders(self, room: MatrixRoom) -> list[str]:
         """Returns some local users who are in the room, the bridge user first."""

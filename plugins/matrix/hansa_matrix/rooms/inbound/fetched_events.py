@@ -30,7 +30,7 @@ from hansa_matrix.rooms.state.holes import Why
 
 _SINGLY = 50
 #: Events that are stored in one commit.
-_AT_ONCE = 200
+_MAX_BATCH = 200
 
 
 @dataclass(slots=True)
@@ -153,8 +153,8 @@ class FetchedEvents:
         if notes is not None:
             notes.why |= {p.event_id: Why.UNVERIFIABLE for p in fresh if p.event_id not in made}
         whole = list(made.values())
-        for at in range(0, len(whole), _AT_ONCE):
-            await self._insert_new(room, whole[at : at + _AT_ONCE])
+        for at in range(0, len(whole), _MAX_BATCH):
+            await self._insert_new(room, whole[at : at + _MAX_BATCH])
 
     async def _insert_new(self, room: MatrixRoom, some: Sequence[StoredEvent]) -> None:
         left = {one.pdu.event_id: one for one in some}

@@ -45,7 +45,7 @@ from hansa_matrix.rooms.native_events import PduWithRemoteState
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state.holes import DEFINITE, TRIES, Hole, Suspects, Why
 
-_MOST = 1000
+_MAX_EVENTS = 1000
 _ASK = 20
 #: So many servers of the room are asked besides the one that sent an event.
 _OTHERS = 2
@@ -145,7 +145,7 @@ class MissingEvents:
         got: dict[str, Pdu] = {}
         needed, ends = await self._connects(room, pdu, got)
         latest = [pdu.event_id]
-        while any(e not in got for e in ends) and len(got) < _MOST:
+        while any(e not in got for e in ends) and len(got) < _MAX_EVENTS:
             before = len(got)
             for one in await self._get_missing_events(room, errand, latest, notes):
                 got.setdefault(one.event_id, one)

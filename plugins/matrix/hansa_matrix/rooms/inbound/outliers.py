@@ -32,7 +32,7 @@ T = TypeVar("T")
 READ = 500
 #: Servers that are asked for keys at a time for one answer; and that may be asked in vain, with as many more
 #: as twice those that gave theirs: in an old room most servers are gone, and invented ones do not exist.
-_ASKED, MOST_IN_VAIN, _VAIN_TO_GIVEN = 250, 500, 2
+_ASKED, MAX_IN_VAIN, _VAIN_TO_GIVEN = 250, 500, 2
 
 #: Events that are looked at without a pause, and their bytes.
 _STEP, _STEP_BYTES = 100, 128 * 1024
@@ -61,7 +61,7 @@ class KeyLookups:
     @property
     def ended(self) -> bool:
         """True if no more servers are asked."""
-        return self._vain > MOST_IN_VAIN + _VAIN_TO_GIVEN * self._given
+        return self._vain > MAX_IN_VAIN + _VAIN_TO_GIVEN * self._given
 
     async def need(self, wanted: Iterable[tuple[str, str]]) -> None:
         """See ``Keyring.need``."""

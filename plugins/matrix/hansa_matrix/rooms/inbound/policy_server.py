@@ -18,7 +18,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 
 _SIGN = "/_matrix/policy/v1/sign"
 #: Seconds for one answer; failures in a row after which a server is left alone, and for how long (s).
-_WITHIN, _FAILURES, _ALONE_FOR = 15.0, 3, 60.0
+_TIMEOUT_S, _MAX_FAILURES, _PAUSE_S = 15.0, 3, 60.0
 #: Servers that failed last and are remembered.
 _MAX_BREAKERS = 1000
 
@@ -78,7 +78,7 @@ class PolicyServerClient:
         if breaker is not None and breaker.is_open:
             raise ServerUnreachable(f"the room's policy server {server.via} does not answer")
         try:
-            answer = await self._client.request("POST", server.via, _SIGN, pdu.raw, seconds=_WITHIN)
+            answer = await self._client.request("POST", server.via, _SIGN, pdu.raw, seconds=_TIMEOUT_S)
         except RemoteError:
             self._breakers.pop(server.via)
             self._ctx.count("matrix_policy_refused")
@@ -96,6 +96,6 @@ class PolicyServerClient:
         return signed
 
     def _record_failure(self, server: str) -> None:
-        breaker = self._breakers.get(server) or CircuitBreaker(self._ctx.clock, _FAILURES, _ALONE_FOR)
+        breaker = self._breakers.get(server) or CircuitBreaker(self._ctx.clock, _MAX_FAILURES, _PAUSE_S)
         breaker.failed()
         self._breakers.put(server, breaker)

@@ -18,7 +18,7 @@ from hansa_matrix.rooms.inbound.backlog import Backlog, memory_size
 #: the patience for a gap (45 s) is over.
 RETRY = Backoff(first=1.5, most=60.0)
 #: So many may stand aside; beyond that the one that has for longest is let go of until the next start.
-MOST_ASIDE = 500
+MAX_DEFERRED = 500
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class RoomQueue:
         entry.tries += not ready
         self._deferred.append(entry)
         self._news.set()
-        if len(self._deferred) <= MOST_ASIDE:
+        if len(self._deferred) <= MAX_DEFERRED:
             return None
         longest = max(self._deferred, key=lambda one: one.tries)
         self._deferred.remove(longest)

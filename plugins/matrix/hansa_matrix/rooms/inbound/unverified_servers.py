@@ -15,7 +15,7 @@ from hansa_matrix.rooms.room import MatrixRoom
 
 #: Seconds for which an event counts that nobody cites: what others follow is a hole by then. Servers that are
 #: noted so of one room, and rooms.
-_NOTED_FOR, _MOST, _MOST_ROOMS = 3600.0, 100, 10_000
+_NOTED_TTL_S, _MAX_SERVERS, _MAX_ROOMS = 3600.0, 100, 10_000
 
 
 class UnverifiedServers:
@@ -26,7 +26,7 @@ class UnverifiedServers:
         self._server = server
         self._told: dict[str, frozenset[str]] = {}
         #: Until when servers count whose events were dropped, by room.
-        self._noted: LruCache[str, LruCache[str, float]] = LruCache(_MOST_ROOMS)
+        self._noted: LruCache[str, LruCache[str, float]] = LruCache(_MAX_ROOMS)
 
     async def note(self, room: MatrixRoom, servers: Collection[str]) -> None:
         """An event of these servers came to a room and could not be verified."""
@@ -34,10 +34,10 @@ class UnverifiedServers:
             return
         noted = self._noted.get(room.room_id)
         if noted is None:
-            noted = LruCache(_MOST)
+            noted = LruCache(_MAX_SERVERS)
             self._noted.put(room.room_id, noted)
         for server in servers:
-            noted.put(server, self._ctx.clock.monotonic() + _NOTED_FOR)
+            noted.put(server, self._ctx.clock.monotonic() + _NOTED_TTL_S)
         await self.settle(room)
 
     async def settle(self, room: MatrixRoom) -> None:

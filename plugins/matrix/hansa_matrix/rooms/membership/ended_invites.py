@@ -15,9 +15,9 @@ from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.proto.event import Pdu
 
 #: Events of one person, and in all; a further one takes the place of the oldest.
-MOST_OF_USER, MOST_IN_ALL = 500, 20_000
+MAX_OF_USER, MAX_IN_ALL = 500, 20_000
 #: Bytes of an event that is kept whole; of a larger one only who ended what, where and when.
-MOST_BYTES = 8 * 1024
+MAX_BYTES = 8 * 1024
 #: How long one is kept (ms).
 KEPT_FOR = 180 * 86_400_000
 _LEFT, _PAGE = "left", 500
@@ -40,11 +40,11 @@ class EndedInvites:
         """Returns the writes that store an event and remove the oldest ones over the limit."""
         ctx, gone = self._ctx, list[Write]()
         if await ctx.store.get(_LEFT, (user, room_id)) is None:
-            gone = await oldest_over(ctx, _LEFT, "at", MOST_OF_USER - 1, {"user_id": user})
+            gone = await oldest_over(ctx, _LEFT, "at", MAX_OF_USER - 1, {"user_id": user})
             if not gone:
-                gone = await oldest_over(ctx, _LEFT, "at", MOST_IN_ALL - 1, {})
+                gone = await oldest_over(ctx, _LEFT, "at", MAX_IN_ALL - 1, {})
         body = orjson.dumps({**pdu.raw, "event_id": pdu.event_id})
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BYTES:
             short = {key: pdu.raw[key] for key in _SHORT if key in pdu.raw}
             content = {"membership": pdu.membership}
             body = orjson.dumps({**short, "content": content, "event_id": pdu.event_id})

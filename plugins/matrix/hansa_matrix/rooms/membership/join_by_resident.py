@@ -19,7 +19,7 @@ from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Servers that are asked for one join.
-_MOST = 10
+_MAX_RESIDENTS = 10
 
 
 class JoinByResident:
@@ -35,7 +35,7 @@ class JoinByResident:
         """Joins a local user by another resident: of ``via`` after the servers whose users may invite. Raises
         ``CannotOpenRoom`` if none lets them in.
         """
-        servers = list(dict.fromkeys([*await self._resident_servers(room), *via]))[:_MOST]
+        servers = list(dict.fromkeys([*await self._resident_servers(room), *via]))[:_MAX_RESIDENTS]
         try:
             join, server = await self._membership.get_cosigned_join(room.room_id, user, servers)
         except CannotOpenRoom:

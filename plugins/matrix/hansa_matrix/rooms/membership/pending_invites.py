@@ -54,13 +54,13 @@ _JUDGED = 10_000
 #: Invites that wait: of one server for one person, of all for one person, of one server, and in all. One that
 #: is too many takes the place of the oldest: of that server, or where a person has too many of all, of the
 #: server that has most of them.
-MOST_OF_PEER, MOST_OF_USER, MOST_OF_SERVER, MOST_IN_ALL = 20, 100, 2000, 50_000
+MAX_OF_PEER, MAX_OF_USER, MAX_OF_SERVER, MAX_IN_ALL = 20, 100, 2000, 50_000
 #: Invites of one server for one person, and of one server, in a second and at once; more are refused.
 _RATE_OF_PEER, _BURST_OF_PEER, _RATE_OF_SERVER, _BURST_OF_SERVER = 1 / 60, 20.0, 1.0, 200.0
 #: How long one waits (ms).
 KEPT_FOR = 180 * 86_400_000
 #: Rooms that a person was only asked into, of which it is remembered that the invite is gone.
-_MOST_GONE = 500
+_MAX_LEFT_ROOMS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,15 +142,15 @@ class PendingInvites:
         in_all = await store.count("invite")
         self._ctx.set_gauge("matrix_invites_waiting", in_all + 1)
         oldest: list[Row] = []
-        if await store.count("invite", equal={"user_id": user, "peer": peer}) >= MOST_OF_PEER:
+        if await store.count("invite", equal={"user_id": user, "peer": peer}) >= MAX_OF_PEER:
             oldest = await self._oldest_rows(("user_id", "peer", "at"), user, peer)
-        elif await store.count("invite", equal={"user_id": user}) >= MOST_OF_USER:
+        elif await store.count("invite", equal={"user_id": user}) >= MAX_OF_USER:
             rows = await store.scan("invite", index=("user_id", "peer", "at"), equal=(user,), limit=_PAGE)
             greediest = Counter(row.fields["peer"] for row in rows).most_common(1)[0][0]
             oldest = [next(row for row in rows if row.fields["peer"] == greediest)]
-        elif await store.count("invite", equal={"peer": peer}) >= MOST_OF_SERVER:
+        elif await store.count("invite", equal={"peer": peer}) >= MAX_OF_SERVER:
             oldest = await self._oldest_rows(("peer", "at"), peer)
-        elif in_all >= MOST_IN_ALL:
+        elif in_all >= MAX_IN_ALL:
             oldest = await self._oldest_rows(("at",))
         for row in oldest:
             self._ctx.count("matrix_invites_dropped")
@@ -165,7 +165,7 @@ class PendingInvites:
         await self.drop(str(row.key[0]), user)
         stays = self._attendance.stays(user).values()
         gone = [stay.room_id for stay in stays if stay.membership == "leave" and not stay.event_id]
-        for room_id in gone[:-_MOST_GONE]:
+        for room_id in gone[:-_MAX_LEFT_ROOMS]:
             await self._attendance.forget(user, room_id)
 
     async def sweep(self) -> None:

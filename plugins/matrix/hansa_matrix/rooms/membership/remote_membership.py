@@ -71,7 +71,7 @@ _RETURNS = 100
 #: Status of an answer that has failed, which is not one of a server that is away (502 to 504).
 _FAILED = 500
 #: Events that are stored in one commit.
-_AT_ONCE = 200
+_MAX_BATCH = 200
 
 #: A candidate that has not answered for so long (s) does not keep the next one waiting.
 _STAGGER = 3.0
@@ -372,7 +372,7 @@ class RemoteMembership:
             if not seen.awaited:
                 break
             await asyncio.sleep(pause)
-            await self._keyring.ask_again(seen.awaited[: outliers.MOST_IN_VAIN])
+            await self._keyring.ask_again(seen.awaited[: outliers.MAX_IN_VAIN])
             seen = await checks.finished()
         of_room = RoomEvents(self._events, join.room_id)
         taken = await of_room.taken([*seen.good, join], version)
@@ -442,8 +442,8 @@ class RemoteMembership:
             for e, one in made.items()
             if e not in had or _is_outlier_of(had[e], join.room_id)
         ]
-        for at in range(0, len(fresh), _AT_ONCE):
-            await self._ctx.store.commit([*room.unchanged_writes(), *fresh[at : at + _AT_ONCE]])
+        for at in range(0, len(fresh), _MAX_BATCH):
+            await self._ctx.store.commit([*room.unchanged_writes(), *fresh[at : at + _MAX_BATCH]])
         await room.groups.ahead()
         keeping = room.room_writes(room.head)
         await self._ctx.store.commit([*keeping, mine.put()])

@@ -19,7 +19,7 @@ from hansa_matrix.proto.event import StateKey
 
 #: Holes that are remembered of a room, and of those the share of one server that cited them. What follows an
 #: older one has its place already; only the try to fill it is given up.
-MOST, MOST_OF_ONE = 200, 100
+MAX_HOLES, MAX_HOLES_OF_ONE = 200, 100
 #: Times that an event is asked for before it is passed over, at least.
 TRIES = 4
 #: Events whose tries are counted, of all rooms; of one server.
@@ -182,7 +182,7 @@ class Holes:
         by_age = sorted(
             (h for h in kept.values() if h.event_id not in more), key=lambda h: (h.since, h.event_id)
         )
-        while by_age and (len(kept) > MOST or (of and of.most_common(1)[0][1] > MOST_OF_ONE)):
+        while by_age and (len(kept) > MAX_HOLES or (of and of.most_common(1)[0][1] > MAX_HOLES_OF_ONE)):
             most = of.most_common(1)[0][0]
             oldest = next((h for h in by_age if h.origin == most), by_age[0])
             by_age.remove(oldest)

@@ -21,7 +21,7 @@ Delta = tuple[str, str, str | None]
 
 #: States in memory per room: so many at most, and no more than so many entries together beyond the last few,
 #: which the branches of a fork need.
-_KEPT, _ENTRIES, _LAST = 100, 20_000, 8
+_MAX_CACHED, _MAX_ENTRIES, _LAST = 100, 20_000, 8
 #: A group is stored whole after this many differences, or as many as it has entries.
 _CHAIN = 100
 #: Entries in one row: with the longest ids that there can be they stay below a body's 1 MiB.
@@ -29,7 +29,7 @@ _ROW = 1500
 #: Entries of differences that go into the commit of what stands on them: more are kept before it, in pieces.
 _AHEAD = 10_000
 #: Rows that are read together, and for one question about the values of keys.
-_PAGE, MOST_ROWS = 100, 20_000
+_PAGE, MAX_ROWS = 100, 20_000
 
 
 class StateGroups:
@@ -85,7 +85,7 @@ class StateGroups:
 
     async def values(self, wanted: Mapping[StateKey, int]) -> dict[StateKey, str]:
         """The event of each key in a group of its own. No whole state is made for it: every row is read once
-        for all keys, ``MOST_ROWS`` at most. A key that has no event there, or none in these rows, is left
+        for all keys, ``MAX_ROWS`` at most. A key that has no event there, or none in these rows, is left
         out; so is what stands on a row that is gone.
         """
         found: dict[StateKey, str] = {}
@@ -95,7 +95,7 @@ class StateGroups:
         line = [-group for group in waiting]
         heapq.heapify(line)
         page: dict[int, Row] = {}
-        for _ in range(MOST_ROWS):
+        for _ in range(MAX_ROWS):
             if not line:
                 break
             group = -heapq.heappop(line)
@@ -140,7 +140,7 @@ class StateGroups:
         self._kept[group] = state
         self._length[group] = length
         self._entries += len(state)
-        while len(self._kept) > _KEPT or (self._entries > _ENTRIES and len(self._kept) > _LAST):
+        while len(self._kept) > _MAX_CACHED or (self._entries > _MAX_ENTRIES and len(self._kept) > _LAST):
             oldest = next(iter(self._kept))
             if oldest in {0, group}:
                 self._kept.move_to_end(oldest)
