@@ -125,6 +125,20 @@ class ClientHttp:
             return None
         return self._reads if method == "GET" else self._writes
 
+    def add_media_route(
+        self, router: Router, method: str, path: str, handler: Handler | RateLimited, *, max_file: int = 0
+    ) -> None:
+        """Adds a route at a path of its own. It passes the same checks as a route of ``add_authenticated``:
+        token, rate, slots. ``max_file``: the body is a file of at most so many bytes, which is streamed.
+        """
+        if method == "GET":
+            endpoint = self.authenticated(handler, self._reads)
+            router.add(method, path, endpoint, cancel_on_disconnect=True)
+            return
+        endpoint = self.authenticated(handler, self._writes)
+        most = max_file or _MAX_PUBLIC_BODY
+        router.add(method, path, endpoint, max_body=most, streamed=bool(max_file), admit=self.admit)
+
     def open(self, router: Router, table: Mapping[tuple[str, str], PublicHandler]) -> None:
         """Endpoints for everybody."""
         for (method, pattern), handler in table.items():

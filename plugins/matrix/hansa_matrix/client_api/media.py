@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from hansa import (
@@ -16,7 +17,6 @@ from hansa import (
     MediaUpload,
     NativeId,
     NetworkContext,
-    RemoteProtocolError,
     Request,
     Response,
     Router,
@@ -81,33 +81,25 @@ class MediaEndpoints:
 
     def register(self, router: Router) -> None:
         """Adds the routes outside the table: bodies that are streamed, and paths of older versions."""
-        most = self._ctx.config.max_upload_size
+        most, upload = self._ctx.config.max_upload_size, RateLimited(self.upload)
+        add = partial(self._http.add_media_route, router)
         for version in ("v3", "r0", "v1"):
-            router.add(
-                "POST",
-                f"{_LEGACY_PREFIX}/{version}/upload",
-                self.upload,
-                max_body=most,
-                streamed=True,
-                admit=self._http.admit,
-            )
-            router.add(
-                "GET", f"{_LEGACY_PREFIX}/{version}/config", self._http.authenticated(self._get_config)
-            )
-        create = self._http.authenticated(RateLimited(self._create_pending))
-        router.add("POST", f"{_LEGACY_PREFIX}/v1/create", create, admit=self._http.admit)
+            root = f"{_LEGACY_PREFIX}/{version}"
+            add("POST", f"{root}/upload", upload, max_file=most)
+            add("GET", f"{root}/config", self._get_config)
+        add("POST", f"{_LEGACY_PREFIX}/v1/create", RateLimited(self._create_pending))
         for version in ("v3", "v1"):
-            path = f"{_LEGACY_PREFIX}/{version}/upload/{{server}}/{{media}}"
-            router.add("PUT", path, self.upload, max_body=most, streamed=True, admit=self._http.admit)
-        for root in (
+            add("PUT", f"{_LEGACY_PREFIX}/{version}/upload/{{server}}/{{media}}", upload, max_file=most)
+        roots = (
             f"{ROOT}/v1/media",
             f"{_LEGACY_PREFIX}/v3",
             f"{_LEGACY_PREFIX}/r0",
             f"{_LEGACY_PREFIX}/v1",
-        ):
-            router.add("GET", f"{root}/download/{{server}}/{{media}}", self.download)
-            router.add("GET", f"{root}/download/{{server}}/{{media}}/{{name}}", self.download)
-            router.add("GET", f"{root}/thumbnail/{{server}}/{{media}}", self.thumbnail)
+        )
+        for root in roots:
+            add("GET", f"{root}/download/{{server}}/{{media}}", self.download)
+            add("GET", f"{root}/download/{{server}}/{{media}}/{{name}}", self.download)
+            add("GET", f"{root}/thumbnail/{{server}}/{{media}}", self.thumbnail)
 
     async def _get_config(self, *_: Any) -> Any:
         """``GET /media/config``."""
@@ -121,14 +113,13 @@ class MediaEndpoints:
             "unused_expires_at": until,
         }
 
-    async def upload(self, request: Request) -> Response:
+    async def upload(self, caller: Requester, request: Request, _body: Any) -> Response:
         """``POST /upload``, and ``PUT /upload/{serverName}/{mediaId}`` for an address that was given out.
 
         Errors are as the specification has them: 403 for a quota, 409 for an address with a file; and 507 for
         a full disk, as M_RESOURCE_LIMIT_EXCEEDED has no status of its own and the client can do nothing.
         """
         try:
-            caller = await self._http.authenticate(request)
             item = await self._store_upload(caller, request)
         except (BlobTooLarge, BodyTooLarge) as problem:
             return error_response(matrix_error(413, "M_TOO_LARGE", str(problem)))
@@ -136,8 +127,6 @@ class MediaEndpoints:
             return error_response(matrix_error(409, "M_CANNOT_OVERWRITE_MEDIA", str(problem)))
         except (NotReserved, OverQuota) as problem:
             return error_response(matrix_error(403, "M_FORBIDDEN", str(problem)))
-        except RemoteProtocolError as problem:
-            return error_response(problem)
         except (DiskFull, OSError) as problem:
             if isinstance(problem, ConnectionError | TimeoutError):
                 raise  # the client's, who did not send it all
@@ -215,13 +204,9 @@ class MediaEndpoints:
         except (*REQUEST_FAILURES, OSError) as problem:
             raise matrix_error(502, "M_UNKNOWN", "the file could not be fetched") from problem
 
-    async def download(self, request: Request) -> Response:
+    async def download(self, caller: Requester, request: Request, _body: Any) -> Response:
         """``GET /media/download/{serverName}/{mediaId}``."""
-        request.reads_only()
-        try:
-            item = await self._require_media(await self._http.authenticate(request), request)
-        except RemoteProtocolError as problem:
-            return error_response(problem)
+        item = await self._require_media(caller, request)
         named = sanitise_name(request.path.get("name", "")) or item.name
         return self._file_response(item, named, request)
 
@@ -257,18 +242,13 @@ class MediaEndpoints:
         kind = with_charset(item.type, item.charset)
         return Response(status=status, headers=headers, content_type=kind, chunks=file_chunks())
 
-    async def thumbnail(self, request: Request) -> Response:
+    async def thumbnail(self, caller: Requester, request: Request, _body: Any) -> Response:
         """``GET /media/thumbnail/{serverName}/{mediaId}``: a smaller picture, or the picture where it is as
         small already.
         """
-        request.reads_only()
-        try:
-            caller = await self._http.authenticate(request)
-            size, crop = parse_thumbnail_query(request)
-            item = await self._require_media(caller, request)
-            small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)
-        except RemoteProtocolError as problem:
-            return error_response(problem)
+        size, crop = parse_thumbnail_query(request)
+        item = await self._require_media(caller, request)
+        small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)
         if small is None:
             return self._file_response(item, item.name, request)
         headers = {**_SAFE_HEADERS, "Content-Disposition": content_disposition(small.type, "thumbnail")}
