@@ -164,7 +164,7 @@ _EXIT_CODES = (
 def commands() -> str:
     """docs/commands.md."""
     lines = [GENERATED, "# Commands", "", _EXIT_CODES, ""]
-    found = list(parsers(cli._parser()))  # noqa: SLF001
+    found = list(parsers(cli._make_parser()))  # noqa: SLF001
     for name in ("matrix", "xmpp", "governance"):
         of_plugin = cli.commands_of(name)
         if of_plugin:

@@ -124,10 +124,10 @@ class App:
         """
         task = asyncio.get_running_loop().create_task(patiently(work, name, self.seams), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.error("task %s crashed", task.get_name(), exc_info=error)
@@ -247,7 +247,7 @@ class App:
         runner.on_failed = self._delivery_failed
         runner.on_not_carried = lambda kind: self.count("not_carried", network=setup.id, kind=kind.value)
         runner.on_up = lambda: self._on_reconnected(setup.id)
-        runner.on_ended = lambda: self._closed(setup.id)
+        runner.on_ended = lambda: self._on_network_closed(setup.id)
         runner.open()
 
     def _make_network(self, context: NetworkContextImpl, setup: NetworkSetup) -> Network:
@@ -270,7 +270,7 @@ class App:
                 self.routers[host] = router
         return network
 
-    def _closed(self, network: str) -> None:
+    def _on_network_closed(self, network: str) -> None:
         """The answer of a network that is stopped and will be started again: the request must be repeated."""
         for host, whose in self._hosts.items():
             if whose == network:
@@ -373,7 +373,9 @@ class App:
         """Open every ``NETWORK:ADDRESS`` and tie them together; the room's id. ``wish`` is how what is made
         should be. Raises ``CannotOpenRoom``.
         """
-        for spec, instance in [(one, self._opening(one)) for one in specs]:  # all of them, before any is made
+        for spec, instance in [
+            (one, self._room_opener(one)) for one in specs
+        ]:  # all of them, before any is made
             address = spec.partition(":")[2]
             if create and wish is not None and isinstance(instance, FoundsRooms):
                 opened = await instance.found_room(address, wish)
@@ -389,7 +391,7 @@ class App:
             raise LocalProtocolError("name at least one NETWORK:ADDRESS")
         return room
 
-    def _opening(self, spec: str) -> LinksRooms:
+    def _room_opener(self, spec: str) -> LinksRooms:
         network, colon, address = spec.partition(":")
         if not colon or not address:
             raise LocalProtocolError(f"{spec} is not NETWORK:ADDRESS, such as matrix:#lobby")

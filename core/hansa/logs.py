@@ -49,12 +49,12 @@ def log_to(stream: TextIO, level: int) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     logging.raiseExceptions = False
-    sys.excepthook = _crashed
+    sys.excepthook = _log_crash
     threading.excepthook = _thread_crashed
     sys.unraisablehook = _not_raised
 
 
-def _crashed(kind: type[BaseException], error: BaseException, trace: object) -> None:
+def _log_crash(kind: type[BaseException], error: BaseException, trace: object) -> None:
     logging.getLogger("hansa").critical("crashed", exc_info=(kind, error, trace))  # type: ignore[arg-type]
 
 

@@ -56,7 +56,7 @@ _LOCAL = ConnectionLimits(total=64, per_address=64, per_group=64)
 Printer = Callable[[str], None]
 
 
-def _policies(configs: Sequence[PolicyConfig]) -> list[PolicySetup]:
+def _policy_setups(configs: Sequence[PolicyConfig]) -> list[PolicySetup]:
     return [
         PolicySetup(
             name=p.name,
@@ -70,7 +70,7 @@ def _policies(configs: Sequence[PolicyConfig]) -> list[PolicySetup]:
     ]
 
 
-def _certificate(folder: Path, tls: TlsConfig) -> Certificate:
+def _to_certificate(folder: Path, tls: TlsConfig) -> Certificate:
     return Certificate(certificate=folder / tls.certificate, key=folder / tls.key)
 
 
@@ -84,7 +84,7 @@ class Process:
         self._say = say
         folder, server = config.folder, config.server
         ca = folder / server.ca_file if server.ca_file else None
-        self._http = HttpClient(ca_file=ca, private_networks=server.private_networks, count=self._count)
+        self._http = HttpClient(ca_file=ca, private_networks=server.private_networks, count=self._add_count)
         networks = [
             NetworkSetup(
                 id=n.id,
@@ -103,7 +103,7 @@ class Process:
                 seams=Environment(SystemClock(), SystemRandom()),
                 blobs=self._blobs,
                 networks=networks,
-                policies=_policies(config.policies),
+                policies=_policy_setups(config.policies),
                 rooms=[
                     RoomSetup(links=r.links, wish=RoomWish(name=r.name, published=r.published))
                     for r in config.rooms
@@ -121,7 +121,7 @@ class Process:
         self._starting = False
         self._listeners: list[Listener] = []
 
-    def _count(self, name: str, **labels: str) -> None:
+    def _add_count(self, name: str, **labels: str) -> None:
         self.app.count(name, **labels)
 
     async def hold(self, ended: asyncio.Event) -> bool:
@@ -139,9 +139,9 @@ class Process:
                 raise
             standby = Standby(self.app.store, store, taken, self.app.seams.clock, self._say)
             self._operations.standby = standby
-            self._contexts()
+            self._tls_contexts()
             self.app.prepare()
-            await self._listen(self._local())
+            await self._start_listeners(self._local_listeners())
             if not await standby.wait(ended):
                 return False
             addresses = [urlsplit(address) for address in self._config.server.listen]
@@ -152,13 +152,13 @@ class Process:
         """Open everything, once the database is held; networks go on connecting afterwards."""
         self._starting = True
         await asyncio.to_thread(self._blobs.remove_unfinished)
-        self._tls = self._contexts()
+        self._tls = self._tls_contexts()
         await self.app.start()
         for runner in self.app.runners.values():
-            runner.on_status = self._reporter(runner.id)
+            runner.on_status = self._status_printer(runner.id)
         proxies = self._config.server.trusted_proxies
         public = Dispatcher(self.app.routers, self.app.count, proxies, self.app.store.health.is_away)
-        intake, budget = self._shares()
+        intake, budget = self._shared_limits()
         listeners = []
         for address in self._config.server.listen:
             parts = urlsplit(address)
@@ -167,11 +167,13 @@ class Process:
                 Listener(public, parts.hostname or "", parts.port or 0, tls, intake=intake, budget=budget)
             )
         standby = self._operations.standby
-        await self._listen(listeners if standby is not None else [*listeners, *self._local()])
+        await self._start_listeners(
+            listeners if standby is not None else [*listeners, *self._local_listeners()]
+        )
         self.app.spawn(self._look_at_store(), "store health")
         store = self.app.setup.store
         if isinstance(store, Shared):
-            self.app.spawn(partial(self._heed, store), "promotion")
+            self.app.spawn(partial(self._watch_promotion, store), "promotion")
             standstill = Standstill(self.app.setup.seams.clock.monotonic, self.app.store.probe)
             self._http.may_speak = standstill.may_speak
             self.app.spawn(standstill.watch, "standstill")
@@ -179,7 +181,7 @@ class Process:
             self._operations.standby = None
             standby.serves.set()
 
-    def _local(self) -> list[Listener]:
+    def _local_listeners(self) -> list[Listener]:
         """The socket of the command line, and the address of the metrics."""
         socket = str(self._config.folder / self._config.server.admin.removeprefix("unix:"))
         local = Dispatcher({"": self._operations.routes()}, self.app.count)
@@ -191,12 +193,12 @@ class Process:
             listeners.append(Listener(watched, host.strip("[]"), int(port), intake=apart))
         return listeners
 
-    async def _listen(self, listeners: Sequence[Listener]) -> None:
+    async def _start_listeners(self, listeners: Sequence[Listener]) -> None:
         self._listeners += listeners
         for listener in listeners:
             await listener.start()
 
-    async def _heed(self, store: Shared) -> None:
+    async def _watch_promotion(self, store: Shared) -> None:
         """End for a standby that was promoted."""
         while True:
             await asyncio.sleep(ASK_EVERY)
@@ -220,7 +222,7 @@ class Process:
                 self._say(f"store: degraded, {now}" if now else "store: up")
             was = now
 
-    def _shares(self) -> tuple[ConnectionLimiter, BodyBudget]:
+    def _shared_limits(self) -> tuple[ConnectionLimiter, BodyBudget]:
         """Returns the limits that all public addresses share: connections, as far as there are descriptors
         for them, and memory for bodies. The socket of the command line and the metrics have their own.
         """
@@ -236,7 +238,7 @@ class Process:
         self.app.measures += [intake.measures, budget.measures]
         return intake, budget
 
-    def _contexts(self) -> TlsContexts | None:
+    def _tls_contexts(self) -> TlsContexts | None:
         server, folder = self._config.server, self._config.folder
         if server.tls is None:
             return None
@@ -244,8 +246,8 @@ class Process:
         for network in self._config.networks:
             name = str(getattr(network.options, "server_name", "")).rpartition(":")[0]
             if network.tls is not None:
-                named[name] = _certificate(folder, network.tls)
-        return TlsContexts(_certificate(folder, server.tls), named)
+                named[name] = _to_certificate(folder, network.tls)
+        return TlsContexts(_to_certificate(folder, server.tls), named)
 
     @property
     def stands_by(self) -> bool:
@@ -258,10 +260,10 @@ class Process:
         certificates, and reads them once it serves.
         """
         config = load(self._path, loader.load_plugin)
-        tls = self._tls or self._contexts()
+        tls = self._tls or self._tls_contexts()
         if tls is not None:
             tls.reload()
-        await self.app.reload_policies(_policies(config.policies))
+        await self.app.reload_policies(_policy_setups(config.policies))
         taken = [f"policy {p.name}" for p in config.policies] + (["certificates"] if tls else [])
         return taken, needing_restart(self._config, config)
 
@@ -272,7 +274,7 @@ class Process:
         await self.app.stop()
         await self._http.close()
 
-    def _reporter(self, network: str) -> Callable[[str, str], None]:
+    def _status_printer(self, network: str) -> Callable[[str, str], None]:
         return lambda state, text: self._say(f"network {network}: {state}{' - ' + text if text else ''}")
 
     def report(self) -> None:
@@ -285,7 +287,7 @@ class Process:
             self._say(f"policy {policy.name}: {'shadow' if policy.shadow else 'enforced'}")
 
 
-async def _run(path: Path, config: Config, say: Printer) -> int:
+async def _run_process(path: Path, config: Config, say: Printer) -> int:
     loop = asyncio.get_running_loop()
     ended, ready, awaited = asyncio.Event(), asyncio.Event(), asyncio.Event()
     process = Process(path, config, say, ended.set)
@@ -327,7 +329,7 @@ async def _run(path: Path, config: Config, say: Printer) -> int:
         say(f"cannot start: {told or error}")
         await process.stop()
         return AWAY if isinstance(error, StoreFault) and error.kind is FaultKind.AWAY else 1
-    _keep()
+    _freeze_collector()
     process.report()
     say("ready")
     ready.set()
@@ -351,7 +353,7 @@ def _end(fault: StoreFault, say: Printer) -> NoReturn:
     os._exit(LOST if isinstance(fault, StoreLost) else UNKNOWN)
 
 
-def _keep() -> None:
+def _freeze_collector() -> None:
     """Keeps the garbage collector from looking again at the objects that exist now."""
     gc.collect()
     gc.freeze()
@@ -375,6 +377,6 @@ def run(path: Path, *, verbose: bool = False) -> int:
     try:
         import uvloop  # noqa: PLC0415  # not on every platform
     except ModuleNotFoundError:
-        return asyncio.run(_run(path, config, say))
+        return asyncio.run(_run_process(path, config, say))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(path, config, say))
+        return runner.run(_run_process(path, config, say))

@@ -43,9 +43,9 @@ class Standby:
         watched.health.standby = True
         #: Set by the caller that starts the rest, once this process serves.
         self.serves = asyncio.Event()
-        self._seen(taken)
+        self._on_holder_seen(taken)
 
-    def _seen(self, taken: InUse) -> None:
+    def _on_holder_seen(self, taken: InUse) -> None:
         self._fault = ""
         if (taken.host, taken.pid) != self._owner:
             self._owner = (taken.host, taken.pid)
@@ -61,7 +61,7 @@ class Standby:
                     await self._store.wish()
                 await self._watched.open()
             except InUse as taken:
-                self._seen(taken)
+                self._on_holder_seen(taken)
             except StoreFault as fault:
                 if not self._fault:
                     _log.warning("the standby cannot ask for the database: %s", fault)
@@ -70,10 +70,10 @@ class Standby:
                 self._watched.health.standby = False
                 self._say("standby: this process has the database now")
                 return not ended.is_set()
-            await self._pause(ended)
+            await self._pause_second(ended)
         return False
 
-    async def _pause(self, ended: asyncio.Event) -> None:
+    async def _pause_second(self, ended: asyncio.Event) -> None:
         events = (ended,) if self._promoted.is_set() else (ended, self._promoted)
         waits = [asyncio.ensure_future(event.wait()) for event in events]
         try:
@@ -112,12 +112,12 @@ class Standby:
 async def let_go(addresses: Sequence[tuple[str, int]]) -> None:
     """Wait until nobody of this machine listens on these addresses, ``LET_GO_WITHIN`` seconds at most."""
     for _ in range(round(LET_GO_WITHIN / _STEP)):
-        if all(_bound(*address) for address in addresses):
+        if all(_is_bound(*address) for address in addresses):
             return
         await asyncio.sleep(_STEP)
 
 
-def _bound(host: str, port: int) -> bool:
+def _is_bound(host: str, port: int) -> bool:
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             return True

@@ -26,10 +26,10 @@ class Standstill:
     async def watch(self) -> None:
         """Look at the clock, until it is cancelled."""
         while True:
-            self._look()
+            self._check_clock()
             await asyncio.sleep(_LOOK_EVERY)
 
-    def _look(self) -> None:
+    def _check_clock(self) -> None:
         now = self._monotonic()
         if self._looked is not None and now - self._looked > _STOOD_STILL:
             self._stood = True
@@ -41,14 +41,14 @@ class Standstill:
         """
         if self._looked is None:
             return True
-        self._look()
+        self._check_clock()
         while self._stood:
             began = self._monotonic()
             try:
                 await self._probe()
             except StoreError:
                 return False
-            self._look()
+            self._check_clock()
             if self._monotonic() - began < _STOOD_STILL:
                 self._stood = False
         return True

@@ -15,7 +15,7 @@ from hansa.model.printable import printable, printable_values
 def say(text: str, *, error: bool = False) -> None:
     """One line, at once."""
     out = sys.stderr if error else sys.stdout
-    out.write(_encodable(printable(text), out.encoding) + "\n")
+    out.write(_escape_unencodable(printable(text), out.encoding) + "\n")
     out.flush()
 
 
@@ -40,7 +40,7 @@ def show_json(value: Any) -> None:
 def page(text: str) -> None:
     """Writes lines of Hansa's own text."""
     for line in text.removesuffix("\n").split("\n"):
-        sys.stdout.write(_encodable(printable(line, most=1_000_000), sys.stdout.encoding) + "\n")
+        sys.stdout.write(_escape_unencodable(printable(line, most=1_000_000), sys.stdout.encoding) + "\n")
     sys.stdout.flush()
 
 
@@ -49,7 +49,7 @@ def give_up() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _encodable(text: str, encoding: str | None) -> str:
+def _escape_unencodable(text: str, encoding: str | None) -> str:
     """Replaces characters that a terminal's encoding does not have with escapes, so that output never
     fails.
     """

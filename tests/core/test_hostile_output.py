@@ -16,7 +16,7 @@ import pytest
 from core.test_printable import EVIL, FORGED, HARMFUL
 from hansa import terminal
 from hansa.cli import show
-from hansa.cli.main import _parser, commands_of
+from hansa.cli.main import _make_parser, commands_of
 from hansa.host import loader
 from hansa.logs import MARK, log_to
 from hansa.model.commands import format_pairs, format_table
@@ -114,7 +114,7 @@ def test_every_way_to_show_an_answer_is_in_the_table():
 
 
 def _actions(command: str) -> list[str]:
-    top = next(a for a in _parser()._actions if a.dest == "command")
+    top = next(a for a in _make_parser()._actions if a.dest == "command")
     return list(next(a for a in top.choices[command]._actions if a.dest == "action").choices)
 
 

@@ -102,5 +102,5 @@ async def test_a_process_whose_database_stays_away_ends_with_a_code_of_its_own(t
     monkeypatch.setattr(startup, "WAITED_FOR", 0.0)
     url = f"postgres://u:a@127.0.0.1:{free_port()}/x"
     house, said = Hansa(tmp_path / "house", PrivateCA(tmp_path / "ca"), store=url), list[str]()
-    assert await serve._run(house.config, load(house.config, loader.load_plugin), said.append) == 6
+    assert await serve._run_process(house.config, load(house.config, loader.load_plugin), said.append) == 6
     assert said[-1].startswith("cannot start: the database is away: PostgreSQL x at 127.0.0.1")

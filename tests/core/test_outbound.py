@@ -212,7 +212,7 @@ async def test_a_bomb_is_not_unpacked(size, chunked):
         answer = whole(body, "Content-Encoding: gzip")
     del body
     async with peers(Peer(answer)) as (port,), way_out() as http:
-        http._open()  # what certificates take is not to be measured
+        http._open_session()  # what certificates take is not to be measured
         tracemalloc.start()
         try:
             with pytest.raises(HttpError) as raised:
@@ -227,7 +227,7 @@ async def test_a_bomb_is_not_unpacked(size, chunked):
 async def test_of_a_bomb_that_nobody_reads_little_is_held():
     answer = whole(packed(64 * MIB), "Content-Encoding: gzip")
     async with peers(Peer(answer)) as (port,), way_out() as http:
-        http._open()
+        http._open_session()
         tracemalloc.start()
         try:
             async with http.stream(get(port, max_body=64 * MIB)) as stream:

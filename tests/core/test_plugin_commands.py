@@ -7,14 +7,14 @@ import asyncio
 
 import pytest
 from hansa import Argument, Command
-from hansa.cli.main import _OWN, _parser, commands_of, main, plugin_parser
+from hansa.cli.main import _OWN, _make_parser, commands_of, main, plugin_parser
 from hansa.model.commands import Commands
 from peers.ca import PrivateCA
 from peers.hansa import CommandFailed, Hansa
 
 
 def test_every_command_of_the_core_is_known_as_its_own():
-    action = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    action = next(a for a in _make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     assert set(action.choices) == _OWN
 
 

@@ -22,12 +22,12 @@ _ONE = "the first one"
 _CURSOR = "the next page of a reader who keeps the place"
 _BOUNDED = "writers keep no more: "
 REASONS = {
-    "hansa/bus/decision_log.py _old": _DRAINED,
+    "hansa/bus/decision_log.py _expired_rows": _DRAINED,
     "hansa/bus/decision_log.py newest": "the newest, as many as were asked for",
     "hansa/bus/decision_log.py open": _BOUNDED + "`Retention.strangers`",
-    "hansa/bus/delivery.py _next": _CURSOR,
-    "hansa/admin/deliveries.py _event": _ONE,
-    "hansa/bus/rooms.py _fill": "the last one",
+    "hansa/bus/delivery.py _next_events": _CURSOR,
+    "hansa/admin/deliveries.py _require_event": _ONE,
+    "hansa/bus/rooms.py _fill_room": "the last one",
     "hansa/host/plugin_contexts.py read_history": _CURSOR,
     "hansa/host/plugin_contexts.py native_id": "the names of one event, of which each network gives a few",
     "hansa_matrix/client_api/account/deactivation.py forget_private": _DRAINED,

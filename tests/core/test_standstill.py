@@ -60,7 +60,7 @@ async def test_who_stood_still_asks_once(bench):
 async def test_it_is_remembered_by_whoever_looks_first(bench):
     """The watch may run before the first sender does."""
     bench.now += 5.1
-    bench.standstill._look()
+    bench.standstill._check_clock()
     assert await bench.standstill.may_speak()
     assert bench.asked == 1
 

@@ -84,7 +84,7 @@ def test_a_page_is_plain(page):
 
 
 def test_help_is_plain():
-    texts = [parser.format_help() for parser in _parsers(main._parser())]
+    texts = [parser.format_help() for parser in _parsers(main._make_parser())]
     assert len(texts) > 20
     assert [mark for text in texts for mark in _marks(text)] == []
 

@@ -67,7 +67,7 @@ def test_commands_are_commands():
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "hansa"
-        main._parser().parse_args(arguments)
+        main._make_parser().parse_args(arguments)
 
 
 def test_what_is_imported_is_public():

@@ -42,7 +42,7 @@ def test_what_is_no_hook_has_no_user():
 
 
 def test_commands_and_their_arguments_have_help():
-    found = list(reference.parsers(reference.cli._parser()))
+    found = list(reference.parsers(reference.cli._make_parser()))
     assert {"hansa run", "hansa deliveries retry", "hansa policy explain"} <= {words for words, _, _ in found}
     for words, text, parser in found:
         assert text, words

@@ -476,13 +476,13 @@ async def test_what_is_judged_again_is_nobodys_act(crossing):
 async def test_long_texts_are_read_beside_the_loop():
     options = hansa_governance.Config.model_validate({"words": ["classified"]})
     policy, where = GovernancePolicy(options, "gov", ManualClock()), set()
-    read = policy._read
+    read = policy._read_texts
 
     def seen(crossing, going, *, free):
         where.add(threading.current_thread() is threading.main_thread())
         return read(crossing, going, free=free)
 
-    policy._read = seen
+    policy._read_texts = seen
     for length, beside in ((10, False), (20_000, True)):
         where.clear()
         verdict = await policy.check(event_in(Message(text="x " * length + "classified")))

@@ -33,8 +33,10 @@ class _Seen(FaultyStore):
         super().__init__(inner, *rest)
         self._kept = kept
 
-    async def _keep(self, scope: str, writes: Sequence[Write], durability: Durability) -> list[int]:
-        found = await super()._keep(scope, writes, durability)
+    async def _commit_and_remember(
+        self, scope: str, writes: Sequence[Write], durability: Durability
+    ) -> list[int]:
+        found = await super()._commit_and_remember(scope, writes, durability)
         for write in writes:
             self._kept(write)
         return found

@@ -39,7 +39,7 @@ class AdminApi:
         #: Set while this process waits for the database of another.
         self.standby: Standby | None = None
         self._modules: dict[str, ModuleType] = {}
-        self._gate = AdminGate(app.decisions, self._module)
+        self._gate = AdminGate(app.decisions, self._plugin_module)
 
     def routes(self) -> Router:
         """The admin socket's router."""
@@ -70,12 +70,12 @@ class AdminApi:
             router.add(
                 method,
                 pattern,
-                _json(self._active(pattern, self._gate.behind(method, pattern, work))),
+                _json_endpoint(self._when_active(pattern, self._gate.behind(method, pattern, work))),
                 max_body=_BODY,
             )
-        return self._watch(router)
+        return self._add_health_routes(router)
 
-    def _active(self, pattern: str, work: Work) -> Work:
+    def _when_active(self, pattern: str, work: Work) -> Work:
         """The same work, refused while this process is a standby, but for what a standby does."""
         if pattern in _STANDBY:
             return work
@@ -89,9 +89,9 @@ class AdminApi:
 
     def watched(self) -> Router:
         """The router of the metrics address: health and counters, nothing else."""
-        return self._watch(Router())
+        return self._add_health_routes(Router())
 
-    def _watch(self, router: Router) -> Router:
+    def _add_health_routes(self, router: Router) -> Router:
         router.add("GET", "/health", self.health)
         router.add("GET", "/metrics", self.metrics)
         return router
@@ -100,7 +100,7 @@ class AdminApi:
         """The store, networks, policies, how many rooms."""
         if self.standby is not None:
             return self.standby.status()
-        store = await self._store()
+        store = await self._store_status()
         return {
             "state": store["state"],
             "store": store,
@@ -112,7 +112,7 @@ class AdminApi:
             "rooms": sum(1 for _ in self._app.rooms),
         }
 
-    async def _store(self) -> dict[str, Any]:
+    async def _store_status(self) -> dict[str, Any]:
         found = await self._app.store.check()
         if found is None:
             slow = self._app.store.health.slow_since
@@ -128,7 +128,7 @@ class AdminApi:
             waits = {"ok": False, "state": "standby", "store": "standby", "networks": {}}
             return Response(status=503, body=orjson.dumps(waits))
         states = {r.id: r.state for r in self._app.runners.values()}
-        store = await self._store()
+        store = await self._store_status()
         up = store["state"] == "up"
         body = {
             "ok": up and all(state == "up" for state in states.values()),
@@ -166,7 +166,7 @@ class AdminApi:
     async def operate(self, request: Request, body: Any) -> Any:
         """A command of a plugin, done by its network."""
         plugin, wanted = request.path["plugin"], str(body.get("network") or "")
-        module = self._module(plugin)
+        module = self._plugin_module(plugin)
         known = [setup.id for setup in self._app.setup.networks if setup.module is module]
         ids = [network for network in known if wanted in {"", network}]
         if len(ids) != 1:
@@ -185,7 +185,7 @@ class AdminApi:
             raise missing(f"network {ids[0]} has no {body['words']!r}")
         return await operation(body["arguments"])
 
-    def _module(self, plugin: str) -> ModuleType:
+    def _plugin_module(self, plugin: str) -> ModuleType:
         """Looked for once: every look reads the metadata of all that is installed."""
         if plugin not in self._modules:
             self._modules[plugin] = loader.load_plugin(plugin)
@@ -217,7 +217,7 @@ class AdminApi:
         return await self.standby.promote()
 
 
-def _json(work: Callable[[Request, Any], Awaitable[Any]]) -> Endpoint:
+def _json_endpoint(work: Callable[[Request, Any], Awaitable[Any]]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         try:
             body = orjson.loads(request.body) if request.body else {}

@@ -58,18 +58,18 @@ class DeliveryCommands:
 
     async def retry(self, _request: Request, body: Any) -> Any:
         """Send dead letters of a link again, now; those that fail stay dead."""
-        return await self._app.retry_dead_letters(await self._named(body), body.get("seq"))
+        return await self._app.retry_dead_letters(await self._link_id(body), body.get("seq"))
 
     async def drop(self, _request: Request, body: Any) -> Any:
         """Forget dead letters of a link."""
-        return {"dropped": await self._app.drop_dead_letters(await self._named(body), body.get("seq"))}
+        return {"dropped": await self._app.drop_dead_letters(await self._link_id(body), body.get("seq"))}
 
-    async def _named(self, body: Any) -> str:
+    async def _link_id(self, body: Any) -> str:
         """The link that is meant; one that is gone by its id, as dead letters of it may be there."""
         link = await self._names.link(str(body["link"]))
         return link.id if link is not None else str(body["link"])
 
-    async def _event(self, name: str) -> Event:
+    async def _require_event(self, name: str) -> Event:
         rows = await self._app.core.scan("event", index=("id",), equal=(name,), limit=1)
         if rows:
             return event_of(rows[0])
@@ -81,7 +81,7 @@ class DeliveryCommands:
 
     async def where(self, request: Request, _body: Any) -> Any:
         """Lists the destinations that have an event, and those that wait, with the reason."""
-        event = await self._event(request.path["event"])
+        event = await self._require_event(request.path["event"])
         room = self._app.rooms.get(event.room)
         found: list[dict[str, Any]] = []
         for link in room.links.values() if room else ():
@@ -98,7 +98,7 @@ class DeliveryCommands:
                 state = {"state": "delivered"} if done else {"state": "waiting", "reason": consumer.reason}
                 since = {} if done else {"since": consumer.waiting_since}
                 found.append({"destination": link.id, **state, **since})
-            found += await self._tracked(link, event)
+            found += await self._destination_statuses(link, event)
         return {
             "event": event.id,
             "room": event.room,
@@ -108,7 +108,7 @@ class DeliveryCommands:
             "destinations": found,
         }
 
-    async def _tracked(self, link: Link, event: Event) -> list[dict[str, Any]]:
+    async def _destination_statuses(self, link: Link, event: Event) -> list[dict[str, Any]]:
         network = self._app.network(link.native.network)
         context = self._app.contexts[link.native.network]
         native = await context.native_id(event) if isinstance(network, TracksDelivery) else None

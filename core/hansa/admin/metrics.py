@@ -21,12 +21,12 @@ class _FromApp(Collector):
 
     def collect(self) -> Iterator[_Family]:
         """Yields every family, each made for this call."""
-        yield from _families(CounterMetricFamily, self._app.counters)
+        yield from _metric_families(CounterMetricFamily, self._app.counters)
         gauges = dict(self._app.gauges)
         for measure in self._app.measures:
             for name, labels, value in measure():
                 gauges[name, tuple(sorted(labels.items()))] = value
-        yield from _families(GaugeMetricFamily, gauges)
+        yield from _metric_families(GaugeMetricFamily, gauges)
         events = CounterMetricFamily("hansa_pipeline", "submissions by result", labels=["result"])
         for result, value in self._app.pipeline.counts.items():
             events.add_metric([result], value)
@@ -60,7 +60,7 @@ class _FromApp(Collector):
         yield waiting
 
 
-def _families(
+def _metric_families(
     kind: type[_Family], values: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 ) -> Iterable[_Family]:
     """Groups the counters or gauges of one name into one metric family."""

@@ -55,7 +55,8 @@ class PolicyCommands:
         return {
             "action": merged.action.name.lower(),
             "out": {
-                way.removeprefix("out to "): _merged(a for w, a in answers if w == way) for way, _ in ways[1:]
+                way.removeprefix("out to "): _merged_action(a for w, a in answers if w == way)
+                for way, _ in ways[1:]
             },
             "facts": crossing_facts(crossing),
             "policies": [
@@ -83,5 +84,5 @@ class PolicyCommands:
         return await self._app.decisions.log(_MOST)
 
 
-def _merged(answers: Iterable[PolicyAnswer]) -> str:
+def _merged_action(answers: Iterable[PolicyAnswer]) -> str:
     return strictest(a.verdict for a in answers if not a.shadow).action.name.lower()

@@ -40,7 +40,7 @@ class AdminGate:
             return work
 
         async def asked(request: Request, body: Any) -> Any:
-            change = self._change(request, pattern, body) if self._decisions.policies else None
+            change = self._admin_change(request, pattern, body) if self._decisions.policies else None
             if change is not None:
                 verdict = await self._decisions.check(change)
                 if not verdict.allowed:
@@ -49,12 +49,12 @@ class AdminGate:
 
         return asked
 
-    def _change(self, request: Request, pattern: str, body: Any) -> AdminChange | None:
+    def _admin_change(self, request: Request, pattern: str, body: Any) -> AdminChange | None:
         given = body if isinstance(body, dict) else {}
         command, secret = pattern.removeprefix("/").replace("/", " "), frozenset[str]()
         if pattern == _OPERATE:
             plugin, words = request.path["plugin"], str(given.get("words", ""))
-            declared = self._declared(plugin).get(words)
+            declared = self._declared_commands(plugin).get(words)
             if declared is not None and not declared.changes:
                 return None
             named = declared.arguments if declared is not None else ()
@@ -64,7 +64,7 @@ class AdminGate:
         shown = sorted((str(k), str(v)[:_VALUE]) for k, v in given.items() if k not in secret)
         return AdminChange(command=command, arguments=tuple(shown))
 
-    def _declared(self, plugin: str) -> dict[str, Command]:
+    def _declared_commands(self, plugin: str) -> dict[str, Command]:
         commands = Commands()
         register = getattr(self._module_of(plugin), "register_commands", None)
         if register is not None:

@@ -40,14 +40,14 @@ class RoomNames:
         if known is not None:
             return known
         if network in self._app.runners:
-            return await self._at(network, native)
-        found = [link for one in self._app.runners if (link := await self._at(one, name)) is not None]
+            return await self._link_at(network, native)
+        found = [link for one in self._app.runners if (link := await self._link_at(one, name)) is not None]
         if len(found) > 1:
             which = ", ".join(link.id for link in found)
             raise missing(f"{name} is the name of several rooms: use one of {which}")
         return found[0] if found else None
 
-    async def _at(self, network: str, address: str) -> Link | None:
+    async def _link_at(self, network: str, address: str) -> Link | None:
         known = self._app.rooms.link(NativeId(network, address))
         instance = self._app.network(network)
         if known is not None or not isinstance(instance, NamesRooms):

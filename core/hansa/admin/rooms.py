@@ -24,7 +24,7 @@ class RoomCommands:
         self._app = app
         self._names = names
 
-    def _link(self, link: Link) -> dict[str, Any]:
+    def _describe_link(self, link: Link) -> dict[str, Any]:
         consumer = self._app.consumers.get(link.id)
         found: dict[str, Any] = {
             "link": link.id,
@@ -36,7 +36,7 @@ class RoomCommands:
             found |= {"delivered": consumer.position, "reason": consumer.reason}
         return found
 
-    def _summary(self, room: Room, addresses: list[str]) -> dict[str, Any]:
+    def _room_summary(self, room: Room, addresses: list[str]) -> dict[str, Any]:
         joined = sum(room.view.joined_servers.values())
         return {
             "room": room.id,
@@ -44,14 +44,14 @@ class RoomCommands:
             "addresses": addresses,
             "events": room.head,
             "joined": joined,
-            "links": [self._link(link) for link in room.links.values()],
+            "links": [self._describe_link(link) for link in room.links.values()],
         }
 
     async def rooms(self, _request: Request, _body: Any) -> Any:
         """Every room."""
         found = list(self._app.rooms)
         addresses = await self._names.addresses(found)
-        return [self._summary(room, addresses[room.id]) for room in found]
+        return [self._room_summary(room, addresses[room.id]) for room in found]
 
     async def room(self, request: Request, _body: Any) -> Any:
         """One room with its people."""
@@ -68,15 +68,15 @@ class RoomCommands:
             for p in room.view.people.values()
         ]
         return {
-            **self._summary(room, (await self._names.addresses([room]))[room.id]),
+            **self._room_summary(room, (await self._names.addresses([room]))[room.id]),
             "topic": facts.topic,
             "join_rule": facts.join_rule,
             "version": facts.version,
             "people": people,
-            "denied": await self._denied(room),
+            "denied": await self._denied_servers(room),
         }
 
-    async def _denied(self, room: Room) -> list[dict[str, str]]:
+    async def _denied_servers(self, room: Room) -> list[dict[str, str]]:
         """The servers in a room that policies deny; nothing more is said to them, and so into the room."""
         found: list[dict[str, str]] = []
         if not self._app.decisions.policies:
@@ -93,14 +93,14 @@ class RoomCommands:
     async def create(self, _request: Request, body: Any) -> Any:
         """Make or open native rooms and tie them together."""
         wish = RoomWish(name=str(body.get("name") or ""), published=bool(body.get("published")))
-        return {"room": await self._linked(body["links"], None, wish)}
+        return {"room": await self._link_rooms(body["links"], None, wish)}
 
     async def link(self, _request: Request, body: Any) -> Any:
         """Tie further native rooms to a room."""
         room = await self._names.room(str(body["room"]))
-        return {"room": await self._linked(body["links"], room.id, RoomWish())}
+        return {"room": await self._link_rooms(body["links"], room.id, RoomWish())}
 
-    async def _linked(self, links: list[str], room: str | None, wish: RoomWish) -> str:
+    async def _link_rooms(self, links: list[str], room: str | None, wish: RoomWish) -> str:
         try:
             return await self._app.link_room(links, room, create=True, wish=wish)
         except CannotOpenRoom as error:

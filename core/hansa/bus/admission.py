@@ -88,12 +88,12 @@ class Admission:
         link = room.authority
         authority = self._networks.authority(link.native.network) if link else None
         if self._decisions.policies:
-            await asyncio.gather(*(self._admit(room, authority, item) for item in items))
+            await asyncio.gather(*(self._admit_item(room, authority, item) for item in items))
             return
         for item in items:
-            await self._admit(room, authority, item)
+            await self._admit_item(room, authority, item)
 
-    async def _admit(self, room: Room, authority: Authority | None, item: PendingSubmission) -> None:
+    async def _admit_item(self, room: Room, authority: Authority | None, item: PendingSubmission) -> None:
         """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
         item.writes, item.withheld, item.verdict, item.ready = [], [], ALLOW, None
         item.generation = self._decisions.generation
@@ -116,11 +116,11 @@ class Admission:
         """
         inbound, arrived = item.inbound, item.link
         await self._decisions.budget.enter()
-        facts = self._facts(inbound)
+        facts = self._policy_facts(inbound)
         self._decisions.budget.spend(len(facts.texts) * _STRING + facts.size // _BYTES)
         if not facts.act and not facts.automatic:
             facts = replace(facts, act=str(inbound.origin))
-        if reached := self._reached(inbound):
+        if reached := self._invited_servers(inbound):
             facts = replace(facts, room_servers=facts.room_servers | reached)
         way_in = EventIn(
             link=arrived,
@@ -149,14 +149,14 @@ class Admission:
             item.writes += judged.writes
         item.verdict = _merge_verdicts([j.verdict for j in asked], immutable=immutable)
 
-    def _reached(self, inbound: Submission) -> frozenset[str]:
+    def _invited_servers(self, inbound: Submission) -> frozenset[str]:
         """Returns the server that gets the event besides those in the room: the server of an invited user."""
         content = inbound.content
         if not isinstance(content, Member) or content.membership is not Membership.INVITE:
             return frozenset()
         return frozenset({self.server_of(content.user.network, content.user.id)})
 
-    def _facts(self, inbound: Submission) -> NativeFacts:
+    def _policy_facts(self, inbound: Submission) -> NativeFacts:
         network = self._networks.network(inbound.sender.network)
         if isinstance(network, KnowsServers):
             return network.policy_facts(inbound)
@@ -176,9 +176,11 @@ class Admission:
         item.fetches += 1
         try:
             if authority is None or network is None or item.fetches > _FETCHES:
-                item.ready = _unavailable()
+                item.ready = _unavailable_refusal()
             elif isinstance(needed, Missing):
-                item.ready = None if await network.fetch_missing(authority, needed.refs) else _unavailable()
+                item.ready = (
+                    None if await network.fetch_missing(authority, needed.refs) else _unavailable_refusal()
+                )
             else:
                 signed = await network.countersign(authority, needed.draft)
                 if isinstance(signed, Refusal):
@@ -189,10 +191,10 @@ class Admission:
             raise
         except Exception:  # noqa: BLE001  # a network's bug must be an answer to who submitted
             self._log.exception("%s could not be completed", item.inbound.origin)
-            item.ready = _unavailable()
+            item.ready = _unavailable_refusal()
 
 
-def _unavailable() -> Refusal:
+def _unavailable_refusal() -> Refusal:
     text = "the events that this event cites could not be fetched"
     return Refusal(code=RefusalCode.UNREACHABLE, text=text, retry_after=5.0)
 

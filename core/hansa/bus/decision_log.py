@@ -77,11 +77,11 @@ class DecisionLog:
             self.kept += 1
             whole = {"id": decision, "ts": now, **body}
             return decision, (Put("decision", (decision,), orjson.dumps(whole), {"ts": now}),)
-        decision = _named(body)
+        decision = _stranger_row_id(body)
         if decision not in self._tallies and len(self._tallies) >= self.retention.strangers:
             kind = body["facts"]["crossing"]
             body = {**body, "facts": {"crossing": kind, "server": OTHERS}, "reasons": [], "would_reasons": []}
-            decision = _named(body)
+            decision = _stranger_row_id(body)
         tally = self._tallies.get(decision)
         if tally is None:
             tally = self._tallies[decision] = _Tally({"id": decision, "ts": now, **body, "count": 0})
@@ -116,12 +116,12 @@ class DecisionLog:
         before = self._clock.now() - self.retention.days * _DAY
         gone = 0
         self.kept = await self._store.count("decision")
-        while rows := await self._old("decision", before, self.kept - self.retention.rows):
+        while rows := await self._expired_rows("decision", before, self.kept - self.retention.rows):
             await self._store.commit([Delete("decision", row.key) for row in rows], durability="lazy")
             self.kept -= len(rows)
             gone += len(rows)
         stored = await self._store.count("stranger")
-        while rows := await self._old("stranger", before, stored - self.retention.strangers):
+        while rows := await self._expired_rows("stranger", before, stored - self.retention.strangers):
             await self._store.commit([Delete("stranger", row.key) for row in rows], durability="lazy")
             for row in rows:
                 self._tallies.pop(str(row.key[0]), None)
@@ -129,7 +129,7 @@ class DecisionLog:
             gone += len(rows)
         return gone
 
-    async def _old(self, collection: str, before: int, over: int) -> list[Row]:
+    async def _expired_rows(self, collection: str, before: int, over: int) -> list[Row]:
         rows = await self._store.scan(collection, index=("ts",), limit=_PAGE)
         return [row for at, row in enumerate(rows) if at < over or int(row.fields["ts"] or 0) < before]
 
@@ -140,7 +140,7 @@ def of_stranger(crossing: Crossing) -> bool:
     return isinstance(crossing, asks) and not crossing.outbound
 
 
-def _named(body: dict[str, Any]) -> str:
+def _stranger_row_id(body: dict[str, Any]) -> str:
     """The id of a row of strangers: the same for the same server and the same reasons."""
     facts, said = body["facts"], body["reasons"] + body["would_reasons"]
     codes = sorted((r["policy"], r["code"], r["rule"]) for r in said)

@@ -111,7 +111,7 @@ class Consumer:
             self.position = self._stored = int(row.fields["seq"] or 0)
             return
         self.position = self.room.head if start is None else start
-        await self._save("full")
+        await self._save_position("full")
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -124,14 +124,14 @@ class Consumer:
         faults = 0
         while not self._ending:
             try:
-                await self._step()
+                await self._send_page()
             except StoreFault:
                 faults += 1
-                await self._fault(faults)
+                await self._on_store_fault(faults)
             else:
                 faults = 0
 
-    async def _step(self) -> None:
+    async def _send_page(self) -> None:
         """Wait for something to send, or send a page of it."""
         self._wake.clear()
         if self.position >= self.room.head:
@@ -139,18 +139,18 @@ class Consumer:
             return
         await self._gate.up()
         sent = False
-        for event in await self._next():
+        for event in await self._next_events():
             if self._ending:
                 return
-            sent |= await self._deliver(event)
+            sent |= await self._deliver_event(event)
         if sent or self._clock.monotonic() - self._saved > _LAZY:
-            await self._save("lazy")
+            await self._save_position("lazy")
 
-    async def _fault(self, faults: int) -> None:
+    async def _on_store_fault(self, faults: int) -> None:
         self.waiting_since, self.reason = self.waiting_since or self._clock.now(), _FAULT
         await self._wait_retry(min(_FAULT_MOST, self._backoff.delay(faults, self._random.uniform())))
 
-    async def _kept(self, keep: Callable[[], Awaitable[None]]) -> None:
+    async def _keep_result(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Keep what became of a send, which is not done again because the database fails."""
         faults = 0
         while True:
@@ -158,7 +158,7 @@ class Consumer:
                 await keep()
             except StoreFault:
                 faults += 1
-                await self._fault(faults)
+                await self._on_store_fault(faults)
             else:
                 return
 
@@ -170,7 +170,7 @@ class Consumer:
             async with asyncio.timeout(_LAZY if self._stored != self.position else None):
                 await self._wake.wait()
         except TimeoutError:
-            await self._save("lazy")
+            await self._save_position("lazy")
 
     async def end(self, running: asyncio.Task[None]) -> None:
         """End ``run`` and store the position. A send in progress is waited for, 2 s at most: an interrupted
@@ -186,9 +186,9 @@ class Consumer:
         await asyncio.wait({running})
         if self._stored != self.position:
             with contextlib.suppress(StoreFault):  # what is repeated then carries the same keys
-                await self._save("full")
+                await self._save_position("full")
 
-    async def _save(self, durability: str) -> None:
+    async def _save_position(self, durability: str) -> None:
         position = self.position
         await self._store.commit(
             [schema.cursor_put(self.link, position)],
@@ -196,7 +196,7 @@ class Consumer:
         )
         self._stored, self._saved = position, self._clock.monotonic()
 
-    async def _next(self) -> Sequence[Event]:
+    async def _next_events(self) -> Sequence[Event]:
         tail = self.room.tail
         if tail and tail[0].seq <= self.position + 1:
             return [e for e in tail if e.seq > self.position][:_PAGE]
@@ -205,7 +205,7 @@ class Consumer:
         )
         return [schema.event_of(row) for row in rows]
 
-    async def _deliver(self, event: Event) -> bool:
+    async def _deliver_event(self, event: Event) -> bool:
         """Send an event and move on; False if this link does not get it."""
         passes = await self._may_deliver(event)
         if passes:
@@ -216,7 +216,7 @@ class Consumer:
             content = degrade(event.content, features)
             if content is not None:
                 key = f"{self.link.id}#{event.seq}"
-                await self._send(Delivery(key=key, link=self.link, event=event, content=content))
+                await self._send_delivery(Delivery(key=key, link=self.link, event=event, content=content))
             else:
                 self._gate.on_unsupported(event.content.kind)
         self.position = event.seq
@@ -245,7 +245,7 @@ class Consumer:
             return False
         return await self._rejudging.passes(self.room, self.link, event)
 
-    async def _send(self, delivery: Delivery) -> None:
+    async def _send_delivery(self, delivery: Delivery) -> None:
         failures = broken = 0
         while True:
             await self._gate.throttle.pass_one()
@@ -258,7 +258,7 @@ class Consumer:
             except RetryLater as error:
                 after, self.reason = error.after, error.reason
             except DeliveryRejected as error:
-                await self._buried(delivery, error.reason)
+                await self._bury_delivery(delivery, error.reason)
                 return
             except StoreFault:
                 after, self.reason = _FAULT_MOST, _FAULT
@@ -267,10 +267,10 @@ class Consumer:
                 after, self.reason = 0.0, f"{type(error).__name__}: {error}"
                 self._log.warning("%s failed to send %s: %s", self.link.id, delivery.key, self.reason)
                 if broken >= _MAX_UNKNOWN_FAILURES:
-                    await self._buried(delivery, self.reason)
+                    await self._bury_delivery(delivery, self.reason)
                     return
             else:
-                await self._kept(partial(self._store_alias, delivery, native))
+                await self._keep_result(partial(self._store_alias, delivery, native))
                 return
             finally:
                 self._idle.set()
@@ -301,8 +301,8 @@ class Consumer:
         write: Write = schema.alias_put(ref, self.room.id, delivery.event.seq)
         await self._store.commit([write], durability="lazy")
 
-    async def _buried(self, delivery: Delivery, reason: str) -> None:
-        await self._kept(partial(self._dead_letter, delivery, reason))
+    async def _bury_delivery(self, delivery: Delivery, reason: str) -> None:
+        await self._keep_result(partial(self._dead_letter, delivery, reason))
         await self._gate.failed(delivery, reason)
 
     async def _dead_letter(self, delivery: Delivery, reason: str) -> None:

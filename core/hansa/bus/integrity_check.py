@@ -47,12 +47,12 @@ async def check_rows(store: Store, told: Told) -> Findings:
             total += await store.count(scope, collection.name)
     for scope, schema in schemas:
         for collection in schema.collections:
-            await _collection(store, scope, collection, found, lambda: told(found.rows, total))
-    await _logs(store, found)
+            await _check_collection(store, scope, collection, found, lambda: told(found.rows, total))
+    await _check_logs(store, found)
     return found
 
 
-async def _collection(
+async def _check_collection(
     store: Store, scope: str, collection: Collection, found: Findings, told: Callable[[], None]
 ) -> None:
     position = await store.position()
@@ -68,7 +68,7 @@ async def _collection(
             return
 
 
-async def _logs(store: Store, found: Findings) -> None:
+async def _check_logs(store: Store, found: Findings) -> None:
     """Every room's log has each number from 1 to its end."""
     rooms = next(one for one in tables.SCHEMA.collections if one.name == "room")
     async for page in every_page(store, "", rooms):

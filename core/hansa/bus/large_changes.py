@@ -49,7 +49,7 @@ class LargeChanges:
         name = base64.b32encode(self._random.bytes(10)).decode().lower()
         fields = {"at": self._clock.now()}
         rows: list[Write] = [
-            Insert("people_change", (name, at), body, fields) for at, body in enumerate(_bodies(people))
+            Insert("people_change", (name, at), body, fields) for at, body in enumerate(_encode_parts(people))
         ]
         for piece in pieces(rows):
             await self._store.commit(piece)
@@ -59,20 +59,20 @@ class LargeChanges:
         """A room's row once all that it names is done. Raises LocalProtocolError for a room that is not
         there.
         """
-        row = await self._row(room)
+        row = await self._room_row(room)
         if schema.room_of(row)[-1].change is None:
             return row
         async with self._one:
-            return await again_on_conflict(lambda: self._settle(room))
+            return await again_on_conflict(lambda: self._settle_row(room))
 
-    async def _row(self, room: str) -> Row:
+    async def _room_row(self, room: str) -> Row:
         row = await self._store.get("room", (room,))
         if row is None:
             raise LocalProtocolError(f"room {room} is not in the store")
         return row
 
-    async def _settle(self, room: str) -> Row:
-        row = await self._row(room)
+    async def _settle_row(self, room: str) -> Row:
+        row = await self._room_row(room)
         change = schema.room_of(row)[-1].change
         if change is None:
             return row
@@ -83,10 +83,10 @@ class LargeChanges:
             part = await self._store.get("people_change", name)
             if part is None:
                 raise LocalProtocolError(f"a part of what changed in room {room} is not in the store")
-            await self._store.commit([same, *_writes(room, part.body)])
+            await self._store.commit([same, *_part_writes(room, part.body)])
         done = schema.room_settled(row)
         await self._store.commit([done, *(Delete("people_change", name) for name in names)])
-        return await self._row(room)
+        return await self._room_row(room)
 
     async def sweep(self) -> None:
         """Remove what no room has come to name. For a start, once every room is settled."""
@@ -95,7 +95,7 @@ class LargeChanges:
             await self._store.commit([Delete("people_change", row.key) for row in rows])
 
 
-def _bodies(people: Sequence[Put | Delete]) -> Iterator[bytes]:
+def _encode_parts(people: Sequence[Put | Delete]) -> Iterator[bytes]:
     for piece in cut(people, _PART, _PART_BYTES):
         yield orjson.dumps(
             [
@@ -105,7 +105,7 @@ def _bodies(people: Sequence[Put | Delete]) -> Iterator[bytes]:
         )
 
 
-def _writes(room: str, body: bytes) -> list[Write]:
+def _part_writes(room: str, body: bytes) -> list[Write]:
     return [
         Delete("person", (room, network, user))
         if person is None

@@ -139,14 +139,14 @@ class Pipeline:
             made.append(PendingSubmission(inbound, link, loop.create_future()))
         for room in {item.link.room for item in made}:
             if self.waiting(room) + len(made) > _WAITING:
-                self._count("busy")
+                self._add_count("busy")
                 raise Busy("too many events of this room wait", after=1.0)
         if made and receipt is not None:
             made[-1].receipt, made[-1].before = receipt, tuple(made[:-1])
             for item in made:
                 item.stays = True
         for item in made:
-            self._enqueue(item.link.room, item)
+            self._enqueue_item(item.link.room, item)
         try:
             outcomes = [await item.done for item in made]
         except BaseException:  # of several that failed the first is told
@@ -168,10 +168,10 @@ class Pipeline:
     async def correct(self, room: str, change: ViewDelta | Callable[[], Awaitable[ViewDelta]]) -> None:
         """Apply a change to a room's view in the room's turn, in which it is made if it is a function."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._enqueue(room, _Reconcile(change, done))
+        self._enqueue_item(room, _Reconcile(change, done))
         await done
 
-    def _enqueue(self, room: str, item: PendingSubmission | _Reconcile) -> None:
+    def _enqueue_item(self, room: str, item: PendingSubmission | _Reconcile) -> None:
         queue = self._queues.setdefault(room, _Queue())
         queue.waiting.append(item)
         if not queue.running:
@@ -190,12 +190,12 @@ class Pipeline:
                         if batch:
                             break
                         queue.waiting.popleft()
-                        await self._correct(room, first)
+                        await self._apply_correction(room, first)
                         continue
                     batch.append(first)
                     queue.waiting.popleft()
                 if batch:
-                    await self._batch(room, batch)
+                    await self._run_batch(room, batch)
         except BaseException as error:
             for item in [*queue.waiting]:
                 if not item.done.done():
@@ -208,7 +208,7 @@ class Pipeline:
         finally:
             queue.running = False
 
-    async def _correct(self, room: Room, correction: _Reconcile) -> None:
+    async def _apply_correction(self, room: Room, correction: _Reconcile) -> None:
         change = ViewDelta()
 
         async def turn() -> None:
@@ -229,7 +229,7 @@ class Pipeline:
             if not correction.done.done():
                 correction.done.set_result(None)
 
-    async def _batch(self, room: Room, batch: list[PendingSubmission]) -> None:
+    async def _run_batch(self, room: Room, batch: list[PendingSubmission]) -> None:
         try:
             if room.stale:
                 await self._rooms.reload(room)
@@ -240,50 +240,50 @@ class Pipeline:
             await self._admission.admit(room, [item for item in batch if not item.judged])
             for race in range(_MAX_RACES):
                 try:
-                    await self._turn(room, batch)
+                    await self._run_turn(room, batch)
                     return
                 except Conflict as lost:
-                    if (again := _receipted(batch, lost)) is not None:
+                    if (again := _find_receipted(batch, lost)) is not None:
                         again.done.set_exception(lost)
-                    self._count("lost_race")
+                    self._add_count("lost_race")
                     self._log.info("room %s lost a race (%d)", room.id, race + 1)
                     await self._rooms.reload(room)
                     batch = await self._drop_duplicates([i for i in batch if not i.done.done()])
-            self._contended(room, batch)
+            self._answer_contended(room, batch)
         except asyncio.CancelledError:
             for item in batch:
                 item.done.cancel()
             raise
         except Busy as busy:
-            self._count("busy")
-            _fail(batch, busy)
+            self._add_count("busy")
+            _fail_items(batch, busy)
         except StoreFault as fault:  # nothing was written, and to try each alone would take as long for each
-            self._count("store_fault", len(batch))
-            _fail(batch, fault)
-            await self._undone(room)
+            self._add_count("store_fault", len(batch))
+            _fail_items(batch, fault)
+            await self._reload_room(room)
         except Exception as error:  # noqa: BLE001  # one batch's fault must not end the room's worker
             cut = isinstance(error, TooLarge) and len(batch) > 1
             if cut:
-                self._count("too_large")
+                self._add_count("too_large")
                 self._log.info("a turn of room %s is cut: %s", room.id, error)
             else:
                 self._log.exception("a turn of room %s failed", room.id)
-            await self._undone(room)
+            await self._reload_room(room)
             left = [item for item in batch if not item.done.done()]
             if len(left) > 1 or cut:  # the others must not suffer for the one
                 for item in left:
-                    await self._batch(room, [item])
+                    await self._run_batch(room, [item])
             elif left:
                 left[0].done.set_exception(InternalError(f"{type(error).__name__}: {error}"))
 
-    def _contended(self, room: Room, batch: list[PendingSubmission]) -> None:
+    def _answer_contended(self, room: Room, batch: list[PendingSubmission]) -> None:
         """Others write where a room writes, again and again: who submitted something may try later."""
         self._log.warning("room %s lost %d races in a row", room.id, _MAX_RACES)
         for item in batch:
             if not item.done.done():
                 item.done.set_exception(Busy("the room is busy", after=1.0))
 
-    async def _undone(self, room: Room) -> None:
+    async def _reload_room(self, room: Room) -> None:
         """Make a room's memory what the store holds; at its next turn, where the store does not say it."""
         room.stale = True
         try:
@@ -314,7 +314,7 @@ class Pipeline:
                 fresh.append(item)
         return fresh
 
-    async def _turn(self, room: Room, batch: list[PendingSubmission]) -> None:
+    async def _run_turn(self, room: Room, batch: list[PendingSubmission]) -> None:
         turn: Turn = ViewRulesTurn(room.view)
         authority = room.authority
         if authority is not None:
@@ -331,7 +331,7 @@ class Pipeline:
             for item in batch:
                 if item.done.done():
                     continue
-                await self._prepare(room, turn, item, draft)
+                await self._prepare_item(room, turn, item, draft)
             if draft.writes or draft.people:
                 draft.writes += turn.final_writes()
                 change = await self._rooms.stage(draft.people)
@@ -358,7 +358,7 @@ class Pipeline:
             raise
         turn.on_committed()
         for name in draft.counts:
-            self._count(name)
+            self._add_count(name)
         for item in draft.receipted:
             item.receipt = None
         room.head, room.received = draft.head, draft.received
@@ -373,31 +373,31 @@ class Pipeline:
         if draft.corrects:
             self._around.corrected(room)
         if draft.events:
-            self._count("committed", len(draft.events))
+            self._add_count("committed", len(draft.events))
             self._around.on_committed(room, draft.events)
         await self._rooms.settle(room)
 
-    async def _prepare(self, room: Room, turn: Turn, item: PendingSubmission, draft: _Draft) -> None:
+    async def _prepare_item(self, room: Room, turn: Turn, item: PendingSubmission, draft: _Draft) -> None:
         if item.generation != self._decisions.generation:  # the policies changed while it waited
             item.judged = False
-            self._enqueue(room.id, item)
+            self._enqueue_item(room.id, item)
             return
         inbound, verdict = item.inbound, item.verdict
         if item.ready is not None:
-            self._refuse(draft, item, item.ready)
+            self._refuse_item(draft, item, item.ready)
             return
         if verdict.action is Action.DENY:
-            self._refuse(draft, item, refusal_by(verdict))
+            self._refuse_item(draft, item, refusal_by(verdict))
             return
         prepared = await turn.prepare_event(inbound, verdict)
         if isinstance(prepared, Missing | Countersign) and item.stays:
-            _fail([item], Busy("what it stands on has to be asked for", after=1.0))
+            _fail_items([item], Busy("what it stands on has to be asked for", after=1.0))
             return
         if isinstance(prepared, Missing | Countersign):
             self._around.spawn(self._leave_turn(room, item, prepared), "outside the turn")
             return
         if isinstance(prepared, Refusal):
-            self._refuse(draft, item, prepared)
+            self._refuse_item(draft, item, prepared)
             return
         shown = prepared.visible and verdict.allowed
         change = prepared.view_delta
@@ -414,7 +414,7 @@ class Pipeline:
         room.view.apply(change)
         for native in prepared.redacted:
             await self._redact_in_log(room, native, draft)
-        event = self._event(room, item, draft, prepared) if shown else None
+        event = self._make_event(room, item, draft, prepared) if shown else None
         if not shown:
             draft.counts.append("not_shown")
             draft.corrects = draft.corrects or bool(change)
@@ -437,7 +437,7 @@ class Pipeline:
             draft.events[draft.events.index(drafted)] = blank
         draft.blanked.append(blank)
 
-    def _event(self, room: Room, item: PendingSubmission, draft: _Draft, prepared: Prepared) -> Event:
+    def _make_event(self, room: Room, item: PendingSubmission, draft: _Draft, prepared: Prepared) -> Event:
         inbound = item.inbound
         draft.head += 1
         draft.received = max(self._clock.now(), draft.received)
@@ -468,7 +468,7 @@ class Pipeline:
                 draft.writes.append(schema.alias_insert(alias, room.id, event.seq))
         return event
 
-    def _refuse(self, draft: _Draft, item: PendingSubmission, refusal: Refusal) -> None:
+    def _refuse_item(self, draft: _Draft, item: PendingSubmission, refusal: Refusal) -> None:
         draft.counts.append(f"refused_{refusal.code.value}")
         draft.writes += item.writes
         draft.add(item, SubmitResult(verdict=item.verdict, refusal=refusal))
@@ -477,15 +477,15 @@ class Pipeline:
         try:
             await self._admission.fetch_or_countersign(room, item, needed)
         except (Busy, StoreFault) as fault:
-            _fail([item], fault)
+            _fail_items([item], fault)
             return
-        self._enqueue(room.id, item)
+        self._enqueue_item(room.id, item)
 
-    def _count(self, name: str, by: int = 1) -> None:
+    def _add_count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by
 
 
-def _receipted(batch: Sequence[PendingSubmission], lost: Conflict) -> PendingSubmission | None:
+def _find_receipted(batch: Sequence[PendingSubmission], lost: Conflict) -> PendingSubmission | None:
     """The submission whose receipt is there already, if that is what was lost."""
     for item in batch:
         receipt = item.receipt
@@ -496,7 +496,7 @@ def _receipted(batch: Sequence[PendingSubmission], lost: Conflict) -> PendingSub
     return None
 
 
-def _fail(items: Sequence[PendingSubmission], error: Exception) -> None:
+def _fail_items(items: Sequence[PendingSubmission], error: Exception) -> None:
     """Answer who submitted, unless they are answered, or went."""
     for item in items:
         if not item.done.done():

@@ -64,30 +64,30 @@ def crossing_facts(crossing: Crossing) -> dict[str, Any]:
     kept: dict[str, Any] = {"crossing": type(crossing).__name__}
     if isinstance(crossing, EventIn | EventOut | EphemeralIn | EphemeralOut):
         kept |= {"link": crossing.link.id[:_LONGEST], "room": crossing.link.room}
-        kept["room_servers"] = _shown(crossing.view.servers())
+        kept["room_servers"] = _to_json_value(crossing.view.servers())
     if isinstance(crossing, EventIn | EventOut):
         kept |= {"kind": crossing.content.kind.value, "sender_server": crossing.facts.sender_server}
     for field in fields(crossing):
         if field.name not in _NOT_KEPT:
-            kept["room_servers" if field.name == "servers" else field.name] = _shown(
+            kept["room_servers" if field.name == "servers" else field.name] = _to_json_value(
                 getattr(crossing, field.name)
             )
     return kept
 
 
-def _shown(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     match value:
         case bool() | int():
             return value
         case frozenset():
-            return [_shown(each) for each in heapq.nsmallest(_LISTED, value)]
+            return [_to_json_value(each) for each in heapq.nsmallest(_LISTED, value)]
         case tuple():
-            return [_shown(each) for each in value[:_LISTED]]
+            return [_to_json_value(each) for each in value[:_LISTED]]
         case _:
             return str(value)[:_LONGEST]
 
 
-def _reasons(verdict: Verdict) -> list[dict[str, str]]:
+def _reasons_to_json(verdict: Verdict) -> list[dict[str, str]]:
     return [
         {"code": r.code, "policy": r.policy, "rule": r.rule, "text": r.text, "admin_text": r.admin_text}
         for r in verdict.reasons
@@ -123,11 +123,11 @@ class PolicyEngine:
         """Take policies of a configuration with this digest, under a durable generation. A ``restart`` with
         the digest of last time goes on with the generation of last time.
         """
-        number = await self._numbered(digest, again=bool(policies) and not restart)
+        number = await self._take_generation(digest, again=bool(policies) and not restart)
         self._policies, self.generation = tuple(policies), number
         self._recent.clear()
 
-    async def _numbered(self, digest: str, *, again: bool) -> int:
+    async def _take_generation(self, digest: str, *, again: bool) -> int:
         """The generation of a digest: that of last time, or the next one. ``again``: the next one anyway."""
         for attempt in range(_TRIES):
             row = await self._store.get("generation", (_POLICIES,))
@@ -156,7 +156,7 @@ class PolicyEngine:
         """The merged verdict and the row to commit with what it decides."""
         if not self._policies:
             return JudgedCrossing(verdict=ALLOW)
-        answers = await self._asked(crossing)
+        answers = await self._ask_policies(crossing)
         enforced = strictest(a.verdict for a in answers if not a.shadow)
         would = strictest(a.verdict for a in answers if a.shadow)
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:
@@ -167,7 +167,7 @@ class PolicyEngine:
         )
         if enforced.action is Action.ALLOW and would.action is Action.ALLOW:  # what nobody can be kept from
             return JudgedCrossing(verdict=ALLOW)
-        return self._record(crossing, answers, enforced, would)
+        return self._record_judgement(crossing, answers, enforced, would)
 
     async def check(self, crossing: Crossing) -> Verdict:
         """The merged verdict, its row committed already."""
@@ -188,10 +188,10 @@ class PolicyEngine:
 
     async def weigh(self, crossing: Crossing) -> Verdict:
         """The merged verdict of a question that nothing depends on; nothing is kept of it."""
-        verdicts = await self._asked(crossing)
+        verdicts = await self._ask_policies(crossing)
         return narrowed(strictest(a.verdict for a in verdicts if not a.shadow), crossing.allowed_actions)
 
-    async def _asked(self, crossing: Crossing) -> list[PolicyAnswer]:
+    async def _ask_policies(self, crossing: Crossing) -> list[PolicyAnswer]:
         """Asks each policy, in a round of the event loop that has room for it."""
         weight = weight_of(crossing)
         if weight > _HEAVY:
@@ -217,7 +217,7 @@ class PolicyEngine:
         """The newest, oldest first: at most ``limit`` about acts, and of strangers a quarter of that."""
         return await self.kept.newest(limit)
 
-    def _record(
+    def _record_judgement(
         self, crossing: Crossing, answers: Sequence[PolicyAnswer], enforced: Verdict, would: Verdict
     ) -> JudgedCrossing:
         now, facts = self._clock.now(), crossing_facts(crossing)
@@ -234,8 +234,8 @@ class PolicyEngine:
             "action": enforced.action.name.lower(),
             "would": would.action.name.lower(),
             "facts": facts,
-            "reasons": _reasons(enforced),
-            "would_reasons": _reasons(would),
+            "reasons": _reasons_to_json(enforced),
+            "would_reasons": _reasons_to_json(would),
             "failed": {a.name: a.failed for a in answers if a.failed},
             "generation": self.generation,
         }

@@ -35,11 +35,11 @@ class PolicyRecheck:
         known = self._known.get(key)
         if known is not None and known[0] == generation:
             return known[1]
-        passes = await self._ask(room, link, event)
+        passes = await self._recheck_event(room, link, event)
         self._known.put(key, (generation, passes))
         return passes
 
-    async def _ask(self, room: Room, link: Link, event: Event) -> bool:
+    async def _recheck_event(self, room: Room, link: Link, event: Event) -> bool:
         said = next((x for x in room.links.values() if x.native.network == event.origin.network), link)
         facts = NativeFacts(
             sender_server=self._server_of(event.sender.network, event.sender.id), automatic=True, ts=event.ts

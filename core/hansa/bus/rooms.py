@@ -74,17 +74,17 @@ class Rooms:
             link = schema.link_of(row)
             if (holder := self._rooms.get(link.room)) is not None:
                 holder.links[link.id] = link
-                self._tie(link)
+                self._index_link(link)
         for row in rows:
             whole = schema.room_of(row)[-1].change is None
-            await self._fill(
+            await self._fill_room(
                 self._rooms[str(row.key[0])], row if whole else await self._changes.settled(str(row.key[0]))
             )
         await self._changes.sweep()
 
     async def reload(self, room: Room) -> None:
         """Make a room's memory what the store holds."""
-        await self._fill(room, await self._changes.settled(room.id))
+        await self._fill_room(room, await self._changes.settled(room.id))
 
     async def stage(self, people: Sequence[Put | Delete]) -> schema.Change | None:
         """See ``LargeChanges.stage``."""
@@ -102,20 +102,20 @@ class Rooms:
             if room.kept.change is not None:  # else it was read again meanwhile
                 room.kept, room.stale = schema.room_of(row)[-1], False
 
-    async def _fill(self, room: Room, row: Row) -> None:
+    async def _fill_room(self, room: Room, row: Row) -> None:
         facts, room.head, room.received, room.generation, room.kept = schema.room_of(row)
         # COMPAT: a head that versions up to d365809 let fall behind its log would be in the way for ever.
         for event in await self._store.scan("event", equal=(room.id,), limit=1, reverse=True):
             room.head = max(room.head, int(event.key[1]))
             room.received = max(room.received, int(event.fields["received"] or 0))
         view = RoomView(room.id, facts)
-        view.load(schema.person_of(r) for r in await self._people(room.id))
+        view.load(schema.person_of(r) for r in await self._read_members(room.id))
         view.suspect_as(room.view)
         room.view = view
         room.tail.clear()
         room.stale = False
 
-    async def _people(self, room: str) -> list[Row]:
+    async def _read_members(self, room: str) -> list[Row]:
         found: list[Row] = []
         for network in list(self._native):
             async for page in pages(self._store, "person", equal=(room, network), size=_PAGE):
@@ -133,10 +133,10 @@ class Rooms:
         """The link of a native room."""
         return self._native.get(native.network, {}).get(native)
 
-    def _tie(self, link: Link) -> None:
+    def _index_link(self, link: Link) -> None:
         self._native.setdefault(link.native.network, {})[link.native] = link
 
-    def _untie(self, native: NativeId) -> None:
+    def _unindex_link(self, native: NativeId) -> None:
         of_network = self._native[native.network]
         del of_network[native]
         if not of_network:
@@ -184,22 +184,22 @@ class Rooms:
         link = Link(room=target.id, native=native, direction=direction, hosted=hosted, authority=authority)
         change = view or ViewDelta()
         if known is not None:
-            change = _merged(self._rooms[known.room].view, change)
+            change = _merge_deltas(self._rooms[known.room].view, change)
         held = target
 
         async def turn() -> None:
             link_row = schema.link_insert(link) if known is None else schema.link_cas(known, link)
             # In the same commit: a link whose cursor is missing would skip what is committed before it is
             # made.
-            await self._committed([(held, change)], link_row, schema.cursor_put(link, held.head))
+            await self._commit_rooms([(held, change)], link_row, schema.cursor_put(link, held.head))
 
-        await self._linked(native, turn)
+        await self._commit_link(native, turn)
         if known is not None:
             self._rooms[known.room].links.pop(known.id)
         self._rooms[target.id] = target
         target.view.apply(change)
         target.links[link.id] = link
-        self._tie(link)
+        self._index_link(link)
         await self.settle(target)
         return link
 
@@ -220,15 +220,15 @@ class Rooms:
         async def turn() -> None:
             links = schema.link_cas(before, moved), schema.link_insert(taken)
             cursor = schema.cursor_put(taken, room.head)
-            await self._committed([(room, change), (alone, left)], *links, cursor)
+            await self._commit_rooms([(room, change), (alone, left)], *links, cursor)
 
-        await self._linked(native, turn)
+        await self._commit_link(native, turn)
         room.view.apply(change)
         alone.view.apply(left)
         self._rooms[made] = alone
         for link, holder in ((moved, alone), (taken, room)):
             holder.links[link.id] = link
-            self._tie(link)
+            self._index_link(link)
         room.links.pop(before.id, None)
         await self.settle(room)
         await self.settle(alone)
@@ -239,7 +239,7 @@ class Rooms:
         if link is None:
             return
         await self._store.commit([Delete("link", (native.network, native.id))])
-        self._untie(native)
+        self._unindex_link(native)
         self._rooms[link.room].links.pop(link.id, None)
 
     async def commit_change(self, room: Room, change: ViewDelta) -> None:
@@ -248,14 +248,14 @@ class Rooms:
         """
         if change:
             try:
-                await self._committed([(room, change)])
+                await self._commit_rooms([(room, change)])
             except Conflict:
                 room.stale = True
                 raise
             room.view.apply(change)
             await self.settle(room)
 
-    async def _committed(self, changed: Sequence[tuple[Room, ViewDelta]], *beside: Write) -> None:
+    async def _commit_rooms(self, changed: Sequence[tuple[Room, ViewDelta]], *beside: Write) -> None:
         """Commit changes of rooms, and what is beside them, in one moment."""
         writes, rows = list[Write](), list[tuple[Room, CompareAndSwap, schema.Change | None]]()
         for room, change in changed:
@@ -279,7 +279,7 @@ class Rooms:
             room.kept = room.kept.by(row, staged)
 
     @staticmethod
-    async def _linked(native: NativeId, turn: Callable[[], Awaitable[None]]) -> None:
+    async def _commit_link(native: NativeId, turn: Callable[[], Awaitable[None]]) -> None:
         """Commit a link, again where a turn of its room came between. Raises LocalProtocolError where another
         made or closed the same.
         """
@@ -291,7 +291,7 @@ class Rooms:
             raise LocalProtocolError(f"the link of {native} was made or closed at this moment") from lost
 
 
-def _merged(old: RoomView, change: ViewDelta) -> ViewDelta:
+def _merge_deltas(old: RoomView, change: ViewDelta) -> ViewDelta:
     taken = {person.user for person in change.upserts}
     people = tuple(p for p in old.people.values() if p.user not in taken)
     return ViewDelta(upserts=people + change.upserts, info=change.info)

@@ -71,17 +71,17 @@ class VisibleViews:
         made in memory until it does.
         """
         while self._decisions.policies and room.generation != self._decisions.generation:
-            if not await self._judge(room, self._decisions.generation):
+            if not await self._judge_room(room, self._decisions.generation):
                 return
 
-    async def _judge(self, room: Room, generation: int) -> bool:
+    async def _judge_room(self, room: Room, generation: int) -> bool:
         """Under the policies of a generation; False if they could not answer, or the store did not take the
         change.
         """
         before, found = room.generation, ViewDelta()
         under, again = self._hidden.get(room.id, (0, 0.0))
         if under == generation and self._clock.monotonic() < again:
-            room.view.apply(_nameless(room))
+            room.view.apply(_without_names(room))
             return False
 
         async def change() -> ViewDelta:
@@ -89,10 +89,10 @@ class VisibleViews:
             if room.id in self._hidden:
                 await self._rooms.reload(room)  # the names as they were
             try:
-                found = await self._denied(room)
+                found = await self._denied_delta(room)
             except _UnsureError:
                 self._hidden[room.id] = (generation, self._clock.monotonic() + _AGAIN)
-                room.view.apply(_nameless(room))
+                room.view.apply(_without_names(room))
                 raise
             self._hidden.pop(room.id, None)
             room.generation = generation  # stored with the change
@@ -111,37 +111,37 @@ class VisibleViews:
             return False
         return True
 
-    async def _denied(self, room: Room) -> ViewDelta:
+    async def _denied_delta(self, room: Room) -> ViewDelta:
         """The change that takes out what the policies of now deny."""
         people: list[RoomMember] = []
         for number, person in enumerate(list(room.view.people.values()), 1):
             if person.name:
                 said = Member(user=person.user, membership=person.membership, name=person.name)
-                if not await self._passes(room, person.user, person.server, said):
+                if not await self._can_pass(room, person.user, person.server, said):
                     people.append(replace(person, name=None))
             if not number % _STEP:
                 await asyncio.sleep(0)
-        return ViewDelta(upserts=tuple(people), info=await self._facts(room))
+        return ViewDelta(upserts=tuple(people), info=await self._allowed_info(room))
 
-    async def _facts(self, room: Room) -> RoomInfo:
+    async def _allowed_info(self, room: Room) -> RoomInfo:
         facts = room.view.facts
-        if facts.name and not await self._said(room, facts.name_by, Name(text=facts.name)):
+        if facts.name and not await self._is_allowed(room, facts.name_by, Name(text=facts.name)):
             facts = replace(facts, name="", name_by=None)
-        if facts.topic and not await self._said(room, facts.topic_by, Topic(text=facts.topic)):
+        if facts.topic and not await self._is_allowed(room, facts.topic_by, Topic(text=facts.topic)):
             facts = replace(facts, topic="", topic_by=None)
         return facts
 
-    async def _said(self, room: Room, by: NativeId | None, content: Content) -> bool:
+    async def _is_allowed(self, room: Room, by: NativeId | None, content: Content) -> bool:
         """Asks the policies about content of the view. A sender that is not known is a user that no list
         allows.
         """
-        sender = by or NativeId(_link(room, "").native.network, "")
+        sender = by or NativeId(_link_of(room, "").native.network, "")
         server = self._server_of(by.network, by.id) if by is not None else ""
-        return await self._passes(room, sender, server, content)
+        return await self._can_pass(room, sender, server, content)
 
-    async def _passes(self, room: Room, sender: NativeId, server: str, content: Content) -> bool:
+    async def _can_pass(self, room: Room, sender: NativeId, server: str, content: Content) -> bool:
         asked = EventIn(
-            link=_link(room, sender.network),
+            link=_link_of(room, sender.network),
             sender=sender,
             content=content,
             view=room.view,
@@ -154,13 +154,13 @@ class VisibleViews:
         return verdict.allowed
 
 
-def _nameless(room: Room) -> ViewDelta:
+def _without_names(room: Room) -> ViewDelta:
     people = tuple(replace(person, name=None) for person in room.view.people.values() if person.name)
     facts = replace(room.view.facts, name="", topic="", name_by=None, topic_by=None)
     return ViewDelta(upserts=people, info=facts)
 
 
-def _link(room: Room, network: str) -> Link:
+def _link_of(room: Room, network: str) -> Link:
     """The link over which something was said."""
     links = list(room.links.values())
     own = next((link for link in links if link.native.network == network), None)

@@ -175,12 +175,12 @@ def init(folder: Path, name: str) -> str:
             raise ConfigError(f"{path} exists already: nothing was written")
     before = os.umask(0o077)  # for folders above, too
     try:
-        return _made(folder, name)
+        return _make_files(folder, name)
     finally:
         os.umask(before)
 
 
-def _made(folder: Path, name: str) -> str:
+def _make_files(folder: Path, name: str) -> str:
     host, port = split_name(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")

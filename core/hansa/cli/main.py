@@ -43,7 +43,7 @@ _ROOM = "its id, NETWORK:NATIVE-ID or NETWORK:ADDRESS, such as matrix:#lobby"
 _LINK = "as `hansa rooms ls` shows it, or NETWORK:ADDRESS"
 
 
-def _parser(epilog: str = "") -> argparse.ArgumentParser:
+def _make_parser(epilog: str = "") -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "-c",
@@ -148,12 +148,12 @@ def plugin_parser(name: str, commands: Iterable[Command]) -> argparse.ArgumentPa
         one.add_argument("--json", action="store_true", help="print JSON")
         one.add_argument("--network", default="", help="network, if several use the plugin")
         for argument in command.arguments:
-            _add(one, argument)
+            _add_argument(one, argument)
         one.set_defaults(_command=command)
     return parser
 
 
-def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
+def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.secret:
         text = f"a file that has {argument.help} (default: ask for it)"
         parser.add_argument(f"{argument.name}-file", type=Path, help=text)
@@ -198,14 +198,14 @@ def _of_plugins() -> str:
     return format_table(["commands of plugins:", ""], sorted(rows)) if rows else ""
 
 
-def _unknown(word: str) -> NoReturn:
+def _exit_unknown(word: str) -> NoReturn:
     """Ends the process: a word that is neither a command nor a plugin is wrong use."""
     from hansa.host import loader as plugins  # noqa: PLC0415
 
     added = {name for name in plugins.installed_plugins() if _has_commands(name)}
     added |= {short for name in plugins.installed_plugins() for short in _short_words(name)}
     known = ", ".join([*sorted(_OWN), *sorted(added)])
-    _parser().error(f"invalid choice: {printable(word)!r} (choose from {known})")
+    _make_parser().error(f"invalid choice: {printable(word)!r} (choose from {known})")
 
 
 def _has_commands(plugin: str) -> bool:
@@ -223,7 +223,7 @@ def _short_words(plugin: str) -> set[str]:
         return set()
 
 
-def _plugin(argv: Sequence[str]) -> int | None:
+def _run_plugin(argv: Sequence[str]) -> int | None:
     """Runs ``hansa PLUGIN ...``; None if the first word is not a plugin."""
     from hansa.host import loader as plugins  # noqa: PLC0415
 
@@ -243,14 +243,16 @@ def _plugin(argv: Sequence[str]) -> int | None:
     body = {
         "network": args.network,
         "words": command.words,
-        "arguments": {_named(argument): _given(argument, args) for argument in command.arguments},
+        "arguments": {
+            _field_name(argument): _read_argument(argument, args) for argument in command.arguments
+        },
     }
     found = call_with_progress(args.config, "POST", f"/operate/{words[0]}", body)
-    _answered(found, command.show, as_json=args.json)
+    _print_answer(found, command.show, as_json=args.json)
     return 1 if command.failed(found) else 0
 
 
-def _answered(found: Any, shown: Callable[[Any], str], *, as_json: bool) -> None:
+def _print_answer(found: Any, shown: Callable[[Any], str], *, as_json: bool) -> None:
     if as_json:
         terminal.show_json(found)
         return
@@ -261,14 +263,14 @@ def _answered(found: Any, shown: Callable[[Any], str], *, as_json: bool) -> None
         raise LocalProtocolError(text) from error
 
 
-def _named(argument: Argument) -> str:
+def _field_name(argument: Argument) -> str:
     return argument.name.lstrip("-").replace("-", "_")
 
 
-def _given(argument: Argument, args: argparse.Namespace) -> Any:
+def _read_argument(argument: Argument, args: argparse.Namespace) -> Any:
     if not argument.secret:
-        return getattr(args, _named(argument))
-    file: Path | None = getattr(args, f"{_named(argument)}_file")
+        return getattr(args, _field_name(argument))
+    file: Path | None = getattr(args, f"{_field_name(argument)}_file")
     if file is not None:
         try:
             return file.read_text().strip()
@@ -278,8 +280,8 @@ def _given(argument: Argument, args: argparse.Namespace) -> Any:
             raise LocalProtocolError(f"{file} is not text in UTF-8") from error
     from getpass import getpass  # noqa: PLC0415
 
-    first = getpass(f"{_named(argument)}: ")
-    if getpass(f"{_named(argument)} again: ") != first:
+    first = getpass(f"{_field_name(argument)}: ")
+    if getpass(f"{_field_name(argument)} again: ") != first:
         raise LocalProtocolError("the two are not the same")
     return first
 
@@ -288,11 +290,11 @@ def _given(argument: Argument, args: argparse.Namespace) -> Any:
 _Ask = tuple[str, str, Any]
 
 
-def _wanted(args: argparse.Namespace) -> dict[str, Any]:
+def _room_options(args: argparse.Namespace) -> dict[str, Any]:
     return {"links": args.links, "name": args.name, "published": args.published}
 
 
-def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
+def _make_question(args: argparse.Namespace) -> tuple[_Ask, str]:
     """Returns the request to make, and the name of the function of ``show`` that prints the answer."""
     name = f"{args.command} {getattr(args, 'action', '')}".strip()
     match name:
@@ -307,7 +309,7 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
         case "rooms show":
             return ("GET", f"/rooms/{quote(args.room, safe='')}", None), "room"
         case "rooms create":
-            return ("POST", "/rooms/create", _wanted(args)), "format_pairs"
+            return ("POST", "/rooms/create", _room_options(args)), "format_pairs"
         case "rooms link":
             return ("POST", "/rooms/link", {"room": args.room, "links": args.links}), "format_pairs"
         case "rooms unlink":
@@ -329,7 +331,7 @@ def _question(args: argparse.Namespace) -> tuple[_Ask, str]:
             return ("GET", f"/policy/explain/{quote(args.decision, safe='')}", None), "explanation"
 
 
-def _check(args: argparse.Namespace) -> int:
+def _check_config(args: argparse.Namespace) -> int:
     from hansa.config.private_files import exposed  # noqa: PLC0415
     from hansa.config.reader import ConfigErrors, load  # noqa: PLC0415
     from hansa.host import loader as plugins  # noqa: PLC0415
@@ -370,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configuration; ``hansa run`` has more (``hansa.serve``).
     """
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        return _run_words(list(sys.argv[1:] if argv is None else argv))
     except HansaError as error:
         terminal.say(f"hansa: {error}", error=True)
     except BrokenPipeError:  # the reader has closed its end
@@ -385,22 +387,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _main(words: list[str]) -> int:
+def _run_words(words: list[str]) -> int:
     if words and words[0][:1] != "-" and words[0] not in _OWN:
-        done = _plugin(words)
+        done = _run_plugin(words)
         if done is not None:
             return done
-        _unknown(words[0])
+        _exit_unknown(words[0])
     if not words:
-        terminal.page(_parser(_of_plugins()).format_help())
+        terminal.page(_make_parser(_of_plugins()).format_help())
         return 2
-    args = _parser(_of_plugins() if words[0] in {"-h", "--help"} else "").parse_args(words)
+    args = _make_parser(_of_plugins() if words[0] in {"-h", "--help"} else "").parse_args(words)
     if args.command == "run":
         from hansa.serve import run  # noqa: PLC0415
 
         return run(args.config, verbose=args.verbose)
     if args.command == "check":
-        return _check(args)
+        return _check_config(args)
     if args.command == "init":
         from hansa.cli.init import init  # noqa: PLC0415
 
@@ -413,7 +415,7 @@ def _main(words: list[str]) -> int:
     from hansa.cli import show  # noqa: PLC0415
     from hansa.cli.socket_client import call_with_progress  # noqa: PLC0415
 
-    question, shown = _question(args)
+    question, shown = _make_question(args)
     found = call_with_progress(args.config, *question)
-    _answered(found, getattr(show, shown), as_json=args.json)
+    _print_answer(found, getattr(show, shown), as_json=args.json)
     return 0

@@ -85,7 +85,7 @@ def call(config: Path, method: str, path: str, body: Any = None) -> Any:
 def call_with_progress(config: Path, method: str, path: str, body: Any = None) -> Any:
     """As ``call``, saying on stderr how far long work is meanwhile."""
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(config, done), daemon=True)
+    watcher = threading.Thread(target=_watch_progress, args=(config, done), daemon=True)
     watcher.start()
     try:
         return call(config, method, path, body)
@@ -94,7 +94,7 @@ def call_with_progress(config: Path, method: str, path: str, body: Any = None) -
         watcher.join(2.0)
 
 
-def _watch(config: Path, done: threading.Event) -> None:
+def _watch_progress(config: Path, done: threading.Event) -> None:
     said: dict[str, str] = {}
     while not done.wait(_POLL_S):
         try:

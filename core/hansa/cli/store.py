@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     """Carry out one of the actions; the exit code: 1 if something is wrong with the database."""
     os.umask(0o077)
     if args.action == "copy":
-        return _copy(args)
-    config = _config(args.config)
+        return _copy_between(args)
+    config = _load_config(args.config)
     if args.action == "check":
-        return _check(args, config)
+        return _check_store(args, config)
     database = _sqlite_file(config)
     if database is None:
         text = (
@@ -45,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
             f"stopped"
         )
         raise LocalProtocolError(text)
-    return _moved(args, config, database)
+    return _move_backup(args, config, database)
 
 
-def _moved(args: argparse.Namespace, config: Config, database: Path) -> int:
+def _move_backup(args: argparse.Namespace, config: Config, database: Path) -> int:
     from hansa.store import sqlite_backup  # noqa: PLC0415  # only for who asks
 
-    media, told = config.folder / config.media.folder, _progress()
+    media, told = config.folder / config.media.folder, _progress_printer()
     if args.action == "backup":
         found = sqlite_backup.back_up(database, media, args.folder, __version__, told)
         said = f"backed up to {args.folder}"
@@ -62,7 +62,7 @@ def _moved(args: argparse.Namespace, config: Config, database: Path) -> int:
         terminal.show_json(asdict(found))
         return 0
     terminal.say(
-        f"{said}: position {found.position}, {_mib(found.size)} and {counted(found.files, 'file')}, "
+        f"{said}: position {found.position}, {_format_mib(found.size)} and {counted(found.files, 'file')}, "
         f"of {found.made}"
     )
     for name in found.damaged:
@@ -74,7 +74,7 @@ def _moved(args: argparse.Namespace, config: Config, database: Path) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace, config: Config) -> int:
+def _check_store(args: argparse.Namespace, config: Config) -> int:
     from hansa.store.sqlite_backup import check_file  # noqa: PLC0415  # only for who asks
 
     wrong: list[str] = []
@@ -86,7 +86,7 @@ def _check(args: argparse.Namespace, config: Config) -> int:
     found, notes = None, list[str]()
     if not wrong:
         try:
-            found = asyncio.run(_checked(open_store(config.store.url, config.folder)))
+            found = asyncio.run(_run_check(open_store(config.store.url, config.folder)))
             wrong += found.wrong
             notes += found.notes
         except HeldElsewhere:
@@ -102,14 +102,16 @@ def _check(args: argparse.Namespace, config: Config) -> int:
     for note in notes:
         terminal.say(note)
     if not wrong:
-        terminal.say("good" if found is None else f"good: {counted(found.rows, 'row')}, {_mib(found.size)}")
+        terminal.say(
+            "good" if found is None else f"good: {counted(found.rows, 'row')}, {_format_mib(found.size)}"
+        )
     return 1 if wrong else 0
 
 
-async def _checked(store: Store) -> Findings:
+async def _run_check(store: Store) -> Findings:
     from hansa.bus.integrity_check import check_rows  # noqa: PLC0415  # only for who asks
 
-    told = _progress()
+    told = _progress_printer()
     await store.open()
     try:
         return await check_rows(store, lambda done, of: told("rows read", done, of))
@@ -117,11 +119,11 @@ async def _checked(store: Store) -> Findings:
         await store.close()
 
 
-def _copy(args: argparse.Namespace) -> int:
+def _copy_between(args: argparse.Namespace) -> int:
     from hansa.store.store_copy import Copied, copy_store  # noqa: PLC0415  # only for who asks
 
-    source, target = _apart(_located(args.source), _located(args.target))
-    told = _progress()
+    source, target = _open_both(_locate_store(args.source), _locate_store(args.target))
+    told = _progress_printer()
 
     async def copied() -> Copied:
         await source.open()
@@ -153,14 +155,14 @@ def _copy(args: argparse.Namespace) -> int:
     return 0
 
 
-def _located(named: str) -> tuple[str, Path]:
+def _locate_store(named: str) -> tuple[str, Path]:
     """The store that a URL or a configuration names, as its URL and the folder of a file. Raises
     LocalProtocolError.
     """
     if named.endswith(".toml"):
         if not Path(named).exists():
             raise LocalProtocolError(f"there is no configuration {named}")
-        config = _config(Path(named))
+        config = _load_config(Path(named))
         return config.store.url, config.folder
     try:
         check_url(named)
@@ -172,13 +174,13 @@ def _located(named: str) -> tuple[str, Path]:
     return named, Path()
 
 
-def _apart(source: tuple[str, Path], target: tuple[str, Path]) -> tuple[Store, Store]:
+def _open_both(source: tuple[str, Path], target: tuple[str, Path]) -> tuple[Store, Store]:
     """Both sides of a copy, not opened yet. Raises LocalProtocolError where they are one, or where there is
     nothing to copy: an empty file would be made for a name that was mistyped.
     """
-    if _place(*source) == _place(*target):
+    if _store_place(*source) == _store_place(*target):
         raise LocalProtocolError(_SAME)
-    place, other = _place(*source), _place(*target)
+    place, other = _store_place(*source), _store_place(*target)
     if isinstance(place, Path) and isinstance(other, Path) and _is_one(place, other):
         raise LocalProtocolError(_SAME)
     if isinstance(place, Path) and not place.exists():
@@ -191,7 +193,7 @@ def _is_one(file: Path, other: Path) -> bool:
     return file.exists() and other.exists() and file.samefile(other)
 
 
-def _place(url: str, folder: Path) -> Path | tuple[str, str]:
+def _store_place(url: str, folder: Path) -> Path | tuple[str, str]:
     """Where a store is: SQLite's file, or the hosts and the name of a database."""
     kind, _, rest = url.partition(":")
     if kind == "sqlite":
@@ -200,7 +202,7 @@ def _place(url: str, folder: Path) -> Path | tuple[str, str]:
     return split.netloc.rpartition("@")[2].lower(), split.path
 
 
-def _config(path: Path) -> Config:
+def _load_config(path: Path) -> Config:
     from hansa.host import loader  # noqa: PLC0415  # only for who asks
 
     try:
@@ -215,11 +217,11 @@ def _sqlite_file(config: Config) -> Path | None:
     return config.folder / file if kind == "sqlite" else None
 
 
-def _mib(size: int) -> str:
+def _format_mib(size: int) -> str:
     return f"{size / 1024 / 1024:.1f} MiB"
 
 
-def _progress() -> Callable[[str, int, int], None]:
+def _progress_printer() -> Callable[[str, int, int], None]:
     """Says now and then how far a thing is, where errors go, so that an answer stays an answer."""
     last = [time.monotonic()]
 

@@ -11,7 +11,7 @@ from hansa.config.reader import Config
 def exposed(path: Path, config: Config) -> list[str]:
     """A warning for each file or folder with secrets that others than its owner may use."""
     found = []
-    for one in _secret(path, config):
+    for one in _secret_paths(path, config):
         try:
             mode = one.stat().st_mode & 0o777
         except OSError:
@@ -22,7 +22,7 @@ def exposed(path: Path, config: Config) -> list[str]:
     return found
 
 
-def _secret(path: Path, config: Config) -> Iterator[Path]:
+def _secret_paths(path: Path, config: Config) -> Iterator[Path]:
     yield path
     for tls in (config.server.tls, *(network.tls for network in config.networks)):
         if tls is not None:

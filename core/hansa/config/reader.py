@@ -165,12 +165,12 @@ def parse(data: Mapping[str, Any], folder: Path, find: PluginFinder) -> Config:
     server = reader.table(ServerConfig, data.get("server", {}), "server")
     store = reader.table(StoreConfig, data.get("store", {}), "store")
     media = reader.table(MediaConfig, data.get("media", {}), "media")
-    networks = [n for n in _for_each(reader, data, "networks", _network) if n]
-    policies = [p for p in _for_each(reader, data, "policies", _policy) if p]
-    rooms = _rooms(reader, data.get("rooms", []), {n.id for n in networks})
+    networks = [n for n in _for_each(reader, data, "networks", _read_network) if n]
+    policies = [p for p in _for_each(reader, data, "policies", _read_policy) if p]
+    rooms = _read_rooms(reader, data.get("rooms", []), {n.id for n in networks})
     if server is not None and server.tls is None and any(u.startswith("https:") for u in server.listen):
         reader.errors.append(ConfigError("an https:// address needs [server] tls", path="server.tls"))
-    _certificates(reader, data)
+    _check_certificates(reader, data)
     if reader.errors:
         raise ConfigErrors(reader.errors)
     return Config(
@@ -184,7 +184,7 @@ def parse(data: Mapping[str, Any], folder: Path, find: PluginFinder) -> Config:
     )
 
 
-def _certificates(reader: _ConfigReader, data: Mapping[str, Any]) -> None:
+def _check_certificates(reader: _ConfigReader, data: Mapping[str, Any]) -> None:
     """Every certificate that is named can be served."""
     tables = data.get("networks", {})
     named = {"server": data.get("server", {})}
@@ -195,10 +195,12 @@ def _certificates(reader: _ConfigReader, data: Mapping[str, Any]) -> None:
             tls = TlsConfig.model_validate(table["tls"])
         except (KeyError, TypeError, ValidationError):
             continue  # absent, or named as a mistake of its table already
-        reader.errors += [ConfigError(text, path=f"{path}.tls") for text in _unreadable(reader.folder, tls)]
+        reader.errors += [
+            ConfigError(text, path=f"{path}.tls") for text in _certificate_errors(reader.folder, tls)
+        ]
 
 
-def _unreadable(folder: Path, tls: TlsConfig) -> list[str]:
+def _certificate_errors(folder: Path, tls: TlsConfig) -> list[str]:
     """Returns the reasons why a certificate cannot be served."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / tls.certificate, folder / tls.key)
@@ -220,7 +222,7 @@ def _for_each(
     return [make(reader, key, table) for key, table in tables.items()]
 
 
-def _section(
+def _split_section(
     reader: _ConfigReader, model: type[BaseModel], table: Any, path: str
 ) -> tuple[Any, dict[str, Any]]:
     own = set(model.model_fields)
@@ -235,13 +237,13 @@ def _plugin_name(table: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig | None:
+def _read_network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig | None:
     path = f"networks.{key}"
     if not key.isidentifier() or key != key.lower():
         reader.errors.append(
             ConfigError("the name of a network must have only lower-case letters, digits and _", path=path)
         )
-    mine, rest = _section(reader, NetworkTable, table, path)
+    mine, rest = _split_section(reader, NetworkTable, table, path)
     module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
@@ -251,9 +253,9 @@ def _network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig | Non
     )
 
 
-def _policy(reader: _ConfigReader, key: str, table: Any) -> PolicyConfig | None:
+def _read_policy(reader: _ConfigReader, key: str, table: Any) -> PolicyConfig | None:
     path = f"policies.{key}"
-    mine, rest = _section(reader, PolicyTable, table, path)
+    mine, rest = _split_section(reader, PolicyTable, table, path)
     module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
@@ -269,7 +271,7 @@ def _policy(reader: _ConfigReader, key: str, table: Any) -> PolicyConfig | None:
     )
 
 
-def _rooms(reader: _ConfigReader, tables: Any, networks: set[str]) -> list[RoomTable]:
+def _read_rooms(reader: _ConfigReader, tables: Any, networks: set[str]) -> list[RoomTable]:
     if not isinstance(tables, list):
         reader.errors.append(ConfigError("must be [[rooms]]", path="rooms"))
         return []

@@ -15,7 +15,7 @@ def needing_restart(before: Config, after: Config) -> list[str]:
     found = [
         f"{table}.{name}"
         for table in ("server", "store", "media")
-        for name in _differing(getattr(before, table), getattr(after, table))
+        for name in _differing_paths(getattr(before, table), getattr(after, table))
     ]
     old = {network.id: network for network in before.networks}
     new = {network.id: network for network in after.networks}
@@ -34,10 +34,10 @@ def _of_network(before: NetworkConfig, after: NetworkConfig) -> Iterator[str]:
         if getattr(before, name) != getattr(after, name):
             yield name
     if before.plugin == after.plugin:
-        yield from _differing(before.options, after.options)
+        yield from _differing_paths(before.options, after.options)
 
 
-def _differing(before: Any, after: Any) -> Iterator[str]:
+def _differing_paths(before: Any, after: Any) -> Iterator[str]:
     if isinstance(before, BaseModel):
         for name in type(before).model_fields:
             if getattr(before, name) != getattr(after, name, None):

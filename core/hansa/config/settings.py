@@ -81,7 +81,7 @@ class ServerConfig(_Strict):
 
     @field_validator("listen")
     @classmethod
-    def _addresses(cls, value: list[str]) -> list[str]:
+    def _check_addresses(cls, value: list[str]) -> list[str]:
         for one in value:
             parts = urlsplit(one)
             if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None:
@@ -91,7 +91,7 @@ class ServerConfig(_Strict):
 
     @field_validator("metrics")
     @classmethod
-    def _metrics(cls, value: str) -> str:
+    def _check_metrics(cls, value: str) -> str:
         parts = urlsplit(f"//{value}")
         if value and (not parts.hostname or parts.port is None):
             msg = f"{value!r} is not like 127.0.0.1:9100"
@@ -100,19 +100,19 @@ class ServerConfig(_Strict):
 
     @field_validator("connections_per_address", "connections_per_subnet")
     @classmethod
-    def _share(cls, value: int, info: ValidationInfo) -> int:
+    def _check_share(cls, value: int, info: ValidationInfo) -> int:
         return at_most(value, info, "connections")
 
     @field_validator("private_networks", "trusted_proxies")
     @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
+    def _check_networks(cls, value: list[str]) -> list[str]:
         for one in value:
             ipaddress.ip_network(one, strict=False)
         return value
 
     @field_validator("admin")
     @classmethod
-    def _socket(cls, value: str) -> str:
+    def _check_socket(cls, value: str) -> str:
         if not value.startswith("unix:"):
             msg = "must be unix:PATH"
             raise ValueError(msg)
@@ -133,7 +133,7 @@ class StoreConfig(_Strict):
 
     @field_validator("url")
     @classmethod
-    def _store(cls, value: str) -> str:
+    def _check_store(cls, value: str) -> str:
         try:
             check_url(value)
         except ConfigError as error:

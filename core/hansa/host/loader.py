@@ -25,13 +25,14 @@ def installed_plugins() -> dict[str, list[EntryPoint]]:
     for entry in entry_points(group=GROUP):
         same = found.setdefault(entry.name, [])
         if not any(
-            _distribution(entry) == _distribution(other) and entry.value == other.value for other in same
+            _distribution_name(entry) == _distribution_name(other) and entry.value == other.value
+            for other in same
         ):
             same.append(entry)
     return found
 
 
-def _distribution(entry: EntryPoint) -> str:
+def _distribution_name(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "an unknown distribution"
 
 
@@ -42,17 +43,20 @@ def load_plugin(name: str) -> ModuleType:
         known = ", ".join(sorted(installed_plugins())) or "none"
         raise ConfigError(f"no plugin named {name!r} is installed (installed: {known})")
     if len(entries) > 1:
-        homes = " and ".join(sorted(f"{_distribution(e)} ({e.value})" for e in entries))
+        homes = " and ".join(sorted(f"{_distribution_name(e)} ({e.value})" for e in entries))
         raise ConfigError(f"two distributions have a plugin named {name!r}: {homes}; uninstall one")
     entry = entries[0]
     missing = [need for need in _extra_requirements(entry) if not _is_installed(need)]
     if missing:
-        text = f"plugin {name!r} needs {', '.join(missing)}: install {_distribution(entry)}[{entry.name}]"
+        text = (
+            f"plugin {name!r} needs {', '.join(missing)}: install {_distribution_name(entry)}[{entry.name}]"
+        )
         raise ConfigError(text)
     try:
         module = entry.load()
     except ModuleNotFoundError as error:
-        text = f"plugin {name!r} needs {error.name}, which is not installed: reinstall {_distribution(entry)}"
+        needed = f"plugin {name!r} needs {error.name}, which is not installed"
+        text = f"{needed}: reinstall {_distribution_name(entry)}"
         raise ConfigError(text) from error
     return validate_module(name, module)
 
@@ -92,16 +96,18 @@ def validate_module(name: str, module: ModuleType) -> ModuleType:
 
 def check_async_signatures(name: str, plugin: object) -> None:
     """A hook is ``def`` or ``async def`` as its specification is. Raises PluginError with file and line."""
-    for hook, method in _implementations(plugin):
+    for hook, method in _hook_methods(plugin):
         spec = getattr(specs.Hooks, hook, None)
         if spec is None:
-            raise PluginError(f"plugin {name!r} implements an unknown hook {hook!r} at {_place(method)}")
+            raise PluginError(
+                f"plugin {name!r} implements an unknown hook {hook!r} at {_source_place(method)}"
+            )
         if inspect.iscoroutinefunction(spec) != inspect.iscoroutinefunction(method):
             wanted = "async def" if inspect.iscoroutinefunction(spec) else "def"
-            raise PluginError(f"plugin {name!r}: hook {hook!r} must be {wanted} ({_place(method)})")
+            raise PluginError(f"plugin {name!r}: hook {hook!r} must be {wanted} ({_source_place(method)})")
 
 
-def _implementations(plugin: object) -> Iterator[tuple[str, Any]]:
+def _hook_methods(plugin: object) -> Iterator[tuple[str, Any]]:
     for attribute in dir(plugin):
         if attribute.startswith("__"):
             continue
@@ -113,7 +119,7 @@ def _implementations(plugin: object) -> Iterator[tuple[str, Any]]:
                 yield (marked.get("specname") or attribute), method
 
 
-def _place(method: Any) -> str:
+def _source_place(method: Any) -> str:
     code = inspect.unwrap(method).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
 

@@ -90,7 +90,7 @@ class NetworkContextImpl(BaseContext):
         self._ghosts: dict[str, NativeId] = {}
         self._known: dict[NativeId, str] = {}
 
-    def _ref(self, native: str) -> NativeId:
+    def _to_native_id(self, native: str) -> NativeId:
         return NativeId(self.id, native)
 
     def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
@@ -121,7 +121,7 @@ class NetworkContextImpl(BaseContext):
 
     def get_link(self, native: str) -> Link | None:
         """See ``hansa.NetworkContext.get_link``."""
-        return self._app.rooms.link(self._ref(native))
+        return self._app.rooms.link(self._to_native_id(native))
 
     def list_links(self) -> Sequence[Link]:
         """See ``hansa.NetworkContext.list_links``."""
@@ -138,19 +138,19 @@ class NetworkContextImpl(BaseContext):
     ) -> Link:
         """See ``hansa.NetworkContext.open_link``."""
         link = await self._app.rooms.open_link(
-            self._ref(native), hosted=hosted, authority=authority, direction=direction, view=view
+            self._to_native_id(native), hosted=hosted, authority=authority, direction=direction, view=view
         )
         await self._app.start_consumer(link)
         return link
 
     async def supersede_room(self, native: str, by: str, view: ViewDelta) -> None:
         """See ``hansa.NetworkContext.supersede_room``."""
-        await self._app.rooms.supersede(self._ref(native), self._ref(by), view)
+        await self._app.rooms.supersede(self._to_native_id(native), self._to_native_id(by), view)
 
     async def close_link(self, native: str) -> None:
         """See ``hansa.NetworkContext.close_link``."""
-        await self._app.stop_consuming(self._ref(native))
-        await self._app.rooms.close_link(self._ref(native))
+        await self._app.stop_consuming(self._to_native_id(native))
+        await self._app.rooms.close_link(self._to_native_id(native))
 
     def get_view(self, native: str) -> RoomView | None:
         """See ``hansa.NetworkContext.get_view``."""
@@ -173,14 +173,14 @@ class NetworkContextImpl(BaseContext):
 
     async def reconcile_view(self, native: str, change: ViewDelta) -> None:
         """See ``hansa.NetworkContext.reconcile_view``."""
-        await self._app.pipeline.correct(self._app.rooms.room_of(self._ref(native)).id, change)
+        await self._app.pipeline.correct(self._app.rooms.room_of(self._to_native_id(native)).id, change)
 
     async def read_history(
         self, native: str, *, limit: int, since: int = 0, upto_seq: int | None = None
     ) -> list[Event]:
         """See ``hansa.NetworkContext.read_history``."""
-        room = self._app.rooms.room_of(self._ref(native))
-        link = room.links[str(self._ref(native))]
+        room = self._app.rooms.room_of(self._to_native_id(native))
+        link = room.links[str(self._to_native_id(native))]
         upto = room.head if upto_seq is None else upto_seq
         found: list[Event] = []
         before = upto + 1
@@ -202,7 +202,7 @@ class NetworkContextImpl(BaseContext):
 
     def delivered_seq(self, native: str) -> int:
         """See ``hansa.NetworkContext.delivered_seq``."""
-        consumer = self._app.consumers.get(str(self._ref(native)))
+        consumer = self._app.consumers.get(str(self._to_native_id(native)))
         return consumer.position if consumer else 0
 
     async def open_address(self, network: str, address: str, native: str) -> Link:
@@ -219,7 +219,7 @@ class NetworkContextImpl(BaseContext):
             raise CannotOpenRoom(refusal_by(verdict))
         opened = await instance.open_room(address, create=False)
         link = await self._app.link_opened(opened, None)
-        made = await self._app.rooms.open_link(self._ref(native), room=link.room, hosted=True)
+        made = await self._app.rooms.open_link(self._to_native_id(native), room=link.room, hosted=True)
         await self._app.start_consumer(made)
         return made
 
@@ -234,11 +234,11 @@ class NetworkContextImpl(BaseContext):
         if not isinstance(instance, MakesGhosts):
             raise LocalProtocolError(f"network {self.id} has no accounts for people of other networks")
         native = instance.ghost_id(user)
-        await again_on_conflict(partial(self._given, native, user))
-        self._remember(native, user)
+        await again_on_conflict(partial(self._store_ghost, native, user))
+        self._cache_home(native, user)
         return native
 
-    async def _given(self, native: str, user: NativeId) -> None:
+    async def _store_ghost(self, native: str, user: NativeId) -> None:
         """Gives a ghost to a person, who is its only owner. Raises ``Conflict`` if it was given to another
         one just now.
         """
@@ -246,8 +246,8 @@ class NetworkContextImpl(BaseContext):
         if row is None:
             fields = {"home_network": user.network, "home_id": user.id}
             await self._app.core.commit([Insert("ghost", (self.id, native), b"", fields)])
-        elif _home(row) != user:
-            raise LocalProtocolError(f"{native} stands for {_home(row)} already, not for {user}")
+        elif _home_of_row(row) != user:
+            raise LocalProtocolError(f"{native} stands for {_home_of_row(row)} already, not for {user}")
 
     async def home_of(self, native_user: str) -> NativeId:
         """See ``hansa.NetworkContext.home_of``."""
@@ -255,12 +255,12 @@ class NetworkContextImpl(BaseContext):
         if known is not None:
             return known
         row = await self._app.core.get("ghost", (self.id, native_user))
-        home = _home(row) if row else self._ref(native_user)
+        home = _home_of_row(row) if row else self._to_native_id(native_user)
         if row is not None:
-            self._remember(native_user, home)
+            self._cache_home(native_user, home)
         return home
 
-    def _remember(self, native: str, home: NativeId) -> None:
+    def _cache_home(self, native: str, home: NativeId) -> None:
         """The oldest is read from the store again where it is asked for."""
         if native not in self._ghosts and len(self._ghosts) >= _MOST_GHOSTS:
             oldest = next(iter(self._ghosts))
@@ -289,18 +289,18 @@ class NetworkContextImpl(BaseContext):
 
     async def event_by(self, native_id: str) -> Event | None:
         """See ``hansa.NetworkContext.event_by``."""
-        return await self._app.event_by(self._ref(native_id))
+        return await self._app.event_by(self._to_native_id(native_id))
 
     async def send_ephemeral(self, native: str, signal: EphemeralEvent) -> None:
         """See ``hansa.NetworkContext.send_ephemeral``."""
         if signal.user.network != self.id:
             raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")
-        await self._app.signals.relay(self._ref(native), signal)
+        await self._app.signals.relay(self._to_native_id(native), signal)
 
     def report_status(self, state: str, text: str = "") -> None:
         """See ``hansa.NetworkContext.report_status``."""
         self._runner.report_status(state, text)
 
 
-def _home(row: Row) -> NativeId:
+def _home_of_row(row: Row) -> NativeId:
     return NativeId(str(row.fields["home_network"]), str(row.fields["home_id"]))

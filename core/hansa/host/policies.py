@@ -52,13 +52,13 @@ class Policies:
     async def open(self, app: PluginHost, setups: Sequence[PolicySetup]) -> None:
         """Open all, or none: what raises leaves nothing running. Raises PluginError."""
         try:
-            opened = [await self._one(app, setup) for setup in setups]
+            opened = [await self._open_policy(app, setup) for setup in setups]
         except BaseException:
             await self.close()
             raise
         self.installed = tuple(opened)
 
-    async def _one(self, app: PluginHost, setup: PolicySetup) -> InstalledPolicy:
+    async def _open_policy(self, app: PluginHost, setup: PolicySetup) -> InstalledPolicy:
         context = PolicyContext(app, setup.name, setup.options)
         self._contexts.append(context)
         policy = loader.open_plugin(self._manager, "open_policy", setup.module, context)
@@ -92,11 +92,11 @@ def digest_of(setups: Sequence[PolicySetup]) -> str:
     if not setups:
         return ""
     said = sorted(
-        repr((s.name, s.module.__name__, _options(s.options), s.on_error.name, s.shadow)) for s in setups
+        repr((s.name, s.module.__name__, _options_text(s.options), s.on_error.name, s.shadow)) for s in setups
     )
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
-def _options(options: Any) -> str:
+def _options_text(options: Any) -> str:
     dump = getattr(options, "model_dump_json", None)
     return str(dump()) if dump is not None else repr(options)

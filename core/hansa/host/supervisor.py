@@ -114,10 +114,10 @@ class NetworkSupervisor:
         name = f"{self.id}: {name}"
         task = asyncio.get_running_loop().create_task(patiently(work, name, self._seams), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return

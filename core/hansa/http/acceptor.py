@@ -85,12 +85,12 @@ class Acceptor:
         with a slash, which only its owner may use. Raises OSError.
         """
         try:
-            self._sockets = [_unix(host)] if host.startswith("/") else _bound(host, port)
+            self._sockets = [_bind_unix_socket(host)] if host.startswith("/") else _bind_addresses(host, port)
         except OSError as error:
             where = host if host.startswith("/") else f"{host}:{port}"
             raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from error
         for bound in self._sockets:
-            asyncio.get_running_loop().add_reader(bound, self._accept, bound)
+            asyncio.get_running_loop().add_reader(bound, self._accept_waiting, bound)
 
     async def stop(self) -> None:
         """Accept nothing any more."""
@@ -106,7 +106,7 @@ class Acceptor:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
-    def _accept(self, bound: socket.socket) -> None:
+    def _accept_waiting(self, bound: socket.socket) -> None:
         for _ in range(_AT_ONCE):
             try:
                 accepted, address = bound.accept()
@@ -117,11 +117,11 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._exhausted(bound, error)
+                self._pause_accepting(bound, error)
                 return
-            self._take(accepted, str(address[0]) if isinstance(address, tuple) else "")
+            self._take_socket(accepted, str(address[0]) if isinstance(address, tuple) else "")
 
-    def _exhausted(self, bound: socket.socket, error: OSError) -> None:
+    def _pause_accepting(self, bound: socket.socket, error: OSError) -> None:
         """The socket stays readable: it is not looked at for a moment, or the loop would turn for nothing."""
         self._count("http_no_descriptors")
         self._told.warning(
@@ -134,12 +134,12 @@ class Acceptor:
 
         def again() -> None:
             self._pauses.discard(pause)
-            loop.add_reader(bound, self._accept, bound)
+            loop.add_reader(bound, self._accept_waiting, bound)
 
         pause = loop.call_later(_PAUSE, again)
         self._pauses.add(pause)
 
-    def _take(self, accepted: socket.socket, address: str) -> None:
+    def _take_socket(self, accepted: socket.socket, address: str) -> None:
         accepted.setblocking(False)  # the library's signature
         entry = self._intake.enter(address, trusted=self._trusted(address))
         if entry is None:
@@ -148,7 +148,7 @@ class Acceptor:
             accepted.close()
             return
         entry.held = _Handshake(accepted)
-        task = asyncio.get_running_loop().create_task(self._connect(accepted, entry))
+        task = asyncio.get_running_loop().create_task(self._connect_protocol(accepted, entry))
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
 
@@ -160,7 +160,7 @@ class Acceptor:
         self._intake.leave(entry)
         accepted.close()
 
-    async def _connect(self, accepted: socket.socket, entry: ConnectionEntry) -> None:
+    async def _connect_protocol(self, accepted: socket.socket, entry: ConnectionEntry) -> None:
         secure = self._tls is not None
         try:
             if secure:
@@ -188,7 +188,7 @@ class Acceptor:
             raise
 
 
-def _bound(host: str, port: int) -> list[socket.socket]:
+def _bind_addresses(host: str, port: int) -> list[socket.socket]:
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
     try:
@@ -223,7 +223,7 @@ def _is_served(path: str) -> bool:
     return True
 
 
-def _unix(path: str) -> socket.socket:
+def _bind_unix_socket(path: str) -> socket.socket:
     if _is_served(path):
         raise OSError(errno.EADDRINUSE, "another process answers there")
     with contextlib.suppress(FileNotFoundError):

@@ -128,7 +128,7 @@ class HttpClient:
             yield "http_out_open", {"pool": pool}, self._slots.open(pool)
             yield "http_out_waiting", {"pool": pool}, self._slots.waiting(pool)
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._tls = ssl.create_default_context()
             if self._ca_file is not None:
@@ -140,7 +140,7 @@ class HttpClient:
                 limit=0,  # the slots bound it, with shares
                 keepalive_timeout=_KEPT_FOR,
                 ttl_dns_cache=60,
-                socket_factory=self._socket,
+                socket_factory=self._guarded_socket,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -153,7 +153,7 @@ class HttpClient:
             )
         return self._session
 
-    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+    def _guarded_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """The last guard, right before connecting: by whatever way an address came here."""
         family, kind, proto, _, where = address
         if not address_allowed(str(where[0]), self._allowed):
@@ -188,20 +188,20 @@ class HttpClient:
             async with asyncio.timeout(request.timeout) as within, AsyncExitStack() as stack:
                 if parse(host) is not None and not address_allowed(host, self._allowed):
                     text = f"{host} is not an address that may be connected to"
-                    raise self._failure(where, text, Failure.GUARDED)
+                    raise self._http_error(where, text, Failure.GUARDED)
                 cause = Cause(destination=where, share=request.share, stranger=request.stranger)
                 await stack.enter_async_context(self._slots.place(cause))
-                answer = await self._asked(stack, request, shown)
+                answer = await self._send_request(stack, request, shown)
                 found = {k.lower(): v for k, v in answer.headers.items()}
-                chunks = self._bounded(answer, request.max_body, where)
+                chunks = self._read_bounded(answer, request.max_body, where)
                 yield HttpStream(status=answer.status, headers=found, chunks=chunks)
         except TimeoutError:
             if not within.expired():
                 raise
             text = f"no answer from {where} in {request.timeout:g} s"
-            raise self._failure(where, text, Failure.TIMED_OUT) from None
+            raise self._http_error(where, text, Failure.TIMED_OUT) from None
 
-    def _failure(self, where: str, detail: str, kind: Failure) -> HttpError:
+    def _http_error(self, where: str, detail: str, kind: Failure) -> HttpError:
         """The error of a failure, counted by its kind; its detail goes to the log, seldom for one place."""
         if kind is Failure.TIMED_OUT:
             self._slots.heard(where, in_time=False)
@@ -209,14 +209,16 @@ class HttpClient:
         self._told.info(where, "a request to %s failed: %s", where, detail)
         return HttpError(detail, kind)
 
-    async def _asked(self, stack: AsyncExitStack, request: HttpRequest, shown: str) -> aiohttp.ClientResponse:
+    async def _send_request(
+        self, stack: AsyncExitStack, request: HttpRequest, shown: str
+    ) -> aiohttp.ClientResponse:
         """The head of the answer. Whatever is not read of it when the stack ends is not waited for."""
         scheme = "https" if request.tls_name else "http"
         where = f"{shown}:{request.port}"
         headers = {"Host": request.host_header or shown, **request.headers}
         try:
             url = URL(f"{scheme}://{where}{request.target}", encoded=True)
-            answer = await self._open().request(
+            answer = await self._open_session().request(
                 request.method,
                 url,
                 data=request.body,
@@ -225,11 +227,13 @@ class HttpClient:
                 server_hostname=_tls_name(request.tls_name),
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._failure(where, f"{where}: {_words(error)}", _kind(error)) from error
-        stack.callback(self._done, answer, where, stranger=request.stranger)
+            raise self._http_error(
+                where, f"{where}: {_describe_failure(error)}", _failure_kind(error)
+            ) from error
+        stack.callback(self._release_answer, answer, where, stranger=request.stranger)
         return answer
 
-    def _done(self, answer: aiohttp.ClientResponse, where: str, *, stranger: bool) -> None:
+    def _release_answer(self, answer: aiohttp.ClientResponse, where: str, *, stranger: bool) -> None:
         """The connection is kept for the next request if there are not too many, else closed."""
         now = asyncio.get_running_loop().time()
         if where not in self._kept and len(self._kept) >= _KEPT:
@@ -240,7 +244,9 @@ class HttpClient:
         self._kept[where] = now + _KEPT_FOR
         answer.release()
 
-    async def _bounded(self, answer: aiohttp.ClientResponse, limit: int, where: str) -> AsyncIterator[bytes]:
+    async def _read_bounded(
+        self, answer: aiohttp.ClientResponse, limit: int, where: str
+    ) -> AsyncIterator[bytes]:
         """The body, unpacked as it comes. Only the time that is waited for the peer counts, not what is done
         with its bytes.
         """
@@ -257,17 +263,17 @@ class HttpClient:
                 size += len(part)
                 if size > limit:
                     text = f"the answer of {where} is over {limit} bytes"
-                    raise self._failure(where, text, Failure.TOO_LARGE)
+                    raise self._http_error(where, text, Failure.TOO_LARGE)
                 yield part
         except TimeoutError:
             if not within.expired():
                 raise
             self._count("http_out_slow")
             text = f"the answer of {where} comes at under {_LEAST_SPEED} bytes a second"
-            raise self._failure(where, text, Failure.TIMED_OUT) from None
+            raise self._http_error(where, text, Failure.TIMED_OUT) from None
         except (aiohttp.ClientError, ValueError) as error:
             text = f"the answer of {where} broke off: {error!r}"
-            raise self._failure(where, text, Failure.PROTOCOL) from error
+            raise self._http_error(where, text, Failure.PROTOCOL) from error
         self._slots.heard(where, in_time=True)
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
@@ -289,7 +295,7 @@ class HttpClient:
         return [SrvRecord(r.priority, r.weight, r.port, r.host) for r in found[:_MOST_RECORDS]]
 
 
-def _kind(error: BaseException) -> Failure:
+def _failure_kind(error: BaseException) -> Failure:
     """The word for a failure to connect or to read a head."""
     seen: BaseException | None = error
     while seen is not None:
@@ -309,7 +315,7 @@ def _kind(error: BaseException) -> Failure:
     return Failure.PROTOCOL
 
 
-def _words(error: BaseException) -> str:
+def _describe_failure(error: BaseException) -> str:
     """A failure to connect in the system's words, anything else as Python shows it."""
     if isinstance(error, _Silenced):
         return str(error)

@@ -133,7 +133,7 @@ class Slots:
             return
         self._answered.put(destination, None)
 
-    def _charges(self, cause: Cause) -> tuple[str, tuple[_Charge, ...]]:
+    def _charges_of(self, cause: Cause) -> tuple[str, tuple[_Charge, ...]]:
         if cause.stranger:
             return "strangers", (
                 ("strangers", ""),
@@ -147,7 +147,7 @@ class Slots:
             return "known", tuple(charges)
         return "unproven", (*charges, ("unproven", ""))
 
-    def _free(self, charges: tuple[_Charge, ...]) -> bool:
+    def _has_free_slot(self, charges: tuple[_Charge, ...]) -> bool:
         return all(self._open[charge] < self._limits[charge[0]] for charge in charges)
 
     @asynccontextmanager
@@ -155,17 +155,17 @@ class Slots:
         """Takes a place, for as long as the context lasts. Raises ``HttpError`` of kind ``BUSY`` if none
         becomes free in time, or too many wait already. A cancelled request leaves its place to the next one.
         """
-        pool, charges = self._charges(cause)
-        if self._free(charges):
+        pool, charges = self._charges_of(cause)
+        if self._has_free_slot(charges):
             self._open.update(charges)
         else:
-            await self._wait(self._lanes[pool], cause, charges)
+            await self._wait_for_slot(self._lanes[pool], cause, charges)
         try:
             yield
         finally:
             self._give_back(charges)
 
-    async def _wait(self, lane: _Lane, cause: Cause, charges: tuple[_Charge, ...]) -> None:
+    async def _wait_for_slot(self, lane: _Lane, cause: Cause, charges: tuple[_Charge, ...]) -> None:
         full = next((kind for kind, who in charges if self._waits[kind, who] >= _WAITING[kind]), None)
         if full is not None:
             self._count("http_out_refused", share=full.replace(" ", "_"))
@@ -188,20 +188,20 @@ class Slots:
                 raise HttpError(text, Failure.BUSY) from error
             raise
         finally:
-            _less(self._waits, charges)
+            _subtract_charges(self._waits, charges)
 
     def _give_back(self, charges: tuple[_Charge, ...]) -> None:
-        _less(self._open, charges)
+        _subtract_charges(self._open, charges)
         for lane in self._lanes.values():
-            while lane.queues and self._free(((lane.pool, ""),)):
-                waiter = lane.next(self._free)
+            while lane.queues and self._has_free_slot(((lane.pool, ""),)):
+                waiter = lane.next(self._has_free_slot)
                 if waiter is None:
                     break
                 self._open.update(waiter.charges)
                 waiter.ready.set_result(None)
 
 
-def _less(counter: Counter[_Charge], charges: tuple[_Charge, ...]) -> None:
+def _subtract_charges(counter: Counter[_Charge], charges: tuple[_Charge, ...]) -> None:
     for charge in charges:
         counter[charge] -= 1
         if not counter[charge]:

@@ -129,31 +129,33 @@ class ConnectionLimiter:
         """A place for a connection from an address; None if it has to be refused."""
         entry = ConnectionEntry(address, networks(address), trusted)
         if not trusted:
-            if self._addresses.size(address) >= self.limits.per_address and not self._relieve(
+            if self._addresses.size(address) >= self.limits.per_address and not self._relieve_group(
                 entry.group, address
             ):
-                self._refuse("address")
+                self._count_refusal("address")
                 return None
             for wider, network in enumerate(entry.networks):
-                if self._size(network) >= self.limits.of_network(wider) and not self._relieve(network):
-                    self._refuse("group" if not wider else "network")
+                if self._network_size(network) >= self.limits.of_network(wider) and not self._relieve_group(
+                    network
+                ):
+                    self._count_refusal("group" if not wider else "network")
                     return None
         if self._all >= self.limits.total and not self.relieve():
-            self._refuse("all")
+            self._count_refusal("all")
             return None
         self._all += 1
         if trusted:
             self._trusted[entry] = None
         else:
-            self._change(entry, 1)
+            self._count_entry(entry, 1)
             for network in entry.networks:
                 self._members.setdefault(network, {})[entry] = None
         return entry
 
-    def _size(self, network: str) -> int:
+    def _network_size(self, network: str) -> int:
         return len(self._members.get(network, ()))
 
-    def _change(self, entry: ConnectionEntry, by: int) -> None:
+    def _count_entry(self, entry: ConnectionEntry, by: int) -> None:
         self._addresses.change(entry.address, by)
         self._groups.change(entry.group, by)
         for network in entry.networks[1:]:
@@ -168,7 +170,7 @@ class ConnectionLimiter:
         if entry.trusted:
             del self._trusted[entry]
             return
-        self._change(entry, -1)
+        self._count_entry(entry, -1)
         for network in entry.networks:
             members = self._members[network]
             del members[entry]
@@ -183,10 +185,10 @@ class ConnectionLimiter:
         if largest is None:
             return False
         if wide is not None and self._wider.size(wide) >= 2 * self._groups.size(largest):
-            return self._relieve(wide) or self._relieve(largest)
-        return self._relieve(largest)
+            return self._relieve_group(wide) or self._relieve_group(largest)
+        return self._relieve_group(largest)
 
-    def _relieve(self, group: str, address: str = "") -> bool:
+    def _relieve_group(self, group: str, address: str = "") -> bool:
         """Let one idle connection of a group go: one that never asked anything before others, the oldest
         first.
         """
@@ -206,7 +208,7 @@ class ConnectionLimiter:
         chosen.held.abort()
         return True
 
-    def _refuse(self, share: str) -> None:
+    def _count_refusal(self, share: str) -> None:
         self._count("http_turned_away", share=share)
 
 

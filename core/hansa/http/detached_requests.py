@@ -45,7 +45,7 @@ class DetachedRequests:
         task.add_done_callback(done)
         self._waiting[waiter] = loop.time()
         if self._looking is None:
-            self._looking = loop.call_later(_LOOK, self._look)
+            self._looking = loop.call_later(_LOOK, self._watch_database)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -56,12 +56,12 @@ class DetachedRequests:
         if task.done():
             return task.result()
         self._behind.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_request_ended)
         raise Late
 
-    def _look(self) -> None:
+    def _watch_database(self) -> None:
         loop = asyncio.get_running_loop()
-        self._looking = loop.call_later(_LOOK, self._look) if self._waiting else None
+        self._looking = loop.call_later(_LOOK, self._watch_database) if self._waiting else None
         if not self._away():
             return
         since = loop.time() - WITHIN
@@ -71,7 +71,7 @@ class DetachedRequests:
                 waiter.set_result(None)
                 room -= 1
 
-    def _ended(self, task: asyncio.Future[Any]) -> None:
+    def _on_request_ended(self, task: asyncio.Future[Any]) -> None:
         self._behind.discard(task)
         if not task.cancelled():
             task.exception()  # told to nobody: the database's fault is noted where it was met

@@ -65,12 +65,12 @@ class TlsContexts:
     def __init__(self, default: Certificate, named: Mapping[str, Certificate]) -> None:
         self._default, self._named = default, dict(named)
         self._contexts: dict[str, ssl.SSLContext] = {}
-        self.front = self._context(default)
+        self.front = self._load_context(default)
         self.front.sni_callback = self._select_by_sni
         self.reload()
 
     @staticmethod
-    def _context(files: Certificate) -> ssl.SSLContext:
+    def _load_context(files: Certificate) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(files.certificate, files.key)
@@ -78,11 +78,13 @@ class TlsContexts:
 
     def reload(self) -> None:
         """Read every file again. Raises OSError or ssl.SSLError and changes nothing then."""
-        fresh = {name: self._context(files) for name, files in self._named.items()}
-        fresh[""] = self._context(self._default)
+        fresh = {name: self._load_context(files) for name, files in self._named.items()}
+        fresh[""] = self._load_context(self._default)
         self._contexts = fresh
 
-    def _select_by_sni(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+    def _select_by_sni(
+        self, connection: ssl.SSLObject, name: str | None, _load_context: ssl.SSLContext
+    ) -> None:
         connection.context = self._contexts.get(name or "") or self._contexts[""]
 
 
@@ -136,7 +138,7 @@ class Dispatcher:
             return False
         return any(parsed in network for network in self._proxies)
 
-    def _found(self, request: Request) -> tuple[Router | None, RouteMatch | None]:
+    def _find_route(self, request: Request) -> tuple[Router | None, RouteMatch | None]:
         """Finds the router and route that answer: the router of the ``Host`` header, else that of networks
         without a server name, else the only named one, which serves every host. The first of them that knows
         the path answers.
@@ -163,19 +165,19 @@ class Dispatcher:
         """Answers one request. ``read(limit)`` is awaited for the body and gives None if it is larger;
         ``stream`` gives it as it arrives; ``wire`` is told of the route and of the admitted sender.
         """
-        router, found = self._found(request)
+        router, found = self._find_route(request)
         always = router.headers_for(request.target) if router is not None else {}
         if always and request.method == "OPTIONS":
             return Response(headers=always)
         if found is not None and found.route is not None and router is not None and not router.answering:
             answer = come_again("this server is starting again", 5)
         else:
-            answer = await self._answer(found, request, read, stream, wire)
+            answer = await self._answer_route(found, request, read, stream, wire)
         if answer.status >= 400:
             self.count("http_refused", status=str(answer.status))
         return replace(answer, headers={**always, **answer.headers}) if always else answer
 
-    async def _answer(
+    async def _answer_route(
         self,
         found: RouteMatch | None,
         request: Request,
@@ -192,7 +194,7 @@ class Dispatcher:
             if wire is not None:
                 wire.routed(found.route)
             if found.route.admit is not None:
-                admission = await self._done(found.route.admit(found.request))
+                admission = await self._run_handler(found.route.admit(found.request))
                 if isinstance(admission, Response):
                     return admission
                 admitted = admission
@@ -205,7 +207,7 @@ class Dispatcher:
             if body is None:
                 return error_response(413, "M_TOO_LARGE", f"the body is over {found.route.max_body} bytes")
             asked = replace(found.request, body=body, admitted=admitted)
-            return await self._done(found.route.endpoint(asked))
+            return await self._run_handler(found.route.endpoint(asked))
         except RemoteProtocolError as error:
             return error_response(error.hint, error.code or "M_UNKNOWN", error.reason)
         except Busy as busy:
@@ -238,15 +240,15 @@ class Dispatcher:
             self.count("http_internal_errors")
             return error_response(500, "M_UNKNOWN", "an internal error, which was logged")
 
-    async def _done(self, work: Awaitable[T]) -> T:
+    async def _run_handler(self, work: Awaitable[T]) -> T:
         return await (work if self._in_time is None else self._in_time.of(work))
 
 
-def _headers(raw: CIMultiDictProxy[str]) -> dict[str, str]:
+def _lower_headers(raw: CIMultiDictProxy[str]) -> dict[str, str]:
     return {name.lower(): value for name, value in raw.items()}
 
 
-async def _nothing(_limit: int) -> bytes:
+async def _read_nothing(_limit: int) -> bytes:
     return b""
 
 
@@ -305,7 +307,7 @@ class Listener:
 
     async def start(self) -> None:
         """Bind. Raises OSError."""
-        self._server = HttpProtocolFactory(self._serve, self._dispatcher.count, self._intake)
+        self._server = HttpProtocolFactory(self._serve_request, self._dispatcher.count, self._intake)
         self._acceptor = Acceptor(
             self._intake,
             self._server.connection,
@@ -324,22 +326,22 @@ class Listener:
             self._server.pre_shutdown()
             await self._server.shutdown(_STOP_WITHIN)
 
-    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+    async def _serve_request(self, raw: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", raw.protocol)
         connection.reads_only = False
         remote = self._dispatcher.address(raw.remote or "", raw.headers.getall("X-Forwarded-For", []))
         if not connection.entry.trusted:
-            return await self._answered(raw, connection, remote)
+            return await self._dispatch_request(raw, connection, remote)
         if not self._forwarded.enter(remote):
             return bind_protocol(
                 error_response(429, "M_LIMIT_EXCEEDED", "too many requests are under way from your address")
             )
         try:
-            return await self._answered(raw, connection, remote)
+            return await self._dispatch_request(raw, connection, remote)
         finally:
             self._forwarded.leave(remote)
 
-    async def _answered(
+    async def _dispatch_request(
         self, raw: web.BaseRequest, connection: Connection, remote: str
     ) -> web.StreamResponse:
         target = raw._message.path  # noqa: SLF001  # the only place with the target as it was on the wire
@@ -356,7 +358,7 @@ class Listener:
             target=target,
             host=raw.headers.get("Host", ""),
             query=pairs,
-            headers=_headers(raw.headers),
+            headers=_lower_headers(raw.headers),
             authorizations=raw.headers.getall("Authorization", []),
             remote=remote,
             reads_only=connection.read_only,
@@ -370,9 +372,9 @@ class Listener:
             finally:
                 body.release()
         else:
-            answer = await self._dispatcher.answer(request, _nothing, _no_chunks, connection)
+            answer = await self._dispatcher.answer(request, _read_nothing, _no_chunks, connection)
         if answer.chunks is not None:
-            return await self._stream(raw, connection, answer, answer.chunks)
+            return await self._stream_response(raw, connection, answer, answer.chunks)
         if len(answer.body) > _AT_ONCE:
             return await _in_pieces(raw, connection, answer)
         response = bind_protocol(answer)
@@ -380,7 +382,7 @@ class Listener:
             response.force_close()
         return response
 
-    async def _stream(
+    async def _stream_response(
         self,
         raw: web.BaseRequest,
         connection: Connection,

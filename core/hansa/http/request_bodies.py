@@ -71,7 +71,7 @@ def _around(kind: str, share: int, pool: int) -> dict[str, int]:
     return {kind + around: network_share(share, wider, pool) for wider, around in enumerate(_AROUND)}
 
 
-def _charged(kind: str, around: tuple[str, ...]) -> _Charges:
+def _make_charges(kind: str, around: tuple[str, ...]) -> _Charges:
     """Returns the budgets of the ``networks`` of an address."""
     return tuple((kind + suffix, network) for suffix, network in zip(_AROUND, around, strict=False))
 
@@ -123,10 +123,10 @@ def charges(admitted: Admitted | None, around: tuple[str, ...]) -> _Charges:
     """
     if admitted is not None and admitted.share and admitted.proven:
         return _ALL, ("share", admitted.share)
-    known = (_ALL, ("unproven", ""), *_charged("group", around))
+    known = (_ALL, ("unproven", ""), *_make_charges("group", around))
     if admitted is not None and admitted.share:
         return known
-    return (*known, ("strangers", ""), *_charged("stranger group", around))
+    return (*known, ("strangers", ""), *_make_charges("stranger group", around))
 
 
 class Body:
@@ -148,13 +148,15 @@ class Body:
         """
         self._connection.routed(route)
         if route.admit is not None:
-            self._charges = (("ahead", ""), *_charged("ahead group", self._around))
+            self._charges = (("ahead", ""), *_make_charges("ahead group", self._around))
         else:
             self._charges = charges(None, self._around)
         length = self._raw.content_length
-        self._take(max(self._raw.content.total_bytes, _AHEAD if length is None else min(length, _AHEAD)))
+        self._charge_bytes(
+            max(self._raw.content.total_bytes, _AHEAD if length is None else min(length, _AHEAD))
+        )
 
-    def _take(self, size: int) -> None:
+    def _charge_bytes(self, size: int) -> None:
         self._budget.take(self._charges, size)
         self._taken += size
 
@@ -163,7 +165,7 @@ class Body:
         taken = self._taken
         self.release()
         self._charges = charges(admitted, self._around)
-        self._take(taken)
+        self._charge_bytes(taken)
 
     def release(self) -> None:
         """Nothing of it is held any more."""
@@ -178,16 +180,16 @@ class Body:
         if content.is_eof():  # all of it came with the head
             part = content.read_nowait()
             if len(part) > self._taken:
-                self._take(len(part) - self._taken)
-            self._check()
+                self._charge_bytes(len(part) - self._taken)
+            self._require_connected()
             return part if len(part) <= limit else None
         parts, size = [], 0
-        async for part in self._parts(_WITHIN):
+        async for part in self._read_parts(_WITHIN):
             size += len(part)
             if size > limit:
                 return None
             if size > self._taken:
-                self._take(max(size - self._taken, min(_AHEAD, limit - self._taken)))
+                self._charge_bytes(max(size - self._taken, min(_AHEAD, limit - self._taken)))
             parts.append(part)
         return b"".join(parts) if len(parts) != 1 else parts[0]
 
@@ -196,13 +198,13 @@ class Body:
         if (self._raw.content_length or 0) > limit:
             raise BodyTooLarge(f"the body is over {limit} bytes")
         size = 0
-        async for part in self._parts(_STREAM_WITHIN):
+        async for part in self._read_parts(_STREAM_WITHIN):
             size += len(part)
             if size > limit:
                 raise BodyTooLarge(f"the body is over {limit} bytes")
             yield part
 
-    async def _parts(self, within: float) -> AsyncIterator[bytes]:
+    async def _read_parts(self, within: float) -> AsyncIterator[bytes]:
         """Yields the parts of the body as long as they arrive fast enough. Only the time of waiting for the
         peer counts.
         """
@@ -219,7 +221,7 @@ class Body:
             size += len(part)
             if part:
                 yield part
-        self._check()
+        self._require_connected()
 
     def _ask_for_it(self) -> None:
         """Sends 100 Continue to a peer that waits for it, once the body is read (RFC 9110, section
@@ -235,6 +237,6 @@ class Body:
         ):
             raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _check(self) -> None:
+    def _require_connected(self) -> None:
         if self._connection.broken:
             raise RemoteProtocolError("the body is not HTTP as it has to be", code="M_UNKNOWN")

@@ -58,7 +58,7 @@ class HandshakeRates:
         asked.insert(0, (address, limits.rate, limits.burst))
         taken = []
         for name, rate, burst in reversed(asked):
-            bucket = self._bucket(name, rate, burst, now)
+            bucket = self._get_bucket(name, rate, burst, now)
             if bucket.wait():
                 return False
             taken.append(bucket)
@@ -66,11 +66,11 @@ class HandshakeRates:
             bucket.take()
         return True
 
-    def _bucket(self, name: str, rate: float, burst: float, now: float) -> TokenBucket:
+    def _get_bucket(self, name: str, rate: float, burst: float, now: float) -> TokenBucket:
         bucket = self._buckets.get(name)
         if bucket is None and len(self._buckets) >= _REMEMBERED:
             limits = self._limits
-            self._forget(now)
+            self._forget_full(now)
             if len(self._buckets) >= _REMEMBERED:
                 name, rate, burst = "", limits.group_rate, limits.group_burst
                 bucket = self._buckets.get(name)
@@ -80,15 +80,15 @@ class HandshakeRates:
             bucket.refill(now)
         return bucket
 
-    def _forget(self, now: float) -> None:
+    def _forget_full(self, now: float) -> None:
         """Those that are full again say nothing. To look through all of them takes a millisecond."""
         if now - self._forgot < _FORGET_EVERY:
             return
         self._forgot = now
-        self._buckets = {name: one for name, one in self._buckets.items() if _used(one, now)}
+        self._buckets = {name: one for name, one in self._buckets.items() if _is_used(one, now)}
 
 
-def _used(bucket: TokenBucket, now: float) -> bool:
+def _is_used(bucket: TokenBucket, now: float) -> bool:
     """True if a part of a bucket is used, or is about to be."""
     return bucket.at == now or bucket.left + (now - bucket.at) * bucket.rate < bucket.burst
 
@@ -107,13 +107,13 @@ class HandshakeTurns:
         loop = asyncio.get_running_loop()
         if not self._taken:
             self._taken = True
-            loop.call_soon(self._next)
+            loop.call_soon(self._next_turn)
             return
         turn: asyncio.Future[None] = loop.create_future()
         self._waiting.setdefault(group, deque()).append(turn)
         await turn
 
-    def _next(self) -> None:
+    def _next_turn(self) -> None:
         self._taken = False
         while self._waiting:
             group, queue = self._waiting.popitem(last=False)
@@ -124,7 +124,7 @@ class HandshakeTurns:
                 turn.set_result(None)
                 self._taken = True
                 # A released connection reads its hello in the round after this one.
-                asyncio.get_running_loop().call_soon(self._next)
+                asyncio.get_running_loop().call_soon(self._next_turn)
                 return
 
 
@@ -138,7 +138,7 @@ async def hello_received(accepted: socket.socket) -> None:
         try:
             seen = accepted.recv(_RECORD_HEAD + _LONGEST_RECORD, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
-            await _readable(loop, accepted)
+            await _wait_readable(loop, accepted)
             continue
         if not seen:
             raise ConnectionResetError("closed before it sent anything")
@@ -152,7 +152,7 @@ async def hello_received(accepted: socket.socket) -> None:
         wait = min(wait * 2, _LOOK_SELDOM)
 
 
-async def _readable(loop: asyncio.AbstractEventLoop, accepted: socket.socket) -> None:
+async def _wait_readable(loop: asyncio.AbstractEventLoop, accepted: socket.socket) -> None:
     ready: asyncio.Future[None] = loop.create_future()
 
     def tell() -> None:

@@ -54,7 +54,7 @@ def parse(text: str) -> IPv4 | IPv6 | None:
         return None
 
 
-def _embedded(address: IPv6) -> Iterator[IPv4]:
+def _embedded_addresses(address: IPv6) -> Iterator[IPv4]:
     """The IPv4 addresses that packets to an IPv6 address may end at."""
     number = int(address)
     if address in _NAT64:
@@ -80,7 +80,7 @@ def address_allowed(text: str, allowed: Sequence[Network]) -> bool:
         return True
     if isinstance(address, IPv4):
         return not any(address in network for network in _SPECIAL_4)
-    if not all(address_allowed(str(inner), allowed) for inner in _embedded(address)):
+    if not all(address_allowed(str(inner), allowed) for inner in _embedded_addresses(address)):
         return False
     if address in _NAT64:
         return True

@@ -86,14 +86,14 @@ def infinite(error: orjson.JSONDecodeError) -> bool:
 
 
 def _with_any_number(data: bytes) -> Any:
-    value = json.loads(data.decode(), parse_int=_integer, parse_constant=_no_number)
+    value = json.loads(data.decode(), parse_int=_parse_integer, parse_constant=_no_number)
     if deeper(value, _READ_DEPTH):
         raise ValueError("too deep")
     json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
     return value
 
 
-def _integer(digits: str) -> int | float:
+def _parse_integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 19 else float(digits)
 
 

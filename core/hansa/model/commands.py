@@ -20,20 +20,22 @@ _MOST_CELL = 300
 def format_pairs(found: Any) -> str:
     """Small answers: a key and a value a line. A list that is empty is left out."""
     return "\n".join(
-        f"{key.replace('_', ' ')}: {_said(value)}" for key, value in found.items() if value not in ([], {})
+        f"{key.replace('_', ' ')}: {_format_value(value)}"
+        for key, value in found.items()
+        if value not in ([], {})
     )
 
 
-def _said(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A value as people say it."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(_said, value))
+        return ", ".join(map(_format_value, value))
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_said(one)}" for key, one in value.items())
+        return ", ".join(f"{key}: {_format_value(one)}" for key, one in value.items())
     return str(value)
 
 

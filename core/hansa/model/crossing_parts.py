@@ -73,7 +73,7 @@ def peers_of(crossing: Crossing) -> frozenset[str]:
         case EphemeralOut():
             return crossing.view.servers()
         case _:
-            return frozenset(_of(crossing, SERVER))
+            return frozenset(_parts_of(crossing, SERVER))
 
 
 def people_of(crossing: Crossing) -> tuple[NativeId, ...]:
@@ -89,7 +89,7 @@ def people_of(crossing: Crossing) -> tuple[NativeId, ...]:
         case EventOut() | EphemeralOut():
             return ()
         case _:
-            return tuple(_of(crossing, PERSON))
+            return tuple(_parts_of(crossing, PERSON))
 
 
 def texts_of(crossing: Crossing) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def texts_of(crossing: Crossing) -> tuple[str, ...]:
         case EventOut():
             return ()
         case _:
-            return readings(_of(crossing, TEXT))
+            return readings(_parts_of(crossing, TEXT))
 
 
 def weight_of(crossing: Crossing) -> int:
@@ -113,7 +113,7 @@ def weight_of(crossing: Crossing) -> int:
         case EventOut():
             texts = ()
         case _:
-            texts = _of(crossing, TEXT)
+            texts = _parts_of(crossing, TEXT)
     return _ASKING + _STRING * len(texts) + sum(map(len, texts))
 
 
@@ -121,8 +121,8 @@ def named_by(crossing: Crossing) -> int:
     """The characters of the names in a question that is about names; those of a room are known by now."""
     if isinstance(crossing, EventIn | EventOut | EphemeralIn | EphemeralOut):
         return 0
-    people: list[NativeId] = _of(crossing, PERSON)
-    servers: list[str] = _of(crossing, SERVER)
+    people: list[NativeId] = _parts_of(crossing, PERSON)
+    servers: list[str] = _parts_of(crossing, SERVER)
     return sum(map(len, servers)) + sum(len(user.id) for user in people)
 
 
@@ -147,7 +147,7 @@ def words_of(content: Content) -> tuple[str, ...]:
             return ()
 
 
-def _of(crossing: Crossing, role: str) -> list[Any]:
+def _parts_of(crossing: Crossing, role: str) -> list[Any]:
     found: list[Any] = []
     for field in fields(crossing):
         if ROLES.get(field.name) == role:

@@ -68,7 +68,7 @@ def degrade(content: Content, features: Features) -> Content | None:
         return content
     if level is not Level.FALLBACK:
         return None
-    text = _said(content)
+    text = _fallback_text(content)
     return Message(text=truncate_utf8(text, features.max_text), style=Style.NOTICE) if text else None
 
 
@@ -82,7 +82,7 @@ _BECAME = {
 }
 
 
-def _said(content: Content) -> str:
+def _fallback_text(content: Content) -> str:
     """``content`` in words; empty where there are none."""
     match content:
         case Message() | Custom():

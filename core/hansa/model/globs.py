@@ -27,7 +27,7 @@ class Glob:
         self._literals: Sequence[str] | None = None
         self._pieces: Sequence[tuple[re.Pattern[str], int]] = ()
         if ignore_case or (single and "?" in text):
-            self._pieces = [(_expression(piece, single, ignore_case), len(piece)) for piece in pieces]
+            self._pieces = [(_piece_expression(piece, single, ignore_case), len(piece)) for piece in pieces]
         else:
             self._literals = pieces
 
@@ -39,7 +39,7 @@ class Glob:
     def matches(self, text: str) -> bool:
         """True if the glob covers a whole text."""
         if self._literals is not None:
-            return _covers(self._literals, text)
+            return _pieces_cover(self._literals, text)
         (first, size), *rest = self._pieces
         if not rest:
             return first.fullmatch(text) is not None
@@ -60,14 +60,14 @@ def glob_expression(glob: str) -> str:
     """The source of a regular expression for ``fullmatch`` with ``re.DOTALL``. Alternatives of these are the
     form of a long list that every text is held against: they never go back (atomic groups).
     """
-    first, *rest = (_source(piece, single=True) for piece in re.split(r"\*+", glob))
+    first, *rest = (_piece_source(piece, single=True) for piece in re.split(r"\*+", glob))
     if not rest:
         return first
     last = rest.pop()
     return first + "".join(f"(?>.*?{piece})" for piece in rest) + ".*" + last
 
 
-def _covers(pieces: Sequence[str], text: str) -> bool:
+def _pieces_cover(pieces: Sequence[str], text: str) -> bool:
     if len(pieces) == 1:
         return pieces[0] == text
     first, last = pieces[0], pieces[-1]
@@ -83,10 +83,10 @@ def _covers(pieces: Sequence[str], text: str) -> bool:
 
 
 @lru_cache(maxsize=MAX_PIECES)
-def _expression(piece: str, single: bool, ignore_case: bool) -> re.Pattern[str]:
+def _piece_expression(piece: str, single: bool, ignore_case: bool) -> re.Pattern[str]:
     flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
-    return re.compile(_source(piece, single=single), flags)
+    return re.compile(_piece_source(piece, single=single), flags)
 
 
-def _source(piece: str, *, single: bool) -> str:
+def _piece_source(piece: str, *, single: bool) -> str:
     return "".join("." if single and character == "?" else re.escape(character) for character in piece)

@@ -44,7 +44,7 @@ def read_parts(data: bytes, limits: Limits, *, mended: int = MENDED_AT_ONCE) -> 
         if len(data) > mended:
             raise problem from error
         try:
-            return orjson.loads(_mended(data))
+            return orjson.loads(_mend_document(data))
         except orjson.JSONDecodeError:
             raise problem from error
 
@@ -53,7 +53,9 @@ def cut_deep(value: Any, most: int) -> Any:
     """The value, with ``UNREADABLE`` for what nests deeper than ``most`` levels. It is changed in place."""
     level = [value]
     for _ in range(most - 1):
-        level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
+        level = [
+            child for parent in level for child in _child_values(parent) if isinstance(child, dict | list)
+        ]
         if not level:
             return value
     for parent in level:
@@ -69,17 +71,17 @@ def unreadable_in(value: Any) -> bool:
     while level:
         if any(type(one) is float and one == UNREADABLE for one in level):
             return True
-        level = [child for parent in level for child in _children(parent)]
+        level = [child for parent in level for child in _child_values(parent)]
     return False
 
 
-def _children(value: Any) -> Any:
+def _child_values(value: Any) -> Any:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
 
 
-def _mended(data: bytes) -> bytes:
+def _mend_document(data: bytes) -> bytes:
     """The document with marks in place of what orjson cannot read."""
     mended, kept, level = bytearray(), 0, 0
     for token in _TOKEN.finditer(data):
@@ -94,7 +96,7 @@ def _mended(data: bytes) -> bytes:
                 kept = end
             level -= 1
             continue
-        if level > DEPTH or _readable(token.group()):
+        if level > DEPTH or _is_readable(token.group()):
             continue
         named = first == _QUOTE and _SPACE_AND_COLON.match(data, end) is not None
         mended += data[kept:start] + (_NAME if named else _MARK)
@@ -102,7 +104,7 @@ def _mended(data: bytes) -> bytes:
     return bytes(mended + data[kept:]) if level <= DEPTH else data
 
 
-def _readable(token: bytes) -> bool:
+def _is_readable(token: bytes) -> bool:
     """True if a string or number can be read. Other words, and bytes that are not UTF-8, are left to the
     parser.
     """

@@ -18,7 +18,7 @@ _UNPRINTABLE = re.compile(
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _escape_match(match: re.Match[str]) -> str:
     character = match[0]
     short = _SHORT.get(character)
     if short is not None:
@@ -36,7 +36,7 @@ def printable(text: str, most: int = MOST_SHOWN) -> str:
     cut = len(text) - most
     if cut > 0:
         text = text[:most]
-    shown = text if text.isascii() and text.isprintable() else _UNPRINTABLE.sub(_escaped, text)
+    shown = text if text.isascii() and text.isprintable() else _UNPRINTABLE.sub(_escape_match, text)
     return f"{shown}… ({cut} more)" if cut > 0 else shown
 
 
@@ -55,10 +55,10 @@ def columns(text: str) -> int:
     """How many columns of a terminal printable text takes: wide characters two, marks and joiners none."""
     if text.isascii():
         return len(text)
-    return sum(_column(character) for character in text)
+    return sum(_column_width(character) for character in text)
 
 
-def _column(character: str) -> int:
+def _column_width(character: str) -> int:
     if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1

@@ -68,13 +68,13 @@ def readings(texts: Iterable[str]) -> tuple[str, ...]:
     for text in texts:
         found[text] = None
         if "<" in text:
-            found |= dict.fromkeys(_shown(text))
+            found |= dict.fromkeys(_visible_texts(text))
         elif "&" in text:
-            found[_decoded(text)] = None
+            found[_decode_entities(text)] = None
     return tuple(found)
 
 
-def _shown(text: str) -> list[str]:
+def _visible_texts(text: str) -> list[str]:
     joined, spaced, bare, attributes = list[str](), list[str](), list[str](), list[str]()
     at, hidden, depth, held = 0, "", 0, False
     while True:
@@ -86,22 +86,26 @@ def _shown(text: str) -> list[str]:
             bare.append(piece)
         if opening is None:
             break
-        name, closing, at = _tag(text, opening.start(), attributes)
+        name, closing, at = _parse_tag(text, opening.start(), attributes)
         spaced.append(" ")
         if hidden:
             depth += (name == hidden) * (-1 if closing else 1)
             hidden = hidden if depth else ""
         elif name in _HIDING and not closing:
             hidden, depth, held = name, 1, True
-    read = [_decoded("".join(joined)), _decoded("".join(spaced)), _decoded(_without_tags(text))]
+    read = [
+        _decode_entities("".join(joined)),
+        _decode_entities("".join(spaced)),
+        _decode_entities(_without_tags(text)),
+    ]
     if held:
-        read.append(_decoded("".join(bare)))
+        read.append(_decode_entities("".join(bare)))
     if attributes:
-        read.append(_decoded("\n".join(attributes)))
+        read.append(_decode_entities("\n".join(attributes)))
     return read
 
 
-def _tag(text: str, at: int, attributes: list[str]) -> tuple[str, bool, int]:
+def _parse_tag(text: str, at: int, attributes: list[str]) -> tuple[str, bool, int]:
     """The name of the tag that begins at ``at``, whether it closes, and where it ends: at the end of the text
     where it never does. Takes time linear in its length.
     """
@@ -109,10 +113,10 @@ def _tag(text: str, at: int, attributes: list[str]) -> tuple[str, bool, int]:
     if simple is not None:
         return simple[2].lower(), bool(simple[1]), simple.end()
     if text.startswith("<!--", at):
-        return "", False, _past(text, "-->", at + 2)
+        return "", False, _index_past(text, "-->", at + 2)
     name = _NAME.match(text, at + 1)
     if name is None:
-        return "", False, _past(text, ">", at + 1)
+        return "", False, _index_past(text, ">", at + 1)
     here = name.end()
     while here < len(text) and text[here] != ">":
         attribute = _ATTRIBUTE.match(text, here)
@@ -126,12 +130,12 @@ def _tag(text: str, at: int, attributes: list[str]) -> tuple[str, bool, int]:
     return name[1].lower(), text[at + 1] == "/", min(here + 1, len(text))
 
 
-def _past(text: str, end: str, start: int) -> int:
+def _index_past(text: str, end: str, start: int) -> int:
     found = text.find(end, start)
     return len(text) if found < 0 else found + len(end)
 
 
-def _cut(text: str, before: str) -> Iterator[str]:
+def _split_before(text: str, before: str) -> Iterator[str]:
     """A text in pieces, each of which but the first begins with ``before``."""
     at = 0
     while len(text) - at > _PIECE:
@@ -144,10 +148,10 @@ def _cut(text: str, before: str) -> Iterator[str]:
 
 
 def _without_tags(text: str) -> str:
-    return "".join(_NAIVE.sub("", piece) for piece in _cut(text, "<"))
+    return "".join(_NAIVE.sub("", piece) for piece in _split_before(text, "<"))
 
 
-def _decoded(text: str) -> str:
+def _decode_entities(text: str) -> str:
     if "&" not in text:
         return text
-    return "".join(html.unescape(_LONG_REFERENCE.sub("", piece)) for piece in _cut(text, "&"))
+    return "".join(html.unescape(_LONG_REFERENCE.sub("", piece)) for piece in _split_before(text, "&"))

@@ -124,17 +124,17 @@ class RoomView:
         if change.info is not None:
             self.facts = change.info
         for user in change.removed:
-            self._count(self._people.pop(user, None), -1)
+            self._count_joined(self._people.pop(user, None), -1)
         for person in change.upserts:
-            self._count(self._people.get(person.user), -1)
+            self._count_joined(self._people.get(person.user), -1)
             self._people[person.user] = person
-            self._count(person, +1)
+            self._count_joined(person, +1)
 
     def load(self, people: Iterable[RoomMember]) -> None:
         """Fill an empty view from the store."""
         self.apply(ViewDelta(upserts=tuple(people)))
 
-    def _count(self, person: RoomMember | None, by: int) -> None:
+    def _count_joined(self, person: RoomMember | None, by: int) -> None:
         if person is None or person.membership is not Membership.JOIN:
             return
         key = (person.user.network, person.server)

@@ -29,15 +29,15 @@ class FairTurns:
                 await turn
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():  # it had come already
-                    self._next()
+                    self._next_turn()
                 raise
         self._busy = True
         try:
             yield
         finally:
-            self._next()
+            self._next_turn()
 
-    def _next(self) -> None:
+    def _next_turn(self) -> None:
         while self._waiting:
             server, people = next(iter(self._waiting.items()))
             person, queue = next(iter(people.items()))

@@ -26,11 +26,11 @@ class LogLimit:
 
     def info(self, source: str, text: str, *values: object) -> None:
         """One line at INFO."""
-        self._write(logging.INFO, source, text, *values)
+        self._write_line(logging.INFO, source, text, *values)
 
     def warning(self, source: str, text: str, *values: object) -> None:
         """One line at WARNING."""
-        self._write(logging.WARNING, source, text, *values)
+        self._write_line(logging.WARNING, source, text, *values)
 
     def exception(self, error: BaseException, text: str, *values: object) -> None:
         """One line at ERROR with the traceback. Its source is the place in the code that raised: who finds
@@ -40,15 +40,15 @@ class LogLimit:
         while at is not None and at.tb_next is not None:
             at = at.tb_next
         place = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at is not None else ""
-        self._write(logging.ERROR, f"{type(error).__name__} {place}", text, *values, error=error)
+        self._write_line(logging.ERROR, f"{type(error).__name__} {place}", text, *values, error=error)
 
-    def _write(
+    def _write_line(
         self, level: int, source: str, text: str, *values: object, error: BaseException | None = None
     ) -> None:
         now = asyncio.get_running_loop().time()
         known = self._sources.get(source)
         if known is None:
-            known = self._new(source, now)
+            known = self._add_source(source, now)
         if known.again > now:
             known.left_out += 1
             return
@@ -56,7 +56,7 @@ class LogLimit:
         known.again, known.left_out = now + _EVERY, 0
         self._log.log(level, text + more, *values, exc_info=error)
 
-    def _new(self, source: str, now: float) -> _Source:
+    def _add_source(self, source: str, now: float) -> _Source:
         if len(self._sources) >= _SOURCES:
             self._sources = {name: one for name, one in self._sources.items() if one.again > now}
         if len(self._sources) >= _SOURCES:

@@ -35,21 +35,21 @@ class LoopBudget:
         self._left -= weight
         if not self._renewing:
             self._renewing = True
-            asyncio.get_running_loop().call_soon(self._renew)
+            asyncio.get_running_loop().call_soon(self._renew_round)
         if self._left > 0:
-            self._admit()
+            self._admit_waiting()
 
-    def _renew(self) -> None:
+    def _renew_round(self) -> None:
         """Begins a new round: the task that has waited longest goes first. Another round follows as long as
         one waits.
         """
         self._left = ROUND
         self._renewing = False
-        if self._admit():
+        if self._admit_waiting():
             self._renewing = True
-            asyncio.get_running_loop().call_soon(self._renew)
+            asyncio.get_running_loop().call_soon(self._renew_round)
 
-    def _admit(self) -> bool:
+    def _admit_waiting(self) -> bool:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

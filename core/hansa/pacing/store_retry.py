@@ -22,10 +22,10 @@ _log = logging.getLogger("hansa.store")
 
 def patiently(work: Work, name: str, seams: Environment) -> Coroutine[Any, Any, None]:
     """``work`` as a coroutine; a function's is begun again after each ``StoreFault``, 5 s later at most."""
-    return _again(work, name, seams) if callable(work) else work
+    return _run_again(work, name, seams) if callable(work) else work
 
 
-async def _again(work: Callable[[], Coroutine[Any, Any, None]], name: str, seams: Environment) -> None:
+async def _run_again(work: Callable[[], Coroutine[Any, Any, None]], name: str, seams: Environment) -> None:
     backoff, faults = Backoff(most=MOST), 0
     while True:
         began = seams.clock.monotonic()

@@ -27,7 +27,7 @@ def check_url(url: str) -> str:
     if kind == "sqlite" and len(url) > len("sqlite:"):
         return "sqlite"
     if kind in {"mongodb", "mongodb+srv"}:
-        if not _MONGO.fullmatch(url) or not _splits(url):
+        if not _MONGO.fullmatch(url) or not _is_splittable(url):
             text = (
                 f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; the database is needed, "
                 "and in a password write %40 for @, %2F for /"
@@ -35,7 +35,7 @@ def check_url(url: str) -> str:
             raise ConfigError(text, path="store.url")
         return "mongodb"
     if kind in {"postgres", "postgresql"}:
-        if not _POSTGRES.fullmatch(url) or not _splits(url):
+        if not _POSTGRES.fullmatch(url) or not _is_splittable(url):
             text = (
                 f"is not like {kind}://USER:PASSWORD@HOST/DATABASE; the database is needed, "
                 "and in a password write %40 for @, %2F for /"
@@ -46,7 +46,7 @@ def check_url(url: str) -> str:
     raise ConfigError(text, path="store.url")
 
 
-def _splits(url: str) -> bool:
+def _is_splittable(url: str) -> bool:
     """True if a URL can be split. The exception for a URL that cannot has the password in its text."""
     try:
         urlsplit(url)
@@ -61,14 +61,14 @@ def missing_driver(url: str) -> ConfigError | None:
     """
     match check_url(url):
         case "postgres" if find_spec("asyncpg") is None:
-            return _missing("PostgreSQL", "asyncpg", "postgres")
+            return _missing_driver("PostgreSQL", "asyncpg", "postgres")
         case "mongodb" if find_spec("pymongo") is None:
-            return _missing("MongoDB", "pymongo", "mongo")
+            return _missing_driver("MongoDB", "pymongo", "mongo")
         case _:
             return None
 
 
-def _missing(database: str, driver: str, extra: str) -> ConfigError:
+def _missing_driver(database: str, driver: str, extra: str) -> ConfigError:
     return ConfigError(f"{database} needs {driver}: install hansa[{extra}]", path="store.url")
 
 
@@ -87,10 +87,10 @@ def open_store(url: str, folder: Path) -> Store:
         try:
             from hansa.store.postgres import PostgresStore  # noqa: PLC0415  # likewise
         except ModuleNotFoundError as error:
-            raise _missing("PostgreSQL", str(error.name), "postgres") from error
+            raise _missing_driver("PostgreSQL", str(error.name), "postgres") from error
         return PostgresStore(url)
     try:
         from hansa.store.mongo import MongoStore  # noqa: PLC0415  # likewise
     except ModuleNotFoundError as error:
-        raise _missing("MongoDB", str(error.name), "mongo") from error
+        raise _missing_driver("MongoDB", str(error.name), "mongo") from error
     return MongoStore(url)

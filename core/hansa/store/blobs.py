@@ -132,9 +132,9 @@ class MemoryBlobs:
 
     async def size(self, scope: str, digest: str) -> int:
         """See ``Blobs.size``."""
-        return len(self._get(scope, digest))
+        return len(self._get_bytes(scope, digest))
 
-    def _get(self, scope: str, digest: str) -> bytes:
+    def _get_bytes(self, scope: str, digest: str) -> bytes:
         found = self.stored.get((scope, digest))
         if found is None:
             raise BlobNotFound("there is no such file")
@@ -142,7 +142,7 @@ class MemoryBlobs:
 
     async def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
         """See ``Blobs.read``."""
-        whole = self._get(scope, digest)
+        whole = self._get_bytes(scope, digest)
         for at in range(start, len(whole), CHUNK):
             yield whole[at : at + CHUNK]
 
@@ -168,14 +168,14 @@ class FileBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def _path(self, scope: str, digest: str) -> Path:
+    def _blob_path(self, scope: str, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
             raise BlobNotFound("that names no file")
         return self._folder / (scope or "core") / digest[:2] / digest
 
     async def put(self, scope: str, chunks: AsyncIterator[bytes], most: int) -> Blob:
         """See ``Blobs.put``."""
-        file, name = await asyncio.to_thread(self._begin, scope)
+        file, name = await asyncio.to_thread(self._begin_file, scope)
         hashing, size = hashlib.sha256(), 0
         try:
             async for chunk in chunks:
@@ -185,21 +185,21 @@ class FileBlobs:
                 hashing.update(chunk)
                 await asyncio.to_thread(file.write, chunk)
             digest = hashing.hexdigest()
-            await asyncio.to_thread(self._end, file, name, self._path(scope, digest))
+            await asyncio.to_thread(self._finish_file, file, name, self._blob_path(scope, digest))
         except BaseException:
             file.close()
             name.unlink(missing_ok=True)
             raise
         return Blob(digest, size)
 
-    def _begin(self, scope: str) -> tuple[BinaryIO, Path]:
+    def _begin_file(self, scope: str) -> tuple[BinaryIO, Path]:
         incoming = self._folder / (scope or "core") / "incoming"
         incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=incoming)
         return os.fdopen(handle, "wb"), Path(name)
 
     @staticmethod
-    def _end(file: BinaryIO, name: Path, path: Path) -> None:
+    def _finish_file(file: BinaryIO, name: Path, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
         file.close()
@@ -213,7 +213,7 @@ class FileBlobs:
 
     async def size(self, scope: str, digest: str) -> int:
         """See ``Blobs.size``."""
-        path = self._path(scope, digest)
+        path = self._blob_path(scope, digest)
         try:
             return (await asyncio.to_thread(path.stat)).st_size
         except FileNotFoundError:
@@ -221,7 +221,7 @@ class FileBlobs:
 
     async def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
         """See ``Blobs.read``."""
-        path = self._path(scope, digest)
+        path = self._blob_path(scope, digest)
         try:
             file = await asyncio.to_thread(path.open, "rb")
         except FileNotFoundError:
@@ -237,7 +237,7 @@ class FileBlobs:
     async def remove(self, scope: str, digest: str) -> None:
         """See ``Blobs.remove``."""
         with contextlib.suppress(FileNotFoundError):
-            await asyncio.to_thread(self._path(scope, digest).unlink)
+            await asyncio.to_thread(self._blob_path(scope, digest).unlink)
 
     async def space(self) -> Space:
         """See ``Blobs.space``."""
@@ -247,10 +247,10 @@ class FileBlobs:
 
     async def old(self, scope: str, begins: str, before: int) -> list[str]:
         """See ``Blobs.old``."""
-        return await asyncio.to_thread(self._old, self._folder / (scope or "core") / begins, before)
+        return await asyncio.to_thread(self._old_in_folder, self._folder / (scope or "core") / begins, before)
 
     @staticmethod
-    def _old(folder: Path, before: int) -> list[str]:
+    def _old_in_folder(folder: Path, before: int) -> list[str]:
         found = list[str]()
         with contextlib.suppress(FileNotFoundError):
             for one in os.scandir(folder):

@@ -37,7 +37,7 @@ async def check_whole(store: Store) -> None:
 
 def row(scope: str, schema: Schema) -> Put:
     """Returns the row that records a schema."""
-    return Put(NAME, (scope, schema.owner), _body(schema))
+    return Put(NAME, (scope, schema.owner), _schema_to_json(schema))
 
 
 async def record(store: Store, scope: str, schema: Schema) -> None:
@@ -45,7 +45,7 @@ async def record(store: Store, scope: str, schema: Schema) -> None:
     if schema.owner == SCHEMA.owner:
         return
     key = (scope, schema.owner)
-    body = _body(schema)
+    body = _schema_to_json(schema)
     kept = await store.get("", NAME, key)
     if kept is None or kept.body != body:
         await store.commit("", [Put(NAME, key, body)])
@@ -57,10 +57,10 @@ async def recorded(store: Store) -> list[tuple[str, Schema]]:
     """
     await store.declare("", SCHEMA)
     rows = await store.scan("", NAME, limit=10_000)
-    return [(str(row.key[0]), _schema(row)) for row in rows]
+    return [(str(row.key[0]), _schema_from_row(row)) for row in rows]
 
 
-def _body(schema: Schema) -> bytes:
+def _schema_to_json(schema: Schema) -> bytes:
     return orjson.dumps(
         {
             "version": schema.version,
@@ -79,9 +79,9 @@ def _body(schema: Schema) -> bytes:
     )
 
 
-def _schema(row: Row) -> Schema:
+def _schema_from_row(row: Row) -> Schema:
     try:
-        return _read(row)
+        return _parse_schema(row)
     except (ValueError, TypeError, KeyError, AttributeError):
         text = f"the catalogue says nothing that can be read of {row.key[1]!r} in {row.key[0] or 'core'!r}"
         raise StoreError(
@@ -89,7 +89,7 @@ def _schema(row: Row) -> Schema:
         ) from None
 
 
-def _read(row: Row) -> Schema:
+def _parse_schema(row: Row) -> Schema:
     """Reads a row. Raises ValueError, TypeError, KeyError, AttributeError if it is not a schema."""
     data: dict[str, Any] = orjson.loads(row.body)
     collections = tuple(

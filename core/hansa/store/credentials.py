@@ -25,7 +25,7 @@ class Credentials:
         secrets = {
             form for raw in given for form in (raw, unquote(raw), quote(unquote(raw), safe="")) if form
         }
-        self._patterns = [_pattern(secret) for secret in sorted(secrets, key=len, reverse=True)]
+        self._patterns = [_secret_pattern(secret) for secret in sorted(secrets, key=len, reverse=True)]
 
     def __repr__(self) -> str:
         return "Credentials()"
@@ -39,7 +39,7 @@ class Credentials:
         return text
 
 
-def _pattern(secret: str) -> re.Pattern[str]:
+def _secret_pattern(secret: str) -> re.Pattern[str]:
     whole = re.escape(secret)
     places: Iterable[str] = (
         rf"(?<=:){whole}(?=@)",

@@ -29,13 +29,13 @@ def why(files: Sequence[Path]) -> FaultKind:
         largest = max((file.stat().st_size for file in files if file.exists()), default=0)
         if most != resource.RLIM_INFINITY and largest + _PAGE > most:
             return FaultKind.FULL
-        _write(files[0].with_name(f"{files[0].name}.try"))
+        _write_probe_file(files[0].with_name(f"{files[0].name}.try"))
     except OSError as error:
         return _KINDS.get(error.errno or 0, FaultKind.FAILING)
     return FaultKind.FAILING
 
 
-def _write(path: Path) -> None:
+def _write_probe_file(path: Path) -> None:
     handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     try:
         os.write(handle, bytes(_PAGE))

@@ -133,12 +133,12 @@ class WatchedStore(StoreWrapper):
         #: Called once, before anything else happens in this process.
         self.on_lost: Callable[[StoreFault], object] | None = None
 
-    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _call_store(self, call: Callable[[], Awaitable[T]]) -> T:
         self._in_use()
         try:
             return await call()
         except StoreFault as fault:
-            self._failed(fault)
+            self._record_fault(fault)
             raise
 
     def _in_use(self) -> None:
@@ -148,7 +148,7 @@ class WatchedStore(StoreWrapper):
         if ended is not None:
             raise ResultUnknown("it was not known whether a batch was kept, so that this process ends")
 
-    def _failed(self, fault: StoreFault, size: int = 0) -> None:
+    def _record_fault(self, fault: StoreFault, size: int = 0) -> None:
         self.health.failed(fault, size)
         ended = self.health.ended
         if ended is not None and not self._over.is_set():
@@ -168,17 +168,17 @@ class WatchedStore(StoreWrapper):
         """See ``Store.open``; once it is open, nothing."""
         if self._watching is not None:
             return
-        await self._asked(self.inner.open)
+        await self._call_store(self.inner.open)
         try:
-            await self._asked(partial(self.inner.declare, "", catalogue.SCHEMA))
+            await self._call_store(partial(self.inner.declare, "", catalogue.SCHEMA))
         except BaseException:
             await self.inner.close()
             raise
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._watching = asyncio.get_running_loop().create_task(self._watch_lost())
 
-    async def _watch(self) -> None:
+    async def _watch_lost(self) -> None:
         fault = await self.inner.lost()
-        self._failed(fault if isinstance(fault, StoreFault) else StoreLost(str(fault)))
+        self._record_fault(fault if isinstance(fault, StoreFault) else StoreLost(str(fault)))
 
     async def close(self) -> None:
         """See ``Store.close``."""
@@ -191,7 +191,7 @@ class WatchedStore(StoreWrapper):
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
         await super().declare(scope, schema)
-        await self._asked(partial(catalogue.record, self.inner, scope, schema))
+        await self._call_store(partial(catalogue.record, self.inner, scope, schema))
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
@@ -203,10 +203,10 @@ class WatchedStore(StoreWrapper):
         try:
             found = await self.inner.commit(scope, writes, durability=durability)
         except StoreFault as fault:
-            self._failed(fault, _size(writes))
+            self._record_fault(fault, _body_bytes(writes))
             raise
         self.health.took(self.health.monotonic() - began)
-        self.health.wrote(_size(writes) if self.health.degraded is not None else 0)
+        self.health.wrote(_body_bytes(writes) if self.health.degraded is not None else 0)
         return found
 
     async def probe(self) -> None:
@@ -214,7 +214,7 @@ class WatchedStore(StoreWrapper):
         wanted = self.health.wanted
         await super().probe()
         if wanted:
-            await self._asked(partial(self.inner.commit, "", _room(wanted)))
+            await self._call_store(partial(self.inner.commit, "", _probe_writes(wanted)))
         if wanted or not self.health.wanted:
             self.health.wrote()
 
@@ -224,30 +224,30 @@ class WatchedStore(StoreWrapper):
         """
         if not self.health.fresh:
             if self._probing is None or self._probing.done():
-                self._probing = asyncio.get_running_loop().create_task(self._probed())
+                self._probing = asyncio.get_running_loop().create_task(self._run_probe())
             done, _ = await asyncio.wait({self._probing}, timeout=PROBE_WITHIN)
             if not done:
                 text = f"it has not answered for {PROBE_WITHIN:.0f} s"
                 if self.health.degraded is None:
-                    self._failed(StoreFault(FaultKind.AWAY, text))
+                    self._record_fault(StoreFault(FaultKind.AWAY, text))
         return self.health.degraded
 
-    async def _probed(self) -> None:
+    async def _run_probe(self) -> None:
         try:
             await self.probe()
         except StoreFault:
             pass  # it is noted
         except Exception as error:  # noqa: BLE001  # a probe that fails in whatever way says how the store is
-            self._failed(StoreFault(FaultKind.FAILING, f"{type(error).__name__}: {error}"))
+            self._record_fault(StoreFault(FaultKind.FAILING, f"{type(error).__name__}: {error}"))
 
 
-def _room(size: int) -> list[Write]:
+def _probe_writes(size: int) -> list[Write]:
     """A row that comes and goes in one transaction, of bytes that no database compresses."""
     key = ("", "room")
     body = hashlib.shake_256(b"room").digest(size)
     return [Put(catalogue.NAME, key, body), Delete(catalogue.NAME, key)]
 
 
-def _size(writes: Sequence[Write]) -> int:
+def _body_bytes(writes: Sequence[Write]) -> int:
     """Bytes of bodies."""
     return sum(len(write.body) for write in writes if not isinstance(write, Delete | Remove))

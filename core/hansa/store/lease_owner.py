@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 
-def _read(path: str) -> str:
+def _read_file(path: str) -> str:
     try:
         return Path(path).read_text(encoding="ascii").strip()
     except OSError:
         return ""
 
 
-def _namespace() -> str:
+def _process_namespace() -> str:
     """Where process ids mean the same: this boot of this kernel and its pid namespace; empty if unknown."""
-    boot = _read("/proc/sys/kernel/random/boot_id")
+    boot = _read_file("/proc/sys/kernel/random/boot_id")
     try:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}" if boot else ""
     except OSError:
@@ -29,14 +29,19 @@ def _namespace() -> str:
 
 def _process_start(pid: int) -> str:
     """When a process started, in ticks since boot, which tells a reused id apart; empty if it is gone."""
-    state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    state = _read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return state[19] if state and state[0] not in "ZX" else ""
 
 
 def this_process() -> dict[str, Any]:
     """``host``, ``pid``, ``born`` and ``namespace`` of this process."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "born": _process_start(pid), "namespace": _namespace()}
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "born": _process_start(pid),
+        "namespace": _process_namespace(),
+    }
 
 
 def is_self(owner: Mapping[str, Any]) -> bool:
@@ -46,7 +51,7 @@ def is_self(owner: Mapping[str, Any]) -> bool:
 
 def is_dead(owner: Mapping[str, Any]) -> bool:
     """True if an owner was a process of this machine that has ended."""
-    if not owner.get("namespace") or owner["namespace"] != _namespace():
+    if not owner.get("namespace") or owner["namespace"] != _process_namespace():
         return False
     pid = int(owner["pid"])
     born = _process_start(pid)
@@ -63,4 +68,4 @@ def _is_gone(pid: int) -> bool:
         return False
     except (OSError, OverflowError):
         return True
-    return _read(f"/proc/{pid}/stat") != ""
+    return _read_file(f"/proc/{pid}/stat") != ""

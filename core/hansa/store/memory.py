@@ -39,7 +39,7 @@ def checked(collection: Collection, write: Write) -> int:
     if not isinstance(write, Append):
         if len(write.key) != (1 if collection.stream else len(collection.key)):
             raise StoreError(f"{write.key!r} is not a key of {collection.name}")
-        _storable(collection, write.key)
+        _require_storable_values(collection, write.key)
     if isinstance(write, Delete | Remove):
         return 0
     size = len(write.body)
@@ -48,11 +48,11 @@ def checked(collection: Collection, write: Write) -> int:
     if not write.fields.keys() <= collection.fields.keys():
         unknown = set(write.fields) - set(collection.fields)
         raise StoreError(f"{collection.name} has no fields {sorted(unknown)}")
-    _storable(collection, write.fields.values())
+    _require_storable_values(collection, write.fields.values())
     return size
 
 
-def _storable(collection: Collection, values: Iterable[Value]) -> None:
+def _require_storable_values(collection: Collection, values: Iterable[Value]) -> None:
     """Integers have 64 bits and strings are Unicode: a surrogate alone has no UTF-8."""
     for value in values:
         if type(value) is str and value.isascii():  # most are
@@ -133,7 +133,7 @@ class MemoryStore:
             version += 1
         self.disk.versions[name] = schema.version
 
-    def _table(self, scope: str, name: str) -> tuple[Collection, _Table]:
+    def _get_table(self, scope: str, name: str) -> tuple[Collection, _Table]:
         collection = self._collections.get((scope, name))
         if collection is None:
             raise NotDeclared(scope, name)
@@ -151,7 +151,7 @@ class MemoryStore:
         size = 0
         try:
             for write in writes:
-                size += self._one(scope, write, undo, positions)
+                size += self._apply_write(scope, write, undo, positions)
             bounded(len(writes), size, whole=isinstance(writes, Whole))
         except StoreError:
             for owner, key, before, name in reversed(undo):
@@ -169,7 +169,7 @@ class MemoryStore:
             self.disk.unsynced.append(undo)
         return positions
 
-    def _one(
+    def _apply_write(
         self,
         scope: str,
         write: Write,
@@ -177,7 +177,7 @@ class MemoryStore:
         positions: list[int],
     ) -> int:
         owner, name = split(scope, write.collection)
-        collection, table = self._table(owner, name)
+        collection, table = self._get_table(owner, name)
         size = checked(collection, write)
         if isinstance(write, Append):
             self.disk.position += 1
@@ -203,11 +203,11 @@ class MemoryStore:
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
-        return self._table(scope, collection)[1].get(tuple(key))
+        return self._get_table(scope, collection)[1].get(tuple(key))
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        table = self._table(scope, collection)[1]
+        table = self._get_table(scope, collection)[1]
         return {tuple(k): table[tuple(k)] for k in keys if tuple(k) in table}
 
     async def scan(
@@ -223,7 +223,7 @@ class MemoryStore:
         reverse: bool = False,
     ) -> list[Row]:
         """See ``Store.scan``."""
-        declared, table = self._table(scope, collection)
+        declared, table = self._get_table(scope, collection)
         names = key_names(declared)
         order = index or names
 
@@ -254,7 +254,7 @@ class MemoryStore:
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
-        declared, table = self._table(scope, collection)
+        declared, table = self._get_table(scope, collection)
         names, wanted = key_names(declared), equal or {}
         return sum(
             all((r.key[names.index(n)] if n in names else r.fields[n]) == v for n, v in wanted.items())

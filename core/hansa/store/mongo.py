@@ -60,7 +60,7 @@ _WIRE, _WIRE_QUORUM = 8, 9
 _INDEXES_MS = 3_600_000
 
 
-def _asynchronous(url: str) -> Any:
+def _new_client(url: str) -> Any:
     patience: dict[str, Any] = (
         {} if "serverselectiontimeoutms" in url.lower() else {"serverSelectionTimeoutMS": 5_000}
     )
@@ -70,7 +70,7 @@ def _asynchronous(url: str) -> Any:
 class MongoStore:
     """See ``hansa.store.base.Store``. ``connect`` makes the driver's client of a URL."""
 
-    def __init__(self, url: str, *, connect: Callable[[str], Any] = _asynchronous) -> None:
+    def __init__(self, url: str, *, connect: Callable[[str], Any] = _new_client) -> None:
         parts = urlsplit(url)
         self._url = url
         self._connect = connect
@@ -94,7 +94,7 @@ class MongoStore:
         """How many were committed."""
         return self._writer.transactions if self._writer else 0
 
-    def _failed(self, error: Exception) -> StoreError:
+    def _to_store_error(self, error: Exception) -> StoreError:
         text = reason(error) if isinstance(error, PyMongoError) else type(error).__name__
         return StoreFault(mongo_kind(error), f"MongoDB {self._place}: {self._credentials.blank(text)}")
 
@@ -103,20 +103,20 @@ class MongoStore:
         try:
             self._client = self._connect(self._url)
             self._database = self._of_client(self._client)
-            await self._fit()
+            await self._require_suitable_server()
             lease = MongoLease(self._database)
             self._writer = writer = MongoWriter(self._client, self._database, lease)
             writer.position = await lease.take(await writer.session())
             self._lease = lease
-            self._reads = MongoReads(self._client, self.probe, self._usable)
-            await self._make([_SCHEMAS])
+            self._reads = MongoReads(self._client, self.probe, self._require_open)
+            await self._create_collections([_SCHEMAS])
         except (PyMongoError, ValueError) as error:
             await self._disconnect()
-            raise self._failed(error) from None
+            raise self._to_store_error(error) from None
         except StoreError:
             await self._disconnect()
             raise
-        self._beat()
+        self._keep_lease()
 
     def _of_client(self, client: Any) -> Any:
         return client.get_database(
@@ -132,15 +132,15 @@ class MongoStore:
         try:
             await mongo_options.wish(self._of_client(client))
         except PyMongoError as error:
-            raise self._failed(error) from None
+            raise self._to_store_error(error) from None
         finally:
             await await_if_needed(client.close())
 
     async def wished(self) -> str:
         """See ``Shared.wished``."""
-        return await self._read(partial(mongo_options.wished, self._database))
+        return await self._read_answer(partial(mongo_options.wished, self._database))
 
-    async def _fit(self) -> None:
+    async def _require_suitable_server(self) -> None:
         hello = await self._database.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise StoreError(
@@ -151,10 +151,10 @@ class MongoStore:
         if self._wire < _WIRE:
             raise StoreError(f"MongoDB {self._place} is too old: 4.2 is the least")
 
-    def _beat(self) -> None:
+    def _keep_lease(self) -> None:
         """Keep the lease while nothing is written: an empty batch, after which the next beat is due."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(SECONDS / 3, self._beat)
+        self._timer = loop.call_later(SECONDS / 3, self._keep_lease)
         if self._writer is not None:
             self._writer.add(heartbeat(loop))
 
@@ -188,24 +188,24 @@ class MongoStore:
         """
         every = [rows_of(scope, schema.owner, collection) for collection in schema.collections]
         name = f"{scope}/{schema.owner}"
-        kept = await self._one(_SCHEMAS, (name,))
+        kept = await self._find_one(_SCHEMAS, (name,))
         version = int(kept.fields["version"] or 0) if kept else schema.version
         if version > schema.version:
             raise NewerSchema(scope, schema, version, str(self._place))
         try:
-            await self._make(every)
+            await self._create_collections(every)
         except PyMongoError as error:
-            raise self._failed(error) from None
+            raise self._to_store_error(error) from None
         for rows in every:
             self._rows[scope, rows.collection.name] = rows
         mark = kept.body if kept else b""
         while version < schema.version:
-            await self._migrate(scope, schema, version, mark)
+            await self._migrate_version(scope, schema, version, mark)
             version, mark = version + 1, b""
         if kept is None:
-            await self._write([MongoStep(_SCHEMAS, Put("schema", (name,), b"", {"version": version}))])
+            await self._write_steps([MongoStep(_SCHEMAS, Put("schema", (name,), b"", {"version": version}))])
 
-    async def _make(self, every: Sequence[MongoCollection]) -> None:
+    async def _create_collections(self, every: Sequence[MongoCollection]) -> None:
         present = set(await self._database.list_collection_names())
         for rows in every:
             if rows.name not in present:
@@ -231,9 +231,9 @@ class MongoStore:
                 for name in rows.surplus(await self._database[rows.name].index_information())
             ]
 
-        return await self._read(found)
+        return await self._read_answer(found)
 
-    async def _migrate(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
+    async def _migrate_version(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
         step = schema.migrations.get(version)
         if step is None:
             raise StoreError(f"{schema.owner} has no migration from version {version}")
@@ -241,26 +241,28 @@ class MongoStore:
         names = [collection.name for collection in schema.collections]
         at, after = json.loads(mark) if mark else (names[0] if names else "", "")
         for name in names[names.index(at) :] if at in names else names:
-            rows = self._of(scope, name)
+            rows = self._collection_of(scope, name)
             while True:
-                found = await self._find(rows, {"_id": {"$gt": after}}, [("_id", 1)], _STRIDE)
+                found = await self._find_documents(rows, {"_id": {"$gt": after}}, [("_id", 1)], _STRIDE)
                 if not found:
                     break
                 after = found[-1]["_id"]
                 put = Put("schema", key, json.dumps([name, after]).encode(), {"version": version})
                 writes = [w for document in found for w in step(name, rows.row(document))]
-                await self._write([*self._steps(scope, writes), MongoStep(_SCHEMAS, put)], whole=True)
+                await self._write_steps(
+                    [*self._to_steps(scope, writes), MongoStep(_SCHEMAS, put)], whole=True
+                )
             after = ""
-        await self._write([MongoStep(_SCHEMAS, Put("schema", key, b"", {"version": version + 1}))])
+        await self._write_steps([MongoStep(_SCHEMAS, Put("schema", key, b"", {"version": version + 1}))])
 
-    def _of(self, scope: str, name: str) -> MongoCollection:
+    def _collection_of(self, scope: str, name: str) -> MongoCollection:
         rows = self._rows.get((scope, name))
         if rows is None:
             raise NotDeclared(scope, name)
         return rows
 
-    def _steps(self, scope: str, writes: Sequence[Write]) -> list[MongoStep]:
-        return [MongoStep(self._of(*split(scope, write.collection)), write) for write in writes]
+    def _to_steps(self, scope: str, writes: Sequence[Write]) -> list[MongoStep]:
+        return [MongoStep(self._collection_of(*split(scope, write.collection)), write) for write in writes]
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
@@ -271,16 +273,16 @@ class MongoStore:
             raise StoreError("the store is closed")
         if not writes:
             return []
-        return await self._write(self._steps(scope, writes), whole=isinstance(writes, Whole))
+        return await self._write_steps(self._to_steps(scope, writes), whole=isinstance(writes, Whole))
 
-    async def _write(self, steps: Sequence[MongoStep], *, whole: bool = False) -> list[int]:
-        self._usable()
+    async def _write_steps(self, steps: Sequence[MongoStep], *, whole: bool = False) -> list[int]:
+        self._require_open()
         assert self._writer is not None
         batch = batch_of(steps, asyncio.get_running_loop().create_future(), whole=whole)
         self._writer.add(batch)
         return await batch.done
 
-    async def _find(
+    async def _find_documents(
         self, rows: MongoCollection, where: Mapping[str, Any], order: list[tuple[str, int]] | None, limit: int
     ) -> list[dict[str, Any]]:
         async def found() -> list[dict[str, Any]]:
@@ -288,11 +290,11 @@ class MongoStore:
             documents: list[dict[str, Any]] = await cursor.to_list(limit)
             return documents
 
-        return await self._read(found)
+        return await self._read_answer(found)
 
-    async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _read_answer(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer to a read. Raises StoreError."""
-        self._usable()
+        self._require_open()
         assert self._reads is not None
         try:
             return await self._reads.ask(call)
@@ -300,28 +302,28 @@ class MongoStore:
             text = f"MongoDB {self._place} has not answered for {ANSWER_WITHIN:.0f} s"
             raise StoreFault(FaultKind.AWAY, text) from None
         except PyMongoError as error:
-            raise self._failed(error) from None
+            raise self._to_store_error(error) from None
 
-    def _usable(self) -> None:
+    def _require_open(self) -> None:
         if self._writer is None:
             raise StoreError("the store is closed")
         if self._writer.lost.is_set():
             raise StoreLost
 
-    async def _one(self, rows: MongoCollection, key: Key) -> Row | None:
-        found = await self._find(rows, {"_id": encode_key(key)}, None, 1)
+    async def _find_one(self, rows: MongoCollection, key: Key) -> Row | None:
+        found = await self._find_documents(rows, {"_id": encode_key(key)}, None, 1)
         return rows.row(found[0]) if found else None
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
-        return await self._one(self._of(scope, collection), key)
+        return await self._find_one(self._collection_of(scope, collection), key)
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        rows, found = self._of(scope, collection), dict[Key, Row]()
+        rows, found = self._collection_of(scope, collection), dict[Key, Row]()
         for at in range(0, len(keys), 1000):
             wanted = list({encode_key(key) for key in keys[at : at + 1000]})
-            for document in await self._find(rows, {"_id": {"$in": wanted}}, None, len(wanted)):
+            for document in await self._find_documents(rows, {"_id": {"$in": wanted}}, None, len(wanted)):
                 row = rows.row(document)
                 found[row.key] = row
         return found
@@ -339,22 +341,22 @@ class MongoStore:
         reverse: bool = False,
     ) -> list[Row]:
         """See ``Store.scan``."""
-        rows = self._of(scope, collection)
+        rows = self._collection_of(scope, collection)
         search = rows.search(index, equal, after, upto, reverse=reverse)
         if search.nothing or limit <= 0:
             return []
-        found = await self._find(rows, search.where, search.order, min(int(limit), 10_000))
+        found = await self._find_documents(rows, search.where, search.order, min(int(limit), 10_000))
         return [rows.row(document) for document in found]
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
-        rows = self._of(scope, collection)
+        rows = self._collection_of(scope, collection)
         where = rows.counted(equal or {})
 
         async def counted() -> int:
             return int(await self._database[rows.name].count_documents(where))
 
-        return await self._read(counted)
+        return await self._read_answer(counted)
 
     async def position(self) -> int:
         """See ``Store.position``."""
@@ -376,9 +378,9 @@ class MongoStore:
         try:
             await self._lease.advance(position)
         except PyMongoError as error:
-            raise self._failed(error) from None
+            raise self._to_store_error(error) from None
         self._writer.position = max(self._writer.position, position)
 
     async def probe(self) -> None:
         """See ``Store.probe``: a transaction that extends the lease."""
-        await self._write(())
+        await self._write_steps(())

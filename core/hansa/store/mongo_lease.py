@@ -51,7 +51,7 @@ def reason(error: PyMongoError) -> str:
     return f"{type(error).__name__}: {str(error)[:300]}"
 
 
-def _taken(owner: Mapping[str, Any]) -> InUse:
+def _in_use_error(owner: Mapping[str, Any]) -> InUse:
     return InUse(str(owner.get("host", "")), int(owner.get("pid", 0)), SECONDS, own=is_self(owner))
 
 
@@ -75,15 +75,15 @@ class MongoLease:
             await self._rows.update_one({"_id": ID}, {"$setOnInsert": free}, upsert=True)
         elif before["token"]:
             if not await self._is_over(before):  # a claim would wait for a transaction that is open
-                raise _taken(before["owner"])
+                raise _in_use_error(before["owner"])
             if before.get("session"):
                 await self._database.command({"killSessions": [before["session"]]})
         token = secrets.token_hex(16)
-        got = await self._claim(token, "", session)
+        got = await self._claim_lease(token, "", session)
         if got["token"] != token and is_dead(got["owner"]):
-            got = await self._claim(token, got["token"], session)
+            got = await self._claim_lease(token, got["token"], session)
         if got["token"] != token:
-            raise _taken(got["owner"])
+            raise _in_use_error(got["owner"])
         self._token, self.reached = token, int(got["position"])
         return self.reached
 
@@ -93,7 +93,7 @@ class MongoLease:
         now = (await self._database.command("hello"))["localTime"]
         return bool(row["until"] < now.replace(tzinfo=UTC).timestamp() * 1000)
 
-    async def _claim(self, token: str, dead: str, session: Any) -> dict[str, Any]:
+    async def _claim_lease(self, token: str, dead: str, session: Any) -> dict[str, Any]:
         """Take the lease if it is free, stale or that of ``dead``; the lease afterwards, whosever it is."""
         mine = {
             "token": token,

@@ -47,30 +47,30 @@ class MongoReads:
         while True:
             self._usable()
             try:
-                if self._changed():
-                    await self._assured()
-                return await self._asked(call)
+                if self._has_primary_changed():
+                    await self._confirm_holder()
+                return await self._ask_once(call)
             except (PyMongoError, TimeoutError, StoreFault) as error:
-                if not _passes(error) or now() - start > PATIENCE:
+                if not _is_transient(error) or now() - start > PATIENCE:
                     raise
                 self._confirmed = None
             await asyncio.sleep(wait)
             wait = min(2 * wait, _MOST)
 
-    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _ask_once(self, call: Callable[[], Awaitable[T]]) -> T:
         """One try. A cancelled caller does not cancel the driver's call, which may be opening a connection
         that would never be closed; a call that hangs is given up with its connection.
         """
         task = asyncio.ensure_future(call())
         self._asking.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_call_ended)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN)
         if not done:
             task.cancel()
             raise TimeoutError
         return task.result()
 
-    def _ended(self, task: asyncio.Future[Any]) -> None:
+    def _on_call_ended(self, task: asyncio.Future[Any]) -> None:
         self._asking.discard(task)
         if not task.cancelled():
             task.exception()  # the callers that still wait get the error
@@ -80,15 +80,15 @@ class MongoReads:
         if self._asking:
             await asyncio.wait(self._asking, timeout=_END_WITHIN)
 
-    def _changed(self) -> bool:
+    def _has_primary_changed(self) -> bool:
         described = self._client.topology_description
         if described is not self._described:
             self._described, self._primary = described, _primary(described)
         return self._primary is None or self._primary != self._confirmed
 
-    async def _assured(self) -> None:
+    async def _confirm_holder(self) -> None:
         await self._confirm()
-        self._changed()
+        self._has_primary_changed()
         self._confirmed = self._primary
 
 
@@ -100,7 +100,7 @@ def _primary(description: Any) -> object:
     return None
 
 
-def _passes(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     if isinstance(error, StoreFault):
         return error.kind is FaultKind.AWAY
     return isinstance(error, AutoReconnect | TimeoutError) or getattr(error, "code", None) in _AGAIN

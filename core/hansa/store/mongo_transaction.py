@@ -132,24 +132,24 @@ class MongoTransactions:
         session = await self.session()
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                await _begin(session)
+                await _begin_transaction(session)
                 position = await self._lease.hold(session, appends, group)
                 for steps in placed(position).values():
-                    await self._collection(session, steps)
+                    await self._write_collection(session, steps)
         except BaseException:
-            await self._abort(session)
+            await self._abort_transaction(session)
             raise
         self.unsettled = True
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 await session.commit_transaction()
         except (PyMongoError, TimeoutError) as error:
-            await self._settle(session, group, error)
+            await self._settle_commit(session, group, error)
         self.unsettled = False
         self._lease.reached = position
         return position
 
-    async def _abort(self, session: Any) -> None:
+    async def _abort_transaction(self, session: Any) -> None:
         """Let go of what a transaction holds. Where the database does not answer, the next transaction does
         it: that one is of the same session, and ends one that is still open. In another session it would run
         into the row of the lease, which the open one holds for as long as a transaction may last (60 s).
@@ -159,7 +159,7 @@ class MongoTransactions:
                 if session.in_transaction:
                     await session.abort_transaction()
 
-    async def _settle(self, session: Any, group: str, error: Exception) -> None:
+    async def _settle_commit(self, session: Any, group: str, error: Exception) -> None:
         """Ask until the database says what became of a commit that raised ``error``. Nothing else is written
         meanwhile, and nobody is told anything.
         """
@@ -167,7 +167,7 @@ class MongoTransactions:
         while True:
             try:
                 async with asyncio.timeout(ANSWER_WITHIN):
-                    if await self._kept(session, group):
+                    if await self._was_kept(session, group):
                         return
                 break
             except (PyMongoError, TimeoutError) as again:
@@ -180,15 +180,15 @@ class MongoTransactions:
         self.unsettled = False
         raise NotKept(error)
 
-    async def _kept(self, session: Any, group: str) -> bool:
+    async def _was_kept(self, session: Any, group: str) -> bool:
         if session.in_transaction:
             await session.abort_transaction()
-        await _begin(session)
+        await _begin_transaction(session)
         kept = await self._lease.keeps(session, group)
         await session.commit_transaction()
         return kept
 
-    async def _collection(self, session: Any, steps: Sequence[Keyed]) -> None:
+    async def _write_collection(self, session: Any, steps: Sequence[Keyed]) -> None:
         """The steps of one collection in few commands: those of one kind that follow each other are one."""
         if len({step.key for step in steps}) == len(steps):
             steps = sorted(steps, key=lambda step: type(step.write).__name__)
@@ -198,12 +198,12 @@ class MongoTransactions:
             if compared is None:
                 run.append(step)
                 continue
-            await self._run(session, run)
+            await self._write_run(session, run)
             run = []
-            await self._compare(session, step, compared)
-        await self._run(session, run)
+            await self._compare_and_write(session, step, compared)
+        await self._write_run(session, run)
 
-    async def _run(self, session: Any, run: Sequence[Keyed]) -> None:
+    async def _write_run(self, session: Any, run: Sequence[Keyed]) -> None:
         if not run:
             return
         rows = run[0].rows
@@ -215,7 +215,7 @@ class MongoTransactions:
                 raise Conflict(rows.collection.name, run[first["index"]].key) from None
             raise
 
-    async def _compare(self, session: Any, step: Keyed, there: Document) -> None:
+    async def _compare_and_write(self, session: Any, step: Keyed, there: Document) -> None:
         rows = self._database[step.rows.name]
         if isinstance(step.write, Remove):
             found = (await rows.delete_one(there, session=session)).deleted_count
@@ -225,7 +225,7 @@ class MongoTransactions:
             raise Conflict(step.rows.collection.name, step.key)
 
 
-async def _begin(session: Any) -> None:
+async def _begin_transaction(session: Any) -> None:
     await await_if_needed(
         session.start_transaction(
             read_concern=ReadConcern("snapshot"),

@@ -41,7 +41,7 @@ class MongoWriter:
         self._waiting: deque[Batch[MongoStep]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed_at: float | None = None
-        self._transactions = MongoTransactions(client, database, lease, self._troubled, self._closing)
+        self._transactions = MongoTransactions(client, database, lease, self._record_trouble, self._closing)
         #: When the group of now was begun, and the last trouble that it met.
         self._began = 0.0
         self._trouble: Exception | None = None
@@ -60,11 +60,11 @@ class MongoWriter:
         self._waiting.append(batch)
         loop = asyncio.get_running_loop()
         if self._task is None:
-            self._task = loop.create_task(self._drain())
+            self._task = loop.create_task(self._drain_queue())
         if self._looking is None:
-            self._looking = loop.call_later(_STILL, self._look)
+            self._looking = loop.call_later(_STILL, self._fail_waiting)
 
-    def _look(self) -> None:
+    def _fail_waiting(self) -> None:
         """Fail what waits behind a group that the database does not take: nothing of it was begun."""
         self._looking = None
         loop = asyncio.get_running_loop()
@@ -75,9 +75,9 @@ class MongoWriter:
             fail(self._waiting, StoreFault(FaultKind.AWAY, f"the writes before this one wait: {text}"))
             self._waiting.clear()
         if self._task is not None:
-            self._looking = loop.call_later(_STILL, self._look)
+            self._looking = loop.call_later(_STILL, self._fail_waiting)
 
-    def _troubled(self, error: Exception) -> None:
+    def _record_trouble(self, error: Exception) -> None:
         self._trouble = error
 
     def _closing(self) -> bool:
@@ -103,20 +103,20 @@ class MongoWriter:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1.0)
 
-    async def _drain(self) -> None:
+    async def _drain_queue(self) -> None:
         try:
             while self._waiting:
-                await self._group(next_group(self._waiting))
+                await self._write_group(next_group(self._waiting))
         finally:
             self._task = None
 
-    async def _group(self, group: Sequence[Batch[MongoStep]]) -> None:
+    async def _write_group(self, group: Sequence[Batch[MongoStep]]) -> None:
         try:
-            await self._transact(group)
+            await self._run_transaction(group)
         except Conflict as conflict:
             if len(group) > 1:
                 for batch in group:
-                    await self._group([batch])
+                    await self._write_group([batch])
                 return
             fail(group, conflict)
         except StoreLost as lost:
@@ -137,7 +137,7 @@ class MongoWriter:
             return ResultUnknown(f"it is unknown whether MongoDB stored it: {why}")
         return StoreFault(FaultKind.FAILING, why)
 
-    async def _transact(self, group: Sequence[Batch[MongoStep]]) -> None:
+    async def _run_transaction(self, group: Sequence[Batch[MongoStep]]) -> None:
         """One transaction, again and again while that can help. Raises Conflict, StoreError."""
         now = asyncio.get_running_loop().time
         self._began, self._trouble = now(), None
@@ -146,13 +146,13 @@ class MongoWriter:
             error: Exception
             try:
                 appends = sum(batch.appends for batch in group)
-                position = await self._transactions.run(appends, partial(_placed, group))
+                position = await self._transactions.run(appends, partial(_place_steps, group))
             except NotKept as unkept:
                 error, again = unkept.error, True
             except TimeoutError as late:
                 error, again = late, True
             except PyMongoError as refused:
-                error, again = refused, _transient(refused)
+                error, again = refused, _is_transient(refused)
             else:
                 self.position = max(self.position, position)
                 self.transactions += 1
@@ -171,12 +171,12 @@ def kind(error: Exception) -> FaultKind:
     return FaultKind.AWAY if isinstance(error, TimeoutError) else mongo_kind(error)
 
 
-def _transient(error: PyMongoError) -> bool:
+def _is_transient(error: PyMongoError) -> bool:
     """True if a failure before the commit may not happen again when the transaction is repeated."""
     return error.has_error_label("TransientTransactionError") or getattr(error, "code", None) in _CONFLICTS
 
 
-def _placed(group: Sequence[Batch[MongoStep]], position: int) -> dict[str, list[Keyed]]:
+def _place_steps(group: Sequence[Batch[MongoStep]], position: int) -> dict[str, list[Keyed]]:
     """The steps by MongoDB collection, in their order, the appends with positions up to ``position``."""
     place(group, position)
     found: dict[str, list[Keyed]] = {}

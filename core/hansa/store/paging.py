@@ -54,7 +54,7 @@ def pages(
     it; no row lacks it. Raises StoreError where that does not hold, and where 10,000 rows are equal in the
     whole index, which nothing tells apart.
     """
-    return _pages(_Search(store, collection, index, tuple(equal), reverse), after, upto, size)
+    return _iterate_pages(_Search(store, collection, index, tuple(equal), reverse), after, upto, size)
 
 
 async def first_page(
@@ -69,7 +69,7 @@ async def first_page(
     size: int = PAGE,
 ) -> list[Row]:
     """The first of ``pages``: of each value in the field behind ``equal`` it has all rows or none."""
-    found = _pages(_Search(store, collection, index, tuple(equal), reverse), after, upto, size)
+    found = _iterate_pages(_Search(store, collection, index, tuple(equal), reverse), after, upto, size)
     async with aclosing(found):
         async for page in found:
             return page
@@ -88,7 +88,7 @@ async def scan_all(
 ) -> AsyncIterator[Row]:
     """As ``pages``, row by row."""
     search = _Search(store, collection, index, tuple(equal), reverse)
-    async for page in _pages(search, after, upto, PAGE):
+    async for page in _iterate_pages(search, after, upto, PAGE):
         for row in page:
             yield row
 
@@ -121,7 +121,9 @@ async def every_page(
         key = page[-1].key
 
 
-async def _pages(search: _Search, after: Value, upto: Value, size: int) -> AsyncGenerator[list[Row], None]:
+async def _iterate_pages(
+    search: _Search, after: Value, upto: Value, size: int
+) -> AsyncGenerator[list[Row], None]:
     if search.index and len(search.equal) >= len(search.index):
         rows = await search.scan(limit=MOST)
         if len(rows) == MOST:
@@ -138,21 +140,21 @@ async def _pages(search: _Search, after: Value, upto: Value, size: int) -> Async
         if not search.index and len(search.equal) >= len(rows[-1].key):  # there is one row of a key
             yield rows
             return
-        last = _next(search, rows[-1])
-        whole = [row for row in rows if _next(search, row) != last]
+        last = _next_value(search, rows[-1])
+        whole = [row for row in rows if _next_value(search, row) != last]
         if whole:  # rows equal to the last one may go on behind the page
             yield whole
-            after = _next(search, whole[-1])
+            after = _next_value(search, whole[-1])
             continue
         alike = replace(search, equal=(*search.equal, last))
-        async for page in _pages(alike, None, None, size):
+        async for page in _iterate_pages(alike, None, None, size):
             yield page
         if last is None:
             return
         after = last
 
 
-def _next(search: _Search, row: Row) -> Value:
+def _next_value(search: _Search, row: Row) -> Value:
     """Returns the value of a row in the field behind ``equal``."""
     at = len(search.equal)
     if not search.index:

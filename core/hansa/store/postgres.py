@@ -89,7 +89,7 @@ class PostgresStore:
         """See ``Store.open``."""
         readers = PostgresReaders(self._place, _READERS, _ANSWER_WITHIN)
         writer = PostgresWriter(self._place, self._tables, readers.moved)
-        schemas = self._table("hansa", _SCHEMAS)
+        schemas = self._add_table("hansa", _SCHEMAS)
         try:
             await self._make_first(schemas)
             await writer.open()
@@ -97,7 +97,7 @@ class PostgresStore:
             raise self._place.fault(error) from None
         self._of_scope["", "schema"] = schemas
         self._readers, self._writer = readers, writer
-        self._beat()
+        self._keep_lease()
 
     async def wish(self) -> None:
         """See ``Shared.wish``."""
@@ -112,10 +112,10 @@ class PostgresStore:
 
     async def wished(self) -> str:
         """See ``Shared.wished``."""
-        found = await self._fetch(WISHED)
+        found = await self._fetch_values(WISHED)
         return str(found[0][0]) if found else ""
 
-    def _table(self, owner: str, collection: Collection) -> PostgresTable:
+    def _add_table(self, owner: str, collection: Collection) -> PostgresTable:
         """The table of a collection, which scopes share. One that has fields or indexes more replaces what
         was known of it.
         """
@@ -132,7 +132,7 @@ class PostgresStore:
         """
         for attempt in range(_TRIES):
             try:
-                await self._make([schemas], MAKE)
+                await self._create_missing([schemas], MAKE)
             except ERRORS as error:
                 if sqlstate(error) not in _MADE_MEANWHILE or attempt == _TRIES - 1:
                     raise
@@ -140,14 +140,14 @@ class PostgresStore:
             else:
                 return
 
-    async def _make(self, tables: Sequence[PostgresTable], first: str = "") -> None:
+    async def _create_missing(self, tables: Sequence[PostgresTable], first: str = "") -> None:
         """Create what is missing. Raises what ``ERRORS`` names."""
         session = await self._place.connect()
         connection = session.connection
         try:
             if first:
                 made = await connection.fetchval("SELECT to_regclass('hansa_lease')")
-                await self._allowed(connection, ["hansa_lease"], [] if made else [first])
+                await self._require_rights(connection, ["hansa_lease"], [] if made else [first])
                 if not made and await connection.fetchval("SELECT to_regclass($1)", tables[0].name):
                     raise NoLease
                 if not made:
@@ -156,13 +156,15 @@ class PostgresStore:
             indexes = dict(await connection.fetch(_INDEXES))
             changes = [sql for one in tables for sql in one.missing(present, indexes)]
             changes += [f'DROP INDEX IF EXISTS "{name}"' for one in tables for name in one.surplus(indexes)]
-            await self._allowed(connection, [one.name for one in tables if one.name in present], changes)
+            await self._require_rights(
+                connection, [one.name for one in tables if one.name in present], changes
+            )
             if changes:
                 await connection.execute(";".join(changes))
         finally:
             connection.terminate()
 
-    async def _allowed(self, connection: Any, tables: Sequence[str], changes: Sequence[str]) -> None:
+    async def _require_rights(self, connection: Any, tables: Sequence[str], changes: Sequence[str]) -> None:
         """Raises StoreFault naming the right that the role lacks for these tables and changes."""
         place = str(self._place)
         fault = refused(place, await connection.fetchrow(ALLOWED), making=bool(changes))
@@ -186,10 +188,10 @@ class PostgresStore:
         tables = [table(schema.owner, collection, 0) for collection in schema.collections]
         return [name for one in tables for name in one.surplus(found)]
 
-    def _beat(self) -> None:
+    def _keep_lease(self) -> None:
         """Keep the lease while nothing is written: an empty batch, after which the next beat is due."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(SECONDS / 3, self._beat)
+        self._timer = loop.call_later(SECONDS / 3, self._keep_lease)
         if self._writer is not None:
             self._writer.add(heartbeat(loop))
 
@@ -213,14 +215,14 @@ class PostgresStore:
         """
         if len(scope) > _SCOPE:
             raise StoreError(f"{scope[:_SCOPE]!r}... is not a name for a scope: at most {_SCOPE} characters")
-        tables = [self._table(schema.owner, collection) for collection in schema.collections]
+        tables = [self._add_table(schema.owner, collection) for collection in schema.collections]
         name = f"{scope}/{schema.owner}"
         kept = await self.get("", "schema", (name,))
         version = int(kept.fields["version"] or 0) if kept else schema.version
         if version > schema.version:
             raise NewerSchema(scope, schema, version, str(self._place))
         try:
-            await self._make(tables)
+            await self._create_missing(tables)
         except ERRORS as error:
             raise self._place.fault(error) from None
         for one in tables:
@@ -228,16 +230,18 @@ class PostgresStore:
         self._targets.clear()
         mark = kept.body if kept else b""
         while version < schema.version:
-            await self._migrate(scope, schema, version, mark)
+            await self._migrate_version(scope, schema, version, mark)
             version, mark = version + 1, b""
         if kept is None:
-            await self._version(name, version, b"", [])
+            await self._version_steps(name, version, b"", [])
 
-    async def _version(self, name: str, version: int, mark: bytes, steps: Sequence[PostgresStep]) -> None:
+    async def _version_steps(
+        self, name: str, version: int, mark: bytes, steps: Sequence[PostgresStep]
+    ) -> None:
         put = Put("schema", (name,), mark, {"version": version})
-        await self._write([*steps, PostgresStep(self._of("", "schema"), "", put)], whole=True)
+        await self._write_steps([*steps, PostgresStep(self._table_of("", "schema"), "", put)], whole=True)
 
-    async def _migrate(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
+    async def _migrate_version(self, scope: str, schema: Schema, version: int, mark: bytes) -> None:
         step = schema.migrations.get(version)
         if step is None:
             raise StoreError(f"{schema.owner} has no migration from version {version}")
@@ -245,31 +249,31 @@ class PostgresStore:
         names = [collection.name for collection in schema.collections]
         at, _, after = mark.partition(b"\0")
         for name in names[names.index(at.decode()) :] if at.decode() in names else names:
-            one = self._of(scope, name)
+            one = self._table_of(scope, name)
             while True:
                 given = one.marked(after) if after else []
-                found = await self._rows(one, one.following(first=not after), scope, _STRIDE, *given)
+                found = await self._fetch_rows(one, one.following(first=not after), scope, _STRIDE, *given)
                 if not found:
                     break
                 after = one.mark(found[-1].key)
-                steps = self._steps(scope, [write for row in found for write in step(name, row)])
-                await self._version(owner, version, name.encode() + b"\0" + after, steps)
+                steps = self._to_steps(scope, [write for row in found for write in step(name, row)])
+                await self._version_steps(owner, version, name.encode() + b"\0" + after, steps)
             after = b""
-        await self._version(owner, version + 1, b"", [])
+        await self._version_steps(owner, version + 1, b"", [])
 
-    def _of(self, scope: str, name: str) -> PostgresTable:
+    def _table_of(self, scope: str, name: str) -> PostgresTable:
         found = self._of_scope.get((scope, name))
         if found is None:
             raise NotDeclared(scope, name)
         return found
 
-    def _steps(self, scope: str, writes: Sequence[Write]) -> list[PostgresStep]:
+    def _to_steps(self, scope: str, writes: Sequence[Write]) -> list[PostgresStep]:
         steps = []
         for write in writes:
             target = self._targets.get((scope, write.collection))
             if target is None:
                 owner, name = split(scope, write.collection)
-                target = self._targets[scope, write.collection] = owner, self._of(owner, name)
+                target = self._targets[scope, write.collection] = owner, self._table_of(owner, name)
             steps.append(PostgresStep(target[1], target[0], write))
         return steps
 
@@ -281,9 +285,11 @@ class PostgresStore:
             raise StoreError("the store is closed")
         if not writes:
             return []
-        return await self._write(self._steps(scope, writes), durability, whole=isinstance(writes, Whole))
+        return await self._write_steps(
+            self._to_steps(scope, writes), durability, whole=isinstance(writes, Whole)
+        )
 
-    async def _write(
+    async def _write_steps(
         self, steps: Sequence[PostgresStep], durability: Durability = "full", *, whole: bool = False
     ) -> list[int]:
         writer = self._writer
@@ -295,18 +301,18 @@ class PostgresStore:
         writer.add(batch_of(steps, done, lazy=durability == "lazy", whole=whole))
         return await done
 
-    async def _fetch(self, sql: str, *values: Value | list[Value]) -> list[Sequence[object]]:
+    async def _fetch_values(self, sql: str, *values: Value | list[Value]) -> list[Sequence[object]]:
         """Runs a statement that reads, again while the database is away. It goes on although its caller has
         gone: ending it would cost a session.
         """
         if self._readers is None:
             raise StoreError("the store is closed")
-        task = asyncio.get_running_loop().create_task(self._patient(sql, values))
+        task = asyncio.get_running_loop().create_task(self._fetch_with_retry(sql, values))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
         return await asyncio.shield(task)
 
-    async def _patient(self, sql: str, values: Sequence[object]) -> list[Sequence[object]]:
+    async def _fetch_with_retry(self, sql: str, values: Sequence[object]) -> list[Sequence[object]]:
         now = asyncio.get_running_loop().time
         start, wait = now(), 0.02
         while True:
@@ -327,22 +333,22 @@ class PostgresStore:
             await asyncio.sleep(wait)
             wait = min(2 * wait, 1.0)
 
-    async def _rows(self, one: PostgresTable, sql: str, *values: Value | list[Value]) -> list[Row]:
-        return [one.row(got) for got in await self._fetch(sql, *values)]
+    async def _fetch_rows(self, one: PostgresTable, sql: str, *values: Value | list[Value]) -> list[Row]:
+        return [one.row(got) for got in await self._fetch_values(sql, *values)]
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
-        one = self._of(scope, collection)
-        found = await self._rows(one, one.one(), scope, *map(value, key))
+        one = self._table_of(scope, collection)
+        found = await self._fetch_rows(one, one.one(), scope, *map(value, key))
         return found[0] if found else None
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        one, found = self._of(scope, collection), dict[Key, Row]()
+        one, found = self._table_of(scope, collection), dict[Key, Row]()
         for at in range(0, len(keys), 1000):
             wanted = list({tuple(key) for key in keys[at : at + 1000]})
             parts = [[value(key[n]) for key in wanted] for n in range(len(one.keys))]
-            for row in await self._rows(one, one.some(), scope, *parts):
+            for row in await self._fetch_rows(one, one.some(), scope, *parts):
                 found[row.key] = row
         return found
 
@@ -359,16 +365,16 @@ class PostgresStore:
         reverse: bool = False,
     ) -> list[Row]:
         """See ``Store.scan``."""
-        one = self._of(scope, collection)
+        one = self._table_of(scope, collection)
         if limit <= 0:
             return []
         sql, given = one.search(index, equal, after, upto, reverse=reverse)
-        return await self._rows(one, sql, scope, min(int(limit), 10_000), *given)
+        return await self._fetch_rows(one, sql, scope, min(int(limit), 10_000), *given)
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
-        sql, given = self._of(scope, collection).counted(equal or {})
-        return int(str((await self._fetch(sql, scope, *given))[0][0]))
+        sql, given = self._table_of(scope, collection).counted(equal or {})
+        return int(str((await self._fetch_values(sql, scope, *given))[0][0]))
 
     async def position(self) -> int:
         """See ``Store.position``."""
@@ -396,4 +402,4 @@ class PostgresStore:
 
     async def probe(self) -> None:
         """See ``Store.probe``: a transaction that extends the lease."""
-        await self._write(())
+        await self._write_steps(())

@@ -46,15 +46,15 @@ class _Taken:
         self._next = {"t1": 0, "n1": 0, "b1": 0}
 
     def text(self) -> str:
-        return self._one("t1")
+        return self._take_next("t1")
 
     def body(self) -> str:
-        return self._one("b1")
+        return self._take_next("b1")
 
     def of(self, kind: type) -> str:
-        return self._one("n1" if kind is int else "t1")
+        return self._take_next("n1" if kind is int else "t1")
 
-    def _one(self, array: str) -> str:
+    def _take_next(self, array: str) -> str:
         self._next[array] += 1
         return f"{array}[{array[0]}2 + {self._next[array]}]"
 
@@ -64,13 +64,13 @@ class _Taken:
         )
 
 
-def _row(table: PostgresTable, taken: _Taken, *, position: bool) -> list[str]:
+def _row_values(table: PostgresTable, taken: _Taken, *, position: bool) -> list[str]:
     scope = taken.text()
     keys = ["pos1"] if position else [taken.of(kind) for kind in table.key_types]
     return [scope, *keys, *(taken.of(kind) for _, kind in table.fields), taken.body(), taken.body()]
 
 
-def _where(table: PostgresTable, values: Sequence[str]) -> str:
+def _key_condition(table: PostgresTable, values: Sequence[str]) -> str:
     return " AND ".join(
         f'"{name}" = {given}' for name, given in zip(("scope", *table.keys), values, strict=True)
     )
@@ -79,20 +79,20 @@ def _where(table: PostgresTable, values: Sequence[str]) -> str:
 _OR_CONFLICT = f"IF NOT FOUND THEN RAISE EXCEPTION USING ERRCODE = '{CONFLICT}', MESSAGE = i1::text; END IF;"
 
 
-def _step(table: PostgresTable, kind: _WriteKind) -> str:
+def _step_sql(table: PostgresTable, kind: _WriteKind) -> str:
     """Returns the SQL of a step of a table."""
     taken = _Taken()
     if kind in {_WriteKind.DELETE, _WriteKind.REMOVE, _WriteKind.REMOVE_IF}:
-        where = _where(table, [taken.text(), *map(taken.of, table.key_types)])
+        where = _key_condition(table, [taken.text(), *map(taken.of, table.key_types)])
         there = f" AND body = {taken.body()}" if kind is _WriteKind.REMOVE_IF else ""
         checked = "" if kind is _WriteKind.DELETE else _OR_CONFLICT
         return f'DELETE FROM "{table.name}" WHERE {where}{there}; {checked} {taken.past()}'
-    values = _row(table, taken, position=kind is _WriteKind.APPEND)
+    values = _row_values(table, taken, position=kind is _WriteKind.APPEND)
     names = [name for name, _ in table.fields] + ["body", "L"]
     if kind is _WriteKind.CAS:
         count = 1 + len(table.keys)
         sets = ", ".join(f'"{n}" = {v}' for n, v in zip(names, values[count:], strict=True))
-        where = _where(table, values[:count])
+        where = _key_condition(table, values[:count])
         sql = f'UPDATE "{table.name}" SET {sets} WHERE {where} AND body = {taken.body()}; {_OR_CONFLICT}'
         return f"{sql} {taken.past()}"
     columns = ", ".join(f'"{name}"' for name in ("scope", *table.keys, *names))
@@ -106,25 +106,25 @@ def _step(table: PostgresTable, kind: _WriteKind) -> str:
     return f"{sql} ON CONFLICT ({primary}) DO UPDATE SET {sets}; {taken.past()}"
 
 
-def _choose(variable: str, cases: Sequence[tuple[int, Callable[[], str]]]) -> str:
+def _case_sql(variable: str, cases: Sequence[tuple[int, Callable[[], str]]]) -> str:
     """The case of a variable's value, found by halves."""
     if len(cases) == 1:
         return cases[0][1]()
     half = len(cases) // 2
-    low, high = _choose(variable, cases[:half]), _choose(variable, cases[half:])
+    low, high = _case_sql(variable, cases[:half]), _case_sql(variable, cases[half:])
     return f"IF {variable} < {cases[half][0]} THEN {low} ELSE {high} END IF;"
 
 
-def _of(table: PostgresTable) -> Callable[[], str]:
+def _steps_of_table(table: PostgresTable) -> Callable[[], str]:
     kinds = [kind for kind in _WriteKind if table.collection.stream or kind is not _WriteKind.APPEND]
-    return lambda: _choose("kind1", [(kind, lambda kind=kind: _step(table, kind)) for kind in kinds])  # type: ignore[misc]
+    return lambda: _case_sql("kind1", [(kind, lambda kind=kind: _step_sql(table, kind)) for kind in kinds])  # type: ignore[misc]
 
 
 def function(lease: str, tables: Sequence[PostgresTable], seconds: int) -> str:
     """The statement that makes it, for tables in the order of their numbers. ``lease``: the lease's table;
     ``seconds``: for how long it is extended.
     """
-    cases = [(table.number, _of(table)) for table in tables]
+    cases = [(table.number, _steps_of_table(table)) for table in tables]
     until = f"clock_timestamp() + interval '{seconds} s'"
     return f"""
 CREATE OR REPLACE FUNCTION pg_temp.hansa_write(
@@ -145,7 +145,7 @@ BEGIN
   pos1 := last1 - appends1;
   FOREACH step1 IN ARRAY codes1 LOOP
     i1 := i1 + 1; place1 := step1 / 8; kind1 := step1 % 8;
-    {_choose("place1", cases) if cases else "NULL;"}
+    {_case_sql("place1", cases) if cases else "NULL;"}
   END LOOP;
   IF i1 > {_MANY} THEN UPDATE {lease} SET until = {until} WHERE id = 1; END IF;
   RETURN last1;

@@ -78,21 +78,21 @@ class PostgresLease:
         A process of another machine may be gone: unless it shows a sign of life, its lease is waited for.
         Raises InUse naming who has the database, ``NoLease``.
         """
-        found = await self._claim(connection, "")
+        found = await self._claim_lease(connection, "")
         if found is not None:
             return found
         owner = await connection.fetchrow(_OWNER)
         if owner is None:
             raise NoLease
         if is_dead(owner):
-            found = await self._claim(connection, owner["token"])
+            found = await self._claim_lease(connection, owner["token"])
         elif owner["namespace"] != this_process()["namespace"]:
-            found = await self._wait(connection, owner)
+            found = await self._wait_for_lease(connection, owner)
         if found is None:
             raise InUse(owner["host"], owner["pid"], SECONDS, own=is_self(owner))
         return found
 
-    async def _wait(self, connection: Any, owner: Any) -> tuple[int, int] | None:
+    async def _wait_for_lease(self, connection: Any, owner: Any) -> tuple[int, int] | None:
         """Claim it when its time is over, or its holder says that it lets go; None if that lives. A holder
         that shows no sign of life for all that time has lost it too where the time is not over: the
         database's clock was put back.
@@ -101,7 +101,7 @@ class PostgresLease:
         start, freed, until = now(), asyncio.Event(), owner["until"]
         await connection.add_listener(TABLE, lambda *_: freed.set())
         while now() - start < _PATIENCE:
-            found = await self._claim(connection, "")
+            found = await self._claim_lease(connection, "")
             if found is not None:
                 return found
             owner = await connection.fetchrow(_OWNER)
@@ -115,9 +115,9 @@ class PostgresLease:
                     await freed.wait()
         owner = await connection.fetchrow(_OWNER)
         silent = owner is not None and owner["until"] == until and now() - start >= SECONDS
-        return await self._claim(connection, owner["token"]) if silent else None
+        return await self._claim_lease(connection, owner["token"]) if silent else None
 
-    async def _claim(self, connection: Any, dead: str) -> tuple[int, int] | None:
+    async def _claim_lease(self, connection: Any, dead: str) -> tuple[int, int] | None:
         token, mine = secrets.token_hex(16), this_process()
         owner = (mine["host"], mine["pid"], mine["born"], mine["namespace"])
         found = await connection.fetchrow(_CLAIM, token, *owner, dead)

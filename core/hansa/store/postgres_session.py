@@ -114,9 +114,9 @@ class PostgresSession:
         self.connection = connection
         self.server = server
         self.warned = False
-        connection.add_log_listener(self._heard)
+        connection.add_log_listener(self._on_notice)
 
-    def _heard(self, _: Any, message: Any) -> None:
+    def _on_notice(self, _: Any, message: Any) -> None:
         self.warned |= message.severity_en == "WARNING"
 
     def cut_after(self, seconds: float) -> asyncio.TimerHandle:
@@ -164,7 +164,7 @@ class PostgresServer:
         for offset in range(len(hosts)):
             at = (self._last + offset) % len(hosts)
             try:
-                session = await self._one(*hosts[at], settings)
+                session = await self._connect_to(*hosts[at], settings)
             except ERRORS as failed:
                 # A host that could write, but for now, says more than one that is a standby.
                 if error is None or not isinstance(failed, TargetServerAttributeNotMatched):
@@ -175,7 +175,9 @@ class PostgresServer:
         assert error is not None
         raise error
 
-    async def _one(self, host: str | None, port: int | None, settings: Mapping[str, str]) -> PostgresSession:
+    async def _connect_to(
+        self, host: str | None, port: int | None, settings: Mapping[str, str]
+    ) -> PostgresSession:
         connection = await asyncpg.connect(
             self._url,
             host=host,
@@ -188,12 +190,12 @@ class PostgresServer:
         )
         try:
             async with asyncio.timeout(_CONNECT_WITHIN):
-                return await self._usable(connection)
+                return await self._require_usable(connection)
         except BaseException:
             connection.terminate()
             raise
 
-    async def _usable(self, connection: Any) -> PostgresSession:
+    async def _require_usable(self, connection: Any) -> PostgresSession:
         version = connection.get_server_version().major
         if version < _OLDEST:
             raise StoreError(f"PostgreSQL {self._name} is too old: {version}; {_OLDEST} is the least")
@@ -231,39 +233,39 @@ class PostgresReaders:
     async def session(self) -> AsyncIterator[Any]:
         """A connection to read with, cut off after a while. Raises what ``ERRORS`` names, StoreError."""
         async with self._free:
-            session = await self._take()
+            session = await self._take_session()
             cut = session.cut_after(self._seconds)
             try:
                 yield session.connection
             except BaseException as error:
                 if not isinstance(error, asyncpg.PostgresError) or is_cut(error):
-                    self._drop(session)
+                    self._drop_session(session)
                 raise
             else:
                 self._idle.append(session)
             finally:
                 cut.cancel()
 
-    async def _take(self) -> PostgresSession:
+    async def _take_session(self) -> PostgresSession:
         while self._idle:
             session = self._idle.pop()
             if session.server == self._server and not session.connection.is_closed():
                 return session
-            self._drop(session)
+            self._drop_session(session)
         timeout = str(round(self._seconds * 1000))
         session = await self._place.connect(statement_timeout=timeout, **_BY_INDEX)
         self._every.add(session)
         if session.server != self._server:
-            self._drop(session)
+            self._drop_session(session)
             raise ConnectionError("another server than the one that is written to")
         return session
 
-    def _drop(self, session: PostgresSession) -> None:
+    def _drop_session(self, session: PostgresSession) -> None:
         self._every.discard(session)
         session.connection.terminate()
 
     def close(self) -> None:
         """End all sessions; what they read fails."""
         for session in list(self._every):
-            self._drop(session)
+            self._drop_session(session)
         self._idle.clear()

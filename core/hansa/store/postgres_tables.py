@@ -31,18 +31,18 @@ _NAMED = 63
 _HEAD_OF_NAME = 50
 
 
-def _escaped(text: str) -> str:
+def _escape_text(text: str) -> str:
     return text.translate(_ESCAPES) if _LOW.search(text) else text
 
 
-def _plain(text: str) -> str:
+def _unescape_text(text: str) -> str:
     """Returns the text before it was escaped."""
     if "\x01" not in text:
         return text
     return text.replace("\x01\x01", "\x00").replace("\x01\x02", "\x01")
 
 
-def _cut(escaped: str) -> str:
+def _shorten_text(escaped: str) -> str:
     """A text for a column of a key or an index: itself, or its beginning and its digest."""
     if len(escaped) <= _LONG // 4:
         return escaped
@@ -57,7 +57,7 @@ def _cut(escaped: str) -> str:
 
 def text_value(text: str) -> str:
     """A text as a column has it: in the same order, without NUL, at most ``_LONG`` bytes."""
-    return _cut(_escaped(text))
+    return _shorten_text(_escape_text(text))
 
 
 def value(given: Value) -> Value:
@@ -122,23 +122,23 @@ class PostgresTable:
         into.bodies.append(bytes(body))
         for text in into.texts[texts:]:
             if text is not None and len(text) > _DIGEST and _CUT in text:
-                into.bodies.append(self._whole(key, fields))
+                into.bodies.append(self._whole_texts(key, fields))
                 return
         into.bodies.append(None)
 
-    def _whole(self, key: Key, fields: Mapping[str, Value]) -> bytes:
+    def _whole_texts(self, key: Key, fields: Mapping[str, Value]) -> bytes:
         """All texts of a row that has a long one, in the order of its columns; escaped text holds no NUL."""
         given = (*key, *(fields.get(name) for name, _ in self.fields))
-        return b"\0".join([_escaped(text).encode() for text in given if isinstance(text, str)])
+        return b"\0".join([_escape_text(text).encode() for text in given if isinstance(text, str)])
 
     def row(self, got: Sequence[object]) -> Row:
         """A row out of ``columns``."""
         *values, body, whole = got
         if whole is None:
-            found = [_plain(one) if isinstance(one, str) else one for one in values]
+            found = [_unescape_text(one) if isinstance(one, str) else one for one in values]
         else:
             texts = iter(bytes(whole).split(b"\0"))  # type: ignore[call-overload]
-            found = [_plain(next(texts).decode()) if isinstance(one, str) else one for one in values]
+            found = [_unescape_text(next(texts).decode()) if isinstance(one, str) else one for one in values]
         count = len(self.keys)
         names = (name for name, _ in self.fields)
         key: Key = tuple(found[:count])  # type: ignore[arg-type]  # the columns' declared types
@@ -148,7 +148,7 @@ class PostgresTable:
     def one(self) -> str:
         """The row of a scope ($1) and a key ($2 and on)."""
         where = " AND ".join(f'"{key}" = ${n}' for n, key in enumerate(self.keys, 2))
-        return self._kept("one", lambda: f"{self._select()} WHERE scope = $1 AND {where}")
+        return self._cached_sql("one", lambda: f"{self._select_sql()} WHERE scope = $1 AND {where}")
 
     def some(self) -> str:
         """The rows of a scope ($1) and of keys, an array for each part ($2 and on)."""
@@ -164,12 +164,12 @@ class PostgresTable:
                 f'JOIN "{self.name}" ON scope = $1 AND {on}'
             )
 
-        return self._kept("some", made)
+        return self._cached_sql("some", made)
 
-    def _select(self) -> str:
+    def _select_sql(self) -> str:
         return f'SELECT {self.columns} FROM "{self.name}"'
 
-    def _kept(self, what: object, make: object) -> str:
+    def _cached_sql(self, what: object, make: object) -> str:
         found = self._made.get(what)
         if found is None:
             found = self._made[what] = make()  # type: ignore[operator]
@@ -203,13 +203,13 @@ class PostgresTable:
                     parts.append(f'"{order[len(equal)]}" {sign} ${at}')
                     at += 1
             by = ", ".join(
-                self._sorted(name, reverse=reverse) for name in dict.fromkeys((*order, *self.keys))
+                self._order_sql(name, reverse=reverse) for name in dict.fromkeys((*order, *self.keys))
             )
-            return f"{self._select()} WHERE {' AND '.join(parts)} ORDER BY {by} LIMIT $2"
+            return f"{self._select_sql()} WHERE {' AND '.join(parts)} ORDER BY {by} LIMIT $2"
 
-        return self._kept(what, made), [value(one) for one in given]
+        return self._cached_sql(what, made), [value(one) for one in given]
 
-    def _sorted(self, name: str, *, reverse: bool) -> str:
+    def _order_sql(self, name: str, *, reverse: bool) -> str:
         """A column in an order. None comes first; key parts are never None."""
         if name in self.keys:
             return f'"{name}" DESC' if reverse else f'"{name}"'
@@ -220,7 +220,7 @@ class PostgresTable:
         keys = ", ".join(f'"{key}"' for key in self.keys)
         marks = ", ".join(f"${n}" for n in range(3, 3 + len(self.keys)))
         behind = "" if first else f" AND ({keys}) > ({marks})"
-        return f"{self._select()} WHERE scope = $1{behind} ORDER BY {keys} LIMIT $2"
+        return f"{self._select_sql()} WHERE scope = $1{behind} ORDER BY {keys} LIMIT $2"
 
     def mark(self, key: Key) -> bytes:
         """A place in the order of ``following``, to be kept."""
@@ -261,16 +261,16 @@ class PostgresTable:
                 for name, kind in self.fields
                 if name not in there
             ]
-        for named, index in self._indexes().items():
+        for named, index in self._declared_indexes().items():
             if named in indexes:
                 continue
-            by = [self._sorted(name, reverse=False) for name in dict.fromkeys((*index, *self.keys))]
+            by = [self._order_sql(name, reverse=False) for name in dict.fromkeys((*index, *self.keys))]
             made.append(
                 f'CREATE INDEX IF NOT EXISTS "{named}" ON "{self.name}" ({", ".join(["scope", *by])})'
             )
         return made
 
-    def _indexes(self) -> dict[str, tuple[str, ...]]:
+    def _declared_indexes(self) -> dict[str, tuple[str, ...]]:
         """Those that are declared, by name; what the key serves needs none."""
         return {
             fitted(f"{self.name}_by_{'_'.join(index)}"): index
@@ -280,7 +280,7 @@ class PostgresTable:
 
     def surplus(self, indexes: Mapping[str, str]) -> list[str]:
         """Those of the indexes, each with its table, that were made for it and are declared no more."""
-        begins, declared = f"{self.name}_by_"[:_HEAD_OF_NAME], self._indexes()
+        begins, declared = f"{self.name}_by_"[:_HEAD_OF_NAME], self._declared_indexes()
         of_this = [name for name, on in indexes.items() if on == self.name and name not in declared]
         return sorted(name for name in of_this if name.startswith(begins))
 

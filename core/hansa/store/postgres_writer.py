@@ -93,32 +93,32 @@ class PostgresWriter:
 
     async def open(self) -> None:
         """Take the lease. Raises what ``ERRORS`` names, StoreError."""
-        session = await self._connected()
+        session = await self._connect_session()
         try:
             self.position, self._number = await self._lease.take(session.connection)
-            await self._use(session)
+            await self._use_session(session)
         except BaseException:
             session.connection.terminate()
             raise
 
-    async def _connected(self) -> PostgresSession:
+    async def _connect_session(self) -> PostgresSession:
         settings = {"plan_cache_mode": "force_generic_plan", "statement_timeout": f"{_AT_MOST}s"}
         return await self._place.connect(**settings)
 
-    async def _use(self, session: PostgresSession) -> None:
+    async def _use_session(self, session: PostgresSession) -> None:
         self._session, self._known, self._trouble = session, -1, None
-        await self._make(session)
+        await self._create_function(session)
         self._call = await session.connection.prepare(CALL)
         self._moved(session.server)
 
-    async def _make(self, session: PostgresSession) -> None:
+    async def _create_function(self, session: PostgresSession) -> None:
         """The function for all tables that there are."""
         known = len(self._tables)
         if known != self._known:
             await session.connection.execute(function(TABLE, self._tables[:known], SECONDS))
             self._known = known
 
-    def _drop(self) -> None:
+    def _drop_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.connection.terminate()
@@ -127,7 +127,7 @@ class PostgresWriter:
         """Queue a batch; its future gets positions or an error."""
         self._waiting.append(batch)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._drain())
+            self._task = asyncio.get_running_loop().create_task(self._drain_queue())
 
     async def close(self) -> None:
         """Let what waits be written, and the next process in; what the database does not take within
@@ -156,46 +156,46 @@ class PostgresWriter:
 
     async def advance(self, position: int) -> None:
         """Give positions above this one from now on. Raises what ``ERRORS`` names, StoreError."""
-        session = await self._connected()
+        session = await self._connect_session()
         try:
             await self._lease.advance(session.connection, position)
         finally:
             session.connection.terminate()
         self.position = max(self.position, position)
 
-    async def _drain(self) -> None:
+    async def _drain_queue(self) -> None:
         try:
             while self._waiting:
-                self._watch(_BEGIN)
-                await self._group(next_group(self._waiting))
+                self._watch_group(_BEGIN)
+                await self._write_group(next_group(self._waiting))
         finally:
             self._task = None
             if self._watching is not None:
                 self._watching.cancel()
 
-    def _watch(self, seconds: float) -> None:
+    def _watch_group(self, seconds: float) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        self._watching = asyncio.get_running_loop().call_later(seconds, self._behind)
+        self._watching = asyncio.get_running_loop().call_later(seconds, self._fail_waiting)
 
-    def _behind(self) -> None:
+    def _fail_waiting(self) -> None:
         """Fail what waits behind a group that takes long: it was not begun, and may be sent again."""
         text = f"PostgreSQL {self._place} has not answered for {_BEGIN:.0f} s"
         fail(self._waiting, self._trouble or StoreFault(FaultKind.AWAY, text))
         self._waiting.clear()
-        self._watch(_STILL)
+        self._watch_group(_STILL)
 
-    async def _group(self, group: Sequence[Batch[PostgresStep]]) -> None:
+    async def _write_group(self, group: Sequence[Batch[PostgresStep]]) -> None:
         try:
-            await self._transact(group)
+            await self._run_transaction(group)
         except (Conflict, _Refused) as error:
             if len(group) > 1:
                 for batch in group:
-                    await self._group([batch])
+                    await self._write_group([batch])
                 return
             fail(group, error)
         except (StoreLost, ResultUnknown) as lost:
-            self._end(lost)
+            self._end_writer(lost)
             fail(group, lost)
         except StoreError as error:
             fail(group, error)
@@ -207,13 +207,13 @@ class PostgresWriter:
         else:
             answer(group)
 
-    def _end(self, fault: StoreFault) -> None:
+    def _end_writer(self, fault: StoreFault) -> None:
         self.fault = fault
         self.lost.set()
         fail(self._waiting, fault)
         self._waiting.clear()
 
-    async def _transact(self, group: Sequence[Batch[PostgresStep]]) -> None:
+    async def _run_transaction(self, group: Sequence[Batch[PostgresStep]]) -> None:
         """One transaction, again while that can help. Raises Conflict, StoreError."""
         if self.fault is not None:
             raise self.fault
@@ -221,21 +221,21 @@ class PostgresWriter:
         lazy = all(batch.lazy for batch in group) and self._may_be_lazy(size)
         appends = sum(batch.appends for batch in group)
         call = _Call(self._number + 1, appends, size, values_of(group))
-        giving_up = self._deadline(_STILL if self.away else _BEGIN)
+        giving_up = self._make_deadline(_STILL if self.away else _BEGIN)
         wait = 0.01
         while True:
             try:
-                await self._ready()
-                position = await self._send(call, lazy=lazy)
+                await self._ensure_session()
+                position = await self._call_function(call, lazy=lazy)
             except ERRORS as error:
-                self._explain(error, group)
+                self._raise_meaning(error, group)
                 if self._session is None:
                     self._trouble = self._place.fault(error)
                 if giving_up() or not (self._session is None or sqlstate(error) in _AGAIN):
                     self.away = self._session is None
                     raise self._place.fault(error) from None
             except _Unsettled:
-                kept = await self._settled(call.number)
+                kept = await self._settle_commit(call.number)
                 if kept is None:
                     continue
                 position = kept
@@ -244,13 +244,15 @@ class PostgresWriter:
                 break
             await asyncio.sleep(wait)
             wait = min(2 * wait, 1.0)
-        self._kept(call, group, position, lazy=lazy)
+        self._commit_group(call, group, position, lazy=lazy)
 
     def _may_be_lazy(self, size: int) -> bool:
         held = sum(call.size for call in self._unsure)
         return len(self._unsure) < _LAZY and held + size <= _LAZY_BYTES
 
-    def _kept(self, call: _Call, group: Sequence[Batch[PostgresStep]], position: int, *, lazy: bool) -> None:
+    def _commit_group(
+        self, call: _Call, group: Sequence[Batch[PostgresStep]], position: int, *, lazy: bool
+    ) -> None:
         place(group, position)
         self.position, self._number = position, call.number
         self.transactions += 1
@@ -260,7 +262,7 @@ class PostgresWriter:
         else:
             self._unsure.clear()  # what is durable has all before it
 
-    def _explain(self, error: BaseException, group: Sequence[Batch[PostgresStep]]) -> None:
+    def _raise_meaning(self, error: BaseException, group: Sequence[Batch[PostgresStep]]) -> None:
         """Raise what an answer of the function means, if it is one."""
         state = sqlstate(error)
         if state == CONFLICT:
@@ -275,12 +277,12 @@ class PostgresWriter:
         if state[:2] in _REFUSED:
             raise _Refused(f"PostgreSQL {self._place} does not take it: {reason(error)}") from None
 
-    def _deadline(self, patience: float) -> Callable[[], bool]:
+    def _make_deadline(self, patience: float) -> Callable[[], bool]:
         now = asyncio.get_running_loop().time
         start = now()
         return lambda: now() - start > (min(CLOSING, patience) if self._closing else patience)
 
-    async def _send(self, call: _Call, *, lazy: bool) -> int:
+    async def _call_function(self, call: _Call, *, lazy: bool) -> int:
         """One call of the function; returns the last position. Raises ``_Unsettled`` where it is not known
         whether it was kept, and otherwise what ``ERRORS`` names.
         """
@@ -307,32 +309,32 @@ class PostgresWriter:
             return last
         except ERRORS as error:
             if is_cut(error):
-                self._drop()
+                self._drop_session()
                 if sqlstate(error) != "25006":  # a server that takes no writes has not taken this one
                     raise _Unsettled from None
             raise
         finally:
             cut.cancel()
 
-    async def _ready(self) -> None:
+    async def _ensure_session(self) -> None:
         """A session that can write, the one that there is or a new one. Raises what ``ERRORS`` names."""
         if self._session is not None and self._session.connection.is_closed():
-            self._drop()
+            self._drop_session()
         if self._session is None:
             try:
-                await self._rejoin(self._number)
+                await self._rejoin_lease(self._number)
             except _Unsettled:
                 raise ConnectionError("the session ended") from None
         assert self._session is not None
-        await self._make(self._session)
+        await self._create_function(self._session)
 
-    async def _settled(self, number: int) -> int | None:
+    async def _settle_commit(self, number: int) -> int | None:
         """Returns the last position if a commit was kept, None if not. Tries until it is known."""
-        late = self._deadline(float("inf"))
+        late = self._make_deadline(float("inf"))
         self.away, wait = True, 0.05
         while True:
             try:
-                position, kept = await self._rejoin(number)
+                position, kept = await self._rejoin_lease(number)
             except StoreLost:
                 raise
             except (*ERRORS, StoreError, _Unsettled) as error:
@@ -345,11 +347,11 @@ class PostgresWriter:
             await asyncio.sleep(wait)
             wait = min(2 * wait, 1.0)
 
-    async def _rejoin(self, pending: int) -> tuple[int, int]:
+    async def _rejoin_lease(self, pending: int) -> tuple[int, int]:
         """A new session under a new token; the last position and the number of the last commit. Lost lazy
         batches are written again. ``pending``: the number of the commit that may have been kept.
         """
-        session = await self._connected()
+        session = await self._connect_session()
         cut = session.cut_after(_ANSWER_WITHIN)
         try:
             position, kept = await self._lease.again(session.connection)
@@ -357,7 +359,7 @@ class PostgresWriter:
                 raise ConnectionError("the server warned")
             if kept not in {self._number, pending, *(call.number - 1 for call in self._unsure)}:
                 raise StoreLost(_WENT_BACK)
-            await self._use(session)
+            await self._use_session(session)
         except BaseException:
             session.connection.terminate()
             raise
@@ -371,9 +373,9 @@ class PostgresWriter:
 
     async def _write_again(self, call: _Call) -> int:
         try:
-            return await self._send(call, lazy=False)
+            return await self._call_function(call, lazy=False)
         except ERRORS as error:
-            self._drop()
+            self._drop_session()
             if sqlstate(error) == CONFLICT:
                 raise StoreLost(_WENT_BACK) from None
             raise

@@ -101,9 +101,9 @@ class SqliteStore:
 
     async def open(self) -> None:
         """See ``Store.open``."""
-        await self._write(self._open)
+        await self._run_in_writer(self._open_file)
 
-    def _open(self) -> None:
+    def _open_file(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
         lock = os.fdopen(handle, "a+b")  # held until close
@@ -121,7 +121,7 @@ class SqliteStore:
         lock.flush()
         self._lock = lock
         try:
-            self._begin()
+            self._begin_writing()
         except BaseException:
             if self._db is not None:
                 self._db.close()
@@ -129,7 +129,7 @@ class SqliteStore:
             lock.close()
             raise
 
-    def _begin(self) -> None:
+    def _begin_writing(self) -> None:
         fresh = not self._path.exists()
         if fresh:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -142,16 +142,16 @@ class SqliteStore:
         self._db.execute("CREATE TABLE IF NOT EXISTS hansa_meta (name TEXT PRIMARY KEY, value INTEGER)")
         row = self._db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
         self._position = self._committed = row[0] if row else 0
-        self._turn()  # the log is there from the first write
+        self._write_nothing()  # the log is there from the first write
         self._files = SqliteFiles(self._path)
 
     async def undeclared(self, scope: str, schema: Schema) -> list[str]:
         """See ``Indexed``."""
         del scope  # scopes share tables
         tables = [table(schema.owner, collection) for collection in schema.collections]
-        return await self._write(lambda: surplus(self._connection(), tables))
+        return await self._run_in_writer(lambda: surplus(self._writer_connection(), tables))
 
-    def _why(self) -> FaultKind:
+    def _fault_kind(self) -> FaultKind:
         return self._files.why() if self._files is not None else FaultKind.FAILING
 
     def _connect(self) -> sqlite3.Connection:
@@ -169,44 +169,46 @@ class SqliteStore:
         await self._idle.wait()
         if self._db is None:
             return
-        await self._write(self._close)
+        await self._run_in_writer(self._close_file)
         self._writer.shutdown()
         self._readers.shutdown()
         self._local.close()
 
-    def _close(self) -> None:
+    def _close_file(self) -> None:
         assert self._db is not None
         assert self._lock is not None
         self._db.close()
         self._db = None
         self._lock.close()
 
-    def _connection(self) -> sqlite3.Connection:
+    def _writer_connection(self) -> sqlite3.Connection:
         assert self._db is not None
         return self._db
 
-    async def _write(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, faulting(work, self._why))
+    async def _run_in_writer(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._writer, faulting(work, self._fault_kind)
+        )
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
         name = f"schema {scope}/{schema.owner}"
-        version = await self._write(lambda: self._meta(name))
+        version = await self._run_in_writer(lambda: self._read_meta(name))
         if version is None:
             version = schema.version
         if version > schema.version:
             raise NewerSchema(scope, schema, version, str(self._path))
         tables = [table(schema.owner, collection) for collection in schema.collections]
-        await self._write(lambda: make(self._connection(), tables))
+        await self._run_in_writer(lambda: make(self._writer_connection(), tables))
         for one in tables:
             self._tables[scope, one.collection.name] = one
         self._named.clear()
         while version < schema.version:
-            await self._write(partial(self._migrate, scope, schema, version))
+            await self._run_in_writer(partial(self._migrate_version, scope, schema, version))
             version += 1
-        await self._write(lambda: self._set_meta(name, schema.version))
+        await self._run_in_writer(lambda: self._set_meta(name, schema.version))
 
-    def _migrate(self, scope: str, schema: Schema, version: int) -> None:
+    def _migrate_version(self, scope: str, schema: Schema, version: int) -> None:
         """One version forward, with the note that it was done, in one transaction. In the writer's thread."""
         assert self._db is not None
         migrate = schema.migrations.get(version)
@@ -216,14 +218,14 @@ class SqliteStore:
         for collection in schema.collections:
             table = self._tables[scope, collection.name]
             sql = f'SELECT {table.columns} FROM "{table.name}" WHERE scope = ?'
-            for got in self._all(sql, (scope,)):
+            for got in self._fetch_all(sql, (scope,)):
                 writes += migrate(collection.name, table.row(got))
         before, positions = self._position, list[int]()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             for write in writes:
-                checked(self._target(scope, write.collection)[1].collection, write)
-                self._one(scope, positions, write)
+                checked(self._target_of(scope, write.collection)[1].collection, write)
+                self._apply_write(scope, positions, write)
             self._set_meta("position", self._position)
             self._set_meta(f"schema {scope}/{schema.owner}", version + 1)
             self._db.execute("COMMIT")
@@ -233,30 +235,30 @@ class SqliteStore:
             raise
         self._committed = self._position
 
-    def _all(self, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:
+    def _fetch_all(self, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:
         assert self._db is not None
         return self._db.execute(sql, values).fetchall()
 
-    def _meta(self, name: str) -> int | None:
-        rows = self._all("SELECT value FROM hansa_meta WHERE name = ?", (name,))
+    def _read_meta(self, name: str) -> int | None:
+        rows = self._fetch_all("SELECT value FROM hansa_meta WHERE name = ?", (name,))
         return int(str(rows[0][0])) if rows else None
 
     def _set_meta(self, name: str, value: int) -> None:
         assert self._db is not None
         self._db.execute("INSERT OR REPLACE INTO hansa_meta VALUES (?, ?)", (name, value))
 
-    def _of(self, scope: str, name: str) -> SqliteTable:
+    def _table_of(self, scope: str, name: str) -> SqliteTable:
         table = self._tables.get((scope, name))
         if table is None:
             raise NotDeclared(scope, name)
         return table
 
-    def _target(self, scope: str, collection: str) -> tuple[str, SqliteTable]:
+    def _target_of(self, scope: str, collection: str) -> tuple[str, SqliteTable]:
         """The scope and the table that a write names."""
         found = self._named.get((scope, collection))
         if found is None:
             owner, name = split(scope, collection)
-            found = self._named[scope, collection] = owner, self._of(owner, name)
+            found = self._named[scope, collection] = owner, self._table_of(owner, name)
         return found
 
     async def commit(
@@ -268,10 +270,10 @@ class SqliteStore:
             raise StoreError("the store is closed")
         size = 0
         for write in writes:
-            size += checked(self._target(scope, write.collection)[1].collection, write)
+            size += checked(self._target_of(scope, write.collection)[1].collection, write)
         bounded(len(writes), size, whole=isinstance(writes, Whole))
         if self._settling is not None:
-            raise self._behind(self._settling.fault)
+            raise self._doubt_error(self._settling.fault)
         loop = asyncio.get_running_loop()
         batch = _Batch(scope, writes, loop.create_future())
         self._waiting.append(batch)
@@ -283,29 +285,31 @@ class SqliteStore:
 
     def _next_group(self, loop: asyncio.AbstractEventLoop) -> None:
         group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
-        work = self._writer.submit(faulting(self._group, self._why), group)
-        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._grouped, loop, group, done))
+        work = self._writer.submit(faulting(self._write_group, self._fault_kind), group)
+        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._on_group_done, loop, group, done))
 
-    def _grouped(self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], done: Future[None]) -> None:
+    def _on_group_done(
+        self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], done: Future[None]
+    ) -> None:
         failed = done.exception()
         if isinstance(failed, InDoubt):
             for batch in self._waiting:
                 if not batch.done.done():
-                    batch.done.set_exception(self._behind(failed.fault))
+                    batch.done.set_exception(self._doubt_error(failed.fault))
             self._waiting.clear()
-            ask = faulting(partial(self._ask, kept=failed.kept), self._why)
+            ask = faulting(partial(self._ask_if_kept, kept=failed.kept), self._fault_kind)
             self._settling = UnknownResults(
-                failed, partial(self._writer.submit, ask), partial(self._told, loop, group)
+                failed, partial(self._writer.submit, ask), partial(self._on_group_settled, loop, group)
             )
             return
-        self._told(loop, group, failed)
+        self._on_group_settled(loop, group, failed)
 
     @staticmethod
-    def _behind(fault: StoreFault) -> StoreFault:
+    def _doubt_error(fault: StoreFault) -> StoreFault:
         """Returns the error for writes that wait while a group is in doubt."""
         return StoreFault(fault.kind, f"the writes before this one wait: {fault}")
 
-    def _told(
+    def _on_group_settled(
         self, loop: asyncio.AbstractEventLoop, group: Sequence[_Batch], failed: BaseException | None
     ) -> None:
         self._settling = None
@@ -323,13 +327,13 @@ class SqliteStore:
             self._writing = False
             self._idle.set()
 
-    def _group(self, group: Sequence[_Batch]) -> None:
+    def _write_group(self, group: Sequence[_Batch]) -> None:
         assert self._db is not None
         start, several, committing = self._position, len(group) > 1, False
         assert self._files is not None
         if self._files.lost:
             self._files.same()
-        self._begun()
+        self._begin_transaction()
         try:
             for batch in group:
                 before = self._position
@@ -337,14 +341,16 @@ class SqliteStore:
                     self._db.execute("SAVEPOINT batch")
                 try:
                     for write in batch.writes:
-                        self._one(batch.scope, batch.positions, write)
+                        self._apply_write(batch.scope, batch.positions, write)
                 except (StoreError, sqlite3.Error) as error:
                     if not self._db.in_transaction:  # a disk that is full may have ended all of it
                         raise
                     self._db.execute("ROLLBACK TO batch" if several else "ROLLBACK")
                     self._position = before
                     batch.positions.clear()
-                    batch.error = error if isinstance(error, StoreError) else sqlite_fault(error, self._why)
+                    batch.error = (
+                        error if isinstance(error, StoreError) else sqlite_fault(error, self._fault_kind)
+                    )
                 if several:
                     self._db.execute("RELEASE batch")
             if self._position != start:
@@ -358,7 +364,7 @@ class SqliteStore:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if committing and isinstance(error, sqlite3.Error) and leaves_doubt(error):
-                raise InDoubt(sqlite_fault(error, self._why), kept=False) from error
+                raise InDoubt(sqlite_fault(error, self._fault_kind), kept=False) from error
             raise
         self._committed = self._position
         self.transactions += 1
@@ -367,16 +373,16 @@ class SqliteStore:
         except StoreFault as away:
             raise InDoubt(away, kept=True) from away
 
-    def _ask(self, *, kept: bool) -> None:
+    def _ask_if_kept(self, *, kept: bool) -> None:
         """Raises while it is not known what became of a group that is in doubt."""
         assert self._files is not None
         self._files.same()
         if not kept:
-            self._committed_alone(self._turn)
+            self._committed_alone(self._write_nothing)
 
     def _committed_alone(self, work: Callable[[], object]) -> None:
-        self._begun()
-        db = self._connection()
+        self._begin_transaction()
+        db = self._writer_connection()
         try:
             work()
             db.execute("COMMIT")
@@ -385,25 +391,25 @@ class SqliteStore:
                 db.execute("ROLLBACK")
             raise
 
-    def _begun(self) -> None:
+    def _begin_transaction(self) -> None:
         """Take the lock."""
         assert self._db is not None
         try:
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
-            self._wait(_BUSY_STILL)
+            self._set_busy_timeout(_BUSY_STILL)
             raise
-        self._wait(self._busy)
+        self._set_busy_timeout(self._busy)
 
-    def _wait(self, busy: int) -> None:
+    def _set_busy_timeout(self, busy: int) -> None:
         if busy != self._waits:
             assert self._db is not None
             self._db.execute(f"PRAGMA busy_timeout = {busy}")
             self._waits = busy
 
-    def _one(self, owner: str, positions: list[int], write: Write) -> None:
+    def _apply_write(self, owner: str, positions: list[int], write: Write) -> None:
         assert self._db is not None
-        scope, table = self._target(owner, write.collection)
+        scope, table = self._target_of(owner, write.collection)
         name = table.collection.name
         if isinstance(write, Append):
             self._position += 1
@@ -428,11 +434,13 @@ class SqliteStore:
         else:
             self._db.execute(table.upsert, table.values(scope, write.key, write.fields, write.body))
 
-    async def _read(self, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:
+    async def _run_in_reader(self, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:
         def work() -> list[tuple[object, ...]]:
             return self._local.mine().execute(sql, values).fetchall()
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, faulting(work, self._why))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, faulting(work, self._fault_kind)
+        )
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
@@ -440,7 +448,7 @@ class SqliteStore:
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        table = self._of(scope, collection)
+        table = self._table_of(scope, collection)
         statements = list(reads(table, scope, keys))
         if not statements:
             return {}
@@ -449,7 +457,9 @@ class SqliteStore:
             db = self._local.mine()
             return [got for sql, values in statements for got in db.execute(sql, values).fetchall()]
 
-        rows = await asyncio.get_running_loop().run_in_executor(self._readers, faulting(work, self._why))
+        rows = await asyncio.get_running_loop().run_in_executor(
+            self._readers, faulting(work, self._fault_kind)
+        )
         return {row.key: row for row in map(table.row, rows)}
 
     async def scan(
@@ -465,7 +475,7 @@ class SqliteStore:
         reverse: bool = False,
     ) -> list[Row]:
         """See ``Store.scan``."""
-        table = self._of(scope, collection)
+        table = self._table_of(scope, collection)
         order = index or table.keys
         parts, values = ["scope = ?"], [scope, *equal]
         parts += [f'"{name}" IS ?' for name, _ in zip(order, equal, strict=False)]
@@ -482,14 +492,14 @@ class SqliteStore:
             f'SELECT {table.columns} FROM "{table.name}" WHERE {" AND ".join(parts)} '
             f"ORDER BY {sorting} LIMIT {min(int(limit), 10_000)}"
         )
-        return [table.row(got) for got in await self._read(sql, values)]
+        return [table.row(got) for got in await self._run_in_reader(sql, values)]
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
-        table, wanted = self._of(scope, collection), equal or {}
+        table, wanted = self._table_of(scope, collection), equal or {}
         parts = ["scope = ?", *(f'"{name}" IS ?' for name in wanted)]
         sql = f'SELECT COUNT(*) FROM "{table.name}" WHERE {" AND ".join(parts)}'
-        return int(str((await self._read(sql, (scope, *wanted.values())))[0][0]))
+        return int(str((await self._run_in_reader(sql, (scope, *wanted.values())))[0][0]))
 
     async def position(self) -> int:
         """See ``Store.position``."""
@@ -502,34 +512,34 @@ class SqliteStore:
 
     async def advance(self, position: int) -> None:
         """See ``Store.advance``."""
-        await self._write(partial(self._advance, position))
+        await self._run_in_writer(partial(self._advance_position, position))
 
-    def _advance(self, position: int) -> None:
+    def _advance_position(self, position: int) -> None:
         if position > self._position:
             self._set_meta("position", position)
             self._position = self._committed = position
 
     async def probe(self) -> None:
         """See ``Store.probe``. A file that was moved or replaced counts as away: writes to it are lost."""
-        await self._write(self._probe)
+        await self._run_in_writer(self._run_probe)
 
-    def _probe(self) -> None:
+    def _run_probe(self) -> None:
         if self._db is None:
             raise StoreError("the store is closed")
         assert self._files is not None
         self._files.same()
-        db = self._connection()
+        db = self._writer_connection()
         if not self._full:
-            self._committed_alone(self._turn)
+            self._committed_alone(self._write_nothing)
             return
         room = "INSERT OR REPLACE INTO hansa_meta VALUES ('room', zeroblob(?))"
         self._committed_alone(lambda: db.execute(room, (_ROOM,)))
         db.execute("DELETE FROM hansa_meta WHERE name = 'room'")
         self._full = False
 
-    def _turn(self) -> None:
+    def _write_nothing(self) -> None:
         """Write what says nothing."""
-        self._set_meta("probe", self._meta("probe") != 1)
+        self._set_meta("probe", self._read_meta("probe") != 1)
 
 
 class _Connections:

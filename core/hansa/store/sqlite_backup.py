@@ -51,7 +51,7 @@ def check_file(path: Path) -> list[str]:
     cannot be read for another reason than damage.
     """
     try:
-        with _reading(path) as db:
+        with _open_read_only(path) as db:
             rows = db.execute(f"PRAGMA integrity_check({_MOST_FAULTS})").fetchall()
     except StoreFault as fault:
         if fault.kind is not FaultKind.DAMAGED:
@@ -74,29 +74,29 @@ def back_up(database: Path, media: Path, folder: Path, version: str, told: Told)
     copy = folder / _DATABASE
     os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     told("copying the database", 0, database.stat().st_size)
-    with _reading(database) as source, closing(sqlite3.connect(copy)) as target:
+    with _open_read_only(database) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)  # in one step: what is written meanwhile does not make it begin again
     told("checking the copy", 0, copy.stat().st_size)
     wrong = check_file(copy)
     if wrong:
         raise StoreError(f"the database is damaged, and so is its copy: {wrong[0]}; see `hansa store check`")
-    with _reading(copy) as db:
-        position = _position(db)
+    with _open_read_only(copy) as db:
+        position = _read_position(db)
     files, damaged = _copy_files(media, folder / _MEDIA, lambda n, of: told("copying files", n, of))
-    _sync(copy)
+    _sync_folder(copy)
     found = SqliteBackup(
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         hansa=version,
         position=position,
         size=copy.stat().st_size,
-        sha256=_digest(copy),
+        sha256=_file_digest(copy),
         files=files,
         damaged=tuple(damaged),
     )
     manifest = folder / _MANIFEST
     manifest.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
-    _sync(manifest)
-    _sync(folder)
+    _sync_folder(manifest)
+    _sync_folder(folder)
     return found
 
 
@@ -104,14 +104,14 @@ def restore(folder: Path, database: Path, media: Path, told: Told, *, replace: b
     """Put a backup in its place, verified before anything is touched. A database that is there is kept beside
     it under another name. Raises StoreError, OSError.
     """
-    found = _manifest(folder)
+    found = _read_manifest(folder)
     copy = folder / _DATABASE
     _refuse_links(folder)
     told("checking the backup", 0, found.size)
-    if _digest(copy) != found.sha256 or check_file(copy):
+    if _file_digest(copy) != found.sha256 or check_file(copy):
         raise StoreError(f"{copy} is not what was backed up: it was changed or damaged")
     database.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(database):
+    with _lock_database(database):
         if database.exists() and not replace:
             raise StoreError(f"{database} is there already: say --replace to keep it under another name")
         told("copying the database", 0, found.size)
@@ -119,12 +119,12 @@ def restore(folder: Path, database: Path, media: Path, told: Told, *, replace: b
         fresh.unlink(missing_ok=True)
         shutil.copyfile(copy, fresh, follow_symlinks=False)
         fresh.chmod(0o600)
-        _sync(fresh)
+        _sync_folder(fresh)
         _copy_files(folder / _MEDIA, media, lambda n, of: told("copying files", n, of))
         if database.exists():
-            _keep(database)
+            _keep_old(database)
         fresh.rename(database)
-        _sync(database.parent)
+        _sync_folder(database.parent)
     return found
 
 
@@ -139,7 +139,7 @@ def _refuse_links(folder: Path) -> None:
                 raise StoreError(f"{one} is a symbolic link: a backup has files and folders alone")
 
 
-def _keep(database: Path) -> None:
+def _keep_old(database: Path) -> None:
     """Give a database a second name, and its log, which must not stay beside another database, that name."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -150,7 +150,7 @@ def _keep(database: Path) -> None:
             database.with_name(database.name + end).rename(database.with_name(kept + end))
 
 
-def _manifest(folder: Path) -> SqliteBackup:
+def _read_manifest(folder: Path) -> SqliteBackup:
     try:
         data = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         return SqliteBackup(**{**data, "damaged": tuple(data["damaged"])})
@@ -163,7 +163,7 @@ def _manifest(folder: Path) -> SqliteBackup:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def _open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that writes nothing. Raises StoreFault for what SQLite raises inside."""
     try:
         where = f"file:{quote(str(path.absolute()))}?mode=ro"
@@ -175,7 +175,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def _locked(database: Path) -> Iterator[None]:
+def _lock_database(database: Path) -> Iterator[None]:
     """Nobody else has the database. Raises StoreError."""
     handle = os.open(f"{database}.lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
@@ -189,7 +189,7 @@ def _locked(database: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _position(db: sqlite3.Connection) -> int:
+def _read_position(db: sqlite3.Connection) -> int:
     row = db.execute("SELECT value FROM hansa_meta WHERE name = 'position'").fetchone()
     return int(row[0]) if row else 0
 
@@ -203,17 +203,17 @@ def _copy_files(source: Path, target: Path, told: Callable[[int, int], None]) ->
     for at, one in enumerate(every):
         told(at, len(every))
         to = target / one.relative_to(source)
-        if to.exists() and to.stat().st_size == one.stat().st_size and _digest(to) == one.name:
+        if to.exists() and to.stat().st_size == one.stat().st_size and _file_digest(to) == one.name:
             continue
         try:
-            if _copy(one, to) != one.name:
+            if _copy_file(one, to) != one.name:
                 damaged.append(str(one.relative_to(source)))
         except FileNotFoundError:
             continue  # removed since the database was copied: who asks for it is told that it is gone
     return len(every), damaged
 
 
-def _copy(source: Path, target: Path) -> str:
+def _copy_file(source: Path, target: Path) -> str:
     """Copy a file, whole or not at all; the SHA-256 of what was read."""
     hashing = hashlib.sha256()
     with source.open("rb") as reader:
@@ -230,12 +230,12 @@ def _copy(source: Path, target: Path) -> str:
     return hashing.hexdigest()
 
 
-def _digest(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -25,18 +25,18 @@ class SqliteFiles:
         self._told = False
         #: True if one of them is missing.
         self.lost = False
-        self._opened = self._identity()
+        self._opened = self._file_identity()
 
-    def _identity(self) -> tuple[tuple[int, int], ...]:
+    def _file_identity(self) -> tuple[tuple[int, int], ...]:
         found = [name.stat() for name in (self._path, self._log_path)]
         if (found[1].st_size > LOG_LARGE) is not self._told:
-            self._weigh(found[1].st_size)
+            self._warn_of_log_size(found[1].st_size)
         return tuple((one.st_dev, one.st_ino) for one in found)
 
     def same(self) -> None:
         """Raises StoreFault where one of them is another file now, or none."""
         try:
-            self.lost = self._identity() != self._opened
+            self.lost = self._file_identity() != self._opened
         except OSError:
             self.lost = True
         self._raise_if_lost()
@@ -50,7 +50,7 @@ class SqliteFiles:
             self.lost = True
         self._raise_if_lost()
 
-    def _weigh(self, size: int) -> None:
+    def _warn_of_log_size(self, size: int) -> None:
         self._told = size > LOG_LARGE
         if self._told:
             text = "%s has %d MiB: another process reads the database for long, end it"

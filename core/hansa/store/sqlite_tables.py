@@ -107,14 +107,14 @@ def make(db: sqlite3.Connection, tables: Sequence[SqliteTable]) -> None:
         for name, type_ in collection.fields.items():
             if name not in present:
                 db.execute(f'ALTER TABLE "{one.name}" ADD COLUMN "{name}" {_TYPES[type_]}')
-        for named, index in _indexes(one).items():
+        for named, index in _declared_indexes(one).items():
             columns = ", ".join(["scope", *(f'"{c}"' for c in index)])
             db.execute(f'CREATE INDEX IF NOT EXISTS "{named}" ON "{one.name}" ({columns})')
         for name in surplus(db, [one]):
             db.execute(f'DROP INDEX "{name}"')
 
 
-def _indexes(one: SqliteTable) -> dict[str, tuple[str, ...]]:
+def _declared_indexes(one: SqliteTable) -> dict[str, tuple[str, ...]]:
     """Those that are declared, by name; what the key serves needs none."""
     return {
         f"{one.name}_by_{'_'.join(index)}": index
@@ -128,6 +128,6 @@ def surplus(db: sqlite3.Connection, tables: Sequence[SqliteTable]) -> list[str]:
     found = list[str]()
     for one in tables:
         made = [str(row[1]) for row in db.execute(f'PRAGMA index_list("{one.name}")') if row[3] == "c"]
-        declared = _indexes(one)
+        declared = _declared_indexes(one)
         found += [name for name in made if name.startswith(f"{one.name}_by_") and name not in declared]
     return found

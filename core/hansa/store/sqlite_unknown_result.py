@@ -50,21 +50,21 @@ class UnknownResults:
         self._ask = ask
         self._settled = settled
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(0.0, self._put)
+        self._timer = self._loop.call_later(0.0, self._put_question)
         self._over = False
 
-    def _put(self) -> None:
-        self._ask().add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._told, done))
+    def _put_question(self) -> None:
+        self._ask().add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._on_answer, done))
 
-    def _told(self, done: Future[None]) -> None:
+    def _on_answer(self, done: Future[None]) -> None:
         if self._over:
             return
         if done.exception() is not None:
-            self._timer = self._loop.call_later(ASK_EVERY, self._put)
+            self._timer = self._loop.call_later(ASK_EVERY, self._put_question)
             return
-        self._end(None if self._doubt.kept else self._doubt.fault)
+        self._end_asking(None if self._doubt.kept else self._doubt.fault)
 
-    def _end(self, fault: StoreFault | None) -> None:
+    def _end_asking(self, fault: StoreFault | None) -> None:
         self._over = True
         self._timer.cancel()
         self._settled(fault)
@@ -72,4 +72,4 @@ class UnknownResults:
     def give_up(self, fault: StoreFault) -> None:
         """The process ends: the group gets ``fault``."""
         if not self._over:
-            self._end(fault)
+            self._end_asking(fault)

@@ -49,7 +49,7 @@ async def copy_store(source: Store, target: Store, told: Told) -> Copied:
     schemas = await catalogue.recorded(source)
     if not any(schema.owner == "core" for _, schema in schemas):
         raise StoreError("the database to copy has no catalogue: start this Hansa on it once, and stop it")
-    resumed = await _begin(target)
+    resumed = await _begin_copy(target)
     copy = _Copy(source, target, told, resumed=resumed)
     every: list[tuple[str, Collection]] = []
     for scope, schema in schemas:
@@ -64,11 +64,11 @@ async def copy_store(source: Store, target: Store, told: Told) -> Copied:
         await catalogue.record(target, scope, schema)
     position = await source.position()
     await target.advance(position)
-    await _end(target)
+    await _end_copy(target)
     return Copied(copy.done, len(every), position, resumed)
 
 
-async def _begin(target: Store) -> bool:
+async def _begin_copy(target: Store) -> bool:
     """True if a copy is resumed. Raises StoreError if the target is not empty."""
     for own in (catalogue.SCHEMA, _SCHEMA):
         await target.declare("", own)
@@ -80,7 +80,7 @@ async def _begin(target: Store) -> bool:
     return False
 
 
-async def _end(target: Store) -> None:
+async def _end_copy(target: Store) -> None:
     marks = await target.scan("", _MARK, limit=10_000)
     noted = Delete(catalogue.NAME, ("", catalogue.COPY))
     await target.commit("", [noted, *(Delete(_MARK, mark.key) for mark in marks)])
@@ -100,27 +100,27 @@ class _Copy:
         """Copy one collection. Raises ``NotTheSame``."""
         copied, name = 0, f"{scope}/{collection.name}"
         async for page in every_page(self._source, scope, collection):
-            for part in _parts(page):
-                rows = await self._lacking(scope, collection, part) if self._resumed else part
+            for part in _split_page(page):
+                rows = await self._missing_rows(scope, collection, part) if self._resumed else part
                 if rows:
                     writes: list[Write] = [Put(name, row.key, row.body, row.fields) for row in rows]
                     await self._target.commit("", writes)
-                    await self._compare(scope, collection, rows)
+                    await self._compare_rows(scope, collection, rows)
                 copied += len(part)
                 self.done += len(part)
                 if rows:
                     self._told(self.done, self.total)
         if self._resumed:
-            await self._prune(scope, collection)
+            await self._prune_collection(scope, collection)
         if await self._target.count(scope, collection.name) != copied:
             raise NotTheSame(f"{scope or 'core'}/{collection.name} has another number of rows in the copy")
 
-    async def _lacking(self, scope: str, collection: Collection, rows: list[Row]) -> list[Row]:
+    async def _missing_rows(self, scope: str, collection: Collection, rows: list[Row]) -> list[Row]:
         """The rows that the target has otherwise, or not at all."""
         found = await self._target.get_many(scope, collection.name, [row.key for row in rows])
         return [row for row in rows if found.get(row.key) != row]
 
-    async def _prune(self, scope: str, collection: Collection) -> None:
+    async def _prune_collection(self, scope: str, collection: Collection) -> None:
         """Remove what the source has no more."""
         name = f"{scope}/{collection.name}"
         async for page in every_page(self._target, scope, collection):
@@ -129,7 +129,7 @@ class _Copy:
             if gone:
                 await self._target.commit("", gone)
 
-    async def _compare(self, scope: str, collection: Collection, rows: list[Row]) -> None:
+    async def _compare_rows(self, scope: str, collection: Collection, rows: list[Row]) -> None:
         found = await self._target.get_many(scope, collection.name, [row.key for row in rows])
         for row in rows:
             if found.get(row.key) != row:
@@ -137,7 +137,7 @@ class _Copy:
                 raise NotTheSame(f"{where} reads otherwise in the copy")
 
 
-def _parts(page: list[Row]) -> list[list[Row]]:
+def _split_page(page: list[Row]) -> list[list[Row]]:
     """A page in parts of few bytes each."""
     parts: list[list[Row]] = [[]]
     size = 0

@@ -72,10 +72,10 @@ class StreamTail(Generic[T]):
             if self.end < 0:
                 self.begin = self.end = max(0, now - self._reach)
             while self.end < now:
-                await self._read(now)
+                await self._read_page(now)
         return now
 
-    async def _read(self, upto: int) -> None:
+    async def _read_page(self, upto: int) -> None:
         page = await self._store.scan(self._stream, after=self.end, upto=upto, limit=self._page_size)
         for item in map(self._parse, page):
             self.items.append(item)

@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 class StoreWrapper:
     """See ``hansa.store.base.Store``: what is asked of it, ``inner`` is asked. A subclass overrides
-    ``_asked``, which makes every call but ``close`` and ``lost``, and what it does otherwise.
+    ``_call_store``, which makes every call but ``close`` and ``lost``, and what it does otherwise.
     """
 
     def __init__(self, store: Store) -> None:
         self.inner = store
 
-    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _call_store(self, call: Callable[[], Awaitable[T]]) -> T:
         return await call()
 
     async def open(self) -> None:
         """See ``Store.open``."""
-        await self._asked(self.inner.open)
+        await self._call_store(self.inner.open)
 
     async def close(self) -> None:
         """See ``Store.close``."""
@@ -32,21 +32,21 @@ class StoreWrapper:
 
     async def declare(self, scope: str, schema: Schema) -> None:
         """See ``Store.declare``."""
-        await self._asked(partial(self.inner.declare, scope, schema))
+        await self._call_store(partial(self.inner.declare, scope, schema))
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
     ) -> list[int]:
         """See ``Store.commit``."""
-        return await self._asked(partial(self.inner.commit, scope, writes, durability=durability))
+        return await self._call_store(partial(self.inner.commit, scope, writes, durability=durability))
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
-        return await self._asked(partial(self.inner.get, scope, collection, key))
+        return await self._call_store(partial(self.inner.get, scope, collection, key))
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        return await self._asked(partial(self.inner.get_many, scope, collection, keys))
+        return await self._call_store(partial(self.inner.get_many, scope, collection, keys))
 
     async def scan(
         self,
@@ -61,7 +61,7 @@ class StoreWrapper:
         reverse: bool = False,
     ) -> list[Row]:
         """See ``Store.scan``."""
-        return await self._asked(
+        return await self._call_store(
             partial(
                 self.inner.scan,
                 scope,
@@ -77,19 +77,19 @@ class StoreWrapper:
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
-        return await self._asked(partial(self.inner.count, scope, collection, equal=equal))
+        return await self._call_store(partial(self.inner.count, scope, collection, equal=equal))
 
     async def position(self) -> int:
         """See ``Store.position``."""
-        return await self._asked(self.inner.position)
+        return await self._call_store(self.inner.position)
 
     async def advance(self, position: int) -> None:
         """See ``Store.advance``."""
-        await self._asked(partial(self.inner.advance, position))
+        await self._call_store(partial(self.inner.advance, position))
 
     async def probe(self) -> None:
         """See ``Store.probe``."""
-        await self._asked(self.inner.probe)
+        await self._call_store(self.inner.probe)
 
     async def lost(self) -> StoreError:
         """See ``Store.lost``."""

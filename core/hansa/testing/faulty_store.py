@@ -56,15 +56,15 @@ class FaultyStore(StoreWrapper):
         self._before: dict[tuple[str, str, Key], Row | None] = {}
         self._lost = asyncio.Event()
 
-    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
-        self._begun()
+    async def _call_store(self, call: Callable[[], Awaitable[T]]) -> T:
+        self._begin_call()
         return await call()
 
     async def commit(
         self, scope: str, writes: Sequence[Write], *, durability: Durability = "full"
     ) -> list[int]:
         """See ``Store.commit``."""
-        self._begun()
+        self._begin_call()
         fault = self.choose(writes)
         if fault is not None:
             self.met.append(fault)
@@ -78,24 +78,26 @@ class FaultyStore(StoreWrapper):
                 raise ResultUnknown("the answer was lost")
         if fault is InjectedFault.HELD:
             await self.back.wait()
-        found = await self._keep(scope, writes, durability)
+        found = await self._commit_and_remember(scope, writes, durability)
         if fault is InjectedFault.UNKNOWN_KEPT:
             raise ResultUnknown("the answer was lost")
         if fault is InjectedFault.LATE:
             await self.back.wait()
         return found
 
-    async def _keep(self, scope: str, writes: Sequence[Write], durability: Durability) -> list[int]:
-        await self._remember(scope, writes)
+    async def _commit_and_remember(
+        self, scope: str, writes: Sequence[Write], durability: Durability
+    ) -> list[int]:
+        await self._remember_old(scope, writes)
         return await self.inner.commit(scope, writes, durability=durability)
 
-    def _begun(self) -> None:
+    def _begin_call(self) -> None:
         if self._lost.is_set():
             raise StoreLost
         if self.away:
             raise StoreFault(FaultKind.AWAY, "nothing was begun")
 
-    async def _remember(self, scope: str, writes: Sequence[Write]) -> None:
+    async def _remember_old(self, scope: str, writes: Sequence[Write]) -> None:
         for write in writes:
             key = getattr(write, "key", None)
             if key is not None and "/" not in write.collection:
@@ -104,7 +106,7 @@ class FaultyStore(StoreWrapper):
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
-        self._begun()
+        self._begin_call()
         if (scope, collection, key) in self._before and self.stale():
             return self._before[scope, collection, key]
         return await super().get(scope, collection, key)

@@ -152,7 +152,7 @@ class NetworkSuite:
             await app.link_opened(OpenedRoom(native=NativeId("other", "other")), link.room)
             stage = Stage(app, net, made["other"], link.native.id, self.within)
             with pytest.MonkeyPatch.context() as patch:
-                _record(patch, stage)
+                _record_sends(patch, stage)
                 yield stage
 
     async def _says(self, stage: Stage, *contents: Content) -> None:
@@ -231,7 +231,7 @@ class NetworkSuite:
         async with self.stage() as stage:
             failing: list[Exception] = [RetryLater("away", after=0.01), RetryLater("still away", after=0.01)]
             with pytest.MonkeyPatch.context() as patch:
-                _fail(patch, stage, failing)
+                _fail_sends(patch, stage, failing)
                 await self._says(stage, Message(text="at last"), Message(text="fence"))
             assert not failing
             await stage.until("the fence was shown", lambda: Message(text="fence") in self.shown(stage))
@@ -266,7 +266,7 @@ class NetworkSuite:
         """Each kind declared FULL arrives as it was: from the native side, and on the native side."""
         async with self.stage() as stage:
             own = NativeId("tested", self.sender)
-            for content in _samples(own):
+            for content in _sample_contents(own):
                 if stage.features.level(content.kind) is not Level.FULL:
                     continue
                 try:
@@ -277,7 +277,7 @@ class NetworkSuite:
                     continue
                 await stage.seen(content)
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
-            for content in _samples(NativeId("other", "zoe@elsewhere")):
+            for content in _sample_contents(NativeId("other", "zoe@elsewhere")):
                 if stage.features.level(content.kind) is Level.FULL:
                     await self._says(stage, content)
                     await stage.until(
@@ -288,7 +288,7 @@ class NetworkSuite:
         """Each kind declared FALLBACK is shown as a message that says something."""
         async with self.stage() as stage:
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
-            for content in _samples(NativeId("other", "zoe@elsewhere")):
+            for content in _sample_contents(NativeId("other", "zoe@elsewhere")):
                 if stage.features.level(content.kind) is not Level.FALLBACK:
                     continue
                 before = len(self.shown(stage))
@@ -308,11 +308,11 @@ class NetworkSuite:
             if not calls:
                 pytest.skip("this network gives no malformed()")
             for number, call in enumerate(calls):
-                error = await _raised(call)
+                error = await _raised_by(call)
                 assert isinstance(error, RemoteProtocolError), f"malformed()[{number}] raised {error!r}"
 
 
-async def _raised(call: Callable[[], Any]) -> Exception | None:
+async def _raised_by(call: Callable[[], Any]) -> Exception | None:
     try:
         found = call()
         if inspect.isawaitable(found):
@@ -322,7 +322,7 @@ async def _raised(call: Callable[[], Any]) -> Exception | None:
     return None
 
 
-def _record(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+def _record_sends(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     real = type(stage.net).send
 
     async def send(self: Any, delivery: Delivery) -> str:
@@ -334,7 +334,7 @@ def _record(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr(type(stage.net), "send", send)
 
 
-def _fail(patch: pytest.MonkeyPatch, stage: Stage, failing: list[Exception]) -> None:
+def _fail_sends(patch: pytest.MonkeyPatch, stage: Stage, failing: list[Exception]) -> None:
     real = type(stage.net).send
 
     async def send(self: Any, delivery: Delivery) -> str:
@@ -346,7 +346,7 @@ def _fail(patch: pytest.MonkeyPatch, stage: Stage, failing: list[Exception]) -> 
     patch.setattr(type(stage.net), "send", send)
 
 
-def _samples(person: NativeId) -> list[Content]:
+def _sample_contents(person: NativeId) -> list[Content]:
     """One content or more of each kind, by ``person``, in an order that a room allows."""
     found: list[Content] = [
         Member(user=person, membership=Membership.JOIN, name="Known As"),

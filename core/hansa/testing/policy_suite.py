@@ -94,12 +94,12 @@ class _CountsPeople:
     @hookimpl
     async def check(self, crossing: Crossing) -> Verdict | None:
         """See ``hansa.Policy.check``."""
-        if isinstance(crossing, EventIn | EventOut) and len(crossing.view.people) == len(_people()):
+        if isinstance(crossing, EventIn | EventOut) and len(crossing.view.people) == len(_sample_people()):
             return Verdict(Action.DENY)
         return None
 
 
-def _people() -> tuple[RoomMember, ...]:
+def _sample_people() -> tuple[RoomMember, ...]:
     return (
         RoomMember(user=NativeId("one", "ann@x.example"), membership=Membership.JOIN, server="x.example"),
         RoomMember(user=NativeId("two", "bob@y.example"), membership=Membership.JOIN, server="y.example"),
@@ -112,7 +112,7 @@ def samples() -> list[Crossing]:
     type.
     """
     view = RoomView("r1", RoomInfo(name="Room", topic="", encrypted=True))
-    view.apply(ViewDelta(upserts=_people()))
+    view.apply(ViewDelta(upserts=_sample_people()))
     empty = RoomView("r2")
     here, there = Link(room="r1", native=NativeId("one", "a")), Link(room="r1", native=NativeId("two", "b"))
     ann, bob, nobody = NativeId("one", "ann@x.example"), NativeId("two", "bob@y.example"), NativeId("two", "")
@@ -154,7 +154,7 @@ def samples() -> list[Crossing]:
             found += [DirectoryQuery(network="one", server=server, address="", outbound=True, texts=told)]
             found += [KeysQuery(network="one", server=server, users=(ann, nobody), outbound=outbound)]
         for user, home in ((ann, "x.example"), (nobody, "")):
-            found += _comings(user, home, servers, outbound=outbound)
+            found += _entering_crossings(user, home, servers, outbound=outbound)
         for size in (0, 10**12):
             media = MediaTransfer(
                 network="one",
@@ -167,7 +167,7 @@ def samples() -> list[Crossing]:
             )
             found.append(media)
     for user, home in ((ann, "x.example"), (nobody, "")):
-        found += _acts(user, home, servers)
+        found += _user_crossings(user, home, servers)
     found.append(AdminChange(command="rooms close", arguments=(("room", "r1"),)))
     found.append(AdminChange(command=""))
     for kind in ("typing", "receipt"):
@@ -183,7 +183,9 @@ def samples() -> list[Crossing]:
     return found
 
 
-def _comings(user: NativeId, home: str, servers: frozenset[str], *, outbound: bool) -> list[Crossing]:
+def _entering_crossings(
+    user: NativeId, home: str, servers: frozenset[str], *, outbound: bool
+) -> list[Crossing]:
     """Crossings with a direction: into a room, and from device to device."""
     texts = ("A name", "") if home else ()
     of_user: dict[str, Any] = {"network": "one", "user": user, "user_server": home, "texts": texts}
@@ -212,7 +214,7 @@ def _comings(user: NativeId, home: str, servers: frozenset[str], *, outbound: bo
     return [Join(**of_user, **of_room), Knock(**of_user, **of_room), invite, device, presence]
 
 
-def _acts(user: NativeId, home: str, servers: frozenset[str]) -> list[Crossing]:
+def _user_crossings(user: NativeId, home: str, servers: frozenset[str]) -> list[Crossing]:
     """Returns the crossings that a local person causes."""
     by: dict[str, Any] = {"network": "one", "user": user, "user_server": home}
     return [
@@ -250,32 +252,34 @@ class PolicySuite:
     async def opened(self, *names: str) -> AsyncIterator[list[InstalledPolicy]]:
         """Fresh instances under these names."""
         setups = [
-            PolicySetup(name=name, module=self.plugin, options=self._config(), timeout=self.timeout)
+            PolicySetup(name=name, module=self.plugin, options=self._make_config(), timeout=self.timeout)
             for name in names
         ]
         seams = Environment(ManualClock(self.now), _Numbers())
         async with run_hansa({}, policies=setups, seams=seams, http=_Silence()) as app:
             yield list(app.decisions.policies)
 
-    def _config(self) -> Any:
+    def _make_config(self) -> Any:
         return self.plugin.Config.model_validate(self.options)
 
-    async def _answers(self) -> list[Verdict]:
+    async def _ask_about_all(self) -> list[Verdict]:
         async with self.opened("mine") as installed:
-            return [(await self._ask(installed[0], crossing)).verdict for crossing in self.crossings()]
+            return [
+                (await self._ask_installed(installed[0], crossing)).verdict for crossing in self.crossings()
+            ]
 
-    async def _ask(self, installed: InstalledPolicy, crossing: Crossing) -> PolicyAnswer:
+    async def _ask_installed(self, installed: InstalledPolicy, crossing: Crossing) -> PolicyAnswer:
         """Returns the answer of a policy, even of one that cannot be stopped, which one test is about."""
         asking = asyncio.ensure_future(ask_policy(installed, crossing))
         await asyncio.wait({asking}, timeout=self.timeout * 3)
         if not asking.done():
-            await _end(asking)
+            await _end_task(asking)
             return PolicyAnswer(name=installed.name, verdict=Verdict(installed.on_error), shadow=False)
         return asking.result()
 
-    async def _merge(self, asked: Sequence[InstalledPolicy], crossing: Crossing) -> Verdict:
+    async def _merge_answers(self, asked: Sequence[InstalledPolicy], crossing: Crossing) -> Verdict:
         before = deepcopy(crossing)
-        merged = strictest([(await self._ask(installed, crossing)).verdict for installed in asked])
+        merged = strictest([(await self._ask_installed(installed, crossing)).verdict for installed in asked])
         assert crossing == before, "a policy changed what it was asked about"
         return merged
 
@@ -292,13 +296,13 @@ class PolicySuite:
         assert not missing, f"crossings() lacks {missing}"
         async with self.opened("mine") as installed:
             for crossing in crossings:
-                answer = await self._ask(installed[0], crossing)
+                answer = await self._ask_installed(installed[0], crossing)
                 if "no answer within" not in answer.failed:  # the way out is silent here
                     assert not answer.failed, f"{crossing}: {answer.failed}"
 
     async def test_the_same_facts_have_the_same_verdicts(self) -> None:
         """Two instances that are asked the same in the same order say the same."""
-        assert await self._answers() == await self._answers()
+        assert await self._ask_about_all() == await self._ask_about_all()
 
     async def test_the_order_of_policies_changes_nothing(self) -> None:
         """Asked before or after others, the merged verdict is the same; nobody changes what is asked."""
@@ -309,7 +313,7 @@ class PolicySuite:
                 asked = [*installed, InstalledPolicy(name="witness", policy=witness)]
                 if reverse:
                     asked.reverse()
-                merged.append([await self._merge(asked, crossing) for crossing in self.crossings()])
+                merged.append([await self._merge_answers(asked, crossing) for crossing in self.crossings()])
         assert merged[0] == merged[1]
 
     async def test_a_time_out_is_kept(self) -> None:
@@ -320,12 +324,12 @@ class PolicySuite:
                 began = asyncio.get_running_loop().time()
                 done, _ = await asyncio.wait({asking}, timeout=self.timeout * 3)
                 took = asyncio.get_running_loop().time() - began
-                await _end(asking)
+                await _end_task(asking)
                 assert done, f"{crossing}: it goes on after its time-out"
                 assert took < self.timeout * 3, f"{crossing}: it kept everybody waiting for {took:.1f} s"
 
 
-async def _end(task: asyncio.Future[Any]) -> None:
+async def _end_task(task: asyncio.Future[Any]) -> None:
     """Cancel until it ends: one that swallows a cancellation may need several."""
     for _ in range(10):
         if task.done():

@@ -41,7 +41,7 @@ LINE = Collection(name="line", stream=True, fields={"who": int}, indexes=(("who"
 SCHEMA = Schema(owner="suite", version=1, collections=(THING, LINE))
 
 
-def _thing(room: str, at: int, color: str = "red", size: int = 0, body: bytes = b"x") -> Put:
+def _thing_row(room: str, at: int, color: str = "red", size: int = 0, body: bytes = b"x") -> Put:
     return Put("thing", (room, at), body, {"color": color, "size": size})
 
 
@@ -52,7 +52,7 @@ class StoreSuite:
         """Key, fields and body, binary-exact."""
         await store.declare("s", SCHEMA)
         body = bytes(range(256))
-        await store.commit("s", [_thing("a", 1, "blue", 7, body)])
+        await store.commit("s", [_thing_row("a", 1, "blue", 7, body)])
         assert await store.get("s", "thing", ("a", 1)) == Row(
             key=("a", 1), fields={"color": "blue", "size": 7}, body=body
         )
@@ -62,7 +62,7 @@ class StoreSuite:
         """The same key in two scopes is two rows."""
         for scope in ("s", "t"):
             await store.declare(scope, SCHEMA)
-            await store.commit(scope, [_thing("a", 1, scope)])
+            await store.commit(scope, [_thing_row("a", 1, scope)])
         row = await store.get("t", "thing", ("a", 1))
         assert row is not None
         assert row.fields["color"] == "t"
@@ -81,7 +81,7 @@ class StoreSuite:
         ]
         for number, scope in enumerate(scopes):
             await store.declare(scope, SCHEMA)
-            await store.commit(scope, [_thing("a", number, scope)])
+            await store.commit(scope, [_thing_row("a", number, scope)])
         await store.commit("", [Put(f"{scope}/thing" if scope else "thing", ("b", 1)) for scope in scopes])
         for number, scope in enumerate(scopes):
             rows = await store.scan(scope, "thing")
@@ -114,19 +114,19 @@ class StoreSuite:
         await store.declare("s", SCHEMA)
         await store.declare("t", SCHEMA)
         other = Insert("t/thing", ("a", 1), b"", {"color": "red", "size": 0})
-        await store.commit("s", [_thing("a", 1), other])
+        await store.commit("s", [_thing_row("a", 1), other])
         assert await store.count("t", "thing") == 1
         with pytest.raises(Conflict):
-            await store.commit("s", [_thing("b", 2), other])
+            await store.commit("s", [_thing_row("b", 2), other])
         assert await store.get("s", "thing", ("b", 2)) is None
 
     async def test_a_conflict_leaves_nothing_of_its_batch(self, store: Store) -> None:
         """An ``Insert`` of a known key names collection and key."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", 1)])
+        await store.commit("s", [_thing_row("a", 1)])
         before = await store.position()
         writes: list[Write] = [
-            _thing("b", 1),
+            _thing_row("b", 1),
             Append("line", b"", {"who": 1}),
             Delete("thing", ("a", 1)),
             Insert("thing", ("a", 1), b"one"),
@@ -154,7 +154,7 @@ class StoreSuite:
     async def test_cas_writes_the_declared_fields_too(self, store: Store) -> None:
         """A field that is not given is None, as with ``Put``."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", 1, "blue", 7, b"one")])
+        await store.commit("s", [_thing_row("a", 1, "blue", 7, b"one")])
         await store.commit("s", [CompareAndSwap("thing", ("a", 1), b"one", b"one", {"size": 8})])
         row = await store.get("s", "thing", ("a", 1))
         assert row == Row(key=("a", 1), fields={"color": None, "size": 8}, body=b"one")
@@ -175,10 +175,10 @@ class StoreSuite:
     async def test_remove_needs_the_row_and_the_body_it_expects(self, store: Store) -> None:
         """A row that is gone, or has changed, is a ``Conflict`` that leaves nothing of its batch."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", n, body=b"one") for n in (1, 2)])
+        await store.commit("s", [_thing_row("a", n, body=b"one") for n in (1, 2)])
         for gone in (Remove("thing", ("a", 3)), Remove("thing", ("a", 1), b"two")):
             with pytest.raises(Conflict) as caught:
-                await store.commit("s", [_thing("b", 1), Remove("thing", ("a", 2)), gone])
+                await store.commit("s", [_thing_row("b", 1), Remove("thing", ("a", 2)), gone])
             assert (caught.value.collection, caught.value.key) == ("thing", gone.key)
             assert [row.key for row in await store.scan("s", "thing")] == [("a", 1), ("a", 2)]
         await store.commit("s", [Remove("thing", ("a", 1)), Remove("thing", ("a", 2), b"one")])
@@ -187,7 +187,7 @@ class StoreSuite:
     async def test_of_many_who_remove_a_row_one_wins(self, store: Store) -> None:
         """With what it wrote besides: so one takes what all want."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", 0)])
+        await store.commit("s", [_thing_row("a", 0)])
         done = await asyncio.gather(
             *(store.commit("s", [Remove("thing", ("a", 0)), Put("thing", ("mine", n))]) for n in range(20)),
             return_exceptions=True,
@@ -198,8 +198,8 @@ class StoreSuite:
     async def test_scan_orders_bounds_and_limits(self, store: Store) -> None:
         """Ranges after ``equal``, both directions."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", n, "red" if n % 2 else "blue", n) for n in range(1, 11)])
-        await store.commit("s", [_thing("b", 3, "red", 3)])
+        await store.commit("s", [_thing_row("a", n, "red" if n % 2 else "blue", n) for n in range(1, 11)])
+        await store.commit("s", [_thing_row("b", 3, "red", 3)])
 
         async def ats(**how: object) -> list[object]:
             rows = await store.scan("s", "thing", **how)  # type: ignore[arg-type]
@@ -220,7 +220,7 @@ class StoreSuite:
         )
         numbers = [-(2**63), -10, -1, 0, 9, 10, 2**31, 2**63 - 1]
         keys = [(name, number) for name in names for number in numbers]
-        await store.commit("s", [_thing(*key) for key in reversed(keys)])
+        await store.commit("s", [_thing_row(*key) for key in reversed(keys)])
 
         async def found(**how: object) -> list[object]:
             return [row.key for row in await store.scan("s", "thing", **how)]  # type: ignore[arg-type]
@@ -243,7 +243,7 @@ class StoreSuite:
         await store.declare("s", SCHEMA)
         things = [("a", 0)] + [("b", n) for n in range(9)] + [("c", 0), ("d", 0), ("d", 1)]
         colors = ["red", "blue", "red"]
-        await store.commit("s", [_thing(*key, colors[n % 3], n // 4) for n, key in enumerate(things)])
+        await store.commit("s", [_thing_row(*key, colors[n % 3], n // 4) for n, key in enumerate(things)])
         await store.commit("s", [Append("line", b"", {"who": n % 2}) for n in range(9)])
         scoped = ScopedStore(store, "s")
         searches: list[tuple[str, dict[str, Any]]] = [
@@ -311,8 +311,8 @@ class StoreSuite:
     async def test_get_many_takes_more_than_a_thousand_keys(self, store: Store) -> None:
         """And answers with those that exist."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", n) for n in range(600)])
-        await store.commit("s", [_thing("a", n) for n in range(600, 1200)])
+        await store.commit("s", [_thing_row("a", n) for n in range(600)])
+        await store.commit("s", [_thing_row("a", n) for n in range(600, 1200)])
         found = await store.get_many("s", "thing", [("a", n) for n in range(-10, 1200)])
         assert len(found) == 1200
 
@@ -354,7 +354,7 @@ class StoreSuite:
         ]
         done = await asyncio.gather(
             *(store.commit("s", batch) for batch in batches),
-            *(store.commit("s", [_thing("b", n)]) for n in range(20)),
+            *(store.commit("s", [_thing_row("b", n)]) for n in range(20)),
             return_exceptions=True,
         )
         assert sum(isinstance(d, Conflict) for d in done[:20]) == 19
@@ -366,7 +366,7 @@ class StoreSuite:
     async def test_many_who_count_by_cas_count_all(self, store: Store) -> None:
         """A lost race is done again."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", 0, body=b"0")])
+        await store.commit("s", [_thing_row("a", 0, body=b"0")])
 
         async def one() -> None:
             while True:
@@ -388,7 +388,7 @@ class StoreSuite:
     async def test_the_writes_of_a_batch_are_in_order(self, store: Store) -> None:
         """Each sees what those before it did, also in other hands' batches of the same moment."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", 1, body=b"old")])
+        await store.commit("s", [_thing_row("a", 1, body=b"old")])
         writes: list[Write] = [
             Delete("thing", ("a", 1)),
             Insert("thing", ("a", 1), b"new"),
@@ -411,7 +411,7 @@ class StoreSuite:
     async def test_a_batch_may_be_as_large_as_a_big_room(self, store: Store) -> None:
         """Thousands of writes are one commit: whole, or not at all."""
         await store.declare("s", SCHEMA)
-        people = [_thing("big", n, body=b"x" * 100) for n in range(1500)]
+        people = [_thing_row("big", n, body=b"x" * 100) for n in range(1500)]
         with pytest.raises(Conflict):
             await store.commit("s", [*people, Insert("thing", ("c", 1)), Insert("thing", ("c", 1))])
         assert await store.count("s", "thing") == 0
@@ -427,9 +427,9 @@ class StoreSuite:
         with pytest.raises(TooLarge, match=f"{MAX_WRITES + 1} writes"):
             await store.commit("s", many)
         piece = MAX_BODY - 100
-        large: list[Write] = [_thing("b", n, body=b"x" * piece) for n in range(MAX_BYTES // piece)]
+        large: list[Write] = [_thing_row("b", n, body=b"x" * piece) for n in range(MAX_BYTES // piece)]
         with pytest.raises(TooLarge, match="bytes"):
-            await store.commit("s", [*large, _thing("b", len(large), body=b"x" * piece)])
+            await store.commit("s", [*large, _thing_row("b", len(large), body=b"x" * piece)])
         assert await store.count("s", "thing") == 0
         await store.commit("s", many[:-1])
         await store.commit("s", large)
@@ -447,16 +447,16 @@ class StoreSuite:
         """A lazy commit may be lost by a crash, but not by the one who reads it."""
         await store.declare("s", SCHEMA)
         for n in range(5):
-            await store.commit("s", [_thing("a", n)], durability="lazy")
+            await store.commit("s", [_thing_row("a", n)], durability="lazy")
             assert await store.count("s", "thing") == n + 1
         assert await store.commit("s", []) == []
 
     async def test_a_body_over_the_limit_is_refused(self, store: Store) -> None:
         """One MiB goes in, one byte more does not."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", 1, body=b"x" * MAX_BODY)])
+        await store.commit("s", [_thing_row("a", 1, body=b"x" * MAX_BODY)])
         with pytest.raises(TooLarge):
-            await store.commit("s", [_thing("b", 1), _thing("a", 2, body=b"x" * (MAX_BODY + 1))])
+            await store.commit("s", [_thing_row("b", 1), _thing_row("a", 2, body=b"x" * (MAX_BODY + 1))])
         assert await store.count("s", "thing") == 1
 
     async def test_what_was_not_declared_cannot_be_written(self, store: Store) -> None:
@@ -471,16 +471,16 @@ class StoreSuite:
         """Integers over 64 bits, half a surrogate pair, a key with too few parts: StoreError."""
         await store.declare("s", SCHEMA)
         bad: list[Write] = [
-            _thing("a", 2**63),
-            _thing("a", 1, size=-(2**63) - 1),
-            _thing("\ud800", 1),
-            _thing("a", 1, color="\udfff"),
+            _thing_row("a", 2**63),
+            _thing_row("a", 1, size=-(2**63) - 1),
+            _thing_row("\ud800", 1),
+            _thing_row("a", 1, color="\udfff"),
             Put("thing", ("a",)),
             Append("line", b"", {"who": 2**64}),
         ]
         done = await asyncio.gather(
-            *(store.commit("s", [_thing("b", n), write]) for n, write in enumerate(bad)),
-            store.commit("s", [_thing("good", 1)]),
+            *(store.commit("s", [_thing_row("b", n), write]) for n, write in enumerate(bad)),
+            store.commit("s", [_thing_row("good", 1)]),
             return_exceptions=True,
         )
         assert [isinstance(d, StoreError) for d in done] == [True] * len(bad) + [False]
@@ -493,7 +493,7 @@ class StoreSuite:
         )
         await store.commit("s", [Put("thing", ("a", 1), b"old")])
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", 2)])
+        await store.commit("s", [_thing_row("a", 2)])
         rows = await store.scan("s", "thing", index=("color", "size"))
         assert [(row.key[1], row.fields["color"]) for row in rows] == [(1, None), (2, "red")]
         assert [r.body for r in await store.scan("s", "thing", index=("color", "size"), equal=(None,))] == [
@@ -503,12 +503,12 @@ class StoreSuite:
     async def test_after_close_nothing_is_written(self, store: Store) -> None:
         """A commit under way ends, a later one is refused; a second close does nothing."""
         await store.declare("s", SCHEMA)
-        under_way = [asyncio.ensure_future(store.commit("s", [_thing("a", n)])) for n in range(10)]
+        under_way = [asyncio.ensure_future(store.commit("s", [_thing_row("a", n)])) for n in range(10)]
         await asyncio.sleep(0)
         await store.close()
         assert await asyncio.gather(*under_way) == [[]] * 10
         with pytest.raises(StoreError):
-            await store.commit("s", [_thing("a", 99)])
+            await store.commit("s", [_thing_row("a", 99)])
         await store.close()
 
     async def test_a_newer_schema_is_refused(self, store: Store) -> None:
@@ -520,7 +520,7 @@ class StoreSuite:
     async def test_rows_migrate_forward_once(self, store: Store) -> None:
         """Each version's migration sees every row."""
         await store.declare("s", SCHEMA)
-        await store.commit("s", [_thing("a", 1, size=1)])
+        await store.commit("s", [_thing_row("a", 1, size=1)])
 
         def double(collection: str, row: Row) -> list[Write]:
             if collection != "thing":

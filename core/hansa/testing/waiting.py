@@ -31,10 +31,10 @@ async def until(
             return cast("T", answer)
         waited = loop.time() - began
         if waited > seconds:
-            raise TimeoutError(f"this did not come within {seconds:g} s: {what or _place(condition)}")
+            raise TimeoutError(f"this did not come within {seconds:g} s: {what or _source_place(condition)}")
         await asyncio.sleep(0 if waited < _EAGER else pause)
 
 
-def _place(condition: Callable[[], Any]) -> str:
+def _source_place(condition: Callable[[], Any]) -> str:
     code = getattr(condition, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(condition)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 _NO_NAME = re.compile(r"[/@\s]|^\w+://")
 
 
-def _server(value: str) -> str:
+def _check_server_glob(value: str) -> str:
     """A glob of server names; one that no name could match is a mistake, since nothing would be kept out."""
     if _NO_NAME.search(value):
         named = re.fullmatch(r"\w+://([^/@\s:]+)(:[0-9]+)?(/.*)?", value)
@@ -19,7 +19,7 @@ def _server(value: str) -> str:
     return value
 
 
-def _user(value: str) -> str:
+def _check_user_glob(value: str) -> str:
     """A glob of user ids, likewise."""
     if re.search(r"://|\s", value) or not re.search(r"[@*?]", value):
         msg = f"{value!r} is not the id of a person: say @name:server for Matrix, name@server for XMPP"
@@ -28,8 +28,8 @@ def _user(value: str) -> str:
 
 
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-Servers = Annotated[Glob, AfterValidator(_server)]
-Users = Annotated[Glob, AfterValidator(_user)]
+Servers = Annotated[Glob, AfterValidator(_check_server_glob)]
+Users = Annotated[Glob, AfterValidator(_check_user_glob)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 
 

@@ -89,7 +89,7 @@ _SMALL_L = re.compile(r"(?<=[a-z])I|I(?=[a-z])|(?<=[A-Za-z])[|\u2223](?=[A-Za-z]
 
 
 @cache
-def _unseen(instead: str) -> dict[int, str | None]:
+def _invisible_table(instead: str) -> dict[int, str | None]:
     table: dict[int, str | None] = {}
     for first, last in IGNORABLE:
         table |= dict.fromkeys(range(first, last + 1), instead or None)
@@ -99,7 +99,7 @@ def _unseen(instead: str) -> dict[int, str | None]:
 
 
 @cache
-def _crowd() -> re.Pattern[str]:
+def _mark_run_pattern() -> re.Pattern[str]:
     """Marks in a row, one more than are read: whatever does not begin a character of its own."""
     ranges: list[list[int]] = []
     for code in range(0x300, _LAST_MARK):
@@ -112,10 +112,10 @@ def _crowd() -> re.Pattern[str]:
     return re.compile(f"({marks}{{{_MOST_MARKS}}}){marks}+")
 
 
-def _normalized(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
+def _normalize_text(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
     """``unicodedata.normalize`` in time linear in the text."""
     if len(text) > _MOST_MARKS:
-        text = _crowd().sub(r"\1", text.translate(_PHRASES))
+        text = _mark_run_pattern().sub(r"\1", text.translate(_PHRASES))
     return unicodedata.normalize(form, text)
 
 
@@ -132,12 +132,12 @@ def pieces(text: str) -> list[str]:
 
 
 @cache
-def _unmarked() -> dict[int, None]:
+def _marks_table() -> dict[int, None]:
     return dict.fromkeys(c for first, last in _MARKS for c in range(first, last + 1))
 
 
 @cache
-def _lookalikes(stroke: str = "l") -> dict[int, str]:
+def _lookalike_table(stroke: str = "l") -> dict[int, str]:
     """Latin letters for what looks like them; ``stroke`` is what an upright line is taken for."""
     table: dict[int, str] = {}
     for ranges in (_NAMED_IN, _NAMED_TOO):
@@ -159,23 +159,23 @@ def _lookalikes(stroke: str = "l") -> dict[int, str]:
 
 
 @cache
-def _upright() -> re.Pattern[str]:
+def _upright_pattern() -> re.Pattern[str]:
     """The letters that look like an upright line."""
-    one, other = _lookalikes("l"), _lookalikes("i")
+    one, other = _lookalike_table("l"), _lookalike_table("i")
     return re.compile("[" + "".join(re.escape(chr(code)) for code in one if one[code] != other[code]) + "]")
 
 
 def prepare() -> None:
     """Make the tables, which takes long, before they are needed."""
     forms("\u00e9")
-    _crowd()
+    _mark_run_pattern()
 
 
 def folded(text: str) -> str:
     """Without case, forms of compatibility, marks, and whatever is not seen."""
     if text.isascii():
-        return (text if text.isprintable() else text.translate(_unseen(""))).lower()
-    return _folded(text.translate(_unseen("")))
+        return (text if text.isprintable() else text.translate(_invisible_table(""))).lower()
+    return _fold_visible(text.translate(_invisible_table("")))
 
 
 def prepared(name: str) -> str:
@@ -183,18 +183,18 @@ def prepared(name: str) -> str:
     with them it is another name.
     """
     if name.isascii():
-        return (name if name.isprintable() else name.translate(_unseen(""))).lower()
-    seen = unicodedata.normalize("NFKC", name.translate(_unseen(""))).casefold()
+        return (name if name.isprintable() else name.translate(_invisible_table(""))).lower()
+    seen = unicodedata.normalize("NFKC", name.translate(_invisible_table(""))).casefold()
     return unicodedata.normalize("NFKC", seen)
 
 
-def _folded(seen: str) -> str:
+def _fold_visible(seen: str) -> str:
     if seen.isascii():
         return seen.lower()
-    bare = _normalized("NFKD", seen).translate(_unmarked()).casefold()
+    bare = _normalize_text("NFKD", seen).translate(_marks_table()).casefold()
     if not bare.isascii():
-        bare = _normalized("NFKD", bare).translate(_unmarked())
-    return bare if bare.isascii() else _normalized("NFC", bare)
+        bare = _normalize_text("NFKD", bare).translate(_marks_table())
+    return bare if bare.isascii() else _normalize_text("NFC", bare)
 
 
 def always() -> None:
@@ -206,27 +206,29 @@ def forms(text: str, going: Callable[[], None] = always) -> tuple[str, ...]:
     ones taken for them; with what is not seen taken for a space. ``going`` is called for each piece of it.
     """
     if len(text) <= _PIECE:
-        return tuple(dict.fromkeys(_forms(text)))
+        return tuple(dict.fromkeys(_all_forms(text)))
     each = []
     for piece in pieces(text):
         going()
-        each.append(_forms(piece))
+        each.append(_all_forms(piece))
     return tuple(dict.fromkeys("".join(form) for form in zip(*each, strict=True)))
 
 
-def _forms(text: str) -> tuple[str, str, str, str]:
+def _all_forms(text: str) -> tuple[str, str, str, str]:
     """All of them, also those that are the same."""
     plain = text.isascii() and _ODD.search(text) is None
-    seen = text if plain else text.translate(_unseen(""))
-    bare, alike = _folded(seen), _alike(seen, "l")
-    upright = _alike(seen, "i") if not seen.isascii() and _upright().search(seen) else alike
-    parted = _folded(text.translate(_unseen(" "))) if len(seen) != len(text) else bare
+    seen = text if plain else text.translate(_invisible_table(""))
+    bare, alike = _fold_visible(seen), _replace_lookalikes(seen, "l")
+    upright = (
+        _replace_lookalikes(seen, "i") if not seen.isascii() and _upright_pattern().search(seen) else alike
+    )
+    parted = _fold_visible(text.translate(_invisible_table(" "))) if len(seen) != len(text) else bare
     return bare, alike, upright, parted
 
 
-def _alike(seen: str, stroke: str) -> str:
+def _replace_lookalikes(seen: str, stroke: str) -> str:
     if seen.isascii():
         return (_SMALL_L.sub("l", seen) if "I" in seen or "|" in seen else seen).lower()
-    table = _lookalikes(stroke)
-    first = _folded(_SMALL_L.sub("l", _normalized("NFKD", seen.translate(table))))
+    table = _lookalike_table(stroke)
+    first = _fold_visible(_SMALL_L.sub("l", _normalize_text("NFKD", seen.translate(table))))
     return first if first.isascii() else _STRAY.sub("", first.translate(table))

@@ -31,10 +31,10 @@ def host_of(server: str) -> str:
     """A server name in its canonical form: without what is not seen, lower case, without port, trailing dot
     and zone; IDN labels decoded, addresses compressed, an IPv4 address within an IPv6 one as itself.
     """
-    return _parted(server)[0]
+    return _split_port(server)[0]
 
 
-def _parted(server: str) -> tuple[str, str]:
+def _split_port(server: str) -> tuple[str, str]:
     """Host and port; the port is empty where there is none."""
     name, port = prepared(server).replace("\u3002", "."), ""
     if name.startswith("["):
@@ -45,10 +45,10 @@ def _parted(server: str) -> tuple[str, str]:
         if colon and last.isdigit() and ":" not in host:
             name, port = host, last
     name = name.rstrip(".")
-    return _address(name) or ".".join(_label(label) for label in name.split(".")), port
+    return _parse_address(name) or ".".join(_decode_label(label) for label in name.split(".")), port
 
 
-def _address(name: str) -> str:
+def _parse_address(name: str) -> str:
     try:
         found = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
@@ -68,7 +68,7 @@ def _odd_address(name: str) -> str:
     if len(parts) > _PARTS or not all(_NUMBER.fullmatch(part) for part in parts):
         return ""
     try:
-        numbers = [_number(part) for part in parts]
+        numbers = [_parse_number(part) for part in parts]
     except ValueError:
         return ""
     *first, last = numbers
@@ -80,13 +80,13 @@ def _odd_address(name: str) -> str:
     return ipaddress.IPv4Address(whole).compressed
 
 
-def _number(part: str) -> int:
+def _parse_number(part: str) -> int:
     if part.startswith("0x"):
         return int(part[2:] or "0", 16)
     return int(part, 8) if part.startswith("0") and len(part) > 1 else int(part)
 
 
-def _label(label: str) -> str:
+def _decode_label(label: str) -> str:
     if not label.startswith("xn--"):
         return label
     try:
@@ -97,7 +97,7 @@ def _label(label: str) -> str:
 
 def server_forms(server: str) -> Spellings:
     """The spellings of a server's name: its host, with its port where it has one; then as it is written."""
-    host, port = _parted(server)
+    host, port = _split_port(server)
     canonical = (host, f"{host}:{port}") if port else (host,)
     return canonical, (prepared(server), server.lower())
 
@@ -114,13 +114,13 @@ def user_forms(user: str) -> Spellings:
     return canonical, (seen, user.lower())
 
 
-def _form(glob: str, forms: Forms) -> str:
+def _glob_form(glob: str, forms: Forms) -> str:
     """A glob in the form of what it is matched against: a plain name as any other, a pattern by labels."""
     if not set(glob) & WILD:
         return forms(glob)[0][-1]
     if glob.startswith("[") and glob.endswith("]"):
         return prepared(glob).strip("[]")
-    return ".".join(_label(label) for label in prepared(glob).split("."))
+    return ".".join(_decode_label(label) for label in prepared(glob).split("."))
 
 
 class Globs:
@@ -128,7 +128,7 @@ class Globs:
 
     def __init__(self, globs: Iterable[str], forms: Forms) -> None:
         self._forms = forms
-        named = [_form(glob, forms) for glob in globs]
+        named = [_glob_form(glob, forms) for glob in globs]
         self._plain = {g for g in named if not set(g) & WILD}
         self._wild = Patterns(g for g in named if set(g) & WILD)
         # The same servers are asked about for every event of a room.
@@ -149,16 +149,16 @@ class Globs:
     def _denies(self, name: str) -> str:
         canonical, others = self._forms(name)
         each = dict.fromkeys((*canonical, *others))
-        return next((hit for form in each if (hit := self._hit(form))), "")
+        return next((hit for form in each if (hit := self._is_covered(form))), "")
 
     def covers(self, name: str) -> bool:
         """True if a glob covers the canonical spelling. A name that is not known is not covered."""
         return 0 < len(name) <= MAX_NAME and self._allowed(name)
 
     def _allows(self, name: str) -> bool:
-        return any(self._hit(form) for form in self._forms(name)[0])
+        return any(self._is_covered(form) for form in self._forms(name)[0])
 
-    def _hit(self, form: str) -> str:
+    def _is_covered(self, form: str) -> str:
         if form in self._plain:
             return form
         return self._wild.first(form)

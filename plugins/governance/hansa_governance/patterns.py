@@ -24,7 +24,7 @@ class _Piece(NamedTuple):
     text: str
 
 
-def _pieces(glob: str) -> list[_Piece]:
+def _split_glob(glob: str) -> list[_Piece]:
     parts = _WILD_RUN.split(glob)
     found = [_Piece("head", parts[0]), _Piece("tail", parts[-1])]
     found += [_Piece("within", text) for text in parts[1:-1]]
@@ -38,7 +38,7 @@ class Patterns:
 
     def __init__(self, globs: Iterable[str]) -> None:
         self._globs = tuple(globs)
-        pieces = [_pieces(glob) for glob in self._globs]
+        pieces = [_split_glob(glob) for glob in self._globs]
         shared = Counter(piece for each in pieces for piece in each)
         #: By length and text, the numbers of the globs.
         self._by: dict[Where, dict[int, dict[str, list[int]]]] = {"head": {}, "tail": {}, "within": {}}
@@ -56,18 +56,18 @@ class Patterns:
 
     def first(self, name: str) -> str:
         """The first glob that covers a name, empty if none does."""
-        numbers = {*self._always, *self._candidates(name)}
+        numbers = {*self._always, *self._candidate_globs(name)}
         return next((self._globs[n] for n in sorted(numbers) if Glob(self._globs[n]).matches(name)), "")
 
-    def _candidates(self, name: str) -> Iterator[int]:
+    def _candidate_globs(self, name: str) -> Iterator[int]:
         for length, known in self._by["head"].items():
             yield from known.get(name[:length], ())
         for length, known in self._by["tail"].items():
             yield from known.get(name[-length:], ())
         for length, known in self._by["within"].items():
-            yield from _within(known, name, length)
+            yield from _matches_within(known, name, length)
 
 
-def _within(known: dict[str, list[int]], name: str, length: int) -> Sequence[int]:
+def _matches_within(known: dict[str, list[int]], name: str, length: int) -> Sequence[int]:
     seen = known.keys() & {name[at : at + length] for at in range(len(name) - length + 1)}
     return [number for text in seen for number in known[text]]

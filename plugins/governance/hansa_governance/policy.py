@@ -104,21 +104,21 @@ class GovernancePolicy:
             crossing.content, crossing.sender
         )
         found: list[Verdict] = []
-        if not free and not _bars(crossing):
-            found += await self._peers(crossing)
+        if not free and not _is_server_ban(crossing):
+            found += await self._judge_servers(crossing)
         if not free:
-            found += await self._people(people_of(crossing))
+            found += await self._judge_users(people_of(crossing))
         if self._words:
-            found += self._check_words(await self._phrase(crossing, free=free), free=free)
+            found += self._check_words(await self._forbidden_phrase(crossing, free=free), free=free)
         found += self._check_rate(crossing, free=free)
         return strictest(found) if found else None
 
-    async def _phrase(self, crossing: Crossing, *, free: bool) -> str:
+    async def _forbidden_phrase(self, crossing: Crossing, *, free: bool) -> str:
         """The word in it that may not cross, empty if there is none. Long texts are read in a thread, so that
         nobody else waits for them.
         """
         if weight_of(crossing) <= _SHORT:
-            return self._read(crossing, always, free=free)
+            return self._read_texts(crossing, always, free=free)
         loop, unheard = asyncio.get_running_loop(), threading.Event()
 
         def going() -> None:
@@ -126,18 +126,20 @@ class GovernancePolicy:
                 raise _UnheardError
 
         try:
-            return await loop.run_in_executor(self._reader, partial(self._read, crossing, going, free=free))
+            return await loop.run_in_executor(
+                self._reader, partial(self._read_texts, crossing, going, free=free)
+            )
         finally:
             unheard.set()  # who asked waits no longer: neither does the next one for this
 
-    def _read(self, crossing: Crossing, going: Callable[[], None], *, free: bool) -> str:
+    def _read_texts(self, crossing: Crossing, going: Callable[[], None], *, free: bool) -> str:
         texts = texts_of(crossing)
         if free:  # whose id holds a word is not locked in by it
             ids = {user.id for user in people_of(crossing)}
             texts = tuple(text for text in texts if text not in ids)
         return self._words.find(texts, going)
 
-    async def _peers(self, crossing: Crossing) -> list[Verdict]:
+    async def _judge_servers(self, crossing: Crossing) -> list[Verdict]:
         if not self._servers:
             return []
         text = f"{_WHERE.get(type(crossing), 'a server concerned')} is not allowed here"
@@ -148,7 +150,7 @@ class GovernancePolicy:
             for one in await self._servers.refused(peers_of(crossing))
         ]
 
-    async def _people(self, users: Sequence[NativeId]) -> list[Verdict]:
+    async def _judge_users(self, users: Sequence[NativeId]) -> list[Verdict]:
         """A question can name thousands of people; the first who are refused are named."""
         found = list[Verdict]()
         if not self._deny_users and not self._allow_users:
@@ -179,7 +181,7 @@ class GovernancePolicy:
             yield self._deny("GOV_CONTENT", f"words: {phrase}", text, "")
 
     def _check_rate(self, crossing: Crossing, *, free: bool) -> Iterator[Verdict]:
-        actor = _actor(crossing)
+        actor = _acting_user(crossing)
         rates = self._device_rates if isinstance(crossing, ToDevice) else self._rates
         if rates is None or actor is None:
             return
@@ -206,7 +208,7 @@ class GovernancePolicy:
         return Verdict(Action.DENY, (reason,))
 
 
-def _actor(crossing: Crossing) -> NativeId | None:
+def _acting_user(crossing: Crossing) -> NativeId | None:
     """Returns the user whose act a crossing is. None where it is not an act of a user, or where an event
     follows that is counted.
     """
@@ -229,7 +231,7 @@ def _actor(crossing: Crossing) -> NativeId | None:
             return None
 
 
-def _bars(crossing: Crossing) -> bool:
+def _is_server_ban(crossing: Crossing) -> bool:
     """True if the crossing is a room's list of barred servers, on its way to a server. A denied server is
     shut out by that list, where this server knows none of its users that it could deny.
     """

@@ -50,7 +50,7 @@ class SenderRates:
         then = now - min(behind, _LATEST) if behind > _LATE else now
         known = self._senders.get(sender)
         if known is None:
-            known = self._fresh(now, then)
+            known = self._new_sender(now, then)
             self._senders.put(sender, known)
         known.whole.refill(now)
         asked = [known.live]
@@ -64,7 +64,7 @@ class SenderRates:
         known.whole.take()
         return 0.0
 
-    def _fresh(self, now: float, then: float) -> _Sender:
+    def _new_sender(self, now: float, then: float) -> _Sender:
         rate, most = self._per_second, self._most
         return _Sender(
             TokenBucket(rate, most, now),

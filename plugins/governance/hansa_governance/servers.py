@@ -44,21 +44,21 @@ class Servers:
         if not self:
             return ()
         if len(servers) < _LARGE:
-            return tuple(self._of(sorted(servers)))
+            return tuple(self._refusals_of(sorted(servers)))
         known = self._known.get(servers)
         if known is None:
-            known = await self._judge(servers)
+            known = await self._judge_servers(servers)
             self._known.put(servers, known)
         return known
 
-    async def _judge(self, servers: frozenset[str]) -> tuple[RefusedServers, ...]:
+    async def _judge_servers(self, servers: frozenset[str]) -> tuple[RefusedServers, ...]:
         found, every = list[RefusedServers](), list(servers)
         for at in range(0, len(every), _STEP):
-            found += self._of(every[at : at + _STEP])
+            found += self._refusals_of(every[at : at + _STEP])
             await asyncio.sleep(0)
         return tuple(sorted(found)[:MOST_NAMED])
 
-    def _of(self, servers: Collection[str]) -> Iterator[RefusedServers]:
+    def _refusals_of(self, servers: Collection[str]) -> Iterator[RefusedServers]:
         for server in servers:
             glob = self._deny.matching_glob(server)
             if glob:

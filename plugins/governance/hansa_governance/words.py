@@ -49,7 +49,7 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def _windows(form: str, ahead: int) -> Iterator[tuple[list[str], int]]:
+def _word_windows(form: str, ahead: int) -> Iterator[tuple[list[str], int]]:
     """Yields windows over a text: the parts between words and the words in turn, and the number of words to
     look at now. ``ahead`` more words follow them, if there are so many.
     """
@@ -69,22 +69,24 @@ def _windows(form: str, ahead: int) -> Iterator[tuple[list[str], int]]:
     yield parts, len(parts) // 2
 
 
-def _read(text: str, going: Callable[[], None] = always) -> Iterator[str]:
+def _read_forms(text: str, going: Callable[[], None] = always) -> Iterator[str]:
     for form in forms(text, going):
         yield form
         parts = pieces(form)
         if not any(_MIXED.search(part) for part in parts):  # no map: others have their turn between two
             continue
-        yield _each(parts, lambda part: part.translate(_DIGITS))
+        yield _join_parts(parts, lambda part: part.translate(_DIGITS))
         if "1" in form or "!" in form:
-            yield _each(parts, lambda part: part.translate(_DIGITS_I))
-            yield _each(parts, lambda part: _SIGNED.sub(lambda found: found[0].translate(_EITHER), part))
-        numbered = _each(parts, lambda part: _NUMBERED.sub(r"\1\2", part))
+            yield _join_parts(parts, lambda part: part.translate(_DIGITS_I))
+            yield _join_parts(
+                parts, lambda part: _SIGNED.sub(lambda found: found[0].translate(_EITHER), part)
+            )
+        numbered = _join_parts(parts, lambda part: _NUMBERED.sub(r"\1\2", part))
         if numbered != form:
             yield numbered
 
 
-def _each(parts: Iterable[str], made: Callable[[str], str]) -> str:
+def _join_parts(parts: Iterable[str], made: Callable[[str], str]) -> str:
     return "".join(map(made, parts))
 
 
@@ -100,7 +102,7 @@ class PhraseList:
         self._starts: set[str] = set()
         for configured in words:
             word = " ".join(tokens(unicodedata.normalize("NFKC", configured.casefold())))
-            read_as = set(_read(configured))
+            read_as = set(_read_forms(configured))
             for read in read_as | {one.translate(_EITHER) for one in read_as}:
                 if _SPACELESS.fullmatch(read):
                     self._spaceless[read] = word
@@ -131,36 +133,36 @@ class PhraseList:
         if len(whole) > MOST:
             return f"(longer than {MOST} characters)"
         forwards = _BACKWARDS.sub(lambda found: found[1][::-1], whole) if "\u202e" in whole else whole
-        every = (form for text in dict.fromkeys((whole, forwards)) for form in _read(text, going))
+        every = (form for text in dict.fromkeys((whole, forwards)) for form in _read_forms(text, going))
         for form in dict.fromkeys(every):
-            found = self._in(form, going)
+            found = self._find_in_form(form, going)
             if found:
                 return found
         return ""
 
-    def _in(self, form: str, going: Callable[[], None]) -> str:
-        within = self._within(form, going) if self._spaceless else ""
+    def _find_in_form(self, form: str, going: Callable[[], None]) -> str:
+        within = self._find_spaceless(form, going) if self._spaceless else ""
         if within:
             return within
-        for parts, count in _windows(form, self._ahead):
+        for parts, count in _word_windows(form, self._ahead):
             going()
             words = parts[1 : 2 * count : 2]
             if self._firsts.isdisjoint(words):
                 continue
             for number, first in enumerate(words):
-                if first in self._firsts and (found := self._from(parts, 2 * number + 1, first)):
+                if first in self._firsts and (found := self._phrase_from(parts, 2 * number + 1, first)):
                     return found
         return ""
 
-    def _from(self, parts: list[str], at: int, first: str) -> str:
+    def _phrase_from(self, parts: list[str], at: int, first: str) -> str:
         """A phrase whose first word, or a word whose first piece, is at ``at``."""
         for length in self._lengths.get(first, ()):
             phrase = tuple(parts[at : at + 2 * length : 2])
             if phrase in self._phrases:
                 return self._phrases[phrase]
-        return self._pieces(parts, at) if first in self._begun else ""
+        return self._word_of_pieces(parts, at) if first in self._begun else ""
 
-    def _within(self, form: str, going: Callable[[], None]) -> str:
+    def _find_spaceless(self, form: str, going: Callable[[], None]) -> str:
         """A word of a script without spaces, anywhere in a row of its letters."""
         if form.isascii():
             return ""
@@ -168,11 +170,11 @@ class PhraseList:
             going()
             for row in _SPACELESS.finditer(form, at, at + _AT_ONCE):
                 for start in range(row.start(), row.end()):
-                    if found := self._at(form, start):
+                    if found := self._phrase_at(form, start):
                         return found
         return ""
 
-    def _at(self, form: str, start: int) -> str:
+    def _phrase_at(self, form: str, start: int) -> str:
         end = start + 1
         while end <= len(form):
             piece = form[start:end]
@@ -183,7 +185,7 @@ class PhraseList:
             end += 1
         return ""
 
-    def _pieces(self, parts: list[str], at: int) -> str:
+    def _word_of_pieces(self, parts: list[str], at: int) -> str:
         """A word that begins with the piece at ``at`` and goes on in the next ones."""
         joined = parts[at]
         alone = len(joined) == 1

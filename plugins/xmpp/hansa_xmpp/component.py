@@ -101,10 +101,10 @@ class _Stream(ComponentXMPP):
         self._paused = False
         for name in ("IM", "IMError", "Presence", "Stream Error"):
             self.remove_handler(name)
-        self._on(_ERROR, self._stream_error)
+        self._add_handler(_ERROR, self._stream_error)
         self.add_event_handler("session_start", self._session_start)
 
-    def _on(self, tag: str, act: Callable[[StanzaBase], None]) -> None:
+    def _add_handler(self, tag: str, act: Callable[[StanzaBase], None]) -> None:
         self.register_handler(Callback(tag, _TagMatcher(tag), act))
 
     def _spawn_event(self, xml: Element) -> None:
@@ -140,9 +140,9 @@ class _Stream(ComponentXMPP):
         """
         self._unread += data if isinstance(data, bytes) else data.encode()
         if self._turn is None and self.writable.is_set():
-            self._parse()
+            self._parse_received()
 
-    def _parse(self) -> None:
+    def _parse_received(self) -> None:
         self._turn = None
         if not self._until:
             self._until = self.loop.time() + _TURN
@@ -151,19 +151,19 @@ class _Stream(ComponentXMPP):
         while at < len(unread) and self.writable.is_set() and self.loop.time() < self._until:
             # A tag that has not ended is looked at again with every piece.
             size = _PIECE + (self.parser.unfinished // 4 if isinstance(self.parser, BoundedParser) else 0)
-            if not self._take(unread[at : at + size]):
+            if not self._take_piece(unread[at : at + size]):
                 self._unread = b""
                 return
             at += size
         self._unread = unread[at:]
         if self._unread and self.writable.is_set():
-            self._turn = self.loop.call_soon(self._parse)
+            self._turn = self.loop.call_soon(self._parse_received)
         self._read_on()
 
     def _new_round(self) -> None:
         self._until = 0.0
 
-    def _take(self, piece: bytes) -> bool:
+    def _take_piece(self, piece: bytes) -> bool:
         """False where the stream ends: what breaks its own rules is answered with a stream error."""
         if self.parser is None:
             return False
@@ -212,20 +212,20 @@ class _Stream(ComponentXMPP):
         """Write a stanza after those that were put before; ``writable`` is set once all are written."""
         self._unsent.append(iter(stanza.texts()))
         if self._pumping is None and not self._paused:
-            self._pumping = self.loop.call_soon(self._pump)
+            self._pumping = self.loop.call_soon(self._pump_queue)
 
-    def _pump(self) -> None:
+    def _pump_queue(self) -> None:
         self._pumping = None
-        self._write(_WRITTEN)
+        self._write_parts(_WRITTEN)
         if not self._unsent and not self._paused:
             self._writable_again()
             return
         self.writable.clear()
         if not self._paused and self.transport is not None:
-            self._pumping = self.loop.call_soon(self._pump)
+            self._pumping = self.loop.call_soon(self._pump_queue)
         self._read_on()
 
-    def _write(self, most: int) -> None:
+    def _write_parts(self, most: int) -> None:
         parts, size = list[str](), 0
         while self._unsent and size < most:
             for one in self._unsent[0]:
@@ -241,12 +241,12 @@ class _Stream(ComponentXMPP):
     def flush(self) -> None:
         """Hand over at once what was put."""
         while self._unsent and self.transport is not None:
-            self._write(_WRITTEN)
+            self._write_parts(_WRITTEN)
 
     def _writable_again(self) -> None:
         self.writable.set()
         if self._unread and self._turn is None:
-            self._turn = self.loop.call_soon(self._parse)
+            self._turn = self.loop.call_soon(self._parse_received)
         self._read_on()
 
     def pause_writing(self) -> None:
@@ -261,7 +261,7 @@ class _Stream(ComponentXMPP):
         if not self._unsent:
             self._writable_again()
         elif self._pumping is None:
-            self._pumping = self.loop.call_soon(self._pump)
+            self._pumping = self.loop.call_soon(self._pump_queue)
 
 
 class ComponentConnection:

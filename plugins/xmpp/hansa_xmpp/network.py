@@ -59,10 +59,10 @@ class XmppNetwork:
         self._ctx = ctx
         self._transport = transport
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ingress = StanzaHandler(ctx, transport, self._spawn)
+        self._ingress = StanzaHandler(ctx, transport, self._spawn_task)
         ctx.declare(SCHEMA)
 
-    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+    def _spawn_task(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         task = self._ctx.spawn(work, name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -72,7 +72,7 @@ class XmppNetwork:
         """See ``Network.start``."""
         self._ctx.report_status("connecting", f"{self._ctx.config.host}:{self._ctx.config.port}")
         await self._ingress.service.start()
-        self._spawn(partial(self._transport.run, self._ingress), "component")
+        self._spawn_task(partial(self._transport.run, self._ingress), "component")
 
     async def stop(self) -> None:
         """See ``Network.stop``. The occupants stay: they are asked at the next start."""

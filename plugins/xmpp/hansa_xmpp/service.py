@@ -224,10 +224,10 @@ class MucService:
             return
         async with room.lock:
             upto = max(self._ctx.delivered_seq(native), room.last_seq)
-            history = await self._history(native, enter.history, upto)
+            history = await self._read_history(native, enter.history, upto)
             await self._ctx.get_judged_view(native)
             full, view = enter.stanza.sender.full, self.view(native)
-            await self._sync(native, room)
+            await self._sync_occupants(native, room)
             # Stored before they are told: after a crash every stored session is asked whether it is still
             # there.
             await self._table.put([StoredSession(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
@@ -248,10 +248,10 @@ class MucService:
         async with room.lock:
             if room.stale and self.up:
                 room.stale = False
-                await self._sync(native, room)
+                await self._sync_occupants(native, room)
                 self.send_stanzas(room.muc.renewed(self.view(native)))
 
-    async def _sync(self, native: str, room: HostedRoom) -> None:
+    async def _sync_occupants(self, native: str, room: HostedRoom) -> None:
         for commands in room.muc.sync_occupants(self.view(native)):
             await self.apply_commands(native, commands)
             await self._transport.wait_drained()
@@ -272,7 +272,7 @@ class MucService:
                 for full, seq in occupant.sessions.items()
             )
 
-    async def _history(self, native: str, asked: HistoryRequest, upto: int) -> list[HistoryEntry]:
+    async def _read_history(self, native: str, asked: HistoryRequest, upto: int) -> list[HistoryEntry]:
         config = self._ctx.config
         if asked.chars == 0:
             return []

@@ -91,7 +91,7 @@ class StanzaHandler:
     def on_oversized(self, excess: OversizedStanza) -> None:
         """See ``StanzaListener.on_oversized``."""
         self._ctx.count("xmpp_refused", why="excess")
-        stanza = self._parse(excess.element)
+        stanza = self._parse_stanza(excess.element)
         if stanza is not None:
             self.service.send_stanzas(
                 errors.error_reply(_truncate_id(stanza), errors.POLICY_VIOLATION, excess.reason)
@@ -104,7 +104,7 @@ class StanzaHandler:
 
     def on_stanza(self, element: Element) -> None:
         """See ``Listener.on_stanza``."""
-        stanza = self._parse(element)
+        stanza = self._parse_stanza(element)
         if stanza is None:
             return
         if stanza.kind == "iq" and stanza.type in {"result", "error"}:
@@ -128,7 +128,7 @@ class StanzaHandler:
         else:
             must = stanza.type in {"unavailable", "error"}
             arrived = _StanzaTask(stanza, self.service.epoch)
-            if not self._enqueue(native, stanza.sender.bare, arrived, _size(element), must=must):
+            if not self._enqueue_item(native, stanza.sender.bare, arrived, _stanza_bytes(element), must=must):
                 self._ctx.count("xmpp_refused", why="queue")
                 text = "too much waits; try again later"
                 self.service.send_stanzas(
@@ -140,8 +140,8 @@ class StanzaHandler:
     def _queue_question(self, stanza: Stanza, element: Element) -> None:
         """Queues a query of any user, which policies are asked about first."""
         asked = _Question(stanza)
-        if not self._enqueue(
-            self._ctx.config.component, stanza.sender.bare, asked, _size(element), must=False
+        if not self._enqueue_item(
+            self._ctx.config.component, stanza.sender.bare, asked, _stanza_bytes(element), must=False
         ):
             self._ctx.count("xmpp_refused", why="queue")
             text = "too much waits; try again later"
@@ -149,7 +149,7 @@ class StanzaHandler:
                 errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text)
             )
 
-    async def _answer(self, stanza: Stanza) -> None:
+    async def _answer_iq(self, stanza: Stanza) -> None:
         """A question to the service, a room or an occupant, unless a policy denies its server."""
         server = jid.domain_of(stanza.sender.bare)
         crossing = DirectoryQuery(
@@ -178,14 +178,14 @@ class StanzaHandler:
 
     def on_last_session_closed(self, native: str, user: NativeId) -> None:
         """Submits the leave of a user, unless they are back when their turn comes."""
-        self._enqueue(native, user.id, _LeaveTask(user), 0, must=True)
+        self._enqueue_item(native, user.id, _LeaveTask(user), 0, must=True)
 
-    def _enqueue(
+    def _enqueue_item(
         self, native: str, bare: str, item: _StanzaTask | _LeaveTask | _Question, size: int, *, must: bool
     ) -> bool:
         return self._lanes.put(native, bare, item, size, must=must)
 
-    def _parse(self, element: Element) -> Stanza | None:
+    def _parse_stanza(self, element: Element) -> Stanza | None:
         component = self._ctx.config.component
         try:
             return read(element, component)
@@ -226,7 +226,7 @@ class StanzaHandler:
         for item in items:
             if isinstance(item, _Question):
                 try:
-                    await self._answer(item.stanza)
+                    await self._answer_iq(item.stanza)
                 except StoreFault:
                     self.service.send_stanzas(errors.error_reply(_truncate_id(item.stanza), *_FAULT))
                 continue
@@ -236,7 +236,7 @@ class StanzaHandler:
             await self.service.wait_verified(room)
             if isinstance(item, _LeaveTask):
                 await self._submit_messages(native, words)
-                await self._leave(native, item.user)
+                await self._submit_leave(native, item.user)
                 continue
             stanza = item.stanza
             if stanza.kind == "iq":
@@ -249,9 +249,9 @@ class StanzaHandler:
                     continue
                 await self._submit_messages(native, words)
                 if isinstance(command, JoinRequest):
-                    await self._enter(native, room, command, item.epoch)
+                    await self._join_occupant(native, room, command, item.epoch)
                 elif isinstance(command, NickChange):
-                    await self._rename(native, room, command)
+                    await self._submit_nick(native, room, command)
                 elif isinstance(command, Ignored):
                     self._ctx.count("xmpp_ignored", why=command.why)
             await self.service.apply_commands(native, commands)
@@ -259,7 +259,7 @@ class StanzaHandler:
                 await self.service.apply_commands(native, room.muc.close_sessions([stanza.sender.full]))
         await self._submit_messages(native, words)
 
-    async def _enter(self, native: str, room: HostedRoom, enter: JoinRequest, epoch: int) -> None:
+    async def _join_occupant(self, native: str, room: HostedRoom, enter: JoinRequest, epoch: int) -> None:
         if not await self._is_still_connected(native, enter, epoch):
             room.muc.roster.release(enter.user)
             return
@@ -267,10 +267,10 @@ class StanzaHandler:
         joined = person is not None and person.membership is Membership.JOIN
         if person is None or not joined or person.name != enter.nick:
             content = Member(user=enter.user, membership=Membership.JOIN, name=enter.nick)
-            asked = self._heard(self._inbound(native, enter.user, content), enter.stanza)
-            refused = await self._refused(asked, policy=errors.FORBIDDEN)
+            asked = self._with_policy_texts(self._make_submission(native, enter.user, content), enter.stanza)
+            refused = await self._policy_refusal(asked, policy=errors.FORBIDDEN)
         else:
-            refused = await self._unwelcome(native, enter)
+            refused = await self._join_refusal(native, enter)
         if refused is not None:
             self._ctx.count("xmpp_refused", why=refused[0].name)
             self.service.send_stanzas(room.muc.reply_error(enter, *refused))
@@ -285,9 +285,9 @@ class StanzaHandler:
                 self.on_last_session_closed(native, enter.user)
         else:
             room.muc.roster.release(enter.user)
-            await self._leave(native, enter.user)
+            await self._submit_leave(native, enter.user)
 
-    async def _unwelcome(self, native: str, enter: JoinRequest) -> tuple[Condition, str] | None:
+    async def _join_refusal(self, native: str, enter: JoinRequest) -> tuple[Condition, str] | None:
         """Returns the error for a denied join. An occupant who enters on one more connection does not join a
         second time, and may have been denied since.
         """
@@ -312,10 +312,10 @@ class StanzaHandler:
             native, enter.stanza.sender.full
         )
 
-    async def _rename(self, native: str, room: HostedRoom, rename: NickChange) -> None:
+    async def _submit_nick(self, native: str, room: HostedRoom, rename: NickChange) -> None:
         content = Member(user=rename.user, membership=Membership.JOIN, name=rename.nick)
-        asked = self._heard(self._inbound(native, rename.user, content), rename.stanza)
-        refused = await self._refused(asked)
+        asked = self._with_policy_texts(self._make_submission(native, rename.user, content), rename.stanza)
+        refused = await self._policy_refusal(asked)
         if refused is None:
             with suppress(StoreFault):  # it is only a restart that has them under the nick of before
                 await self.service.rename(native, rename.user, rename.nick)
@@ -331,9 +331,9 @@ class StanzaHandler:
         said, items = list(words), list[Submission]()
         words.clear()
         for say in said:
-            inbound = self._inbound(native, say.user, say.content, say.ids)
-            items.append(self._heard(inbound, say.stanza))
-        answers = await self._submit(items)
+            inbound = self._make_submission(native, say.user, say.content, say.ids)
+            items.append(self._with_policy_texts(inbound, say.stanza))
+        answers = await self._submit_items(items)
         room = self.service.room(native)
         for say, answer in zip(said, answers, strict=True):
             refused = answer
@@ -354,14 +354,14 @@ class StanzaHandler:
             for full in list(occupant.sessions) if occupant else ():
                 await self.service.apply_commands(native, room.muc.close_session(full, 307, 333))
 
-    async def _leave(self, native: str, user: NativeId) -> None:
+    async def _submit_leave(self, native: str, user: NativeId) -> None:
         room = self.service.room(native)
         if room is None or room.muc.roster.is_present_or_joining(user):
             return
         person = self.service.view(native).person(user)
         if person is None or person.membership is not Membership.JOIN:
             return
-        inbound = self._inbound(native, user, Member(user=user, membership=Membership.LEAVE))
+        inbound = self._make_submission(native, user, Member(user=user, membership=Membership.LEAVE))
         tried = 0
         while tried < _LEAVE_TRIES:
             try:
@@ -374,16 +374,16 @@ class StanzaHandler:
                 await asyncio.sleep(_LEAVE_AGAIN)
                 continue
             except LocalProtocolError as error:
-                self._unleft(native, user, str(error))
+                self._log_failed_leave(native, user, str(error))
                 return
             if outcome.refusal is not None:
-                self._unleft(native, user, outcome.refusal.text)
+                self._log_failed_leave(native, user, outcome.refusal.text)
             return
 
-    def _unleft(self, native: str, user: NativeId, why: str) -> None:
+    def _log_failed_leave(self, native: str, user: NativeId, why: str) -> None:
         self._told.warning(f"leave {native}", "%s could not leave %s: %s", user, native, why)
 
-    def _inbound(
+    def _make_submission(
         self, native: str, user: NativeId, content: Content, ids: StanzaIds | None = None
     ) -> Submission:
         nonce = self._ctx.random.bytes(12).hex()
@@ -395,25 +395,25 @@ class StanzaHandler:
             ts=self._ctx.clock.now(),
         )
 
-    def _heard(self, inbound: Submission, stanza: Stanza) -> Submission:
+    def _with_policy_texts(self, inbound: Submission, stanza: Stanza) -> Submission:
         """With all that its stanza says, for policies alone."""
         if not self._ctx.has_policies:
             return inbound
         return replace(inbound, native=convert.ParsedMessage(convert.texts_of(stanza)))
 
-    async def _refused(
+    async def _policy_refusal(
         self, inbound: Submission, *, policy: Condition = errors.POLICY_VIOLATION
     ) -> tuple[Condition, str] | None:
         """``policy`` is the condition of what a policy denies."""
-        (refused,) = await self._submit([inbound])
+        (refused,) = await self._submit_items([inbound])
         if refused is not None and refused[0] is errors.POLICY_VIOLATION:
             return policy, refused[1]
         return refused
 
-    async def _submit(self, items: Sequence[Submission]) -> list[tuple[Condition, str] | None]:
+    async def _submit_items(self, items: Sequence[Submission]) -> list[tuple[Condition, str] | None]:
         """Submit; for each what it is refused with, None where it happened."""
         try:
-            return [_refusal(outcome) for outcome in await self._ctx.submit(items)]
+            return [_refusal_condition(outcome) for outcome in await self._ctx.submit(items)]
         except Busy as busy:
             return [(errors.RESOURCE_CONSTRAINT, busy.reason)] * len(items)
         except StoreFault:
@@ -423,7 +423,7 @@ class StanzaHandler:
             return [(errors.INTERNAL, "")] * len(items)
 
 
-def _refusal(outcome: SubmitResult) -> tuple[Condition, str] | None:
+def _refusal_condition(outcome: SubmitResult) -> tuple[Condition, str] | None:
     refusal = outcome.refusal
     if refusal is None and not outcome.verdict.allowed:
         refusal = refusal_by(outcome.verdict)
@@ -434,7 +434,7 @@ def _truncate_id(stanza: Stanza) -> Stanza:
     return stanza if len(stanza.id.encode()) <= MAX_ID else replace(stanza, id="")
 
 
-def _size(element: Element) -> int:
+def _stanza_bytes(element: Element) -> int:
     """About how much memory a stanza takes."""
     return _STANZA + sum(
         _ELEMENT + len(e.text or "") + len(e.tail or "") + sum(_ATTRIBUTE + len(v) for v in e.attrib.values())

@@ -73,30 +73,30 @@ class KeyedQueues(Generic[QueuedTask]):
         if not must and (
             (lane is not None and len(lane.waiting) >= self._most)
             or self.held + more > self._most_bytes
-            or self._over(shares[0], more, _OF_PERSON)
-            or self._over(shares[1], more, _OF_DOMAIN)
+            or self._is_over(shares[0], more, _OF_PERSON)
+            or self._is_over(shares[1], more, _OF_DOMAIN)
         ):
             return False
         if lane is None:
             lane = self._lanes[room, person] = _KeyedQueue(shares)
-            self._spawn(partial(self._run, room, person, lane), f"lane {room} {person}")
+            self._spawn(partial(self._run_lane, room, person, lane), f"lane {room} {person}")
         lane.waiting.append((item, size))
         for share in shares:
             self._held[share] += more
         return True
 
-    def _over(self, share: str, more: int, part: int) -> bool:
+    def _is_over(self, share: str, more: int, part: int) -> bool:
         """True if the share is exceeded. A share with nothing waiting may take one stanza of any size."""
         held = self._held.get(share, 0)
         return held > 0 and held + more > self._most_bytes // part
 
-    def _free(self, lane: _KeyedQueue[QueuedTask], size: int) -> None:
+    def _free_bytes(self, lane: _KeyedQueue[QueuedTask], size: int) -> None:
         for share in lane.shares:
             self._held[share] -= size
             if not self._held[share]:
                 del self._held[share]
 
-    async def _run(self, room: str, person: str, lane: _KeyedQueue[QueuedTask]) -> None:
+    async def _run_lane(self, room: str, person: str, lane: _KeyedQueue[QueuedTask]) -> None:
         try:
             while lane.waiting:
                 batch = list(lane.waiting)
@@ -104,7 +104,7 @@ class KeyedQueues(Generic[QueuedTask]):
                 try:
                     await self._work(room, [item for item, _ in batch])
                 finally:
-                    self._free(lane, sum(size for _, size in batch))
+                    self._free_bytes(lane, sum(size for _, size in batch))
         finally:
-            self._free(lane, _LANE + sum(size for _, size in lane.waiting))
+            self._free_bytes(lane, _LANE + sum(size for _, size in lane.waiting))
             del self._lanes[room, person]

@@ -35,7 +35,7 @@ async def store(inner):
 
 
 async def asked(inner: SqliteStore, sql: str) -> None:
-    await inner._write(lambda: inner._connection().execute(sql).fetchall())
+    await inner._run_in_writer(lambda: inner._writer_connection().execute(sql).fetchall())
 
 
 def rows(count: int) -> list[Put]:
@@ -305,7 +305,7 @@ async def test_a_full_disk_is_over_when_it_takes_as_much_as_it_did_not_take(stor
 
 
 async def asked_for(inner: SqliteStore, sql: str) -> object:
-    return (await inner._write(lambda: inner._connection().execute(sql).fetchone()))[0]
+    return (await inner._run_in_writer(lambda: inner._writer_connection().execute(sql).fetchone()))[0]
 
 
 async def test_a_lock_is_waited_for_once(tmp_path):
@@ -313,7 +313,7 @@ async def test_a_lock_is_waited_for_once(tmp_path):
     await inner.open()
     await inner.declare("s", SCHEMA)
     inner._busy = 300
-    inner._wait(300)
+    inner._set_busy_timeout(300)
     with closing(sqlite3.connect(tmp_path / "hansa.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for waits in (sqlite._BUSY_STILL, sqlite._BUSY_STILL):

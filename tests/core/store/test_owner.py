@@ -32,8 +32,8 @@ def test_a_process_is_dead_once_it_has_ended(sleeper):
 def test_a_process_that_proc_hides_is_not_taken_for_dead(sleeper, monkeypatch):
     """``hidepid`` and systemd's ``ProtectProc=invisible`` hide the processes of other users."""
     one = _owner(sleeper.pid)
-    read = lease_owner._read
-    monkeypatch.setattr(lease_owner, "_read", lambda path: "" if path.endswith("/stat") else read(path))
+    read = lease_owner._read_file
+    monkeypatch.setattr(lease_owner, "_read_file", lambda path: "" if path.endswith("/stat") else read(path))
     assert not lease_owner.is_dead(one)
     sleeper.kill()
     sleeper.wait()

@@ -80,13 +80,13 @@ class TestPostgres(ServerStoreSuite):
             ]
             await store.commit("s", rows)
         asked = []
-        fetch = store._fetch
+        fetch = store._fetch_values
 
         async def seen(sql, *values):
             asked.append((sql, values))
             return await fetch(sql, *values)
 
-        monkeypatch.setattr(store, "_fetch", seen)
+        monkeypatch.setattr(store, "_fetch_values", seen)
         for reverse in (False, True):
             await store.scan("s", "thing", reverse=reverse)
             await store.scan("s", "thing", equal=("a",), after=5, reverse=reverse)

@@ -375,7 +375,7 @@ async def test_a_server_that_waits_for_no_disk_by_default_is_told_to(made):
     name = urlsplit(made.url).path.strip("/")
     for given, wanted in (("off", b"on"), ("remote_apply", b"remote_apply")):
         await asked(made.url, f"ALTER DATABASE {name} SET synchronous_commit = {given}")
-        made.store._writer._drop()
+        made.store._writer._drop_session()
         await made.store.commit("s", [Put("thing", ("a", 1))])
         assert (await made.store.get("s", "thing", ("a", 1))).body == wanted
         await made.store.commit("s", [Delete("thing", ("a", 1))])

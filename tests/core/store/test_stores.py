@@ -151,7 +151,7 @@ async def test_each_step_of_a_migration_happens_once_whatever_stops_the_next(tmp
     extra = Collection(name="never", key={"id": str})
     with pytest.raises(NewerSchema):
         await again.declare("s", Schema(owner="suite", version=1, collections=(THING, extra)))
-    assert not [t for t in again._all("SELECT name FROM sqlite_master", ()) if "never" in str(t)]
+    assert not [t for t in again._fetch_all("SELECT name FROM sqlite_master", ()) if "never" in str(t)]
     with pytest.raises(StoreError, match="no migration from version 3"):
         await again.declare("s", Schema(owner="suite", version=4, collections=(THING,)))
     await again.close()

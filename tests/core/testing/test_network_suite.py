@@ -349,7 +349,7 @@ async def test_a_network_without_malformed_is_not_judged_by_it():
 
 
 def test_the_samples_hold_every_kind():
-    from hansa.testing.network_suite import _samples
+    from hansa.testing.network_suite import _sample_contents
 
-    kinds = {type(content) for content in _samples(NativeId("a", "b"))}
+    kinds = {type(content) for content in _sample_contents(NativeId("a", "b"))}
     assert kinds == {Message, Member, Name, Topic, Encrypted, Custom}

@@ -50,27 +50,27 @@ class CrashableStore(MemoryStore):
     ) -> list[int]:
         """See ``Store.commit``."""
         async with self._writer:
-            await self._turn()
+            await self._wait_turn()
             last = self._left == 1
             self._left = max(0, self._left - 1)
             if last and not self._after:
-                await self._die("before", scope, writes)
+                await self._crash_now("before", scope, writes)
             positions = await super().commit(scope, writes, durability=durability)
-            shown = f"commit {scope or 'core'} {durability}: {_shown(writes)}"
+            shown = f"commit {scope or 'core'} {durability}: {_describe_writes(writes)}"
             self._trace.note(self._name, shown, repr(writes).encode())
             if last:
-                await self._die("after", scope, writes)
-        await self._turn()
+                await self._crash_now("after", scope, writes)
+        await self._wait_turn()
         return positions
 
     async def get(self, scope: str, collection: str, key: Key) -> Row | None:
         """See ``Store.get``."""
-        await self._turn()
+        await self._wait_turn()
         return await super().get(scope, collection, key)
 
     async def get_many(self, scope: str, collection: str, keys: Sequence[Key]) -> dict[Key, Row]:
         """See ``Store.get_many``."""
-        await self._turn()
+        await self._wait_turn()
         return await super().get_many(scope, collection, keys)
 
     async def scan(
@@ -86,40 +86,42 @@ class CrashableStore(MemoryStore):
         reverse: bool = False,
     ) -> list[Row]:
         """See ``Store.scan``."""
-        await self._turn()
+        await self._wait_turn()
         found = await super().scan(
             scope, collection, index=index, equal=equal, after=after, upto=upto, limit=limit, reverse=reverse
         )
-        await self._turn()
+        await self._wait_turn()
         return found
 
     async def count(self, scope: str, collection: str, *, equal: Mapping[str, Value] | None = None) -> int:
         """See ``Store.count``."""
-        await self._turn()
+        await self._wait_turn()
         return await super().count(scope, collection, equal=equal)
 
     async def position(self) -> int:
         """See ``Store.position``."""
-        await self._turn()
+        await self._wait_turn()
         return await super().position()
 
-    async def _turn(self) -> None:
+    async def _wait_turn(self) -> None:
         await asyncio.sleep(self._chance.between(0.0, _SLOWEST))
-        await self._alive()
+        await self._require_alive()
 
-    async def _die(self, when: str, scope: str, writes: Sequence[Write]) -> None:
+    async def _crash_now(self, when: str, scope: str, writes: Sequence[Write]) -> None:
         self._dead = True
-        self._trace.note(self._name, f"power fails {when} commit {scope or 'core'}: {_shown(writes)}")
+        self._trace.note(
+            self._name, f"power fails {when} commit {scope or 'core'}: {_describe_writes(writes)}"
+        )
         self.died()
-        await self._alive()
+        await self._require_alive()
 
-    async def _alive(self) -> None:
+    async def _require_alive(self) -> None:
         if self._dead:
             never: Future[None] = asyncio.get_running_loop().create_future()
             await never
 
 
-def _shown(writes: Sequence[Write]) -> str:
+def _describe_writes(writes: Sequence[Write]) -> str:
     names: dict[str, int] = {}
     for write in writes:
         name = f"{type(write).__name__} {write.collection}"

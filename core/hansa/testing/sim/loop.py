@@ -60,7 +60,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         #: Virtual seconds since the start.
         self.passed = 0.0
         self._selector = _NoSelector(self)
-        self.set_task_factory(self._owned)
+        self.set_task_factory(self._make_owned_task)
 
     def time(self) -> float:
         """The virtual time in seconds."""
@@ -79,7 +79,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return done
 
     @staticmethod
-    def _owned(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Future[Any]:
+    def _make_owned_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Future[Any]:
         task: Task[Any] = Task(work, loop=loop, **options)
         context: contextvars.Context | None = options.get("context")
         owner = OWNER.get() if context is None else context.get(OWNER)

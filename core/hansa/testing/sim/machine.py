@@ -104,7 +104,7 @@ class Machine:
                     rooms=[RoomSetup(links=links) for links in self.rooms],
                 )
             )
-            app.store.on_lost = self._lost
+            app.store.on_lost = self._on_store_lost
             await app.start()
             return app
 
@@ -158,9 +158,9 @@ class Machine:
         self.disk.crash(losing)
         for task in list(self._tasks):  # at once: not even what is ready to run does
             task.cancel()
-        asyncio.get_running_loop().create_task(self._end(), context=contextvars.Context())
+        asyncio.get_running_loop().create_task(self._end_process(), context=contextvars.Context())
 
-    def _lost(self, _: StoreFault) -> NoReturn:
+    def _on_store_lost(self, _: StoreFault) -> NoReturn:
         """Does what ``hansa run`` does when its database is lost: it ends and does not return."""
         self.crash()
         raise asyncio.CancelledError
@@ -175,7 +175,7 @@ class Machine:
         await self.gone()
         await self.start()
 
-    async def _end(self) -> None:
+    async def _end_process(self) -> None:
         assert self._gone is not None
         for _ in range(_CANCELS):
             for task in list(self._tasks):
@@ -191,9 +191,9 @@ class Machine:
 
     def accept(self, request: HttpRequest, source: str) -> Task[HttpResponse]:
         """See ``network.Peer.accept``: what the listeners do for a socket."""
-        return self.spawn(self._serve(request, source))
+        return self.spawn(self._serve_request(request, source))
 
-    async def _serve(self, request: HttpRequest, source: str) -> HttpResponse:
+    async def _serve_request(self, request: HttpRequest, source: str) -> HttpResponse:
         target = request.target
         headers = {name.lower(): value for name, value in request.headers.items()}
         asked = Request(

@@ -110,7 +110,7 @@ class VirtualNetwork:
             # On its way, a request no longer depends on who sent it.
             work = self._there_and_back(source, where, request)
             way = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
-            way.add_done_callback(_heeded)
+            way.add_done_callback(_ignore_error)
             async with asyncio.timeout(request.timeout):
                 answer = await asyncio.shield(way)
         except TimeoutError:
@@ -129,17 +129,17 @@ class VirtualNetwork:
         if peer is None:
             await asyncio.sleep(self.weather.latency[1])
             raise HttpError(f"{where} refused the connection")
-        chance = self._chance(source, peer.name)
+        chance = self._chance_of(source, peer.name)
         weather = self.weather
         stalled = chance.happens(weather.stall)
         lost, answer_lost = chance.happens(weather.lose_request), chance.happens(weather.lose_answer)
         twice, silent = chance.happens(weather.duplicate), chance.happens(0.5)
         wait = chance.between(*weather.stall_for)
-        await self._way(source, peer.name, chance)
+        await self._travel(source, peer.name, chance)
         if stalled:
             await asyncio.sleep(wait)
         if lost or self.parted(source, peer.name):
-            await self._nothing(where, request.timeout if silent else 0.0)
+            await self._stay_silent(where, request.timeout if silent else 0.0)
         if not peer.listening:
             raise HttpError(f"{where} refused the connection")
         name = request.tls_name.rpartition(":")[0] or request.tls_name
@@ -147,37 +147,37 @@ class VirtualNetwork:
             raise HttpError(f"the certificate of {where} is not for {request.tls_name}", Failure.CERTIFICATE)
         serving = peer.accept(request, source)
         if twice:
-            asyncio.get_running_loop().call_later(wait, self._again, peer, request, source)
+            asyncio.get_running_loop().call_later(wait, self._repeat_request, peer, request, source)
         await asyncio.wait({serving})
         if serving.cancelled():
             raise HttpError(f"{where} broke the connection", Failure.PROTOCOL)
-        await self._way(peer.name, source, chance)
+        await self._travel(peer.name, source, chance)
         if answer_lost or self.parted(source, peer.name):
-            await self._nothing(where, request.timeout if silent else 0.0)
+            await self._stay_silent(where, request.timeout if silent else 0.0)
         return serving.result()
 
-    def _again(self, peer: Peer, request: HttpRequest, source: str) -> None:
+    def _repeat_request(self, peer: Peer, request: HttpRequest, source: str) -> None:
         if peer.listening and not self.parted(source, peer.name):
             self.trace.note(source, f"again {request.method} {request.target}")
             peer.accept(request, source)
 
     @staticmethod
-    async def _nothing(where: str, silence: float) -> None:
+    async def _stay_silent(where: str, silence: float) -> None:
         await asyncio.sleep(silence)
         raise HttpError(f"{where} broke the connection", Failure.PROTOCOL)
 
-    async def _way(self, source: str, target: str, chance: SeededRandom) -> None:
+    async def _travel(self, source: str, target: str, chance: SeededRandom) -> None:
         factor = max(self.slow.get(source, 1.0), self.slow.get(target, 1.0))
         await asyncio.sleep(chance.between(*self.weather.latency) * factor)
 
-    def _chance(self, source: str, target: str) -> SeededRandom:
+    def _chance_of(self, source: str, target: str) -> SeededRandom:
         pair = (source, target)
         if pair not in self._chances:
             self._chances[pair] = SeededRandom(self.seed, f"way {source}>{target}")
         return self._chances[pair]
 
 
-def _heeded(way: Task[HttpResponse]) -> None:
+def _ignore_error(way: Task[HttpResponse]) -> None:
     """Marks an error as read: the caller may have gone, and then the error has no reader."""
     if not way.cancelled():
         way.exception()

@@ -126,15 +126,15 @@ def simulate(scenario: Scenario, seed: int) -> str:
     and the end of the trace, in the exception's notes.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(scenario, seed))
+        return runner.run(_run_scenario(scenario, seed))
 
 
-async def _run(scenario: Scenario, seed: int) -> str:
+async def _run_scenario(scenario: Scenario, seed: int) -> str:
     sim = Simulation(seed)
     handler = _Faults(sim)
     logger = logging.getLogger("hansa")
     logger.addHandler(handler)
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: sim.fault(_unheard(context)))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: sim.fault(_unhandled_text(context)))
     try:
         async with asyncio.timeout(_LONGEST):
             await scenario(sim)
@@ -156,6 +156,6 @@ async def _run(scenario: Scenario, seed: int) -> str:
         logger.removeHandler(handler)
 
 
-def _unheard(context: dict[str, Any]) -> str:
+def _unhandled_text(context: dict[str, Any]) -> str:
     error = context.get("exception")
     return f"{context.get('message')}: {type(error).__name__}: {error}"

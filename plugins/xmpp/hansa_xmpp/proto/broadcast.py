@@ -52,8 +52,8 @@ class Broadcast:
     ) -> OutboundStanza:
         """``who`` is here."""
         affiliation, role = _STANDING[who.role]
-        item = xml_element("item", affiliation=affiliation, role=role, jid=self._address(who))
-        inner = self._x(item, codes) + self._mark(who.user)
+        item = xml_element("item", affiliation=affiliation, role=role, jid=self._item_jid(who))
+        inner = self._muc_user_element(item, codes) + self._occupant_id_element(who.user)
         if who.name and who.name != who.nick:
             inner += xml_element("nick", NICK, render.xml_text(who.name))
         return render.stanza("presence", f"{self.room}/{who.nick}", to, inner)
@@ -74,7 +74,7 @@ class Broadcast:
             role=role if parting.new_nick else "none",
             nick=parting.new_nick,
         )
-        x = self._x(item, (*parting.codes, *codes)) + self._mark(who.user)
+        x = self._muc_user_element(item, (*parting.codes, *codes)) + self._occupant_id_element(who.user)
         return render.stanza("presence", f"{self.room}/{who.nick}", to, x, type_="unavailable")
 
     def groupchat_message(
@@ -86,7 +86,7 @@ class Broadcast:
         ids = convert.stanza_ids_of(event.origin.id)
         inner = xml_element("body", "", body)
         inner += xml_element("stanza-id", STABLE_IDS, id=event.id, by=self.room)
-        inner += self._mark(event.sender)
+        inner += self._occupant_id_element(event.sender)
         if ids.origin:
             inner += xml_element("origin-id", STABLE_IDS, id=ids.origin)
         if delayed:
@@ -113,15 +113,17 @@ class Broadcast:
 
     def config_changed(self, to: Iterable[str]) -> OutboundStanza:
         """The room's name changed: clients ask for it again (XEP-0045 section 10.2)."""
-        return render.stanza("message", self.room, to, self._x("", [CONFIGURED]), type_="groupchat")
+        return render.stanza(
+            "message", self.room, to, self._muc_user_element("", [CONFIGURED]), type_="groupchat"
+        )
 
-    def _address(self, who: Occupant) -> str:
+    def _item_jid(self, who: Occupant) -> str:
         if who.sessions:
             return next(iter(who.sessions))
         return jid.puppet(who.user, jid.domain_of(self.room))
 
-    def _x(self, item: str, codes: Iterable[int]) -> str:
+    def _muc_user_element(self, item: str, codes: Iterable[int]) -> str:
         return xml_element("x", MUC_USER, item + "".join(xml_element("status", code=str(c)) for c in codes))
 
-    def _mark(self, user: NativeId) -> str:
+    def _occupant_id_element(self, user: NativeId) -> str:
         return xml_element("occupant-id", OCCUPANT_ID, id=self._occupant_id(user))

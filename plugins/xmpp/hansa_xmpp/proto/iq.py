@@ -60,20 +60,20 @@ def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[SendSta
     """Answers an IQ to the service itself; ``rooms`` are the address and name of those that every user may
     see.
     """
-    asked = _payload(stanza)
+    asked = _iq_payload(stanza)
     if isinstance(asked, list):
         return asked
     if asked.tag == f"{{{DISCO_INFO}}}query" and not asked.get("node"):
-        return [result(stanza, _info("Hansa", (DISCO_INFO, DISCO_ITEMS, MUC, PING)))]
+        return [result(stanza, _disco_info("Hansa", (DISCO_INFO, DISCO_ITEMS, MUC, PING)))]
     if asked.tag == f"{{{DISCO_ITEMS}}}query" and not asked.get("node"):
         items = "".join(xml_element("item", jid=address, name=name) for address, name in rooms)
         return [result(stanza, xml_element("query", DISCO_ITEMS, items))]
-    return [result(stanza)] if asked.tag == f"{{{PING}}}ping" else _refuse(stanza, errors.UNAVAILABLE)
+    return [result(stanza)] if asked.tag == f"{{{PING}}}ping" else _refuse_iq(stanza, errors.UNAVAILABLE)
 
 
 def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | GroupchatMessage]:
     """Handles an IQ to a hosted room or one of its occupants."""
-    asked = _payload(stanza)
+    asked = _iq_payload(stanza)
     if isinstance(asked, list):
         return asked
     if stanza.to.resource:
@@ -85,24 +85,24 @@ def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | 
     if asked.tag == f"{{{PING}}}ping":
         return [result(stanza)]
     if asked.tag == f"{{{MUC_OWNER}}}query":
-        return _owner(stanza, asked, muc, view)
-    return _refuse(stanza, errors.UNAVAILABLE)
+        return _handle_owner_query(stanza, asked, muc, view)
+    return _refuse_iq(stanza, errors.UNAVAILABLE)
 
 
 def unknown_room(stanza: Stanza) -> list[SendStanzas]:
     """Answers a stanza to an address of this service where there is no room."""
-    return _refuse(stanza, errors.NOT_FOUND, "there is no such room")
+    return _refuse_iq(stanza, errors.NOT_FOUND, "there is no such room")
 
 
-def _payload(stanza: Stanza) -> Element | list[SendStanzas]:
+def _iq_payload(stanza: Stanza) -> Element | list[SendStanzas]:
     """The one child of a get or set (RFC 6120 section 8.2.3), or the answer to what is none."""
     if stanza.type in {"result", "error"}:
         return []
     children = list(stanza.element)
     if stanza.type not in {"get", "set"} or len(children) != 1 or not stanza.id:
-        return _refuse(stanza, errors.BAD_REQUEST, "an iq has an id, a type and one child")
+        return _refuse_iq(stanza, errors.BAD_REQUEST, "an iq has an id, a type and one child")
     if len(stanza.id.encode()) > MAX_ID:
-        return _refuse(replace(stanza, id=""), errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes")
+        return _refuse_iq(replace(stanza, id=""), errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes")
     return children[0]
 
 
@@ -110,12 +110,12 @@ def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[SendStanz
     """XEP-0410: the answer to a ping of oneself says whether one is still in the room."""
     here = muc.roster.by_session(stanza.sender.full)
     if here is None:
-        return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
+        return _refuse_iq(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
     if muc.roster.by_nick(stanza.to.resource) is None:
-        return _refuse(stanza, errors.NOT_FOUND, "no occupant has this nick")
+        return _refuse_iq(stanza, errors.NOT_FOUND, "no occupant has this nick")
     if asked.tag == f"{{{PING}}}ping" and here.nick == stanza.to.resource:
         return [result(stanza)]
-    return _refuse(stanza, errors.UNAVAILABLE)
+    return _refuse_iq(stanza, errors.UNAVAILABLE)
 
 
 def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[SendStanzas | GroupchatMessage]:
@@ -123,41 +123,41 @@ def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[SendS
     if node == "x-roomuser-item":  # XEP-0045 section 7.12: no nick is registered here
         return [result(stanza, xml_element("query", DISCO_INFO, node=node))]
     if node:
-        return _refuse(stanza, errors.NOT_FOUND)
+        return _refuse_iq(stanza, errors.NOT_FOUND)
     public = view.facts.join_rule == "public"
     shown = ("muc_open", "muc_public") if public else ("muc_membersonly", "muc_hidden")
-    return [result(stanza, _info(view.facts.name or stanza.to.local, (*_ROOM_FEATURES, *shown)))]
+    return [result(stanza, _disco_info(view.facts.name or stanza.to.local, (*_ROOM_FEATURES, *shown)))]
 
 
-def _info(name: str, features: Iterable[str]) -> str:
+def _disco_info(name: str, features: Iterable[str]) -> str:
     inner = xml_element("identity", category="conference", type="text", name=name)
     inner += "".join(xml_element("feature", var=feature) for feature in sorted(features))
     return xml_element("query", DISCO_INFO, inner)
 
 
-def _owner(
+def _handle_owner_query(
     stanza: Stanza, asked: Element, muc: Muc, view: RoomView
 ) -> Sequence[SendStanzas | GroupchatMessage]:
     """Handles the owner's form. The room's authority decides who may change the name."""
     if muc.roster.by_session(stanza.sender.full) is None:
-        return _refuse(stanza, errors.FORBIDDEN, "you are not in this room")
+        return _refuse_iq(stanza, errors.FORBIDDEN, "you are not in this room")
     if stanza.type == "get":
-        return [result(stanza, xml_element("query", MUC_OWNER, _form(view.facts.name)))]
+        return [result(stanza, xml_element("query", MUC_OWNER, _config_form(view.facts.name)))]
     form = asked.find(f"{{{DATA_FORM}}}x")
     if form is None or len(asked) != 1:
-        return _refuse(stanza, errors.NOT_IMPLEMENTED, "only the room's name can be set")
+        return _refuse_iq(stanza, errors.NOT_IMPLEMENTED, "only the room's name can be set")
     if form.get("type") == "cancel":
         return [result(stanza)]
     for field in form.iter(f"{{{DATA_FORM}}}field"):
         if field.get("var") == _ROOM_NAME:
             text = field.findtext(f"{{{DATA_FORM}}}value") or ""
             if len(text.encode()) > MAX_NAME:
-                return _refuse(stanza, errors.POLICY_VIOLATION, f"the name has over {MAX_NAME} bytes")
+                return _refuse_iq(stanza, errors.POLICY_VIOLATION, f"the name has over {MAX_NAME} bytes")
             return [GroupchatMessage(stanza, muc.user(stanza), Name(text=text))]
     return [result(stanza)]
 
 
-def _form(name: str) -> str:
+def _config_form(name: str) -> str:
     def field(var: str, type_: str, value: str) -> str:
         return xml_element("field", "", xml_element("value", "", render.xml_text(value)), var=var, type=type_)
 
@@ -165,5 +165,5 @@ def _form(name: str) -> str:
     return xml_element("x", DATA_FORM, fields + field(_ROOM_NAME, "text-single", name), type="form")
 
 
-def _refuse(stanza: Stanza, condition: Condition, text: str = "") -> list[SendStanzas]:
+def _refuse_iq(stanza: Stanza, condition: Condition, text: str = "") -> list[SendStanzas]:
     return [SendStanzas(tuple(errors.error_reply(stanza, condition, text)))]

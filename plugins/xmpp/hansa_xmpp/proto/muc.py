@@ -77,44 +77,48 @@ class Muc:
                 return self.close_session(stanza.sender.full, broadcast.KICKED, broadcast.SERVICE_ERROR)
             return [Ignored("error")]
         if len(stanza.id.encode()) > MAX_ID:
-            return _refuse(replace(stanza, id=""), errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes")
+            return _refuse_stanza(
+                replace(stanza, id=""), errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes"
+            )
         if stanza.kind == "message":
-            return self._message(stanza)
+            return self._handle_message(stanza)
         if stanza.type == "unavailable":
             return self.close_session(stanza.sender.full)
         if stanza.type:
             return [Ignored("presence type")]
-        return self._presence(stanza)
+        return self._handle_presence(stanza)
 
-    def _presence(self, stanza: Stanza) -> list[Command]:
+    def _handle_presence(self, stanza: Stanza) -> list[Command]:
         nick = stanza.to.resource
         user = self.user(stanza)
         here = self.roster.by_session(stanza.sender.full)
         x = stanza.child("x", MUC)
         if not nick.strip():  # XEP-0045 section 17.1: nor one that nobody can see
-            return _refuse(stanza, errors.JID_MALFORMED, "a nick is needed: room@service/nick")
+            return _refuse_stanza(stanza, errors.JID_MALFORMED, "a nick is needed: room@service/nick")
         if not stanza.sender.resource:
-            return _refuse(stanza, errors.BAD_REQUEST, "a room is entered from a full JID")
+            return _refuse_stanza(stanza, errors.BAD_REQUEST, "a room is entered from a full JID")
         if here is None and x is None:
-            return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
+            return _refuse_stanza(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
         if x is None and here is not None and here.nick == nick:
             return [Ignored("status")]
         if x is not None and here is None and len(self.roster) >= self._max_sessions:
-            return _refuse(stanza, errors.ROOM_FULL, "the room is full")
+            return _refuse_stanza(stanza, errors.ROOM_FULL, "the room is full")
         occupant = self.roster.by_user(user)
         if x is not None and occupant is not None and set(occupant.sessions) - {stanza.sender.full}:
             self.roster.reserve(user, occupant.nick)
-            return [JoinRequest(stanza, user, occupant.nick, _asked(stanza))]
+            return [JoinRequest(stanza, user, occupant.nick, _history_request(stanza))]
         if not self.roster.is_nick_free(nick, user):
-            return _refuse(stanza, errors.CONFLICT, "this nick is taken")
+            return _refuse_stanza(stanza, errors.CONFLICT, "this nick is taken")
         self.roster.reserve(user, nick)
         return [
-            NickChange(stanza, user, nick) if x is None else JoinRequest(stanza, user, nick, _asked(stanza))
+            NickChange(stanza, user, nick)
+            if x is None
+            else JoinRequest(stanza, user, nick, _history_request(stanza))
         ]
 
-    def _message(self, stanza: Stanza) -> list[Command]:
+    def _handle_message(self, stanza: Stanza) -> list[Command]:
         if self.roster.by_session(stanza.sender.full) is None:
-            return _refuse(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
+            return _refuse_stanza(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
         if stanza.type in {"", "normal"} and (invite := convert.parse_invite(stanza)) is not None:
             invited = jid.person(invite.user, jid.domain_of(self.room)) or NativeId(
                 self._network, invite.user
@@ -122,16 +126,18 @@ class Muc:
             member = Member(user=invited, membership=Membership.INVITE, reason=invite.reason)
             return [GroupchatMessage(stanza, self.user(stanza), member)]
         if stanza.type != "groupchat":
-            return _refuse(stanza, errors.NOT_IMPLEMENTED, "only messages to the whole room are carried")
+            return _refuse_stanza(
+                stanza, errors.NOT_IMPLEMENTED, "only messages to the whole room are carried"
+            )
         if stanza.to.resource:
-            return _refuse(stanza, errors.BAD_REQUEST, "a groupchat message goes to the room")
+            return _refuse_stanza(stanza, errors.BAD_REQUEST, "a groupchat message goes to the room")
         for name in ("body", "subject"):
             if len((stanza.text_of(name) or "").encode()) > convert.MAX_TEXT:
                 why = f"the {name} has over {convert.MAX_TEXT} bytes"
-                return _refuse(stanza, errors.POLICY_VIOLATION, why)
+                return _refuse_stanza(stanza, errors.POLICY_VIOLATION, why)
         ids = convert.parse_ids(stanza)
         if len(ids.origin.encode()) > MAX_ID:
-            return _refuse(stanza, errors.BAD_REQUEST, f"the origin-id has over {MAX_ID} bytes")
+            return _refuse_stanza(stanza, errors.BAD_REQUEST, f"the origin-id has over {MAX_ID} bytes")
         content = convert.content_of(stanza)
         if content is None:
             return [Ignored("no words")]
@@ -181,9 +187,9 @@ class Muc:
             occupant = Occupant(enter.user, enter.nick, role=person.role if person else Role.MEMBER)
             self.roster.add(occupant)
             self.roster.add_session(occupant, full, admission.upto)
-            said.append(self._say.available_presence(occupant, self._others(enter.user)))
+            said.append(self._say.available_presence(occupant, self._other_sessions(enter.user)))
         else:
-            said += self._renamed(occupant, enter.nick, "", ())
+            said += self._announce_rename(occupant, enter.nick, "", ())
             self.roster.add_session(occupant, full, admission.upto)
         self.roster.release(enter.user)
         yield from said
@@ -196,13 +202,15 @@ class Muc:
         if enter.stanza.to.resource != occupant.nick:
             codes.append(broadcast.RENAMED_BY_ROOM)
         yield self._say.available_presence(occupant, [full], codes)
-        yield from self._history(enter, admission, view)
+        yield from self._history_stanzas(enter, admission, view)
         yield self._say.subject_message(admission.subject, [full])
 
-    def _history(self, enter: JoinRequest, admission: JoinGrant, view: RoomView) -> list[OutboundStanza]:
+    def _history_stanzas(
+        self, enter: JoinRequest, admission: JoinGrant, view: RoomView
+    ) -> list[OutboundStanza]:
         to, said = [enter.stanza.sender.full], list[OutboundStanza]()
         for past in admission.history:
-            nick = self._nick(past.event, view)
+            nick = self._nick_of(past.event, view)
             said.append(self._say.groupchat_message(past.event, past.body, nick, to, delayed=True))
         if enter.history.chars is not None:
             left, first = enter.history.chars, len(said)
@@ -224,14 +232,14 @@ class Muc:
         occupant = self.roster.by_user(user)
         if occupant is None:
             return []
-        return self._renamed(occupant, nick, name, tuple(occupant.sessions))
+        return self._announce_rename(occupant, nick, name, tuple(occupant.sessions))
 
-    def _renamed(
+    def _announce_rename(
         self, occupant: Occupant, nick: str, name: str, own: tuple[str, ...], *codes: int
     ) -> list[OutboundStanza]:
         if (occupant.nick, occupant.name) == (nick, name):
             return []
-        others, said = self._others(occupant.user), list[OutboundStanza]()
+        others, said = self._other_sessions(occupant.user), list[OutboundStanza]()
         if occupant.nick != nick:
             parting = LeaveReason(codes=(broadcast.NICK_CHANGED,), new_nick=nick)
             said += [
@@ -259,7 +267,11 @@ class Muc:
         """
         here = list(self.roster)
         for at in range(0, len(here), _STEP):
-            yield [command for occupant in here[at : at + _STEP] for command in self._checked(occupant, view)]
+            yield [
+                command
+                for occupant in here[at : at + _STEP]
+                for command in self._check_occupant(occupant, view)
+            ]
         missing = [person for person in view.joined() if self._is_missing(person)]
         yield []
         missing.sort(key=lambda person: (person.user.network, person.user.id))
@@ -278,13 +290,13 @@ class Muc:
         occupant = self.roster.by_user(person.user)
         return occupant is None or (occupant.name, occupant.role) != (person.name or "", person.role)
 
-    def _checked(self, occupant: Occupant, view: RoomView) -> list[Command]:
+    def _check_occupant(self, occupant: Occupant, view: RoomView) -> list[Command]:
         person, user = view.person(occupant.user), occupant.user
         if self.roster.by_user(user) is not occupant:
             return []
         if user.network != self._network:
             if person is None or person.membership is not Membership.JOIN:
-                return [SendStanzas(tuple(self._remove(occupant, LeaveReason())))]
+                return [SendStanzas(tuple(self._remove_occupant(occupant, LeaveReason())))]
             return []
         if person is None:
             return []
@@ -296,12 +308,14 @@ class Muc:
                 nick, occupant.taken = person.name, False
             else:
                 return []
-            said = self._renamed(occupant, nick, "", tuple(occupant.sessions), broadcast.RENAMED_BY_ROOM)
+            said = self._announce_rename(
+                occupant, nick, "", tuple(occupant.sessions), broadcast.RENAMED_BY_ROOM
+            )
             return [SendStanzas(tuple(said)), NickForced(user, nick)] if said else []
         banned = person.membership is Membership.BAN
         sessions = tuple(occupant.sessions)
         code = broadcast.BANNED if banned else broadcast.KICKED
-        out = self._remove(occupant, LeaveReason(codes=(code,), banned=banned))
+        out = self._remove_occupant(occupant, LeaveReason(codes=(code,), banned=banned))
         return [SendStanzas(tuple(out)), *(SessionClosed(user, full, False) for full in sessions)]
 
     def renewed(self, view: RoomView) -> list[OutboundStanza]:
@@ -319,7 +333,7 @@ class Muc:
         to = self.roster.session_jids(event.seq)
         match content:
             case Member():
-                return self._member(event, content, view)
+                return self._broadcast_member(event, content, view)
             case Topic(text=text):
                 sender = self.roster.by_user(event.sender)
                 ids = convert.stanza_ids_of(event.origin.id)
@@ -334,11 +348,13 @@ class Muc:
                 body = convert.body_from_content(content)
                 if body is not None:
                     said.append(
-                        self._say.groupchat_message(event, render.xml_text(body), self._nick(event, view), to)
+                        self._say.groupchat_message(
+                            event, render.xml_text(body), self._nick_of(event, view), to
+                        )
                     )
         return [SendStanzas(tuple(said))]
 
-    def _nick(self, event: Event, view: RoomView) -> str:
+    def _nick_of(self, event: Event, view: RoomView) -> str:
         """Under which the person who said an event is known."""
         occupant, person = self.roster.by_user(event.sender), view.person(event.sender)
         if occupant is not None:
@@ -353,7 +369,7 @@ class Muc:
             return []
         return self._upsert_puppet(person)
 
-    def _member(self, event: Event, content: Member, view: RoomView) -> list[Command]:
+    def _broadcast_member(self, event: Event, content: Member, view: RoomView) -> list[Command]:
         person, occupant = view.person(content.user), self.roster.by_user(content.user)
         joined = content.membership is Membership.JOIN
         if content.user.network != self._network:
@@ -364,7 +380,7 @@ class Muc:
                 )
                 return [SendStanzas(tuple(self._upsert_puppet(shown)))]
             return (
-                [SendStanzas(tuple(self._remove(occupant, self._parting(event, content))))]
+                [SendStanzas(tuple(self._remove_occupant(occupant, self._leave_reason(event, content))))]
                 if occupant
                 else []
             )
@@ -376,10 +392,10 @@ class Muc:
         if occupant is None or joined or still or event.sender == content.user:
             return []
         sessions = tuple(occupant.sessions)
-        said = self._remove(occupant, self._parting(event, content))
+        said = self._remove_occupant(occupant, self._leave_reason(event, content))
         return [SendStanzas(tuple(said)), *(SessionClosed(content.user, full, False) for full in sessions)]
 
-    def _parting(self, event: Event, content: Member) -> LeaveReason:
+    def _leave_reason(self, event: Event, content: Member) -> LeaveReason:
         actor = self.roster.by_user(event.sender)
         banned = content.membership is Membership.BAN
         if not banned and event.sender == content.user:
@@ -401,32 +417,32 @@ class Muc:
         self.roster.add(occupant)
         return [self._say.available_presence(occupant, self.roster.session_jids())]
 
-    def _remove(self, occupant: Occupant, parting: LeaveReason) -> list[OutboundStanza]:
-        own, others = tuple(occupant.sessions), self._others(occupant.user)
+    def _remove_occupant(self, occupant: Occupant, parting: LeaveReason) -> list[OutboundStanza]:
+        own, others = tuple(occupant.sessions), self._other_sessions(occupant.user)
         said = [self._say.unavailable_presence(occupant, others, parting)]
         if own:
             said.append(self._say.unavailable_presence(occupant, own, parting, [broadcast.SELF]))
         self.roster.remove(occupant.user)
         return said
 
-    def _others(self, user: NativeId) -> tuple[str, ...]:
+    def _other_sessions(self, user: NativeId) -> tuple[str, ...]:
         own = self.roster.by_user(user)
         return tuple(f for f in self.roster.session_jids() if own is None or f not in own.sessions)
 
 
-def _refuse(stanza: Stanza, condition: Condition, text: str) -> list[Command]:
+def _refuse_stanza(stanza: Stanza, condition: Condition, text: str) -> list[Command]:
     return [SendStanzas(tuple(errors.error_reply(stanza, condition, text)))]
 
 
-def _asked(stanza: Stanza) -> HistoryRequest:
+def _history_request(stanza: Stanza) -> HistoryRequest:
     x = stanza.child("x", MUC)
     history = None if x is None else x.find(f"{{{MUC}}}history")
     if history is None:
         return HistoryRequest()
-    stanzas, chars, seconds = (_number(history.get(n)) for n in ("maxstanzas", "maxchars", "seconds"))
+    stanzas, chars, seconds = (_parse_number(history.get(n)) for n in ("maxstanzas", "maxchars", "seconds"))
     since = convert.parse_timestamp(history.get("since", ""))
     return HistoryRequest(stanzas=stanzas, chars=chars, seconds=seconds, since=since)
 
 
-def _number(text: str | None) -> int | None:
+def _parse_number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -48,13 +48,13 @@ def sanitised(name: str) -> str:
         return " ".join(name.split())
     text = unicodedata.normalize("NFKC", name[: MAX_NICK * 4])
     text = "".join(c for c in text if not any(table(c) for table in _FORBIDDEN))
-    text = _bounded(" ".join(text.split()))
+    text = _bound_nick(" ".join(text.split()))
     if is_valid(text):
         return text
     return max((n for n in (_right_to_left(text), _left_to_right(text)) if is_valid(n)), key=len, default="")
 
 
-def _bounded(text: str) -> str:
+def _bound_nick(text: str) -> str:
     return truncate_utf8(text, MAX_NICK).rstrip("…").strip() if len(text.encode()) > MAX_NICK else text
 
 

@@ -57,13 +57,13 @@ class BoundedParser:
             parser.SetReparseDeferralEnabled(False)
         parser.buffer_text = True
         parser.buffer_size = 65_536
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._text
-        parser.StartDoctypeDeclHandler = self._restricted
-        parser.EntityDeclHandler = self._restricted
-        parser.ProcessingInstructionHandler = self._restricted
-        parser.CommentHandler = self._restricted
+        parser.StartElementHandler = self._start_element
+        parser.EndElementHandler = self._end_element
+        parser.CharacterDataHandler = self._add_text
+        parser.StartDoctypeDeclHandler = self._refuse_restricted
+        parser.EntityDeclHandler = self._refuse_restricted
+        parser.ProcessingInstructionHandler = self._refuse_restricted
+        parser.CommentHandler = self._refuse_restricted
 
     def feed(self, data: bytes) -> None:
         """Raises RemoteProtocolError, its ``code`` the condition of the stream error to answer with."""
@@ -92,41 +92,41 @@ class BoundedParser:
         self._stack, self._events, self._words = [], [], []
         self._expat = expat.ParserCreate("UTF-8", "}")
 
-    def _restricted(self, *_: object) -> NoReturn:
+    def _refuse_restricted(self, *_: object) -> NoReturn:
         raise RemoteProtocolError("DOCTYPE, comment or processing instruction", code="restricted-xml")
 
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        self._say()
+    def _start_element(self, name: str, attributes: dict[str, str]) -> None:
+        self._join_text()
         self._depth += 1
         self._seen = self._expat.CurrentByteIndex
         if self._depth == 1:
-            self._events.append(("start", _element(name, attributes)))
+            self._events.append(("start", _make_element(name, attributes)))
             return
         if self._depth == 2:
             self._began, self._elements, self._reason = self._seen, 0, ""
             self._attributes = len(attributes)
             if self._attributes > self._bounds.attributes:
                 attributes = {key: attributes[key] for key in _ADDRESSING if key in attributes}
-            self._stack = [_element(name, attributes)]
+            self._stack = [_make_element(name, attributes)]
             return
         self._elements += 1
         self._attributes += len(attributes)
-        self._check()
+        self._check_bounds()
         if not self._reason:
-            element = _element(name, attributes)
+            element = _make_element(name, attributes)
             self._stack[-1].append(element)
             self._stack.append(element)
 
-    def _text(self, data: str) -> None:
+    def _add_text(self, data: str) -> None:
         self._seen = self._expat.CurrentByteIndex
         if self._depth < 2:
             return
-        self._check()
+        self._check_bounds()
         if self._reason:
             return
         self._words.append(data)
 
-    def _say(self) -> None:
+    def _join_text(self) -> None:
         """Text that came in pieces belongs behind the last tag, joined once."""
         data, self._words = "".join(self._words), []
         if not data or self._reason or not self._stack:
@@ -137,26 +137,26 @@ class BoundedParser:
         else:
             element.text = (element.text or "") + data
 
-    def _end(self, name: str) -> None:
-        self._say()
+    def _end_element(self, name: str) -> None:
+        self._join_text()
         self._depth -= 1
         self._seen = self._expat.CurrentByteIndex
         if self._depth == 0:
-            self._events.append(("end", _element(name, {})))
+            self._events.append(("end", _make_element(name, {})))
         elif self._depth == 1:
-            self._check()
-            self._complete()
+            self._check_bounds()
+            self._complete_stanza()
         elif not self._reason:
             self._stack.pop()
 
-    def _complete(self) -> None:
+    def _complete_stanza(self) -> None:
         element, self._stack = self._stack[0], []
         if self._reason:
             self._on_excess(OversizedStanza(element=element, reason=self._reason))
         else:
             self._events += [("start", element), ("end", element)]
 
-    def _check(self) -> None:
+    def _check_bounds(self) -> None:
         """Notice a broken bound, and let go of what was read so far."""
         if self._reason:
             return
@@ -173,9 +173,9 @@ class BoundedParser:
             self._stack = [Element(root.tag, root.attrib)]
 
 
-def _element(name: str, attributes: dict[str, str]) -> Element:
-    return Element(_qualified(name), {_qualified(key): value for key, value in attributes.items()})
+def _make_element(name: str, attributes: dict[str, str]) -> Element:
+    return Element(_qualified_name(name), {_qualified_name(key): value for key, value in attributes.items()})
 
 
-def _qualified(name: str) -> str:
+def _qualified_name(name: str) -> str:
     return "{" + name if "}" in name else name

@@ -74,10 +74,10 @@ def read(element: Element, domain: str) -> Stanza:
     a ``to`` that is not; and with the code ``jid-malformed`` for one whose sender must be told that its
     ``to`` is not a JID.
     """
-    sender = _jid(element, "from", "improper-addressing")
+    sender = _parse_jid(element, "from", "improper-addressing")
     if sender.domain == domain:
         raise RemoteProtocolError(f"spoofed from {str(sender)[:100]!r}", code="invalid-from")
-    to = _jid(element, "to", "jid-malformed")
+    to = _parse_jid(element, "to", "jid-malformed")
     if to.domain != domain:
         raise RemoteProtocolError(f"to {str(to)[:100]!r} is not ours", code="host-unknown")
     return Stanza(
@@ -90,7 +90,7 @@ def read(element: Element, domain: str) -> Stanza:
     )
 
 
-def _jid(element: Element, name: str, malformed: str) -> JID:
+def _parse_jid(element: Element, name: str, malformed: str) -> JID:
     value = element.get(name, "")
     try:
         jid = JID(value)
