@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hansa import Crossing
+from hansa import Crossing, NetworkContext, PluginContext
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -67,6 +67,16 @@ def test_metrics_that_the_pages_name_exist():
             *(counter.removeprefix(before) for before in ("hansa_", "hansa_matrix_", "hansa_xmpp_")),
         }
         assert counted & strings, metric
+
+
+def test_members_of_a_context_that_pages_name_exist():
+    members = {
+        name for kind in (PluginContext, NetworkContext) for name in [*dir(kind), *kind.__annotations__]
+    }
+    proposed = {page for page in PAGES if "**Status.** Proposed" in page.read_text(encoding="utf-8")}
+    for page in set(PAGES) - proposed:
+        for name in re.findall(r"\bctx\.(\w+)", page.read_text(encoding="utf-8")):
+            assert name in members, f"{shown(page)}: ctx.{name}"
 
 
 def test_files_that_the_architecture_names_exist():

@@ -12,12 +12,9 @@ import pytest
 from hansa.cli import main
 
 ROOT = Path(__file__).parents[2]
-#: Generated from docstrings, which test_docstrings.py checks.
-GENERATED_FROM_DOCSTRINGS = ROOT / "docs" / "hooks.md"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
-    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page != GENERATED_FROM_DOCSTRINGS),
-    *sorted((ROOT / "docs" / "adr").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 #: "There is no limit" and "is no longer" are plain; "0 is no limit" is not.

@@ -85,6 +85,6 @@ class Hooks:
     async def delivery_failed(self, delivery: Delivery, error: str) -> None:
         """A delivery went to the dead letters after its network refused it for good. For observers.
 
-        :param delivery: what was to be sent.
+        :param delivery: the delivery that failed.
         :param error: the network's reason.
         """
