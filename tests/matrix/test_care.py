@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import pytest
 from hansa import CannotOpenRoom, Delete, LocalProtocolError, Put, pieces
+from hansa_matrix.admin import rooms as care
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
-from hansa_matrix.rooms import care
 from hansa_matrix.rooms.create_room import RoomTemplate
 from matrix.server_with_peer import OURS, THEIRS, V1, V2, ServerWithPeer, server_with_peer
 from peers.event_forge import now

@@ -18,8 +18,8 @@ from hansa.store.faults import FaultKind, StoreFault
 from hansa.store.memory import MemoryStore
 from hansa.store.wrapper import StoreWrapper
 from hansa.testing.harness import run_hansa
+from hansa_matrix.admin import rooms
 from hansa_matrix.config import Config
-from hansa_matrix.rooms import care
 from hansa_matrix.rooms.membership import remote_membership
 from hansa_matrix.rooms.state import state_groups
 from hansa_matrix.testing import MatrixHarness
@@ -143,7 +143,7 @@ async def test_a_process_may_die_at_each_commit_of_a_join(tmp_path, lowered, kep
 
 async def test_a_purge_that_was_cut_off_goes_on(tmp_path, lowered, monkeypatch):
     """In the same process, and after a crash; the room's own row is the last."""
-    monkeypatch.setattr(care, "_PAGE", 20)
+    monkeypatch.setattr(rooms, "_PAGE", 20)
     world = await World().begin(tmp_path, PEOPLE)
     async with world.running(Dying(world.disk)) as app:
         room = (await world.joined(app)).room_id

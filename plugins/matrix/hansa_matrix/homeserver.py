@@ -26,7 +26,6 @@ from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.rooms.access.outbound_pdus import StoredPdus
 from hansa_matrix.rooms.access.server_access import ServerAccess
-from hansa_matrix.rooms.care import Care
 from hansa_matrix.rooms.countersigning import Countersigning
 from hansa_matrix.rooms.create_room import RoomCreator
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
@@ -149,5 +148,4 @@ def _build_rooms(own: LocalServer, federation: Federation, events: EventStore, u
         addresses=RoomAddresses(own, remote),
         backfill=Backfill(ctx, gaps, own.rooms),
         typing_and_receipts=TypingAndReceipts(own),
-        care=Care(own, local_events, gaps),
     )

@@ -29,7 +29,6 @@ from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails
 from hansa_matrix.network import MatrixNetwork
 from hansa_matrix.rooms.access.server_access import ServerAccess
-from hansa_matrix.rooms.care import Care
 from hansa_matrix.rooms.create_room import RoomCreator
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.event_store import EventStore, StoredEvent
@@ -223,11 +222,6 @@ class MatrixHarness:
     def upgrades(self) -> RoomUpgrades:
         """Replaces rooms."""
         return self.network.homeserver.rooms.upgrades
-
-    @property
-    def care(self) -> Care:
-        """Checks, blocks and purges rooms."""
-        return self.network.homeserver.rooms.care
 
     @property
     def typing_and_receipts(self) -> TypingAndReceipts:

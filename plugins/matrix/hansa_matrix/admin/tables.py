@@ -9,6 +9,7 @@ from hansa import AdminCommand
 from hansa_matrix.admin.events import EventCommands
 from hansa_matrix.admin.media import MediaCommands
 from hansa_matrix.admin.membership import MembershipCommands
+from hansa_matrix.admin.rooms import RoomCommands
 from hansa_matrix.admin.server import ServerCommands
 from hansa_matrix.homeserver import Homeserver
 
@@ -22,7 +23,7 @@ def build_admin_table(home: Homeserver, others: Mapping[str, AdminCommand]) -> d
             **EventCommands(rooms.local_events).operations(),
             **MembershipCommands(home.own, rooms).operations(),
             **rooms.directory.operations(),
-            **rooms.care.operations(),
+            **RoomCommands(home.own, rooms.local_events, rooms.inbound.missing_events).operations(),
             **MediaCommands(media.repository, media.remote).table(),
             "rooms upgrade": rooms.upgrades.upgrade,
             "rooms backfill": rooms.backfill.backfill,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hansa_matrix.rooms.access.server_access import ServerAccess
-from hansa_matrix.rooms.care import Care
 from hansa_matrix.rooms.countersigning import Countersigning
 from hansa_matrix.rooms.create_room import RoomCreator
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
@@ -64,4 +63,3 @@ class RoomServices:
     addresses: RoomAddresses
     backfill: Backfill
     typing_and_receipts: TypingAndReceipts
-    care: Care

@@ -31,7 +31,7 @@ _PAGE = 500
 _MAX_NAMED = 20
 
 
-class Care:
+class RoomCommands:
     """``hansa matrix rooms check|leave|block|unblock|purge``."""
 
     def __init__(
