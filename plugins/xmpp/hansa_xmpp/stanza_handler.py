@@ -84,7 +84,7 @@ class StanzaHandler:
         )
 
     def on_state(self, up: bool, text: str) -> None:
-        """See ``Listener.on_state``."""
+        """See ``StanzaListener.on_state``."""
         self.service.on_link_state(up)
         self._ctx.report_status("up" if up else "down", text)
 
@@ -98,12 +98,12 @@ class StanzaHandler:
             )
 
     def on_unknown(self, element: Element) -> None:
-        """See ``Listener.on_unknown``."""
+        """See ``StanzaListener.on_unknown``."""
         self._ctx.count("xmpp_dropped", why="unsupported-stanza-type")
         self._told.info("no stanza", "no stanza: %r", element.tag[:200])
 
     def on_stanza(self, element: Element) -> None:
-        """See ``Listener.on_stanza``."""
+        """See ``StanzaListener.on_stanza``."""
         stanza = self._parse_stanza(element)
         if stanza is None:
             return

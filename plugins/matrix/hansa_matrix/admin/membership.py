@@ -31,7 +31,7 @@ class MembershipCommands:
         self._invites = rooms.invites
 
     def operations(self) -> Mapping[str, AdminCommand]:
-        """See ``hansa.HasAdminCommands.operations``."""
+        """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "rooms ls": self._list_rooms,
             "rooms create": self._create_room,

@@ -29,7 +29,7 @@ class EventEndpoints:
         self._visibility = ServerVisibility()
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``server.Answers.table``."""
+        """See ``auth.FederationEndpoints.table``."""
         return {
             ("GET", "/v1/event/{event}"): self.event,
             ("GET", "/v1/state/{room}"): self.state,

@@ -50,7 +50,7 @@ class InviteEndpoints:
         self._administration = administration
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``server.Answers.table``."""
+        """See ``auth.FederationEndpoints.table``."""
         return {
             ("PUT", "/v1/invite/{room}/{event}"): self.old_invite,
             ("PUT", "/v2/invite/{room}/{event}"): self.invite,

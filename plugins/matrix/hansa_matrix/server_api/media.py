@@ -29,7 +29,7 @@ class FederationMedia:
         self._thumbnails = thumbnails
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``server.Answers.table``."""
+        """See ``auth.FederationEndpoints.table``."""
         return {
             ("GET", "/v1/media/download/{media}"): self.download,
             ("GET", "/v1/media/thumbnail/{media}"): self.thumbnail,

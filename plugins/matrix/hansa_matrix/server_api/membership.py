@@ -38,7 +38,7 @@ class MembershipEndpoints:
         self._restricted = RestrictedJoins(entitled)
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``server.Answers.table``."""
+        """See ``auth.FederationEndpoints.table``."""
         return {
             ("GET", "/v1/make_join/{room}/{user}"): self.make_join,
             ("PUT", "/v1/send_join/{room}/{event}"): self.old_send_join,

@@ -29,7 +29,7 @@ class QueryEndpoints:
         self._crossings = Crossings(entitled.own.ctx)
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``server.Answers.table``."""
+        """See ``auth.FederationEndpoints.table``."""
         return {
             ("GET", "/v1/query/directory"): self.directory,
             ("GET", "/v1/query/profile"): self.profile,

@@ -32,7 +32,7 @@ class TransactionEndpoint:
         self._known = TrimmedRows(ctx, "txn", MAX_TRANSACTIONS, _TRIM_EVERY)
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``server.Answers.table``."""
+        """See ``auth.FederationEndpoints.table``."""
         return {
             ("PUT", "/v1/send/{txn}"): self.send,
         }

@@ -28,7 +28,7 @@ class SpaceEndpoints:
         self._crossings = Crossings(entitled.own.ctx)
 
     def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``auth.Answers.table``."""
+        """See ``auth.FederationEndpoints.table``."""
         return {
             ("GET", "/v1/publicRooms"): self.public,
             ("POST", "/v1/publicRooms"): self.search_public_rooms,

@@ -38,7 +38,7 @@ class HoleFiller:
         self._news = asyncio.Event()
 
     def on_keys_learned(self, server: str) -> None:
-        """See ``Keyring.learned``: what it signed is due."""
+        """See ``Keyring.on_learned``: holes that the server signed are due."""
         for room in self._rooms.values():
             for hole in [h for h in room.holes.by_id.values() if server in _signing_servers(h)]:
                 room.holes.by_id[hole.event_id] = replace(hole, again=0)

@@ -31,7 +31,7 @@ class QueuedPdu:
     tries: int = 0
     #: When it is tried again (monotonic seconds).
     again: float = 0.0
-    #: See ``ReceivedPdu.unwanted``.
+    #: See ``ReceivedPdu.policy_server_refusal``.
     unwanted: str = ""
     #: True if the keys that it needs were fetched.
     keyed: bool = False
