@@ -202,13 +202,13 @@ REASONS = {
     (f"{MATRIX}rooms/room_registry.py", "block", "Put", "'blocked'"): "same: there is nothing in it",
     (f"{MATRIX}rooms/room_registry.py", "unblock", "Delete", "'blocked'"): "gone: by the operator",
     (
-        f"{MATRIX}rooms/care.py",
+        f"{MATRIX}admin/rooms.py",
         "_remove_room_rows",
         "Delete",
         "collection",
     ): "gone: nobody of ours is in the room",
     (
-        f"{MATRIX}rooms/care.py",
+        f"{MATRIX}admin/rooms.py",
         "_remove_room_rows",
         "Delete",
         "'published'",
