@@ -78,7 +78,7 @@ class RoomJoiner:
         return await self.linker.describe_room(room, anew=anew)
 
     def invited(self, pdu: Pdu, origin: str) -> None:
-        """See ``entitled.Rooms.invited``: the bridge user accepts, others wait for their person."""
+        """An invite arrived: the bridge user accepts it, and the invites of other users wait for them."""
         if pdu.state_key == self._user and self._ctx.config.accept_invites:
             self._ctx.spawn(
                 partial(self._accept_bridge_invite, pdu, origin), f"accept invite to {pdu.room_id}"
