@@ -26,11 +26,11 @@ TAKERS = {
     "auth_event_keys": "by the readers",
     "content_from_event": "by the readers",
     "relation_of": "listed below",
-    "_key": "listed below",
+    "_annotation_key": "listed below",
     "_user_json": "by the readers",
     "_check_shape": "listed below",
-    "inherited": "listed below",
-    "closed": "listed below",
+    "inherit_power_levels": "listed below",
+    "closed_power_levels": "listed below",
     "dict": "a copy, which is sent on as it is",
 }
 #: Parts of the code whose contents are not state: of EDUs, which have parsers of their own.
@@ -70,16 +70,17 @@ EXCEPTIONS = {
     "proto/redact.py _redact_content": "keys are left out",
     "proto/stripped_state.py stripped_state": "strings are kept, all else is left out",
     "admin/events.py _set_power_level": "set here",
-    "rooms/annotations.py _key": "an annotation, each step checked",
+    "rooms/annotations.py _annotation_key": "an annotation, each step checked",
     "rooms/create_room.py _create_event": "made here",
     "rooms/redactions.py target_of": "the one reader of `redacts`, its type checked",
+    "rooms/local_events.py submit_local_event": "the core's own content",
     "rooms/relations.py relation_of": "the one reader of relations, each step checked",
     "rooms/room.py of": "handed to the reader that it was made with",
-    "rooms/access/visible_events.py nameless": "whether a key is there",
-    "rooms/access/visible_events.py unspoken": "keys are left out",
+    "rooms/access/visible_events.py without_names": "whether a key is there",
+    "rooms/access/visible_events.py effect_without_texts": "keys are left out",
     "rooms/event_builder.py _build_signed": "what a person here says, moved from one place to another",
-    "rooms/upgrade/replacement_room.py succeeding": "handed to the readers, and copied as it is",
-    "rooms/upgrade/replacement_room.py _named": "made here",
+    "rooms/upgrade/replacement_room.py successor_template": "handed to the readers, and copied as it is",
+    "rooms/upgrade/replacement_room.py _canonical_alias_events": "made here",
 }
 
 
