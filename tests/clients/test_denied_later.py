@@ -9,6 +9,7 @@ import orjson
 import pytest
 from clients.matrix_server import Refused, matrix_server, part
 from hansa.bus.policy_dispatch import InstalledPolicy
+from hansa.testing import until
 from hansa_governance.config import Config
 from hansa_governance.policy import GovernancePolicy
 from hansa_matrix.proto.hashing import event_id
@@ -31,10 +32,11 @@ async def test_nothing_reaches_a_server_that_is_denied_later(tmp_path):
         home.wire.peer.answer = answer
         first = await alice.say(room, "fair")
         async with asyncio.timeout(10):
-            while not any(
-                event_id(raw, home.wire.room.version) == first for one in sent for raw in one["pdus"]
-            ):
-                await asyncio.sleep(0.01)
+            await until(
+                lambda: any(
+                    event_id(raw, home.wire.room.version) == first for one in sent for raw in one["pdus"]
+                )
+            )
         policy = GovernancePolicy(
             Config(deny_servers=["127.0.0.2:*"]), "gov", home.app.contexts["matrix"].clock
         )

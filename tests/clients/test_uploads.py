@@ -11,6 +11,7 @@ import pytest
 from clients.matrix_server import OURS, LocalUser, MatrixServer, matrix_server
 from hansa import Action, MediaTransfer, MediaUpload, NativeId, Request, Verdict
 from hansa.store.blobs import FileBlobs
+from hansa.testing import until
 from hansa_matrix.client_api import media
 from hansa_matrix.media import quotas, repository
 from hansa_matrix.proto.media import MxcUri
@@ -391,11 +392,9 @@ async def test_a_person_has_so_many_uploads_at_a_time_and_others_theirs(tmp_path
 
         async with asyncio.TaskGroup() as group:
             answers = [group.create_task(begin(alice)) for _ in range(12)]
-            while len(begun) < 8:
-                await asyncio.sleep(0)
+            await until(lambda: len(begun) >= 8)
             answers.append(group.create_task(begin(bob)))
-            while bob.user not in begun:
-                await asyncio.sleep(0)
+            await until(lambda: bob.user in begun)
             assert begun.count(alice.user) == 8
             go.set()
         assert {answer.result().status for answer in answers} == {200}

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from hansa import Admitted, RemoteProtocolError, Request, Response, Router
 from hansa.http.listener import Dispatcher, Listener
+from hansa.testing import until
 
 MIB = 1024 * 1024
 
@@ -72,8 +73,7 @@ async def test_who_is_admitted_is_served_and_known_to_the_endpoint(path):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head(path, "good", 3))
         async with asyncio.timeout(5):
-            while not desk.heads:
-                await asyncio.sleep(0)
+            await until(lambda: desk.heads)
             writer.write(b"abc")
             got = await reader.readuntil(b"\r\n\r\n3")
         writer.close()

@@ -39,7 +39,7 @@ from hansa.app import App
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.model.crossing import Crossing
 from hansa.model.view import RoomMember, unread
-from hansa.testing import run_hansa
+from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.policy_suite import samples
 
@@ -171,8 +171,7 @@ async def with_dead_letter() -> AsyncIterator[tuple[App, dict[str, Actor]]]:
 
         made["right"].before_send = refuse
         await made["left"].say("a", "ann@x", "said before")
-        while app.consumers["right:b"].position < 1:
-            await asyncio.sleep(0)
+        await until(lambda: app.consumers["right:b"].position >= 1)
         made["right"].before_send = lambda _: None
         yield app, made
 

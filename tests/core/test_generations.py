@@ -101,8 +101,7 @@ async def test_a_reload_reaches_what_waits_to_be_delivered():
             await made["left"].say("a", "ann@x", text)
         await made["left"].say("a", "eve@evil", "hello")
         consumer = app.consumers["right:b"]
-        while not consumer.waiting_since:
-            await asyncio.sleep(0)
+        await until(lambda: consumer.waiting_since)
         await app.reload_policies(censor(words=["secret"], servers=["evil"])[0])
         away = False
         await made["left"].say("a", "ann@x", "last")
@@ -144,8 +143,7 @@ async def test_a_reload_reaches_dead_letters_that_are_tried_again():
         made["right"].before_send = refuse
         await made["left"].say("a", "ann@x", "secret")
         consumer = app.consumers["right:b"]
-        while consumer.position < 1:
-            await asyncio.sleep(0)
+        await until(lambda: consumer.position >= 1)
         made["right"].before_send = lambda _: None
         await app.reload_policies(censor(words=["secret"])[0])
         assert await app.retry_dead_letters("right:b", None) == {"sent": 0, "failed": 1}
@@ -350,8 +348,7 @@ async def test_a_policy_that_cannot_answer_hides_names_and_loses_none():
         before = await _view(app)
         assert before[0] and before[1]
         room = next(iter(app.rooms))
-        while app.consumers["right:b"].position < room.head:
-            await asyncio.sleep(0)
+        await until(lambda: app.consumers["right:b"].position >= room.head)
         asked = 0
 
         class Away:

@@ -10,6 +10,7 @@ from hansa.environment import Request, Response
 from hansa.http import detached_requests
 from hansa.http.listener import Dispatcher
 from hansa.http.router import Router
+from hansa.testing import until
 
 
 class Desk:
@@ -57,19 +58,16 @@ async def test_while_the_database_is_away_a_request_is_answered_and_its_work_goe
     assert "http_late" in desk.counted
     assert not desk.done
     desk.go.set()
-    while not desk.done:
-        await asyncio.sleep(0)
+    await until(lambda: desk.done)
     assert desk.done == ["one"]
-    while desk.dispatcher._in_time._behind:
-        await asyncio.sleep(0)
+    await until(lambda: not desk.dispatcher._in_time._behind)
 
 
 async def test_no_more_than_a_bound_goes_on_behind_its_answer(desk, monkeypatch):
     monkeypatch.setattr(detached_requests, "MOST_BEHIND", 2)
     desk.away = True
     asked = [desk.ask(str(n)) for n in range(5)]
-    while sum(one.done() for one in asked) < 2:
-        await asyncio.sleep(0.01)
+    await until(lambda: sum(one.done() for one in asked) >= 2)
     _, waiting = await asyncio.wait(asked, timeout=0.1)
     assert len(waiting) == 3
     desk.go.set()

@@ -15,6 +15,7 @@ from hansa.http import listener as listen
 from hansa.http.client import HttpClient
 from hansa.http.listener import Dispatcher, Listener
 from hansa.store.blobs import CHUNK, FileBlobs, MemoryBlobs
+from hansa.testing import until
 
 
 class Source:
@@ -223,8 +224,7 @@ async def test_work_that_keeps_nothing_ends_when_the_client_hangs_up(reads_only)
             if hangs_up:
                 writer.transport.abort()
                 async with asyncio.timeout(5):
-                    while reads_only and not ended:
-                        await asyncio.sleep(0.001)
+                    await until(lambda: not (reads_only and not ended))
             go.set()
             if not hangs_up:
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200")

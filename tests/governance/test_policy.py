@@ -42,7 +42,7 @@ from hansa import (
 )
 from hansa.environment import Environment, SystemRandom
 from hansa.setup import PolicySetup
-from hansa.testing import Actor, ManualClock, PolicySuite, run_hansa
+from hansa.testing import Actor, ManualClock, PolicySuite, run_hansa, until
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from hansa_governance.policy import GovernancePolicy
@@ -509,8 +509,7 @@ async def test_what_nobody_waits_for_is_not_read_on():
 
     policy._words.find = slow
     asking = asyncio.ensure_future(policy.check(event_in(Message(text="\u00e9 " * 50_000))))
-    while not steps:
-        await asyncio.sleep(0)
+    await until(lambda: steps)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     go_on.set()

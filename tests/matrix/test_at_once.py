@@ -109,8 +109,7 @@ async def test_what_arrives_meanwhile_stands_behind_it_in_the_line(tmp_path):
         go_on.set()
         assert (await one)[0] == 200
         async with asyncio.timeout(10):
-            while not await known(house, second):
-                await asyncio.sleep(0)
+            await until(lambda: known(house, second))
 
 
 async def test_a_forged_event_is_dropped_and_answered(tmp_path):

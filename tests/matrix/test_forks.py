@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from hansa import Append, Member, Membership, Message, NativeId, Put, Row, StreamTail, Submission
+from hansa.testing import until
 from hansa_matrix.federation import sender
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.rooms.room import MAX_BRANCHES, MAX_ENDS
@@ -155,8 +156,7 @@ async def test_where_a_server_stands_is_kept(tmp_path, monkeypatch, how):
         await spoken(house, "hello")
         peer, store = matrix.destination_queues[THEIRS], matrix.store
         async with asyncio.timeout(5):
-            while not peer.position or peer.task is None or not peer.task.done():
-                await asyncio.sleep(0)
+            await until(lambda: peer.position and peer.task is not None and peer.task.done())
             if how == "at the end":
                 await matrix.network.stop()
             while (row := await store.get("destination", (THEIRS,))) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hansa.store.faults import FaultKind, StoreFault
+from hansa.testing import until
 from hansa_matrix.proto.hashing import event_id
 from matrix.server_with_peer import V1, server_with_peer
 
@@ -18,8 +19,7 @@ async def test_what_comes_while_a_network_starts_again_is_to_come_again(tmp_path
 
         raw = house.forger.message(house.room, "said meanwhile")
         runner.spawn(breaks, "breaks")
-        while runner.network is not None:
-            await asyncio.sleep(0)
+        await until(lambda: runner.network is None)
         answer = await house.whole("PUT", f"{V1}/send/t1", {"pdus": [raw]})
         assert answer.status == 503
         assert int(answer.headers["Retry-After"]) > 0
@@ -35,8 +35,7 @@ async def test_what_was_acknowledged_is_not_refused_because_its_network_ended(tm
         runner._network = None  # as between a crash and the next start
         status, _ = await house.send(raw)
         assert status == 200
-        while not house.app.pipeline.counts.get("busy"):
-            await asyncio.sleep(0)
+        await until(lambda: house.app.pipeline.counts.get("busy"))
         assert await store.count("staged") == 1
         runner._network = network
         async with asyncio.timeout(10):

@@ -383,8 +383,7 @@ async def test_who_has_proven_itself_does_not_depend_on_a_question_of_a_stranger
         loop = asyncio.get_running_loop()
         stranger = loop.create_task(keyring.need(wanted, 5, stranger="192.0.2.0/24"))
         async with asyncio.timeout(5):
-            while not crowded.shares:
-                await asyncio.sleep(0)
+            await until(lambda: crowded.shares)
             proven = loop.create_task(keyring.need(wanted, 5, share="peer.example:1"))
             await asyncio.sleep(0)
             if gives_up:

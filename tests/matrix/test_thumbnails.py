@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hansa import Busy, RemoteProtocolError
+from hansa.testing import until
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.media import image_process, image_worker
 from hansa_matrix.media.repository import MediaItem
@@ -237,8 +238,7 @@ async def test_who_asks_for_much_waits_behind_themselves():
         for number in range(4):
             group.create_task(work("much", number))
         group.create_task(work("little", 0))
-        while shares.waiting < 4:
-            await asyncio.sleep(0)
+        await until(lambda: shares.waiting >= 4)
         gate.set()
     assert order.index(("little", 0)) < order.index(("much", 2))
     assert (shares.taken, shares.waiting) == (0, 0)
@@ -253,8 +253,7 @@ async def test_those_who_wait_are_bounded_and_may_go():
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work("much")) for _ in range(3)]
-        while shares.waiting < 2:
-            await asyncio.sleep(0)
+        await until(lambda: shares.waiting >= 2)
         with pytest.raises(Busy):
             await work("much")
         tasks[1].cancel()

@@ -19,6 +19,7 @@ from hansa.store.memory import MemoryStore
 from hansa.store.mongo import MongoStore
 from hansa.store.postgres import PostgresStore
 from hansa.store.sqlite import SqliteStore
+from hansa.testing import until
 from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.sync.stored_filters import StoredFilters
 from hansa_matrix.federation.destination_queue import destination_set
@@ -413,5 +414,4 @@ async def test_two_who_stage_under_one_number_keep_both(house):
     await ingest._stage_pdus(THEIRS, Insert("txn", (THEIRS, "t"), b"{}", {"ts": 0}), [(room, pdu)])
     assert await store.get("txn", (THEIRS, "t")) is not None
     assert (await store.get("staged", (house.room.room_id, taken))).body == b"{}"
-    while not (await room.events.load([pdu.event_id], room.version)):
-        await asyncio.sleep(0)
+    await until(lambda: room.events.load([pdu.event_id], room.version))

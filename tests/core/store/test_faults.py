@@ -16,6 +16,7 @@ from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, mongo_kind,
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.memory import MemoryStore
 from hansa.store.sqlite import SqliteStore
+from hansa.testing import until
 from hansa.testing.store_suite import SCHEMA
 
 
@@ -142,8 +143,7 @@ async def test_a_store_that_does_not_answer_counts_as_away(monkeypatch):
     await store.open()
     assert (await store.check()).kind is FaultKind.AWAY
     never.set()
-    while store._probing is not None and not store._probing.done():
-        await asyncio.sleep(0)
+    await until(lambda: store._probing is None or store._probing.done())
     assert await store.check() is None
     await store.close()
 
@@ -183,8 +183,7 @@ async def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(store, in
     database = tmp_path / "hansa.db"
     database.rename(tmp_path / "elsewhere")
     first = asyncio.ensure_future(store.commit("s", [Append("line", b"x", {"who": 1})]))
-    while inner._settling is None:
-        await asyncio.sleep(0)
+    await until(lambda: inner._settling is not None)
     for _ in range(2):
         with pytest.raises(StoreFault, match="not the file any more"):
             await store.probe()
@@ -215,8 +214,7 @@ async def test_a_store_that_is_closed_while_its_file_is_away_says_that_it_does_n
     await inner.declare("s", SCHEMA)
     (tmp_path / "hansa.db").rename(tmp_path / "elsewhere")
     first = asyncio.ensure_future(inner.commit("s", [Put("thing", ("a", 1))]))
-    while inner._settling is None:
-        await asyncio.sleep(0)
+    await until(lambda: inner._settling is not None)
     await inner.close()
     with pytest.raises(ResultUnknown):
         await first
@@ -246,8 +244,7 @@ async def test_after_an_fsync_that_failed_not_kept_is_said_once_it_is_so(store, 
     """Until the log is written over, the next start would find the commit there."""
     disk = inner._db = Unsynced(inner._db)
     first = asyncio.ensure_future(store.commit("s", [Append("line", b"x", {"who": 1})]))
-    while disk.asked < 3:
-        await asyncio.sleep(0.01)
+    await until(lambda: disk.asked >= 3)
     with pytest.raises(StoreFault, match="the writes before this one wait"):
         await store.commit("s", [Append("line", b"x", {"who": 2})])
     assert not first.done()
@@ -282,8 +279,7 @@ async def test_what_goes_away_during_a_commit_is_acknowledged_when_it_is_back(st
 
     inner._set_meta = gone
     first = asyncio.ensure_future(store.commit("s", [Append("line", b"x", {"who": 1})]))
-    while inner._settling is None:
-        await asyncio.sleep(0)
+    await until(lambda: inner._settling is not None)
     inner._set_meta = taken
     assert not first.done()
     (tmp_path / "elsewhere").rename(tmp_path / "hansa.db")

@@ -16,6 +16,7 @@ from hansa.store.base import Append, CompareAndSwap, Conflict, Insert, Put, Stor
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost
 from hansa.store.mongo import MongoStore
 from hansa.store.mongo_lease import await_if_needed
+from hansa.testing import until
 from hansa.testing.store_suite import SCHEMA
 from motor.motor_asyncio import AsyncIOMotorClient
 from peers.mongo import Mongo, url_with
@@ -215,8 +216,7 @@ async def test_an_insert_and_a_cas_are_judged_anew_when_a_transaction_goes_again
     cas = CompareAndSwap("thing", ("old", 0), b"old", b"ours")
     made.driver.plan.append(("commit", "rolled back", rolled_back()))
     under_way = asyncio.ensure_future(made.store.commit("s", [Append("line"), cas]))
-    while made.driver.plan:
-        await asyncio.sleep(0)
+    await until(lambda: not made.driver.plan)
     await between(lambda rows: rows.update_one({"room": "old"}, {"$set": {"B": b"theirs"}}))
     with pytest.raises(Conflict):
         await under_way
@@ -255,8 +255,7 @@ async def test_a_commit_that_was_not_kept_is_done_again_whatever_it_raised(made,
 
 async def in_doubt(made) -> None:
     begun = made.driver.commits
-    while made.driver.commits < begun + 3:
-        await asyncio.sleep(0.01)
+    await until(lambda: made.driver.commits >= begun + 3)
 
 
 async def test_while_a_commit_is_in_doubt_it_waits_and_what_was_not_begun_fails(made, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from hansa.store.base import Append, Put, StoreError
 from hansa.store.sqlite import SqliteStore
 from hansa.store.sqlite_backup import back_up, check_file, restore
+from hansa.testing import until
 from hansa.testing.store_suite import SCHEMA
 
 
@@ -48,8 +49,7 @@ async def test_a_backup_made_under_writes_is_a_moment_of_the_database(tmp_path):
             acknowledged = at
 
     writing = asyncio.get_running_loop().create_task(write())
-    while acknowledged < 50:
-        await asyncio.sleep(0)
+    await until(lambda: acknowledged >= 50)
     before = acknowledged
     folder = tmp_path / "backup"
     found = await asyncio.to_thread(back_up, tmp_path / "hansa.db", tmp_path / "media", folder, "1.2", _quiet)
