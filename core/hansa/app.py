@@ -49,11 +49,11 @@ from hansa.store.paging import scan_all
 
 _OBSERVED = 1000
 #: Combinations of labels that are counted apart under one name.
-_MOST_SERIES = 500
+_MAX_SERIES = 500
 #: Seconds between two looks for decisions that are too old.
 _PRUNE_EVERY = 600.0
 #: Seconds that a directory has to say whether a password is right.
-_DIRECTORY_WITHIN = 10.0
+_DIRECTORY_TIMEOUT_S = 10.0
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class App:
         key = (name, tuple(sorted(labels.items())))
         before = self.counters.get(key)
         if before is None:
-            if self._series[name] >= _MOST_SERIES:
+            if self._series[name] >= _MAX_SERIES:
                 key = (name, tuple((label, "other") for label in sorted(labels)))
                 before = self.counters.get(key, 0)
             self._series[name] += before is None
@@ -303,7 +303,7 @@ class App:
         """See the hook ``check_password``."""
         for name, asked in self._hook_implementations("check_password"):
             try:
-                async with asyncio.timeout(_DIRECTORY_WITHIN):
+                async with asyncio.timeout(_DIRECTORY_TIMEOUT_S):
                     answer = await asked(user, password)
             except Exception as error:  # noqa: BLE001  # a plugin that fails has no opinion
                 self.count("password_checks_failed", plugin=name)

@@ -7,11 +7,11 @@ import sys
 import threading
 from typing import TextIO
 
-from hansa.model.printable import MOST_LOGGED, printable
+from hansa.model.printable import MAX_LOGGED, printable
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 #: Lines of a traceback, the last ones, and what each begins with: no line of a record begins like this.
-MOST_TRACEBACK, MARK = 100, "  | "
+MAX_TRACEBACK, MARK = 100, "  | "
 
 
 class Lines(logging.Formatter):
@@ -25,7 +25,7 @@ class Lines(logging.Formatter):
         record.message = record.getMessage()
         if self.usesTime():
             record.asctime = self.formatTime(record, self.datefmt)
-        lines = [printable(self.formatMessage(record), MOST_LOGGED)]
+        lines = [printable(self.formatMessage(record), MAX_LOGGED)]
         if record.exc_info:
             lines.append(_marked(self.formatException(record.exc_info)))
         if record.stack_info:
@@ -35,9 +35,9 @@ class Lines(logging.Formatter):
 
 def _marked(text: str) -> str:
     lines = text.split("\n")
-    cut = len(lines) - MOST_TRACEBACK
-    kept = [f"({cut} lines more)", *lines[-MOST_TRACEBACK:]] if cut > 0 else lines
-    return "\n".join(MARK + printable(line, MOST_LOGGED) for line in kept)
+    cut = len(lines) - MAX_TRACEBACK
+    kept = [f"({cut} lines more)", *lines[-MAX_TRACEBACK:]] if cut > 0 else lines
+    return "\n".join(MARK + printable(line, MAX_LOGGED) for line in kept)
 
 
 def log_to(stream: TextIO, level: int) -> None:

@@ -43,7 +43,7 @@ from hansa.store.blobs import FileBlobs
 from hansa.store.faults import FaultKind, StoreFault, StoreLost
 from hansa.store.startup import open_when_up
 
-_STOP_WITHIN = 10.0
+_STOP_TIMEOUT_S = 10.0
 #: Exit codes of a process that has no database any more: another has taken it over; it is not known what was
 #: kept, and a new start reads it.
 LOST, UNKNOWN = 4, 5
@@ -336,7 +336,7 @@ async def _run_process(path: Path, config: Config, say: Printer) -> int:
     await ended.wait()
     say("stopping")
     try:
-        async with asyncio.timeout(_STOP_WITHIN - 1):
+        async with asyncio.timeout(_STOP_TIMEOUT_S - 1):
             await process.stop()
     except TimeoutError:
         say("stopped with work in progress; it continues at the next start")

@@ -20,9 +20,9 @@ from hansa.store.health import WatchedStore
 ASK_EVERY, ASK_PROMOTED = 1.0, 0.2
 #: Seconds that a process of the same machine which lost the database has to let go of its addresses: it
 #: notices with its next write, which is due every three.
-LET_GO_WITHIN, _STEP = 5.0, 0.1
+LET_GO_TIMEOUT_S, _STEP = 5.0, 0.1
 #: Seconds for which who promotes it waits until it serves.
-_PROMOTED_WITHIN = 30.0
+_PROMOTED_TIMEOUT_S = 30.0
 _log = logging.getLogger("hansa.store")
 
 
@@ -101,7 +101,7 @@ class Standby:
         """
         self._promoted.set()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PROMOTED_WITHIN):
+            async with asyncio.timeout(_PROMOTED_TIMEOUT_S):
                 await self.serves.wait()
                 return {"promoted": True}
         host, pid = self._owner
@@ -110,8 +110,8 @@ class Standby:
 
 
 async def let_go(addresses: Sequence[tuple[str, int]]) -> None:
-    """Wait until nobody of this machine listens on these addresses, ``LET_GO_WITHIN`` seconds at most."""
-    for _ in range(round(LET_GO_WITHIN / _STEP)):
+    """Wait until nobody of this machine listens on these addresses, ``LET_GO_TIMEOUT_S`` seconds at most."""
+    for _ in range(round(LET_GO_TIMEOUT_S / _STEP)):
         if all(_is_bound(*address) for address in addresses):
             return
         await asyncio.sleep(_STEP)

@@ -188,7 +188,7 @@ async def test_a_file_is_not_held():
         await until(lambda: server.held() == CALM)
 
 
-@pytest.mark.parametrize(("name", "value"), [("_GRACE", 0.05), ("_WITHIN", 0.05)])
+@pytest.mark.parametrize(("name", "value"), [("_GRACE", 0.05), ("_BODY_TIMEOUT_S", 0.05)])
 async def test_a_body_has_a_least_speed_and_an_end(monkeypatch, name, value):
     monkeypatch.setattr(request_bodies, name, value)
     async with serving() as (server, put):

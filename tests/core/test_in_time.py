@@ -64,7 +64,7 @@ async def test_while_the_database_is_away_a_request_is_answered_and_its_work_goe
 
 
 async def test_no_more_than_a_bound_goes_on_behind_its_answer(desk, monkeypatch):
-    monkeypatch.setattr(detached_requests, "MOST_BEHIND", 2)
+    monkeypatch.setattr(detached_requests, "MAX_BEHIND", 2)
     desk.away = True
     asked = [desk.ask(str(n)) for n in range(5)]
     await until(lambda: sum(one.done() for one in asked) >= 2)

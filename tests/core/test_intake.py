@@ -196,7 +196,7 @@ async def test_the_command_line_has_connections_of_its_own(tmp_path):
 
 
 async def test_who_sends_nothing_is_let_go(monkeypatch):
-    monkeypatch.setattr(connection, "_HEAD_WITHIN", 0.05)
+    monkeypatch.setattr(connection, "_HEAD_TIMEOUT_S", 0.05)
     async with serving(SMALL) as server:
         assert await (await connected(server)).closed()
         assert server.counts == {"http_slow": 1}
@@ -204,7 +204,7 @@ async def test_who_sends_nothing_is_let_go(monkeypatch):
 
 
 async def test_who_never_ends_a_handshake_is_let_go(monkeypatch, certificate):
-    monkeypatch.setattr(acceptor, "_HANDSHAKE_WITHIN", 0.05)
+    monkeypatch.setattr(acceptor, "_HANDSHAKE_TIMEOUT_S", 0.05)
     async with serving(SMALL, tls=certificate) as server:
         silent = await connected(server)
         await until(lambda: server.measured()["http_connections"] == 1)  # counted before it has shaken hands
@@ -226,7 +226,7 @@ async def test_handshakes_that_never_end_keep_nobody_out(certificate):
 
 
 async def test_who_takes_no_answer_is_let_go(monkeypatch):
-    monkeypatch.setattr(connection, "_TAKEN_WITHIN", 0.05)
+    monkeypatch.setattr(connection, "_TAKEN_TIMEOUT_S", 0.05)
     async with serving(SMALL) as server:
         client = await connected(server)
         client.writer.transport.pause_reading()
@@ -295,7 +295,7 @@ async def test_a_large_answer_that_nobody_takes_is_held_once_and_its_time_runs(
     secure, certificate, monkeypatch
 ):
     """Over TLS no time ran: a peer with a small request each minute held 16 MiB for hours."""
-    monkeypatch.setattr(connection, "_TAKEN_WITHIN", 1000)
+    monkeypatch.setattr(connection, "_TAKEN_TIMEOUT_S", 1000)
     trust = ssl.create_default_context()
     trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
     more = {"ssl": trust, "server_hostname": "h"} if secure else {}

@@ -95,7 +95,7 @@ async def test_a_body_that_stops_being_http_ends_its_request_at_once(caplog):
 
 
 async def test_a_head_has_to_end_in_time(monkeypatch):
-    monkeypatch.setattr(connection, "_HEAD_WITHIN", 0.2)
+    monkeypatch.setattr(connection, "_HEAD_TIMEOUT_S", 0.2)
     counts = Counts()
     async with listening(counts) as port:
         assert await said(port, b"GET /here", b" HTTP/1.1\r\n", b"X: ", b"a") == b""
@@ -103,7 +103,7 @@ async def test_a_head_has_to_end_in_time(monkeypatch):
 
 
 async def test_a_second_head_has_to_end_in_time_too(monkeypatch):
-    monkeypatch.setattr(connection, "_HEAD_WITHIN", 0.2)
+    monkeypatch.setattr(connection, "_HEAD_TIMEOUT_S", 0.2)
     counts = Counts()
     async with listening(counts) as port:
         got = await said(port, b"GET /here HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /here")

@@ -47,7 +47,7 @@ async def test_an_event_reaches_the_other_network_once_and_in_order():
 
 
 async def test_names_of_people_elsewhere_are_remembered_in_bounded_memory(monkeypatch):
-    monkeypatch.setattr(plugin_contexts, "_MOST_GHOSTS", 10)
+    monkeypatch.setattr(plugin_contexts, "_MAX_GHOSTS", 10)
     made: dict[str, Actor] = {}
     async with run_hansa(networks(made), rooms=ROOM):
         ctx = made["right"].ctx

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from core.test_operator import command
 from hansa import terminal
-from hansa.logs import MARK, MOST_TRACEBACK, Lines
-from hansa.model.printable import MOST_LOGGED, MOST_SHOWN, printable, printable_values
+from hansa.logs import MARK, MAX_TRACEBACK, Lines
+from hansa.model.printable import MAX_LOGGED, MAX_SHOWN, printable, printable_values
 
 ROOT = Path(__file__).parents[2]
 FORGED = "2026-01-01 00:00:00,000 ERROR hansa: all is lost"
@@ -56,7 +56,7 @@ def test_what_people_write_stays():
 
 def test_escapes_can_be_read():
     assert printable("a\x1b[31m\r\n\tb\x9b\u202e\U000e0041") == r"a\x1b[31m\r\n\tb\x9b\u202e\U000e0041"
-    assert printable("x" * 5000) == "x" * MOST_SHOWN + "… (3000 more)"
+    assert printable("x" * 5000) == "x" * MAX_SHOWN + "… (3000 more)"
     assert printable_values({"\x1b": ["\n", 1, None, {"a": "\r"}]}) == {
         r"\x1b": [r"\n", 1, None, {"a": r"\r"}]
     }
@@ -104,8 +104,8 @@ def test_a_record_is_one_line_and_a_traceback_is_marked(tmp_path):
     lines = text.splitlines()
     assert sum(not line.startswith(MARK) for line in lines) == 4
     assert not any(line.startswith(FORGED) for line in lines)
-    assert max(map(len, lines)) < MOST_LOGGED + 100
-    assert len(lines) < 2 * MOST_TRACEBACK + 20
+    assert max(map(len, lines)) < MAX_LOGGED + 100
+    assert len(lines) < 2 * MAX_TRACEBACK + 20
     assert "\\x1b[2J" in text
 
 

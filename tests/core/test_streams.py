@@ -109,7 +109,7 @@ async def test_an_answer_that_breaks_off_is_none():
 
 
 async def test_an_answer_that_does_not_end_in_time_is_none(monkeypatch):
-    monkeypatch.setattr(listen, "_CHUNK_WITHIN", 0.5)
+    monkeypatch.setattr(listen, "_CHUNK_TIMEOUT_S", 0.5)
     source = Source(1, "hang")
     async with giving(source) as stream:
         with pytest.raises(HttpError) as raised:
@@ -120,7 +120,7 @@ async def test_an_answer_that_does_not_end_in_time_is_none(monkeypatch):
 
 
 async def test_who_takes_nothing_is_let_go(monkeypatch):
-    monkeypatch.setattr(listen, "_CHUNK_WITHIN", 0.1)
+    monkeypatch.setattr(listen, "_CHUNK_TIMEOUT_S", 0.1)
     source = Source(100_000)
     async with giving(source) as stream, stream(max_body=CHUNK * 100_000):
         async with asyncio.timeout(5):

@@ -46,7 +46,7 @@ from hansa.testing import Actor, ManualClock, PolicySuite, run_hansa, until
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 from hansa_governance.policy import GovernancePolicy
-from hansa_governance.servers import MOST_NAMED
+from hansa_governance.servers import MAX_NAMED
 
 ANN, BOB = NativeId("matrix", "@ann:good.example"), NativeId("xmpp", "bob@good.chat")
 EVE = NativeId("matrix", "@eve:evil.example")
@@ -534,7 +534,7 @@ async def test_a_question_about_thousands_of_people_holds_nobody_up():
     assert turns > 100
     crowd = tuple(NativeId("m", f"@mal{number}:x.example") for number in range(5000))
     verdict = await policy.check(KeysQuery(network="m", server="x.example", users=crowd, outbound=False))
-    assert verdict is not None and len(verdict.reasons) == MOST_NAMED
+    assert verdict is not None and len(verdict.reasons) == MAX_NAMED
 
 
 async def test_a_room_may_bar_a_server_that_is_denied_and_in_it():

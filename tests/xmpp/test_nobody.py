@@ -63,7 +63,7 @@ async def test_few_are_asked_at_a_time(monkeypatch):
         people = [f"p{number}@x.example" for number in range(20)]
         home.link.silent = set(people)
         assert not any(await asyncio.gather(*(home.networks[-1].is_nonexistent_user(one) for one in people)))
-        assert len(_asked(home)) == password_queries.MOST_OF_DOMAIN
+        assert len(_asked(home)) == password_queries.MAX_OF_DOMAIN
         assert not home.networks[-1]._ingress.service.questions._of_domain
 
 

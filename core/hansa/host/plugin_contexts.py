@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _PAGE = 100
 #: People of other networks whose names here are remembered.
-_MOST_GHOSTS = 20_000
+_MAX_GHOSTS = 20_000
 
 
 class BaseContext:
@@ -262,7 +262,7 @@ class NetworkContextImpl(BaseContext):
 
     def _cache_home(self, native: str, home: NativeId) -> None:
         """The oldest is read from the store again where it is asked for."""
-        if native not in self._ghosts and len(self._ghosts) >= _MOST_GHOSTS:
+        if native not in self._ghosts and len(self._ghosts) >= _MAX_GHOSTS:
             oldest = next(iter(self._ghosts))
             self._known.pop(self._ghosts.pop(oldest), None)
         self._ghosts[native] = home

@@ -17,7 +17,7 @@ from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.pacing.store_retry import MOST, Work, patiently
 from hansa.store.faults import StoreFault
 
-_STOP_WITHIN = 5.0
+_STOP_TIMEOUT_S = 5.0
 #: A network that crashed this often in a row is reported as degraded; it is still started again.
 _DEGRADED = 5
 
@@ -176,7 +176,7 @@ class NetworkSupervisor:
     async def _stop_network(self, network: Network | None) -> None:
         if network is not None:
             try:
-                async with asyncio.timeout(_STOP_WITHIN):
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
                     await network.stop()
             except StoreFault as fault:
                 self._log.warning("its data could not be stored when it stopped: %s", fault)

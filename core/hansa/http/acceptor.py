@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hansa.http.connection import Connection
 
 #: Seconds for a TLS handshake, and for the end of one.
-_HANDSHAKE_WITHIN, _GOODBYE_WITHIN = 10.0, 1.0
+_HANDSHAKE_TIMEOUT_S, _GOODBYE_TIMEOUT_S = 10.0, 1.0
 #: Connections that the system holds for us until they are accepted.
 _BACKLOG = 1024
 #: Connections that are accepted in one go.
@@ -164,7 +164,7 @@ class Acceptor:
         secure = self._tls is not None
         try:
             if secure:
-                async with asyncio.timeout(_HANDSHAKE_WITHIN):
+                async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
                     await hello_received(accepted)
                 if not entry.trusted and not self._rates.begin(entry.address):
                     self._too_often(accepted, entry)
@@ -174,8 +174,8 @@ class Acceptor:
                 lambda: self._connection(entry),
                 accepted,
                 ssl=self._tls,
-                ssl_handshake_timeout=_HANDSHAKE_WITHIN if secure else None,
-                ssl_shutdown_timeout=_GOODBYE_WITHIN if secure else None,
+                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if secure else None,
+                ssl_shutdown_timeout=_GOODBYE_TIMEOUT_S if secure else None,
             )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is one
             self._count("http_no_handshake")

@@ -27,13 +27,13 @@ _LEAST_SPEED, _GRACE = 1024, 10.0
 #: Bytes of an answer that are unpacked at a time; twice as many wait to be taken, then reading pauses.
 _BUFFER = 64 * 1024
 #: Seconds for a connection and its handshake.
-_CONNECT_WITHIN = 10.0
+_CONNECT_TIMEOUT_S = 10.0
 #: Seconds that a connection is kept for the next request, and to how many destinations at a time.
 _KEPT_FOR, _KEPT = 30, 256
 #: Seconds for an answer of a name server, and how often it is asked.
-_NAME_WITHIN, _NAME_TRIES = 3.0, 2
+_NAME_TIMEOUT_S, _NAME_TRIES = 3.0, 2
 #: Longest answer to a lookup of SRV records, lookups at a time, and seconds for one.
-_MOST_RECORDS, _LOOKUPS, _LOOKUP_WITHIN = 100, 128, 10.0
+_MAX_RECORDS, _LOOKUPS, _LOOKUP_TIMEOUT_S = 100, 128, 10.0
 _log = logging.getLogger("hansa.http")
 
 
@@ -44,7 +44,7 @@ class _GuardedResolver(AbstractResolver):
 
     def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = allowed
-        self._names = AsyncResolver(timeout=_NAME_WITHIN, tries=_NAME_TRIES)
+        self._names = AsyncResolver(timeout=_NAME_TIMEOUT_S, tries=_NAME_TRIES)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -147,7 +147,7 @@ class HttpClient:
                 auto_decompress=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 request_class=_request_class(self._may_speak),
-                timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_WITHIN),
+                timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_TIMEOUT_S),
                 read_bufsize=_BUFFER,
                 headers={"Accept-Encoding": "gzip, deflate", "User-Agent": "Hansa"},
             )
@@ -279,9 +279,9 @@ class HttpClient:
     async def srv(self, name: str) -> Sequence[SrvRecord]:
         """See ``Http.srv``."""
         if self._services is None:
-            self._services = aiodns.DNSResolver(timeout=_NAME_WITHIN, tries=_NAME_TRIES)
+            self._services = aiodns.DNSResolver(timeout=_NAME_TIMEOUT_S, tries=_NAME_TRIES)
         try:
-            async with asyncio.timeout(_LOOKUP_WITHIN), self._lookups:
+            async with asyncio.timeout(_LOOKUP_TIMEOUT_S), self._lookups:
                 found = await self._services.query(name, "SRV")
         except TimeoutError as error:
             raise HttpError(f"SRV {name}: no answer", Failure.TIMED_OUT) from error
@@ -292,7 +292,7 @@ class HttpClient:
             }:
                 return []
             raise HttpError(f"SRV {name}: {error.args[-1]}") from error
-        return [SrvRecord(r.priority, r.weight, r.port, r.host) for r in found[:_MOST_RECORDS]]
+        return [SrvRecord(r.priority, r.weight, r.port, r.host) for r in found[:_MAX_RECORDS]]
 
 
 def _failure_kind(error: BaseException) -> Failure:

@@ -15,9 +15,9 @@ from hansa.http.router import Route
 from hansa.pacing.log_limit import LogLimit
 
 #: Seconds from the first byte of a request's head, or from the connection, to its end, and between requests.
-_HEAD_WITHIN, _IDLE_WITHIN = 15.0, 75.0
+_HEAD_TIMEOUT_S, _IDLE_TIMEOUT_S = 15.0, 75.0
 #: Seconds in which some of an answer has to be taken, and that the rest of a refused body is read.
-_TAKEN_WITHIN, _LINGER = 60.0, 3.0
+_TAKEN_TIMEOUT_S, _LINGER = 60.0, 3.0
 #: Bytes of a body that are read before the endpoint reads them; reading pauses at twice as many.
 _BUFFER = 32 * 1024
 _LONGEST_LINE = 16_384
@@ -78,7 +78,7 @@ class Connection(web.RequestHandler):
             server,
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # None is what turns it off
-            keepalive_timeout=_IDLE_WITHIN,
+            keepalive_timeout=_IDLE_TIMEOUT_S,
             max_field_size=_LONGEST_LINE,
             max_line_size=_LONGEST_LINE,
             auto_decompress=False,
@@ -120,7 +120,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The first head has to come in time, too."""
         super().connection_made(transport)
-        self._deadline = self._loop.call_later(_HEAD_WITHIN, self._on_head_timeout)
+        self._deadline = self._loop.call_later(_HEAD_TIMEOUT_S, self._on_head_timeout)
         if self.entry.gone:  # let go while it shook hands
             self.abort()
 
@@ -138,7 +138,7 @@ class Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         """The client takes less than we say."""
         super().pause_writing()
-        self._untaken = self._loop.call_later(_TAKEN_WITHIN, self._not_taken)
+        self._untaken = self._loop.call_later(_TAKEN_TIMEOUT_S, self._not_taken)
         if self.transport is not None:
             size = max(self.answering, self.transport.get_write_buffer_size())
             self._intake.untaken.hold(self, "" if self.entry.trusted else self.entry.group, size)
@@ -184,7 +184,7 @@ class Connection(web.RequestHandler):
         if not self._in_head():
             self._cancel_deadline()
         elif self._deadline is None:
-            self._deadline = self._loop.call_later(_HEAD_WITHIN, self._on_head_timeout)
+            self._deadline = self._loop.call_later(_HEAD_TIMEOUT_S, self._on_head_timeout)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone, and with it what only it waited for."""

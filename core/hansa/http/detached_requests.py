@@ -11,7 +11,7 @@ T = TypeVar("T")
 #: Seconds that a request waits while the database is away, and between two looks at who waits.
 WITHIN, _LOOK = 5.0, 1.0
 #: Requests that are answered while their work goes on; further ones wait for it.
-MOST_BEHIND = 1000
+MAX_BEHIND = 1000
 
 
 class Late(Exception):
@@ -65,7 +65,7 @@ class DetachedRequests:
         if not self._away():
             return
         since = loop.time() - WITHIN
-        room = MOST_BEHIND - len(self._behind)
+        room = MAX_BEHIND - len(self._behind)
         for waiter, began in self._waiting.items():
             if room > 0 and began <= since and not waiter.done():
                 waiter.set_result(None)

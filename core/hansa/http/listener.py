@@ -41,13 +41,13 @@ from hansa.store.faults import StoreFault
 T = TypeVar("T")
 
 #: Seconds in which the next chunk of a long answer has to be made and taken.
-_CHUNK_WITHIN = 60.0
+_CHUNK_TIMEOUT_S = 60.0
 #: Bytes of an answer that are given to a connection at once. Over TLS one large write never counts as waiting
 #: to be taken: a larger answer goes in pieces of a quarter of that, each once those before it left.
 _AT_ONCE = 256 * 1024
-_MOST_PARAMETERS = 200
+_MAX_PARAMETERS = 200
 #: Seconds that requests under way have at the end.
-_STOP_WITHIN = 2.0
+_STOP_TIMEOUT_S = 2.0
 _log = logging.getLogger("hansa.http")
 
 
@@ -324,7 +324,7 @@ class Listener:
             await self._acceptor.stop()
         if self._server is not None:
             self._server.pre_shutdown()
-            await self._server.shutdown(_STOP_WITHIN)
+            await self._server.shutdown(_STOP_TIMEOUT_S)
 
     async def _serve_request(self, raw: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", raw.protocol)
@@ -347,11 +347,11 @@ class Listener:
         target = raw._message.path  # noqa: SLF001  # the only place with the target as it was on the wire
         query = target.partition("?")[2]
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
         except ValueError:
             self._dispatcher.count("http_refused", status="400")
             return bind_protocol(
-                error_response(400, "M_INVALID_PARAM", f"the query has over {_MOST_PARAMETERS} parameters")
+                error_response(400, "M_INVALID_PARAM", f"the query has over {_MAX_PARAMETERS} parameters")
             )
         request = Request(
             method=raw.method,
@@ -398,7 +398,7 @@ class Listener:
             async with contextlib.aclosing(chunks):
                 await response.prepare(raw)
                 while raw.method != "HEAD":
-                    async with asyncio.timeout(_CHUNK_WITHIN):
+                    async with asyncio.timeout(_CHUNK_TIMEOUT_S):
                         chunk = await anext(chunks, None)
                         if chunk is None:
                             break

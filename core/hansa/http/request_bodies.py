@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 #: A body has to come at ``_LEAST_SPEED`` (bytes a second) once ``_GRACE`` seconds were waited for it.
 _LEAST_SPEED, _GRACE = 1024, 10.0
 #: Seconds for a body that is held, and for one that is taken as it comes.
-_WITHIN, _STREAM_WITHIN = 30.0, 3600.0
+_BODY_TIMEOUT_S, _STREAM_TIMEOUT_S = 30.0, 3600.0
 #: The charge for a body that has begun before it is decided to read it.
 _AHEAD = 64 * 1024
 #: Seconds after which a sender whose share is used up may ask again.
@@ -184,7 +184,7 @@ class Body:
             self._require_connected()
             return part if len(part) <= limit else None
         parts, size = [], 0
-        async for part in self._read_parts(_WITHIN):
+        async for part in self._read_parts(_BODY_TIMEOUT_S):
             size += len(part)
             if size > limit:
                 return None
@@ -198,7 +198,7 @@ class Body:
         if (self._raw.content_length or 0) > limit:
             raise BodyTooLarge(f"the body is over {limit} bytes")
         size = 0
-        async for part in self._read_parts(_STREAM_WITHIN):
+        async for part in self._read_parts(_STREAM_TIMEOUT_S):
             size += len(part)
             if size > limit:
                 raise BodyTooLarge(f"the body is over {limit} bytes")

@@ -14,7 +14,7 @@ from typing import Any
 from hansa.model.printable import columns
 
 #: Characters of one cell of a table.
-_MOST_CELL = 300
+_MAX_CELL = 300
 
 
 def format_pairs(found: Any) -> str:
@@ -53,7 +53,7 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns, as wide as they must be. A cell of over 300 characters is cut; ``--json`` has all of it."""
     if not rows:
         return "(none)"
-    cut = [[c if len(c) <= _MOST_CELL else f"{c[:_MOST_CELL]}…" for c in row] for row in [heads, *rows]]
+    cut = [[c if len(c) <= _MAX_CELL else f"{c[:_MAX_CELL]}…" for c in row] for row in [heads, *rows]]
     widths = [max(columns(row[i]) for row in cut) for i in range(len(heads))]
     lines = [
         "  ".join(c + " " * (w - columns(c)) for c, w in zip(row, widths, strict=True)).rstrip()

@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 #: Characters of one value on a terminal, and of one line in a log.
-MOST_SHOWN, MOST_LOGGED = 2_000, 4_000
+MAX_SHOWN, MAX_LOGGED = 2_000, 4_000
 
 #: Controls (C0, DEL, C1), the separators of lines and paragraphs, what turns the direction of writing, what
 #: has no width, tags, and half surrogate pairs. Joiners stay: scripts and emoji need them; they move nothing.
@@ -29,7 +29,7 @@ def _escape_match(match: re.Match[str]) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def printable(text: str, most: int = MOST_SHOWN) -> str:
+def printable(text: str, most: int = MAX_SHOWN) -> str:
     r"""One line of at most about ``most`` characters, in which invisible characters are escaped as Python
     does (``\x1b``, `` ``, ``\u202e``). The removed characters are counted.
     """

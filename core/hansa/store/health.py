@@ -19,7 +19,7 @@ from hansa.store.wrapper import StoreWrapper
 T = TypeVar("T")
 _log = logging.getLogger("hansa.store")
 #: Seconds that a probe may take before the database counts as away, and for which a write proves it well.
-PROBE_WITHIN, _FRESH = 3.0, 1.0
+PROBE_TIMEOUT_S, _FRESH = 3.0, 1.0
 #: Seconds of a commit above which the database is slow, until one takes half as long.
 _SLOW = 2.0
 #: Bytes that a probe writes at least where the disk was full: that the row of a lease has room says little.
@@ -220,14 +220,14 @@ class WatchedStore(StoreWrapper):
 
     async def check(self) -> Degraded | None:
         """How the store is now: what a probe says that was made for it, unless something was written a moment
-        ago. Never raises, and takes at most ``PROBE_WITHIN`` seconds.
+        ago. Never raises, and takes at most ``PROBE_TIMEOUT_S`` seconds.
         """
         if not self.health.fresh:
             if self._probing is None or self._probing.done():
                 self._probing = asyncio.get_running_loop().create_task(self._run_probe())
-            done, _ = await asyncio.wait({self._probing}, timeout=PROBE_WITHIN)
+            done, _ = await asyncio.wait({self._probing}, timeout=PROBE_TIMEOUT_S)
             if not done:
-                text = f"it has not answered for {PROBE_WITHIN:.0f} s"
+                text = f"it has not answered for {PROBE_TIMEOUT_S:.0f} s"
                 if self.health.degraded is None:
                     self._record_fault(StoreFault(FaultKind.AWAY, text))
         return self.health.degraded

@@ -45,7 +45,7 @@ from hansa.store.memory import split
 from hansa.store.mongo_lease import SECONDS, MongoLease, await_if_needed, reason
 from hansa.store.mongo_reads import MongoReads
 from hansa.store.mongo_rows import MongoCollection, encode_key, rows_of
-from hansa.store.mongo_transaction import ANSWER_WITHIN, DURABLE, MongoStep
+from hansa.store.mongo_transaction import ANSWER_TIMEOUT_S, DURABLE, MongoStep
 from hansa.store.mongo_writer import CLOSING, MongoWriter
 
 T = TypeVar("T")
@@ -299,7 +299,7 @@ class MongoStore:
         try:
             return await self._reads.ask(call)
         except TimeoutError:
-            text = f"MongoDB {self._place} has not answered for {ANSWER_WITHIN:.0f} s"
+            text = f"MongoDB {self._place} has not answered for {ANSWER_TIMEOUT_S:.0f} s"
             raise StoreFault(FaultKind.AWAY, text) from None
         except PyMongoError as error:
             raise self._to_store_error(error) from None

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from pymongo.errors import AutoReconnect, PyMongoError
 
 from hansa.store.faults import FaultKind, StoreFault
-from hansa.store.mongo_transaction import ANSWER_WITHIN
+from hansa.store.mongo_transaction import ANSWER_TIMEOUT_S
 
 T = TypeVar("T")
 
 #: Seconds that a read is asked again: an election, and that the driver notices the need of one, take 40.
 PATIENCE = 60.0
-_FIRST, _MOST, _END_WITHIN = 0.05, 1.0, 1.0
+_FIRST, _MOST, _END_TIMEOUT_S = 0.05, 1.0, 1.0
 #: Codes of what a read that is put again may not meet again: a member that is down, steps down or has just
 #: started, a cursor of a primary that has gone, a time that was over.
 _AGAIN = {6, 7, 43, 50, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
@@ -64,7 +64,7 @@ class MongoReads:
         task = asyncio.ensure_future(call())
         self._asking.add(task)
         task.add_done_callback(self._on_call_ended)
-        done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN)
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_TIMEOUT_S)
         if not done:
             task.cancel()
             raise TimeoutError
@@ -76,9 +76,9 @@ class MongoReads:
             task.exception()  # the callers that still wait get the error
 
     async def close(self) -> None:
-        """Let the calls under way end, ``_END_WITHIN`` seconds at most."""
+        """Let the calls under way end, ``_END_TIMEOUT_S`` seconds at most."""
         if self._asking:
-            await asyncio.wait(self._asking, timeout=_END_WITHIN)
+            await asyncio.wait(self._asking, timeout=_END_TIMEOUT_S)
 
     def _has_primary_changed(self) -> bool:
         described = self._client.topology_description

@@ -26,9 +26,9 @@ from hansa.store.mongo_rows import Document, MongoCollection, encode_key
 #: An acknowledged write is in the journal of most members.
 DURABLE = WriteConcern("majority", j=True, wtimeout=10_000)
 #: Seconds that the writes of one transaction may take, or one question to the database.
-ANSWER_WITHIN = 30.0
+ANSWER_TIMEOUT_S = 30.0
 #: The longest wait, in seconds, before it is asked again what became of a commit; and that a session ends.
-_ASK_EVERY, _END_WITHIN = 1.0, 3.0
+_ASK_EVERY, _END_TIMEOUT_S = 1.0, 3.0
 _DUPLICATE = 11000
 
 
@@ -119,7 +119,7 @@ class MongoTransactions:
         session, self._session = self._session, None
         if session is not None:
             with contextlib.suppress(PyMongoError, TimeoutError):
-                async with asyncio.timeout(_END_WITHIN):
+                async with asyncio.timeout(_END_TIMEOUT_S):
                     await session.end_session()
 
     async def run(self, appends: int, placed: Callable[[int], dict[str, list[Keyed]]]) -> int:
@@ -131,7 +131,7 @@ class MongoTransactions:
         group = secrets.token_hex(8)
         session = await self.session()
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await _begin_transaction(session)
                 position = await self._lease.hold(session, appends, group)
                 for steps in placed(position).values():
@@ -141,7 +141,7 @@ class MongoTransactions:
             raise
         self.unsettled = True
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await session.commit_transaction()
         except (PyMongoError, TimeoutError) as error:
             await self._settle_commit(session, group, error)
@@ -155,7 +155,7 @@ class MongoTransactions:
         into the row of the lease, which the open one holds for as long as a transaction may last (60 s).
         """
         with contextlib.suppress(PyMongoError, TimeoutError, asyncio.CancelledError):
-            async with asyncio.timeout(_END_WITHIN):
+            async with asyncio.timeout(_END_TIMEOUT_S):
                 if session.in_transaction:
                     await session.abort_transaction()
 
@@ -166,7 +166,7 @@ class MongoTransactions:
         wait = 0.01
         while True:
             try:
-                async with asyncio.timeout(ANSWER_WITHIN):
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     if await self._was_kept(session, group):
                         return
                 break
@@ -239,4 +239,4 @@ def told(error: Exception) -> str:
     """An error for a log."""
     if isinstance(error, PyMongoError):
         return reason(error)
-    return f"it has not answered for {ANSWER_WITHIN:.0f} s"
+    return f"it has not answered for {ANSWER_TIMEOUT_S:.0f} s"

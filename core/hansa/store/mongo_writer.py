@@ -21,7 +21,7 @@ from hansa.store.base import Append, Conflict, Key, StoreError
 from hansa.store.batches import Batch, answer, fail, next_group, place
 from hansa.store.faults import FaultKind, ResultUnknown, StoreFault, StoreLost, mongo_kind
 from hansa.store.mongo_lease import MongoLease
-from hansa.store.mongo_transaction import ANSWER_WITHIN, Keyed, MongoStep, MongoTransactions, NotKept, told
+from hansa.store.mongo_transaction import ANSWER_TIMEOUT_S, Keyed, MongoStep, MongoTransactions, NotKept, told
 
 #: Seconds that the writer goes on when the store is being closed.
 CLOSING = 3.0
@@ -68,7 +68,7 @@ class MongoWriter:
         """Fail what waits behind a group that the database does not take: nothing of it was begun."""
         self._looking = None
         loop = asyncio.get_running_loop()
-        patience = (_STILL if self.away else _BEGIN) if self._trouble is not None else ANSWER_WITHIN
+        patience = (_STILL if self.away else _BEGIN) if self._trouble is not None else ANSWER_TIMEOUT_S
         if self._task is not None and loop.time() - self._began > patience:
             self.away = True
             text = "MongoDB has not answered" if self._trouble is None else told(self._trouble)

@@ -40,7 +40,7 @@ from hansa.store.postgres_writer import PostgresWriter
 #: Sessions that read.
 _READERS = 4
 #: How long a read is asked again, and how long one may take, in seconds.
-_READ_PATIENCE, _ANSWER_WITHIN = 60.0, 30.0
+_READ_PATIENCE, _ANSWER_TIMEOUT_S = 60.0, 30.0
 #: The errors if another process made the same at the same moment: unique_violation (of a catalogue of the
 #: server), duplicate_table, duplicate_object; and how often it is tried.
 _MADE_MEANWHILE, _TRIES = frozenset({"23505", "42P07", "42710"}), 5
@@ -87,7 +87,7 @@ class PostgresStore:
 
     async def open(self) -> None:
         """See ``Store.open``."""
-        readers = PostgresReaders(self._place, _READERS, _ANSWER_WITHIN)
+        readers = PostgresReaders(self._place, _READERS, _ANSWER_TIMEOUT_S)
         writer = PostgresWriter(self._place, self._tables, readers.moved)
         schemas = self._add_table("hansa", _SCHEMAS)
         try:

@@ -21,7 +21,7 @@ from hansa.store.lease_owner import is_dead, is_self, this_process
 #: After so many seconds without a sign of life another process may take over.
 SECONDS = 10
 #: Seconds for which the lease of a process elsewhere, which may be gone, is waited for.
-_PATIENCE = SECONDS + 2.0
+_WAIT_TIMEOUT_S = SECONDS + 2.0
 #: The table, and the channel on which a holder says that it lets go.
 TABLE = "hansa_lease"
 _UNTIL = f"clock_timestamp() + interval '{SECONDS} s'"
@@ -100,7 +100,7 @@ class PostgresLease:
         now = asyncio.get_running_loop().time
         start, freed, until = now(), asyncio.Event(), owner["until"]
         await connection.add_listener(TABLE, lambda *_: freed.set())
-        while now() - start < _PATIENCE:
+        while now() - start < _WAIT_TIMEOUT_S:
             found = await self._claim_lease(connection, "")
             if found is not None:
                 return found
@@ -111,7 +111,7 @@ class PostgresLease:
                 return None
             freed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(max(owner["left"], 0.05), _PATIENCE)):
+                async with asyncio.timeout(min(max(owner["left"], 0.05), _WAIT_TIMEOUT_S)):
                     await freed.wait()
         owner = await connection.fetchrow(_OWNER)
         silent = owner is not None and owner["until"] == until and now() - start >= SECONDS

@@ -2,7 +2,7 @@
 
 A URL is libpq's: ``sslmode``, ``sslrootcert``, ``sslcert``, ``sslkey``, ``passfile`` and what else asyncpg
 knows, ``PGPASSFILE`` and ``~/.pgpass`` with it. Of several hosts the first that takes writes is used; each is
-asked for ``_CONNECT_WITHIN`` seconds, so that one that does not answer keeps nobody from the next.
+asked for ``_CONNECT_TIMEOUT_S`` seconds, so that one that does not answer keeps nobody from the next.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hansa.store.faults import FaultKind, StoreFault, postgres_kind
 from hansa.store.postgres_rights import DENIED, denied
 
 _log = logging.getLogger("hansa.store")
-_CONNECT_WITHIN = 4.0
+_CONNECT_TIMEOUT_S = 4.0
 #: Statements that a session has ready: some of each collection.
 _STATEMENTS = 1000
 #: PostgreSQL 14, the oldest that is maintained.
@@ -182,14 +182,14 @@ class PostgresServer:
             self._url,
             host=host,
             port=port,
-            timeout=_CONNECT_WITHIN,
+            timeout=_CONNECT_TIMEOUT_S,
             target_session_attrs="read-write",
             statement_cache_size=_STATEMENTS,
             max_cached_statement_lifetime=0,
             server_settings={**self._settings, "jit": "off", **settings},
         )
         try:
-            async with asyncio.timeout(_CONNECT_WITHIN):
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 return await self._require_usable(connection)
         except BaseException:
             connection.terminate()

@@ -28,7 +28,7 @@ from hansa.store.postgres_session import ERRORS, PostgresServer, PostgresSession
 from hansa.store.postgres_tables import PostgresTable, Values
 
 #: Seconds that one answer may take, and that closing waits for the database.
-_ANSWER_WITHIN, CLOSING = 30.0, 3.0
+_ANSWER_TIMEOUT_S, CLOSING = 30.0, 3.0
 #: Rows, and bytes of bodies, that give a group another second; and the most that any statement may take.
 _ROWS_A_SECOND, _BYTES_A_SECOND, _AT_MOST = 1000, 4 * 1024 * 1024, 200
 #: Seconds for which a group is tried that the database has not got, and for which others wait behind one.
@@ -289,7 +289,7 @@ class PostgresWriter:
         session, values = self._session, call.values
         assert session is not None
         more = len(values.codes) // _ROWS_A_SECOND + call.size // _BYTES_A_SECOND
-        cut = session.cut_after(_ANSWER_WITHIN + more)
+        cut = session.cut_after(_ANSWER_TIMEOUT_S + more)
         session.warned = False
         try:
             last = int(
@@ -352,7 +352,7 @@ class PostgresWriter:
         batches are written again. ``pending``: the number of the commit that may have been kept.
         """
         session = await self._connect_session()
-        cut = session.cut_after(_ANSWER_WITHIN)
+        cut = session.cut_after(_ANSWER_TIMEOUT_S)
         try:
             position, kept = await self._lease.again(session.connection)
             if session.warned:

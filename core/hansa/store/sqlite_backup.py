@@ -25,7 +25,7 @@ from hansa.store.faults import FaultKind, StoreFault, sqlite_fault
 _DATABASE, _MEDIA, _MANIFEST = "hansa.db", "media", "backup.json"
 _CHUNK = 1024 * 1024
 #: Faults that one check tells.
-_MOST_FAULTS = 20
+_MAX_FAULTS = 20
 
 #: Told as it goes on: what is done now, and ``(bytes or files until now, in all)``.
 Told = Callable[[str, int, int], None]
@@ -52,7 +52,7 @@ def check_file(path: Path) -> list[str]:
     """
     try:
         with _open_read_only(path) as db:
-            rows = db.execute(f"PRAGMA integrity_check({_MOST_FAULTS})").fetchall()
+            rows = db.execute(f"PRAGMA integrity_check({_MAX_FAULTS})").fetchall()
     except StoreFault as fault:
         if fault.kind is not FaultKind.DAMAGED:
             raise

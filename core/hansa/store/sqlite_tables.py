@@ -11,7 +11,7 @@ from hansa.store.names import checked_names
 
 _TYPES = {str: "TEXT", int: "INTEGER"}
 #: Keys in one statement.
-_MOST_KEYS = 256
+_MAX_KEYS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ def reads(table: SqliteTable, scope: str, keys: Sequence[Key]) -> Iterator[tuple
     for key in keys:
         alike.setdefault(tuple(key[:-1]), []).append(key[-1])
     for first, lasts in alike.items():
-        for at in range(0, len(lasts), _MOST_KEYS):
-            part = lasts[at : at + _MOST_KEYS]
+        for at in range(0, len(lasts), _MAX_KEYS):
+            part = lasts[at : at + _MAX_KEYS]
             # A power of two, so that a connection's prepared statements are few and used again.
             count = 1 << (len(part) - 1).bit_length()
             part += part[:1] * (count - len(part))

@@ -77,7 +77,7 @@ _PARTING = frozenset(" \t\n\r.,;:-/<>()&=\"'" + BREAK)
 _ODD = re.compile("[\x00\x02-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _STROKES = frozenset("lI1|")
 #: Marks in a row that are read, as in Stream-Safe Text (UAX 15, 13): to order them takes quadratic time.
-_MOST_MARKS = 30
+_MAX_MARKS = 30
 #: No mark of Unicode 15 has a higher number.
 _LAST_MARK = 0x1EA00
 #: One sign that stands for a phrase each, of which a text would become 18 times as long.
@@ -109,12 +109,12 @@ def _mark_run_pattern() -> re.Pattern[str]:
             else:
                 ranges.append([code, code])
     marks = "[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges) + "]"
-    return re.compile(f"({marks}{{{_MOST_MARKS}}}){marks}+")
+    return re.compile(f"({marks}{{{_MAX_MARKS}}}){marks}+")
 
 
 def _normalize_text(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
     """``unicodedata.normalize`` in time linear in the text."""
-    if len(text) > _MOST_MARKS:
+    if len(text) > _MAX_MARKS:
         text = _mark_run_pattern().sub(r"\1", text.translate(_PHRASES))
     return unicodedata.normalize(form, text)
 

@@ -51,7 +51,7 @@ from hansa_governance.config import Config
 from hansa_governance.folding import always
 from hansa_governance.lists import Globs, user_forms
 from hansa_governance.rate import SenderRates
-from hansa_governance.servers import MOST_NAMED, Servers
+from hansa_governance.servers import MAX_NAMED, Servers
 from hansa_governance.words import PhraseList
 
 #: The event type of a Matrix room's list of barred servers.
@@ -165,7 +165,7 @@ class GovernancePolicy:
                 found.append(
                     self._deny("GOV_USER_NOT_ALLOWED", "allow_users", "you are not allowed here", user.id)
                 )
-            if len(found) >= MOST_NAMED:
+            if len(found) >= MAX_NAMED:
                 break
             if not number % _PEOPLE:
                 await asyncio.sleep(0)

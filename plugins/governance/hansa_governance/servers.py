@@ -14,7 +14,7 @@ from hansa import LruCache
 from hansa_governance.lists import Globs, server_forms
 
 #: Servers that are refused of one set and named; the others change no verdict.
-MOST_NAMED = 20
+MAX_NAMED = 20
 #: Servers that are judged without a pause.
 _STEP = 50
 #: Sets that are remembered, and the least size of one that is worth it.
@@ -40,7 +40,7 @@ class Servers:
         return bool(self._deny or self._allow)
 
     async def refused(self, servers: frozenset[str]) -> tuple[RefusedServers, ...]:
-        """Those that may not take part, ``MOST_NAMED`` of them at most."""
+        """Those that may not take part, ``MAX_NAMED`` of them at most."""
         if not self:
             return ()
         if len(servers) < _LARGE:
@@ -56,7 +56,7 @@ class Servers:
         for at in range(0, len(every), _STEP):
             found += self._refusals_of(every[at : at + _STEP])
             await asyncio.sleep(0)
-        return tuple(sorted(found)[:MOST_NAMED])
+        return tuple(sorted(found)[:MAX_NAMED])
 
     def _refusals_of(self, servers: Collection[str]) -> Iterator[RefusedServers]:
         for server in servers:

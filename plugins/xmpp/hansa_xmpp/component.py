@@ -35,7 +35,7 @@ _STREAM_ERRORS = "urn:ietf:params:xml:ns:xmpp-streams"
 _STANZAS = frozenset(f"{{{_NS}}}{kind}" for kind in KINDS)
 _ERROR, _HANDSHAKE = f"{{{_STREAMS}}}error", f"{{{_NS}}}handshake"
 #: Seconds for the connection and the handshake, and for saying good-bye.
-_OPEN_WITHIN, _CLOSE_WITHIN = 10.0, 2.0
+_OPEN_TIMEOUT_S, _CLOSE_TIMEOUT_S = 10.0, 2.0
 #: Backoff in seconds; after a link that lasted longer than the most it begins again.
 _BACKOFF = Backoff(first=0.5, most=30.0)
 #: Bytes waiting to be written before senders wait.
@@ -289,12 +289,12 @@ class ComponentConnection:
         where = f"{options.host}:{options.port}"
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_OPEN_WITHIN):
+            async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 await loop.create_connection(lambda: stream, options.host, options.port)
                 await asyncio.wait({stream.opened, stream.closed}, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             stream.abort()
-            return f"no handshake with {where} within {_OPEN_WITHIN:.0f} s"
+            return f"no handshake with {where} within {_OPEN_TIMEOUT_S:.0f} s"
         except OSError as error:
             return f"cannot connect to {where}: {error.strerror or error}"
         except asyncio.CancelledError:
@@ -318,7 +318,7 @@ class ComponentConnection:
         stream.flush()
         stream.send_raw(stream.stream_footer)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_WITHIN):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await asyncio.shield(stream.closed)
         stream.abort()
 

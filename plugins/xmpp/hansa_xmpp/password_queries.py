@@ -18,9 +18,9 @@ from hansa_xmpp.proto.render import OutboundStanza, xml_element
 from hansa_xmpp.proto.stanza import DISCO_INFO, Stanza
 
 #: Questions under way in all and of one domain, and the seconds that each has.
-MOST, MOST_OF_DOMAIN, WITHIN = 64, 8, 5.0
+MOST, MAX_OF_DOMAIN, WITHIN = 64, 8, 5.0
 #: Answers that are remembered, and for how many seconds.
-MOST_REMEMBERED, REMEMBERED_FOR = 1000, 60.0
+MAX_REMEMBERED, REMEMBERED_TTL_S = 1000, 60.0
 _NOBODY = "item-not-found"
 
 
@@ -37,7 +37,7 @@ class Questions:
         self._waiting: dict[tuple[str, str], asyncio.Future[bool]] = {}
         self._of_domain: Counter[str] = Counter()
         #: By bare JID, until when an answer holds, and the answer.
-        self._known: LruCache[str, tuple[float, bool]] = LruCache(MOST_REMEMBERED)
+        self._known: LruCache[str, tuple[float, bool]] = LruCache(MAX_REMEMBERED)
 
     async def nobody(self, person: str) -> bool:
         """True if the server of a bare JID says that it does not exist. False for any other answer, without
@@ -47,7 +47,7 @@ class Questions:
         until, known = self._known.get(person) or (0.0, False)
         if now < until:
             return known
-        if len(self._waiting) >= MOST or self._of_domain[domain] >= MOST_OF_DOMAIN:
+        if len(self._waiting) >= MOST or self._of_domain[domain] >= MAX_OF_DOMAIN:
             return False
         name = "who-" + self._random.bytes(9).hex()
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -65,7 +65,7 @@ class Questions:
             self._of_domain[domain] -= 1
             if not self._of_domain[domain]:
                 del self._of_domain[domain]
-        self._known.put(person, (self._clock.monotonic() + REMEMBERED_FOR, found))
+        self._known.put(person, (self._clock.monotonic() + REMEMBERED_TTL_S, found))
         return found
 
     def answered(self, stanza: Stanza) -> bool:

@@ -138,7 +138,7 @@ async def test_a_store_that_does_not_answer_counts_as_away(monkeypatch):
         async def probe(self) -> None:
             await never.wait()
 
-    monkeypatch.setattr("hansa.store.health.PROBE_WITHIN", 0.01)
+    monkeypatch.setattr("hansa.store.health.PROBE_TIMEOUT_S", 0.01)
     store = WatchedStore(Silent(), StoreHealth(SystemClock()))
     await store.open()
     assert (await store.check()).kind is FaultKind.AWAY

@@ -141,7 +141,7 @@ async def test_a_process_of_another_machine_that_lives_is_named(postgres_url, mo
     await noted(postgres_url)
     with pytest.raises(StoreError, match="on elsewhere"):
         await waiting
-    monkeypatch.setattr(postgres_lease, "_PATIENCE", 0.2)
+    monkeypatch.setattr(postgres_lease, "_WAIT_TIMEOUT_S", 0.2)
     with pytest.raises(StoreError, match="on elsewhere"):
         await PostgresStore(postgres_url).open()
 
@@ -151,7 +151,7 @@ async def test_a_lease_that_the_clock_put_far_ahead_is_not_waited_for(postgres_u
     await (await opened(postgres_url)).close()
     await lease(postgres_url, f"{ELSEWHERE}, until = clock_timestamp() + interval '1 h'")
     monkeypatch.setattr(postgres_lease, "SECONDS", 0.3)
-    monkeypatch.setattr(postgres_lease, "_PATIENCE", 0.5)
+    monkeypatch.setattr(postgres_lease, "_WAIT_TIMEOUT_S", 0.5)
     await (await opened(postgres_url)).close()
 
 

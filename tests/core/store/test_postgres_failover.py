@@ -122,7 +122,7 @@ async def test_nothing_is_acknowledged_while_the_standby_that_is_waited_for_is_a
 
 async def test_a_session_that_is_cut_off_while_the_standby_is_waited_for_learns_its_result(pair, monkeypatch):
     """The commit is in the primary's own log already: it is seen when the standby has it, and not before."""
-    monkeypatch.setattr(postgres_writer, "_ANSWER_WITHIN", 1.0)
+    monkeypatch.setattr(postgres_writer, "_ANSWER_TIMEOUT_S", 1.0)
     await pair.wait_for_the_standby()
     store = await opened(pair.url)
     session = store._writer._session

@@ -181,7 +181,7 @@ async def test_what_reaches_the_server_after_its_sender_gave_it_up_is_not_kept(m
 
 
 async def test_a_server_that_does_not_answer_is_asked_in_another_session(made, monkeypatch):
-    monkeypatch.setattr(postgres_writer, "_ANSWER_WITHIN", 0.5)
+    monkeypatch.setattr(postgres_writer, "_ANSWER_TIMEOUT_S", 0.5)
     made.wire.plan.append("silent")
     assert await made.store.commit("s", batch(1)) == [1, 2]
     assert made.wire.seen == 1
@@ -195,7 +195,7 @@ async def test_a_large_batch_has_more_time_for_its_answer(made, monkeypatch):
         made.url,
         "CREATE TRIGGER slow BEFORE INSERT ON suite_thing FOR EACH ROW EXECUTE FUNCTION slow()",
     )
-    monkeypatch.setattr(postgres_writer, "_ANSWER_WITHIN", 0.1)
+    monkeypatch.setattr(postgres_writer, "_ANSWER_TIMEOUT_S", 0.1)
     monkeypatch.setattr(postgres_writer, "_ROWS_A_SECOND", 1)
     assert await made.store.commit("s", batch(1)) == [1, 2]
     assert made.wire.seen == 1
