@@ -27,7 +27,7 @@ CHECKED = {
     "rooms/create_room.py _draft_events": "first events: `_judge` asks policies, then each is held against the rules",
     "rooms/inbound/fetched_events.py _insert_new": "outliers of `checked`: signature, hash, size, room and own auth; shown to nobody",
     "rooms/membership/remote_membership.py _try_persist_join": "the state of a join: signature, hash, size, room and own auth; no timeline",
-    "rooms/state/depth_migration.py _written": "an event that is stored, with another depth",
+    "rooms/state/depth_migration.py _write_depths": "an event that is stored, with another depth",
     "rooms/state/state_propagation.py go": "an event that is stored, with another state at it",
     "rooms/pdu_receipt.py _accept_with_remote_state": "`checked`, then own auth, the state given, the present, policies",
     "rooms/pdu_receipt.py _receive": "`verified` or `checked`, then checks 4 to 6 and policies",
@@ -55,7 +55,7 @@ def _puts_an_event(call: ast.Call) -> bool:
     match call.func:
         case ast.Attribute(attr="put" | "insert"):
             return not call.args and not call.keywords
-        case ast.Attribute(attr="storing"):  # ``RoomDraft.store_write``, which is one of both
+        case ast.Attribute(attr="store_write"):  # ``RoomDraft.store_write``, which is one of both
             return True
         case ast.Name(id="Put" | "Insert"):
             first = call.args[0] if call.args else None
