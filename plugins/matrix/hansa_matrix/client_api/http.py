@@ -98,6 +98,14 @@ class EndpointGroup(Protocol):
         ...
 
 
+class PublicEndpointGroup(Protocol):
+    """A part of the client API some of which takes no token."""
+
+    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
+        """``(method, pattern) -> handler``, patterns below ``/_matrix/client``."""
+        ...
+
+
 class ClientHttp:
     """Requires a token, and a body that is an object."""
 

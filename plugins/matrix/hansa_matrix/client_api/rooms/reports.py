@@ -10,7 +10,7 @@ from hansa import Append, Delete, NetworkContext, Request, Value
 
 from hansa_matrix.bounds.bounded_rows import oldest_over
 from hansa_matrix.client_api.account.accounts import Requester
-from hansa_matrix.client_api.http import get_string
+from hansa_matrix.client_api.http import Handler, RateLimited, get_string
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.proto import ids
@@ -26,6 +26,14 @@ class Reports:
     def __init__(self, ctx: NetworkContext, attendance: LocalMemberships) -> None:
         self._ctx = ctx
         self._attendance = attendance
+
+    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.table``."""
+        return {
+            ("POST", "/v3/rooms/{room}/report"): RateLimited(self.room),
+            ("POST", "/v3/rooms/{room}/report/{event}"): RateLimited(self.event),
+            ("POST", "/v3/users/{user}/report"): RateLimited(self.user),
+        }
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
