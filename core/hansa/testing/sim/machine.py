@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from asyncio import Future, Task
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from hansa.app import App
@@ -19,11 +19,8 @@ from hansa.store.faults import StoreFault
 from hansa.store.memory import MemoryDisk
 from hansa.testing.sim.disk import CrashableStore
 from hansa.testing.sim.loop import OWNER
-from hansa.testing.sim.network import VirtualHttp
+from hansa.testing.sim.network import VirtualHttp, VirtualNetwork
 from hansa.testing.sim.seeded import SeededRandom, VirtualClock
-
-if TYPE_CHECKING:
-    from hansa.testing.sim.simulation import Simulation
 
 T = TypeVar("T")
 
@@ -42,7 +39,7 @@ class Machine:
     Made by ``Simulation.machine``.
     """
 
-    def __init__(self, sim: Simulation, name: str, networks: Sequence[NetworkSetup]) -> None:
+    def __init__(self, network: VirtualNetwork, name: str, networks: Sequence[NetworkSetup]) -> None:
         self.name = name
         self.networks = networks
         self.rooms: Sequence[Sequence[str]] = ()
@@ -55,7 +52,7 @@ class Machine:
         self.boots = 0
         self.alive = False
         self.app: App | None = None
-        self._sim = sim
+        self._network = network
         self._store: CrashableStore | None = None
         self._lose = 0
         self._tasks: dict[Task[Any], None] = {}
@@ -80,24 +77,26 @@ class Machine:
 
     async def start(self) -> None:
         """Boot, from what the disk holds. Raises ``Crashed`` if the power fails meanwhile."""
-        loop, sim = asyncio.get_running_loop(), self._sim
+        loop, network = asyncio.get_running_loop(), self._network
         self.boots += 1
         boot = f"{self.name} boot {self.boots}"
-        sim.trace.note(self.name, f"boot {self.boots}")
-        store = CrashableStore(self.disk, sim.trace, self.name, SeededRandom(sim.seed, f"disk of {boot}"))
+        network.trace.note(self.name, f"boot {self.boots}")
+        store = CrashableStore(
+            self.disk, network.trace, self.name, SeededRandom(network.seed, f"disk of {boot}")
+        )
         store.died = self.crash
         self._store = store
         self._lose = 0
         self._gone = loop.create_future()
         self.alive = True
-        sim.network.ended.discard(self.name)
-        seams = Environment(VirtualClock(loop, self.skew), SeededRandom(sim.seed, boot))
+        network.ended.discard(self.name)
+        seams = Environment(VirtualClock(loop, self.skew), SeededRandom(network.seed, boot))
 
         async def boot_up() -> App:
             app = App(
                 Setup(
                     store=self.between(store),
-                    http=VirtualHttp(sim.network, self.name),
+                    http=VirtualHttp(network, self.name),
                     seams=seams,
                     networks=self.networks,
                     policies=self.policies,
@@ -113,7 +112,7 @@ class Machine:
     async def stop(self) -> None:
         """Stop as ``SIGTERM`` does."""
         await self.do(self.running.stop())
-        self._sim.trace.note(self.name, "stopped")
+        self._network.trace.note(self.name, "stopped")
         self.alive = False
         self.app = None
 
@@ -151,10 +150,12 @@ class Machine:
         assert self._store is not None
         self.alive = False
         self.app = None
-        self._sim.network.ended.add(self.name)
+        self._network.ended.add(self.name)
         self._store.power_off()
         losing = self._lose if lose is None else lose
-        self._sim.trace.note(self.name, f"crash, {min(losing, len(self.disk.unsynced))} lazy batches lost")
+        self._network.trace.note(
+            self.name, f"crash, {min(losing, len(self.disk.unsynced))} lazy batches lost"
+        )
         self.disk.crash(losing)
         for task in list(self._tasks):  # at once: not even what is ready to run does
             task.cancel()
@@ -214,8 +215,8 @@ class Machine:
         routers: dict[str, Router] = app.routers if app else {}
         count = app.count if app else (lambda _: None)
         answer = await Dispatcher(routers, count).answer(asked, read)
-        if self.name in self._sim.network.ended:
-            self._sim.network.late.append(f"{self.name} answers {target} although it has ended")
+        if self.name in self._network.ended:
+            self._network.late.append(f"{self.name} answers {target} although it has ended")
         more = {name.lower(): value for name, value in answer.headers.items()}
         return HttpResponse(
             status=answer.status, headers={"content-type": answer.content_type, **more}, body=answer.body

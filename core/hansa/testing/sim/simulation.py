@@ -57,7 +57,7 @@ class Simulation:
         routes; ``rooms`` are the links of each, ``policies`` as in ``hansa.setup.Setup``; ``skew`` is its
         clock's error (ms).
         """
-        made = Machine(self, name, networks)
+        made = Machine(self.network, name, networks)
         made.rooms, made.policies, made.skew = rooms, policies, skew
         made.names = frozenset(host for host, _ in listens)
         self.machines[name] = made
