@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def login(name: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def moved(monkeypatch):
+def moved(monkeypatch) -> Callable[..., None]:
     """Moves the clock of a whole Hansa (ms)."""
 
     def move(home: Any, later: int) -> None:

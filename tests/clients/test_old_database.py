@@ -8,6 +8,7 @@ import gzip
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,7 @@ async def copied(file: Path, url: str) -> None:
 
 
 @pytest.fixture(params=["sqlite", "mongodb"])
-async def opened(request, tmp_path):
+async def opened(request, tmp_path) -> Callable[..., Any]:
     """Opens the old database, again and again."""
     file = dumped(tmp_path)
     if request.param == "mongodb":

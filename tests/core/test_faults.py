@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import AsyncIterator
 
 import pytest
 from hansa import (
@@ -77,7 +78,7 @@ def denying() -> PolicySetup:
 
 
 @pytest.fixture
-async def house():
+async def house() -> AsyncIterator[dict[str, Actor]]:
     made: dict[str, Actor] = {}
     networks = {"left": (clumsy(made), Config()), "right": (module(made), Config())}
     async with run_hansa(networks, rooms=(("left:a", "right:b"),), policies=[denying()]):

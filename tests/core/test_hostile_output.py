@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ def test_columns_are_straight_whatever_the_script():
 
 
 @pytest.fixture
-def logged():
+def logged() -> Iterator[Callable[..., str]]:
     """Captures the log of the process, formatted as in a real run."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level, logging.raiseExceptions)

@@ -41,7 +41,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(monkeypatch):
+async def desk(monkeypatch) -> Desk:
     monkeypatch.setattr(detached_requests, "WITHIN", 0.02)
     monkeypatch.setattr(detached_requests, "_LOOK", 0.01)
     return Desk()

@@ -119,7 +119,7 @@ async def connected(server: Server, address: str = "127.0.0.1", **more: Any) -> 
 
 
 @pytest.fixture
-def certificate(tmp_path):
+def certificate(tmp_path) -> TlsContexts:
     chain, key = PrivateCA(tmp_path / "ca").issue("h", "h")
     return TlsContexts(Certificate(certificate=chain, key=key), {})
 

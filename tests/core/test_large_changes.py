@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -50,7 +51,7 @@ class Measured(StoreWrapper):
 
 
 @pytest.fixture
-async def store():
+async def store() -> AsyncIterator[MemoryStore]:
     made = MemoryStore()
     await made.open()
     await made.declare("", SCHEMA)

@@ -44,7 +44,7 @@ class Stepped(SystemClock):
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
+def at_once(monkeypatch) -> None:
     monkeypatch.setattr(startup, "ASK_EVERY", 0.0)
 
 

@@ -47,7 +47,7 @@ class Slept(list[float]):
 
 
 @pytest.fixture
-def slept(monkeypatch):
+def slept(monkeypatch) -> Slept:
     found = Slept()
     monkeypatch.setattr("hansa.pacing.store_retry.asyncio", SimpleNamespace(sleep=found))
     return found

@@ -12,6 +12,7 @@ import sqlite3
 import ssl
 import subprocess
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path) -> Iterator[Path]:
     """A disk of 64 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -90,7 +91,7 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(ca, tmp_path):
+async def scene(ca, tmp_path) -> AsyncIterator[Callable[..., Awaitable[Scene]]]:
     made: list[Scene] = []
 
     async def make(folder: Any, store: str = "sqlite:hansa.db") -> Scene:
@@ -264,7 +265,7 @@ class PostgresServer:
 
 
 @pytest.fixture(params=[MongoServer, PostgresServer])
-def server(request, tmp_path):
+def server(request, tmp_path) -> Iterator[Any]:
     """A database of this test alone."""
     made = request.param(tmp_path / "server")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import signal
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import aiohttp
@@ -58,7 +59,7 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(ca, tmp_path):
+async def pair(ca, tmp_path) -> AsyncIterator[Pair]:
     folder = tmp_path / "mongo"
     folder.mkdir()
     mongo = Mongo(folder).start()

@@ -34,7 +34,7 @@ class Bench:
 
 
 @pytest.fixture
-async def bench():
+async def bench() -> AsyncIterator[Bench]:
     made = Bench()
     watching = asyncio.ensure_future(made.standstill.watch())
     await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from hansa import RoomInfo, StoreFault
@@ -37,7 +38,7 @@ class House:
 
 
 @pytest.fixture
-async def house(monkeypatch):
+async def house(monkeypatch) -> AsyncIterator[House]:
     monkeypatch.setattr("hansa.bus.delivery._FAULT_MOST", 0.01)
     made: dict[str, Actor] = {}
     plugin = module(made)

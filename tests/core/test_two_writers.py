@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from hansa import LocalProtocolError, NativeId
@@ -19,7 +20,7 @@ from hansa.testing.store_suite import SCHEMA as THINGS
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def store(request, tmp_path):
+async def store(request, tmp_path) -> AsyncIterator[ScopedStore]:
     made = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "db", synchronous="OFF")
     await made.open()
     await made.declare("", SCHEMA)

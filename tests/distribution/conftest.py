@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from .environments import ROOT, Environment, build, environment
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
+def built(tmp_path_factory) -> Path:
     """A folder with the sdist, and the wheel that was made from it."""
     out = tmp_path_factory.mktemp("dist")
     build(ROOT, out)
@@ -16,13 +18,13 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def wheel(built):
+def wheel(built) -> Path:
     (found,) = built.glob("hansa-*.whl")
     return found
 
 
 @pytest.fixture(scope="session")
-def sdist(built):
+def sdist(built) -> Path:
     (found,) = built.glob("hansa-*.tar.gz")
     return found
 

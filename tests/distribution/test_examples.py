@@ -11,7 +11,7 @@ import pytest
 from peers.process import free_port
 from peers.waiting import until
 
-from .environments import PLAIN, ROOT, build, command
+from .environments import PLAIN, ROOT, Environment, build, command
 
 EXAMPLES = {
     "hansa-directory": "hansa_directory",
@@ -21,7 +21,7 @@ EXAMPLES = {
 
 
 @pytest.fixture(scope="session")
-def with_examples(installed, tmp_path_factory):
+def with_examples(installed, tmp_path_factory) -> Environment:
     out = tmp_path_factory.mktemp("examples")
     for name in EXAMPLES:
         build(ROOT / "examples" / name, out, "--wheel")

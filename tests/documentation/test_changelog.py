@@ -44,7 +44,7 @@ def test_a_section_has_the_kinds_of_keep_a_changelog(heading, text):
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path) -> Path:
     """A repository with the script, this changelog and this version, in one commit."""
 
     def git(*arguments: str) -> str:

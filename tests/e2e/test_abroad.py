@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -22,7 +24,7 @@ def domain(user):
 
 
 @pytest.fixture
-async def two(hansa, synapse, matrix_user, local_user):
+async def two(hansa, synapse, matrix_user, local_user) -> Callable[..., Awaitable[Any]]:
     """``(host, guest)`` of the two servers, the host where it is wanted."""
 
     async def make(hosted, version="12"):

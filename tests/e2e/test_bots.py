@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -40,7 +42,7 @@ class Bot:
 
 
 @pytest.fixture
-async def bot(ca):
+async def bot(ca) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     made = []
 
     async def make(server, name):

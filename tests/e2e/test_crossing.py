@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, xmpp_config
-from peers.prosody import StanzaError
+from peers.hansa import Hansa
+from peers.prosody import StanzaError, XmppUser
+from peers.synapse import MatrixUser
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-async def lobby(hansa, prosody, matrix_user, xmpp_user):
+async def lobby(hansa, prosody, matrix_user, xmpp_user) -> tuple[Hansa, XmppUser, MatrixUser, str, str]:
     """Alice and Juliet in one room, each seen by the other."""
     server = await hansa(xmpp_config(prosody) + LOBBY)
     await wait_linked(server)

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from e2e.sides import Room, Side, mighty
 from peers.dendrite import Dendrite
+from peers.hansa import Hansa
 from peers.synapse import MatrixUser, Refusal, Synapse
 from peers.tcp_cutter import TcpCutter
 from peers.waiting import until
@@ -22,14 +24,14 @@ VERSIONS = ("10", "11")
 
 
 @pytest.fixture
-async def dendrite(ca, tmp_path):
+async def dendrite(ca, tmp_path) -> AsyncIterator[Dendrite]:
     server = await Dendrite(tmp_path / "dendrite", ca).start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-async def both(dendrite, hansa, local_user):
+async def both(dendrite, hansa, local_user) -> tuple[Hansa | MatrixUser, ...]:
     """A Hansa with two people, and two people of a Dendrite: ``(hansa, romeo, tybalt, anna, hugo)``."""
     server = await hansa()
     ours = [await local_user(server, name) for name in ("romeo", "tybalt")]

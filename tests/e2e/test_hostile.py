@@ -11,6 +11,7 @@ import random
 import secrets
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -35,7 +36,7 @@ FUZZ = 6.0
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def siege(ca, tmp_path_factory):
+async def siege(ca, tmp_path_factory) -> AsyncIterator[HostileSuite]:
     require_prosody()
     found = HostileSuite(tmp_path_factory.mktemp("siege"), ca)
     async with found.cleanup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, xmpp_config
@@ -16,7 +17,7 @@ _DECISION = re.compile(r"d-[a-z2-7]{16}")
 
 
 @pytest.fixture(scope="module")
-def banned_synapse(ca, tmp_path_factory):
+def banned_synapse(ca, tmp_path_factory) -> Iterator[Synapse]:
     """A second Synapse, which the policies of these tests keep out."""
     import asyncio
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -20,7 +21,7 @@ PLAZA = f"plaza@{WEST}"
 
 
 @pytest.fixture
-async def prosody(ca, tmp_path):
+async def prosody(ca, tmp_path) -> AsyncIterator[Prosody]:
     server = await Prosody(tmp_path / "prosody", ca, EAST, WEST).start()
     yield server
     await server.stop()

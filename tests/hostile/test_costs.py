@@ -5,6 +5,7 @@ served. A bound that is missed once is measured again: a collection of garbage m
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -24,7 +25,7 @@ _SPARE = 1.5
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def scene(ca, tmp_path_factory):
+async def scene(ca, tmp_path_factory) -> AsyncIterator[Scene]:
     found = Scene(tmp_path_factory.mktemp("hostile"), ca)
     async with found.cleanup:
         yield await found.start()

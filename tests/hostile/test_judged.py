@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 import pytest_asyncio
 from hostile.cases import Case
@@ -13,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def scene(ca, tmp_path_factory):
+async def scene(ca, tmp_path_factory) -> AsyncIterator[JudgedScene]:
     found = JudgedScene(tmp_path_factory.mktemp("judged"), ca)
     async with found.cleanup:
         yield await found.start()

@@ -49,7 +49,7 @@ class Dying(StoreWrapper):
 
 
 @pytest.fixture
-def lowered(monkeypatch):
+def lowered(monkeypatch) -> None:
     """Pieces of 20 rows, and a bound of 40 that no commit of a room of 90 people may pass."""
     monkeypatch.setattr(bounds, "MAX_WRITES", BOUND)
     monkeypatch.setattr(bounds, "MAX_WRITES_WHOLE", BOUND)

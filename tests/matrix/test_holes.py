@@ -158,7 +158,7 @@ def _options(how: str) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch):
+def _at_once(monkeypatch) -> None:
     monkeypatch.setattr(room_queue, "RETRY", Backoff(first=0.01, most=0.01))
 
 

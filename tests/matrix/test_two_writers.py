@@ -6,7 +6,7 @@ Neither knows of the other, and their locks and memories are their own; what dec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import orjson
@@ -35,7 +35,7 @@ from hansa_matrix.users.key_backups import KeyBackups
 from hansa_matrix.users.user_services import Users
 from hansa_xmpp.occupant_store import SCHEMA as XMPP
 from hansa_xmpp.occupant_store import OccupantStore
-from matrix.server_with_peer import OURS, THEIRS, server_with_peer
+from matrix.server_with_peer import OURS, THEIRS, ServerWithPeer, server_with_peer
 from matrix.test_devices import keys_of
 
 US, THEM = f"@hansa:{OURS}", f"@m:{THEIRS}"
@@ -43,7 +43,7 @@ SIGNED = "signed_curve25519"
 
 
 @pytest.fixture(params=["memory", "sqlite", "mongo", "postgres"])
-async def house(request, tmp_path):
+async def house(request, tmp_path) -> AsyncIterator[ServerWithPeer]:
     stores = {
         "memory": MemoryStore,
         "sqlite": lambda: SqliteStore(tmp_path / "db", synchronous="OFF"),

@@ -16,7 +16,7 @@ from matrix.test_holes import MUTE, World, _options, denied
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch):
+def _at_once(monkeypatch) -> None:
     monkeypatch.setattr(room_queue, "RETRY", Backoff(first=0.01, most=0.01))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import secrets
 import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,14 +20,18 @@ from peers.require import require_prosody, require_synapse
 from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser, Synapse
 
+if TYPE_CHECKING:  # their packages are asked for by the tests that need them
+    from peers.browser import Page
+    from peers.nio import NioUser
+
 
 @pytest.fixture(scope="session")
-def ca(tmp_path_factory):
+def ca(tmp_path_factory) -> PrivateCA:
     return PrivateCA(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="session")
-def synapse_server(ca, tmp_path_factory):
+def synapse_server(ca, tmp_path_factory) -> Iterator[Synapse]:
     """A Synapse that runs until the end."""
     import asyncio
 
@@ -37,12 +43,12 @@ def synapse_server(ca, tmp_path_factory):
 
 
 @pytest.fixture
-async def synapse(synapse_server):
+async def synapse(synapse_server) -> Synapse:
     return synapse_server
 
 
 @pytest.fixture
-async def matrix_user(synapse):
+async def matrix_user(synapse) -> AsyncIterator[Callable[..., Awaitable[MatrixUser]]]:
     """Makes users of the shared Synapse; each has a name nobody else has."""
     made: list[MatrixUser] = []
 
@@ -57,7 +63,7 @@ async def matrix_user(synapse):
 
 
 @pytest.fixture
-async def prosody(ca, tmp_path):
+async def prosody(ca, tmp_path) -> AsyncIterator[Prosody]:
     """A Prosody of the test's own: it starts within a second."""
     require_prosody()
     server = await Prosody(tmp_path / "prosody", ca).start()
@@ -66,7 +72,7 @@ async def prosody(ca, tmp_path):
 
 
 @pytest.fixture
-async def xmpp_user(prosody):
+async def xmpp_user(prosody) -> AsyncIterator[Callable[..., Awaitable[XmppUser]]]:
     """Makes users of the test's Prosody."""
     made: list[XmppUser] = []
 
@@ -81,7 +87,7 @@ async def xmpp_user(prosody):
 
 
 @pytest.fixture
-async def hansa(ca, tmp_path):
+async def hansa(ca, tmp_path) -> AsyncIterator[Callable[..., Awaitable[Hansa]]]:
     """Makes Hansa processes."""
     made: list[Hansa] = []
 
@@ -96,7 +102,7 @@ async def hansa(ca, tmp_path):
 
 
 @pytest.fixture
-async def local_user():
+async def local_user() -> AsyncIterator[Callable[..., Awaitable[MatrixUser]]]:
     """Makes people with an account on a server; what they hold open is closed however the test ends."""
     made: list[MatrixUser] = []
 
@@ -110,14 +116,14 @@ async def local_user():
 
 
 @pytest.fixture
-async def nio_user(ca, tmp_path):
+async def nio_user(ca, tmp_path) -> AsyncIterator[Callable[..., Awaitable[NioUser]]]:
     """Makes clients of matrix-nio, logged in at a server: ``(url, user id)``."""
-    from peers.nio import NioUser
+    from peers import nio
 
     made: list[NioUser] = []
 
     async def make(url: str, user: str, password: str = "pw") -> NioUser:
-        client = NioUser(tmp_path / f"nio{len(made)}", url, user, ca.certificate)
+        client = nio.NioUser(tmp_path / f"nio{len(made)}", url, user, ca.certificate)
         made.append(client)
         return await client.login(password)
 
@@ -127,7 +133,7 @@ async def nio_user(ca, tmp_path):
 
 
 @pytest.fixture
-async def page():
+async def page() -> AsyncIterator[Callable[..., Awaitable[Page]]]:
     """Makes pages with a client of matrix-js-sdk, logged in at a server: ``(name, url, user)``."""
     from peers.browser import Browser, Page
 
@@ -142,7 +148,7 @@ async def page():
 
 
 @pytest.fixture
-async def stage(ca, tmp_path):
+async def stage(ca, tmp_path) -> AsyncIterator[Callable[..., Awaitable[ScriptedHansa]]]:
     """Makes Hansas in this process, with people that the test moves."""
     made: list[ScriptedHansa] = []
 
@@ -157,7 +163,7 @@ async def stage(ca, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def mongo_server(tmp_path_factory):
+def mongo_server(tmp_path_factory) -> Iterator[Mongo]:
     """A MongoDB that runs until the end."""
     server = Mongo(tmp_path_factory.mktemp("mongo")).start()
     yield server
@@ -165,7 +171,7 @@ def mongo_server(tmp_path_factory):
 
 
 @pytest.fixture
-def mongo_url(mongo_server):
+def mongo_url(mongo_server) -> Iterator[str]:
     """The URL of an empty database. PyMongo's monitor, cancelled while it connects, leaves its socket to the
     collector: it is collected here, so that no other test is told.
     """
@@ -176,7 +182,7 @@ def mongo_url(mongo_server):
 
 
 @pytest.fixture(scope="session")
-def postgres_server():
+def postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL that runs until the end."""
     server = Postgres().start()
     yield server
@@ -184,7 +190,7 @@ def postgres_server():
 
 
 @pytest.fixture
-def postgres_url(postgres_server):
+def postgres_url(postgres_server) -> Iterator[str]:
     """The URL of an empty database."""
     url = postgres_server.database()
     yield url

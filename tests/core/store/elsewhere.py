@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 
 import pytest
 from hansa import RetryLater
@@ -18,6 +19,7 @@ from hansa.store.base import (
     NewerSchema,
     Put,
     Schema,
+    Store,
     StoreError,
 )
 from hansa.testing import run_hansa
@@ -49,7 +51,7 @@ class ServerStoreSuite(StoreSuite):
     made: type
 
     @pytest.fixture
-    async def store(self, url):
+    async def store(self, url) -> AsyncIterator[Store]:
         store = self.made(url)
         await store.open()
         yield store

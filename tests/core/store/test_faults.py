@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import sqlite3
+from collections.abc import AsyncIterator
 from contextlib import closing
 
 import pytest
@@ -21,14 +22,14 @@ from hansa.testing.store_suite import SCHEMA
 
 
 @pytest.fixture
-async def inner(tmp_path):
+async def inner(tmp_path) -> AsyncIterator[SqliteStore]:
     store = SqliteStore(tmp_path / "hansa.db", synchronous="OFF", busy=0.05)
     yield store
     await store.close()
 
 
 @pytest.fixture
-async def store(inner):
+async def store(inner) -> WatchedStore:
     watched = WatchedStore(inner, StoreHealth(SystemClock()))
     await watched.open()
     await watched.declare("s", SCHEMA)

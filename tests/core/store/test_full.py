@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 from hansa.environment import SystemClock
 from hansa.store.base import MAX_BODY, Delete, Put, Remove
@@ -25,12 +27,12 @@ class SmallStore(MemoryStore):
 
 
 @pytest.fixture
-async def inner():
+async def inner() -> SmallStore:
     return SmallStore()
 
 
 @pytest.fixture
-async def store(inner):
+async def store(inner) -> AsyncIterator[WatchedStore]:
     watched = WatchedStore(inner, StoreHealth(SystemClock()))
     await watched.open()
     await watched.declare("s", SCHEMA)

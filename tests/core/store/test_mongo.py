@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import AsyncIterator
 
 import pymongo
 import pytest
@@ -27,7 +28,7 @@ class TestMongo(ServerStoreSuite):
     made = MongoStore
 
     @pytest.fixture
-    def url(self, mongo_url):
+    def url(self, mongo_url) -> str:
         return mongo_url
 
 
@@ -35,7 +36,7 @@ class TestMotor(StoreSuite):
     """The client before PyMongo's own in its place."""
 
     @pytest.fixture
-    async def store(self, mongo_url):
+    async def store(self, mongo_url) -> AsyncIterator[MongoStore]:
         store = MongoStore(mongo_url, connect=AsyncIOMotorClient)
         await store.open()
         yield store

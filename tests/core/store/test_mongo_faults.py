@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 
 import pymongo
@@ -137,7 +138,7 @@ class _Collection:
 
 
 @pytest.fixture(params=[pymongo.AsyncMongoClient, AsyncIOMotorClient], ids=["pymongo", "motor"])
-async def made(mongo_url, request):
+async def made(mongo_url, request) -> AsyncIterator[SimpleNamespace]:
     drivers: list[Driver] = []
 
     def connect(url: str) -> Driver:
@@ -337,7 +338,7 @@ async def test_a_right_that_is_missing_is_named_without_what_was_asked(made):
 
 
 @pytest.fixture
-def server_fails(mongo_url):
+def server_fails(mongo_url) -> Iterator[Callable[..., None]]:
     """Makes the server itself fail the next commands of the store's client. A server without fail points is
     asked before the test begins, so that the test leaves nothing behind.
     """
@@ -380,7 +381,7 @@ async def test_what_the_server_fails_is_done_again(mongo_url, server_fails, faul
 
 
 @pytest.fixture
-def mortal(tmp_path):
+def mortal(tmp_path) -> Iterator[Mongo]:
     """A database of this test alone, which may be killed: SecantusDB keeps ``j=true`` only when told to."""
     server = Mongo(tmp_path, "--sync-on-commit").require_mortal().start()
     yield server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
 from functools import partial
 from types import SimpleNamespace
 
@@ -86,7 +87,7 @@ class _Collection:
 
 
 @pytest.fixture
-async def made(mongo_url, monkeypatch):
+async def made(mongo_url, monkeypatch) -> AsyncIterator[SimpleNamespace]:
     monkeypatch.setattr(mongo_reads, "_FIRST", 0.001)
     monkeypatch.setattr(mongo_reads, "_MOST", 0.01)
     clients: list[Client] = []

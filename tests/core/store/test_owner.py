@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from subprocess import Popen
 
 import pytest
 from hansa.store import lease_owner
 
 
 @pytest.fixture
-def sleeper():
+def sleeper() -> Iterator[Popen[bytes]]:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         yield child
         child.kill()

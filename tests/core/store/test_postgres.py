@@ -32,7 +32,7 @@ class TestPostgres(ServerStoreSuite):
     made = PostgresStore
 
     @pytest.fixture
-    def url(self, postgres_url):
+    def url(self, postgres_url) -> str:
         return postgres_url
 
     async def test_a_long_text_is_a_key_and_a_field_like_any_other(self, store):

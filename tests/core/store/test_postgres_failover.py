@@ -5,6 +5,7 @@ had not got is not taken for kept.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from hansa.store import postgres_writer
@@ -17,7 +18,7 @@ from peers.waiting import until
 
 
 @pytest.fixture
-async def pair():
+async def pair() -> AsyncIterator[Pair]:
     made = Pair()
     try:
         yield await made.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -102,7 +103,7 @@ async def read(reader: asyncio.StreamReader) -> bytes:
 
 
 @pytest.fixture
-async def made(postgres_url):
+async def made(postgres_url) -> AsyncIterator[SimpleNamespace]:
     parts = urlsplit(postgres_url)
     wire = await Wire(parts.hostname, parts.port or 5432).lay()
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
@@ -498,7 +499,7 @@ def test_sqlstates_have_a_kind(state, kind):
 
 
 @pytest.fixture
-def mortal():
+def mortal() -> Iterator[Postgres]:
     """A database of this test alone, which may be killed."""
     server = Postgres().start()
     yield server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,12 +18,12 @@ PASSWORD = "s3cr et/@:!"
 
 
 @pytest.fixture(scope="module")
-def ca(tmp_path_factory):
+def ca(tmp_path_factory) -> PrivateCA:
     return PrivateCA(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="module")
-def guarded(ca):
+def guarded(ca) -> Iterator[Postgres]:
     """A server that lets the role ``ann`` in over TLS and with her password alone."""
     if not Postgres().ours:
         pytest.skip("HANSA_TEST_POSTGRES is not ours to configure")
@@ -47,7 +48,7 @@ def guarded(ca):
 
 
 @pytest.fixture
-def where(guarded):
+def where(guarded) -> str:
     """Host, port and name of an empty database."""
     url = guarded.database()
     name = urlsplit(url).path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,7 +13,7 @@ from hansa.testing.store_suite import SCHEMA
 
 
 @pytest.fixture
-async def bob(postgres_server, postgres_url):
+async def bob(postgres_server, postgres_url) -> AsyncIterator[str]:
     """The URL of a database whose tables are another role's, as the role ``bob`` who may use them."""
     if not postgres_server.ours:
         pytest.skip("HANSA_TEST_POSTGRES may not make roles")

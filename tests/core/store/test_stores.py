@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 
 import pytest
 from hansa.store.base import Collection, Conflict, Insert, NewerSchema, Put, Schema, StoreError
@@ -17,7 +18,7 @@ from hansa.testing.store_suite import SCHEMA, THING, StoreSuite
 
 class TestMemory(StoreSuite):
     @pytest.fixture
-    async def store(self):
+    async def store(self) -> AsyncIterator[MemoryStore]:
         store = MemoryStore()
         await store.open()
         yield store
@@ -43,7 +44,7 @@ class TestMemory(StoreSuite):
 
 class TestSqlite(StoreSuite):
     @pytest.fixture
-    async def store(self, tmp_path):
+    async def store(self, tmp_path) -> AsyncIterator[SqliteStore]:
         store = SqliteStore(tmp_path / "hansa.db", synchronous="OFF")
         await store.open()
         yield store

@@ -19,7 +19,7 @@ def schema(*indexes: tuple[str, ...], name: str = "thing") -> Schema:
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mongo"])
-def url(request, tmp_path, postgres_url, mongo_url):
+def url(request, tmp_path, postgres_url, mongo_url) -> str:
     return {"sqlite": f"sqlite:{tmp_path}/x.db", "postgres": postgres_url, "mongo": mongo_url}[request.param]
 
 

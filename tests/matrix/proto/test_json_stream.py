@@ -34,7 +34,7 @@ def cut(data: bytes, sizes: list[int] | None = None, *, numbered: bool = False) 
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
+def at_once(monkeypatch) -> None:
     """Every chunk is looked at, however small, and in windows that cut it anywhere."""
     monkeypatch.setattr("hansa_matrix.proto.streaming.json_stream._WINDOW", 5)
     monkeypatch.setattr("hansa_matrix.proto.streaming.json_stream._CHUNK", 1)

@@ -14,7 +14,7 @@ from hansa_matrix.schema import SCHEMA
 
 
 @pytest.fixture
-async def store():
+async def store() -> ScopedStore:
     made = MemoryStore()
     await made.open()
     await made.declare("m", SCHEMA)
