@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from asyncio import Task
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from hansa.environment import Clock, Http, Random
 from hansa.model.crossing import Crossing
@@ -202,7 +202,7 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    def report_status(self, state: str, text: str = "") -> None:
+    def report_status(self, state: Literal["up", "connecting", "down"], text: str = "") -> None:
         """Report ``up``, ``connecting`` or ``down``, with what an operator should do. Deliveries wait
         while it is not ``up``; the change to ``up`` wakes them.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent
@@ -280,7 +280,7 @@ class DestinationStatus:
     """
 
     name: str
-    state: str
+    state: Literal["delivered", "waiting", "failed"]
     since: int = 0
     reason: str = ""
     failures: int = 0

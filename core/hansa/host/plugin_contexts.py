@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts
 from hansa.bus import schema as tables
@@ -297,7 +297,7 @@ class NetworkContextImpl(BaseContext):
             raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")
         await self._app.signals.relay(self._to_native_id(native), signal)
 
-    def report_status(self, state: str, text: str = "") -> None:
+    def report_status(self, state: Literal["up", "connecting", "down"], text: str = "") -> None:
         """See ``hansa.NetworkContext.report_status``."""
         self._runner.report_status(state, text)
 
