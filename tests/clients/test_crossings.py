@@ -278,8 +278,8 @@ async def test_a_message_goes_to_those_whom_a_policy_lets_have_it(tmp_path):
         made = await scene(home)
         told: list[tuple[str, ...]] = []
         sender = home.matrix.users.messages._sender
-        lasting = sender.lasting
-        sender.lasting = lambda edu, servers: told.append(tuple(servers)) or lasting(edu, servers)
+        lasting = sender.durable_edu_writes
+        sender.durable_edu_writes = lambda edu, servers: told.append(tuple(servers)) or lasting(edu, servers)
         home.app.decisions.replace([InstalledPolicy(name="forbid", policy=Forbid(FAR))])
         messages = {f"@a:{FAR}": {"*": {}}, "@a:near.example": {"*": {}}, made.alice.user: {"*": {"x": 1}}}
         await made.mallory.call("PUT", "/sendToDevice/test.x/7", {"messages": messages})

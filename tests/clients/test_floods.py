@@ -258,13 +258,13 @@ async def test_servers_that_nothing_is_for_any_more_are_forgotten(tmp_path, move
             servers = [f"s{number}.example", THEIRS]
             edu = {"edu_type": "m.direct_to_device", "content": {}}
             for to in (servers[:1], servers):
-                await store.commit(sender.lasting(edu, to))
-                sender.sent(to)
+                await store.commit(sender.durable_edu_writes(edu, to))
+                sender.on_committed(to)
         assert await store.count("recipients") >= 60
-        await until(lambda: all(peer.idle for peer in house_.matrix.destination_queues.values()))
+        await until(lambda: all(peer.is_idle for peer in house_.matrix.destination_queues.values()))
         await sender.sweep()
         assert await store.count("recipients") >= 60  # they may be needed again soon
-        await sender.keep()
+        await sender.save_cursors()
         moved(house_, DAY)
         await sender.sweep()
         moved(house_, DAY)
@@ -292,8 +292,8 @@ async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved)
     async with server_with_peer(tmp_path) as house_:
         sender, store = house_.matrix.sender, house_.app.contexts["matrix"].store
         edu, to = {"edu_type": "m.direct_to_device", "content": {}}, ["s.example"]
-        await store.commit(sender.lasting(edu, to))
-        sender.sent(to)
+        await store.commit(sender.durable_edu_writes(edu, to))
+        sender.on_committed(to)
         (row,) = [row for row in await store.scan("lasting_edu") if row.fields["recipients"]]
         set_id = row.fields["recipients"]
         await store.commit([Insert("to_device_seen", ("x", "y"), b"", {"ts": 1})])
@@ -304,7 +304,7 @@ async def test_a_set_that_is_used_while_it_is_forgotten_is_kept(tmp_path, moved)
         async def first_row(stream: str, which: int) -> int | None:
             found = await first(stream, which)
             if which == set_id and stream == "lasting_edu":
-                late.extend(sender.lasting(edu, to))  # another writer has not committed yet
+                late.extend(sender.durable_edu_writes(edu, to))  # another writer has not committed yet
             return found
 
         sender._first_position = first_row

@@ -98,7 +98,7 @@ async def test_what_gave_way_is_gone_for_clients_and_forgotten(tmp_path, monkeyp
         assert first in (await alice.sync())["rooms"]["leave"]
         for n in range(3, 10):
             await ask_in(home, n, alice.user)
-        stays = home.matrix.memberships.stays(alice.user)
+        stays = home.matrix.memberships.memberships_of(alice.user)
         assert len(stays) == 2 + 3
 
 

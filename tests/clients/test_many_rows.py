@@ -114,7 +114,7 @@ async def test_all_rooms_of_a_person_and_all_accounts_are_known_after_a_start(tm
         await kept(home, (Put("stay", (alice.user, f"!r{n:05}:x"), body) for n in range(MANY)))
         attendance = LocalMemberships(ctx)
         await attendance.load()
-        assert len(attendance.stays(alice.user)) == MANY
+        assert len(attendance.memberships_of(alice.user)) == MANY
         account = (await ctx.store.get("account", (alice.user,))).body
         await kept(home, (Put("account", (user,), account) for user in strangers()))
         accounts = object.__new__(Accounts)
@@ -143,7 +143,7 @@ async def test_all_that_waits_to_be_judged_is_taken_up_after_a_start(tmp_path, m
         await kept(home, puts)
         line = RoomQueue()
         await home.matrix.staging._taken_up(room, line)
-        assert [entry.at for entry in line.waiting()] == list(range(1, 8))
+        assert [entry.at for entry in line.waiting_entries()] == list(range(1, 8))
         await kept(home, [Delete("staged", put.key) for put in puts])
 
 

@@ -38,7 +38,7 @@ async def test_the_same_is_told_from_memory_and_from_the_store(monkeypatch, tail
     for since in (0, *positions):
         for upto in positions:
             for topics in ({"!even"}, {"!even", "!odd"}, {f"!{n}" for n in range(50)} | {"!odd"}):
-                found = await news.between(since, upto, topics, 100)
+                found = await news.items_between(since, upto, topics, 100)
                 said = [(i.topic, i.ref) for items in found.values() for i in items]
                 wanted = [
                     (topic, f"${n}")
@@ -47,20 +47,20 @@ async def test_the_same_is_told_from_memory_and_from_the_store(monkeypatch, tail
                     if since < at <= upto and topic in topics and topic == ("!even" if n % 2 == 0 else "!odd")
                 ]
                 assert sorted(said) == sorted(wanted), (since, upto, topics)
-    assert [i.ref for i in await news.last("!even", 2**53, 3)] == ["$4", "$6", "$8"]
-    assert [i.ref for i in await news.last("!even", positions[6], 2)] == ["$2", "$4"]
-    assert [i.ref for i in await news.first("!odd", positions[2], 2)] == ["$3", "$5"]
-    assert await news.of("!odd", "$3") == positions[3]
-    assert await news.of("!even", "$3") == 0
+    assert [i.ref for i in await news.last_items("!even", 2**53, 3)] == ["$4", "$6", "$8"]
+    assert [i.ref for i in await news.last_items("!even", positions[6], 2)] == ["$2", "$4"]
+    assert [i.ref for i in await news.first_items("!odd", positions[2], 2)] == ["$3", "$5"]
+    assert await news.position_of("!odd", "$3") == positions[3]
+    assert await news.position_of("!even", "$3") == 0
     more = await store.commit([stream_write("!even", "$new")])
     assert [
-        i.position for i in await news.last("!even", 2**53, 1)
+        i.position for i in await news.last_items("!even", 2**53, 1)
     ] == more  # though nobody asked how far it is
 
 
 async def test_a_purged_topic_is_gone():
     store, _ = await filled(6)
     news = ClientStream(store)
-    await news.purge("!even")
-    assert await ClientStream(store).last("!even", 2**53, 10) == []
-    assert len(await ClientStream(store).last("!odd", 2**53, 10)) == 3
+    await news.purge_topic("!even")
+    assert await ClientStream(store).last_items("!even", 2**53, 10) == []
+    assert len(await ClientStream(store).last_items("!odd", 2**53, 10)) == 3

@@ -221,10 +221,10 @@ async def test_a_stay_that_begins_while_the_last_is_forgotten_stays(tmp_path):
         stay = attendance.membership_of(alice.user, room)
         held = Held(home, "commit", "stay")
         async with asyncio.TaskGroup() as group:
-            group.create_task(attendance.forget(alice.user, room))
+            group.create_task(attendance.forget_room(alice.user, room))
             await held.reached.wait()
             again = type(stay)(room_id=room, membership="join", event_id="$new", sender=alice.user)
-            attendance.moved(alice.user, again)
+            attendance.on_committed(alice.user, again)
             held.release()
         assert attendance.membership_of(alice.user, room) is again
 

@@ -325,8 +325,8 @@ async def test_what_is_passed_on_to_a_server_is_what_a_redaction_would_leave(tmp
             if not known:
                 matrix.event_cache.clear()
             sent.clear()
-            writes = matrix.sender.writes(made.said[-1], made.room, {THEIRS})
+            writes = matrix.sender.event_writes(made.said[-1], made.room, {THEIRS})
             await matrix.store.commit(writes)
-            matrix.sender.sent({THEIRS})
+            matrix.sender.on_committed({THEIRS})
             await until(lambda: made.said[-1] in [event_id(raw, home.wire.room.version) for raw in sent])
             assert WORD not in str(sent)

@@ -157,7 +157,7 @@ REASONS = {
     ): "gone: it was delivered",
     (
         f"{MATRIX}federation/destination_queue.py",
-        "kept",
+        "cursor_row",
         "Put",
         "'destination'",
     ): "last: a cursor behind sends again",
@@ -197,8 +197,13 @@ REASONS = {
         "Delete",
         "_REMOVING",
     ): "gone: the bytes are, or somebody has them",
-    (f"{MATRIX}local/memberships.py", "writes", "Put", "'stay'"): "guarded: the Matrix room's row",
-    (f"{MATRIX}local/memberships.py", "forget", "Delete", "'left'"): "gone: with the stay that it told of",
+    (f"{MATRIX}local/memberships.py", "membership_writes", "Put", "'stay'"): "guarded: the Matrix room's row",
+    (
+        f"{MATRIX}local/memberships.py",
+        "forget_room",
+        "Delete",
+        "'left'",
+    ): "gone: with the stay that it told of",
     (f"{MATRIX}rooms/room_registry.py", "block", "Put", "'blocked'"): "same: there is nothing in it",
     (f"{MATRIX}rooms/room_registry.py", "unblock", "Delete", "'blocked'"): "gone: by the operator",
     (
@@ -239,8 +244,13 @@ REASONS = {
     ): "own: a row of this process's line",
     (f"{MATRIX}rooms/inbound/pdu_staging.py", "_submit_batch", "Delete", "'staged'"): "gone: it is judged",
     (f"{MATRIX}rooms/inbound/pdu_submission.py", "remove_staged", "Delete", "'staged'"): "gone: it is judged",
-    (f"{MATRIX}local/latest_rows.py", "writes", "Delete", "'news'"): "gone: this process's row, told anew",
-    (f"{MATRIX}local/client_stream.py", "purge", "Delete", "'news'"): "gone: with the room",
+    (
+        f"{MATRIX}local/latest_rows.py",
+        "announce_writes",
+        "Delete",
+        "'news'",
+    ): "gone: this process's row, told anew",
+    (f"{MATRIX}local/client_stream.py", "purge_topic", "Delete", "'news'"): "gone: with the room",
     (
         f"{MATRIX}rooms/membership/pending_invites.py",
         "keep",

@@ -47,7 +47,7 @@ async def test_a_real_notary_vouches_for_a_server_that_is_gone(stage, synapse, m
     for notaries, found in (("[]", None), (f'["{synapse.name}"]', key["public"])):
         heir = await stage(matrix=f"trusted_key_servers = {notaries}")
         keyring = heir.matrix.keyring
-        await keyring.need([(gone.name, key["key"])], 1)
+        await keyring.ensure_keys([(gone.name, key["key"])], 1)
         known = keyring.get(gone.name, key["key"])
         assert (known.public if known else None) == found
 

@@ -9,7 +9,7 @@ from hostile.cases import ANSWERS
 
 _MATRIX = Path(__file__).parents[2] / "plugins" / "matrix" / "hansa_matrix"
 #: Who asks other servers: by the name of what is called, on what is called so.
-_CALLS = {"request", "stream", "members", "get", "post", "ask"}
+_CALLS = {"request", "stream", "request_members", "get", "post", "get_unsigned"}
 _ASKED_OF = {"client", "_client", "errand", "_errand", "_http", "http"}
 
 #: ``file:function -> what of ANSWERS it reads``; after a dash, why it is in no row.
@@ -19,7 +19,7 @@ TABLE: dict[str, str] = {
     "client_api/rooms/remote_rooms.py:fetch_public_rooms": "public rooms",
     "client_api/rooms/remote_rooms.py:fetch_room": "hierarchy",
     "federation/client.py:_send_to_any_address": _WAY,
-    "federation/client.py:ask": _WAY,
+    "federation/client.py:get_unsigned": _WAY,
     "federation/client.py:stream": _WAY,
     "admin/doctor.py:_check_keys": _OPERATOR,
     "admin/doctor.py:_check_connection": _OPERATOR,
@@ -33,10 +33,10 @@ TABLE: dict[str, str] = {
     "media/remote.py:_download_multipart": "media",
     "federation/announce.py:announce_to_peers": "profile",
     "rooms/inbound/bounded_fetch.py:get": _WAY,
-    "rooms/inbound/bounded_fetch.py:members": _WAY,
+    "rooms/inbound/bounded_fetch.py:request_members": _WAY,
     "rooms/inbound/bounded_fetch.py:post": _WAY,
-    "rooms/inbound/fetched_events.py:members": _WAY,
-    "rooms/inbound/fetched_events.py:one": "event",
+    "rooms/inbound/fetched_events.py:request_pdus": _WAY,
+    "rooms/inbound/fetched_events.py:fetch_event": "event",
     "rooms/inbound/fetched_events.py:state_ids": "state ids",
     "rooms/inbound/missing_events.py:_get_missing_events": "missing events",
     "rooms/membership/send_membership.py:send_join": "send_join",

@@ -283,10 +283,10 @@ def test_every_edu_of_ours_waits_for_a_crossing():
                 continue
             for call in ast.walk(node):
                 if isinstance(call, ast.Call) and ast.unparse(call.func) in {
-                    "self._sender.tell",
-                    "self._sender.lasting",
-                    "self._own.sender.tell",
-                    "self._own.sender.lasting",
+                    "self._sender.send_ephemeral",
+                    "self._sender.durable_edu_writes",
+                    "self._own.sender.send_ephemeral",
+                    "self._own.sender.durable_edu_writes",
                 }:
                     calls.add(f"{file.relative_to(root)} {node.name}")
     assert calls == TOLD.keys()
@@ -309,7 +309,7 @@ async def test_nothing_is_told_to_a_server_that_a_policy_denies(tmp_path):
         matrix = house.matrix
         room = matrix.get_room(house.room.room_id)
         sender, told = matrix.sender, list[tuple[str, frozenset[str]]]()
-        tell, lasting = sender.tell, sender.lasting
+        tell, lasting = sender.send_ephemeral, sender.durable_edu_writes
         names = iter("AB")
 
         def telling(servers: Any, name: Any, edu: Any) -> None:
@@ -320,7 +320,7 @@ async def test_nothing_is_told_to_a_server_that_a_policy_denies(tmp_path):
             told.append((edu["edu_type"], frozenset(servers)))
             return lasting(edu, servers)
 
-        sender.tell, sender.lasting = telling, writing
+        sender.send_ephemeral, sender.durable_edu_writes = telling, writing
 
         async def everything() -> dict[str, frozenset[str]]:
             told.clear()

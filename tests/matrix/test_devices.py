@@ -160,8 +160,8 @@ async def test_an_edu_for_many_is_swept_once_all_have_it(tmp_path):
         sender, ctx = house.matrix.sender, house.app.contexts["matrix"]
         servers = (THEIRS, "other.example:1")
         house.matrix.destination_queue("other.example:1").run = lambda: None  # it gets nothing
-        await ctx.store.commit(sender.lasting({"edu_type": "x", "content": {}}, servers))
-        sender.sent(servers)
+        await ctx.store.commit(sender.durable_edu_writes({"edu_type": "x", "content": {}}, servers))
+        sender.on_committed(servers)
         (row,) = await ctx.store.scan("lasting_edu")
         await until(lambda: house.matrix.destination_queues[THEIRS].lasting >= row.position)
         await sender.sweep()

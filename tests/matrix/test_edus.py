@@ -251,11 +251,11 @@ async def test_ours_are_told_once_the_last_of_each_and_wait_for_nobody(tmp_path)
         house.peer.answer = answer
         for number in range(3):
             edu = {"edu_type": "m.typing", "content": {"n": number}}
-            sender.tell([THEIRS, OURS], ("m.typing", "!a", "@a"), edu)
+            sender.send_ephemeral([THEIRS, OURS], ("m.typing", "!a", "@a"), edu)
         await until(lambda: told)
         assert [t["edus"] for t in told] == [[{"edu_type": "m.typing", "content": {"n": 2}}]]
         house.peer.answer = lambda _: (500, {})
-        sender.tell([THEIRS], ("m.typing", "!a", "@a"), {"edu_type": "m.typing", "content": {}})
+        sender.send_ephemeral([THEIRS], ("m.typing", "!a", "@a"), {"edu_type": "m.typing", "content": {}})
         await until(lambda: ("matrix_edus_dropped", (("plugin", "matrix"),)) in house.app.counters)
         assert not house.matrix.destination_queues[THEIRS].edus
 
@@ -265,7 +265,7 @@ async def test_no_more_than_100_wait_for_one_server(tmp_path):
         sender = house.matrix.sender
         house.matrix.destination_queue("other.example").run = lambda: None
         for number in range(150):
-            sender.tell(["other.example"], ("m.typing", "!a", str(number)), {"n": number})
+            sender.send_ephemeral(["other.example"], ("m.typing", "!a", str(number)), {"n": number})
         waiting = list(house.matrix.destination_queues["other.example"].edus.values())
         assert waiting == [{"n": n} for n in range(50, 150)]
 
@@ -301,14 +301,14 @@ async def test_a_server_that_does_not_answer_is_told_nothing_more_until_it_is_he
 
         house.peer.answer = answer
         edu = {"edu_type": "m.typing", "content": {}}
-        sender.tell([THEIRS], ("a",), edu)
+        sender.send_ephemeral([THEIRS], ("a",), edu)
         await until(lambda: ("matrix_edus_dropped", (("plugin", "matrix"),)) in house.app.counters)
         assert asked[-1].timeout == 10.0
-        sender.tell([THEIRS], ("a",), edu)
+        sender.send_ephemeral([THEIRS], ("a",), edu)
         assert not house.matrix.destination_queues[THEIRS].edus
         status[0] = 200
         sender.heard_from(THEIRS)
-        sender.tell([THEIRS], ("a",), edu)
+        sender.send_ephemeral([THEIRS], ("a",), edu)
         await until(lambda: len(asked) >= 2)
 
 

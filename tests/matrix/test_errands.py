@@ -28,7 +28,7 @@ def given_up(house: ServerWithPeer) -> dict[str, int]:
 
 async def until_tried(house: ServerWithPeer) -> None:
     ingest = house.matrix.staging
-    await until(lambda: any(tries for _, _, tries in ingest.stuck(house.room.room_id)))
+    await until(lambda: any(tries for _, _, tries in ingest.waiting_events(house.room.room_id)))
 
 
 def bounded(house: ServerWithPeer, **bounds: Any) -> tuple[FetchPool, ManualClock]:
@@ -59,7 +59,7 @@ async def test_a_request_gets_what_is_left_of_the_time_and_none_when_that_is_ove
         house.peer.asked.clear()
         async with errands.acquire(THEIRS) as errand:
             await errand.get("/one")
-            await errand.members("/two", [], lambda *_: None)
+            await errand.request_members("/two", [], lambda *_: None)
             clock.advance(45)
             await errand.post("/three", {})
             clock.advance(5)

@@ -84,7 +84,7 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
         if reads_itself:
             monkeypatch.setattr(StreamTail, "after", _nothing)
         else:
-            assert await peer.waiting() == []
+            assert await peer.pending_rows() == []
             await ctx.store.commit([Append("out", b"", {"recipients": 1, "event_id": "$o", "room_id": "!r"})])
 
         async def interrupted(*args, **options):
@@ -97,8 +97,8 @@ async def test_what_is_committed_while_a_sender_reads_is_not_passed_over(tmp_pat
             return rows
 
         monkeypatch.setattr(ctx.store, "scan", interrupted)
-        before = await peer.waiting()
-        after = await peer.waiting()
+        before = await peer.pending_rows()
+        after = await peer.pending_rows()
         assert len(reads) == (4 if reads_itself else 2)
         seen = [row.fields["event_id"] for row in before]
         assert [row.fields["event_id"] for row in after] == [f"$to-{first}", f"$to-{second}"]
@@ -109,9 +109,9 @@ async def test_a_set_that_was_learned_by_a_turn_that_failed_is_stored_by_the_nex
     async with server_with_peer(tmp_path) as house:
         sender = house.matrix.sender
         for _ in range(2):
-            assert [type(w) for w in sender.writes("$e", "!r", ["c.test"])] == [Append, Put]
-        sender.sent(["c.test"])
-        assert [type(w) for w in sender.writes("$e", "!r", ["c.test"])] == [Append]
+            assert [type(w) for w in sender.event_writes("$e", "!r", ["c.test"])] == [Append, Put]
+        sender.on_committed(["c.test"])
+        assert [type(w) for w in sender.event_writes("$e", "!r", ["c.test"])] == [Append]
 
 
 async def test_the_end_of_a_stream_is_read_once_for_all_and_goes_back_so_far(tmp_path, monkeypatch):

@@ -167,7 +167,7 @@ async def test_what_the_events_of_a_transaction_stand_on_is_read_at_once(tmp_pat
         matrix.event_cache.clear()
         monkeypatch.setattr(store, "get_many", watched)
         assert (await house.send(*words))[0] == 200
-        await until(lambda: not matrix.staging.waiting(house.room.room_id))
+        await until(lambda: not matrix.staging.waiting_count(house.room.room_id))
         # What they stand on, and the create event, which nothing names.
         assert asked == [11, 1]
 

@@ -133,11 +133,11 @@ async def test_k4_one_look_up_however_many_events_wait(tmp_path):
         house.peer.keys = lambda _: (200, document("other.example:1", other))
         before = len(house.peer.asked)
         wanted = [("other.example:1", "ed25519:x")]
-        await asyncio.gather(*(keyring.need(wanted, 5) for _ in range(200)))
+        await asyncio.gather(*(keyring.ensure_keys(wanted, 5) for _ in range(200)))
         assert len(house.peer.asked) == before + 1
         assert keyring.get("other.example:1", "ed25519:x").public == other.public
         for _ in range(20):  # a key that the server does not have is not asked for with every event
-            await keyring.need([("other.example:1", "ed25519:absent")], 5)
+            await keyring.ensure_keys([("other.example:1", "ed25519:absent")], 5)
         assert len(house.peer.asked) == before + 2
 
 
@@ -150,13 +150,13 @@ async def test_k4_a_server_that_is_gone_is_asked_ever_more_seldom(tmp_path):
         for second in range(40_000):
             clock[0] = float(second)
             asked = len(house.peer.asked)
-            await keyring.need([(GONE, f"ed25519:{second}")], 5)
+            await keyring.ensure_keys([(GONE, f"ed25519:{second}")], 5)
             if len(house.peer.asked) > asked:
                 times.append(second)
         gaps = [b - a for a, b in pairwise(times)]
         assert gaps == sorted(gaps) or max(gaps) > 3000
         assert 54 <= gaps[0] <= 66 and len(times) < 25
-        assert keyring.awaited([(GONE, "ed25519:1")]) == []  # nobody waits for ever
+        assert keyring.pending_servers([(GONE, "ed25519:1")]) == []  # nobody waits for ever
 
 
 async def test_k5_the_latest_validity_is_kept_and_an_id_never_changes_its_key(tmp_path):
@@ -165,7 +165,7 @@ async def test_k5_the_latest_validity_is_kept_and_an_id_never_changes_its_key(tm
         first, other = made("x"), made("x")
         name = [("other.example:1", "ed25519:x")]
         house.peer.keys = lambda _: (200, document("other.example:1", first, now() + 2 * DAY))
-        await keyring.need(name, 5)
+        await keyring.ensure_keys(name, 5)
         until = keyring.get(*name[0]).valid_until
         house.peer.keys = lambda _: (200, document("other.example:1", first, now() + DAY))
         await keyring.ask_again(["other.example:1"])
@@ -180,7 +180,7 @@ async def test_k9_what_a_leaked_key_signed_is_not_signed(tmp_path):
     async with server_with_peer(tmp_path, revoked_keys=[leaked.public]) as house:
         keyring = house.matrix.keyring
         house.peer.keys = lambda _: (200, document("other.example:1", leaked))
-        await keyring.need([("other.example:1", "ed25519:x")], 5)
+        await keyring.ensure_keys([("other.example:1", "ed25519:x")], 5)
         assert keyring.get("other.example:1", "ed25519:x") is None
 
 
@@ -216,12 +216,12 @@ async def test_k8_a_notary_vouches_for_a_server_that_is_gone(tmp_path):
     async with server_with_peer(tmp_path, trusted_key_servers=[NOTARY]) as house:
         vouching = Vouching(house)
         keyring = house.matrix.keyring
-        await keyring.need([(GONE, "ed25519:g"), ("other.gone:1", "ed25519:o")], 7)
+        await keyring.ensure_keys([(GONE, "ed25519:g"), ("other.gone:1", "ed25519:o")], 7)
         assert keyring.get(GONE, "ed25519:g").public == vouching.gone.public
         minimum = {"minimum_valid_until_ts": 7}
         asked = {GONE: {"ed25519:g": minimum}, "other.gone:1": {"ed25519:o": minimum}}
         assert vouching.queries == [{"server_keys": asked}]  # both in one request
-        await keyring.need([("other.gone:1", "ed25519:o")], 7)
+        await keyring.ensure_keys([("other.gone:1", "ed25519:o")], 7)
         assert len(vouching.queries) == 1
 
 
@@ -230,12 +230,12 @@ async def test_k8_neither_signature_may_be_missing(tmp_path):
         keyring = house.matrix.keyring
         vouching = Vouching(house)
         vouching.by = made("n")  # another key under the notary's id
-        await keyring.need([(GONE, "ed25519:g")], 7)
+        await keyring.ensure_keys([(GONE, "ed25519:g")], 7)
         assert keyring.get(GONE, "ed25519:g") is None
         vouching.by = vouching.notary
         vouching.doc = {**vouching.doc, "signatures": {}}
         keyring._unvouched.clear()
-        await keyring.need([(GONE, "ed25519:g")], 7)
+        await keyring.ensure_keys([(GONE, "ed25519:g")], 7)
         assert keyring.get(GONE, "ed25519:g") is None
         assert len(vouching.queries) == 2
 
@@ -251,7 +251,7 @@ async def test_the_keys_of_a_server_that_policy_denies_come_from_a_notary(tmp_pa
             return Verdict(Action.DENY) if denied else await checked(crossing)
 
         matrix.federation_client._check = check
-        await matrix.keyring.need([(GONE, "ed25519:g")], 7)
+        await matrix.keyring.ensure_keys([(GONE, "ed25519:g")], 7)
         assert matrix.keyring.get(GONE, "ed25519:g").public == vouching.gone.public
         assert all(request.host_header != GONE for request in house.peer.asked)
 

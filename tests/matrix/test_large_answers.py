@@ -159,7 +159,7 @@ async def test_the_loop_goes_on_while_a_large_answer_is_read(tmp_path):
                 inside.append(True)
 
         client = house.matrix.federation_client
-        asked = client.members("GET", THEIRS, "/x", names=["state"], take=take, seconds=60.0)
+        asked = client.request_members("GET", THEIRS, "/x", names=["state"], take=take, seconds=60.0)
         with pytest.raises(Exception, match="ends too early"):
             await asked
         assert flood.taken >= 8 * MIB and inside and not any(inside)

@@ -49,7 +49,7 @@ def names(line: RoomQueue, most: int = 50) -> list[str]:
 async def test_who_steps_aside_is_passed_and_comes_back_when_it_is_time():
     line, clock = RoomQueue(), Hand()
     for name in ("a", "b", "c"):
-        line.put(entry(name))
+        line.append_entry(entry(name))
     line.defer(clock.at)
     assert names(line) == ["b", "c"] and len(line) == 3
     clock.at = 0.5
@@ -62,23 +62,23 @@ async def test_who_steps_aside_is_passed_and_comes_back_when_it_is_time():
 
 async def test_who_stood_aside_for_an_event_comes_back_with_it():
     line, clock = RoomQueue(), Hand()
-    line.put(entry("child", "parent"))
+    line.append_entry(entry("child", "parent"))
     line.defer(clock.at)
-    line.put(entry("parent"))
+    line.append_entry(entry("parent"))
     await line.wait_ready(clock)
-    line.done(1)
+    line.pop_done(1)
     await line.wait_ready(clock)
     assert names(line) == ["child"] and line.ids == {"child"}
 
 
 async def test_an_arrival_ends_the_wait():
     line, clock = RoomQueue(), Hand()
-    line.put(entry("stuck"))
+    line.append_entry(entry("stuck"))
     line.defer(clock.at)
     waits = asyncio.ensure_future(line.wait_ready(clock))
     await asyncio.sleep(0)
     assert not waits.done()
-    line.put(entry("fresh"))
+    line.append_entry(entry("fresh"))
     async with asyncio.timeout(0.5):
         await waits
     assert names(line) == ["fresh"]
@@ -87,7 +87,7 @@ async def test_an_arrival_ends_the_wait():
 async def test_the_wait_grows_and_ends(monkeypatch):
     monkeypatch.setattr(lines, "RETRY", Backoff(first=1.0, most=3.0))
     line, clock = RoomQueue(), Hand()
-    line.put(entry("stuck"))
+    line.append_entry(entry("stuck"))
     for wait in (1.0, 2.0, 3.0, 3.0):
         line.defer(clock.at)
         clock.at += wait
@@ -99,7 +99,7 @@ async def test_there_is_room_for_so_many_only(monkeypatch):
     monkeypatch.setattr(lines, "MAX_DEFERRED", 2)
     line, clock = RoomQueue(), Hand()
     for name in ("a", "b", "c"):
-        line.put(entry(name))
+        line.append_entry(entry(name))
     line.defer(clock.at)
     line.defer(clock.at)
     gone = line.defer(clock.at)
@@ -111,18 +111,18 @@ async def test_what_waits_is_weighed_until_it_is_gone():
     backlog = Backlog()
     line, clock = RoomQueue(backlog), Hand()
     for name in ("a", "b", "c", "d", "e"):
-        line.put(entry(name))
+        line.append_entry(entry(name))
     each = backlog.bytes // 5
     assert each > 0 and backlog.full("b", MAX_BYTES_EACH - backlog.bytes + 1)
     assert not backlog.full("b", MAX_BYTES_EACH - backlog.bytes) and not backlog.full("c", MAX_BYTES_EACH)
-    line.done(1)
+    line.pop_done(1)
     assert line.remove("c") is not None
     assert backlog.bytes == 3 * each
-    line.check_in(line.take(), clock.at, ready=False)
+    line.check_in(line.check_out(), clock.at, ready=False)
     assert backlog.bytes == 3 * each
     clock.at = 60.0
     await line.wait_ready(clock)
-    line.done(3)
+    line.pop_done(3)
     assert backlog.bytes == 0 and not backlog.full("b", MAX_BYTES_EACH)
 
 
@@ -131,7 +131,7 @@ async def test_who_is_let_go_of_weighs_nothing(monkeypatch):
     backlog = Backlog()
     line, clock = RoomQueue(backlog), Hand()
     for name in ("a", "b", "c"):
-        line.put(entry(name))
+        line.append_entry(entry(name))
     each = backlog.bytes // 3
     assert [line.defer(clock.at) is not None for _ in range(3)] == [False, False, True]
     assert backlog.bytes == 2 * each

@@ -155,7 +155,7 @@ async def test_mistake_35_a_server_asks_itself_nothing(tmp_path):
             await matrix.federation_client.request("GET", OURS, "/_matrix/federation/v1/version")
         asked = len(house.peer.asked)
         await say(house, "m.room.message", None, {"body": "x"})
-        matrix.sender.tell([OURS], ("a",), {})
+        matrix.sender.send_ephemeral([OURS], ("a",), {})
         for _ in range(50):
             await asyncio.sleep(0)
         assert OURS not in matrix.destination_queues

@@ -40,9 +40,9 @@ async def test_a_peer_that_stalls_holds_its_own_event_and_nobody_elses(tmp_path,
         await until(lambda: asked)
         for number in range(3):
             assert await house.fate(house.forger.message(house.room, f"m{number}")) == "accepted"
-        await until(lambda: matrix.staging.waiting(house.room.room_id) == 1)
+        await until(lambda: matrix.staging.waiting_count(house.room.room_id) == 1)
         answer.set()
-        await until(lambda: matrix.staging.stuck(house.room.room_id))
+        await until(lambda: matrix.staging.waiting_events(house.room.room_id))
 
 
 async def test_servers_that_stall_when_asked_for_keys_hold_up_nobody_elses_events(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ async def test_an_event_that_cannot_be_judged_is_listed_and_given_up_by_command(
         raw = lost(house)
         name = event_id(raw, house.room.version)
         await house.send(raw)
-        await until(lambda: [e for e in matrix.staging.stuck(house.room.room_id) if e[2]])
+        await until(lambda: [e for e in matrix.staging.waiting_events(house.room.room_id) if e[2]])
         (stuck,) = await operations["rooms stuck"]({"room": house.room.room_id})
         assert (stuck["event"], stuck["origin"]) == (name, THEIRS) and stuck["attempts"] >= 1
         named = {"room": house.room.room_id, "event": name}

@@ -54,7 +54,7 @@ async def test_signatures_and_rules(tmp_path):
     async with server_with_peer(tmp_path) as house:
         matrix = house.matrix
         pdus = members(house)
-        await matrix.keyring.need([(THEIRS, house.forger.key.key_id)], 0)
+        await matrix.keyring.ensure_keys([(THEIRS, house.forger.key.key_id)], 0)
         async with others() as turns:
             seen = await outliers.verify_signatures(pdus, house.room.version, matrix.keyring)
             good, bad = seen.good, len(seen.bad)
@@ -73,7 +73,7 @@ async def test_signatures_and_rules(tmp_path):
 async def test_a_few_signatures_cost_no_thread(tmp_path, monkeypatch):
     async with server_with_peer(tmp_path) as house:
         matrix, pdus = house.matrix, members(house)[:20]
-        await matrix.keyring.need([(THEIRS, house.forger.key.key_id)], 0)
+        await matrix.keyring.ensure_keys([(THEIRS, house.forger.key.key_id)], 0)
         monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", None, raising=False)
         assert len((await outliers.verify_signatures(pdus, house.room.version, matrix.keyring)).good) == 20
 

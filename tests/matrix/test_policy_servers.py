@@ -243,7 +243,7 @@ async def until_shown(house: ServerWithPeer, text: str) -> None:
 
 
 async def until_judged(house: ServerWithPeer) -> None:
-    await until(lambda: not house.matrix.staging.waiting(house.room.room_id))
+    await until(lambda: not house.matrix.staging.waiting_count(house.room.room_id))
 
 
 async def test_p3_an_event_with_its_signature_is_not_asked_about(tmp_path):

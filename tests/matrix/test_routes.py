@@ -93,7 +93,7 @@ async def test_every_row_of_the_table(
         net.files[f"a.example:443{WELL_KNOWN}"] = names(file)
     net.records = {name: [SrvRecord(0, 0, 7, target)] for name, target in srv.items()}
     target, host, tls = route
-    assert await found(net)[0].find(server) == ResolvedServer(
+    assert await found(net)[0].resolve_server(server) == ResolvedServer(
         targets=(target,), host_header=host, tls_name=tls
     ), row
     assert not any(WELL_KNOWN in url for url in net.asked) or row not in {"D-1", "D-2"}
@@ -104,7 +104,7 @@ async def test_d9_every_target_by_priority_and_no_service_for_a_dot():
     net.records["_matrix-fed._tcp.a.example"] = [
         SrvRecord(2, 0, 1, "late.example"), SrvRecord(1, 0, 2, "soon.example"), SrvRecord(0, 0, 3, "."),
     ]  # fmt: skip
-    route = await found(net)[0].find("a.example")
+    route = await found(net)[0].resolve_server("a.example")
     assert route.targets == (("soon.example", 2), ("late.example", 1))
 
 
@@ -123,14 +123,14 @@ async def test_d8_a_file_counts_as_long_as_its_headers_say(headers: dict[str, st
     url = f"a.example:443{WELL_KNOWN}"
     net.files[url] = names("b.example:1", **headers)
     routes, clock = found(net)
-    await routes.find("a.example")
+    await routes.resolve_server("a.example")
     clock.at = seconds - 1
-    routes.forget("a.example")
-    await routes.find("a.example")
+    routes.invalidate_server("a.example")
+    await routes.resolve_server("a.example")
     assert net.asked.count(url) == 1
     clock.at = seconds + 1
-    routes.forget("a.example")
-    await routes.find("a.example")
+    routes.invalidate_server("a.example")
+    await routes.resolve_server("a.example")
     assert net.asked.count(url) == 2
 
 
@@ -139,19 +139,19 @@ async def test_d8_a_file_that_was_good_lately_counts_on_and_one_that_never_was_i
     url = f"a.example:443{WELL_KNOWN}"
     net.files[url] = names("b.example:1", **{"cache-control": "max-age=600"})
     routes, clock = found(net)
-    await routes.find("a.example")
+    await routes.resolve_server("a.example")
     net.files[url] = None
     for at in (700.0, 900.0, 5000.0):
         clock.at = at
-        assert (await routes.find("a.example")).host_header == "b.example:1"
+        assert (await routes.resolve_server("a.example")).host_header == "b.example:1"
     clock.at = 7300.0
-    assert (await routes.find("a.example")).host_header == "a.example"
+    assert (await routes.resolve_server("a.example")).host_header == "a.example"
     asked = []
     for second in range(8000, 40_000, 10):
         clock.at = float(second)
         before = len(net.asked)
-        routes.forget("a.example")
-        await routes.find("a.example")
+        routes.invalidate_server("a.example")
+        await routes.resolve_server("a.example")
         if url in net.asked[before:]:
             asked.append(second)
     gaps = [b - a for a, b in pairwise(asked)]
@@ -172,14 +172,14 @@ async def test_d3_redirects_are_followed_over_https_alone(hops: list[str], works
     net.files[f"a.example:443{WELL_KNOWN}"] = moved
     for url in ("b.example:443/x", "a.example:443/other", "b.example:99/x?y=1"):
         net.files[url] = names("c.example:1")
-    route = await found(net)[0].find("a.example")
+    route = await found(net)[0].resolve_server("a.example")
     assert (route.host_header == "c.example:1") is works
 
 
 async def test_d3_a_circle_of_redirects_ends():
     net = Net()
     net.files[f"a.example:443{WELL_KNOWN}"] = HttpResponse(status=302, headers={"location": WELL_KNOWN})
-    assert (await found(net)[0].find("a.example")).host_header == "a.example"
+    assert (await found(net)[0].resolve_server("a.example")).host_header == "a.example"
     assert len([url for url in net.asked if WELL_KNOWN in url]) == 6
 
 
@@ -190,7 +190,7 @@ NOTHING = (b"", b"{}", b"[]", b'{"m.server": 7}', b'{"m.server": "a b"}', b"\xff
 async def test_d7_a_file_that_says_nothing_is_no_error(body: bytes):
     net = Net()
     net.files[f"a.example:443{WELL_KNOWN}"] = HttpResponse(status=200, body=body)
-    assert (await found(net)[0].find("a.example")).host_header == "a.example"
+    assert (await found(net)[0].resolve_server("a.example")).host_header == "a.example"
 
 
 async def test_of_a_file_only_the_name_is_kept():
@@ -199,7 +199,7 @@ async def test_of_a_file_only_the_name_is_kept():
     file = b'{"m.server":"b.example:1","x":"' + b"x" * 50_000 + b'"}'
     net.files[f"a.example:443{WELL_KNOWN}"] = HttpResponse(status=200, body=file)
     routes, _ = found(net)
-    assert (await routes.find("a.example")).host_header == "b.example:1"
+    assert (await routes.resolve_server("a.example")).host_header == "b.example:1"
     known = routes._files.get("a.example")
     assert known is not None and len(known.body or b"") < 100
 
@@ -208,9 +208,9 @@ async def test_nobody_is_waited_for_at_five_hundred_addresses():
     net = Net()
     net.records["_matrix-fed._tcp.a.example"] = [SrvRecord(n, 0, n, "b.example") for n in range(1, 500)]
     routes, _ = found(net)
-    targets = (await routes.find("a.example")).targets
+    targets = (await routes.resolve_server("a.example")).targets
     assert targets == tuple(("b.example", n) for n in range(1, 9))
-    assert (await routes.find("a.example")).targets == targets
+    assert (await routes.resolve_server("a.example")).targets == targets
 
 
 @pytest.mark.parametrize("redirected", [False, True])
@@ -233,11 +233,11 @@ async def test_a_file_that_was_not_asked_for_want_of_room_is_not_taken_for_absen
 
     net.request = request  # type: ignore[method-assign]
     with pytest.raises(HttpError) as refused:
-        await routes.find("a.example", share="192.0.2.0/24", stranger=True)
+        await routes.resolve_server("a.example", share="192.0.2.0/24", stranger=True)
     assert refused.value.kind is Failure.BUSY and set(asked) == {("192.0.2.0/24", True)}
     crowded.clear()
     asked.clear()
-    route = await routes.find("a.example", share="peer.example")
+    route = await routes.resolve_server("a.example", share="peer.example")
     assert route.targets == (("b.example", 99),) and asked == [("peer.example", False)]
     clock.at = 1.0
-    assert await routes.find("a.example") == route and len(asked) == 1
+    assert await routes.resolve_server("a.example") == route and len(asked) == 1

@@ -34,15 +34,15 @@ async def test_an_event_that_everybody_has_is_forgotten_after_the_time_that_is_s
         async def known(days: float) -> list[str]:
             monkeypatch.setattr(type(ctx.clock), "now", lambda _: start + round(days * DAY * 1000))
             await sender.sweep()
-            return [one.name for one in await sender.where(native)]
+            return [one.name for one in await sender.delivery_status(native)]
 
         assert await known(1) == [THEIRS]
         assert await known(10.9) == [THEIRS]
         later = await spoken(house, "a word of today")
         assert await known(11.1) == ([] if taken else [THEIRS])
-        assert [one.name for one in await sender.where(later)] == [THEIRS]
+        assert [one.name for one in await sender.delivery_status(later)] == [THEIRS]
         assert len(await ctx.store.scan("out_mark")) == 2
-        waits = [str(row.fields["event_id"]) for row in await peer.waiting()]
+        waits = [str(row.fields["event_id"]) for row in await peer.pending_rows()]
         assert (native in waits) is not taken
 
 

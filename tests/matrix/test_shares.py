@@ -112,7 +112,7 @@ async def test_what_is_judged_makes_room(tmp_path):
             pdus = [house.forger.message(house.room, f"{turn} {n}") for n in range(50)]
             status, _ = await house.send(*pdus)
             assert status == 200
-            await until(lambda: house.matrix.staging.waiting(house.room.room_id) <= 1)
+            await until(lambda: house.matrix.staging.waiting_count(house.room.room_id) <= 1)
         assert (await waiting(house)) == before and before["matrix_waiting"] == 1
 
 

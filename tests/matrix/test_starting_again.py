@@ -66,7 +66,7 @@ async def test_keys_that_could_not_be_looked_up_drop_no_event(tmp_path):
                 if left:
                     left -= 1
                     raise StoreFault(FaultKind.LOCKED, "a lock")
-                await keyring.need(*args, **more)
+                await keyring.ensure_keys(*args, **more)
 
         keyring = ingest._keyring
         ingest._lacks_keys, ingest._keyring = keyless, Failing()

@@ -223,7 +223,7 @@ async def test_a_question_about_a_server_stores_nothing(tmp_path):
         assert (await house.ask("GET", f"{KEY}/query/some.example:1"))[1]["server_keys"]
         assert len(house.peer.asked) == asked
         # Once an event needs them, they are stored.
-        await house.matrix.keyring.need([("some.example:1", "ed25519:x")], 5)
+        await house.matrix.keyring.ensure_keys([("some.example:1", "ed25519:x")], 5)
         assert await stored(house, "some.example:1") == (1, True)
 
 
@@ -277,7 +277,7 @@ async def test_the_servers_fetched_longest_ago_go_when_there_are_too_many(tmp_pa
         key = made("x")
         for n in range(8):
             house.peer.keys = lambda _, n=n: (200, document(f"s{n}.example:1", key))
-            await keyring.need([(f"s{n}.example:1", "ed25519:x")], 5)
+            await keyring.ensure_keys([(f"s{n}.example:1", "ed25519:x")], 5)
             await _later(house, f"s{n}.example:1", at - (8 - n) * 1000)
         monkeypatch.setattr("hansa_matrix.federation.key_store.MAX_SERVERS", 5)
         await keyring.sweep()
@@ -346,10 +346,10 @@ async def test_a_server_that_was_not_asked_for_want_of_room_is_not_taken_for_gon
         house.peer.keys = keys
         keyring = house.matrix.keyring
         wanted = [("some.example:1", "ed25519:x")]
-        await keyring.need(wanted, 5, stranger="192.0.2.0/24")
-        assert keyring.awaited(wanted) == ["some.example:1"]  # what it has signed is not given up
+        await keyring.ensure_keys(wanted, 5, stranger="192.0.2.0/24")
+        assert keyring.pending_servers(wanted) == ["some.example:1"]  # what it has signed is not given up
         busy[0] = False
-        await keyring.need(wanted, 5)
+        await keyring.ensure_keys(wanted, 5)
         assert keyring.get(*wanted[0]).public == key.public
 
 
@@ -381,10 +381,10 @@ async def test_who_has_proven_itself_does_not_depend_on_a_question_of_a_stranger
         keyring = house.matrix.keyring
         wanted = [("some.example:1", "ed25519:x")]
         loop = asyncio.get_running_loop()
-        stranger = loop.create_task(keyring.need(wanted, 5, stranger="192.0.2.0/24"))
+        stranger = loop.create_task(keyring.ensure_keys(wanted, 5, stranger="192.0.2.0/24"))
         async with asyncio.timeout(5):
             await until(lambda: crowded.shares)
-            proven = loop.create_task(keyring.need(wanted, 5, share="peer.example:1"))
+            proven = loop.create_task(keyring.ensure_keys(wanted, 5, share="peer.example:1"))
             await asyncio.sleep(0)
             if gives_up:
                 stranger.cancel()

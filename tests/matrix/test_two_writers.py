@@ -220,13 +220,14 @@ async def test_a_stay_and_a_name_of_a_room(house):
     def stay(membership: str) -> LocalMembership:
         return LocalMembership(room_id=room, membership=membership, event_id="$e", sender=US)
 
-    await two[0].move(US, stay("invite"))
+    await two[0].store_membership(US, stay("invite"))
     await at_once(
-        two[1].move(US, stay("join"), over={"invite"}), two[0].move(US, stay("leave"), over={"invite"})
+        two[1].store_membership(US, stay("join"), over={"invite"}),
+        two[0].store_membership(US, stay("leave"), over={"invite"}),
     )
     (row,) = await rows(house, "stay", US)
     first = orjson.loads(row.body)["membership"]
-    await two[0].move(US, stay("ban"), over={"invite"})
+    await two[0].store_membership(US, stay("ban"), over={"invite"})
     (row,) = await rows(house, "stay", US)
     assert orjson.loads(row.body)["membership"] == first
     names = await asyncio.gather(
@@ -241,14 +242,16 @@ async def test_an_account_that_was_made_elsewhere_is_known_by_its_row(house):
     here, there = LocalMemberships(ctx), house.matrix.client_api.accounts
     await there.create(user, "")
     other = LocalMembership(room_id="!other", membership="join", event_id="$e", sender=user)
-    await house.matrix.memberships.move(user, other)
+    await house.matrix.memberships.store_membership(user, other)
     assert await here.affected_users([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
     assert here.membership_of(user, "!other") == other
     late = LocalMemberships(ctx)
     invite = LocalMembership(room_id="!asked", membership="invite", event_id="$i", sender=THEM)
-    await late.move(user, invite)
+    await late.store_membership(user, invite)
     assert (await late.as_kept(user, ["!asked"]))["!asked"] == invite
-    assert not await LocalMemberships(ctx).has(f"@no:{OURS}") and await LocalMemberships(ctx).has(user)
+    assert not await LocalMemberships(ctx).has_account(f"@no:{OURS}") and await LocalMemberships(
+        ctx
+    ).has_account(user)
 
 
 async def test_an_id_of_a_server_s_key_is_never_given_to_another_key(house):
@@ -387,8 +390,8 @@ async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_s
     await sender._purge_stream("lasting_edu", None, lambda peer: peer.lasting)
     await sender._purge_stream("out", None, lambda peer: peer.position)
     peer = house.matrix.destination_queues["far.example"]
-    assert [row.fields["event_id"] for row in await peer.waiting()] == ["$e"]
-    assert await peer.behind() == 2
+    assert [row.fields["event_id"] for row in await peer.pending_rows()] == ["$e"]
+    assert await peer.backlog_size() == 2
     assert [row.fields["recipients"] for row in await rows(house, "lasting_edu")] == [set_id]
 
 

@@ -285,5 +285,5 @@ async def test_an_event_does_not_take_the_id_of_another_rooms(tmp_path, version)
                 await asyncio.sleep(0)
         again = house.forger.message(house.room, "second", event_id=name)
         assert (await house.send(again))[0] == 200
-        await until(lambda: not matrix.staging.waiting(house.room.room_id))
+        await until(lambda: not matrix.staging.waiting_count(house.room.room_id))
         assert await matrix.store.get("pdu", (name,)) == row

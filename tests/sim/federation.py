@@ -185,7 +185,7 @@ async def converged(sim: Simulation, servers: Sequence[Server]) -> bool:
     """True if every server has the same extremities and waits for nothing."""
     try:
         ends = {tuple(sorted(s.room.head.extremities)) for s in servers}
-        waiting = sum(s.matrix.staging.waiting(s.room.room_id) for s in servers)
+        waiting = sum(s.matrix.staging.waiting_count(s.room.room_id) for s in servers)
     except Crashed:
         return False
     return len(ends) == 1 and not waiting
@@ -210,7 +210,7 @@ async def _quiet(servers: Sequence[Server]) -> bool:
     for server in servers:
         if any(one.waiting for one in await server.matrix.sender.destinations()):
             return False
-        if server.matrix.staging.waiting(server.room.room_id):
+        if server.matrix.staging.waiting_count(server.room.room_id):
             return False
     return True
 

@@ -93,7 +93,7 @@ class MatrixNetwork:
         """See ``hansa.Network.stop``: the context ends every task."""
         self._opening.set()
         try:
-            await self.homeserver.federation.sender.keep()
+            await self.homeserver.federation.sender.save_cursors()
             await self._clients.accounts.last_seen.keep()
         except (
             StoreFault
@@ -172,11 +172,11 @@ class MatrixNetwork:
 
     async def room_at(self, address: str) -> str | None:
         """See ``hansa.NamesRooms.room_at``."""
-        return await self._rooms.addresses.find(address)
+        return await self._rooms.addresses.find_room(address)
 
     async def addresses_of(self, natives: Collection[str]) -> Mapping[str, Sequence[str]]:
         """See ``hansa.NamesRooms.addresses_of``."""
-        return await self._rooms.addresses.of(natives)
+        return await self._rooms.addresses.addresses_of(natives)
 
     def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``; ``admin/commands.py`` declares them."""
@@ -185,7 +185,7 @@ class MatrixNetwork:
 
     async def delivery_status(self, native_id: str) -> list[DestinationStatus]:
         """See ``hansa.TracksDelivery.delivery_status``."""
-        return await self.homeserver.federation.sender.where(native_id)
+        return await self.homeserver.federation.sender.delivery_status(native_id)
 
     async def list_destinations(self) -> list[DestinationStatus]:
         """See ``hansa.TracksDelivery.list_destinations``."""

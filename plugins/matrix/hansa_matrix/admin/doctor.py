@@ -81,7 +81,7 @@ class Doctor:
     async def _check_discovery(self, server: str, found: list[Finding]) -> ResolvedServer | None:
         steps: list[str] = []
         try:
-            route = await self._routes.find(server, steps.append)
+            route = await self._routes.resolve_server(server, steps.append)
         except RemoteProtocolError as error:
             advice = "a server name is a host name that DNS can have, with a port that TCP has"
             found.append(Finding("name", "fail", error.reason, advice))
@@ -102,7 +102,7 @@ class Doctor:
         for host, port in route.targets:
             where = f"{host}:{port}"
             try:
-                answer = await self._client.ask(route, host, port, "/_matrix/federation/v1/version")
+                answer = await self._client.get_unsigned(route, host, port, "/_matrix/federation/v1/version")
             except HttpError as error:
                 found.append(Finding("connection", "fail", error.detail, _advice_for(error, server)))
                 continue
@@ -132,7 +132,7 @@ class Doctor:
     async def _check_keys(self, server: str, route: ResolvedServer, found: list[Finding]) -> None:
         host, port = route.targets[0]
         try:
-            answer = await self._client.ask(route, host, port, "/_matrix/key/v2/server")
+            answer = await self._client.get_unsigned(route, host, port, "/_matrix/key/v2/server")
             doc, now = loads_json(answer.body), self._ctx.clock.now()
             keys = check_key_document(doc, server, verify_signature, now)
         except (HttpError, RemoteProtocolError) as error:

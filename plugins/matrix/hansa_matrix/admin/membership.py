@@ -48,7 +48,7 @@ class MembershipCommands:
                 "version": room.version.id,
                 "resident": room.resident,
                 "extremities": len(room.head.extremities),
-                "waiting": self._staging.waiting(room.room_id),
+                "waiting": self._staging.waiting_count(room.room_id),
             }
             for room in self._rooms.values()
         ]

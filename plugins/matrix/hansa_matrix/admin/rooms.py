@@ -128,7 +128,7 @@ class RoomCommands:
             for server in sorted(servers - {self._server})[:3]:
                 try:
                     async with self._gaps.errands.acquire(server) as errand:
-                        await self._gaps.fetched.auth(room, pdu, errand)
+                        await self._gaps.fetched.fetch_auth_events(room, pdu, errand)
                     break
                 except REQUEST_FAILURES as error:
                     self._ctx.log.info("repair of %s by %s: %s", room.room_id, server, error)

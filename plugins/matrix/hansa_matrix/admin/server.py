@@ -54,17 +54,17 @@ class ServerCommands:
 
     async def retry(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """Try a server at once."""
-        await self._sender.retry(str(arguments["server"]))
+        await self._sender.retry_server(str(arguments["server"]))
         return {"retried": str(arguments["server"])}
 
     async def reset(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Give up what waits for a server."""
         server = str(arguments["server"])
-        return {"server": server, "given_up": await self._sender.reset(server)}
+        return {"server": server, "given_up": await self._sender.discard_backlog(server)}
 
     async def stuck(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Events of a room that wait to be judged."""
-        found = self._ingest.stuck(str(arguments["room"]))
+        found = self._ingest.waiting_events(str(arguments["room"]))
         return [{"event": event, "origin": origin, "attempts": tries} for event, origin, tries in found]
 
     async def skip(self, arguments: Mapping[str, Any]) -> dict[str, str]:

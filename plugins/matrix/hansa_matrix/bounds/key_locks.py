@@ -23,7 +23,7 @@ class KeyLocks:
         return key in self._locks
 
     @asynccontextmanager
-    async def held(self, key: Hashable) -> AsyncIterator[None]:
+    async def hold_key(self, key: Hashable) -> AsyncIterator[None]:
         """The lock of a key, held. Nobody who holds one asks for another."""
         lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
         self._locks[key] = lock, users + 1

@@ -107,9 +107,9 @@ class UserDirectory:
 
     async def _open_to(self, asker: str) -> list[str]:
         """Returns the rooms that a user is in, then those that are published and that every user may join."""
-        stays = self._own.attendance.stays(asker).values()
+        stays = self._own.attendance.memberships_of(asker).values()
         found = dict.fromkeys(stay.room_id for stay in stays if stay.membership == "join")
-        for room_id in await self._directory.published():
+        for room_id in await self._directory.list_rooms():
             room = self._rooms.get(room_id)
             if room is None or not room.resident or room_id in found:
                 continue

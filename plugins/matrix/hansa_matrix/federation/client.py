@@ -123,7 +123,7 @@ class FederationClient:
         if not verdict.allowed:
             raise RemoteError(verdict.text, hint=403, code="M_FORBIDDEN")
 
-    async def ask(self, route: ResolvedServer, host: str, port: int, target: str) -> HttpResponse:
+    async def get_unsigned(self, route: ResolvedServer, host: str, port: int, target: str) -> HttpResponse:
         """One unsigned GET to one place of a route, whatever it answers. Raises ``HttpError``."""
         return await self._http.request(
             HttpRequest(
@@ -178,7 +178,7 @@ class FederationClient:
         )
         return await self._require_2xx(server, answer, await self._parse_answer(server, answer, limits))
 
-    async def members(
+    async def request_members(
         self,
         method: str,
         server: str,
@@ -290,14 +290,14 @@ class FederationClient:
                     )
                 yield answer
                 return
-            self._routes.forget(server)
+            self._routes.invalidate_server(server)
             raise unreachable_error(server, problem)
 
     async def _resolve_server(
         self, server: str, share: str = "", *, stranger: bool = False
     ) -> ResolvedServer:
         try:
-            return await self._routes.find(server, share=share, stranger=stranger)
+            return await self._routes.resolve_server(server, share=share, stranger=stranger)
         except HttpError as error:
             raise TooManyRequests(str(error)) from error
 
@@ -315,7 +315,7 @@ class FederationClient:
                 if error.kind is Failure.BUSY:
                     raise TooManyRequests(str(error)) from error
                 problem = error
-        self._routes.forget(server)
+        self._routes.invalidate_server(server)
         raise unreachable_error(server, problem)
 
     async def _parse_answer(self, server: str, answer: HttpResponse, limits: Limits) -> Any:
@@ -334,7 +334,7 @@ class FederationClient:
         except RemoteProtocolError as error:
             if not good:
                 return {}
-            self._routes.forget(server)
+            self._routes.invalidate_server(server)
             raise ServerUnreachable(
                 f"{server} answered {answer.status} and cannot be read: {error}"
             ) from error

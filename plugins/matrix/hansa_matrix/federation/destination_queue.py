@@ -180,7 +180,7 @@ class DestinationQueue:
             self._heard.set()
             self.run()
 
-    def tell(self, name: tuple[str, ...], edu: dict[str, Any]) -> None:
+    def queue_ephemeral(self, name: tuple[str, ...], edu: dict[str, Any]) -> None:
         """Queues an ephemeral EDU: only the last one of a ``name`` is kept, and none is for a server that
         cannot be reached.
         """
@@ -201,7 +201,7 @@ class DestinationQueue:
                 self._ctx.count("matrix_edus_dropped")
                 self.edus.clear()
 
-    async def waiting(self) -> list[Row]:
+    async def pending_rows(self) -> list[Row]:
         """The events behind the cursor, in order; at least the first 1,001 of them."""
         return await self._rows_after("out", self.position, _CATCH_UP + 1)
 
@@ -232,7 +232,7 @@ class DestinationQueue:
         while True:
             self._wake.clear()
             returns = self._returns
-            waiting = await self.waiting()
+            waiting = await self.pending_rows()
             rows = waiting if len(waiting) > _CATCH_UP else waiting[:MAX_PDUS]
             lasting = (await self._rows_after("lasting_edu", self.lasting, _MAX_DURABLE_EDUS))[
                 :_MAX_DURABLE_EDUS
@@ -273,9 +273,9 @@ class DestinationQueue:
         self.lasting = lasting[-1].position
         alone = destination_set((self.server,))[0]
         gone = [Delete("lasting_edu", row.key) for row in lasting if row.fields["recipients"] == alone]
-        await self._ctx.store.commit([self.kept(), *gone], durability="lazy")
+        await self._ctx.store.commit([self.cursor_row(), *gone], durability="lazy")
 
-    def kept(self) -> Put:
+    def cursor_row(self) -> Put:
         """The row of what is to outlive a restart."""
         fields = {
             "position": self.position,
@@ -400,7 +400,7 @@ class DestinationQueue:
         self.failing_since = self.failing_since or self._ctx.clock.now()
         self.failures += 1
         self._post.changed()
-        await self._ctx.store.commit([self.kept()], durability="lazy")
+        await self._ctx.store.commit([self.cursor_row()], durability="lazy")
         await self._wait_backoff(asked)
 
     async def _wait_backoff(self, asked: float) -> None:
@@ -418,16 +418,16 @@ class DestinationQueue:
             pass
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """True if nothing is being sent or queued, and no attempt fails."""
         return (self.task is None or self.task.done()) and not self.edus and not self.failures
 
-    def gone(self) -> bool:
+    def is_unreachable(self) -> bool:
         """True if the server has not been reached for an hour."""
         return bool(self.failures) and self._ctx.clock.now() - self.failing_since > _EARLY * 1000
 
     def destination_status(self, waiting: int) -> DestinationStatus:
-        """For an operator; ``waiting`` are the events of which it is asked."""
+        """For an operator; ``pending_rows`` are the events of which it is asked."""
         if not waiting:
             return DestinationStatus(name=self.server, state="delivered")
         return DestinationStatus(
@@ -439,20 +439,20 @@ class DestinationQueue:
             waiting=waiting,
         )
 
-    async def behind(self) -> int:
+    async def backlog_size(self) -> int:
         """How much waits: events, and EDUs that may not be lost."""
         lasting = await self._rows_after("lasting_edu", self.lasting, _MAX_DURABLE_EDUS)
-        return len(await self.waiting()) + len(lasting)
+        return len(await self.pending_rows()) + len(lasting)
 
-    async def reset(self) -> int:
+    async def discard_backlog(self) -> int:
         """Forget what waits: how much that was."""
-        given_up = await self.behind()
+        given_up = await self.backlog_size()
         if self.task is not None:
             self.task.cancel()
             await asyncio.gather(self.task, return_exceptions=True)
         if given_up:
             self.position = self.lasting = await self._ctx.store.position()
         self.failures, self.failing_since, self.waiting_since = 0, 0, 0
-        await self._ctx.store.commit([self.kept()])
+        await self._ctx.store.commit([self.cursor_row()])
         self.edus.clear()
         return given_up

@@ -69,7 +69,7 @@ class KeyStore:
         return found
 
     async def put(self, server: str, found: Mapping[str, VerifyKey], doc: Any, *, passing: bool) -> None:
-        """The keys of a document. ``passing`` ones are kept in memory until ``confirm_keys``."""
+        """The keys of a document. ``is_unconfirmed`` ones are kept in memory until ``confirm_keys``."""
         fresh: dict[str, VerifyKey] = {}
         for key_id, key in found.items():
             before = await self.load(server, key_id)
@@ -103,7 +103,7 @@ class KeyStore:
                 self._passing.put(server, passing)
             raise
 
-    def passing(self, server: str) -> bool:
+    def is_unconfirmed(self, server: str) -> bool:
         """True if a server's keys are in memory alone."""
         return server in self._passing
 
@@ -140,7 +140,7 @@ class KeyStore:
         await self._store.commit(writes)
         return held
 
-    async def document(self, server: str) -> StoredKeyDocument | None:
+    async def get_document(self, server: str) -> StoredKeyDocument | None:
         """The newest document of a server; with an empty body if it was too large to be kept."""
         passing = self._passing.get(server)
         if passing is not None:

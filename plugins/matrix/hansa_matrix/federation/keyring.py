@@ -72,14 +72,14 @@ class Keyring:
         """Call ``listener`` with every server of which a key was learned."""
         self._learned += (listener,)
 
-    def document(self) -> Mapping[str, Any]:
+    def own_document(self) -> Mapping[str, Any]:
         """Our signed key document, valid for a day."""
         key = self._keys.current
         old = {key_id: (one.public, one.expired_ts) for key_id, one in self._keys.old.items()}
         doc = key_document(self._server, {key.key_id: key.public}, self._clock.now() + DAY, old)
         return with_signature(doc, self._server, key.key_id, key.sign(signable_bytes(doc)))
 
-    def signed(self, doc: Mapping[str, Any]) -> Mapping[str, Any]:
+    def notarise(self, doc: Mapping[str, Any]) -> Mapping[str, Any]:
         """Another server's document with our signature beside its own."""
         key = self._keys.current
         return with_signature(doc, self._server, key.key_id, key.sign(signable_bytes(doc)))
@@ -103,11 +103,11 @@ class Keyring:
             if server == self._server:
                 continue
             known = self._kept.at_hand(server, key_id)
-            if known is None or known.valid_until < at or self._kept.passing(server):
+            if known is None or known.valid_until < at or self._kept.is_unconfirmed(server):
                 return False
         return True
 
-    async def has(self, wanted: Iterable[tuple[str, str]], at: int) -> bool:
+    async def has_keys(self, wanted: Iterable[tuple[str, str]], at: int) -> bool:
         """True if these keys are here and valid at ``at`` (ms)."""
         return not await self._missing_keys(wanted, at)
 
@@ -123,7 +123,7 @@ class Keyring:
             for server, key_id in wanted
         )
 
-    async def need(
+    async def ensure_keys(
         self, wanted: Iterable[tuple[str, str]], at: int, *, stranger: str = "", share: str = ""
     ) -> None:
         """Have these keys at hand, valid at ``at`` (ms), as far as their servers or notaries give them.
@@ -132,7 +132,7 @@ class Keyring:
         """
         wanted = list(wanted)
         if not stranger:
-            for server in {server for server, _ in wanted if self._kept.passing(server)}:
+            for server in {server for server, _ in wanted if self._kept.is_unconfirmed(server)}:
                 await self._kept.confirm_keys(server)
         missing = await self._missing_keys(wanted, at)
         if not missing:
@@ -169,7 +169,7 @@ class Keyring:
                 due.add(name[0])
         return sorted(due)
 
-    def awaited(self, wanted: Iterable[tuple[str, str]]) -> list[str]:
+    def pending_servers(self, wanted: Iterable[tuple[str, str]]) -> list[str]:
         """The servers whose keys are not known yet but may still come: they have been asked, in vain, for
         less than 10 minutes. Events that only they can verify must wait for them.
         """
@@ -304,7 +304,7 @@ class Keyring:
         """True if the document of a server is fresh enough, and has one of the keys that are ``named``, so
         that it need not be fetched again.
         """
-        found = await self._kept.document(server)
+        found = await self._kept.get_document(server)
         return server == self._server or (
             found is not None and self._is_document_fresh(found, minimum, named)
         )
@@ -317,11 +317,11 @@ class Keyring:
         neighbourhood ``ask`` unless that is empty.
         """
         if server == self._server:
-            return orjson.dumps(self.document())
-        found = await self._kept.document(server)
+            return orjson.dumps(self.own_document())
+        found = await self._kept.get_document(server)
         if ask and not (found is not None and self._is_document_fresh(found, minimum, named)):
             await self._fetch_once(server, ask)
-            found = await self._kept.document(server)
+            found = await self._kept.get_document(server)
         return found.body if found is not None and found.body else None
 
     def _is_document_fresh(self, found: StoredKeyDocument, minimum: int, named: Collection[str]) -> bool:
@@ -335,7 +335,7 @@ class Keyring:
     def heard_from(self, server: str) -> None:
         """The server has signed a request: ask it again if we must, and keep its keys."""
         self._failed.pop(server)
-        if self._kept.passing(server):
+        if self._kept.is_unconfirmed(server):
             self._ctx.spawn(partial(self._kept.confirm_keys, server), f"keys of {server}")
 
     async def sweep(self) -> None:

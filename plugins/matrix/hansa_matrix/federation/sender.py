@@ -102,14 +102,14 @@ class FederationSender:
     def _remote_destination_set(self, servers: Iterable[str]) -> tuple[int, tuple[str, ...]]:
         return destination_set(set(servers) - {self._server})
 
-    def writes(self, event_id: str, room_id: str, servers: Iterable[str]) -> list[Write]:
+    def event_writes(self, event_id: str, room_id: str, servers: Iterable[str]) -> list[Write]:
         """The writes that put an event on its way; nothing for an event that goes nowhere. After they are
-        committed, ``sent``.
+        committed, ``on_committed``.
         """
         return self._stream_writes("out", b"", servers, {"event_id": event_id, "room_id": room_id})
 
-    def lasting(self, edu: dict[str, Any], servers: Iterable[str]) -> list[Write]:
-        """As ``writes``, for an EDU that may not be lost."""
+    def durable_edu_writes(self, edu: dict[str, Any], servers: Iterable[str]) -> list[Write]:
+        """As ``event_writes``, for an EDU that may not be lost."""
         return self._stream_writes("lasting_edu", stored_edu(edu, self._ctx.policy_generation), servers, {})
 
     def _stream_writes(
@@ -129,7 +129,7 @@ class FederationSender:
             writes.append(Put("recipients", (set_id,), orjson.dumps(names)))
         return writes
 
-    def sent(self, servers: Iterable[str]) -> None:
+    def on_committed(self, servers: Iterable[str]) -> None:
         """Wakes the queues of these servers after a commit."""
         set_id, names = self._remote_destination_set(servers)
         if not set_id:
@@ -139,12 +139,12 @@ class FederationSender:
         for name in names:
             self._peers[name].run()
 
-    def tell(self, servers: Iterable[str], name: tuple[str, ...], edu: dict[str, Any]) -> None:
+    def send_ephemeral(self, servers: Iterable[str], name: tuple[str, ...], edu: dict[str, Any]) -> None:
         """Tell servers what may be lost: in memory, once, and the last of a ``name`` only. A server that
         cannot be reached gets none.
         """
         for server in sorted(set(servers) - {self._server}):
-            self._queue_for(server).tell(name, edu)
+            self._queue_for(server).queue_ephemeral(name, edu)
 
     def _on_advanced(self, peer: DestinationQueue) -> None:
         """Two hundred servers take an event at the same time: one commit keeps all their cursors. A crash
@@ -156,15 +156,15 @@ class FederationSender:
 
     async def _save_cursors_soon(self) -> None:
         await asyncio.sleep(_SAVE_AFTER_S)
-        await self.keep()
+        await self.save_cursors()
 
-    async def keep(self) -> None:
+    async def save_cursors(self) -> None:
         """Commit where every server stands."""
         ahead, self._ahead = self._ahead, {}
         if not ahead:
             return
         try:
-            for piece in pieces([peer.kept() for peer in ahead.values()]):
+            for piece in pieces([peer.cursor_row() for peer in ahead.values()]):
                 await self._ctx.store.commit(piece, durability="lazy")
         except StoreFault:
             self._ahead = ahead | self._ahead
@@ -180,7 +180,7 @@ class FederationSender:
         """How many servers cannot be reached, and how many not for an hour: what an operator is woken for."""
         failing = [peer for peer in self._peers.values() if peer.failures]
         self._ctx.set_gauge("matrix_destinations_failing", len(failing))
-        self._ctx.set_gauge("matrix_destinations_gone", sum(peer.gone() for peer in failing))
+        self._ctx.set_gauge("matrix_destinations_gone", sum(peer.is_unreachable() for peer in failing))
 
     def _require_queue(self, server: str) -> DestinationQueue:
         peer = self._peers.get(server)
@@ -188,16 +188,16 @@ class FederationSender:
             raise LocalProtocolError(f"nothing was ever sent to {server}: `hansa matrix destinations ls`")
         return peer
 
-    async def retry(self, server: str) -> None:
+    async def retry_server(self, server: str) -> None:
         """Try at once what waits for a server, and one that is failing from the beginning."""
         peer = self._require_queue(server)
         peer.heard_from()
         peer.run()
 
-    async def reset(self, server: str) -> int:
+    async def discard_backlog(self, server: str) -> int:
         """Forget what waits for a server: how much it will have to fetch by itself."""
         peer = self._require_queue(server)
-        given_up = await peer.reset()
+        given_up = await peer.discard_backlog()
         self._update_gauges()
         if given_up:
             self._ctx.log.warning("%d events and EDUs for %s are given up by command", given_up, server)
@@ -240,7 +240,7 @@ class FederationSender:
     async def _forget_servers(self) -> None:
         """Forgets servers without pending rows and without failures."""
         self._floor = await self._ctx.store.position()
-        gone = [peer for peer in self._peers.values() if not peer.sets and peer.idle]
+        gone = [peer for peer in self._peers.values() if not peer.sets and peer.is_idle]
         for peer in gone:
             del self._peers[peer.server]
             self._ahead.pop(peer.server, None)
@@ -302,7 +302,7 @@ class FederationSender:
         await self._ctx.store.commit(writes, durability="lazy")
         return max((int(mark.fields["position"] or 0) for mark in old), default=0)
 
-    async def where(self, event_id: str) -> list[DestinationStatus]:
+    async def delivery_status(self, event_id: str) -> list[DestinationStatus]:
         """How far each server is that an event was meant for."""
         found: list[DestinationStatus] = []
         rows = await self._ctx.store.scan("out", index=("event_id",), equal=(event_id,))
@@ -315,5 +315,5 @@ class FederationSender:
 
     async def destinations(self) -> list[DestinationStatus]:
         """Every destination with its backlog and trouble."""
-        found = [peer.destination_status(await peer.behind()) for peer in self._peers.values()]
+        found = [peer.destination_status(await peer.backlog_size()) for peer in self._peers.values()]
         return sorted(found, key=lambda one: one.name)

@@ -54,7 +54,7 @@ class ServerDiscovery:
         self._routes: LruCache[str, tuple[float, ResolvedServer]] = LruCache(_MAX_CACHED)
         self._files: LruCache[str, _CachedWellKnown] = LruCache(_MAX_CACHED)
 
-    async def find(
+    async def resolve_server(
         self,
         server: str,
         told: Callable[[str], None] | None = None,
@@ -89,7 +89,7 @@ class ServerDiscovery:
         self._routes.put(server, (until, command))
         return command
 
-    def forget(self, server: str) -> None:
+    def invalidate_server(self, server: str) -> None:
         """Forgets a route that leads nowhere, so that it is looked up again next time."""
         self._routes.pop(server)
 

@@ -22,11 +22,11 @@ class ClientNotifier:
 
     def wake_user(self, user: str) -> None:
         """Wake the clients of a local user."""
-        self._memberships.news.tell(user)
+        self._memberships.news.notify_topic(user)
 
     def wake_room(self, room_id: str) -> None:
         """Wake the clients of the local users in a room, and those that look into it."""
-        self._memberships.tell(room_id)
+        self._memberships.notify_room(room_id)
 
     def wake_contacts(self, user: str) -> None:
         """Wake the clients of any user and of everybody who shares a room with that user."""

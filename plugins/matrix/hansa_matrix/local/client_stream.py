@@ -79,7 +79,7 @@ class ClientStream:
         if not of_topic:
             del self._by_topic[item.topic]
 
-    async def between(
+    async def items_between(
         self, since: int, upto: int, topics: TopicSet, most: int
     ) -> dict[str, Sequence[StreamItem]]:
         """By topic what was told of it after ``since`` and up to ``upto``, in order; nothing for a topic
@@ -99,7 +99,7 @@ class ClientStream:
         for topic in topics:
             if near and topic not in self._by_topic:
                 continue
-            items = await self.last(topic, upto + 1, most, since=since)
+            items = await self.last_items(topic, upto + 1, most, since=since)
             if len(items) == most and topic != DEVICES and not topic.startswith("!"):
                 items = await self._latest_per_ref(topic, since, upto)
             if items:
@@ -115,7 +115,7 @@ class ClientStream:
             latest[item.ref] = item
         return sorted(latest.values(), key=lambda item: item.position)
 
-    async def last(self, topic: str, before: int, most: int, *, since: int = 0) -> list[StreamItem]:
+    async def last_items(self, topic: str, before: int, most: int, *, since: int = 0) -> list[StreamItem]:
         """The last ``most`` of a topic before a position and after ``since``, in order."""
         if before > self._tail.end + 1:
             await self.now()
@@ -139,33 +139,35 @@ class ClientStream:
         )
         return [_item_from_row(row) for row in reversed(rows)]
 
-    async def first(self, topic: str, after: int, most: int, *, upto: int | None = None) -> list[StreamItem]:
+    async def first_items(
+        self, topic: str, after: int, most: int, *, upto: int | None = None
+    ) -> list[StreamItem]:
         """The first ``most`` of a topic after a position, in order."""
         rows = await self._store.scan(
             "news", index=("topic", "position"), equal=(topic,), after=after, upto=upto, limit=most
         )
         return [_item_from_row(row) for row in rows]
 
-    async def of(self, topic: str, ref: str) -> int:
+    async def position_of(self, topic: str, ref: str) -> int:
         """The position of what was told last of a topic under a name, 0 if nothing was."""
         rows = await self._store.scan(
             "news", index=("ref", "position"), equal=(ref,), limit=100, reverse=True
         )
         return next((row.position for row in rows if row.fields["topic"] == topic), 0)
 
-    async def purge(self, topic: str) -> None:
+    async def purge_topic(self, topic: str) -> None:
         """Remove all that was told of a topic."""
         index = ("topic", "position")
         while rows := await self._store.scan("news", index=index, equal=(topic,), limit=_AT_ONCE):
             await self._store.commit([Delete("news", row.key) for row in rows])
 
-    def tell(self, topic: str) -> None:
+    def notify_topic(self, topic: str) -> None:
         """Wake who waits for news of a topic: some are durable, or were never to be."""
         for event in self._waiting.get(topic, ()):
             event.set()
 
     @contextmanager
-    def listening(self, topics: Iterable[str]) -> Iterator[asyncio.Event]:
+    def subscribe_to(self, topics: Iterable[str]) -> Iterator[asyncio.Event]:
         """An event that is set by news of any of some topics."""
         event, listed = asyncio.Event(), list(topics)
         for topic in listed:
@@ -181,7 +183,7 @@ class ClientStream:
 
 
 def _items_of_topic(topic: str, items: list[StreamItem], most: int) -> list[StreamItem]:
-    """Returns the items of a topic, the newest first: see ``ClientStream.between``."""
+    """Returns the items of a topic, the newest first: see ``ClientStream.items_between``."""
     return items[:most] if topic == DEVICES or topic.startswith("!") else items
 
 

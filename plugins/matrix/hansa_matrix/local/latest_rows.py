@@ -19,7 +19,7 @@ class LatestRows:
     def __init__(self) -> None:
         self._at: LruCache[tuple[str, str], int] = LruCache(_MAX_ROWS)
 
-    def writes(self, topic: str, ref: str) -> list[Write]:
+    def announce_writes(self, topic: str, ref: str) -> list[Write]:
         """Tell of something in place of the last time."""
         before = self._at.get((topic, ref))
         gone = [Delete("news", (before,))] if before is not None else []

@@ -84,11 +84,11 @@ class LocalMemberships:
         else:
             self._joined.get(stay.room_id, set()).discard(user)
 
-    def stays(self, user: str) -> Mapping[str, LocalMembership]:
+    def memberships_of(self, user: str) -> Mapping[str, LocalMembership]:
         """Everything that one person is or was in, or is asked into, by room."""
         return self._stays.get(user, {})
 
-    def joined(self, room_id: str) -> Collection[str]:
+    def joined_users(self, room_id: str) -> Collection[str]:
         """Those with an account who are in a room."""
         return self._joined.get(room_id, ())
 
@@ -107,17 +107,17 @@ class LocalMemberships:
     def share_a_room(self, user: str, other: str) -> bool:
         """True if a local user and another user are in one room."""
         who = NativeId(self._ctx.id, other)
-        for stay in self.stays(user).values():
+        for stay in self.memberships_of(user).values():
             view = self._ctx.get_view(stay.room_id) if stay.membership == "join" else None
             if view is not None and view.membership(who) is Membership.JOIN:
                 return True
         return False
 
-    def tell(self, room_id: str) -> None:
+    def notify_room(self, room_id: str) -> None:
         """Wake those with an account in a room who wait for news, and who looks into it."""
-        self.news.tell(room_id)
+        self.news.notify_topic(room_id)
         for user in self._joined.get(room_id, ()):
-            self.news.tell(user)
+            self.news.notify_topic(user)
 
     async def affected_users(self, keys: Iterable[StateKey]) -> list[str]:
         """Those with an account among the people whose member event has one of some state keys."""
@@ -132,7 +132,7 @@ class LocalMemberships:
         ghost = local == config.bridge_user or local.startswith(config.ghost_prefix)
         return server == config.server_name and not ghost
 
-    async def has(self, user: str) -> bool:
+    async def has_account(self, user: str) -> bool:
         """True if a user has, or had, an account, even one that another process made."""
         if user not in self.accounts and self.may_have(user):
             await self.load_accounts([user])
@@ -164,11 +164,11 @@ class LocalMemberships:
             row = rows.get((user, room_id))
             stay = LocalMembership(room_id=room_id, **orjson.loads(row.body)) if row is not None else None
             if stay is not None and stay != self.membership_of(user, room_id):
-                self.moved(user, stay)
-        self.tell(room_id)
+                self.on_committed(user, stay)
+        self.notify_room(room_id)
 
     @staticmethod
-    def writes(user: str, stay: LocalMembership) -> list[Write]:
+    def membership_writes(user: str, stay: LocalMembership) -> list[Write]:
         """Returns the writes that store a membership and announce it to its user: they belong to the commit
         of the room.
         """
@@ -182,19 +182,21 @@ class LocalMemberships:
             stream_write(user, stay.room_id),
         ]
 
-    def moved(self, user: str, stay: LocalMembership) -> None:
-        """``writes`` are durable."""
+    def on_committed(self, user: str, stay: LocalMembership) -> None:
+        """``membership_writes`` are durable."""
         before = self.membership_of(user, stay.room_id)
         self._set_membership(user, stay)
-        self.news.tell(user)
+        self.news.notify_topic(user)
         if stay.membership == "join" and (before is None or before.membership != "join"):
             self.listeners.notify_joined(user, stay.room_id)
 
-    async def move(self, user: str, stay: LocalMembership, *, over: Collection[str] | None = None) -> None:
+    async def store_membership(
+        self, user: str, stay: LocalMembership, *, over: Collection[str] | None = None
+    ) -> None:
         """Stores a membership that was not made by an event of a local room; ``over``: only in place of such
         memberships.
         """
-        if not await self.has(user):
+        if not await self.has_account(user):
             return
 
         async def turn() -> bool:
@@ -206,16 +208,16 @@ class LocalMemberships:
             return True
 
         if await again_on_conflict(turn):
-            self.moved(user, stay)
+            self.on_committed(user, stay)
 
-    async def purge(self, room_id: str) -> None:
+    async def purge_room(self, room_id: str) -> None:
         """A room is removed: nobody was in it, and nothing of it is told any more."""
         for user, stays in self._stays.items():
             if room_id in stays:
-                await self.forget(user, room_id)
-        await self.news.purge(room_id)
+                await self.forget_room(user, room_id)
+        await self.news.purge_topic(room_id)
 
-    async def forget(self, user: str, room_id: str) -> None:
+    async def forget_room(self, user: str, room_id: str) -> None:
         """The person does not want to hear of a room any more that they left."""
         left = self.membership_of(user, room_id)
         row = await self._ctx.store.get("stay", (user, room_id))

@@ -28,11 +28,11 @@ class TransactionIds:
     def __init__(self) -> None:
         self._kept: LruCache[str, ClientTransaction] = LruCache(_MAX_TRANSACTIONS)
 
-    def keep(self, event_id: str, handle: ClientTransaction) -> None:
+    def record_event(self, event_id: str, handle: ClientTransaction) -> None:
         """An event is about to be committed."""
         self._kept.put(event_id, handle)
 
-    def by(self, user: str, device: str, event_id: str) -> str:
+    def txn_id_for(self, user: str, device: str, event_id: str) -> str:
         """The transaction id by which a device sent an event; empty if it did not."""
         handle = self._kept.get(event_id)
         if handle is None or (handle.user, handle.device) != (user, device):

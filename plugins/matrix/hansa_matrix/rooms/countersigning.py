@@ -70,7 +70,7 @@ class Countersigning:
             (entered,) = await self._ctx.submit([join])
             return entered.refusal or draft.draft
         try:
-            signed = await self._policing.sent(room, draft)
+            signed = await self._policing.sign_outgoing(room, draft)
         except RemoteError as error:
             return Refusal(code=RefusalCode.FORBIDDEN, text=error.reason)
         except ServerUnreachable as error:

@@ -108,13 +108,13 @@ class EventBuilder:
 
     def _remember_txn(self, pdu: Pdu, handle: ClientTransaction | None) -> None:
         if handle is not None:
-            self._draft.own.attendance.sent.keep(pdu.event_id, handle)
+            self._draft.own.attendance.sent.record_event(pdu.event_id, handle)
 
     async def _needs_policy_server(self, type_: str, state_key: str | None) -> bool:
         """True if the room's policy server must sign such a local event before any server gets it."""
         if self._policing is None or is_exempt(type_, state_key):
             return False
-        return await self._policing.of(self._draft.room) is not None
+        return await self._policing.policy_server_of(self._draft.room) is not None
 
     async def _needs_join(self, user: str) -> bool:
         state = await self._draft.room.groups.load(self._draft.head.group)

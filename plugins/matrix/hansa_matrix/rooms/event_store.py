@@ -244,24 +244,24 @@ class RoomEvents:
 
     async def readable(self, ids: Iterable[str], version: RoomVersion) -> Mapping[str, StoredEvent]:
         """As ``load``, for who reads them: withheld is also what the policies of now deny."""
-        return await self.judged(await self.load(ids, version))
+        return await self.recheck_policies(await self.load(ids, version))
 
-    async def judged(self, found: Mapping[str, StoredEvent]) -> Mapping[str, StoredEvent]:
+    async def recheck_policies(self, found: Mapping[str, StoredEvent]) -> Mapping[str, StoredEvent]:
         """Events as they may be read now."""
         judge = self._all.judge
         return found if judge is None or not judge.active else await judge(found)
 
     @property
-    def settled(self) -> bool:
+    def is_ungoverned(self) -> bool:
         """True if events may be read as they are stored, because there are no policies."""
         return self._all.judge is None or not self._all.judge.active
 
-    async def foreign(self, ids: Iterable[str], version: RoomVersion) -> dict[str, StoredEvent]:
+    async def load_foreign(self, ids: Iterable[str], version: RoomVersion) -> dict[str, StoredEvent]:
         """Those of the ids that are events of other rooms: to say that they are, and for nothing else."""
         found = await self._all.load(ids, version)
         return {e: one for e, one in found.items() if one.pdu.room_id != self._room_id}
 
-    async def taken(self, pdus: Sequence[Pdu], version: RoomVersion) -> set[str]:
+    async def taken_ids(self, pdus: Sequence[Pdu], version: RoomVersion) -> set[str]:
         """The ids of those events that are ids of other events here, of this room or of another. Only where
         servers make ids (versions 1 and 2) can two events have one: the first stored event keeps it, since
         states and auth chains name it.

@@ -110,7 +110,7 @@ class LocalServer:
         """True if a user id of this server is unused: it is not an account, a ghost or the bridge user."""
         if not self.attendance.may_have(user):
             return False
-        return not await self.attendance.has(user)
+        return not await self.attendance.has_account(user)
 
     def event_id(self) -> str:
         """Returns a new event id, for a room whose version has servers make them."""

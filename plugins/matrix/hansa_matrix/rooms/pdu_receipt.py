@@ -115,7 +115,7 @@ class PduBatch:
 
     async def _receive(self, arrived: ReceivedPdu, verdict: Verdict) -> Prepared | Missing | Refusal:
         pdu, room = arrived.pdu, self._draft.room
-        if room.version.named_event_ids and await room.events.taken([pdu], room.version):
+        if room.version.named_event_ids and await room.events.taken_ids([pdu], room.version):
             return _duplicate_id_refusal(pdu)
         done: list[Write] = [Delete("staged", arrived.staged_row)] if arrived.staged_row else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
@@ -140,7 +140,7 @@ class PduBatch:
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         missing = [e for e in (*pdu.auth_events, *pdu.prev_events) if e not in cited]
         if missing:
-            foreign = set(await room.events.foreign(missing, room.version))
+            foreign = set(await room.events.load_foreign(missing, room.version))
             if not foreign.isdisjoint(pdu.prev_events):
                 return _foreign_prev_refusal(pdu, foreign)
             missing = [e for e in missing if e not in foreign]
@@ -245,7 +245,7 @@ class PduBatch:
         pdu, state, room = adopted.pdu, adopted.state, self._draft.room
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)
         self._draft.comes_again(known)
-        if await room.events.taken([pdu], room.version):
+        if await room.events.taken_ids([pdu], room.version):
             return _duplicate_id_refusal(pdu)
         if known is not None and known.after:
             return self._draft.to_prepared([], shown=False)
@@ -291,7 +291,7 @@ class PduBatch:
         self._draft.comes_again(known)
         if known is not None and known.after:
             return self._draft.to_prepared([], shown=False)
-        if await self._draft.room.events.taken([pdu], self._draft.room.version):
+        if await self._draft.room.events.taken_ids([pdu], self._draft.room.version):
             return _duplicate_id_refusal(pdu)
         cited = await self._draft.load({*pdu.auth_events, *pdu.prev_events})
         if len(cited) < len({*pdu.auth_events, *pdu.prev_events}):

@@ -296,9 +296,9 @@ class MatrixRoom:
 
     async def judged(self, events: Sequence[StoredEvent]) -> list[StoredEvent]:
         """Events as they may be read now, in order."""
-        if self.events.settled:
+        if self.events.is_ungoverned:
             return list(events)
-        return list((await self.events.judged({one.pdu.event_id: one for one in events})).values())
+        return list((await self.events.recheck_policies({one.pdu.event_id: one for one in events})).values())
 
     async def joined_users_of(self, server: str, first: str = "") -> AsyncIterator[str]:
         """The user ids of a server's joined people, ``first`` before the others if it is one, some read at a

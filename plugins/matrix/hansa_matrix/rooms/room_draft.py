@@ -141,9 +141,9 @@ class RoomDraft:
         self.room.resident = self._resident
         self.room.attended = self._attended
         for user, stay in self._stays:
-            self.own.attendance.moved(user, stay)
+            self.own.attendance.on_committed(user, stay)
         if self._news:
-            self.own.attendance.tell(self.room.room_id)
+            self.own.attendance.notify_room(self.room.room_id)
         if self._came:
             self.own.attendance.listeners.notify_servers_joined(self.room.room_id, frozenset(self._came))
         if self._keeping:
@@ -153,7 +153,7 @@ class RoomDraft:
         self.room.events.keep(self.stored.values())
         self.passing.committed()
         for servers in self._recipients:
-            self.own.sender.sent(servers)
+            self.own.sender.on_committed(servers)
         for result in self._results:
             result()
 
@@ -205,7 +205,7 @@ class RoomDraft:
 
     async def _readable_events(self, event_ids: Iterable[str]) -> Mapping[str, StoredEvent]:
         """As ``load``, for who reads them: also what was judged by other policies."""
-        return await self.room.events.judged(await self.load(event_ids))
+        return await self.room.events.recheck_policies(await self.load(event_ids))
 
     async def state_events(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Pdu]:
         """The events of some keys of a state; the create event always."""
@@ -358,7 +358,7 @@ class RoomDraft:
             stay = membership_from_event(self.room.room_id, user, members.get((MEMBER, user)))
             self._attended = self._attended or stay.membership == "join"
             self._stays.append((user, stay))
-            writes += self.own.attendance.writes(user, stay)
+            writes += self.own.attendance.membership_writes(user, stay)
         return writes
 
     def comes_again(self, known: StoredEvent | None) -> None:
@@ -388,7 +388,7 @@ class RoomDraft:
         """Returns the target of a redaction, even if it is an event of another room, on which it has no
         effect.
         """
-        found = await self.load([named]) or await self.room.events.foreign([named], self.room.version)
+        found = await self.load([named]) or await self.room.events.load_foreign([named], self.room.version)
         return found.get(named)
 
     async def redacted(self, pdu: Pdu, before: StateIds, *, live: bool = True) -> list[Write]:
@@ -490,7 +490,7 @@ class RoomDraft:
         if pdu.type == MEMBER and pdu.state_key and pdu.membership in {"leave", "ban"}:
             servers |= {ids.domain_of(pdu.state_key)} - {self.own.server}
         self._recipients.append(servers)
-        return self.own.sender.writes(pdu.event_id, pdu.room_id, servers)
+        return self.own.sender.event_writes(pdu.event_id, pdu.room_id, servers)
 
     def deliver_concurrent(self, join: Pdu, server: str) -> list[Write]:
         """Sends the events beside a join to its server. An event made while the handshake was in progress is
@@ -500,7 +500,7 @@ class RoomDraft:
         beside = [e for e in self.head.extremities if e != join.event_id]
         if beside:
             self._recipients.append(frozenset({server}))
-        return [w for e in beside for w in self.own.sender.writes(e, join.room_id, {server})]
+        return [w for e in beside for w in self.own.sender.event_writes(e, join.room_id, {server})]
 
     def to_prepared(
         self,

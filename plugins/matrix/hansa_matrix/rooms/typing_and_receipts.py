@@ -133,7 +133,7 @@ class TypingAndReceipts:
             return
         out = EphemeralOut(link=link, sender=NativeId(self._ctx.id, user), kind=kind, view=view)
         if await is_allowed(self._ctx, out):
-            self._sender.tell(self._remote_servers(room_id), name, edu)
+            self._sender.send_ephemeral(self._remote_servers(room_id), name, edu)
 
     def typing_in(self, room_id: str) -> list[str]:
         """Returns the users who type in a room and have not left it."""
@@ -259,7 +259,7 @@ class TypingAndReceipts:
             else (RECEIPTS + receipt.room_id, receipt.user)
         )
         if private or (room is not None and room.attended):
-            writes += self._latest.writes(*news)
+            writes += self._latest.announce_writes(*news)
         for position in await self._ctx.store.commit(writes, durability="lazy"):
             self._latest.on_row_committed(*news, position)
         for whose in ("", receipt.user):
@@ -306,7 +306,7 @@ class TypingAndReceipts:
         if isinstance(signal, Typing):
             typing = TypingEdu(room_id=room.room_id, user=user, typing=signal.typing)
             await self._set_typing(typing)
-            self._sender.tell(servers, (TYPING, room.room_id, user), typing_edu(typing))
+            self._sender.send_ephemeral(servers, (TYPING, room.room_id, user), typing_edu(typing))
             return
         event_id = await self._ctx.native_id(signal.event)
         if event_id is not None:
@@ -314,7 +314,9 @@ class TypingAndReceipts:
                 room_id=room.room_id, user=user, event_id=event_id, ts=signal.ts, thread=signal.thread
             )
             await self._store_receipt(receipt)
-            self._sender.tell(servers, (RECEIPT, room.room_id, user, signal.thread), receipt_edu(receipt))
+            self._sender.send_ephemeral(
+                servers, (RECEIPT, room.room_id, user, signal.thread), receipt_edu(receipt)
+            )
 
 
 def _texts_of_receipt(receipt: ReceiptEdu) -> tuple[str, ...]:

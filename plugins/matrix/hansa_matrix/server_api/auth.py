@@ -92,14 +92,14 @@ class FederationAuth:
             claims = self._parse_claims(request)
             origin, now = claims[0].origin, self._ctx.clock.now()
             wanted = [(one.origin, one.key) for one in claims]
-            if await self._keyring.has(wanted, now):
+            if await self._keyring.has_keys(wanted, now):
                 await self._require_peer_allowed(origin)
             elif not self._keyring.may_ask(wanted):
                 raise _invalid_signature(claims[0])
             else:
                 with self._strangers.work(request.remote) as group:
                     await self._require_peer_allowed(origin)
-                    await self._keyring.need(wanted, now, stranger=group)
+                    await self._keyring.ensure_keys(wanted, now, stranger=group)
             for one in claims:
                 if (key := self._keyring.get(one.origin, one.key)) is None or key.valid_until < now:
                     raise _invalid_signature(one)

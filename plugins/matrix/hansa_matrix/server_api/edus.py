@@ -22,7 +22,7 @@ class EduDispatcher:
         self._ctx = ctx
         self._takers = takers
 
-    async def take(self, origin: str, edus: Sequence[Any]) -> None:
+    async def handle_edus(self, origin: str, edus: Sequence[Any]) -> None:
         """All of a transaction. Raises RemoteProtocolError (503) if what may not be lost was not stored, and
         ``Busy`` where that comes too fast.
         """

@@ -74,7 +74,7 @@ def _add_key_routes(router: Router, keyring: Keyring, delegate: str) -> None:
         return json_response({"server": {"name": "Hansa", "version": __version__}})
 
     async def keys(_: Request) -> Response:
-        return json_response(keyring.document())
+        return json_response(keyring.own_document())
 
     async def well_known(_: Request) -> Response:
         if not delegate:

@@ -41,8 +41,8 @@ class EventEndpoints:
 
     async def event(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /event``."""
-        room, stored = await self._entitled.served(origin, request.path["event"])
-        return self._entitled.transaction(room, await self._visible_pdus(room, [stored], origin))
+        room, stored = await self._entitled.require_visible_event(origin, request.path["event"])
+        return self._entitled.as_transaction(room, await self._visible_pdus(room, [stored], origin))
 
     async def _visible_pdus(
         self, room: MatrixRoom, found: Sequence[StoredEvent], origin: str
@@ -66,12 +66,12 @@ class EventEndpoints:
         erased = is_of(one.pdu, self._entitled.own.attendance.erased)
         if erased and not await self._visibility.was_in_room(room, one, origin):
             return False
-        return await self._visibility.seen(room, one, origin)
+        return await self._visibility.can_see(room, one, origin)
 
     async def state(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /state``: the state before an event."""
         room, state = await self._state_at(origin, request)
-        chain = await room.events.judged(await room.events.auth_chain(state, room.version))
+        chain = await room.events.recheck_policies(await room.events.auth_chain(state, room.version))
         erased = self._entitled.own.attendance.erased
         return {
             "pdus": pdus_json(room, state.values(), erased),
@@ -86,24 +86,26 @@ class EventEndpoints:
 
     async def event_auth(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /event_auth``."""
-        await self._entitled.admitted(request.path["room"], origin)
-        room, stored = await self._entitled.served(origin, request.path["event"], request.path["room"])
+        await self._entitled.require_acl_allowed(request.path["room"], origin)
+        room, stored = await self._entitled.require_visible_event(
+            origin, request.path["event"], request.path["room"]
+        )
         chain = await room.events.auth_chain([stored.pdu.event_id], room.version)
-        given = await room.events.judged(chain)
+        given = await room.events.recheck_policies(chain)
         return {"auth_chain": pdus_json(room, given.values(), self._entitled.own.attendance.erased)}
 
     async def backfill(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /backfill``: newest first, the named events included."""
-        room = await self._entitled.admitted(request.path["room"], origin)
+        room = await self._entitled.require_acl_allowed(request.path["room"], origin)
         limit = request.first("limit", "10")
         most = min(_BACKFILL, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 9 else 10
         start = [v for k, v in request.query if k == "v"][:20]
         found = await self._walk_back(room, start, (), most)
-        return self._entitled.transaction(room, await self._visible_pdus(room, found, origin))
+        return self._entitled.as_transaction(room, await self._visible_pdus(room, found, origin))
 
     async def get_missing_events(self, origin: str, request: Request, body: Any) -> Any:
         """``POST /get_missing_events``: oldest first, the named events left out."""
-        room = await self._entitled.admitted(request.path["room"], origin)
+        room = await self._entitled.require_acl_allowed(request.path["room"], origin)
         latest, earliest = body.get("latest_events"), body.get("earliest_events")
         if not isinstance(latest, list) or not isinstance(earliest, list):
             raise matrix_error(400, "M_BAD_JSON", "latest_events and earliest_events are lists")
@@ -121,8 +123,10 @@ class EventEndpoints:
         return {"events": pdus_json(room, await self._visible_pdus(room, found[::-1], origin))}
 
     async def _state_at(self, origin: str, request: Request) -> tuple[MatrixRoom, dict[str, StoredEvent]]:
-        await self._entitled.admitted(request.path["room"], origin)
-        room, stored = await self._entitled.served(origin, request.first("event_id"), request.path["room"])
+        await self._entitled.require_acl_allowed(request.path["room"], origin)
+        room, stored = await self._entitled.require_visible_event(
+            origin, request.first("event_id"), request.path["room"]
+        )
         if not stored.after:
             raise matrix_error(404, "M_NOT_FOUND", "the state at that event is not known here")
         before = await room.groups.load(stored.before)

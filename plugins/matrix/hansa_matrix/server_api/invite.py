@@ -91,7 +91,7 @@ class InviteEndpoints:
             raise matrix_error(403, "M_FORBIDDEN", "the invited user is not of this server")
         self._pending.admit(origin, target)
         wanted = signing_key_ids(pdu, required_servers(pdu, version))
-        await self._keyring.need(wanted, key_valid_at(pdu, version), share=origin)
+        await self._keyring.ensure_keys(wanted, key_valid_at(pdu, version), share=origin)
         if signature_problem(pdu, version, self._keyring.get, verify_signature) is not None:
             raise matrix_error(403, "M_FORBIDDEN", "the invite's signature is not valid")
         signed_at, forged = await self._verified_state(pdu, state, version)
@@ -144,7 +144,7 @@ class InviteEndpoints:
             named = signing_key_ids(pdu, servers)
             if pdu.type == CREATE or servers <= {ids.domain_of(invite.sender), self._own.server}:
                 inviting = ids.domain_of(invite.sender)
-                await self._keyring.need(named, key_valid_at(pdu, version), share=inviting)
+                await self._keyring.ensure_keys(named, key_valid_at(pdu, version), share=inviting)
             problem = signature_problem(pdu, version, self._keyring.get, verify_signature, servers)
             known = any(self._keyring.get(*name) is not None for name in named)
             if pdu.room_id != invite.room_id or not hash_matches(pdu.raw, version) or (problem and known):
@@ -157,7 +157,7 @@ class InviteEndpoints:
         """``PUT /exchange_third_party_invite``: the person that a local user invited by an address has an
         account on ``origin``, which asks for the invite itself.
         """
-        room = await self._entitled.admitted(request.path["room"], origin, member=False)
+        room = await self._entitled.require_acl_allowed(request.path["room"], origin, member=False)
         sender, target, content = body.get("sender"), body.get("state_key"), body.get("content")
         named = isinstance(sender, str) and isinstance(target, str) and isinstance(content, dict)
         if not named or body.get("type") != "m.room.member" or membership_of(content) != "invite":

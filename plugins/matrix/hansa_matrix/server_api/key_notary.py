@@ -73,7 +73,7 @@ class Notary:
             doc = loads_json(body, KEY_DOCUMENT)
             if not named or named & key_ids_of(doc):
                 left -= len(body)
-                found.append(self._keyring.signed(doc))
+                found.append(self._keyring.notarise(doc))
         return found
 
     async def _query_document(self, server: str, at: int, named: frozenset[str], remote: str) -> bytes | None:

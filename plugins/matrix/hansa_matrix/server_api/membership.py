@@ -60,7 +60,7 @@ class MembershipEndpoints:
 
     async def _require_version(self, origin: str, request: Request) -> MatrixRoom:
         """The room, if the server that asks speaks its version."""
-        room = await self._entitled.admitted(request.path["room"], origin, member=False)
+        room = await self._entitled.require_acl_allowed(request.path["room"], origin, member=False)
         offered = [v for k, v in request.query if k == "ver"] or ["1"]
         if room.version.id not in offered:
             raise matrix_error(
@@ -82,7 +82,7 @@ class MembershipEndpoints:
         before = await room.groups.load(stored.before)
         state = await room.readable(before.values())
         chain = await room.events.auth_chain([pdu.event_id, *before.values()], room.version)
-        given = await room.events.judged(chain)
+        given = await room.events.recheck_policies(chain)
         view = self._ctx.get_view(room.room_id)
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {
@@ -128,7 +128,7 @@ class MembershipEndpoints:
     async def make_leave(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /make_leave``."""
         user = self._entitled.own_user(request.path["user"], origin)
-        room = await self._entitled.admitted(request.path["room"], origin, member=False)
+        room = await self._entitled.require_acl_allowed(request.path["room"], origin, member=False)
         return await self._make_template(room, user, "leave")
 
     async def send_leave(self, origin: str, request: Request, body: Any) -> Any:
@@ -181,7 +181,7 @@ class MembershipEndpoints:
         membership: str,
         authorised: Callable[[MatrixRoom, Pdu], Awaitable[Pdu]] | None = None,
     ) -> tuple[MatrixRoom, Pdu]:
-        room = await self._entitled.admitted(request.path["room"], origin, member=False)
+        room = await self._entitled.require_acl_allowed(request.path["room"], origin, member=False)
         pdu = parse_pdu(body, room.version)
         if pdu.event_id != request.path["event"] or pdu.room_id != room.room_id:
             raise matrix_error(400, "M_INVALID_PARAM", "the event is not the one that the path names")
@@ -190,11 +190,11 @@ class MembershipEndpoints:
         self._entitled.own_user(pdu.sender, origin)
         if authorised is not None:
             pdu = await authorised(room, pdu)
-        good = await self._staging.verify(room, pdu)
+        good = await self._staging.verify_pdu(room, pdu)
         if good is None:
             raise matrix_error(403, "M_FORBIDDEN", "the event's signature is not valid")
         try:
-            good = await self._policing.sent(room, good)
+            good = await self._policing.sign_outgoing(room, good)
         except REQUEST_FAILURES as problem:
             raise matrix_error(403, "M_FORBIDDEN", str(problem)) from problem
         found = await room.events.load((*good.prev_events, *good.auth_events), room.version)

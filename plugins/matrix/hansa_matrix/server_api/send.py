@@ -56,7 +56,7 @@ class TransactionEndpoint:
             self._ctx.log.info(
                 "%d PDUs and EDUs of %s cannot be read, or are too many values", unread, origin
             )
-        answer = await self._intake.take(origin, txn, pdus)
-        await self._edus.take(origin, edus)
+        answer = await self._intake.stage_transaction(origin, txn, pdus)
+        await self._edus.handle_edus(origin, edus)
         await self._known.added(origin, 1)
         return answer

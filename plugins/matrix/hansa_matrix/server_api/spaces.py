@@ -41,12 +41,12 @@ class SpaceEndpoints:
         await require_allowed(self._ctx, self._crossings.directory_query(origin, "", outbound=False))
         limit = request.first("limit")
         most = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 6 else MAX_PUBLIC_ROOMS
-        return await self._spaces.page(most, request.first("since"), {})
+        return await self._spaces.public_rooms_page(most, request.first("since"), {})
 
     async def search_public_rooms(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /publicRooms``."""
         await require_allowed(self._ctx, self._crossings.directory_query(origin, "", outbound=False))
-        return await self._spaces.listed(body)
+        return await self._spaces.search_public_rooms(body)
 
     async def hierarchy(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /hierarchy``."""
@@ -57,7 +57,7 @@ class SpaceEndpoints:
 
     async def at(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
-        room = await self._entitled.admitted(request.path["room"], origin)
+        room = await self._entitled.require_acl_allowed(request.path["room"], origin)
         await require_allowed(
             self._ctx, self._crossings.directory_query(origin, room.room_id, outbound=False)
         )

@@ -233,12 +233,12 @@ class Devices:
                 deleted=deleted,
             )
             stream_id += 1
-            all_writes += self._sender.lasting(device_list_edu(update), servers)
+            all_writes += self._sender.durable_edu_writes(device_list_edu(update), servers)
         was = last.body if last is not None else None
         all_writes.append(CompareAndSwap("device_list", (user,), was, str(stream_id).encode()))
         all_writes.append(stream_write(DEVICES, user))
         await self._ctx.store.commit(all_writes)
-        self._sender.sent(servers)
+        self._sender.on_committed(servers)
         self._notifier.wake_contacts(user)
 
     async def _servers_to_notify(self, user: str, of: Collection[str] | None = None) -> set[str]:
@@ -267,8 +267,8 @@ class Devices:
             update = DeviceListUpdate(
                 user=user, stream_id=stream_id, device=device, previous=(), deleted=False
             )
-            await self._ctx.store.commit(self._sender.lasting(device_list_edu(update), told))
-        self._sender.sent(told)
+            await self._ctx.store.commit(self._sender.durable_edu_writes(device_list_edu(update), told))
+        self._sender.on_committed(told)
 
     async def set_cross_signing(
         self, user: str, keys: Mapping[str, Any], *, was: Mapping[str, bytes | None] = MappingProxyType({})
@@ -289,10 +289,12 @@ class Devices:
         writes.append(stream_write(DEVICES, user))
         shown = {usage: key for usage, key in keys.items() if usage in PUBLIC_USAGES}
         if shown:
-            writes += self._sender.lasting(signing_keys_edu(SigningKeyUpdate(user=user, keys=shown)), servers)
+            writes += self._sender.durable_edu_writes(
+                signing_keys_edu(SigningKeyUpdate(user=user, keys=shown)), servers
+            )
         async with self._one:
             await self._ctx.store.commit(writes)
-        self._sender.sent(servers if shown else ())
+        self._sender.on_committed(servers if shown else ())
         self._notifier.wake_contacts(user)
 
     async def sign(self, by: str, user: str, key_id: str, signed: object) -> str:

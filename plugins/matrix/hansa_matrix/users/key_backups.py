@@ -79,7 +79,7 @@ class KeyBackups:
 
     async def create(self, user: str, algorithm: str, auth_data: Mapping[str, Any]) -> int:
         """A new backup, to which keys are added from now on. Raises the error answer of who has too many."""
-        async with self._locks.held(user):
+        async with self._locks.hold_key(user):
             for _ in range(_MAX_ATTEMPTS):
                 known = await self.every(user)
                 gone = [one for one in known if one.deleted]
@@ -104,7 +104,7 @@ class KeyBackups:
         """Make a backup otherwise, whatever becomes of it at the same time. Raises what ``change`` raises,
         and the error answer of one that is not there.
         """
-        async with self._locks.held(user):
+        async with self._locks.hold_key(user):
             for _ in range(_MAX_ATTEMPTS):
                 known = await self.get(user, version)
                 try:
@@ -134,7 +134,7 @@ class KeyBackups:
         """Add keys by room and session; of two of one session the better stays. Raises the error answer of a
         backup that is not there, or not the newest, and of too much.
         """
-        async with self._locks.held(user):
+        async with self._locks.hold_key(user):
             for _ in range(_MAX_ATTEMPTS):
                 backup = await self.get(user, version)
                 newest = await self.latest(user)
@@ -216,7 +216,7 @@ class KeyBackups:
 
     async def remove(self, user: str, version: int, place: Sequence[str] = ()) -> Backup:
         """Remove the keys of a backup, of a room, or of one session in it."""
-        async with self._locks.held(user):
+        async with self._locks.hold_key(user):
             for _ in range(_MAX_ATTEMPTS):
                 backup = await self.get(user, version)
                 try:

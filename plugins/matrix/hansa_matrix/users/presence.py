@@ -119,7 +119,7 @@ class PresenceTracker:
         """Tells servers that meet a user now about the user's presence."""
         one = self.of(user)
         if self._on and one is not None and servers:
-            self._sender.tell(
+            self._sender.send_ephemeral(
                 await self._servers_to_notify(one, servers), (PRESENCE, user), presence_edu(one)
             )
 
@@ -154,7 +154,7 @@ class PresenceTracker:
         for server, people in told.items():
             for at in range(0, len(people), _USERS_PER_EDU):
                 edu = presence_edu(*people[at : at + _USERS_PER_EDU])
-                self._sender.tell([server], (PRESENCE, room_id, str(at)), edu)
+                self._sender.send_ephemeral([server], (PRESENCE, room_id, str(at)), edu)
 
     async def _servers_to_notify(self, one: PresenceEdu, of: Collection[str] | None = None) -> set[str]:
         """Returns the servers that may know a user's presence, of some or of all that the user meets."""
@@ -176,7 +176,9 @@ class PresenceTracker:
         """Announces that a local user is online, away or offline."""
         if self._on and await self._lets_in(one):
             self._store(one)
-            self._sender.tell(await self._servers_to_notify(one), (PRESENCE, one.user), presence_edu(one))
+            self._sender.send_ephemeral(
+                await self._servers_to_notify(one), (PRESENCE, one.user), presence_edu(one)
+            )
 
     async def end(self, user: str) -> None:
         """Ends the presence of a closed account: the user is offline, and the status is removed."""

@@ -125,7 +125,7 @@ class Profiles:
                 raise LocalProtocolError(f"a profile has at most {MAX_PROFILE} bytes")
             return Changed(body=orjson.dumps(kept))
 
-        async with self._locks.held(user):
+        async with self._locks.hold_key(user):
             await change_row(self._ctx.store, "profile", (user,), change_field)
 
     async def of(self, user: str, field: str = "") -> Mapping[str, Any] | None:

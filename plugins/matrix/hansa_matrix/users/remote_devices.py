@@ -90,7 +90,7 @@ class RemoteDeviceLists:
 
     async def note(self, user: str) -> None:
         """Notes for clients that a user's keys changed."""
-        (position,) = await self._ctx.store.commit(self._latest.writes(DEVICES, user))
+        (position,) = await self._ctx.store.commit(self._latest.announce_writes(DEVICES, user))
         self._latest.on_row_committed(DEVICES, user, position)
 
     async def of(self, user: str) -> UserDevices | None:

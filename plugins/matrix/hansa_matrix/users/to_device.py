@@ -82,7 +82,7 @@ class ToDeviceInbox:
         generation = self._ctx.policy_generation
         messages = [one for content in contents if (one := parse_to_device(content, origin)) is not None]
         fresh = {one.message_id: one for one in messages if await self._lets_in(one)}
-        async with self._locks.held(origin):
+        async with self._locks.hold_key(origin):
             await self._store_transaction(origin, fresh, generation)
         return len(contents) - len(messages)
 
@@ -224,13 +224,13 @@ class ToDeviceInbox:
                     )
                 )
                 judged = {GENERATION: generation} if generation else {}
-                writes += self._sender.lasting({**edu, **judged}, (server,))
+                writes += self._sender.durable_edu_writes({**edu, **judged}, (server,))
         if once:
             ts = {"ts": self._ctx.clock.now()}
             writes.append(Insert("to_device_seen", (self._company.server, message.message_id), b"", ts))
         kept = await self._commit_message(message, here, writes, generation)
         for server in there:
-            self._sender.sent((server,))
+            self._sender.on_committed((server,))
         for user, _device_id in kept:
             self._notifier.wake_user(user)
 
@@ -242,7 +242,7 @@ class ToDeviceInbox:
         generation: int,
     ) -> list[tuple[str, str]]:
         """Commits a message with other writes; returns its local recipients, none if it was sent before."""
-        async with self._locks.held(message.sender):
+        async with self._locks.hold_key(message.sender):
             return await self._try_commit_message(message, here, writes, generation)
 
     async def _try_commit_message(

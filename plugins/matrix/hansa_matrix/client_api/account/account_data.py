@@ -81,11 +81,11 @@ class AccountData:
         it. ``change`` gets the value, None if there is none; it may be asked again. Raises the error answer
         of a value that is too large, and what ``change`` raises.
         """
-        async with self._locks.held(user):
+        async with self._locks.hold_key(user):
             await again_on_conflict(partial(self._store_change, (user, room_id, type_), change))
         for listener in self._listeners:
             listener(user, type_)
-        self._news.tell(user)
+        self._news.notify_topic(user)
 
     async def _store_change(
         self, key: tuple[str, str, str], change: Callable[[Any], Mapping[str, Any]]

@@ -255,7 +255,7 @@ class Accounts:
             await self._devices.put(user, Device(device_id=device_id, name=shown))
         token = urlsafe_b64encode(self._ctx.random.bytes(32)).decode().rstrip("=")
         fields = {"user_id": user, "device_id": device_id}
-        async with self._entering.held((user, device_id)):  # of two at once one takes the other's place
+        async with self._entering.hold_key((user, device_id)):  # of two at once one takes the other's place
             gone = await self._delete_tokens(user, device_id)
             await self._ctx.store.commit(
                 [*gone, Insert("access_token", (_hash_token(token),), group.encode(), fields)]

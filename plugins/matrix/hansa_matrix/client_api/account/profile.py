@@ -115,7 +115,7 @@ class ProfileEndpoints:
             raise matrix_error(400, code, str(problem)) from problem
         if name not in _SHOWN_IN_ROOMS:
             return
-        for stay in list(self._own.attendance.stays(user).values()):
+        for stay in list(self._own.attendance.memberships_of(user).values()):
             room = self._own.rooms.get(stay.room_id) if stay.membership == "join" else None
             member = await self._voice.state_event(room, MEMBER, user) if room is not None else None
             if room is None or member is None or member.content.get(name) == value:

@@ -104,7 +104,7 @@ class ClientEventFormatter:
                 unsigned |= before
                 size += more
             unsigned["membership"] = membership
-            txn = self._sent.by(caller.user, caller.device, one.pdu.event_id)
+            txn = self._sent.txn_id_for(caller.user, caller.device, one.pdu.event_id)
             if txn:
                 unsigned["transaction_id"] = txn
             if bundled and one.pdu.event_id not in because and (one.pdu.event_id,) in related:
@@ -173,7 +173,7 @@ class ClientEventFormatter:
         rows = await self._ctx.store.get_many("redacted_by", gone)
         by = {str(key[0]): row.body.decode() for key, row in rows.items()}
         redactions = await room.readable(by.values())
-        readable = await self._visibility.beside(caller.user, room, list(by.values()))
+        readable = await self._visibility.filter_bundled(caller.user, room, list(by.values()))
         found: dict[str, dict[str, Any]] = {}
         for event_id, name in by.items():
             redaction = redactions.get(name)
@@ -226,7 +226,7 @@ class ClientEventFormatter:
         rows = await self.related.page(
             room.room_id, pdu.event_id, _MAX_RELATED, kind=REFERENCE, newest_first=True
         )
-        seen = await self._visibility.beside(caller.user, room, event_ids_of(rows)) if rows else {}
+        seen = await self._visibility.filter_bundled(caller.user, room, event_ids_of(rows)) if rows else {}
         if seen:
             found[REFERENCE] = {"chunk": [{"event_id": e} for e in event_ids_of(rows[::-1]) if e in seen]}
         if relation_target(pdu) is None and (thread := await self._thread_summary(caller, room, pdu)):
@@ -247,7 +247,7 @@ class ClientEventFormatter:
                 newest_first=True,
             )
             ids = event_ids_of([row for row in rows if row.fields["type"] == pdu.type])
-            seen = await self._visibility.beside(caller.user, room, ids) if ids else {}
+            seen = await self._visibility.filter_bundled(caller.user, room, ids) if ids else {}
             newest = next((e for e in ids if e in seen), None)
             if newest is not None or len(rows) < _PAGE_SIZE:
                 return seen[newest] if newest is not None else None
@@ -262,7 +262,7 @@ class ClientEventFormatter:
             room.room_id, root.event_id, _MAX_RELATED, kind=THREAD, newest_first=True
         )
         ids = event_ids_of(rows)
-        seen = await self._visibility.beside(caller.user, room, ids) if ids else {}
+        seen = await self._visibility.filter_bundled(caller.user, room, ids) if ids else {}
         newest = next((e for e in ids if e in seen), None)
         if newest is None:
             return {}
@@ -285,4 +285,4 @@ class ClientEventFormatter:
         rows = await self.related.page(
             room.room_id, root.event_id, _PAGE_SIZE, kind=THREAD, sender=user, newest_first=True
         )
-        return bool(await self._visibility.beside(user, room, event_ids_of(rows)) if rows else None)
+        return bool(await self._visibility.filter_bundled(user, room, event_ids_of(rows)) if rows else None)

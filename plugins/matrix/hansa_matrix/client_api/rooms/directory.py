@@ -60,7 +60,7 @@ class RoomVisibilityEndpoints:
         more than of one that is not there.
         """
         room_id = request.path["room"]
-        if room_id in await self._directory.published():
+        if room_id in await self._directory.list_rooms():
             return {"visibility": _VISIBILITIES[0]}
         with contextlib.suppress(RemoteProtocolError):  # a token is not needed, so a bad one is none
             stay = self._own.attendance.membership_of((await self._http.authenticate(request)).user, room_id)
@@ -135,7 +135,7 @@ class PublicRoomsEndpoints:
 
     async def _public_page(self, server: str, body: Mapping[str, Any]) -> Any:
         if not server or server == self._own.server:
-            return await self._summaries.listed(body)
+            return await self._summaries.search_public_rooms(body)
         if not ids.is_valid_server_name(server):
             raise matrix_error(400, "M_INVALID_PARAM", f"{server[:80]!r} is not a server name")
         try:

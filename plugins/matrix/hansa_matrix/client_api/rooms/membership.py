@@ -174,7 +174,7 @@ class RoomEndpoints:
         stay = self._own.attendance.membership_of(caller.user, request.path["room"])
         if stay is not None and stay.membership not in {"leave", "ban"}:
             raise matrix_error(400, "M_UNKNOWN", "leave the room first")
-        await self._own.attendance.forget(caller.user, request.path["room"])
+        await self._own.attendance.forget_room(caller.user, request.path["room"])
         return {}
 
     async def invite(self, caller: Requester, request: Request, body: Any) -> Any:
@@ -222,7 +222,7 @@ class RoomEndpoints:
 
     async def joined_rooms(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /joined_rooms``."""
-        stays = self._own.attendance.stays(caller.user).values()
+        stays = self._own.attendance.memberships_of(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
 
 

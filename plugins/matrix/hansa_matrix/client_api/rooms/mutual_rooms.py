@@ -38,7 +38,9 @@ class MutualRooms:
         if after and not ids.is_valid_room_id(after):
             raise matrix_error(400, "M_INVALID_PARAM", "this token was not issued by this server")
         who = NativeId(self._ctx.id, user)
-        rooms = [r for r, stay in self._attendance.stays(caller.user).items() if stay.membership == "join"]
+        rooms = [
+            r for r, stay in self._attendance.memberships_of(caller.user).items() if stay.membership == "join"
+        ]
         views = ((room_id, self._ctx.get_view(room_id)) for room_id in sorted(rooms))
         shared = [r for r, view in views if view is not None and view.membership(who) is Membership.JOIN]
         page = [room_id for room_id in shared if room_id > after]

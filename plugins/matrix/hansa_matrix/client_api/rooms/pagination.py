@@ -114,7 +114,7 @@ class RoomPaginator:
                     return found, end
             left = most - len(found)
             since = absence.since if absence is not None else place.position
-            items = await self._news.last(room.room_id, since + 1, left)
+            items = await self._news.last_items(room.room_id, since + 1, left)
             told = items_since_return(room, items)
             loaded = await room.events.load([item.ref for item in told], room.version)
             found += [loaded[item.ref] for item in reversed(told) if item.ref in loaded]
@@ -177,7 +177,7 @@ class RoomPaginator:
 
     async def _stream_start_depth(self, room: MatrixRoom) -> int:
         """Returns the depth below which events were in no client's stream."""
-        first = await self._news.first(room.room_id, 0, 1)
+        first = await self._news.first_items(room.room_id, 0, 1)
         loaded = await room.events.load([item.ref for item in first], room.version)
         return next((one.depth + 1 for one in loaded.values()), room.head.last + 1)
 
@@ -229,7 +229,7 @@ class RoomPaginator:
         any. Readers of one room ask in turn.
         """
         try:
-            async with asyncio.timeout(_FETCH_TIMEOUT_S), self._fetching.held(room.room_id):
+            async with asyncio.timeout(_FETCH_TIMEOUT_S), self._fetching.hold_key(room.room_id):
                 answer = await self._fetch({"room": room.room_id, "limit": _FETCH_LIMIT, "within": within})
         except (LocalProtocolError, RemoteProtocolError, TimeoutError) as problem:
             self._ctx.log.info("the past of %s: %s", room.room_id, problem)
@@ -239,7 +239,7 @@ class RoomPaginator:
     async def _wait_for_fetch(self, room: MatrixRoom) -> None:
         """Wait until nobody fetches a room's past, as long as if it were fetched."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FETCH_TIMEOUT_S), self._fetching.held(room.room_id):
+            async with asyncio.timeout(_FETCH_TIMEOUT_S), self._fetching.hold_key(room.room_id):
                 return
 
     async def after(
@@ -264,7 +264,7 @@ class RoomPaginator:
                 if end is not None:
                     return found, PaginationToken(position=absence.since, depth=end)
                 place, back = PaginationToken(position=absence.upto - 1), absence.upto
-            items = await self._news.first(room.room_id, place.position, most - len(found))
+            items = await self._news.first_items(room.room_id, place.position, most - len(found))
             upto = next((one.upto for one in absences if one.since > place.position), None)
             items = [item for item in items if upto is None or item.position < upto]
             loaded = await room.events.load([item.ref for item in items], room.version)
@@ -297,7 +297,7 @@ class RoomPaginator:
     async def place(self, room: MatrixRoom, stored: StoredEvent) -> tuple[PaginationToken, PaginationToken]:
         """The places before and after an event."""
         if stored.live:
-            position = await self._news.of(room.room_id, stored.pdu.event_id)
+            position = await self._news.position_of(room.room_id, stored.pdu.event_id)
             if position:
                 return PaginationToken(position=position - 1), PaginationToken(position=position)
         depth, since = stored.depth, -1

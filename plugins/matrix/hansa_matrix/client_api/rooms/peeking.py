@@ -52,10 +52,10 @@ class PeekEndpoints:
         until = self._ctx.clock.monotonic() + seconds
         while True:
             room = await self._readable.require_room(caller, room_id)
-            with self._news.listening([room_id]) as happened:
+            with self._news.subscribe_to([room_id]) as happened:
                 page, end = await self._timeline.after(room, start, _MAX_EVENTS)
                 ignored = await self._data.ignored(caller.user)
-                seen = drop_ignored(await self._visibility.of(caller.user, room, page), ignored)
+                seen = drop_ignored(await self._visibility.filter_visible(caller.user, room, page), ignored)
                 left = until - self._ctx.clock.monotonic()
                 if seen or left <= 0:
                     chunk = await self._shapes.of(caller, room, seen)

@@ -101,9 +101,9 @@ class ReadEndpoints:
             if not page and before == start:  # others have more, and do not give it now
                 break
             start = before
-            seen = drop_ignored(await self._visibility.of(caller.user, room, page), ignored)
+            seen = drop_ignored(await self._visibility.filter_visible(caller.user, room, page), ignored)
             events = seen[::-1] + events
-        published = room.room_id in await self._directory.published()
+        published = room.room_id in await self._directory.list_rooms()
         own = await self._data.every(caller.user, room.room_id)
         answer: dict[str, Any] = {
             "room_id": room.room_id,
@@ -128,8 +128,8 @@ class ReadEndpoints:
             and stay.membership in {"leave", "ban"}
             and not await self._visibility.is_world_readable(room)
         ):
-            return await news.of(room.room_id, stay.event_id)
-        newest = await news.last(room.room_id, 2**53, 1)
+            return await news.position_of(room.room_id, stay.event_id)
+        newest = await news.last_items(room.room_id, 2**53, 1)
         return newest[0].position if newest else 0
 
     async def messages(self, caller: Requester, request: Request, _body: Any) -> Any:
@@ -165,7 +165,7 @@ class ReadEndpoints:
                 place = None if after == place else after
             if limit is not None and (place is None or _is_beyond(place, limit, direction)):
                 page, place = await self._clip_at_token(room, page, limit, direction), None
-            seen = drop_ignored(await self._visibility.of(caller.user, room, page), ignored)
+            seen = drop_ignored(await self._visibility.filter_visible(caller.user, room, page), ignored)
             chunk += [one for one in seen if wanted.takes(one.pdu)]
             if direction == "f" and not page:
                 break
@@ -216,7 +216,8 @@ class ReadEndpoints:
         later, end = await self._timeline.after(room, after, most - most // 2)
         ignored = await self._data.ignored(caller.user)
         seen = [
-            drop_ignored(await self._visibility.of(caller.user, room, e), ignored) for e in (earlier, later)
+            drop_ignored(await self._visibility.filter_visible(caller.user, room, e), ignored)
+            for e in (earlier, later)
         ]
         earlier, later = ([one for one in part if wanted.takes(one.pdu)] for part in seen)
         last = later[-1] if later else found
@@ -282,7 +283,7 @@ class ReadEndpoints:
         told = [one for one in await room.judged(earlier) if one.shown]
         if not earlier:
             return {}
-        if not told or await self._visibility.of(caller.user, room, told[:1]):
+        if not told or await self._visibility.filter_visible(caller.user, room, told[:1]):
             return await room.groups.load(earlier[0].after)
         stay = self._attendance.membership_of(caller.user, room.room_id)
         if stay is not None and stay.membership != "join":

@@ -35,7 +35,7 @@ class ReadableRooms:
         room = self._rooms.get(room_id)
         found = (await room.events.load([event_id], room.version)).get(event_id) if room is not None else None
         if room is not None and found is not None and found.after and found.pdu.room_id == room_id:
-            seen = await self._visibility.of(caller.user, room, [found])
+            seen = await self._visibility.filter_visible(caller.user, room, [found])
             if seen:
                 return room, found
         raise matrix_error(404, "M_NOT_FOUND", "the event does not exist, or you may not see it")

@@ -97,7 +97,7 @@ class RelationEndpoints:
         )
         event_id, kind = found.pdu.event_id, request.path.get("kind")
         if recurse == "true":
-            async with self._gathering.held(caller.user):
+            async with self._gathering.hold_key(caller.user):
                 source = await self._recursive_source(room, event_id, kind, newest_first=newest_first)
         else:
             source = self._direct_source(room, event_id, kind, newest_first=newest_first)
@@ -115,7 +115,7 @@ class RelationEndpoints:
         if len(rows) > most:
             rows, more, cursor = rows[:most], True, str(rows[most - 1].fields["place"])
         inside = await self._clip_end(room, rows, end, newest_first=newest_first)
-        seen = await self._visibility.beside(caller.user, room, event_ids_of(inside))
+        seen = await self._visibility.filter_bundled(caller.user, room, event_ids_of(inside))
         visible = [seen[event_id] for event_id in event_ids_of(inside) if event_id in seen]
         answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, visible)}
         if more and cursor is not None and len(inside) == len(rows):
@@ -230,7 +230,9 @@ class RelationEndpoints:
                 break
             page, place = await self._timeline.before(room, place, _PAGE_SIZE)
             answers = [one for one in page if _thread_root_of(one)]
-            for one in drop_ignored(await self._visibility.of(caller.user, room, answers), ignored):
+            for one in drop_ignored(
+                await self._visibility.filter_visible(caller.user, room, answers), ignored
+            ):
                 root = await self._root_shown_at(caller.user, room, one, ignored)
                 if root is None:
                     continue
@@ -256,7 +258,7 @@ class RelationEndpoints:
                 room.room_id, name, _THREAD_PAGE_SIZE, kind=THREAD, after=after, newest_first=True
             )
             ids = event_ids_of(rows)
-            seen = await self._visibility.beside(user, room, ids) if ids else {}
+            seen = await self._visibility.filter_bundled(user, room, ids) if ids else {}
             newest = next((e for e in ids if e in seen), None)
             if newest is not None or len(rows) < _THREAD_PAGE_SIZE:
                 break
@@ -264,7 +266,7 @@ class RelationEndpoints:
         if newest != answer.pdu.event_id:
             return None
         loaded = (await room.events.load([name], room.version)).values()
-        for root in await self._visibility.of(user, room, list(loaded)):
+        for root in await self._visibility.filter_visible(user, room, list(loaded)):
             if root.pdu.sender in ignored:
                 return replace(root, pdu=redact_pdu(root.pdu, room.version))
             return root

@@ -103,8 +103,8 @@ class RoomEntry:
         if attendance.membership_of(user, room.room_id) == stay:
             return True
         news = stream_write(room.room_id, member.event_id, room.head.group)
-        await self._ctx.store.commit([*attendance.writes(user, stay), news])
-        attendance.moved(user, stay)
+        await self._ctx.store.commit([*attendance.membership_writes(user, stay), news])
+        attendance.on_committed(user, stay)
         return True
 
     async def _join_local(
@@ -155,11 +155,11 @@ class RoomEntry:
         await self._invites.drop(room_id, user, left)
         if self._own.attendance.membership_of(user, room_id) == stay:
             gone = membership_from_event(room_id, user, None)
-            await self._own.attendance.move(user, gone, over={stay.membership})
+            await self._own.attendance.store_membership(user, gone, over={stay.membership})
 
     async def leave_all(self, user: str) -> None:
         """Makes a user whose account is closed leave every room."""
-        for stay in list(self._own.attendance.stays(user).values()):
+        for stay in list(self._own.attendance.memberships_of(user).values()):
             if stay.membership == "ban":
                 continue
             try:

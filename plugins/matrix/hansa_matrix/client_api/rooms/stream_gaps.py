@@ -57,9 +57,9 @@ class StreamGaps:
             if known is not None:
                 found.append(known)
                 continue
-            first = first or await self._news.first(room.room_id, 0, 1)
-            upto = await self._news.of(room.room_id, event_id)
-            before = await self._news.last(room.room_id, upto, 1) if upto else []
+            first = first or await self._news.first_items(room.room_id, 0, 1)
+            upto = await self._news.position_of(room.room_id, event_id)
+            before = await self._news.last_items(room.room_id, upto, 1) if upto else []
             if not before:
                 continue
             named = (event_id, before[0].ref, first[0].ref)

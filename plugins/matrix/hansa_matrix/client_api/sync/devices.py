@@ -85,7 +85,7 @@ class DeviceSync:
                 if await self._has_joined(asked, room):
                     changed |= people - {user}
             else:  # and who left before
-                last = await self._attendance.news.last(room_id, asked.upto + 1, 1)
+                last = await self._attendance.news.last_items(room_id, asked.upto + 1, 1)
                 people |= (await self._membership_delta(room, asked, last[-1]))[1] if last else set()
                 left |= {other for other in people if not self._attendance.share_a_room(user, other)}
         for room_id, items in asked.news.items():
@@ -114,7 +114,7 @@ class DeviceSync:
 
     async def _users_sharing_rooms(self, user: str) -> set[str]:
         """Returns every user that shares a room with a user, and the user."""
-        stays = self._attendance.stays(user).values()
+        stays = self._attendance.memberships_of(user).values()
         rooms = [self._rooms.get(stay.room_id) for stay in stays if stay.membership == "join"]
         found = {user}
         for room in rooms:
@@ -127,7 +127,7 @@ class DeviceSync:
         """Returns the users that joined and that left a room between two places with very many events between
         them.
         """
-        before = await self._attendance.news.last(room.room_id, asked.since.position + 1, 1)
+        before = await self._attendance.news.last_items(room.room_id, asked.since.position + 1, 1)
         first = before[0] if before else None
         was = await room.groups.load(first.state) if first is not None else {}
         now = await room.groups.load(last.state)

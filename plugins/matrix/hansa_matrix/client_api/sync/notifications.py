@@ -83,7 +83,7 @@ class Notifications:
         if room is None:
             return []
         loaded = await room.readable([event_id for _, event_id in items])
-        events = await self._visibility.of(caller.user, room, list(loaded.values()))
+        events = await self._visibility.filter_visible(caller.user, room, list(loaded.values()))
         verdicts = await self._unread.judged(caller.user, room, events)
         verdicts = {e: v for e, v in verdicts.items() if v.notify and (v.highlight or not loud)}
         wanted = [one for one in events if one.pdu.event_id in verdicts]

@@ -154,11 +154,11 @@ class RoomSync:
         if member is None:
             return True
         key = (MEMBER, asked.caller.user)
-        position = await self._news.of(room.room_id, stay.event_id)
+        position = await self._news.position_of(room.room_id, stay.event_id)
         if position and position <= asked.since.position:
             return False
         # Another name is a member event too: who was in the room at the last time knows it.
-        items = await self._news.last(room.room_id, asked.since.position + 1, 1)
+        items = await self._news.last_items(room.room_id, asked.since.position + 1, 1)
         if not items:
             return True
         state = await room.groups.load(items[0].state)
@@ -275,7 +275,7 @@ class RoomSync:
         room, position = self._rooms.get(stay.room_id), 0
         left: StoredEvent | None = None
         if room is not None and stay.event_id:
-            position = await self._news.of(room.room_id, stay.event_id)
+            position = await self._news.position_of(room.room_id, stay.event_id)
             left = (await room.events.load([stay.event_id], room.version)).get(stay.event_id)
         if room is None or left is None or not position:
             event = await self._pending.left(stay.room_id, asked.caller.user)
@@ -300,7 +300,7 @@ class RoomSync:
 
     async def _came_and_went(self, asked: SyncRequest, room: MatrixRoom) -> bool:
         """True if the user was not in a room at the last sync, and has joined and left it since."""
-        items = await self._news.last(room.room_id, asked.since.position + 1, 1)
+        items = await self._news.last_items(room.room_id, asked.since.position + 1, 1)
         if not items:
             return True
         key = (MEMBER, asked.caller.user)

@@ -118,7 +118,7 @@ class SyncEndpoint:
         after: bool,
     ) -> Response:
         while True:
-            with self._news.listening([caller.user]) as happened:
+            with self._news.subscribe_to([caller.user]) as happened:
                 answer, news = await self._build_answer(caller, since, wanted, full=full, after=after)
                 left = until - self._ctx.clock.monotonic()
                 if news or full or since.position < 0 or left <= 0:
@@ -194,10 +194,12 @@ class SyncEndpoint:
         typing = self._notifier.changes
         if since.typing > typing:  # counted by a process of before
             since = SyncToken(since.position, device=since.device)
-        stays = self._attendance.stays(caller.user)
+        stays = self._attendance.memberships_of(caller.user)
         news: dict[str, Sequence[StreamItem]] = {}
         if since.position >= 0:
-            news = await self._news.between(since.position, upto, UserTopics(caller.user, stays), MAX_ITEMS)
+            news = await self._news.items_between(
+                since.position, upto, UserTopics(caller.user, stays), MAX_ITEMS
+            )
         whole = await self._data.whole(caller.user) if since.position < 0 or full else {}
         asked = SyncRequest(
             caller=caller,
@@ -239,8 +241,8 @@ class SyncEndpoint:
             raise matrix_error(400, "M_MISSING_PARAM", "from is missing")
         now = await self._news.now()
         end = min(upto.position, now) if upto.position >= 0 else now
-        topics = UserTopics(caller.user, self._attendance.stays(caller.user))
-        news = await self._news.between(since.position, end, topics, MAX_ITEMS)
+        topics = UserTopics(caller.user, self._attendance.memberships_of(caller.user))
+        news = await self._news.items_between(since.position, end, topics, MAX_ITEMS)
         asked = SyncRequest(
             caller=caller,
             since=since,

@@ -92,11 +92,11 @@ class TimelineSync:
         before, size, created, ended = span.upto + 1, most + 1, False, False
         for _ in range(_MAX_PAGES):
             floor = 0 if span.fresh else span.since
-            items = await self._news.last(room.room_id, before, size, since=floor)
+            items = await self._news.last_items(room.room_id, before, size, since=floor)
             told = items_since_return(room, items)
             loaded = await room.readable([item.ref for item in told])
             events = [loaded[item.ref] for item in told if item.ref in loaded]
-            visible = await self._visibility.of(asked.caller.user, room, events)
+            visible = await self._visibility.filter_visible(asked.caller.user, room, events)
             seen = {one.pdu.event_id: one for one in drop_ignored(visible, asked.ignored)}
             if span.own in loaded and loaded[span.own].shown:
                 seen.setdefault(span.own, loaded[span.own])
@@ -121,10 +121,10 @@ class TimelineSync:
         """Returns the state that a client lacks: the one before the timeline, or with ``state_after`` the one
         behind it.
         """
-        last = await self._news.last(room.room_id, span.upto + 1, 1)
+        last = await self._news.last_items(room.room_id, span.upto + 1, 1)
         known: Mapping[StateKey, str] = {}
         if not span.whole:
-            before = await self._news.last(room.room_id, span.since + 1, 1)
+            before = await self._news.last_items(room.room_id, span.since + 1, 1)
             if before and last and before[0].state == last[0].state:
                 return {}
             known = (
@@ -142,7 +142,7 @@ class TimelineSync:
 
     async def _state_at_start(self, room: MatrixRoom, span: Span) -> Mapping[StateKey, str]:
         """The state before the first event of a span, where nothing was told before it."""
-        items = await self._news.first(room.room_id, span.since, 1, upto=span.upto)
+        items = await self._news.first_items(room.room_id, span.since, 1, upto=span.upto)
         events = (await room.events.load([item.ref for item in items], room.version)).values()
         return await room.groups.load(next(iter(events)).before) if events else {}
 
@@ -166,7 +166,7 @@ class TimelineSync:
         kept = {k: e for k, e in found.items() if not span.whole or k[0] != MEMBER or k[1] in people}
         if wanted.typed(MEMBER, room.room_id):
             if asked.after or not timeline:
-                last = await self._news.last(room.room_id, span.upto + 1, 1)
+                last = await self._news.last_items(room.room_id, span.upto + 1, 1)
                 then = await room.groups.load(last[0].state) if last else await room.state()
             else:
                 then = await room.groups.load(timeline[0].before)

@@ -117,12 +117,12 @@ class UnreadCounter:
             known = await self._start_count(user, room, reads)
         elif known.reads != reads:
             known = await self._apply_reads(user, room, known, reads)
-        items = await self._news.last(room.room_id, upto + 1, _MAX_COUNT, since=known.upto)
+        items = await self._news.last_items(room.room_id, upto + 1, _MAX_COUNT, since=known.upto)
         if items:
             events = await self._load_events(room, items)
             if await self._redacts_counted(room, events, known):
                 known = await self._start_count(user, room, reads)
-                items = await self._news.last(room.room_id, upto + 1, _MAX_COUNT, since=known.upto)
+                items = await self._news.last_items(room.room_id, upto + 1, _MAX_COUNT, since=known.upto)
                 events = await self._load_events(room, items)
             threads = await self._count_from(user, room, events, reads, known.threads)
             known = replace(known, threads=threads, upto=items[-1].position if items else known.upto)
@@ -141,7 +141,7 @@ class UnreadCounter:
         kept = {t: count for t, count in known.threads.items() if t not in moved}
         if moved:
             since = max(known.since, min(map(reads.of, moved)))
-            items = await self._news.last(room.room_id, known.upto + 1, _MAX_COUNT, since=since)
+            items = await self._news.last_items(room.room_id, known.upto + 1, _MAX_COUNT, since=since)
             events = await self._load_events(room, items)
             kept = await self._count_from(user, room, events, reads, kept, only=moved)
         return replace(known, reads=reads, since=max(known.since, reads.room), threads=kept)
@@ -184,7 +184,7 @@ class UnreadCounter:
         """Where an event is in the stream, which it keeps."""
         known, began = self._positions.get(event_id), self._positions.began()
         if known is None:
-            known = await self._news.of(room_id, event_id)
+            known = await self._news.position_of(room_id, event_id)
             if known:
                 self._positions.put(event_id, room_id, known, began)
         return known

@@ -24,7 +24,7 @@ class ServerAccess:
         self.rooms = own.rooms
         self._ctx: NetworkContext = own.ctx
 
-    def room(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
+    def require_room(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
         """A room that we are in and, if ``member``, ``origin`` too. ``Busy`` while it is entered."""
         room = self.rooms.get(room_id)
         if self.rooms.is_blocked(room_id):
@@ -33,19 +33,19 @@ class ServerAccess:
             raise matrix_error(404, "M_NOT_FOUND", "this server is not in that room")
         if self._ctx.get_link(room_id) is None:  # so that it is not known yet who is in
             raise Busy("the room is being entered", after=5.0)
-        if member and not self.inside(room, origin):
+        if member and not self.is_joined(room, origin):
             raise matrix_error(403, "M_FORBIDDEN", f"{origin} is not in that room")
         return room
 
-    async def admitted(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
-        """As ``room``, and the room's server ACL lets ``origin`` take part."""
-        room = self.room(room_id, origin, member=member)
+    async def require_acl_allowed(self, room_id: str, origin: str, *, member: bool = True) -> MatrixRoom:
+        """As ``require_room``, and the room's server ACL lets ``origin`` take part."""
+        room = self.require_room(room_id, origin, member=member)
         if not await room.allows(origin):
             self._ctx.count("matrix_acl_refused", what="request")
             raise matrix_error(403, "M_FORBIDDEN", f"{origin} is barred from that room by its server ACL")
         return room
 
-    def inside(self, room: MatrixRoom, server: str) -> bool:
+    def is_joined(self, room: MatrixRoom, server: str) -> bool:
         """True if a user of a server is joined."""
         view = self._ctx.get_view(room.room_id)
         return view is not None and (self._ctx.id, server) in view.joined_servers
@@ -57,16 +57,18 @@ class ServerAccess:
             raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not of {origin}")
         return user
 
-    async def served(self, origin: str, event_id: str, room_id: str = "") -> tuple[MatrixRoom, StoredEvent]:
+    async def require_visible_event(
+        self, origin: str, event_id: str, room_id: str = ""
+    ) -> tuple[MatrixRoom, StoredEvent]:
         """An event that ``origin`` may have, with its room."""
         rows = await self._ctx.store.get_many("pdu", [(event_id,)])
         row = rows.get((event_id,))
         if row is None or (room_id and row.fields["room_id"] != room_id):
             raise matrix_error(404, "M_NOT_FOUND", "no such event here")
-        room = self.room(str(row.fields["room_id"]), origin)
+        room = self.require_room(str(row.fields["room_id"]), origin)
         return room, (await room.readable([event_id]))[event_id]
 
-    def transaction(self, room: MatrixRoom, stored: Iterable[StoredEvent]) -> dict[str, Any]:
+    def as_transaction(self, room: MatrixRoom, stored: Iterable[StoredEvent]) -> dict[str, Any]:
         """Events in the shape of a transaction."""
         now = self._ctx.clock.now()
         return {"origin": self.own.server, "origin_server_ts": now, "pdus": pdus_json(room, stored)}

@@ -25,7 +25,7 @@ class ServerVisibility:
     def __init__(self) -> None:
         self._known: LruCache[tuple[str, int, str], bool] = LruCache(_MAX_CACHED)
 
-    async def seen(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
+    async def can_see(self, room: MatrixRoom, stored: StoredEvent, server: str) -> bool:
         """True if a user of ``server``, which is in the room, could read an event. A change of the
         visibility, or of a membership, can be read if either side of the change allows it.
         """

@@ -24,7 +24,9 @@ class UserVisibility:
         self._attendance = attendance
         self._ignored = ignored
 
-    async def of(self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]) -> list[StoredEvent]:
+    async def filter_visible(
+        self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]
+    ) -> list[StoredEvent]:
         """Returns those of some events of a room that a user may read, in order."""
         stay = self._attendance.membership_of(user, room.room_id)
         until = await self._visible_until(stay, room)
@@ -35,14 +37,16 @@ class UserVisibility:
             if one.shown and await self._can_see(user, room, one, until, memo)
         ]
 
-    async def beside(self, user: str, room: MatrixRoom, event_ids: Iterable[str]) -> dict[str, StoredEvent]:
+    async def filter_bundled(
+        self, user: str, room: MatrixRoom, event_ids: Iterable[str]
+    ) -> dict[str, StoredEvent]:
         """Returns those of some events that a user sees bundled with another: those that they may read, from
         senders that they do not ignore. Everything that is bundled with an event is made of these alone.
         """
         loaded = await room.events.load(event_ids, room.version)
         if not loaded:
             return {}
-        seen = await self.of(user, room, list(loaded.values()))
+        seen = await self.filter_visible(user, room, list(loaded.values()))
         return {one.pdu.event_id: one for one in drop_ignored(seen, await self._ignored(user))}
 
     async def of_state(self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]) -> set[str]:
@@ -60,7 +64,7 @@ class UserVisibility:
         if value == "world_readable" or (value == "shared" and joined):
             since = min(since, opened.depth + 1 if opened is not None else 0)
         old = sorted((one for one in events if one.depth < since), key=lambda one: -one.depth)
-        read = await self.of(user, room, old[:_MAX_OLD]) if old else []
+        read = await self.filter_visible(user, room, old[:_MAX_OLD]) if old else []
         return {one.pdu.event_id for one in (*read, *(one for one in events if one.depth >= since))}
 
     async def _visible_until(self, stay: LocalMembership | None, room: MatrixRoom) -> int | None:

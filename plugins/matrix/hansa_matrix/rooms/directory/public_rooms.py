@@ -74,7 +74,7 @@ class PublicRoomList:
         await self.set_published(room_id, listed=False)
         return {"unpublished": room_id}
 
-    async def published(self) -> list[str]:
+    async def list_rooms(self) -> list[str]:
         """Their ids."""
         return [str(row.key[0]) async for row in scan_all(self._ctx.store, "published")]
 

@@ -30,7 +30,7 @@ class RoomAddresses:
         self._membership = membership
         self._rooms = own.rooms
 
-    async def find(self, address: str) -> str | None:
+    async def find_room(self, address: str) -> str | None:
         """Returns the id of the room that an address leads to: an alias of this server, with or without its
         name, or one of another server, which is asked. None if it leads nowhere. Raises LocalProtocolError if
         it cannot be known.
@@ -49,7 +49,7 @@ class RoomAddresses:
         except CannotOpenRoom as refused:
             raise LocalProtocolError(refused.refusal.text) from refused
 
-    async def of(self, natives: Collection[str]) -> dict[str, list[str]]:
+    async def addresses_of(self, natives: Collection[str]) -> dict[str, list[str]]:
         """The names that this server has for rooms, by their ids; of a room without one, the name of another
         server by which its own people call it.
         """
@@ -85,7 +85,7 @@ class RoomAddresses:
             named = arguments.get("room")
             if not isinstance(named, str) or not named.startswith("#"):
                 return await operation(arguments)
-            room_id = await self.find(named)
+            room_id = await self.find_room(named)
             if room_id is None:
                 raise LocalProtocolError(f"no room is called {named}: `hansa rooms ls` shows their addresses")
             return await operation({**arguments, "room": room_id})

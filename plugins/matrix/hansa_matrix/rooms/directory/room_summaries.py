@@ -57,17 +57,17 @@ class RoomSummaries:
         self._ctx: NetworkContext = entitled.own.ctx
         self._directory = directory
 
-    async def listed(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def search_public_rooms(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A page of the public list, as its ``filter`` wants it."""
         limit, since, wanted = body.get("limit"), body.get("since"), body.get("filter")
         most = limit if type(limit) is int and limit > 0 else MAX_PUBLIC_ROOMS
         since = since if isinstance(since, str) else ""
-        return await self.page(most, since, wanted if isinstance(wanted, dict) else {})
+        return await self.public_rooms_page(most, since, wanted if isinstance(wanted, dict) else {})
 
-    async def page(self, limit: int, since: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    async def public_rooms_page(self, limit: int, since: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Some of the public list from ``since`` on: the rooms that the filter ``wanted`` matches."""
         found = []
-        for room_id in await self._directory.published():
+        for room_id in await self._directory.list_rooms():
             room = self._entitled.rooms.get(room_id)
             summary = await self._public_summary(room) if room is not None and room.resident else None
             if summary is not None and _matches_filter(summary, wanted):
@@ -183,12 +183,12 @@ class RoomSummaries:
         if named:  # the server that asks shows it to those of its people who may know
             summary["allowed_room_ids"] = named
         open_ = summary["join_rule"] in {"public", "knock", "knock_restricted"} or summary["world_readable"]
-        if open_ or self._entitled.inside(room, origin) or await self._is_server_invited(room, origin):
+        if open_ or self._entitled.is_joined(room, origin) or await self._is_server_invited(room, origin):
             return summary
         if summary["join_rule"] != "restricted":
             return None
         rooms = [self._entitled.rooms.get(one) for one in named[:20]]
-        if any(r is not None and r.resident and self._entitled.inside(r, origin) for r in rooms):
+        if any(r is not None and r.resident and self._entitled.is_joined(r, origin) for r in rooms):
             return summary
         return None
 

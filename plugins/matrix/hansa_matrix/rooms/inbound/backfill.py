@@ -132,7 +132,7 @@ class Backfill:
         target = build_path("_matrix", "federation", "v1", "backfill", room.room_id)
         named = "&".join(f"v={quote(event_id, safe='')}" for event_id in ends)
         target, notes = f"{target}?{named}&limit={limit}", FetchNotes(errand.server)
-        came = await self._gaps.fetched.members(room, errand, target, ["pdus"], notes)
+        came = await self._gaps.fetched.request_pdus(room, errand, target, ["pdus"], notes)
         found = {p.event_id: p for p in came[:limit]}
         wanted = _connecting_events(found | self._unverifiable_events(room, notes), ends)
         beyond |= {p.event_id: p.prev_events for p in wanted if p.event_id not in found}
@@ -166,7 +166,7 @@ class Backfill:
         size = 0
         for pdu in ordered:
             if not inside.issuperset(pdu.auth_events):
-                await self._gaps.fetched.auth(room, pdu, errand)
+                await self._gaps.fetched.fetch_auth_events(room, pdu, errand)
             whole = unpack_pdu(pdu, room.version)
             inbound = await self._gaps.submitter.build_submission(whole, errand.server)
             items.append(replace(inbound, native=BackfilledPdu(whole, depths[pdu.event_id])))

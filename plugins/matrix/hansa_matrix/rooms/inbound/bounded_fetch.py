@@ -50,15 +50,15 @@ class BoundedFetch:
         """The answer to a GET."""
         return await self._client.request("GET", self.server, target, seconds=self._remaining_seconds(30.0))
 
-    async def members(
+    async def request_members(
         self,
         target: str,
         names: Sequence[str],
         take: Callable[[str, list[Any]], None],
         between: Callable[[], Awaitable[None]] | None = None,
     ) -> Any:
-        """The answer to a GET, read as it comes; see ``FederationClient.members``. Its members count as
-        events.
+        """The answer to a GET, read as it comes; see ``FederationClient.request_members``. Its members count
+        as events.
         """
 
         def counted(name: str, values: list[Any]) -> None:
@@ -66,7 +66,7 @@ class BoundedFetch:
             take(name, values)
 
         seconds = self._remaining_seconds(120.0)
-        return await self._client.members(
+        return await self._client.request_members(
             "GET", self.server, target, names=names, take=counted, between=between, seconds=seconds
         )
 
@@ -109,7 +109,7 @@ class FetchPool:
         self._lanes: dict[str, asyncio.Semaphore] = {}
         self._users: dict[str, int] = {}
 
-    def beside(self, server: str) -> BoundedFetch:
+    def acquire_beside(self, server: str) -> BoundedFetch:
         """One for a few requests in the midst of an errand to another server: nobody who holds a place with
         one server waits for a place with a second.
         """

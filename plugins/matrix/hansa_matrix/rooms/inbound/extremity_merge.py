@@ -31,7 +31,7 @@ class ExtremityMerger:
         self._bridge_user = own.bridge_user
         self._in_vain: dict[str, float] = {}
 
-    async def heal(self, room: MatrixRoom) -> None:
+    async def merge_extremities(self, room: MatrixRoom) -> None:
         """Merges the forward extremities of a room if they are too many and a local user may send there."""
         now = self._ctx.clock.monotonic()
         if len(room.head.extremities) <= _ENDS or now < self._in_vain.get(room.room_id, now):

@@ -47,7 +47,7 @@ class FetchNotes:
     taken: set[str] = field(default_factory=set)
     counted: set[str] = field(default_factory=set)
 
-    def of(self, event_id: str) -> Why:
+    def reason_for(self, event_id: str) -> Why:
         """Why an event is not here."""
         if event_id in self.taken:
             return Why.REFUSED
@@ -72,7 +72,7 @@ class FetchedEvents:
         gathered.take("", list(objects))
         return await self._verify_signatures(room, gathered, notes)
 
-    async def members(
+    async def request_pdus(
         self,
         room: MatrixRoom,
         errand: BoundedFetch,
@@ -83,7 +83,7 @@ class FetchedEvents:
         """As ``check_pdus``, of an answer that is read as it comes."""
         gathered = GatheredPdus(room.room_id, room.version)
         checks = EarlyChecks(gathered, room.version, self._keyring)
-        answer = await errand.members(target, names, gathered.take, checks.between)
+        answer = await errand.request_members(target, names, gathered.take, checks.between)
         for name in names:
             list_member(answer, name)
         return await self._verify_signatures(room, gathered, notes, checks)
@@ -132,7 +132,7 @@ class FetchedEvents:
         """``(server, key id)`` of what signed an event and has to, 10 at most."""
         return tuple(sorted(signing_key_ids(pdu, required_servers(pdu, room.version)))[:10])
 
-    async def auth(
+    async def fetch_auth_events(
         self, room: MatrixRoom, pdu: Pdu, errand: BoundedFetch, notes: FetchNotes | None = None
     ) -> None:
         """Have the auth events of an event, as outliers at least."""
@@ -140,12 +140,16 @@ class FetchedEvents:
         if all(a in found or a in room.holes for a in pdu.auth_events):
             return
         target = build_path("_matrix", "federation", "v1", "event_auth", room.room_id, pdu.event_id)
-        await self.keep(room, await self.members(room, errand, target, ["auth_chain"], notes), notes)
+        await self.store_outliers(
+            room, await self.request_pdus(room, errand, target, ["auth_chain"], notes), notes
+        )
 
-    async def keep(self, room: MatrixRoom, pdus: list[Pdu], notes: FetchNotes | None = None) -> None:
+    async def store_outliers(
+        self, room: MatrixRoom, pdus: list[Pdu], notes: FetchNotes | None = None
+    ) -> None:
         """Store events without a place."""
         known = await room.events.load((p.event_id for p in pdus), room.version)
-        taken = await room.events.taken([p for p in pdus if p.event_id not in known], room.version)
+        taken = await room.events.taken_ids([p for p in pdus if p.event_id not in known], room.version)
         fresh = [p for p in pdus if p.event_id not in known and p.event_id not in taken]
         state = await room.state()
         create = (await room.events_of(state, ())).get(CREATE_KEY)
@@ -168,7 +172,7 @@ class FetchedEvents:
                 room.events.keep(replace(one, pdu=unpack_pdu(one.pdu, version)) for one in left.values())
                 return
 
-    async def one(
+    async def fetch_event(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch, notes: FetchNotes | None = None
     ) -> Pdu | None:
         """One event. Raises ``RemoteError`` where the server does not give it."""
@@ -188,20 +192,22 @@ class FetchedEvents:
         """Asks a server for the state before an event, and for its auth chain, as ids."""
         target = build_path("_matrix", "federation", "v1", "state_ids", room.room_id)
         gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
-        answer = await errand.members(f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take)
+        answer = await errand.request_members(
+            f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take
+        )
         for name in names:
             list_member(answer, name)
         return gathered.of("pdu_ids"), gathered.of("auth_chain_ids")
 
-    async def state(
+    async def fetch_state(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch, given: tuple[list[str], list[str]]
     ) -> dict[StateKey, str]:
         """The events of ``given`` (see ``state_ids``) that are of the room and passed the checks, by key."""
         state_ids, chain_ids = given
         known = await room.events.load([*state_ids, *chain_ids], room.version)
-        foreign = await room.events.foreign([*state_ids, *chain_ids], room.version)
+        foreign = await room.events.load_foreign([*state_ids, *chain_ids], room.version)
         wanted = [e for e in (*chain_ids, *state_ids) if e not in known and e not in foreign]
-        await self.keep(room, await self._fetch_state_events(room, event_id, errand, wanted))
+        await self.store_outliers(room, await self._fetch_state_events(room, event_id, errand, wanted))
         loaded = await room.events.load(state_ids, room.version)
         return {
             one.pdu.key: e
@@ -217,17 +223,17 @@ class FetchedEvents:
         if len(wanted) > _SINGLY:
             target = build_path("_matrix", "federation", "v1", "state", room.room_id)
             target = f"{target}?event_id={quote(event_id, safe='')}"
-            return await self.members(room, errand, target, ["auth_chain", "pdus"], notes)
+            return await self.request_pdus(room, errand, target, ["auth_chain", "pdus"], notes)
         found: list[Pdu] = []
         for event in wanted:
             try:
-                pdu = await self.one(room, event, errand, notes)
+                pdu = await self.fetch_event(room, event, errand, notes)
             except RemoteError:
                 continue
             found += [pdu] if pdu is not None else []
         return found
 
-    async def agreed(
+    async def agreed_state(
         self, room: MatrixRoom, event_id: str, asked: Sequence[BoundedFetch], *, strict: bool = True
     ) -> dict[StateKey, str] | None:
         """The state before an event as servers of the room say alike. None where they do not: where fewer
@@ -260,7 +266,7 @@ class FetchedEvents:
             if frozenset(given[0]) != most:
                 continue
             try:
-                state = await self.state(room, event_id, errand, given)
+                state = await self.fetch_state(room, event_id, errand, given)
             except REQUEST_FAILURES as error:
                 problem = error
                 continue

@@ -87,8 +87,8 @@ class HoleFiller:
         for server in self._gaps.candidate_servers(room, hole.origin):
             notes.asked.append(server)
             try:
-                errand = self._gaps.errands.beside(server)
-                pdu = await self._gaps.fetched.one(room, hole.event_id, errand, notes)
+                errand = self._gaps.errands.acquire_beside(server)
+                pdu = await self._gaps.fetched.fetch_event(room, hole.event_id, errand, notes)
             except REQUEST_FAILURES:
                 continue
             if pdu is not None and await self._submit_event(room, pdu, server):
@@ -111,7 +111,7 @@ class HoleFiller:
 
     async def _has_trusted_keys(self, hole: Hole) -> bool:
         """True if every required server has signed by a key that is known and trusted now."""
-        await self._keyring.need(hole.keys, 0)
+        await self._keyring.ensure_keys(hole.keys, 0)
         known = {server for server, key_id in hole.keys if self._keyring.get(server, key_id) is not None}
         return known == _signing_servers(hole)
 

@@ -101,7 +101,9 @@ class MissingEvents:
         lacking = [*unplaced, *(e for e in auth if e not in found)]
         if not lacking:
             return []
-        foreign = await room.events.foreign(lacking, room.version)  # the room's turn says what that means
+        foreign = await room.events.load_foreign(
+            lacking, room.version
+        )  # the room's turn says what that means
         return [e for e in lacking if e not in foreign and e not in room.holes]
 
     async def fetch(self, room: MatrixRoom, pdu: Pdu, origin: str) -> bool:
@@ -115,7 +117,7 @@ class MissingEvents:
                 async with self.errands.acquire(server) as errand:
                     if await self._without_state(room, pdu.prev_events):
                         await self._fetch_from_server(room, pdu, errand, notes, skip=server == origin)
-                    await self.fetched.auth(room, pdu, errand, notes)
+                    await self.fetched.fetch_auth_events(room, pdu, errand, notes)
             except REQUEST_FAILURES as error:
                 self._ctx.log.info("the gap before %s waits: %s", pdu.event_id, error)
                 continue
@@ -156,7 +158,7 @@ class MissingEvents:
             latest = latest[:_ASK] or [pdu.event_id]
         early = [e for e in needed if e in notes.doubtful and not self.can_pass_over(room, e, notes)]
         if early:
-            raise ServerUnreachable(f"{early[0]} cannot be verified now: {notes.of(early[0])}")
+            raise ServerUnreachable(f"{early[0]} cannot be verified now: {notes.reason_for(early[0])}")
         lost = [e for e in ends if e not in got]
         if lost and not skip:
             raise ServerUnreachable(f"{errand.server} does not have {lost[0]}")
@@ -243,7 +245,7 @@ class MissingEvents:
                     self._add_hole(room, one.event_id, notes, known=one, citing=citing, state=None)
                     await self.unverified.settle(room)
                     continue
-                await self.fetched.auth(room, one, errand, notes)
+                await self.fetched.fetch_auth_events(room, one, errand, notes)
                 if await self.missing_references(room, one, ()) and not await self._pass_over(
                     room, one, notes
                 ):
@@ -282,16 +284,16 @@ class MissingEvents:
         ``PduWithRemoteState``.
         """
         # First the event: of what nobody gives no other server is asked for the state.
-        event = await self.fetched.one(room, event_id, errand, notes)
+        event = await self.fetched.fetch_event(room, event_id, errand, notes)
         if event is None:
             return
         if notes is None:
             given = await self.fetched.state_ids(room, event_id, errand)
-            state = await self.fetched.state(room, event_id, errand, given)
+            state = await self.fetched.fetch_state(room, event_id, errand, given)
         else:
             state = await self._agreed_state(room, event_id, errand) or await room.state()
         with contextlib.suppress(RemoteError):  # it is judged without what it cites, and rejected
-            await self.fetched.auth(room, event, errand, notes)
+            await self.fetched.fetch_auth_events(room, event, errand, notes)
         inbound = await self.submitter.build_submission(event, errand.server)
         await self.submitter.submit(
             [replace(inbound, native=PduWithRemoteState(pdu=event, state=state, depth=depth))]
@@ -304,9 +306,9 @@ class MissingEvents:
         it.
         """
         others = (s for s in self.candidate_servers(room, errand.server) if s != errand.server)
-        asked = [errand, *(self.errands.beside(server) for server in others)]
+        asked = [errand, *(self.errands.acquire_beside(server) for server in others)]
         try:
-            return await self.fetched.agreed(room, event_id, asked, strict=False)
+            return await self.fetched.agreed_state(room, event_id, asked, strict=False)
         except ServerUnreachable:
             if self._suspects.is_ripe(room.room_id, event_id):
                 return None
@@ -317,8 +319,8 @@ class MissingEvents:
         if event_id not in notes.counted:
             notes.counted.add(event_id)
             if self._suspects.tried(room.room_id, event_id, notes.origin):
-                self._ctx.log.info("%s in %s: %s", event_id, room.room_id, notes.of(event_id))
-        why, pdu = notes.of(event_id), notes.doubtful.get(event_id)
+                self._ctx.log.info("%s in %s: %s", event_id, room.room_id, notes.reason_for(event_id))
+        why, pdu = notes.reason_for(event_id), notes.doubtful.get(event_id)
         if why in DEFINITE or self._suspects.is_ripe(room.room_id, event_id):
             return True
         if why is not Why.KEYLESS or pdu is None:
@@ -336,9 +338,13 @@ class MissingEvents:
         servers = self.candidate_servers(room, notes.origin)
         for number, event_id in enumerate(lacking):
             known = notes.doubtful.get(event_id)
-            if number < _LOOKED_AT and notes.of(event_id) is Why.NOT_FOUND:
+            if number < _LOOKED_AT and notes.reason_for(event_id) is Why.NOT_FOUND:
                 known = await self._fetch_again(room, event_id, servers, notes)
-            if known is not None and notes.of(event_id) is not Why.REFUSED and event_id not in notes.doubtful:
+            if (
+                known is not None
+                and notes.reason_for(event_id) is not Why.REFUSED
+                and event_id not in notes.doubtful
+            ):
                 if self._suspects.tries(room.room_id, event_id) < _HAD_IN_VAIN:
                     return False  # it is available after all: the next attempt takes it
                 notes.taken.add(event_id)  # where servers make ids it may follow itself
@@ -346,8 +352,8 @@ class MissingEvents:
             certain = known is not None and not room.version.named_event_ids
             if number < _LOOKED_AT and event_id in pdu.prev_events and not certain:
                 with contextlib.suppress(ServerUnreachable):
-                    asked = [self.errands.beside(server) for server in servers]
-                    state = await self.fetched.agreed(room, event_id, asked)
+                    asked = [self.errands.acquire_beside(server) for server in servers]
+                    state = await self.fetched.agreed_state(room, event_id, asked)
             self._add_hole(room, event_id, notes, known=known, citing=pdu, state=state)
         await self.unverified.settle(room)
         return True
@@ -363,7 +369,7 @@ class MissingEvents:
         state: Mapping[StateKey, str] | None,
     ) -> None:
         """Pass over an event from now on. It is said once of each server and reason, and counted."""
-        now, why = self._ctx.clock.now(), notes.of(event_id)
+        now, why = self._ctx.clock.now(), notes.reason_for(event_id)
         certain = known is not None and not room.version.named_event_ids
         hole = Hole(
             room_id=room.room_id,
@@ -394,7 +400,9 @@ class MissingEvents:
         """Look once more for an event, to know why it is not here."""
         for server in servers:
             try:
-                found = await self.fetched.one(room, event_id, self.errands.beside(server), notes)
+                found = await self.fetched.fetch_event(
+                    room, event_id, self.errands.acquire_beside(server), notes
+                )
             except REQUEST_FAILURES:
                 continue
             if found is not None:

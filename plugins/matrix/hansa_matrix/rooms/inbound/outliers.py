@@ -63,19 +63,21 @@ class KeyLookups:
         """True if no more servers are asked."""
         return self._vain > MAX_IN_VAIN + _VAIN_TO_GIVEN * self._given
 
-    async def need(self, wanted: Iterable[tuple[str, str]]) -> None:
-        """See ``Keyring.need``."""
+    async def ensure_keys(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """See ``Keyring.ensure_keys``."""
         by_server: dict[str, list[tuple[str, str]]] = {}
         for server, key_id in wanted:
             by_server.setdefault(server, []).append((server, key_id))
-        lacking = [s for s, names in by_server.items() if not await self._keyring.has(names, 0)]
+        lacking = [s for s, names in by_server.items() if not await self._keyring.has_keys(names, 0)]
         left = set(lacking)
-        await self._keyring.need([n for s, names in by_server.items() if s not in left for n in names], 0)
+        await self._keyring.ensure_keys(
+            [n for s, names in by_server.items() if s not in left for n in names], 0
+        )
         for at in range(0, len(lacking), _ASKED):
             if self.ended:
                 return
             some = lacking[at : at + _ASKED]
-            await self._keyring.need([name for server in some for name in by_server[server]], 0)
+            await self._keyring.ensure_keys([name for server in some for name in by_server[server]], 0)
             given = sum(any(self._keyring.get(*name) for name in by_server[server]) for server in some)
             self._given += given
             self._vain += len(some) - given
@@ -90,13 +92,13 @@ async def verify_signatures(
         for key, at in found.items():
             wanted[key] = max(wanted.get(key, 0), at)
     newest = max(wanted.values(), default=0)
-    await (lookups or KeyLookups(keyring)).need(wanted)
+    await (lookups or KeyLookups(keyring)).ensure_keys(wanted)
     stale = [k for k in wanted if (held := keyring.get(*k)) is not None and held.valid_until < wanted[k]]
-    await keyring.need(stale, newest)
+    await keyring.ensure_keys(stale, newest)
     good = [p async for some in _in_steps(pdus, _verify_with_keys, version, keyring) for p in some]
     passed = {p.event_id for p in good}
     bad = [p for p in pdus if p.event_id not in passed]
-    return SignatureResult(good=good, bad=bad, awaited=keyring.awaited(wanted) if bad else [])
+    return SignatureResult(good=good, bad=bad, awaited=keyring.pending_servers(wanted) if bad else [])
 
 
 async def _in_steps(

@@ -29,7 +29,7 @@ class PduIntake:
         self._linker = linker
         self._invites = invites
 
-    async def take(self, origin: str, txn: str, pdus: Sequence[Any]) -> bytes:
+    async def stage_transaction(self, origin: str, txn: str, pdus: Sequence[Any]) -> bytes:
         """Stage a transaction's PDUs and keep its answer; a repeated transaction is answered as before, and
         nothing of it is taken. Raises ``Busy`` before anything is taken.
         """

@@ -106,7 +106,7 @@ class PduStaging:
             for row in rows:
                 pdu = parse_pdu(orjson.loads(row.body), room.version)
                 at, origin = int(row.key[1]), str(row.fields["origin"])
-                line.put(QueuedPdu(at, pdu, origin))
+                line.append_entry(QueuedPdu(at, pdu, origin))
                 self._shares.add(room.room_id, origin)
                 self._at = max(self._at, at)
         self._update_gauges()
@@ -122,7 +122,7 @@ class PduStaging:
                 self._shares.remove(room_id, entry.origin)
         self._update_gauges()
 
-    def waiting(self, room_id: str) -> int:
+    def waiting_count(self, room_id: str) -> int:
         """How many PDUs of a room wait."""
         line = self._lines.get(room_id)
         return len(line) if line is not None else 0
@@ -139,10 +139,10 @@ class PduStaging:
         self._ctx.log.warning("%s is skipped, as an operator wants it", event_id)
         return True
 
-    def stuck(self, room_id: str) -> list[tuple[str, str, int]]:
+    def waiting_events(self, room_id: str) -> list[tuple[str, str, int]]:
         """``(event id, origin, attempts)`` of what waits in a room, 100 at most."""
         line = self._lines.get(room_id)
-        return [(e.pdu.event_id, e.origin, e.tries) for e in line.waiting()[:100]] if line else []
+        return [(e.pdu.event_id, e.origin, e.tries) for e in line.waiting_entries()[:100]] if line else []
 
     async def stage_transaction(
         self, origin: str, txn: str, fresh: Sequence[tuple[MatrixRoom, Pdu]], answer: Mapping[str, Any]
@@ -210,7 +210,7 @@ class PduStaging:
         await self._prefetch(room, entries)
         items: list[Submission] = []
         expected: set[str] = set()
-        policed = await self._policing.of(room) is not None
+        policed = await self._policing.policy_server_of(room) is not None
         for entry in entries:
             needed = signers_of(entry.pdu, room.version)
             if (
@@ -219,7 +219,7 @@ class PduStaging:
                 or (policed and await self._lacks_policy_signature(room, entry))
             ):
                 return False
-            if (good := await self.verify(room, entry.pdu, needed)) is not None:
+            if (good := await self.verify_pdu(room, entry.pdu, needed)) is not None:
                 items.append(await self._submitter.build_submission(good, entry.origin))
                 expected.add(good.event_id)
         if not items:
@@ -236,7 +236,7 @@ class PduStaging:
         moment may yet be lost: it is waited for, and nothing relies on it before.
         """
         names = {(room.room_id, pdu.event_id) for room, pdu in fresh}
-        await self._coming.others(names)
+        await self._coming.wait_for_others(names)
         with self._coming.hold_for_writing(names):
             await again_on_conflict(
                 partial(self._stage_numbered, origin, receipt, fresh), collections={"staged"}
@@ -264,7 +264,7 @@ class PduStaging:
             line = self._lines.setdefault(room.room_id, RoomQueue(self._backlog))
             settled = known is not None and known.after and not known.policy_server_refused
             if pdu.event_id in line.ids:
-                entry = line.find(pdu.event_id)
+                entry = line.find_entry(pdu.event_id)
                 if entry is not None and (
                     _by_its_own(origin, entry, pdu)
                     or await self._policing.adds_signature(room, entry.pdu, pdu)
@@ -285,7 +285,7 @@ class PduStaging:
             entry.pdu, entry.unwanted = pdu, ""
         for room, at, pdu in staged.values():
             line = self._lines[room.room_id]
-            line.put(QueuedPdu(at, pdu, origin))
+            line.append_entry(QueuedPdu(at, pdu, origin))
             self._shares.add(room.room_id, origin)
             self._start_worker(room, line)
 
@@ -314,14 +314,14 @@ class PduStaging:
                 except StoreFault:  # what was acknowledged waits until it can be stored what becomes of it
                     await asyncio.sleep(_FAULT_WAIT)
                     continue
-                self._release_shares(room.room_id, line.done(done))
+                self._release_shares(room.room_id, line.pop_done(done))
                 if done and not line.peek(1):
                     with suppress(StoreFault):  # the next time that all is done
                         await self._rooms.listeners.notify_idle(room)
                 if done or not batch:
                     continue
                 # The first one cites events that must be fetched: the others pass it meanwhile.
-                entry = line.take()
+                entry = line.check_out()
                 try:
                     lacking = await self._gaps.missing_references(room, entry.pdu, ())
                     busy = len(line.held) > _FILLS or line.held_of(entry.origin) > _FILLS_OF_ONE
@@ -366,7 +366,7 @@ class PduStaging:
         for server, key_id in needed.keys:
             key = self._keyring.get(server, key_id)
             if key is None or key.valid_until < needed.at:
-                return not await self._keyring.has(needed.keys, needed.at)
+                return not await self._keyring.has_keys(needed.keys, needed.at)
         return False
 
     async def _ask_keys(self, room: MatrixRoom, line: RoomQueue, entry: QueuedPdu) -> None:
@@ -374,7 +374,7 @@ class PduStaging:
         pdu = entry.pdu
         try:
             needed = signers_of(pdu, room.version)
-            await self._keyring.need(needed.keys, needed.at, share=entry.origin)
+            await self._keyring.ensure_keys(needed.keys, needed.at, share=entry.origin)
         except StoreFault as fault:  # nobody was asked
             self._ctx.log.info("the keys of %s are asked for later: %s", pdu.event_id, fault)
             self._requeue(line, entry, ready=False)
@@ -414,11 +414,11 @@ class PduStaging:
             self._ctx.count("matrix_pdus", status="set_aside")
             self._ctx.log.warning("%s waits for the next start", gone.pdu.event_id)
 
-    async def verify(self, room: MatrixRoom, pdu: Pdu, needed: Signers | None = None) -> Pdu | None:
+    async def verify_pdu(self, room: MatrixRoom, pdu: Pdu, needed: Signers | None = None) -> Pdu | None:
         """Checks 2 and 3; None for an event to drop. ``needed`` saves finding out who signs it."""
         servers, keys, at = needed or signers_of(pdu, room.version)
         if not self._keyring.at_hand(keys, at):
-            await self._keyring.need(keys, at)
+            await self._keyring.ensure_keys(keys, at)
         problem = signature_problem(pdu, room.version, self._keyring.get, verify_signature, servers)
         if problem is None:
             return check_content_hash(pdu, room.version)
@@ -440,7 +440,7 @@ class PduStaging:
             try:
                 if await self._lacks_keys(room, entry):
                     break
-                good = await self.verify(room, pdu)
+                good = await self.verify_pdu(room, pdu)
                 if entry.pdu is not pdu:  # it came again meanwhile
                     break
                 if good is None:

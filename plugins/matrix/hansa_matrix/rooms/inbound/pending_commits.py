@@ -21,14 +21,14 @@ class PendingCommits:
     def __contains__(self, name: Named) -> bool:
         return name in self._ended
 
-    async def others(self, names: Collection[Named]) -> None:
+    async def wait_for_others(self, names: Collection[Named]) -> None:
         """Wait until nobody else is writing any of these."""
         while ended := next((self._ended[name] for name in names if name in self._ended), None):
             await ended.wait()
 
     @contextmanager
     def hold_for_writing(self, names: Collection[Named]) -> Iterator[None]:
-        """These are being written, by nobody else: see ``others``."""
+        """These are being written, by nobody else: see ``wait_for_others``."""
         ended = asyncio.Event()
         self._ended |= dict.fromkeys(names, ended)
         try:

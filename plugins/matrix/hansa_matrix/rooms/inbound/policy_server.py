@@ -32,7 +32,7 @@ class PolicyServerClient:
         self._client = client
         self._breakers: LruCache[str, CircuitBreaker] = LruCache(_MAX_BREAKERS)
 
-    async def of(self, room: MatrixRoom) -> PolicyServer | None:
+    async def policy_server_of(self, room: MatrixRoom) -> PolicyServer | None:
         """The policy server of a room, if it has one that is in it and is not ourselves."""
         server = await room.policy()
         if server is None or server.via == self._own.server:
@@ -44,7 +44,7 @@ class PolicyServerClient:
         """The policy server whose signature an event has to have and has not."""
         if is_exempt(pdu.type, pdu.state_key):
             return None
-        server = await self.of(room)
+        server = await self.policy_server_of(room)
         if server is None or is_signed(pdu, room.version, server, verify_signature):
             return None
         return server
@@ -56,7 +56,7 @@ class PolicyServerClient:
             and await self.missing_signature(room, again) is None
         )
 
-    async def sent(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
+    async def sign_outgoing(self, room: MatrixRoom, pdu: Pdu) -> Pdu:
         """As ``signed`` for an event that a local user wants to send; but a user may always leave, even if
         the policy server does not recommend it.
         """

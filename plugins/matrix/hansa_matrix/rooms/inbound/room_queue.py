@@ -55,7 +55,7 @@ class RoomQueue:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._deferred) + len(self.held)
 
-    def put(self, entry: QueuedPdu) -> None:
+    def append_entry(self, entry: QueuedPdu) -> None:
         """At the end."""
         self.ids.add(entry.pdu.event_id)
         entry.size = memory_size(entry.pdu)
@@ -67,7 +67,7 @@ class RoomQueue:
         """The next ones; none if all stand aside."""
         return [self._waiting[i] for i in range(min(most, len(self._waiting)))]
 
-    def done(self, count: int) -> list[QueuedPdu]:
+    def pop_done(self, count: int) -> list[QueuedPdu]:
         """The first ones are judged: who stands aside for one of them need not wait any longer."""
         gone = [self._waiting.popleft() for _ in range(count)]
         for entry in gone:
@@ -81,9 +81,9 @@ class RoomQueue:
 
     def defer(self, now: float) -> QueuedPdu | None:
         """The first one cannot be judged now. The one that is let go of for it, if there are too many."""
-        return self.check_in(self.take(), now, ready=False)
+        return self.check_in(self.check_out(), now, ready=False)
 
-    def take(self) -> QueuedPdu:
+    def check_out(self) -> QueuedPdu:
         """Take the first one out of the line while what it lacks is asked for; ``give_back`` it."""
         entry = self._waiting.popleft()
         self.held[entry.pdu.event_id] = entry
@@ -121,12 +121,12 @@ class RoomQueue:
                     return entry
         return None
 
-    def find(self, event_id: str) -> QueuedPdu | None:
+    def find_entry(self, event_id: str) -> QueuedPdu | None:
         """The entry of an event, wherever it waits."""
         waits = (e for queue in (self._waiting, self._deferred) for e in queue if e.pdu.event_id == event_id)
         return self.held.get(event_id) or next(waits, None)
 
-    def waiting(self) -> list[QueuedPdu]:
+    def waiting_entries(self) -> list[QueuedPdu]:
         """Everything that waits here."""
         return [*self._waiting, *self._deferred]
 

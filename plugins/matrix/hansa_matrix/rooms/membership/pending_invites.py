@@ -134,7 +134,7 @@ class PendingInvites:
             if await self._ctx.store.get("invite", key) is None:
                 await self._make_room(user, str(fields["peer"]))
             await self._ctx.store.commit([Put("invite", key, orjson.dumps(body), fields)])
-        await self._attendance.move(user, membership_from_event(pdu.room_id, user, pdu))
+        await self._attendance.store_membership(user, membership_from_event(pdu.room_id, user, pdu))
 
     async def _make_room(self, user: str, peer: str) -> None:
         """Let go of what one more would be too many with."""
@@ -163,10 +163,10 @@ class PendingInvites:
         """Removes an invite without an answer. Of rooms that a user was never in little is remembered."""
         user = str(row.key[1])
         await self.drop(str(row.key[0]), user)
-        stays = self._attendance.stays(user).values()
+        stays = self._attendance.memberships_of(user).values()
         gone = [stay.room_id for stay in stays if stay.membership == "leave" and not stay.event_id]
         for room_id in gone[:-_MAX_LEFT_ROOMS]:
-            await self._attendance.forget(user, room_id)
+            await self._attendance.forget_room(user, room_id)
 
     async def sweep(self) -> None:
         """Let go of those that waited for half a year."""
@@ -234,13 +234,15 @@ class PendingInvites:
     async def drop(self, room_id: str, user: str, left: Pdu | None = None) -> None:
         """Removes an answered invite; ``left`` is the event that answered it, if no local room has it."""
         writes: list[Write] = [Delete("invite", (room_id, user))]
-        if left is not None and await self._attendance.has(user):
+        if left is not None and await self._attendance.has_account(user):
             writes += await self._ended.writes(user, room_id, left)
         await self._ctx.store.commit(writes)
         stay = self._attendance.membership_of(user, room_id)
         if stay is not None and stay.membership in {"invite", "knock"}:
             over = {"invite", "knock"}
-            await self._attendance.move(user, membership_from_event(room_id, user, None), over=over)
+            await self._attendance.store_membership(
+                user, membership_from_event(room_id, user, None), over=over
+            )
 
     async def elsewhere(self, obj: Mapping[str, Any]) -> bool:
         """An event of a room that we are not in: a leave of an invited person by who invited them takes the
@@ -264,7 +266,7 @@ class PendingInvites:
         if waiting.membership == "invite" and pdu.sender != waiting.sender:
             return False
         servers = required_servers(pdu, version)
-        await self._keyring.need(signing_key_ids(pdu, servers), key_valid_at(pdu, version))
+        await self._keyring.ensure_keys(signing_key_ids(pdu, servers), key_valid_at(pdu, version))
         if signature_problem(pdu, version, self._keyring.get, verify_signature, servers) is not None:
             return False
         await self.drop(room_id, user, pdu)

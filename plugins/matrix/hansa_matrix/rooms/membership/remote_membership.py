@@ -351,7 +351,7 @@ class RemoteMembership:
     async def _verify_authoriser(self, join: Pdu, version: RoomVersion) -> Pdu:
         """The join, if the server that authorised it has signed it. Raises RemoteProtocolError."""
         others = required_servers(join, version) - {self._own.server}
-        await self._keyring.need(signing_key_ids(join, others), key_valid_at(join, version))
+        await self._keyring.ensure_keys(signing_key_ids(join, others), key_valid_at(join, version))
         problem = signature_problem(join, version, self._keyring.get, verify_signature, others)
         if problem is not None:
             raise RemoteProtocolError(problem)
@@ -375,7 +375,7 @@ class RemoteMembership:
             await self._keyring.ask_again(seen.awaited[: outliers.MAX_IN_VAIN])
             seen = await checks.finished()
         of_room = RoomEvents(self._events, join.room_id)
-        taken = await of_room.taken([*seen.good, join], version)
+        taken = await of_room.taken_ids([*seen.good, join], version)
         if join.event_id in taken:
             raise RemoteProtocolError("the join has the id of another event")
         good = [pdu for pdu in seen.good if pdu.event_id not in taken]
@@ -413,7 +413,7 @@ class RemoteMembership:
         room.resident = True
         if room.attended:
             room.returns = (*room.returns, join.event_id)[-_RETURNS:]
-        room.attended = room.attended or await attendance.has(user)
+        room.attended = room.attended or await attendance.has_account(user)
         await asyncio.sleep(0)  # each of these steps takes some milliseconds for twenty thousand people
         before = room.groups.grow(0, {}, state)
         await asyncio.sleep(0)

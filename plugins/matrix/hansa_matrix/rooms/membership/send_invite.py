@@ -99,7 +99,7 @@ class OutboundInvites:
             raise RemoteProtocolError(f"{server} did not sign the invite that it was sent")
         raw = {**draft.raw, "signatures": {**draft.raw["signatures"], server: theirs}}
         pdu = parse_pdu(raw, room.version)
-        await self._keyring.need(signing_key_ids(pdu, {server}), key_valid_at(pdu, room.version))
+        await self._keyring.ensure_keys(signing_key_ids(pdu, {server}), key_valid_at(pdu, room.version))
         problem = signature_problem(pdu, room.version, self._keyring.get, verify_signature, {server})
         if problem is not None:
             raise RemoteProtocolError(problem)

@@ -23,14 +23,15 @@ async def send_join(
     seconds: float,
 ) -> Any:
     """The answer of a resident to ``send_join``, of version 1 where it does not know version 2: ``take`` is
-    given the members of its arrays as they come, see ``FederationClient.members``. Raises as that does.
+    given the members of its arrays as they come, see ``FederationClient.request_members``. Raises as that
+    does.
     """
     for version in ("v2", "v1"):
         target = build_path("_matrix", "federation", version, "send_join", join.room_id, join.event_id)
         if version == "v2":
             target += f"?omit_members={'true' if omit_members else 'false'}"
         try:
-            return await client.members(
+            return await client.request_members(
                 "PUT",
                 server,
                 target,
