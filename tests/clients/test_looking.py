@@ -126,8 +126,7 @@ async def test_who_looks_into_a_room_hears_what_is_said_there(tmp_path):
 
 async def _listening(home: MatrixServer, room: str) -> None:
     """Waits until a request waits for news of a room."""
-    news = home.matrix.memberships.news
-    await until(lambda: news._waiting.get(room))
+    await until(lambda: home.matrix.stream_waiters.get(room))
 
 
 async def test_who_may_not_look_hears_nothing(tmp_path):

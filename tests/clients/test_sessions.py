@@ -284,10 +284,9 @@ async def test_a_waiting_sync_ends_when_its_device_is_logged_out(tmp_path):
         await phone.sync()
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(phone.ask("GET", f"/sync?timeout=60000&since={phone.since}"))
-            news = home.matrix.memberships.news
 
             async def listens():
-                return phone.user in news._waiting
+                return phone.user in home.matrix.stream_waiters
 
             await until(listens)
             await laptop.call("POST", "/logout/all", {})

@@ -174,18 +174,17 @@ async def test_a_sync_waits_for_news_and_not_longer(tmp_path):
         other = await alice.create()
         await bob.join(room)
         await bob.sync()
-        news = home.matrix.memberships.news
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(bob.sync(timeout=60_000))
 
             async def listens():
-                return bob.user in news._waiting
+                return bob.user in home.matrix.stream_waiters
 
             await until(listens)
             await alice.say(other, "not for bob")
             await alice.say(room, "for bob")
         assert bodies(timeline(waiting.result(), room)) == ["for bob"]
-        assert not news._waiting  # nobody is left waiting
+        assert not home.matrix.stream_waiters  # nobody is left waiting
         assert "rooms" not in await bob.sync(timeout=20)
 
 

@@ -14,14 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: Uses of a private attribute of something else than ``self`` and ``cls``, by folder. Numbers only go down.
 REACHED = {
-    "clients": 47,
+    "clients": 43,
     "core": 53,
     "core/store": 51,
     "core/testing": 1,
     "documentation": 3,
     "e2e": 6,
     "governance": 6,
-    "matrix": 73,
+    "matrix": 65,
     "matrix/oracle": 1,
     "matrix/proto": 9,
     "matrix/room": 8,

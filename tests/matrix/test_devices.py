@@ -130,7 +130,7 @@ async def test_what_is_told_of_devices_waits_for_a_server_that_is_away_and_goes_
         assert [c["stream_id"] for c in contents] == list(range(1, 61))
         await until(lambda: house.matrix.destination_queues[THEIRS].task.done())
         assert max(len(t["edus"]) for t in told.transactions) <= 50
-        assert await known(house).company._ctx.store.scan("lasting_edu") == []  # taken: they are not kept
+        assert await house.matrix.store.scan("lasting_edu") == []  # taken: they are not kept
 
 
 async def test_what_no_server_will_have_is_given_up_alone(tmp_path):
@@ -371,7 +371,7 @@ async def test_the_same_id_of_another_server_is_another_message(tmp_path):
 async def test_what_cannot_be_stored_is_asked_for_again(tmp_path, monkeypatch):
     async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
-        store = known(house).messages._ctx.store
+        store = house.matrix.store
         commit, broken = store.commit, [True]
 
         async def failing(writes: Any, **options: Any) -> list[int]:
@@ -390,7 +390,7 @@ async def test_what_is_for_ghosts_or_nobody_is_let_go_and_counted(tmp_path):
     async with server_with_peer(tmp_path) as house:
         ghost = await house.app.contexts["matrix"].get_ghost_id(NativeId("elsewhere", "somebody"))
         assert await edus(house, to_device({ghost: {"*": {}}, "@x:elsewhere.example": {"*": {}}})) == 200
-        store = known(house).messages._ctx.store
+        store = house.matrix.store
         assert await store.scan("to_device") == []
         labels = (("plugin", "matrix"), ("reason", "nobody"))
         assert house.app.counters["matrix_to_device_discarded", labels] == 2

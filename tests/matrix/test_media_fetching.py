@@ -74,7 +74,7 @@ async def test_one_server_s_slow_files_hold_up_nobody_else_s(tmp_path):
             assert len(slow.open) == 5
             slow.go.set()
         assert other.result().blob.size == 4
-        assert fetcher(house)._shares.taken == 0
+        assert house.matrix.download_shares.taken == 0
 
 
 async def test_one_person_s_files_hold_up_nobody_else(tmp_path):
@@ -102,7 +102,7 @@ async def test_a_fetch_ends_when_the_last_reader_hangs_up(tmp_path):
             assert slow.open == ["abc_DEF-1"]  # one caller still waits
             readers[1].cancel()
             await until(lambda: not slow.open)
-        assert fetcher(house)._under_way == {} and fetcher(house)._shares.taken == 0
+        assert fetcher(house)._under_way == {} and house.matrix.download_shares.taken == 0
         slow.go.set()
         assert (await fetcher(house).get(MXC, "@c:x")).blob.size == 4  # it begins again
 
@@ -120,7 +120,7 @@ async def test_a_file_that_comes_too_slowly_loses_its_slot(tmp_path, monkeypatch
         slow.pieces = drops
         with pytest.raises(ServerUnreachable, match="too slowly"):
             await fetcher(house).get(MXC, "@a:x")
-        assert (slow.open, fetcher(house)._shares.taken) == ([], 0)
+        assert (slow.open, house.matrix.download_shares.taken) == ([], 0)
         assert house.app.setup.blobs.stored == {}
 
 
@@ -153,7 +153,7 @@ async def test_too_many_of_one_server_are_refused(tmp_path, monkeypatch):
             tasks = [
                 group.create_task(fetcher(house).get(MxcUri(THEIRS, f"f{n}"), f"@{n}:x")) for n in range(2)
             ]
-            await until(lambda: len(slow.open) == 1 and fetcher(house)._shares.waiting == 1)
+            await until(lambda: len(slow.open) == 1 and house.matrix.download_shares.waiting == 1)
             with pytest.raises(Exception, match="waiting already"):
                 await fetcher(house).get(MxcUri(THEIRS, "more"), "@c:x")
             slow.go.set()

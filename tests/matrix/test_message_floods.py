@@ -182,7 +182,7 @@ async def test_a_message_that_loses_every_race_is_asked_for_again(tmp_path, monk
     """It is never taken for kept."""
     async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
-        store = known(house).messages._ctx.store
+        store = house.matrix.store
         plain = store.commit
 
         async def losing(writes: Any, **options: Any) -> Any:

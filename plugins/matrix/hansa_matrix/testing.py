@@ -15,6 +15,7 @@ import asyncio
 from hansa import Network, NetworkContext, ScopedStore, WeightedLruCache
 
 from hansa_matrix.admin.doctor import Doctor
+from hansa_matrix.bounds.fair_slots import FairSlots
 from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.conversion import RoomViewBuilder
 from hansa_matrix.federation.client import FederationClient
@@ -282,3 +283,13 @@ class MatrixHarness:
     def destination_sets(self) -> dict[int, tuple[str, ...]]:
         """The sets of servers that the sender's streams name, by their ids."""
         return self.network.homeserver.federation.sender._sets
+
+    @property
+    def stream_waiters(self) -> dict[str, set[asyncio.Event]]:
+        """The requests that wait for a topic of the client stream."""
+        return self.network.homeserver.local.memberships.news._waiting
+
+    @property
+    def download_shares(self) -> FairSlots:
+        """The slots of ``remote_media`` for downloads."""
+        return self.network.homeserver.media.remote._shares
