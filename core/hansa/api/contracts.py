@@ -17,6 +17,8 @@ from hansa.model.verdict import Verdict
 from hansa.model.view import ViewDelta
 from hansa.store.base import Write
 
+# Required: what every network or policy implements.
+
 
 class RetryLater(HansaError):  # it is an answer, not a fault
     """``Network.send`` could not send now. ``after`` is in seconds, 0 leaves it to the core's backoff."""
@@ -55,6 +57,18 @@ class Network(Protocol):
         ``DeliveryRejected``.
         """
         ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """One instance per ``[policies.<name>]`` table."""
+
+    async def check(self, crossing: Crossing) -> Verdict | None:
+        """See the hook ``check``."""
+        ...
+
+
+# Optional: each protocol is one thing more that a network can do, and what it needs for it.
 
 
 @runtime_checkable
@@ -184,6 +198,50 @@ class ShowsPresent(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationStatus:
+    """Where one event, or all there is, stands with one server. ``state`` is ``delivered``, ``waiting`` or
+    ``failed``; ``since`` is in ms, 0 where nothing waits; ``reason`` says why it waits, ``failures`` how many
+    attempts in a row have failed, ``waiting`` how many events wait (counted up to 1,000).
+    """
+
+    name: str
+    state: Literal["delivered", "waiting", "failed"]
+    since: int = 0
+    reason: str = ""
+    failures: int = 0
+    waiting: int = 0
+
+
+@runtime_checkable
+class TracksDelivery(Protocol):
+    """A network that sends to servers of its own accord and knows how far each is."""
+
+    async def delivery_status(self, native_id: str) -> Sequence[DestinationStatus]:
+        """Where one of this network's events stands with each server it was meant for."""
+        ...
+
+    async def list_destinations(self) -> Sequence[DestinationStatus]:
+        """Every server that this network sends to, with what waits for it."""
+        ...
+
+
+#: Answers a command: its arguments by name, the answer as JSON values. Raises ``HansaError`` to refuse.
+AdminCommand = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+
+@runtime_checkable
+class HasAdminCommands(Protocol):
+    """A network with commands of its own (``register_commands``)."""
+
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
+        """Returns the admin commands, each under the words that call it."""
+        ...
+
+
+# Authority: for a network whose native rules decide in its rooms.
+
+
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
@@ -269,54 +327,4 @@ class Authority(Protocol):
         """Begin a batch: reads in one go what preparing it will need. There is at most one open turn per
         link.
         """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DestinationStatus:
-    """Where one event, or all there is, stands with one server. ``state`` is ``delivered``, ``waiting`` or
-    ``failed``; ``since`` is in ms, 0 where nothing waits; ``reason`` says why it waits, ``failures`` how many
-    attempts in a row have failed, ``waiting`` how many events wait (counted up to 1,000).
-    """
-
-    name: str
-    state: Literal["delivered", "waiting", "failed"]
-    since: int = 0
-    reason: str = ""
-    failures: int = 0
-    waiting: int = 0
-
-
-@runtime_checkable
-class TracksDelivery(Protocol):
-    """A network that sends to servers of its own accord and knows how far each is."""
-
-    async def delivery_status(self, native_id: str) -> Sequence[DestinationStatus]:
-        """Where one of this network's events stands with each server it was meant for."""
-        ...
-
-    async def list_destinations(self) -> Sequence[DestinationStatus]:
-        """Every server that this network sends to, with what waits for it."""
-        ...
-
-
-#: Answers a command: its arguments by name, the answer as JSON values. Raises ``HansaError`` to refuse.
-AdminCommand = Callable[[Mapping[str, Any]], Awaitable[Any]]
-
-
-@runtime_checkable
-class HasAdminCommands(Protocol):
-    """A network with commands of its own (``register_commands``)."""
-
-    def admin_commands(self) -> Mapping[str, AdminCommand]:
-        """Returns the admin commands, each under the words that call it."""
-        ...
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """One instance per ``[policies.<name>]`` table."""
-
-    async def check(self, crossing: Crossing) -> Verdict | None:
-        """See the hook ``check``."""
         ...
