@@ -47,3 +47,52 @@ def test_a_repeated_name_is_found(tmp_path):
     (tmp_path / "a.py").write_text("class Room: ...\n")
     (tmp_path / "b.py").write_text("class Room: ...\n")
     assert len(classes(tmp_path)["Room"]) == 2
+
+
+#: Per cent of the function names that are one word. The numbers only go down.
+ONE_WORD = {
+    "core/hansa": 46,
+    "plugins/xmpp/hansa_xmpp": 28,
+    "plugins/governance/hansa_governance": 27,
+    "plugins/matrix/hansa_matrix": 31,
+    "plugins/matrix/hansa_matrix/rooms": 29,
+    "plugins/matrix/hansa_matrix/federation": 20,
+    "plugins/matrix/hansa_matrix/local": 8,
+    "plugins/matrix/hansa_matrix/server_api": 42,
+    "plugins/matrix/hansa_matrix/admin": 38,
+    "plugins/matrix/hansa_matrix/client_api": 43,
+    "plugins/matrix/hansa_matrix/users": 44,
+    "plugins/matrix/hansa_matrix/proto": 12,
+}
+
+
+def function_names(folder: Path) -> list[str]:
+    """The names of all functions and methods of a folder, without the special ones."""
+    return [
+        node.name
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__")
+    ]
+
+
+@pytest.mark.parametrize("folder", ONE_WORD)
+def test_function_names_say_what_is_done_with_which_thing(folder):
+    names = function_names(ROOT / folder)
+    single = [name for name in names if "_" not in name.strip("_")]
+    assert len(names) > 20
+    assert 100 * len(single) / len(names) <= ONE_WORD[folder]
+
+
+@pytest.mark.parametrize("folder", ["rooms", "federation", "local", "bounds", "server_api", "admin"])
+def test_a_limit_is_called_max(folder):
+    """See the fifth rule of names in CONTRIBUTING."""
+    old = {
+        f"{path.name}: {node.id}"
+        for path in sorted((ROOT / "plugins/matrix/hansa_matrix" / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name)
+        and node.id.lstrip("_").split("_")[0] in {"MOST", "WITHIN"}
+        and node.id.isupper()
+    }
+    assert old == set()

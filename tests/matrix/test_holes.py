@@ -332,7 +332,7 @@ async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, 
     """The events behind it are recomputed if they are few enough; otherwise the late event is a branch of its
     own.
     """
-    monkeypatch.setattr(state_propagation, "_MOST", most)
+    monkeypatch.setattr(state_propagation, "_MAX_EVENTS", most)
     monkeypatch.setattr(state_propagation, "_PAGE", 10)
     async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)

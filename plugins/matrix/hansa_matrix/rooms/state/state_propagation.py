@@ -19,7 +19,7 @@ from hansa_matrix.rooms.state.holes import Hole
 from hansa_matrix.rooms.state.state_groups import StateIds
 
 #: Rows that are read at a time; events behind a hole that are gone through, and bytes of them.
-_PAGE, _MOST, _MAX_BYTES = 200, 5000, 32 * 1024 * 1024
+_PAGE, _MAX_EVENTS, _MAX_BYTES = 200, 5000, 32 * 1024 * 1024
 
 
 class StatePropagation:
@@ -104,7 +104,7 @@ class StatePropagation:
             if before < self._since:
                 return
             size += sum(len(row.body) for row in rows)
-            if read >= _MOST or size > _MAX_BYTES:
+            if read >= _MAX_EVENTS or size > _MAX_BYTES:
                 self.complete = False
                 return
             read += len(rows)
