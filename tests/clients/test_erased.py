@@ -91,7 +91,7 @@ async def test_keys_are_gone_before_anybody_is_told_of_it(tmp_path):
         remove, left = devices.remove, list[Any]()
 
         async def removing(user: str, names: Any) -> None:
-            left.append(await devices.of(user))
+            left.append(await devices.get_all(user))
             await remove(user, names)
 
         devices.remove = removing
@@ -203,7 +203,7 @@ async def test_what_a_crash_left_of_the_erased_goes_at_the_next_start(tmp_path):
         matrix = home.matrix
         store, row = matrix.store, Put("profile", (bob.user,), b'{"displayname":"Robert"}')
         await store.commit([row])  # as if the power had failed before
-        await matrix.client_api.accounts.finish_closing(bob.user)
+        await matrix.client_api.accounts.finish_deactivation(bob.user)
         assert await store.get("profile", (bob.user,)) is None
 
 

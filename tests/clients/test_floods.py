@@ -181,10 +181,10 @@ async def test_of_who_has_no_files_no_row_is_kept(tmp_path):
 
         for number in range(5):
             mxc = repository.MxcUri(f"s{number}.example", "a")
-            await shelf.add(chunks(), "text/plain", "a", mxc=mxc)
+            await shelf.add_file(chunks(), "text/plain", "a", mxc=mxc)
         assert len(await rows(home, "media_usage")) == 6
         for number in range(5):
-            await shelf.remove(repository.MxcUri(f"s{number}.example", "a"))
+            await shelf.remove_file(repository.MxcUri(f"s{number}.example", "a"))
         assert await rows(home, "media_usage") == []
         store = home.app.contexts["matrix"].store
         await store.commit([Insert("media_usage", ("old.example",), b"[0,0]")])
@@ -200,7 +200,7 @@ async def test_bytes_that_a_crash_left_without_an_address_go(tmp_path, monkeypat
         async def chunks(data: bytes) -> AsyncIterator[bytes]:
             yield data
 
-        kept = await shelf.add(chunks(b"kept"), "text/plain", "a", owner="@a:x")
+        kept = await shelf.add_file(chunks(b"kept"), "text/plain", "a", owner="@a:x")
         orphan = await context.blobs.put(chunks(b"orphan"), 100)
         monkeypatch.setattr(repository, "_FOLDERS_PER_SWEEP", 256)
         await shelf.sweep()
@@ -223,13 +223,13 @@ async def test_bytes_whose_removal_a_crash_cut_off_go_too(tmp_path, moved):
         at = {"at": context.clock.now()}
         await context.store.commit([Insert("media_going", (left.digest,), b"", at)])
         with pytest.raises(OSError, match="try again"):
-            await shelf.add(chunks(), "text/plain", "a", owner="@a:x")
+            await shelf.add_file(chunks(), "text/plain", "a", owner="@a:x")
         await shelf.sweep()
         assert len(await rows(home, "media_going")) == 1  # it may be under way
         moved(home, repository.ORPHAN_TTL_MS + 60_000)
         await shelf.sweep()
         assert await rows(home, "media_going") == []
-        kept = await shelf.add(chunks(), "text/plain", "a", owner="@a:x")
+        kept = await shelf.add_file(chunks(), "text/plain", "a", owner="@a:x")
         assert await context.blobs.size(kept.blob.digest)
 
 
@@ -240,8 +240,8 @@ async def test_a_file_whose_bytes_are_lost_is_none_and_a_copy_is_fetched_again(t
         async def chunks() -> AsyncIterator[bytes]:
             yield b"a file"
 
-        ours = await shelf.add(chunks(), "text/plain", "a", owner=alice.user)
-        copy = await shelf.add(chunks(), "text/plain", "a", mxc=repository.MxcUri(THEIRS, "b"))
+        ours = await shelf.add_file(chunks(), "text/plain", "a", owner=alice.user)
+        copy = await shelf.add_file(chunks(), "text/plain", "a", mxc=repository.MxcUri(THEIRS, "b"))
         await home.app.contexts["matrix"].blobs.remove(ours.blob.digest)
         for mxc in (ours.mxc, copy.mxc):
             path = f"/_matrix/client/v1/media/download/{mxc.server}/{mxc.media_id}"
@@ -398,10 +398,10 @@ async def test_presence_of_very_many_strangers_keeps_nobody_waiting(tmp_path):
                 turns += 1
 
         home.app.contexts["matrix"].spawn(others, "others")
-        await presences.take(THEIRS, [{"push": push}] * 10)
+        await presences.handle_edus(THEIRS, [{"push": push}] * 10)
         taken, turns = turns, 0
         assert taken >= 10 * 500 / 25
-        await presences.recall("!nowhere:x")
+        await presences.apply_early("!nowhere:x")
         assert turns >= 500 / 25
         over = True
 
@@ -410,16 +410,16 @@ async def test_presence_of_one_server_takes_nobody_else_s_place(tmp_path, monkey
     async with matrix_server(tmp_path, presence_enabled=True) as home:
         presences = home.matrix.users.presences
         presences._known = FairShares(5, presences._known._peer_of)
-        monkeypatch.setattr(presences._company, "shared", lambda _user: True)
+        monkeypatch.setattr(presences._company, "is_tracked", lambda _user: True)
 
         def said(user: str) -> dict[str, Any]:
             return {"push": [{"user_id": user, "presence": "online"}]}
 
-        await presences.take("honest.example", [said("@h:honest.example")])
+        await presences.handle_edus("honest.example", [said("@h:honest.example")])
         for number in range(30):
-            await presences.take(THEIRS, [said(f"@u{number}:{THEIRS}")])
-        assert presences.of("@h:honest.example") is not None
-        assert len(presences.every()) == 5
+            await presences.handle_edus(THEIRS, [said(f"@u{number}:{THEIRS}")])
+        assert presences.get("@h:honest.example") is not None
+        assert len(presences.get_all()) == 5
 
 
 async def test_a_closed_account_leaves_nothing_that_was_for_its_person_alone(tmp_path):

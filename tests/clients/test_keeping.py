@@ -50,7 +50,7 @@ async def test_tokens_for_others_take_the_place_of_the_first(tmp_path, monkeypat
         await bob.call("POST", path.format(part(bob.user)), {})
         assert len(await rows(home, "openid")) == 4
         matrix = home.matrix
-        assert await matrix.users.openid.bearer(given[-1]["access_token"]) == alice.user
+        assert await matrix.users.openid.user_of_token(given[-1]["access_token"]) == alice.user
 
 
 async def test_reports_take_the_place_of_the_first(tmp_path, monkeypatch):

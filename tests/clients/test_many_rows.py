@@ -119,7 +119,7 @@ async def test_all_rooms_of_a_person_and_all_accounts_are_known_after_a_start(tm
         await kept(home, (Put("account", (user,), account) for user in strangers()))
         accounts = object.__new__(Accounts)
         accounts._ctx = ctx
-        assert {one.user async for one in accounts.every()} == {alice.user, *strangers()}
+        assert {one.user async for one in accounts.all_accounts()} == {alice.user, *strangers()}
 
 
 async def test_all_blocked_rooms_are_known_after_a_start(tmp_path):
@@ -190,10 +190,12 @@ async def test_messages_to_a_device_give_way_in_linear_time(tmp_path, monkeypatc
         alice = await home.person("alice")
         ctx = home.app.contexts["matrix"]
         messages = home.matrix.users.messages
-        batch = messages.shares.batch()
+        batch = messages.shares.start_batch()
         for number in range(300):
-            assert await batch.add(alice.user, alice.device, "greedy.example", b"x" * 100 + b"%d" % number)
-        await ctx.store.commit(batch.writes())
+            assert await batch.add_message(
+                alice.user, alice.device, "greedy.example", b"x" * 100 + b"%d" % number
+            )
+        await ctx.store.commit(batch.all_writes())
         read, scan = 0, ctx.store.scan
 
         async def counted(collection: str, **search: Any) -> Any:
@@ -203,10 +205,10 @@ async def test_messages_to_a_device_give_way_in_linear_time(tmp_path, monkeypatc
             return rows
 
         monkeypatch.setattr(ctx.store, "scan", counted)
-        batch = messages.shares.batch()
+        batch = messages.shares.start_batch()
         for _ in range(100):
-            assert await batch.add(alice.user, alice.device, "modest.example", b"y")
-        await ctx.store.commit(batch.writes())
+            assert await batch.add_message(alice.user, alice.device, "modest.example", b"y")
+        await ctx.store.commit(batch.all_writes())
         assert read <= 100
         monkeypatch.setattr(ctx.store, "scan", scan)
         waiting = await ctx.store.scan("to_device", limit=1000)

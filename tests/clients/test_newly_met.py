@@ -97,7 +97,7 @@ async def test_servers_that_come_into_a_room_learn_who_is_there(tmp_path, monkey
     """They are told of everybody who is there, and again when they have taken up the room."""
     monkeypatch.setattr(presence, "WELCOME_DELAY_S", 0.05)
     async with matrix_server(tmp_path, presence_enabled=True) as home:
-        monkeypatch.setattr(home.matrix.users, "meet", nobody)  # as they come in themselves
+        monkeypatch.setattr(home.matrix.users, "announce_user", nobody)  # as they come in themselves
         told, alice, bob, carol = Told(home), *[await home.person(n) for n in ("alice", "bob", "carol")]
         room = await alice.create(preset="public_chat", room_alias_name="verona")
         await bob.join(room)
@@ -150,7 +150,7 @@ async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_pat
         alice, bob = await home.person("alice"), await home.person("bob")
         known, wire = home.matrix.users, home.wire
         if comes != "we":  # the users that alice meets by her join do not matter here
-            monkeypatch.setattr(known, "meet", nobody)
+            monkeypatch.setattr(known, "announce_user", nobody)
         room = await alice.create(preset="public_chat", room_alias_name="verona")
         other, stranger = f"@other:{THEIRS}", f"@stranger:{THEIRS}"
 
@@ -167,13 +167,13 @@ async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_pat
             assert (await wire.ask("PUT", path, join.raw))[0] == 200
 
         if comes == "we":
-            monkeypatch.setattr(known.company, "shared", lambda _: False)
+            monkeypatch.setattr(known.company, "is_tracked", lambda _: False)
             await joins()
             await said()
             await bob.join(room)
         else:
             await said()
-            assert known.presences.of(other) is None
+            assert known.presences.get(other) is None
             await joins()
 
         async def shown() -> bool:
@@ -189,7 +189,7 @@ async def test_what_was_said_of_people_just_before_they_are_met_is_known(tmp_pat
             assert not await shown()
         else:
             await until(shown)
-        assert known.presences.of(stranger) is None
+        assert known.presences.get(stranger) is None
 
 
 async def test_people_elsewhere_who_are_met_now_are_shown_as_there(tmp_path):

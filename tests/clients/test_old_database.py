@@ -202,10 +202,10 @@ async def test_files_of_an_old_database_count_and_copies_among_them_give_way(ope
         assert await bodies(app, "media_usage") == {(owner,): count for owner, count in copies.items()}
         assert await library._evict_copies(700)
         assert await library._evict_copies(1)
-        assert [item.mxc.server for item in await library.all()] == [OURS]
+        assert [item.mxc.server for item in await library.list_files()] == [OURS]
         assert ("*",) not in await bodies(app, "media_usage")
         server, _, media_id = FACTS["file"].removeprefix("mxc://").partition("/")
-        assert await library.remove(MxcUri(server, media_id))
+        assert await library.remove_file(MxcUri(server, media_id))
         assert await bodies(app, "media_usage") == {}
 
 

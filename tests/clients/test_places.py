@@ -54,11 +54,11 @@ async def test_who_waits_for_news_keeps_nothing_from_being_answered(tmp_path, mo
 async def test_places_are_given_in_order_and_come_back(monkeypatch):
     monkeypatch.setattr(request_slots, "SLOT_TTL_S", 3600.0)
     some, order = RequestSlots(each=2, waiting=3), list[int]()
-    first = [await some.take("a"), await some.take("a")]
-    assert (await some.take("b")) is not None  # has places of their own
+    first = [await some.acquire_slot("a"), await some.acquire_slot("a")]
+    assert (await some.acquire_slot("b")) is not None  # has places of their own
 
     async def waits(number: int) -> RequestSlot:
-        place = await some.take("a")
+        place = await some.acquire_slot("a")
         order.append(number)
         return place
 
@@ -66,24 +66,24 @@ async def test_places_are_given_in_order_and_come_back(monkeypatch):
         waiting = [group.create_task(waits(number)) for number in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(Busy):
-            await some.take("a")
+            await some.acquire_slot("a")
         waiting[1].cancel()  # hung up while waiting: nobody waits behind it for ever
         for place in first:
-            some.give("a", place)
+            some.release_slot("a", place)
     assert order == [0, 2]
     for number in (0, 2):
-        some.give("a", waiting[number].result())
+        some.release_slot("a", waiting[number].result())
     await asyncio.sleep(0)
     assert len(some) == 1  # b
 
 
 async def test_who_hangs_up_as_they_are_served_gives_the_place_back():
     some = RequestSlots(each=1, waiting=3)
-    first = await some.take("a")
+    first = await some.acquire_slot("a")
     async with asyncio.TaskGroup() as group:
-        gone = group.create_task(some.take("a"))
+        gone = group.create_task(some.acquire_slot("a"))
         await asyncio.sleep(0)
-        some.give("a", first)
+        some.release_slot("a", first)
         await asyncio.sleep(0)
         gone.cancel()
     await asyncio.sleep(0)
@@ -94,10 +94,10 @@ async def test_what_takes_long_keeps_its_place_for_a_time_alone(monkeypatch):
     """It waits for another server: the person goes on meanwhile."""
     monkeypatch.setattr(request_slots, "SLOT_TTL_S", 0.02)
     some = RequestSlots(each=2, waiting=10)
-    slow = [await some.take("a") for _ in range(2)]
+    slow = [await some.acquire_slot("a") for _ in range(2)]
     async with asyncio.timeout(5):
-        later = await asyncio.gather(*(some.take("a") for _ in range(4)))
+        later = await asyncio.gather(*(some.acquire_slot("a") for _ in range(4)))
     for place in (*slow, *later):
-        some.give("a", place)
+        some.release_slot("a", place)
     await asyncio.sleep(0)
     assert len(some) == 0

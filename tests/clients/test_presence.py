@@ -49,10 +49,10 @@ async def test_whose_client_asks_no_more_is_gone(tmp_path, monkeypatch):
         await bob.sync()
         await alice.sync()
         sync = home.matrix.client_api._sync
-        await sync.gone()
+        await sync.mark_offline()
         assert told(await alice.sync()) == {}
         monkeypatch.setattr("hansa_matrix.client_api.sync.sync._OFFLINE_AFTER_S", 0.0)
-        await sync.gone()
+        await sync.mark_offline()
         assert told(await alice.sync("&set_presence=offline")) == {alice.user: "offline", bob.user: "offline"}
 
 

@@ -317,7 +317,7 @@ async def test_a_name_of_a_device_and_a_signature_on_it_do_not_take_each_other_b
             naming = group.create_task(alice.ask("PUT", "/devices/A", {"display_name": "mine"}))
             await held.reached.wait()
             signing = group.create_task(
-                devices.change(alice.user, "A", lambda one: replace(one, keys={**one.keys, "more": 1}))
+                devices.update_device(alice.user, "A", lambda one: replace(one, keys={**one.keys, "more": 1}))
             )
             for _ in range(50):
                 await asyncio.sleep(0)

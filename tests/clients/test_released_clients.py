@@ -73,11 +73,11 @@ async def test_when_a_device_asked_last_outlives_the_process(tmp_path):
         alice.address = "198.51.100.7"
         await alice.get("/account/whoami")
         seen = home.matrix.client_api.accounts.last_seen
-        await seen.keep()
+        await seen.save_noted()
         seen._noted.clear()
-        assert (await seen.of(alice.user))["PHONE"].address == "198.51.100.7"
+        assert (await seen.devices_of(alice.user))["PHONE"].address == "198.51.100.7"
         await alice.call("POST", "/logout", {})
-        assert await seen.of(alice.user) == {}
+        assert await seen.devices_of(alice.user) == {}
 
 
 async def test_members_have_a_name_and_a_picture_or_null(tmp_path):

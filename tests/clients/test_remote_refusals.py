@@ -127,7 +127,7 @@ async def test_a_refusal_that_no_endpoint_translates_is_a_bad_gateway(tmp_path, 
             raise RemoteError("log out", hint=401, code="M_UNKNOWN_TOKEN")
 
         matrix = MatrixHarness(home.app.network("matrix"))
-        endpoint = ClientHttp(matrix.ctx, matrix.client_api.accounts, lambda: True).anybody(leaks)
+        endpoint = ClientHttp(matrix.ctx, matrix.client_api.accounts, lambda: True).public_endpoint(leaks)
         answer = await endpoint(Request(method="GET", target="/x", host=""))
         assert (answer.status, orjson.loads(answer.body)["errcode"]) == (502, "M_UNKNOWN")
         assert b"log out" not in answer.body

@@ -485,7 +485,7 @@ def test_shares_are_bounded_for_each_address_and_in_all():
     shares.put("d", "203.0.114.1", 0)
     with pytest.raises(Busy):
         shares.put("e", "203.0.115.1", 0)
-    assert shares.take("b0") == 0 and shares.take("b0") is None
+    assert shares.pop("b0") == 0 and shares.pop("b0") is None
     time.now = 61.0
     assert shares.get("a4") is None
     shares.put("f", "203.0.115.1", 0)
@@ -534,7 +534,7 @@ async def test_who_has_a_name_of_before_logs_in_with_it(tmp_path, typed):
     """Large letters are in the names of old accounts; nobody gets a new one with them."""
     async with matrix_server(tmp_path) as home:
         accounts = home.matrix.client_api.accounts
-        await accounts.create("@AA:127.0.0.1:1", "of AA")
+        await accounts.create_account("@AA:127.0.0.1:1", "of AA")
         alice = await home.person("alice")
         room = await alice.create(preset="public_chat")
 

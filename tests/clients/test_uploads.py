@@ -42,11 +42,11 @@ async def copy(home: MatrixServer, name: str, data: bytes, server: str = THEIRS)
     async def chunks() -> AsyncIterator[bytes]:
         yield data
 
-    return await shelf(home).add(chunks(), "a/b", "", mxc=MxcUri(server, name))
+    return await shelf(home).add_file(chunks(), "a/b", "", mxc=MxcUri(server, name))
 
 
 async def copies(home: MatrixServer) -> set[str]:
-    return {item.mxc.media_id for item in await shelf(home).all() if item.mxc.server != OURS}
+    return {item.mxc.media_id for item in await shelf(home).list_files() if item.mxc.server != OURS}
 
 
 def at_times(home: MatrixServer, monkeypatch: Any) -> list[int]:
@@ -84,7 +84,7 @@ async def test_many_at_once_take_no_more_than_one_after_the_other(tmp_path):
         )
         assert sum(status == 200 for status, _ in answers) <= 2
         assert 1000 <= kept(home) <= 2500
-        assert (await shelf(home).quotas.used(alice.user))[0].size == kept(home)
+        assert (await shelf(home).quotas.usage_of(alice.user))[0].size == kept(home)
 
 
 async def test_what_is_being_given_counts_already(tmp_path):
@@ -115,15 +115,15 @@ async def test_two_processes_keep_one_quota(tmp_path):
             yield bytes([number]) * 1000
 
         answers = await asyncio.gather(
-            *(shelves[n % 2].add(chunks(n), "a/b", "", owner=alice.user) for n in range(6)),
+            *(shelves[n % 2].add_file(chunks(n), "a/b", "", owner=alice.user) for n in range(6)),
             return_exceptions=True,
         )
         assert sum(isinstance(answer, repository.MediaItem) for answer in answers) == 2
-        assert (await shelves[0].quotas.used(alice.user))[0] == quotas.Usage(2000, 2)
+        assert (await shelves[0].quotas.usage_of(alice.user))[0] == quotas.Usage(2000, 2)
         assert kept(home) == 2000
         given = [answer.mxc for answer in answers if isinstance(answer, repository.MediaItem)]
-        removed = await asyncio.gather(*(shelf_.remove(mxc) for shelf_ in shelves for mxc in given))
-        assert (await shelves[0].quotas.used(alice.user))[0] == quotas.Usage(0, 0)
+        removed = await asyncio.gather(*(shelf_.remove_file(mxc) for shelf_ in shelves for mxc in given))
+        assert (await shelves[0].quotas.usage_of(alice.user))[0] == quotas.Usage(0, 0)
         assert sum(removed) == 2 and kept(home) == 0
 
 
@@ -146,7 +146,7 @@ async def test_copies_of_a_server_s_files_give_way_to_its_own_only(tmp_path, mon
         with pytest.raises(quotas.OverQuota):
             await copy(home, "huge", b"h" * 2501)
         assert await copies(home) == {"old", "older", "new"}
-        assert (await shelf(home).quotas.used(THEIRS))[0] == quotas.Usage(1750, 2)
+        assert (await shelf(home).quotas.usage_of(THEIRS))[0] == quotas.Usage(1750, 2)
 
 
 async def test_copies_are_bounded_in_all_and_in_number(tmp_path, monkeypatch):
@@ -246,9 +246,9 @@ async def test_of_many_at_once_one_fills_an_address(tmp_path):
             assert sorted(status for status, _ in answers) == [200] + [409] * 7
             winner = next(n for n, (status, _) in enumerate(answers) if status == 200)
             item = await shelf(home).get(MxcUri(OURS, mxc.partition("/")[2]))
-            assert b"".join([c async for c in shelf(home).read(item)]) == bytes([winner]) * 9
+            assert b"".join([c async for c in shelf(home).read_chunks(item)]) == bytes([winner]) * 9
             assert kept(home) == 9
-            await shelf(home).remove(item.mxc)
+            await shelf(home).remove_file(item.mxc)
             assert (await give(alice, b"again", f"{UPLOAD}/{mxc}"))[0] == 409  # once, and never again
 
 
@@ -282,7 +282,7 @@ async def test_an_upload_that_ends_late_replaces_nothing(tmp_path):
             served.set()
         assert task.result().status == 409
         item = await shelf(home).get(MxcUri(OURS, mxc.partition("/")[2]))
-        assert b"".join([c async for c in shelf(home).read(item)]) == b"in time"
+        assert b"".join([c async for c in shelf(home).read_chunks(item)]) == b"in time"
         assert kept(home) == 7
 
 

@@ -76,14 +76,14 @@ async def test_keys_are_found_claimed_once_and_followed(stage, matrix_user):
         bot, "BOT", {"signed_curve25519:b1": {"key": "two", "signatures": {}}}
     )
 
-    found = await known.keys.query({alice.id: []})
+    found = await known.keys.query_keys({alice.id: []})
     assert found["failures"] == {}
     assert found["device_keys"][alice.id][phone.device_id]["keys"] == keys_in(
         found, alice.id, phone.device_id
     )
-    claimed = await known.keys.claim({alice.id: {phone.device_id: "signed_curve25519"}})
+    claimed = await known.keys.claim_keys({alice.id: {phone.device_id: "signed_curve25519"}})
     assert claimed["one_time_keys"][alice.id][phone.device_id]["signed_curve25519:a1"]["key"] == "one"
-    again = await known.keys.claim({alice.id: {phone.device_id: "signed_curve25519"}})
+    again = await known.keys.claim_keys({alice.id: {phone.device_id: "signed_curve25519"}})
     assert again == {"one_time_keys": {}, "failures": {}}
 
     async def seen() -> bool:
@@ -94,19 +94,19 @@ async def test_keys_are_found_claimed_once_and_followed(stage, matrix_user):
     body = {"one_time_keys": {bot: {"BOT": "signed_curve25519"}}}
     claimed = await alice.call("POST", "/keys/claim", body)
     assert claimed["one_time_keys"][bot]["BOT"]["signed_curve25519:b1"]["key"] == "two"
-    assert await known.devices.counts(bot, "BOT") == {"signed_curve25519": 0}
+    assert await known.devices.one_time_key_counts(bot, "BOT") == {"signed_curve25519": 0}
 
     async def kept() -> bool:
-        return await known.remote.of(alice.id) is not None
+        return await known.remote.get_current(alice.id) is not None
 
     await until("Alice's devices are kept", kept)
-    before = await known.remote.of(alice.id)
+    before = await known.remote.get_current(alice.id)
     assert before is not None
     name = {"display_name": "Alice's new phone"}
     await alice.call("PUT", f"/devices/{quote(phone.device_id)}", name)
 
     async def followed() -> bool:
-        of = await known.remote.of(alice.id)
+        of = await known.remote.get_current(alice.id)
         return of is not None and of.stream_id > before.stream_id and set(of.devices) == {phone.device_id}
 
     await until("the change is followed", followed)
@@ -153,7 +153,7 @@ async def test_messages_to_devices_arrive_once_also_over_a_restart(stage, matrix
         waiting: list[Any] = []
 
         async def so() -> bool:
-            waiting[:] = await hansa.matrix.users.messages.waiting(bot, "BOT")
+            waiting[:] = await hansa.matrix.users.messages.queued_messages(bot, "BOT")
             return len(waiting) >= count
 
         await until(f"{count} messages came", so)
@@ -172,7 +172,7 @@ async def test_messages_to_devices_arrive_once_also_over_a_restart(stage, matrix
         content = {"n": number}
         messages = {alice.id: {phone.device_id: content} if number < 6 else {"*": content}}
         message = ToDeviceEdu(sender=bot, type="m.test", message_id=f"m{number}", messages=messages)
-        await hansa.matrix.users.messages.send(message)
+        await hansa.matrix.users.messages.send_message(message)
 
     async def got() -> bool:
         await phone.sync()

@@ -47,8 +47,8 @@ TABLE: dict[str, str] = {
     "rooms/membership/remote_membership.py:resolve": "directory",
     "rooms/inbound/policy_server.py:ensure_signed": "policy",
     "users/key_queries.py:_ask_server": "key query",
-    "users/openid.py:verify": "- the server whose person asks gives it, to us alone: the same reader as profile",
-    "users/profiles.py:of": "profile",
+    "users/openid.py:verify_token": "- the server whose person asks gives it, to us alone: the same reader as profile",
+    "users/profiles.py:get_profile": "profile",
     "users/remote_devices.py:_fetch_list": "devices",
 }
 

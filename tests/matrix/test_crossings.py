@@ -243,7 +243,7 @@ async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
         matrix = house.matrix
         known = matrix.users
         every = edus(house)
-        assert every.keys() == {"m.typing", "m.receipt"} | known.takers().keys()
+        assert every.keys() == {"m.typing", "m.receipt"} | known.edu_handlers().keys()
         for kind, (content, crossing) in every.items():
             policy = under(house, lambda c: not isinstance(c, PeerConnect))
             body = {"pdus": [], "edus": [{"edu_type": kind, "content": content}]}
@@ -254,8 +254,8 @@ async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
         signals = matrix.typing_and_receipts
         assert signals.typing_in(house.room.room_id) == []
         assert await signals.get_receipts(house.room.room_id) == {}
-        assert known.presences.of(THEM) is None
-        assert await known.messages.waiting(US, "D") == []
+        assert known.presences.get(THEM) is None
+        assert await known.messages.queued_messages(US, "D") == []
         news = await matrix.store.scan("news", index=("topic", "position"), equal=("*",), limit=10)
         assert news == []
 
@@ -264,12 +264,12 @@ async def test_an_edu_that_a_policy_denies_is_let_fall_and_counted(tmp_path):
 TOLD = {
     "rooms/typing_and_receipts.py _send_to_servers": "EphemeralOut",
     "rooms/typing_and_receipts.py send": "EphemeralOut, asked by the core",
-    "users/presence.py tell": "Presence",
-    "users/presence.py introduce": "Presence",
+    "users/presence.py set_local": "Presence",
+    "users/presence.py announce_presence": "Presence",
     "users/presence.py _send_presences": "Presence",
-    "users/to_device.py send": "ToDevice",
+    "users/to_device.py send_message": "ToDevice",
     "users/devices.py _commit_with_edus": "KeysQuery",
-    "users/devices.py introduce": "KeysQuery",
+    "users/devices.py announce_devices": "KeysQuery",
     "users/devices.py set_cross_signing": "KeysQuery",
 }
 
@@ -328,7 +328,7 @@ async def test_nothing_is_told_to_a_server_that_a_policy_denies(tmp_path):
             await matrix.typing_and_receipts.type(US, room, typing=True, seconds=5)
             read = ReceiptEdu(room_id=room.room_id, user=US, event_id=event, ts=1, thread="")
             await matrix.typing_and_receipts.read(read, private=False)
-            await matrix.users.presences.tell(PresenceEdu(user=US, presence="online"))
+            await matrix.users.presences.set_local(PresenceEdu(user=US, presence="online"))
             await matrix.users.devices.put(US, Device(device_id=next(names)))
             return dict(told)
 

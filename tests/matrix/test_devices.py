@@ -110,7 +110,7 @@ async def test_what_somebody_calls_a_device_does_not_leave_the_server_unless_tha
         assert given == (["my phone"] * 3 if shared else [None] * 3)
         assert edu["keys"] == listed["devices"][0]["keys"] == keys_of(US, "A")
         # People here see it, as before.
-        here = await known(house).keys.query({US: []})
+        here = await known(house).keys.query_keys({US: []})
         assert here["device_keys"][US]["A"]["unsigned"] == {"device_display_name": "my phone"}
 
 
@@ -214,11 +214,11 @@ async def test_a_one_time_key_goes_to_one_only_in_the_order_of_upload_and_then_t
         with pytest.raises(LocalProtocolError, match="another key already"):
             await devices.add_one_time_keys(US, "A", {"signed_curve25519:b": {"key": "c"}})
         await devices.set_fallback_keys(US, "A", {"signed_curve25519:f": {"key": "f", "fallback": True}})
-        assert await devices.counts(US, "A") == {"signed_curve25519": 4}
+        assert await devices.one_time_key_counts(US, "A") == {"signed_curve25519": 4}
         assert await devices.unused_fallback(US, "A") == ["signed_curve25519"]
         got = [await claim(house) for _ in names]
         assert [list(one) for one in got] == [[f"signed_curve25519:{n}"] for n in names]
-        assert await devices.counts(US, "A") == {"signed_curve25519": 0}
+        assert await devices.one_time_key_counts(US, "A") == {"signed_curve25519": 0}
         for _ in range(2):
             assert await claim(house) == {"signed_curve25519:f": {"key": "f", "fallback": True}}
         assert await devices.unused_fallback(US, "A") == []
@@ -243,12 +243,14 @@ async def test_a_device_that_goes_takes_its_keys_and_what_waits_for_it_along(tmp
             await devices.put(US, Device(device_id=device_id, keys=keys_of(US, device_id)))
             await devices.add_one_time_keys(US, device_id, {"curve25519:1": "k"})
             await devices.set_fallback_keys(US, device_id, {"curve25519:f": "k"})
-        await messages.send(ToDeviceEdu(sender=US, type="t", message_id="1", messages={US: {"*": {}}}))
+        await messages.send_message(
+            ToDeviceEdu(sender=US, type="t", message_id="1", messages={US: {"*": {}}})
+        )
         await devices.remove(US, ["A"])
         assert await claim(house, "A", "curve25519") is None
-        assert await messages.waiting(US, "A") == []
+        assert await messages.queued_messages(US, "A") == []
         assert await claim(house, "B", "curve25519") == {"curve25519:1": "k"}
-        assert len(await messages.waiting(US, "B")) == 1
+        assert len(await messages.queued_messages(US, "B")) == 1
 
 
 def cross(user: str, usage: str, key: str = "k") -> dict[str, Any]:
@@ -269,7 +271,7 @@ async def test_cross_signing_keys_are_told_and_shown_but_for_the_one_that_is_pri
         assert queried["master_keys"] == {US: keys["master"]}
         assert queried["self_signing_keys"] == {US: keys["self_signing"]}
         assert "user_signing" not in orjson.dumps(queried).decode()
-        assert (await devices.of(US)).cross_signing == keys
+        assert (await devices.get_all(US)).cross_signing == keys
         with pytest.raises(LocalProtocolError, match="not a master key"):
             await devices.set_cross_signing(US, {"master": cross(THEM, "master")})
 
@@ -324,16 +326,16 @@ async def test_a_message_waits_for_its_device_once_however_often_it_comes(tmp_pa
             assert (
                 await edus(house, named, named, to_device({US: {"*": {"n": 2}, "B": {"n": 3}}}, "m2")) == 200
             )
-        waiting = await messages.waiting(US, "A")
+        waiting = await messages.queued_messages(US, "A")
         event = {"sender": THEM, "type": "m.room_key"}
         assert [w.event for w in waiting] == [{**event, "content": {"n": n}} for n in (1, 2)]
-        assert [w.event["content"]["n"] for w in await messages.waiting(US, "B")] == [3]
+        assert [w.event["content"]["n"] for w in await messages.queued_messages(US, "B")] == [3]
         assert woken == [US, US, US]
-        await messages.delivered(US, "A", waiting[0].position)
-        assert await messages.waiting(US, "A") == waiting[1:]
-        assert len(await messages.waiting(US, "B")) == 1
+        await messages.delete_upto(US, "A", waiting[0].position)
+        assert await messages.queued_messages(US, "A") == waiting[1:]
+        assert len(await messages.queued_messages(US, "B")) == 1
         assert await edus(house, named, to_device({US: {"A": {"n": 4}}}, "m3")) == 200  # beside a known one
-        assert [w.event["content"]["n"] for w in await messages.waiting(US, "A")] == [2, 4]
+        assert [w.event["content"]["n"] for w in await messages.queued_messages(US, "A")] == [2, 4]
 
 
 async def test_a_fault_of_ours_that_no_repetition_mends_fails_no_transaction(tmp_path, monkeypatch):
@@ -364,8 +366,8 @@ async def test_the_same_id_of_another_server_is_another_message(tmp_path):
         await known(house).devices.put(US, Device(device_id="A"))
         for origin in (THEIRS, "elsewhere.example"):
             _, content = to_device({US: {"A": {}}}, sender=f"@m:{origin}")
-            assert await known(house).messages.take(origin, [content]) == 0
-        assert len(await known(house).messages.waiting(US, "A")) == 2
+            assert await known(house).messages.receive_edus(origin, [content]) == 0
+        assert len(await known(house).messages.queued_messages(US, "A")) == 2
 
 
 async def test_what_cannot_be_stored_is_asked_for_again(tmp_path, monkeypatch):
@@ -383,7 +385,7 @@ async def test_what_cannot_be_stored_is_asked_for_again(tmp_path, monkeypatch):
         assert await edus(house, to_device({US: {"A": {}}}), txn="t1") == 503
         broken[0] = False
         assert await edus(house, to_device({US: {"A": {}}}), txn="t1") == 200
-        assert len(await known(house).messages.waiting(US, "A")) == 1
+        assert len(await known(house).messages.queued_messages(US, "A")) == 1
 
 
 async def test_what_is_for_ghosts_or_nobody_is_let_go_and_counted(tmp_path):
@@ -410,7 +412,7 @@ async def test_what_is_no_message_is_counted_and_the_others_are_taken(tmp_path, 
         good = to_device({US: {"A": {}}}, "good")
         bad = (good[0], good[1] | {"message_id": "bad"} | over)
         assert await edus(house, bad, good) == 200
-        assert len(await known(house).messages.waiting(US, "A")) == 1
+        assert len(await known(house).messages.queued_messages(US, "A")) == 1
         assert house.app.counters["matrix_edus_ignored", (("plugin", "matrix"),)] == 1
 
 
@@ -420,7 +422,7 @@ async def test_no_more_waits_for_a_device_than_it_may(tmp_path, monkeypatch):
         await known(house).devices.put(US, Device(device_id="A"))
         for number in range(5):
             await edus(house, to_device({US: {"A": {"n": number}}}, str(number)))
-        waiting = await known(house).messages.waiting(US, "A")
+        waiting = await known(house).messages.queued_messages(US, "A")
         assert [w.event["content"]["n"] for w in waiting] == [0, 1, 2]
         labels = (("plugin", "matrix"), ("reason", "full"))
         assert house.app.counters["matrix_to_device_discarded", labels] == 2
@@ -433,17 +435,19 @@ async def test_a_message_goes_to_devices_here_and_elsewhere_in_edus_that_are_not
         await told.last(1)
         large = {"x": "y" * 40_000}
         everybody = {US: {"A": large}, THEM: {"P": large, "Q": large}, f"@n:{THEIRS}": {"*": {"n": 1}}}
-        await known(house).messages.send(ToDeviceEdu(sender=US, type="t", message_id="m", messages=everybody))
+        await known(house).messages.send_message(
+            ToDeviceEdu(sender=US, type="t", message_id="m", messages=everybody)
+        )
         contents = (await told.last(3))[1:]
         assert [(c["message_id"], c["messages"]) for c in contents] == [
             ("m", {THEM: {"P": large}}),
             ("m.1", {THEM: {"Q": large}, f"@n:{THEIRS}": {"*": {"n": 1}}}),
         ]
         assert all(c["sender"] == US and c["type"] == "t" for c in contents)
-        assert len(await known(house).messages.waiting(US, "A")) == 1
+        assert len(await known(house).messages.queued_messages(US, "A")) == 1
         for bad in ({"nobody": {}}, {US: {"A": {"x": "y" * 70_000}}}):
             with pytest.raises(LocalProtocolError):
-                await known(house).messages.send(
+                await known(house).messages.send_message(
                     ToDeviceEdu(sender=US, type="t", message_id="m", messages=bad)
                 )
 
@@ -494,13 +498,13 @@ async def cached(house: ServerWithPeer, *lists: Any) -> Their:
     """A list that a local user asked for, so that it is stored."""
     their = Their(house)
     their.lists = list(lists)
-    known(house).remote.fetch(THEM)
+    known(house).remote.schedule_fetch(THEM)
     await until(lambda: not house.matrix.device_list_fetches)
     return their
 
 
 async def devices_of(house: ServerWithPeer) -> set[str] | None:
-    found = await known(house).remote.of(THEM)
+    found = await known(house).remote.get_current(THEM)
     return set(found.devices) if found is not None else None
 
 
@@ -618,9 +622,9 @@ async def test_what_is_no_update_changes_nothing(tmp_path, over):
 async def test_who_shares_no_room_any_more_is_asked_for_again(tmp_path):
     async with server_with_peer(tmp_path) as house:
         await cached(house, listed(3, "P"))
-        known(house).company.shared = lambda _: False
+        known(house).company.is_tracked = lambda _: False
         assert await devices_of(house) is None
-        known(house).company.shared = lambda _: True
+        known(house).company.is_tracked = lambda _: True
         assert await devices_of(house) is None
 
 
@@ -628,13 +632,16 @@ async def test_their_signing_keys_are_followed(tmp_path):
     async with server_with_peer(tmp_path) as house:
         first = cross(THEM, "master", "one")
         await cached(house, {**listed(3, "P"), "master_key": first, "self_signing_key": {"no": "key"}})
-        assert (await known(house).remote.of(THEM)).cross_signing == {"master": first}
+        assert (await known(house).remote.get_current(THEM)).cross_signing == {"master": first}
         changed: list[str] = []
         house.matrix.network.homeserver.local.notifier.wake_contacts = changed.append
         second, third = cross(THEM, "master", "two"), cross(THEM, "self_signing", "three")
         kind = "m.signing_key_update"
         await edus(house, (kind, {"user_id": THEM, "master_key": second, "self_signing_key": third}))
-        assert (await known(house).remote.of(THEM)).cross_signing == {"master": second, "self_signing": third}
+        assert (await known(house).remote.get_current(THEM)).cross_signing == {
+            "master": second,
+            "self_signing": third,
+        }
         for bad in ({"user_id": US, "master_key": cross(US, "master")}, {"user_id": THEM, "master_key": 1}):
             await edus(house, (kind, bad))
         assert changed == [THEM]
@@ -657,13 +664,13 @@ async def test_a_query_is_answered_from_what_is_kept_else_by_their_server_and_fa
         their.lists = [listed(1, "P")]
         answer = their._answer
         house.peer.answer = lambda r: (500, {}) if "away" in r.host_header else answer(r)
-        found = await known(house).keys.query({US: [], THEM: [], other: []})
+        found = await known(house).keys.query_keys({US: [], THEM: [], other: []})
         assert found["device_keys"] == {US: {"A": keys_of(US, "A")}, THEM: {"P": keys_of(THEM, "P")}}
         assert found["master_keys"] == {THEM: cross(THEM, "master")} and found["self_signing_keys"] == {}
         assert list(found["failures"]) == ["away.example:1"]
         await until(lambda: not house.matrix.device_list_fetches)
         their.asked.clear()
-        again = await known(house).keys.query({THEM: ["P"]})
+        again = await known(house).keys.query_keys({THEM: ["P"]})
         assert again["device_keys"] == {THEM: {"P": keys_of(THEM, "P")}} and again["failures"] == {}
         assert their.times("/user/") == 0  # it is kept now
 
@@ -690,7 +697,7 @@ async def test_a_claim_goes_to_their_server_and_takes_only_what_was_asked_for(tm
         }
         answer = their._answer
         house.peer.answer = lambda r: (500, {}) if "away" in r.host_header else answer(r)
-        found = await known(house).keys.claim(wanted)
+        found = await known(house).keys.claim_keys(wanted)
         assert found["one_time_keys"] == {
             US: {"A": {"curve25519:1": "ours"}},
             THEM: {"P": {"curve25519:x": "theirs"}},

@@ -108,7 +108,7 @@ async def test_leaving_by_the_handshake(tmp_path, version):
         assert template["event"]["content"] == {"membership": "leave"}
         await refused(house, 403, "M_FORBIDDEN", "GET", f"{V1}/make_leave/{at(room, OTHER)}")  # never there
         draft = {k: v for k, v in template["event"].items() if k != "origin"}
-        if house.room.version.named_event_ids:
+        if house.room.version.server_made_event_ids:
             draft["event_id"] = f"$left:{THEIRS}"
         raw = house.forger.finish(house.room, draft)
         leave = event_id(raw, house.room.version)
@@ -271,7 +271,7 @@ async def test_what_the_checks_on_receipt_make_of_an_event(tmp_path, version):
         assert await house.fate(good) == "accepted"
         before = dict(room.tips)
         # An event of another content is another event, which up to version 2 its name has to say.
-        anew = {"event_id": f"$anew:{THEIRS}"} if room.version.named_event_ids else {}
+        anew = {"event_id": f"$anew:{THEIRS}"} if room.version.server_made_event_ids else {}
         # Checks 1 and 2 drop.
         for dropped in (
             {**forger.message(room, "x"), "depth": 2**53},

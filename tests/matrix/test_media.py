@@ -32,7 +32,7 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 async def kept(
     house: ServerWithPeer, data: bytes = PICTURE, kind: str = "image/png", name: str = "a b.png"
 ) -> MediaItem:
-    return await house.matrix.media.add(pieces(data), kind, name)
+    return await house.matrix.media.add_file(pieces(data), kind, name)
 
 
 async def body_of(answer: Any) -> bytes:
@@ -52,7 +52,7 @@ def fetcher(house: ServerWithPeer) -> Any:
 
 
 async def bytes_of(house: ServerWithPeer, item: MediaItem) -> bytes:
-    return b"".join([c async for c in house.matrix.media.read(item)])
+    return b"".join([c async for c in house.matrix.media.read_chunks(item)])
 
 
 # Given.
@@ -95,7 +95,7 @@ async def test_what_is_not_there_is_404(tmp_path, media_id):
 async def test_a_file_of_another_server_is_not_passed_on(tmp_path):
     async with server_with_peer(tmp_path) as house:
         library = house.matrix.media
-        await library.add(pieces(b"x"), "text/plain", "", mxc=MXC)
+        await library.add_file(pieces(b"x"), "text/plain", "", mxc=MXC)
         assert (await house.ask("GET", f"{V1}/media/download/{MXC.media_id}"))[0] == 404
 
 
@@ -245,7 +245,7 @@ async def test_an_answer_that_is_none_leaves_nothing(tmp_path, how):
         house.peer.answer = lambda _: WRONG[how]
         with pytest.raises(RemoteProtocolError):
             await fetcher(house).get(MXC)
-        assert house.app.setup.blobs.stored == {} and await fetcher(house)._library.all() == []
+        assert house.app.setup.blobs.stored == {} and await fetcher(house)._library.list_files() == []
         assert not fetcher(house)._under_way
         house.peer.answer = lambda _: in_parts()
         assert (await fetcher(house).get(MXC)).blob.size == len(PICTURE)  # it is tried again
@@ -280,15 +280,15 @@ async def test_remote_files_go_when_nobody_asks_for_them_and_the_bytes_with_the_
         library, clock = house.matrix.media, house.app.contexts["matrix"].clock
         mine = await kept(house, b"same")
         for name in ("old", "used"):
-            await library.add(pieces(b"same"), "a/b", "", mxc=MxcUri(THEIRS, name))
-        await library.add(pieces(b"other"), "a/b", "", mxc=MxcUri(THEIRS, "other"))
+            await library.add_file(pieces(b"same"), "a/b", "", mxc=MxcUri(THEIRS, name))
+        await library.add_file(pieces(b"other"), "a/b", "", mxc=MxcUri(THEIRS, "other"))
         start = clock.now()
         now = [start + 20 * 86_400_000]
         monkeypatch.setattr(type(clock), "now", lambda _: now[0])
         assert await library.get(MxcUri(THEIRS, "used")) is not None
         now[0] = start + 31 * 86_400_000
         await library.sweep()
-        assert {str(i.mxc) for i in await library.all()} == {str(mine.mxc), f"mxc://{THEIRS}/used"}
+        assert {str(i.mxc) for i in await library.list_files()} == {str(mine.mxc), f"mxc://{THEIRS}/used"}
         assert len(house.app.setup.blobs.stored) == 1
         assert await bytes_of(house, mine) == b"same"
 

@@ -26,12 +26,12 @@ async def flood(house: ServerWithPeer, origin: str, count: int, size: int = 10, 
         for number in range(count)
     ]  # fmt: skip
     for at in range(0, count, 100):
-        await known(house).messages.take(origin, part[at : at + 100])
+        await known(house).messages.receive_edus(origin, part[at : at + 100])
 
 
 async def waiting(house: ServerWithPeer, device: str = "A") -> dict[str, int]:
     """How many wait for a device, by the server that they are of."""
-    found = await known(house).messages.waiting(US, device, most=10_000)
+    found = await known(house).messages.queued_messages(US, device, most=10_000)
     return dict(Counter(one.event["sender"].partition(":")[2] for one in found))
 
 
@@ -68,13 +68,13 @@ async def test_many_servers_at_once_count_right(tmp_path):
         assert {key[2]: count for key, (count, _) in (await usage(house)).items()} == dict.fromkeys(
             origins, 30
         )
-        position = (await known(house).messages.waiting(US, "A", most=1000))[-1].position
+        position = (await known(house).messages.queued_messages(US, "A", most=1000))[-1].position
         await asyncio.gather(
-            *(known(house).messages.delivered(US, "A", position) for _ in range(3)),
+            *(known(house).messages.delete_upto(US, "A", position) for _ in range(3)),
             *(flood(house, origin, 31) for origin in origins),
         )
         assert await waiting(house) == dict.fromkeys(origins, 1)
-        assert sum((await known(house).messages.shares.totals()).values()) == sum(
+        assert sum((await known(house).messages.shares.bytes_by_peer()).values()) == sum(
             size for _, size in (await usage(house)).values()
         )
 
@@ -86,7 +86,7 @@ async def test_a_full_device_has_the_greediest_give_way(tmp_path, monkeypatch):
         await flood(house, "greedy.example", 10)
         await flood(house, "honest.example", 3)
         assert await waiting(house) == {"greedy.example": 7, "honest.example": 3}
-        found = await known(house).messages.waiting(US, "A")
+        found = await known(house).messages.queued_messages(US, "A")
         assert found[0].event["sender"] == "@m:greedy.example"  # the oldest of all is there still
         await flood(house, "third.example", 10)
         left = await waiting(house)
@@ -119,17 +119,17 @@ async def test_what_a_device_has_or_is_gone_with_counts_no_more(tmp_path):
     async with server_with_peer(tmp_path) as house:
         await known(house).devices.put(US, Device(device_id="A"))
         await flood(house, THEIRS, 5)
-        found = await known(house).messages.waiting(US, "A")
-        await known(house).messages.delivered(US, "A", found[2].position)
+        found = await known(house).messages.queued_messages(US, "A")
+        await known(house).messages.delete_upto(US, "A", found[2].position)
         assert [count for count, _ in (await usage(house)).values()] == [2]
-        await known(house).messages.delivered(US, "A", found[4].position)
+        await known(house).messages.delete_upto(US, "A", found[4].position)
         assert await usage(house) == {}
         await flood(house, THEIRS, 7)
         assert [count for count, _ in (await usage(house)).values()] == [2]
         await known(house).devices.remove(US, ["A"])
         assert await usage(house) == {}
         await known(house).messages.sweep()
-        assert not await known(house).messages.shares.totals()
+        assert not await known(house).messages.shares.bytes_by_peer()
 
 
 async def test_what_no_device_asks_for_goes_after_half_a_year(tmp_path, monkeypatch):
@@ -151,11 +151,11 @@ async def test_what_waits_is_counted_page_by_page(tmp_path, monkeypatch):
             await known(house).devices.put(US, Device(device_id=device))
             for origin in ("a.example", "b.example", "c.example"):
                 await flood(house, origin, 2 + ord(device), 10 * len(origin), device=device)
-        kept = dict(await known(house).messages.shares.totals())
+        kept = dict(await known(house).messages.shares.bytes_by_peer())
         for page in (3, 4, 5, 9, 10):
             monkeypatch.setattr(paging, "PAGE", page)
-            await known(house).messages.shares.count()
-            assert dict(await known(house).messages.shares.totals()) == kept
+            await known(house).messages.shares.recount()
+            assert dict(await known(house).messages.shares.bytes_by_peer()) == kept
 
 
 async def test_what_is_for_nobody_leaves_nothing(tmp_path):

@@ -68,14 +68,14 @@ async def test_lists_are_bounded_in_number_and_in_all(tmp_path, monkeypatch):
         their = await cached(house, listed(1, "P"))
         monkeypatch.setattr(remote_devices, "MAX_LISTS_OF_SERVER", 1)
         their.lists = [{**listed(1), "user_id": f"@other:{THEIRS}"}]
-        known(house).remote.fetch(f"@other:{THEIRS}")
+        known(house).remote.schedule_fetch(f"@other:{THEIRS}")
         await settled(house)
         assert set(await sizes(house)) == {THEM}
         monkeypatch.setattr(remote_devices, "MAX_LISTS_OF_SERVER", 5)
         monkeypatch.setattr(remote_devices, "MAX_BYTES", 1)
         their.lists = [{**listed(1, "P"), "user_id": f"@small:{THEIRS}"}]
-        known(house).company.shared = lambda _: True
-        known(house).remote.fetch(f"@small:{THEIRS}")
+        known(house).company.is_tracked = lambda _: True
+        known(house).remote.schedule_fetch(f"@small:{THEIRS}")
         await settled(house)
         assert len(await sizes(house)) == 2  # a server with little has a place in any case
         monkeypatch.setattr(remote_devices, "GUARANTEED_BYTES", 1)
@@ -116,7 +116,7 @@ async def test_lists_of_who_is_in_no_room_with_us_go(tmp_path):
         await cached(house, listed(1, "P"))
         await known(house).remote.sweep()
         assert set(await sizes(house)) == {THEM}
-        known(house).company.shared = lambda _: False
+        known(house).company.is_tracked = lambda _: False
         known(house).remote._swept_to = None
         await known(house).remote.sweep()
         assert await sizes(house) == {} and await usage(house) == {}
@@ -125,7 +125,7 @@ async def test_lists_of_who_is_in_no_room_with_us_go(tmp_path):
 async def test_one_server_s_lists_wait_behind_themselves(tmp_path, monkeypatch):
     async with server_with_peer(tmp_path) as house:
         their, gate, asked = Their(house), asyncio.Event(), list[str]()
-        known(house).company.shared = lambda _: True
+        known(house).company.is_tracked = lambda _: True
 
         async def request(_method: str, server: str, *_: Any, **__: Any) -> Any:
             asked.append(server)
@@ -134,8 +134,8 @@ async def test_one_server_s_lists_wait_behind_themselves(tmp_path, monkeypatch):
 
         monkeypatch.setattr(known(house).remote._client, "request", request)
         for number in range(300):
-            known(house).remote.fetch(f"@u{number}:{THEIRS}")
-        known(house).remote.fetch("@a:other.example")
+            known(house).remote.schedule_fetch(f"@u{number}:{THEIRS}")
+        known(house).remote.schedule_fetch("@a:other.example")
         assert len(house.matrix.device_list_fetches) == 201  # two hundred of one server, and the other
         await until(lambda: "other.example" in asked)
         assert asked.count(THEIRS) == 3

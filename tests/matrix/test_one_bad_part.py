@@ -136,7 +136,7 @@ async def test_a_device_list_with_one_odd_name(tmp_path, odd):
         body = orjson.dumps({"user_id": user, "stream_id": 3, "devices": [first, device("B")]})
         house.peer.answer = lambda _: HttpResponse(status=200, body=body.replace(b'"ODD"', odd))
         remote = house.matrix.users.remote
-        remote.fetch(user)
+        remote.schedule_fetch(user)
         await until(lambda: not house.matrix.device_list_fetches)
-        found = await remote.of(user)
+        found = await remote.get_current(user)
         assert found is not None and set(found.devices) == {"A", "B"}

@@ -20,16 +20,16 @@ async def test_a_profile_has_any_field_and_a_question_may_name_one(tmp_path):
         profiles = known(house).profiles
         target = f"{V1}/query/profile?user_id={quote(US, safe='')}"
         for field, value in (("displayname", "Hansa"), ("m.tz", "Europe/Luebeck"), ("org.x", {"a": [1]})):
-            await profiles.set(US, field, value)
+            await profiles.set_field(US, field, value)
         whole = {"displayname": "Hansa", "m.tz": "Europe/Luebeck", "org.x": {"a": [1]}}
         assert await house.ask("GET", target) == (200, whole)
         assert await house.ask("GET", f"{target}&field=m.tz") == (200, {"m.tz": "Europe/Luebeck"})
         assert await house.ask("GET", f"{target}&field=none") == (200, {})
-        await profiles.set(US, "org.x", None)
-        assert await profiles.of(US) == {k: v for k, v in whole.items() if k != "org.x"}
+        await profiles.set_field(US, "org.x", None)
+        assert await profiles.get_profile(US) == {k: v for k, v in whole.items() if k != "org.x"}
         for field, value in (("", 1), ("x" * 256, 1), ("large", "y" * 70_000)):
             with pytest.raises(LocalProtocolError):
-                await profiles.set(US, field, value)
+                await profiles.set_field(US, field, value)
         nobody = f"{V1}/query/profile?user_id=@nobody:{OURS}"
         assert (await house.ask("GET", nobody))[0] == 404
 
@@ -46,18 +46,18 @@ async def test_a_profile_elsewhere_is_asked_for(tmp_path):
         house.peer.answer = answer
         answers = [(200, {"displayname": "M"}), (404, {"errcode": "M_NOT_FOUND"}), (200, ["no"])]
         profiles = known(house).profiles
-        assert await profiles.of(THEM, "displayname") == {"displayname": "M"}
+        assert await profiles.get_profile(THEM, "displayname") == {"displayname": "M"}
         assert targets == [f"{V1}/query/profile?user_id={quote(THEM, safe='')}&field=displayname"]
         with pytest.raises(RemoteError):
-            await profiles.of(THEM)
+            await profiles.get_profile(THEM)
         with pytest.raises(RemoteProtocolError, match="must be a profile"):
-            await profiles.of(THEM)
+            await profiles.get_profile(THEM)
 
 
 async def test_a_token_shows_for_a_while_who_bears_it(tmp_path, monkeypatch):
     async with server_with_peer(tmp_path) as house:
         openid, clock = known(house).openid, house.app.contexts["matrix"].clock
-        token = await openid.issue(US, 3600)
+        token = await openid.issue_token(US, 3600)
         assert all(
             token not in str(row.key) for row in await house.app.contexts["matrix"].store.scan("openid")
         )
@@ -68,7 +68,7 @@ async def test_a_token_shows_for_a_while_who_bears_it(tmp_path, monkeypatch):
             assert (status, answer["errcode"]) == (401, "M_UNKNOWN_TOKEN")
         now = clock.now()
         monkeypatch.setattr(type(clock), "now", lambda _: now + 3_600_001)
-        assert await openid.bearer(token) is None
+        assert await openid.user_of_token(token) is None
 
 
 async def test_a_server_says_who_of_its_own_bears_a_token(tmp_path):
@@ -76,12 +76,12 @@ async def test_a_server_says_who_of_its_own_bears_a_token(tmp_path):
         said: list[Any] = [{"sub": THEM}, {"sub": US}, {"sub": 7}, []]
         house.peer.answer = lambda r: (200, said.pop(0)) if "userinfo" in r.target else None
         openid = known(house).openid
-        assert await openid.verify(THEIRS, "a b") == THEM
+        assert await openid.verify_token(THEIRS, "a b") == THEM
         assert house.peer.asked[-1].target.endswith("access_token=a%20b")
         assert "Authorization" not in house.peer.asked[-1].headers
         for _ in range(3):
             with pytest.raises(RemoteProtocolError, match="does not say"):
-                await openid.verify(THEIRS, "t")
+                await openid.verify_token(THEIRS, "t")
 
 
 def there(user: str, presence: str = "online", **more: Any) -> dict[str, Any]:
@@ -92,8 +92,8 @@ async def test_presence_is_off_unless_an_operator_wants_it(tmp_path):
     async with server_with_peer(tmp_path) as house:
         told = Told(house)
         assert await edus(house, ("m.presence", there(THEM))) == 200
-        await known(house).presences.tell(PresenceEdu(user=US, presence="online"))
-        assert known(house).presences.of(THEM) is None and known(house).presences.of(US) is None
+        await known(house).presences.set_local(PresenceEdu(user=US, presence="online"))
+        assert known(house).presences.get(THEM) is None and known(house).presences.get(US) is None
         assert not told.edus and THEIRS not in house.matrix.destination_queues
 
 
@@ -104,10 +104,12 @@ async def test_presence_of_who_is_in_a_room_with_us(tmp_path):
         house.matrix.network.homeserver.local.notifier.presence_changed = changed.append
         for user in (THEM, f"@stranger:{THEIRS}", US, "@m:elsewhere"):
             await edus(house, ("m.presence", there(user, status_msg="here")))
-        one = PresenceEdu(user=THEM, presence="online", ago=5, status="here")
-        assert presences.of(THEM) == one and changed == [THEM]
-        assert [presences.of(f"@stranger:{THEIRS}"), presences.of(US)] == [None, None]
-        await presences.tell(PresenceEdu(user=US, presence="unavailable", ago=7, active=True, status="tea"))
+        one = PresenceEdu(user=THEM, presence="online", last_active_ago=5, status="here")
+        assert presences.get(THEM) == one and changed == [THEM]
+        assert [presences.get(f"@stranger:{THEIRS}"), presences.get(US)] == [None, None]
+        await presences.set_local(
+            PresenceEdu(user=US, presence="unavailable", last_active_ago=7, active=True, status="tea")
+        )
         (content,) = await told.last(1)
         said = {"user_id": US, "presence": "unavailable", "last_active_ago": 7}
         assert content == {"push": [{**said, "currently_active": True, "status_msg": "tea"}]}

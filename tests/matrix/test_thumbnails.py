@@ -116,7 +116,7 @@ def thumbnails(house: ServerWithPeer) -> Any:
 async def made(house: ServerWithPeer, item: MediaItem, side: int = 1600, who: str = "@a:x") -> int:
     """The status of an answer."""
     try:
-        small = await thumbnails(house).of(item, (side, side), crop=False, who=who)
+        small = await thumbnails(house).get_thumbnail(item, (side, side), crop=False, who=who)
     except RemoteProtocolError as error:
         return error.hint
     with Image.open(io.BytesIO(small.data)) as shown:
@@ -268,13 +268,13 @@ async def test_those_who_wait_are_bounded_and_may_go():
 async def test_a_peer_s_thumbnails_wait_behind_a_person_s(tmp_path):
     async with server_with_peer(tmp_path) as house:
         item, seen = await kept(house, png(900, 900)), []
-        plain = thumbnails(house).of
+        plain = thumbnails(house).get_thumbnail
 
         async def of(item: MediaItem, size: tuple[int, int], *, crop: bool, who: str) -> Any:
             seen.append(who)
             return await plain(item, size, crop=crop, who=who)
 
-        thumbnails(house).of = of
+        thumbnails(house).get_thumbnail = of
         target = f"/_matrix/federation/v1/media/thumbnail/{item.mxc.media_id}?width=9&height=9"
         assert (await house.whole("GET", target)).status == 200
         assert seen == [THEIRS]

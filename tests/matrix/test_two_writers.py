@@ -79,7 +79,7 @@ async def test_devices_and_the_numbers_of_their_changes(house):
     told = [edu["content"] for edu in edus if edu.get("edu_type") == "m.device_list_update"]
     assert sorted(one["stream_id"] for one in told) == list(range(1, 7))
     assert sorted(one["prev_id"] for one in told) == [[], [1], [2], [3], [4], [5]]
-    assert (await two[0].devices.of(US)).stream_id == 6
+    assert (await two[0].devices.get_all(US)).stream_id == 6
 
 
 async def test_a_device_that_is_logged_out_does_not_come_back(house):
@@ -87,7 +87,7 @@ async def test_a_device_that_is_logged_out_does_not_come_back(house):
     await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
     done = await asyncio.gather(
         two[0].devices.remove(US, ["D"]),
-        two[1].devices.change(US, "D", lambda one: Device(device_id="D", keys=one.keys, name="new")),
+        two[1].devices.update_device(US, "D", lambda one: Device(device_id="D", keys=one.keys, name="new")),
         two[1].devices.add_one_time_keys(US, "D", {f"{SIGNED}:A": {"key": "k"}}),
         two[1].devices.set_fallback_keys(US, "D", {f"{SIGNED}:F": {"key": "k"}}),
         return_exceptions=True,
@@ -102,7 +102,7 @@ async def test_a_one_time_key_is_given_to_one(house):
     await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
     given_out = {f"{SIGNED}:{n}": {"key": f"k{n}"} for n in range(6)}
     await two[0].devices.add_one_time_keys(US, "D", given_out)
-    claims = await at_once(*(two[n % 2].devices.claim({US: {"D": SIGNED}}) for n in range(6)))
+    claims = await at_once(*(two[n % 2].devices.claim_keys({US: {"D": SIGNED}}) for n in range(6)))
     keys = [name for one in claims for name in one[US]["D"]]
     assert sorted(keys) == sorted(given_out)
     assert await rows(house, "one_time_key", US) == []
@@ -112,7 +112,7 @@ async def test_one_time_keys_are_added_and_a_fallback_key_is_used_by_both(house)
     two = [known(house), known(house)]
     await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
     await two[0].devices.set_fallback_keys(US, "D", {f"{SIGNED}:F": {"key": "f"}})
-    claims = await at_once(*(one.devices.claim({US: {"D": SIGNED}}) for one in two))
+    claims = await at_once(*(one.devices.claim_keys({US: {"D": SIGNED}}) for one in two))
     assert all(one[US]["D"] == {f"{SIGNED}:F": {"key": "f"}} for one in claims)
     assert await two[0].devices.unused_fallback(US, "D") == []
     done = await asyncio.gather(
@@ -128,8 +128,8 @@ async def test_a_list_of_devices_elsewhere_loses_no_change(house):
     one = {"user_id": THEM, "stream_id": 1, "devices": []}
     devices = house.matrix.users.remote
     house.peer.answer = lambda request: (200, one) if "/user/devices/" in request.target else None
-    devices.fetch(THEM)
-    while await devices.of(THEM) is None:
+    devices.schedule_fetch(THEM)
+    while await devices.get_current(THEM) is None:
         await asyncio.sleep(0)
     update = {
         "user_id": THEM,
@@ -140,27 +140,27 @@ async def test_a_list_of_devices_elsewhere_loses_no_change(house):
     }
     master = {"user_id": THEM, "usage": ["master"], "keys": {"ed25519:M": "M"}}
     await at_once(
-        two[0].remote.take_updates(THEIRS, [update]),
-        two[1].remote.take_signing_keys(THEIRS, [{"user_id": THEM, "master_key": master}]),
+        two[0].remote.handle_updates(THEIRS, [update]),
+        two[1].remote.handle_signing_keys(THEIRS, [{"user_id": THEM, "master_key": master}]),
     )
-    kept = await two[0].remote.of(THEM)
+    kept = await two[0].remote.get_current(THEM)
     assert set(kept.devices) == {"D"} and set(kept.cross_signing) == {"master"}
 
 
 async def test_fields_of_a_profile_and_values_of_account_data(house):
     two = [known(house), known(house)]
-    await at_once(*(two[n % 2].profiles.set(US, f"x.{n}", n) for n in range(6)))
-    assert {f"x.{n}" for n in range(6)} <= set(await two[0].profiles.here(US))
+    await at_once(*(two[n % 2].profiles.set_field(US, f"x.{n}", n) for n in range(6)))
+    assert {f"x.{n}" for n in range(6)} <= set(await two[0].profiles.local_profile(US))
     ctx = house.app.contexts["matrix"]
     data = [AccountData(ctx, house.matrix.memberships.news) for _ in range(2)]
 
     def counted(value: Any) -> dict[str, int]:
         return {"n": (value or {"n": 0})["n"] + 1}
 
-    await at_once(*(data[n % 2].change(US, "", "count", counted) for n in range(6)))
+    await at_once(*(data[n % 2].change_value(US, "", "count", counted) for n in range(6)))
     assert await data[0].get(US, "", "count") == {"n": 6}
     filters = [StoredFilters(ctx) for _ in range(2)]
-    names = await at_once(*(filters[n % 2].add(US, {"n": n % 3}) for n in range(6)))
+    names = await at_once(*(filters[n % 2].add_filter(US, {"n": n % 3}) for n in range(6)))
     assert len(set(names)) == 3 and all([await filters[0].get(US, name) for name in names])
 
 
@@ -179,10 +179,10 @@ async def test_the_latest_receipt_stays(house):
 
 async def test_backups_have_a_number_each_and_count_their_keys(house):
     two = [KeyBackups(house.app.contexts["matrix"]) for _ in range(2)]
-    numbers = await at_once(*(two[n % 2].create(US, "a", {}) for n in range(4)))
+    numbers = await at_once(*(two[n % 2].create_version(US, "a", {}) for n in range(4)))
     assert sorted(numbers) == [1, 2, 3, 4]
     session = {"is_verified": True, "first_message_index": 0, "forwarded_count": 0, "session_data": {}}
-    await at_once(*(two[n % 2].put(US, 4, {("!r", f"s{n}"): session}) for n in range(6)))
+    await at_once(*(two[n % 2].add_keys(US, 4, {("!r", f"s{n}"): session}) for n in range(6)))
     backup = await two[0].get(US, 4)
     assert (backup.count, backup.etag) == (6, 6)
     assert len(await rows(house, "key_backup_key", US, 4)) == 6
@@ -240,7 +240,7 @@ async def test_a_stay_and_a_name_of_a_room(house):
 async def test_an_account_that_was_made_elsewhere_is_known_by_its_row(house):
     ctx, user = house.app.contexts["matrix"], f"@new:{OURS}"
     here, there = LocalMemberships(ctx), house.matrix.client_api.accounts
-    await there.create(user, "")
+    await there.create_account(user, "")
     other = LocalMembership(room_id="!other", membership="join", event_id="$e", sender=user)
     await house.matrix.memberships.store_membership(user, other)
     assert await here.affected_users([("m.room.member", user), ("m.room.member", f"@no:{OURS}")]) == [user]
@@ -272,7 +272,7 @@ def message(name: str) -> dict[str, Any]:
 async def test_messages_to_devices_are_all_kept_and_counted(house):
     two = [known(house), known(house)]
     await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
-    await at_once(*(two[n % 2].messages.take(THEIRS, [message(f"m{n}")]) for n in range(6)))
+    await at_once(*(two[n % 2].messages.receive_edus(THEIRS, [message(f"m{n}")]) for n in range(6)))
     assert len(await rows(house, "to_device")) == 6
     (row,) = await rows(house, "to_device_usage", US, "D")
     assert orjson.loads(row.body)[0] == 6
@@ -281,12 +281,12 @@ async def test_messages_to_devices_are_all_kept_and_counted(house):
 async def test_a_count_that_falls_to_nothing_loses_no_message_that_comes_then(house):
     two, store = [known(house), known(house)], house.app.contexts["matrix"].store
     await two[0].devices.put(US, Device(device_id="D", keys=keys_of(US, "D")))
-    await two[0].messages.take(THEIRS, [message("a")])
-    batch = two[0].messages.shares.batch()
-    await batch.remove(await store.scan("to_device"))
-    await two[1].messages.take(THEIRS, [message("b")])
+    await two[0].messages.receive_edus(THEIRS, [message("a")])
+    batch = two[0].messages.shares.start_batch()
+    await batch.remove_messages(await store.scan("to_device"))
+    await two[1].messages.receive_edus(THEIRS, [message("b")])
     with pytest.raises(Conflict):
-        await store.commit(batch.writes())
+        await store.commit(batch.all_writes())
     (row,) = await rows(house, "to_device_usage", US, "D")
     assert orjson.loads(row.body)[0] == 2
 
@@ -298,10 +298,10 @@ async def chunks(body: bytes) -> Any:
 async def test_what_files_take_is_counted_for_each(house):
     two = [MediaRepository(house.app.contexts["matrix"], OURS) for _ in range(2)]
     items = await at_once(
-        *(two[n % 2].add(chunks(b"%d" % n * 9), "text/plain", "", owner=US) for n in range(6))
+        *(two[n % 2].add_file(chunks(b"%d" % n * 9), "text/plain", "", owner=US) for n in range(6))
     )
-    assert (await two[0].quotas.used(US))[0].files == 6
-    removed = await at_once(*(one.remove(item.mxc) for item in items for one in two))
+    assert (await two[0].quotas.usage_of(US))[0].files == 6
+    removed = await at_once(*(one.remove_file(item.mxc) for item in items for one in two))
     assert sum(removed) == 6
     assert await rows(house, "media_usage", US) == [] and await rows(house, "media") == []
 
@@ -310,25 +310,25 @@ async def test_bytes_that_one_removes_are_not_another_s_file(house, monkeypatch)
     """A user who uploads the same bytes while they are removed gets an error, and tries again."""
     ctx = house.app.contexts["matrix"]
     two = [MediaRepository(ctx, OURS) for _ in range(2)]
-    first = await two[0].add(chunks(b"same"), "text/plain", "", owner=US)
+    first = await two[0].add_file(chunks(b"same"), "text/plain", "", owner=US)
     remove, given = type(ctx.blobs).remove, []
 
     async def late(blobs: Any, digest: str) -> None:
         monkeypatch.undo()
         given.extend(
             await asyncio.gather(
-                two[1].add(chunks(b"same"), "text/plain", "", owner=US), return_exceptions=True
+                two[1].add_file(chunks(b"same"), "text/plain", "", owner=US), return_exceptions=True
             )
         )
         await remove(blobs, digest)
 
     monkeypatch.setattr(type(ctx.blobs), "remove", late)
-    assert await two[0].remove(first.mxc)
+    assert await two[0].remove_file(first.mxc)
     (refused,) = given
     assert isinstance(refused, OSError)
     assert await rows(house, "media") == await rows(house, "media_going") == []
-    again = await two[1].add(chunks(b"same"), "text/plain", "", owner=US)
-    assert [part async for part in two[0].read(again)] == [b"same"]
+    again = await two[1].add_file(chunks(b"same"), "text/plain", "", owner=US)
+    assert [part async for part in two[0].read_chunks(again)] == [b"same"]
 
 
 async def test_bytes_that_went_before_a_commit_leave_nothing_of_the_file(house, monkeypatch):
@@ -345,7 +345,7 @@ async def test_bytes_that_went_before_a_commit_leave_nothing_of_the_file(house, 
 
     monkeypatch.setattr(type(ctx.blobs), "size", gone)
     with pytest.raises(OSError, match="removed at this moment"):
-        await files.add(chunks(b"same"), "text/plain", "", owner=US)
+        await files.add_file(chunks(b"same"), "text/plain", "", owner=US)
     assert await rows(house, "media") == await rows(house, "media_usage") == []
 
 

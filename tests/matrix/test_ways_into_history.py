@@ -176,7 +176,7 @@ def unknown() -> list[str]:
 
 def old(house: ServerWithPeer, text: str, **over: Any) -> dict[str, Any]:
     """A message whose past nobody has."""
-    prev = unknown() if not house.room.version.named_event_ids else [f"$gone:{THEIRS}"]
+    prev = unknown() if not house.room.version.server_made_event_ids else [f"$gone:{THEIRS}"]
     return house.forger.message(house.room, text, prev_events=prev, **{"depth": 50, **over})
 
 

@@ -27,7 +27,7 @@ def now() -> int:
 
 def cited(event_ids: list[str], version: RoomVersion) -> list[Any]:
     """References as a version writes them; what is none stays as it is."""
-    if not version.named_event_ids or not isinstance(event_ids, list):
+    if not version.server_made_event_ids or not isinstance(event_ids, list):
         return event_ids
     return [[one, {"sha256": "x"}] if isinstance(one, str) else one for one in event_ids]
 
@@ -100,7 +100,7 @@ class EventForge:
         }
         if state_key is not None:
             event["state_key"] = state_key
-        if room.version.named_event_ids:
+        if room.version.server_made_event_ids:
             event["event_id"] = f"${secrets.token_hex(8)}:{self.name}"
             over = {k: cited(v, room.version) if k.endswith("_events") else v for k, v in over.items()}
         return {**event, **over}
@@ -132,7 +132,7 @@ class EventForge:
         draft = {**template["event"], "content": {"membership": "join", "displayname": localpart}}
         draft |= {"origin_server_ts": now()}
         draft.pop("origin")
-        if VERSIONS[template["room_version"]].named_event_ids:
+        if VERSIONS[template["room_version"]].server_made_event_ids:
             draft["event_id"] = f"${secrets.token_hex(8)}:{self.name}"
         version = VERSIONS[template["room_version"]]
         return hash_and_sign(draft, version, self.name, (self.key.key_id, self.key.sign))

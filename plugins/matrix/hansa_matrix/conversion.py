@@ -124,12 +124,12 @@ def event_from_content(content: Content, target: str) -> EventDraft | None:
 
 def role_of_level(levels: PowerLevels, user: str) -> Role:
     """A user's rank, from the room's own numbers."""
-    level = levels.user(user)
-    if level >= levels.required("m.room.power_levels", True):  # state event
+    level = levels.user_level(user)
+    if level >= levels.required_level("m.room.power_levels", True):  # state event
         return Role.OWNER
     if level >= max(levels.ban, levels.kick, levels.redact):
         return Role.MODERATOR
-    if level < levels.required("m.room.message", False):  # timeline event
+    if level < levels.required_level("m.room.message", False):  # timeline event
         return Role.VISITOR
     return Role.MEMBER
 

@@ -80,7 +80,7 @@ class MatrixNetwork:
     def register_routes(self, router: Router) -> None:
         """The federation endpoints and our keys."""
         add_server_routes(router, self.homeserver, self._opening.is_set)
-        self._clients.register(router)
+        self._clients.add_routes(router)
 
     async def start(self) -> None:
         """See ``hansa.Network.start``."""
@@ -94,7 +94,7 @@ class MatrixNetwork:
         self._opening.set()
         try:
             await self.homeserver.federation.sender.save_cursors()
-            await self._clients.accounts.last_seen.keep()
+            await self._clients.accounts.last_seen.save_noted()
         except (
             StoreFault
         ) as fault:  # servers are sent again what they know, devices were seen a little earlier

@@ -59,6 +59,6 @@ def spawn_tasks(home: Homeserver) -> None:
         home.media.repository,
         rooms.invites,
         federation.keyring,
-        *home.users.kept(),
+        *home.users.expiring_rows(),
     )
     ctx.spawn(partial(run_retention, ctx, kept), "sweep")

@@ -92,7 +92,7 @@ def levels(people: People, sender: str, target: str, state: Pdus) -> Act:
     for _ in range(random.choice((1, 1, 2))):
         _change(random, content, random.choice((sender, target, target)))
     if random.random() < 0.03:
-        name, value = random.choice(ODD_LEVELS if not people.version.lax_levels else LAX_LEVELS)
+        name, value = random.choice(ODD_LEVELS if not people.version.string_power_levels else LAX_LEVELS)
         content[name] = value
     if random.random() < 0.97:
         for creator in people.creators:

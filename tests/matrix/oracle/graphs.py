@@ -246,7 +246,7 @@ class RandomRoom:
             return auth[:-1]
         # Only state: Synapse raises an internal error where an event cites a message.
         citable = [e for e in self._after if self.graph.events[self.graph.index[e]].state_key is not None]
-        if self._version.hashed_room_id:
+        if self._version.room_id_is_create_hash:
             citable.remove(self._create.event_id)
         if not citable:
             return auth
@@ -271,13 +271,13 @@ class RandomRoom:
             "hashes": {"sha256": f"{len(self.graph.events)}"},
             "signatures": {},
         }
-        if self._version.named_event_ids:
+        if self._version.server_made_event_ids:
             raw["event_id"] = f"${len(self.graph.events)}:{domain_of(sender)}"
         if kind == "m.room.redaction" and not self._version.redacts_in_content:
             raw["redacts"] = random.choice(self.graph.events).event_id
         if state_key is not None:
             raw["state_key"] = state_key
-        if kind != "m.room.create" or not self._version.hashed_room_id:
+        if kind != "m.room.create" or not self._version.room_id_is_create_hash:
             raw["room_id"] = self._room_id
         event_id = reference_id(raw, self._version)
         return Pdu(
@@ -298,7 +298,7 @@ class RandomRoom:
 
 def cited(event_ids: Sequence[str], version: RoomVersion) -> list[Any]:
     """References to events as that version writes them; nobody here looks at the hashes."""
-    return [[e, {"sha256": "x"}] for e in event_ids] if version.named_event_ids else list(event_ids)
+    return [[e, {"sha256": "x"}] for e in event_ids] if version.server_made_event_ids else list(event_ids)
 
 
 def random_graph(version: RoomVersion, seed: str, *, rounds: int = 3, steps: int = 8) -> Graph:

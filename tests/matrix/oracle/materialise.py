@@ -22,7 +22,7 @@ def materialise(version: RoomVersion, pdus: Iterable[Pdu]) -> dict[str, Pdu]:
 
     for pdu in pdus:
         room_id = pdu.room_id
-        if version.hashed_room_id and "$" + room_id[1:] in made:
+        if version.room_id_is_create_hash and "$" + room_id[1:] in made:
             room_id = "!" + real("$" + room_id[1:])[1:]
         raw: dict[str, Any] = {
             **pdu.raw,
@@ -32,7 +32,7 @@ def materialise(version: RoomVersion, pdus: Iterable[Pdu]) -> dict[str, Pdu]:
             "hashes": {"sha256": pdu.event_id},
             "signatures": {},
         }
-        if version.named_event_ids:
+        if version.server_made_event_ids:
             raw["event_id"] = f"{pdu.event_id}:{domain_of(pdu.sender)}"
         if "room_id" in raw:
             raw["room_id"] = room_id
@@ -44,6 +44,6 @@ def materialise(version: RoomVersion, pdus: Iterable[Pdu]) -> dict[str, Pdu]:
             auth_events=tuple(real(name) for name in pdu.auth_events),
             raw=raw,
         )
-        if version.hashed_room_id and pdu.type == "m.room.create":
+        if version.room_id_is_create_hash and pdu.type == "m.room.create":
             made[pdu.event_id] = replace(made[pdu.event_id], room_id="!" + made[pdu.event_id].event_id[1:])
     return made

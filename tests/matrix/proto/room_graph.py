@@ -19,7 +19,7 @@ VECTORS = Path(__file__).parents[2] / "vectors"
 V10, V11, V12 = (VERSIONS[name] for name in ("10", "11", "12"))
 ALL_VERSIONS = tuple(VERSIONS.values())
 #: Those in which an event id is a hash.
-HASHED = tuple(version for version in ALL_VERSIONS if not version.named_event_ids)
+HASHED = tuple(version for version in ALL_VERSIONS if not version.server_made_event_ids)
 
 _UNSET: Any = object()
 
@@ -29,7 +29,7 @@ def load_vectors(name: str) -> Any:
 
 
 def room_id_of(version: RoomVersion) -> str:
-    return "!C" if version.hashed_room_id else "!room:x"
+    return "!C" if version.room_id_is_create_hash else "!room:x"
 
 
 def make(
@@ -51,7 +51,7 @@ def make(
     raw = {"type": type, "sender": sender, "content": dict(content or {}), "origin_server_ts": ts, **more}
     if state_key is not None:
         raw["state_key"] = state_key
-    if not (version.hashed_room_id and type == "m.room.create"):
+    if not (version.room_id_is_create_hash and type == "m.room.create"):
         raw["room_id"] = room
     return Pdu(
         event_id=event_id,
@@ -80,7 +80,7 @@ def from_vector(version: RoomVersion, event: Mapping[str, Any]) -> Pdu:
     if event["type"] == "m.room.create":
         return create_event(version, event["sender"], event["ts"], **event.get("content", {}))
     auth = list(event["auth"])
-    if not version.hashed_room_id:
+    if not version.room_id_is_create_hash:
         auth.insert(0, "$C")
     return make(
         version,

@@ -97,7 +97,7 @@ def own_event(version: RoomVersion, case: Mapping[str, Any]) -> tuple[Pdu, dict[
             pdu.raw["room_id"] = event["room_id"]
         return pdu, {"$C": pdu}
     auth = list(case["auth"])
-    if not version.hashed_room_id and not case.get("bare"):
+    if not version.room_id_is_create_hash and not case.get("bare"):
         auth.insert(0, "$C")
     room = {"room_id": event["room_id"]} if "room_id" in event else {}
     pdu = make(
@@ -143,9 +143,13 @@ def test_every_rule_has_a_vector_that_it_refuses_and_accepted_neighbours() -> No
 def absent(version: RoomVersion) -> set[str]:
     """The rules that a version does not have; that of redactions has tests of its own."""
     return {
-        *({"3.create"} if version.hashed_room_id else {"1.additional_creators", "2.room_id", "10.creator"}),
-        *(() if version.aliases else {"4.aliases"}),
-        *(() if version.judged_notifications else {"10.notifications"}),
+        *(
+            {"3.create"}
+            if version.room_id_is_create_hash
+            else {"1.additional_creators", "2.room_id", "10.creator"}
+        ),
+        *(() if version.special_aliases_auth else {"4.aliases"}),
+        *(() if version.checks_notification_levels else {"10.notifications"}),
         *(() if version.restricted else {"5.authorised", "5.join.restricted"}),
         *(() if version.knock else {"5.knock.rule", "5.knock.sender", "5.knock.membership"}),
         "11.redaction",
@@ -160,7 +164,7 @@ def test_cited_events_must_be_given() -> None:
 
 @pytest.mark.parametrize("version", ALL_VERSIONS, ids=lambda v: f"v{v.id}")
 def test_selected_keys(version: RoomVersion) -> None:
-    create = set() if version.hashed_room_id else {("m.room.create", "")}
+    create = set() if version.room_id_is_create_hash else {("m.room.create", "")}
     always = {("m.room.power_levels", ""), ("m.room.member", "@s:x")} | create
     target, rules = ("m.room.member", "@t:y"), ("m.room.join_rules", "")
 

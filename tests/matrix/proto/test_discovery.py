@@ -30,15 +30,15 @@ def answered(discovery: Discovery, command: Command, step: dict[str, Any]) -> Co
     if "well_known" in step:
         assert command == FetchWellKnown(step["well_known"])
         body = step["answer"]
-        return discovery.well_known(None if body is None else body.encode())
+        return discovery.on_well_known(None if body is None else body.encode())
     assert command == LookUpSrv(step["srv"])
-    return discovery.srv([Srv(*record) for record in step["answer"]])
+    return discovery.on_srv([Srv(*record) for record in step["answer"]])
 
 
 @each(V["cases"])
 def test_transcripts(case: dict[str, Any]) -> None:
     discovery = Discovery(case["server"], lambda: 0.5)
-    command = discovery.start()
+    command = discovery.first_command()
     for step in case["steps"]:
         command = answered(discovery, command, step)
     route = case["route"]
@@ -52,7 +52,7 @@ def test_transcripts(case: dict[str, Any]) -> None:
 @each(V["refused"])
 def test_names_to_which_nothing_is_connected(case: str) -> None:
     with pytest.raises(RemoteProtocolError):
-        Discovery(case, lambda: 0.5).start()
+        Discovery(case, lambda: 0.5).first_command()
 
 
 @each(V["weights"])
@@ -95,15 +95,15 @@ def test_every_record_is_tried_once(records: list[Srv], seed: int) -> None:
 @given(st.binary(max_size=60) | st.none(), st.lists(st.lists(srv_records, max_size=3), max_size=2))
 def test_whatever_is_answered_there_is_a_route(body: bytes | None, looked_up: list[list[Srv]]) -> None:
     discovery = Discovery("a.example", lambda: 0.5)
-    command = discovery.start()
+    command = discovery.first_command()
     answers = iter(looked_up)
     for steps in count():
         assert steps < 4
         if isinstance(command, ResolvedServer):
             break
         if isinstance(command, FetchWellKnown):
-            command = discovery.well_known(body)
+            command = discovery.on_well_known(body)
         else:
-            command = discovery.srv(next(answers, []))
+            command = discovery.on_srv(next(answers, []))
     assert command.targets
     assert all(host and 0 < port < 65536 for host, port in command.targets)

@@ -23,7 +23,7 @@ DRAFT: dict[str, Any] = {
     "depth": 7,
     "origin_server_ts": 9,
 }
-HASHED = [version for version in VERSIONS.values() if not version.named_event_ids]
+HASHED = [version for version in VERSIONS.values() if not version.server_made_event_ids]
 
 
 class Counting:

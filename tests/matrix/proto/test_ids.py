@@ -32,7 +32,7 @@ def test_what_is_no_server_name(case: str) -> None:
 
 @each(V["connect"])
 def test_an_identity_is_not_always_an_address(case: dict[str, Any]) -> None:
-    assert ids.parse_server_name(case["name"]).reachable is case["ok"]
+    assert ids.parse_server_name(case["name"]).is_reachable is case["ok"]
 
 
 @each(V["users"], "id")

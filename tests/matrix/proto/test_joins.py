@@ -113,7 +113,7 @@ class Room:
         }
         if key is not None:
             raw["state_key"] = key
-        if kind != "m.room.create" or not self.version.hashed_room_id:
+        if kind != "m.room.create" or not self.version.room_id_is_create_hash:
             raw.setdefault("room_id", self.room_id if kind != "m.room.create" else "!r:x")
         return hash_and_sign(raw, self.version, "x", SIGN)
 
@@ -148,7 +148,9 @@ def test_j5_exactly_one_create_event(version: RoomVersion) -> None:
     room = Room(version)
     room.refused({"state": [room.member.raw], "auth_chain": [room.create.raw]})
     room.refused({"state": [], "auth_chain": []})
-    if not version.hashed_room_id:  # a second create event of version 12 is of another room, and dropped
+    if (
+        not version.room_id_is_create_hash
+    ):  # a second create event of version 12 is of another room, and dropped
         room.refused(room.answer(room.event("m.room.create", "", {"room_version": version.id, "x": 1}, [])))
     other = room.event("m.room.create", "other", {"room_version": version.id}, room_id=room.room_id)
     assert parse_send_join(room.answer(other), room.room_id, version).create == room.create

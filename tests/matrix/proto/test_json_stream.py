@@ -29,7 +29,7 @@ def cut(data: bytes, sizes: list[int] | None = None, *, numbered: bool = False) 
         at += size
     last, rest = splitter.finish()
     for piece in [*pieces, *last]:
-        found.setdefault(piece.name, []).extend(piece.values())
+        found.setdefault(piece.name, []).extend(piece.parse_values())
     return {**rest, **found} if isinstance(rest, dict) else rest
 
 

@@ -43,12 +43,12 @@ def draft(version: RoomVersion, **more: Any) -> dict[str, Any]:
         "room_id": "!r:x",
         "sender": "@a:x",
         "content": {"body": "x"},
-        "prev_events": [["$p:y", {"sha256": "h"}]] if version.named_event_ids else ["$p"],
+        "prev_events": [["$p:y", {"sha256": "h"}]] if version.server_made_event_ids else ["$p"],
         "auth_events": [],
         "depth": 3,
         "origin_server_ts": 1000,
     }
-    if version.named_event_ids:
+    if version.server_made_event_ids:
         event["event_id"] = "$e:x"
     return {**event, **more}
 

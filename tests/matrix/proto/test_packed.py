@@ -30,7 +30,7 @@ def event(version: str = "11", **over: Any) -> dict[str, Any]:
         "origin_server_ts": 1,
         **over,
     }
-    if VERSIONS[version].named_event_ids:
+    if VERSIONS[version].server_made_event_ids:
         draft["event_id"] = f"${secrets.token_hex(8)}:x"
     return dict(hash_and_sign(draft, VERSIONS[version], "x", (KEY.key_id, KEY.sign)).raw)
 
@@ -91,7 +91,7 @@ def test_what_is_gathered_is_held_as_bytes():
     whole = parse_pdu(event(content={"x": [{} for _ in range(20_000)]}), V11)
     assert len(_parsed(whole)) > 20_000
     gathered = GatheredPdus("!r:x", V11)
-    gathered.take("pdus", [dict(whole.raw), event(), event(room_id="!other:x")])
+    gathered.add_values("pdus", [dict(whole.raw), event(), event(room_id="!other:x")])
     assert len(gathered.pdus) == 2
     assert gathered.pdus.keys() == {pdu.event_id for pdu in gathered.fresh}
     for pdu in gathered.pdus.values():

@@ -89,7 +89,7 @@ def test_children_of_a_space_have_a_place() -> None:
     orders = ["~~", "a", " ", "", None, "\n", "ä", "x" * 51, ["a"]]
     children = [read.space_child({"via": ["a", "", 7], "order": order}) for order in orders]
     assert {child.via for child in children} == {("a",)}
-    assert [child.order for child in sorted(children, key=lambda one: one.place)] == [
+    assert [child.order for child in sorted(children, key=lambda one: one.sort_key)] == [
         "",
         " ",
         "a",

@@ -75,8 +75,8 @@ def big_room(
     version: RoomVersion, members: int, levels: int
 ) -> tuple[dict[str, Pdu], list[dict[StateKey, str]]]:
     """Half of the members joined in one state, half in the other, after a long row of power levels events."""
-    create = () if version.hashed_room_id else ("$C",)
-    users: Mapping[str, int] = {} if version.hashed_room_id else {"@a:x": 100}
+    create = () if version.room_id_is_create_hash else ("$C",)
+    users: Mapping[str, int] = {} if version.room_id_is_create_hash else {"@a:x": 100}
     own = make(version, "$JA", "m.room.member", "@a:x", {"membership": "join"}, state_key="@a:x", auth=create)
     events = [create_event(version), own]
     last: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ def test_long_auth_chains_need_no_recursion(version: RoomVersion) -> None:
 @each_version
 def test_a_kick_only_costs_the_kicked_ones_membership(version: RoomVersion) -> None:
     pdus, states = big_room(version, members=20, levels=2)
-    auth = () if version.hashed_room_id else ("$C",)
+    auth = () if version.room_id_is_create_hash else ("$C",)
     kick = make(
         version,
         "$K",

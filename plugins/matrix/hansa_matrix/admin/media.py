@@ -42,7 +42,7 @@ class MediaCommands:
         try:
             file = await asyncio.to_thread(path.open, "rb")
             try:
-                return _describe_item(await self._library.add(_read_chunks(file), kind, path.name))
+                return _describe_item(await self._library.add_file(_read_chunks(file), kind, path.name))
             finally:
                 file.close()
         except OSError as error:
@@ -62,7 +62,7 @@ class MediaCommands:
         try:
             file = await asyncio.to_thread(path.open, "xb")
             try:
-                async for chunk in self._library.read(item):
+                async for chunk in self._library.read_chunks(item):
                     await asyncio.to_thread(file.write, chunk)
             finally:
                 file.close()
@@ -74,12 +74,15 @@ class MediaCommands:
 
     async def all(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Lists the stored files."""
-        return [_describe_item(item) for item in await self._library.all(str(arguments.get("server") or ""))]
+        return [
+            _describe_item(item)
+            for item in await self._library.list_files(str(arguments.get("server") or ""))
+        ]
 
     async def remove(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """Not here any more; of another server it can be fetched again."""
         mxc = _mxc_argument(arguments)
-        if not await self._library.remove(mxc):
+        if not await self._library.remove_file(mxc):
             raise LocalProtocolError(f"{mxc} is not here: `hansa matrix media ls`")
         return {"removed": str(mxc)}
 
@@ -95,7 +98,7 @@ def _describe_item(item: MediaItem) -> dict[str, Any]:
         "size": item.blob.size,
         "type": item.type,
         "name": item.name,
-        "used": item.used,
+        "used": item.last_used,
         "owner": item.owner,
     }
 

@@ -41,7 +41,7 @@ def build_client_services(home: Homeserver, is_ready: Callable[[], bool]) -> Cli
     data = AccountData(own.ctx, home.local.stream)
     push_rules = PushRuleEndpoints(data)
     unread = UnreadCounter(own, data, push_rules, home.rooms.typing_and_receipts)
-    visibility = UserVisibility(memberships, data.ignored)
+    visibility = UserVisibility(memberships, data.ignored_users)
     sender = LocalSender(own, home.users.profiles)
     upgraded = UpgradedRooms(own, data, push_rules)
     return ClientServices(

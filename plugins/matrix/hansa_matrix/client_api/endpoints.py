@@ -112,9 +112,9 @@ class ClientApi:
     def start(self) -> None:
         """Begin what runs with the network."""
         if self._ctx.config.presence_enabled:
-            self._ctx.spawn(self._sync.expire, "presence ends")
+            self._ctx.spawn(self._sync.run_presence_loop, "presence ends")
         self._ctx.spawn(self._departures.resume, "closed accounts")
-        self._ctx.spawn(self.accounts.last_seen.run, "devices seen last")
+        self._ctx.spawn(self.accounts.last_seen.run_saves, "devices seen last")
 
     def operations(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
@@ -124,15 +124,15 @@ class ClientApi:
             **self._reports.operations(),
         }
 
-    def register(self, router: Router) -> None:
+    def add_routes(self, router: Router) -> None:
         """Every endpoint."""
         self._http.enable_cors(router)
         for group in self._public:
-            self._http.open(router, group.open())
+            self._http.add_public(router, group.public_routes())
         self._http.add_authenticated(router, self._groups)
-        self._media.register(router)
-        well_known = self._http.anybody(self._server_info.well_known)
+        self._media.add_routes(router)
+        well_known = self._http.public_endpoint(self._server_info.get_well_known)
         router.add("GET", "/.well-known/matrix/client", well_known)
         tools = "/_synapse/admin/v1/register"
-        router.add("GET", tools, self._http.anybody(self._sessions.nonce))
-        router.add("POST", tools, self._http.anybody(self._sessions.by_secret))
+        router.add("GET", tools, self._http.public_endpoint(self._sessions.get_nonce))
+        router.add("POST", tools, self._http.public_endpoint(self._sessions.register_with_secret))

@@ -93,7 +93,7 @@ class RateLimited:
 class EndpointGroup(Protocol):
     """A part of the client API."""
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
         """``(method, pattern) -> handler``, patterns below ``/_matrix/client``."""
         ...
 
@@ -101,7 +101,7 @@ class EndpointGroup(Protocol):
 class PublicEndpointGroup(Protocol):
     """A part of the client API some of which takes no token."""
 
-    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
+    def public_routes(self) -> Mapping[tuple[str, str], PublicHandler]:
         """``(method, pattern) -> handler``, patterns below ``/_matrix/client``."""
         ...
 
@@ -122,9 +122,9 @@ class ClientHttp:
     def add_authenticated(self, router: Router, parts: Sequence[EndpointGroup]) -> None:
         """Every endpoint of some parts, those of ``v3`` under their name of before too."""
         for part in parts:
-            for (method, pattern), handler in part.table().items():
-                admit = self.admit if method in _WITH_BODY else None
-                endpoint = self.authenticated(handler, self._slots_of(method, pattern))
+            for (method, pattern), handler in part.routes().items():
+                admit = self.admit_body if method in _WITH_BODY else None
+                endpoint = self.authenticated_endpoint(handler, self._slots_of(method, pattern))
                 self._add_route(router, method, pattern, endpoint, most=_MAX_BODY, admit=admit)
 
     def _slots_of(self, method: str, pattern: str) -> RequestSlots | None:
@@ -140,17 +140,17 @@ class ClientHttp:
         token, rate, slots. ``max_file``: the body is a file of at most so many bytes, which is streamed.
         """
         if method == "GET":
-            endpoint = self.authenticated(handler, self._reads)
+            endpoint = self.authenticated_endpoint(handler, self._reads)
             router.add(method, path, endpoint, cancel_on_disconnect=True)
             return
-        endpoint = self.authenticated(handler, self._writes)
+        endpoint = self.authenticated_endpoint(handler, self._writes)
         most = max_file or _MAX_PUBLIC_BODY
-        router.add(method, path, endpoint, max_body=most, streamed=bool(max_file), admit=self.admit)
+        router.add(method, path, endpoint, max_body=most, streamed=bool(max_file), admit=self.admit_body)
 
-    def open(self, router: Router, table: Mapping[tuple[str, str], PublicHandler]) -> None:
+    def add_public(self, router: Router, table: Mapping[tuple[str, str], PublicHandler]) -> None:
         """Endpoints for everybody."""
         for (method, pattern), handler in table.items():
-            self._add_route(router, method, pattern, self.anybody(handler), most=_MAX_PUBLIC_BODY)
+            self._add_route(router, method, pattern, self.public_endpoint(handler), most=_MAX_PUBLIC_BODY)
 
     @staticmethod
     def _add_route(
@@ -181,7 +181,7 @@ class ClientHttp:
         for prefix in ("/_matrix/client", "/_matrix/media", "/.well-known/matrix/client"):
             router.headers(prefix, _CORS_HEADERS)
 
-    def anybody(self, handler: PublicHandler) -> Callable[[Request], Awaitable[Response]]:
+    def public_endpoint(self, handler: PublicHandler) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that asks for no token."""
 
         async def handle_request(request: Request) -> Response:
@@ -189,7 +189,7 @@ class ClientHttp:
 
         return handle_request
 
-    def authenticated(
+    def authenticated_endpoint(
         self, handler: Handler | RateLimited, places: RequestSlots | None = None
     ) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that does; with ``places`` a few requests of one person at a time."""
@@ -204,21 +204,21 @@ class ClientHttp:
             if places is None:
                 return await inner(caller, request, _parse_body(request))
             try:
-                place = await places.take(caller.user)
+                place = await places.acquire_slot(caller.user)
             except Busy:
                 self._ctx.count("matrix_client_limited", what="waiting")
                 raise
             try:
                 return await inner(caller, request, _parse_body(request))
             finally:
-                places.give(caller.user, place)
+                places.release_slot(caller.user, place)
 
         async def handle_request(request: Request) -> Response:
             return await self._to_response(lambda: answer_request(request))
 
         return handle_request
 
-    async def admit(self, request: Request) -> Admitted | Response:
+    async def admit_body(self, request: Request) -> Admitted | Response:
         """Returns the account that a body counts against, by the token: without a valid token none of the
         body is read. The endpoint authenticates again, since the token may have been revoked by then. See
         ``hansa.http.router.Route.admit``.
@@ -243,10 +243,10 @@ class ClientHttp:
             token = request.first("access_token")
         if not token:
             raise matrix_error(401, "M_MISSING_TOKEN", "the request has no access token")
-        caller = await self._accounts.bearer(token)
+        caller = await self._accounts.get_by_token(token)
         if caller is None:
             raise matrix_error(401, "M_UNKNOWN_TOKEN", "unknown access token", soft_logout=False)
-        self._accounts.last_seen.note(caller.user, caller.device, request.remote)
+        self._accounts.last_seen.note_request(caller.user, caller.device, request.remote)
         return caller
 
     async def require_token_for_remote(self, request: Request, server: str) -> None:

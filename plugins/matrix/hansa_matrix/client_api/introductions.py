@@ -31,10 +31,10 @@ class Introductions:
     async def _introduce(self, user: str, room_id: str) -> None:
         await self._linker.wait_until_joined(room_id)
         stays = self._memberships.memberships_of(user).values()
-        await self._users.meet(user, room_id, [s.room_id for s in stays if s.membership == "join"])
+        await self._users.announce_user(user, room_id, [s.room_id for s in stays if s.membership == "join"])
 
     def _servers_joined(self, room_id: str, servers: Collection[str]) -> None:
         if self._ctx.config.presence_enabled:
             here = partial(self._memberships.joined_users, room_id)
-            work = partial(self._users.presences.welcome, room_id, servers, here)
+            work = partial(self._users.presences.announce_to_room, room_id, servers, here)
             self._ctx.spawn(work, f"{room_id} is shown")

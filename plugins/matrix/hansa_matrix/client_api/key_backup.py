@@ -35,40 +35,40 @@ class KeyBackupEndpoints:
     def __init__(self, backups: KeyBackups) -> None:
         self._backups = backups
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         version, keys = "/v3/room_keys/version", "/v3/room_keys/keys"
         places = (keys, f"{keys}/{{room}}", f"{keys}/{{room}}/{{session}}")
         return {
-            ("GET", version): self.latest,
-            ("POST", version): RateLimited(self.create),
-            ("GET", f"{version}/{{version}}"): self.get,
-            ("PUT", f"{version}/{{version}}"): self.change,
-            ("DELETE", f"{version}/{{version}}"): self.delete,
-            **{("GET", place): self.keys for place in places},
-            **{("PUT", place): self.put for place in places},
-            **{("DELETE", place): self.remove for place in places},
+            ("GET", version): self.get_latest_version,
+            ("POST", version): RateLimited(self.create_version),
+            ("GET", f"{version}/{{version}}"): self.get_version,
+            ("PUT", f"{version}/{{version}}"): self.update_version,
+            ("DELETE", f"{version}/{{version}}"): self.delete_version,
+            **{("GET", place): self.get_keys for place in places},
+            **{("PUT", place): self.put_keys for place in places},
+            **{("DELETE", place): self.delete_keys for place in places},
         }
 
-    async def latest(self, caller: Requester, _request: Request, _body: Any) -> Any:
+    async def get_latest_version(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /room_keys/version``."""
-        found = await self._backups.latest(caller.user)
+        found = await self._backups.get_latest(caller.user)
         if found is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no backup of keys")
         return _backup_json(found)
 
-    async def create(self, caller: Requester, _request: Request, body: Any) -> Any:
+    async def create_version(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /room_keys/version``."""
         algorithm = get_string(body, "algorithm")
         if not fits_object(algorithm, MAX_KEY_BYTES):
             raise matrix_error(400, "M_INVALID_PARAM", "algorithm must be a string")
-        return {"version": str(await self._backups.create(caller.user, algorithm, _auth_data(body)))}
+        return {"version": str(await self._backups.create_version(caller.user, algorithm, _auth_data(body)))}
 
-    async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_version(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /room_keys/version/{version}``."""
         return _backup_json(await self._backups.get(caller.user, _parse_version(request.path["version"])))
 
-    async def change(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def update_version(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /room_keys/version/{version}``: what says how it is encrypted, and nothing else."""
         version, algorithm, auth_data = (
             request.path["version"],
@@ -83,15 +83,15 @@ class KeyBackupEndpoints:
                 raise matrix_error(400, "M_INVALID_PARAM", "the algorithm of a backup cannot be changed")
             return replace(known, auth_data=auth_data)
 
-        await self._backups.change(caller.user, _parse_version(version), set_auth_data)
+        await self._backups.update_version(caller.user, _parse_version(version), set_auth_data)
         return {}
 
-    async def delete(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def delete_version(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /room_keys/version/{version}``."""
-        await self._backups.delete(caller.user, _parse_version(request.path["version"]))
+        await self._backups.delete_version(caller.user, _parse_version(request.path["version"]))
         return {}
 
-    async def put(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def put_keys(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /room_keys/keys``, of all rooms, of one, or of one session in it."""
         version, place = _path_version(request), _key_place(request)
         given = body
@@ -119,14 +119,14 @@ class KeyBackupEndpoints:
                 keys[room_id, session_id] = data
                 if len(keys) % KEYS_PER_STEP == 0:  # others have a turn of the loop
                     await asyncio.sleep(0)
-        return _count_json(await self._backups.put(caller.user, version, keys))
+        return _count_json(await self._backups.add_keys(caller.user, version, keys))
 
-    async def keys(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_keys(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /room_keys/keys``, of all rooms, of one, or of one session in it."""
         version, place = _path_version(request), _key_place(request)
         await self._backups.get(caller.user, version)
         if len(place) == 2:
-            async for _, _, data in self._backups.keys(caller.user, version, place):
+            async for _, _, data in self._backups.read_keys(caller.user, version, place):
                 return orjson.Fragment(data)
             raise matrix_error(404, "M_NOT_FOUND", "there is no key of that session")
         chunks = self._key_chunks(caller.user, version, place)
@@ -138,7 +138,7 @@ class KeyBackupEndpoints:
     async def _key_chunks(self, user: str, version: int, place: Sequence[str]) -> AsyncGenerator[bytes]:
         """The keys of all rooms, or of one, as JSON in chunks: a whole backup is never held."""
         pieces, size, room = [b'{"rooms":{' if not place else b'{"sessions":{'], 0, ""
-        async with aclosing(self._backups.keys(user, version, place)) as keys:
+        async with aclosing(self._backups.read_keys(user, version, place)) as keys:
             async for room_id, session_id, data in keys:
                 separator = b"," if room else b""
                 if not place and room_id != room:
@@ -153,10 +153,10 @@ class KeyBackupEndpoints:
         pieces.append(b"}}}}" if room and not place else b"}}")
         yield b"".join(pieces)
 
-    async def remove(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def delete_keys(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /room_keys/keys``, of all rooms, of one, or of one session in it."""
         version = _path_version(request)
-        return _count_json(await self._backups.remove(caller.user, version, _key_place(request)))
+        return _count_json(await self._backups.remove_keys(caller.user, version, _key_place(request)))
 
 
 async def _continue_stream(begun: bytes, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

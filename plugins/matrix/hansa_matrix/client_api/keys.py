@@ -45,20 +45,20 @@ class KeysEndpoints:
         self._sessions = sessions
         self._sync = sync
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("POST", "/v3/keys/upload"): self.upload,
-            ("POST", "/v3/keys/upload/{device}"): self.upload,
-            ("POST", "/v3/keys/query"): self.query,
-            ("POST", "/v3/keys/claim"): self.claim,
-            ("GET", "/v3/keys/changes"): self._sync.changes,
-            ("POST", "/v3/keys/device_signing/upload"): self.cross_signing,
-            ("POST", "/v3/keys/signatures/upload"): self.signatures,
+            ("POST", "/v3/keys/upload"): self.upload_keys,
+            ("POST", "/v3/keys/upload/{device}"): self.upload_keys,
+            ("POST", "/v3/keys/query"): self.query_keys,
+            ("POST", "/v3/keys/claim"): self.claim_keys,
+            ("GET", "/v3/keys/changes"): self._sync.get_key_changes,
+            ("POST", "/v3/keys/device_signing/upload"): self.upload_cross_signing,
+            ("POST", "/v3/keys/signatures/upload"): self.upload_signatures,
             ("PUT", "/v3/sendToDevice/{type}/{txn}"): RateLimited(self.send_to_device),
         }
 
-    async def upload(self, caller: Requester, _request: Request, body: Any) -> Any:
+    async def upload_keys(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/upload``."""
         user, device_id = caller.user, caller.device
         await self._require_allowed(caller, body)
@@ -66,7 +66,7 @@ class KeysEndpoints:
         if keys is not None:
             if parse_device_keys(keys, user, device_id) is None or not _is_own_device(keys, user, device_id):
                 raise matrix_error(400, "M_INVALID_PARAM", "device_keys are not those of this device")
-            await self._known.devices.change(user, device_id, lambda known: replace(known, keys=keys))
+            await self._known.devices.update_device(user, device_id, lambda known: replace(known, keys=keys))
         once, fallback = body.get("one_time_keys", {}), body.get("fallback_keys", {})
         if not isinstance(once, dict) or not isinstance(fallback, dict):
             raise matrix_error(400, "M_BAD_JSON", "one_time_keys and fallback_keys are objects")
@@ -74,7 +74,7 @@ class KeysEndpoints:
             await self._known.devices.add_one_time_keys(user, device_id, once)
         if fallback:
             await self._known.devices.set_fallback_keys(user, device_id, fallback)
-        return {"one_time_key_counts": await self._known.devices.counts(user, device_id)}
+        return {"one_time_key_counts": await self._known.devices.one_time_key_counts(user, device_id)}
 
     async def _require_allowed(self, caller: Requester, keys: Any) -> None:
         """Raises the error answer where a policy denies what keys say beside being keys: others get it."""
@@ -82,16 +82,16 @@ class KeysEndpoints:
         if texts:
             await require_allowed(self._ctx, Crossings(self._ctx).profile_change(caller.user, texts))
 
-    async def query(self, caller: Requester, _request: Request, body: Any) -> Any:
+    async def query_keys(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/query``."""
         wanted = body.get("device_keys")
         if not isinstance(wanted, dict) or len(wanted) > _MAX_USERS:
             raise matrix_error(400, "M_BAD_JSON", "device_keys must be an object keyed by user ID")
         if not all(_is_device_list(named) for named in wanted.values()):
             raise matrix_error(400, "M_BAD_JSON", "each value of device_keys must be a list of device IDs")
-        return await self._known.keys.query(wanted, within=self._timeout_of(body), reader=caller.user)
+        return await self._known.keys.query_keys(wanted, within=self._timeout_of(body), reader=caller.user)
 
-    async def claim(self, _caller: Requester, _request: Request, body: Any) -> Any:
+    async def claim_keys(self, _caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/claim``."""
         wanted = body.get("one_time_keys")
         if not isinstance(wanted, dict) or len(wanted) > _MAX_USERS:
@@ -101,7 +101,7 @@ class KeysEndpoints:
                 raise matrix_error(
                     400, "M_BAD_JSON", "one_time_keys must be an object keyed by device ID and algorithm"
                 )
-        return await self._known.keys.claim(wanted, within=self._timeout_of(body))
+        return await self._known.keys.claim_keys(wanted, within=self._timeout_of(body))
 
     @staticmethod
     def _timeout_of(body: Mapping[str, Any]) -> float:
@@ -110,13 +110,13 @@ class KeysEndpoints:
             raise matrix_error(400, "M_BAD_JSON", "timeout is in milliseconds")
         return max(1.0, min(_TIMEOUT_S, timeout / 1000))
 
-    async def cross_signing(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def upload_cross_signing(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /keys/device_signing/upload``: the first time as it is, then with the password."""
         keys = {u: body[f"{u}_key"] for u in USAGES if f"{u}_key" in body}
         for usage, key in keys.items():
             if parse_cross_signing_key(key, caller.user, usage) is None:
                 raise matrix_error(400, "M_INVALID_PARAM", f"this is not a {usage} key of {caller.user}")
-        known = (await self._known.devices.of(caller.user)).cross_signing
+        known = (await self._known.devices.get_all(caller.user)).cross_signing
         fresh = {usage: key for usage, key in keys.items() if known.get(usage) != key}
         if not fresh:
             return {}
@@ -130,11 +130,11 @@ class KeysEndpoints:
                 pass
             else:
                 return {}
-        await self._sessions.proven(caller, request, body)
+        await self._sessions.require_ui_auth(caller, request, body)
         await self._known.devices.set_cross_signing(caller.user, fresh)
         return {}
 
-    async def signatures(self, caller: Requester, _request: Request, body: Any) -> Any:
+    async def upload_signatures(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /keys/signatures/upload``: what fails fails alone."""
         failures: dict[str, dict[str, Any]] = {}
         number_ = 0
@@ -147,7 +147,7 @@ class KeysEndpoints:
                 number_ += 1
                 if number_ > _MAX_SIGNED:
                     raise matrix_error(400, "M_TOO_LARGE", f"at most {_MAX_SIGNED} signed keys come at once")
-                problem = await self._known.devices.sign(caller.user, user, key_id, signed)
+                problem = await self._known.devices.upload_signatures(caller.user, user, key_id, signed)
                 if problem:
                     why = {"errcode": "M_INVALID_SIGNATURE", "error": problem}
                     failures.setdefault(user, {})[key_id] = why
@@ -171,7 +171,7 @@ class KeysEndpoints:
         named = f"{caller.user} {caller.device} {kind} {request.path['txn']}"
         message_id = hashlib.sha256(named.encode()).hexdigest()[:32]
         message = ToDeviceEdu(sender=caller.user, type=kind, message_id=message_id, messages=messages)
-        await self._known.messages.send(message, once=True)
+        await self._known.messages.send_message(message, once=True)
         return {}
 
 

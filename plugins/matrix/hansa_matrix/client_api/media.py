@@ -75,13 +75,13 @@ class MediaEndpoints:
         self._thumbnails = media.thumbnails
         self._uploads = FairSlots(UPLOAD_LIMITS)
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {("GET", "/v1/media/config"): self._get_config}
 
-    def register(self, router: Router) -> None:
+    def add_routes(self, router: Router) -> None:
         """Adds the routes outside the table: bodies that are streamed, and paths of older versions."""
-        most, upload = self._ctx.config.max_upload_size, RateLimited(self.upload)
+        most, upload = self._ctx.config.max_upload_size, RateLimited(self.upload_file)
         add = partial(self._http.add_media_route, router)
         for version in ("v3", "r0", "v1"):
             root = f"{_LEGACY_PREFIX}/{version}"
@@ -97,9 +97,9 @@ class MediaEndpoints:
             f"{_LEGACY_PREFIX}/v1",
         )
         for root in roots:
-            add("GET", f"{root}/download/{{server}}/{{media}}", self.download)
-            add("GET", f"{root}/download/{{server}}/{{media}}/{{name}}", self.download)
-            add("GET", f"{root}/thumbnail/{{server}}/{{media}}", self.thumbnail)
+            add("GET", f"{root}/download/{{server}}/{{media}}", self.download_file)
+            add("GET", f"{root}/download/{{server}}/{{media}}/{{name}}", self.download_file)
+            add("GET", f"{root}/thumbnail/{{server}}/{{media}}", self.get_thumbnail)
 
     async def _get_config(self, *_: Any) -> Any:
         """``GET /media/config``."""
@@ -109,11 +109,11 @@ class MediaEndpoints:
         """``POST /media/create``: an address for a file that the same person gives later."""
         until = self._ctx.clock.now() + _PENDING_TTL_MS
         return {
-            "content_uri": str(await self._library.reserve(caller.user, until)),
+            "content_uri": str(await self._library.create_pending(caller.user, until)),
             "unused_expires_at": until,
         }
 
-    async def upload(self, caller: Requester, request: Request, _body: Any) -> Response:
+    async def upload_file(self, caller: Requester, request: Request, _body: Any) -> Response:
         """``POST /upload``, and ``PUT /upload/{serverName}/{mediaId}`` for an address that was given out.
 
         Errors are as the specification has them: 403 for a quota, 409 for an address with a file; and 507 for
@@ -139,7 +139,7 @@ class MediaEndpoints:
         """Keep what a request brings."""
         if request.chunks is None:
             raise matrix_error(400, "M_UNKNOWN", "there is no file")
-        mxc = self._mxc_of(request) if "media" in request.path else self._library.address()
+        mxc = self._mxc_of(request) if "media" in request.path else self._library.new_address()
         if mxc.server != self._server:
             raise matrix_error(403, "M_FORBIDDEN", "the address belongs to another server")
         described = request.headers.get("content-type", "")
@@ -165,8 +165,8 @@ class MediaEndpoints:
             self._uploads.hold_slot(("person", caller.user)),
             at_minimum_rate(*_MIN_UPLOAD_RATE) as pace,
         ):
-            chunks = pace.of(request.chunks)
-            item = await self._library.add(
+            chunks = pace.enforce_on(request.chunks)
+            item = await self._library.add_file(
                 chunks, described, name, mxc=mxc, reserved=reserved, owner=caller.user, size=size
             )
         self._ctx.log.info("%s gave %s, %d bytes", caller.user, item.mxc, item.blob.size)
@@ -190,7 +190,7 @@ class MediaEndpoints:
 
     async def _get_remote_media(self, caller: Requester, request: Request, mxc: MxcUri) -> MediaItem:
         if mxc.server == self._server:
-            if await self._library.reserved(mxc):
+            if await self._library.is_pending(mxc):
                 raise matrix_error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")
             raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
         if request.first("allow_remote", "true") == "false":
@@ -204,7 +204,7 @@ class MediaEndpoints:
         except (*REQUEST_FAILURES, OSError) as problem:
             raise matrix_error(502, "M_UNKNOWN", "the file could not be fetched") from problem
 
-    async def download(self, caller: Requester, request: Request, _body: Any) -> Response:
+    async def download_file(self, caller: Requester, request: Request, _body: Any) -> Response:
         """``GET /media/download/{serverName}/{mediaId}``."""
         item = await self._require_media(caller, request)
         named = sanitise_name(request.path.get("name", "")) or item.name
@@ -233,7 +233,7 @@ class MediaEndpoints:
 
         async def file_chunks() -> AsyncGenerator[bytes]:
             left = stop - start
-            async for chunk in self._library.read(item, start):
+            async for chunk in self._library.read_chunks(item, start):
                 yield chunk[:left]
                 left -= len(chunk)
                 if left <= 0:
@@ -242,13 +242,13 @@ class MediaEndpoints:
         kind = with_charset(item.type, item.charset)
         return Response(status=status, headers=headers, content_type=kind, chunks=file_chunks())
 
-    async def thumbnail(self, caller: Requester, request: Request, _body: Any) -> Response:
+    async def get_thumbnail(self, caller: Requester, request: Request, _body: Any) -> Response:
         """``GET /media/thumbnail/{serverName}/{mediaId}``: a smaller picture, or the picture where it is as
         small already.
         """
         size, crop = parse_thumbnail_query(request)
         item = await self._require_media(caller, request)
-        small = await self._thumbnails.of(item, size, crop=crop, who=caller.user)
+        small = await self._thumbnails.get_thumbnail(item, size, crop=crop, who=caller.user)
         if small is None:
             return self._file_response(item, item.name, request)
         headers = {**_SAFE_HEADERS, "Content-Disposition": content_disposition(small.type, "thumbnail")}

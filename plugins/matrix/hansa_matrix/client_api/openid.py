@@ -26,13 +26,13 @@ class OpenIdEndpoints:
         self._own = own
         self._openid = openid
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("POST", "/v3/user/{user}/openid/request_token"): self.openid}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("POST", "/v3/user/{user}/openid/request_token"): self.request_token}
 
-    async def openid(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def request_token(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``POST /openid/request_token``."""
-        token = await self._openid.issue(require_own_user(caller, request), 3600)
+        token = await self._openid.issue_token(require_own_user(caller, request), 3600)
         return {
             "access_token": token,
             "expires_in": 3600,

@@ -30,21 +30,21 @@ class PresenceEndpoints:
         self._own = own
         self._presences = presences
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("GET", "/v3/presence/{user}/status"): self.presence,
+            ("GET", "/v3/presence/{user}/status"): self.get_presence,
             ("PUT", "/v3/presence/{user}/status"): self.set_presence,
         }
 
-    async def presence(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_presence(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /presence/{userId}/status``."""
         user = request.path["user"]
         if user != caller.user and not self._own.attendance.share_a_room(caller.user, user):
             raise matrix_error(
                 403, "M_FORBIDDEN", "you can only see the presence of users who share a room with you"
             )
-        known = self._presences.of(user)
+        known = self._presences.get(user)
         if known is None:
             return {"presence": "offline"}
         message = {"status_msg": known.status} if known.status else {}
@@ -59,6 +59,6 @@ class PresenceEndpoints:
                 400, "M_BAD_JSON", f"presence is {', '.join(_STATES)}, and status_msg short text"
             )
         one = PresenceEdu(user=caller.user, presence=state, active=state == "online", status=message or "")
-        await self._presences.permit(one)
-        await self._presences.tell(one)
+        await self._presences.require_allowed_status(one)
+        await self._presences.set_local(one)
         return {}

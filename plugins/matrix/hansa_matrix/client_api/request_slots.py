@@ -44,8 +44,10 @@ class RequestSlots:
     def __len__(self) -> int:
         return len(self._people)
 
-    async def take(self, who: str) -> RequestSlot:
-        """A place, once there is one. ``give`` it back. Raises ``Busy`` where too many wait already."""
+    async def acquire_slot(self, who: str) -> RequestSlot:
+        """A place, once there is one. ``release_slot`` it back. Raises ``Busy`` where too many wait
+        already.
+        """
         person = self._people.get(who)
         if person is None:
             person = self._people[who] = _Person()
@@ -61,14 +63,14 @@ class RequestSlots:
             return await ready
         except asyncio.CancelledError:
             if ready.done() and not ready.cancelled():
-                self.give(who, ready.result())
+                self.release_slot(who, ready.result())
             else:
                 with suppress(ValueError):  # passed over already
                     person.line.remove(ready)
                 self._serve_waiting(who, person)
             raise
 
-    def give(self, who: str, place: RequestSlot) -> None:
+    def release_slot(self, who: str, place: RequestSlot) -> None:
         """Notes that a request is answered. Its place becomes free in the next round of the loop: otherwise a
         request that never waits would be followed by the next of its user before any other user's.
         """

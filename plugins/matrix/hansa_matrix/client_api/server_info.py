@@ -27,31 +27,31 @@ class ServerInfoEndpoints:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
 
-    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
+    def public_routes(self) -> Mapping[tuple[str, str], PublicHandler]:
         """Returns the endpoints that need no token."""
-        return {("GET", "/versions"): self.versions}
+        return {("GET", "/versions"): self.get_versions}
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("GET", "/v3/capabilities"): self.capabilities,
+            ("GET", "/v3/capabilities"): self.get_capabilities,
             ("GET", "/v3/voip/turnServer"): self._get_empty,
             ("GET", "/v3/thirdparty/protocols"): self._get_empty,
             ("GET", "/v3/pushers"): self._get_pushers,
         }
 
-    async def versions(self, _request: Request, _body: Any) -> Any:
+    async def get_versions(self, _request: Request, _body: Any) -> Any:
         """``GET /versions``."""
         return {"versions": _SPEC_VERSIONS, "unstable_features": {"org.matrix.msc4222": True}}
 
-    async def well_known(self, _request: Request, _body: Any) -> Response | dict[str, Any]:
+    async def get_well_known(self, _request: Request, _body: Any) -> Response | dict[str, Any]:
         """``GET /.well-known/matrix/client``."""
         base = self._ctx.config.public_base_url
         if not base:
             raise matrix_error(404, "M_NOT_FOUND", "this server does not say where clients are to go")
         return {"m.homeserver": {"base_url": base}}
 
-    async def capabilities(self, _caller: Requester, _request: Request, _body: Any) -> Any:
+    async def get_capabilities(self, _caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /capabilities``."""
         default = self._ctx.config.room_version
         return {

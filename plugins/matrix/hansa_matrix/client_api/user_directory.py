@@ -51,11 +51,11 @@ class UserDirectory:
         self._directory = directory
         self._rooms = own.rooms
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("POST", "/v3/user_directory/search"): RateLimited(self.search)}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("POST", "/v3/user_directory/search"): RateLimited(self.search_users)}
 
-    async def search(self, caller: Requester, _request: Request, body: Any) -> Any:
+    async def search_users(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /user_directory/search``."""
         term, limit = body.get("search_term"), body.get("limit", 10)
         if not isinstance(term, str) or type(limit) is not int:
@@ -147,7 +147,7 @@ class UserDirectory:
             account = await self._accounts.get(user)
             if account is None or account.deactivated:
                 continue
-            profile = _user_json(user, await self._profiles.here(user) or {})
+            profile = _user_json(user, await self._profiles.local_profile(user) or {})
             if wanted in user.casefold() or wanted in profile.get("display_name", "").casefold():
                 yield user, profile
 

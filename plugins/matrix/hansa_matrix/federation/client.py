@@ -201,7 +201,7 @@ class FederationClient:
 
         def taken(pieces: Sequence[Piece]) -> None:
             for piece in pieces:
-                take(piece.name, piece.values())
+                take(piece.name, piece.parse_values())
 
         def fed(chunk: bytes) -> None:
             taken(splitter.feed(chunk))

@@ -71,7 +71,7 @@ class ServerDiscovery:
             return known[1]
         say = told or (lambda _: None)
         discovery, until = Discovery(server, self._random.uniform), now + _ROUTE_TTL_S
-        command = discovery.start()
+        command = discovery.first_command()
         while not isinstance(command, ResolvedServer):
             if isinstance(command, FetchWellKnown):
                 file = await self._well_known(command.host, share, stranger=stranger)
@@ -79,12 +79,12 @@ class ServerDiscovery:
                 name = parse_well_known(file.body)
                 what = f"names {name}" if name else "names no server, which is not an error"
                 say(f"https://{command.host}/.well-known/matrix/server {what}")
-                command = discovery.well_known(file.body)
+                command = discovery.on_well_known(file.body)
             else:
                 found = await self._srv_records(command)
                 listed = ", ".join(f"{r.target}:{r.port}" for r in found) or "none"
                 say(f"SRV {command.name}: {listed}")
-                command = discovery.srv(found)
+                command = discovery.on_srv(found)
         command = replace(command, targets=command.targets[:_MAX_TARGETS])
         self._routes.put(server, (until, command))
         return command

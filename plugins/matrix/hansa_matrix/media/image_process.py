@@ -52,7 +52,7 @@ class ImageProcess:
         """The process, where it runs."""
         return self._process.pid if self._process is not None else None
 
-    async def shrink(
+    async def shrink_image(
         self, chunks: AsyncIterator[bytes], kind: str, file_size: int, size: tuple[int, int], *, crop: bool
     ) -> Thumbnail | None:
         """A smaller picture of a file of ``file_size`` bytes; None if it is as small already. Raises

@@ -86,7 +86,7 @@ def shrink_image(data: bytes, kind: str, size: tuple[int, int], *, crop: bool) -
             width, height = height, width
         between = _reduce_by_strips(picture, max(size))
     upright = ImageOps.exif_transpose(between)
-    plain = _resize(upright, (width, height), size, crop=crop)
+    plain = _resize_image(upright, (width, height), size, crop=crop)
     out = io.BytesIO()
     if plain.mode == "RGBA":
         plain.save(out, "PNG")
@@ -95,7 +95,7 @@ def shrink_image(data: bytes, kind: str, size: tuple[int, int], *, crop: bool) -
     return "image/jpeg", out.getvalue()
 
 
-def _resize(
+def _resize_image(
     picture: Image.Image, original: tuple[int, int], size: tuple[int, int], *, crop: bool
 ) -> Image.Image:
     """To a size, by the proportions of the original, of which ``picture`` may have others by now."""

@@ -16,7 +16,7 @@ class MinimumRate:
         self._window = window
         self._came = 0
 
-    async def of(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def enforce_on(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The same chunks."""
         async for chunk in chunks:
             self._came += len(chunk)

@@ -45,7 +45,7 @@ class Usage:
     size: int = 0
     files: int = 0
 
-    def over(self, size: int, files: int) -> bool:
+    def is_over(self, size: int, files: int) -> bool:
         """True if the use exceeds that many bytes or files; 0 means that there is no limit."""
         return (self.size > size > 0) or (self.files > files > 0)
 
@@ -60,7 +60,7 @@ class Promise:
         self.size = size
         self.left = size if known else min(size, _RESERVE_STEP)
 
-    async def counted(
+    async def count_chunks(
         self, chunks: AsyncIterator[bytes], more: Callable[[], Awaitable[None]]
     ) -> AsyncIterator[bytes]:
         """The chunks of the file; ``more`` is asked for each further part of the disk, and may raise."""
@@ -81,7 +81,7 @@ class Quotas:
         self._evict = evict
         self._promises: set[Promise] = set()
 
-    def bound(self, owner: str) -> tuple[int, int]:
+    def limits_of(self, owner: str) -> tuple[int, int]:
         """Bytes and files that an owner may have; 0: no bound."""
         config = self._ctx.config
         if owner == COPIES:
@@ -90,16 +90,16 @@ class Quotas:
             return config.media_quota_per_user, config.media_files_per_user
         return (config.media_quota_per_server, MAX_COPIES_PER_SERVER) if owner else (0, 0)
 
-    async def used(self, owner: str) -> tuple[Usage, bytes | None]:
+    async def usage_of(self, owner: str) -> tuple[Usage, bytes | None]:
         """Returns the use of an owner, and the row that holds it."""
         row = await self._ctx.store.get("media_usage", (owner,))
         return (Usage(*orjson.loads(row.body)), row.body) if row is not None else (Usage(), None)
 
-    async def changed(self, owner: str, size: int, files: int) -> list[Write]:
+    async def usage_writes(self, owner: str, size: int, files: int) -> list[Write]:
         """The writes that add to what an owner has; they fail where that has changed meanwhile. An owner
         without files has no row.
         """
-        used, body = await self.used(owner)
+        used, body = await self.usage_of(owner)
         now = Usage(max(0, used.size + size), max(0, used.files + files))
         if owner == COPIES:
             self._ctx.set_gauge("matrix_media_copies_bytes", now.size)
@@ -109,7 +109,7 @@ class Quotas:
             return [counted]
         return [Remove("media_usage", (owner,), body)]
 
-    async def sweep(self) -> None:
+    async def purge_empty(self) -> None:
         """Let go of the rows of those who have nothing, and say how many have something."""
         async for rows in pages(self._ctx.store, "media_usage", size=_PAGE_SIZE):
             for row in rows:
@@ -118,15 +118,15 @@ class Quotas:
                         await self._ctx.store.commit([Remove("media_usage", row.key, row.body)])
 
     @asynccontextmanager
-    async def place(self, owner: str, most: int, size: int | None) -> AsyncIterator[Promise]:
+    async def reserve_space(self, owner: str, most: int, size: int | None) -> AsyncIterator[Promise]:
         """A place that nobody else gets meanwhile, for a file of ``size`` bytes or, where that is not known,
         of as many as there may be. Raises ``OverQuota``, ``DiskFull``.
         """
-        used, _ = await self.used(owner) if owner.startswith("@") else (Usage(), None)
+        used, _ = await self.usage_of(owner) if owner.startswith("@") else (Usage(), None)
         promise = self._make_promise(owner, used, most, size)
         self._promises.add(promise)
         try:
-            await self.enough()
+            await self.require_disk_space()
             yield promise
         finally:
             self._promises.discard(promise)
@@ -135,7 +135,7 @@ class Quotas:
         """Nothing is awaited in here: what others were promised cannot change before this is promised."""
         left = most
         if owner.startswith("@"):
-            bytes_, files = self.bound(owner)
+            bytes_, files = self.limits_of(owner)
             promised = [one for one in self._promises if one.owner == owner]
             if bytes_:
                 left = min(most, bytes_ - used.size - sum(one.size for one in promised))
@@ -148,18 +148,18 @@ class Quotas:
             )
         return Promise(owner, size or left, known=bool(size))
 
-    async def still(self, owner: str, size: int) -> None:
+    async def require_within(self, owner: str, size: int) -> None:
         """A person's new file of a size is still within what they may. Raises ``OverQuota``."""
-        used, _ = await self.used(owner)
-        if Usage(used.size + size, used.files + 1).over(*self.bound(owner)):
+        used, _ = await self.usage_of(owner)
+        if Usage(used.size + size, used.files + 1).is_over(*self.limits_of(owner)):
             raise OverQuota(f"the files of {owner} would be {used.files + 1} of {used.size + size} bytes")
 
-    async def enough(self) -> None:
+    async def require_disk_space(self) -> None:
         """The disk has enough for all that was promised, if need be once copies were evicted. Raises
         ``DiskFull``.
         """
         while (short := await self._missing_disk_bytes()) > 0:
-            copies, _ = await self.used(COPIES)
+            copies, _ = await self.usage_of(COPIES)
             if copies.size < short or not await self._evict(short):
                 self._ctx.count("matrix_media_refused", reason="disk")
                 raise DiskFull("the disk is full but for what events need")

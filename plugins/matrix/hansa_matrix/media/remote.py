@@ -126,12 +126,12 @@ class RemoteMedia:
     async def _download_in_time(self, mxc: MxcUri) -> MediaItem:
         try:
             async with at_minimum_rate(MIN_WINDOW_BYTES, RATE_WINDOW_S) as pace:
-                return await self._download(mxc, pace)
+                return await self._download_file(mxc, pace)
         except TimeoutError as error:
             self._ctx.count("matrix_media_slow")
             raise ServerUnreachable(f"{mxc.server} gives the file too slowly") from error
 
-    async def _download(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
+    async def _download_file(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
         verdict = await self._ctx.check(
             MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
         )
@@ -169,11 +169,11 @@ class RemoteMedia:
             elsewhere = headers.get("location")
             if elsewhere is not None:
                 async with self._open_location(mxc, elsewhere) as moved:
-                    return await self._store_file(mxc, moved.headers, pace.of(moved.chunks))
+                    return await self._store_file(mxc, moved.headers, pace.enforce_on(moved.chunks))
 
             async def file_chunks() -> AsyncIterator[bytes]:
                 yield begun
-                async for chunk in pace.of(answer.chunks):
+                async for chunk in pace.enforce_on(answer.chunks):
                     yield parts.feed(chunk)
                 parts.finish()
 
@@ -185,7 +185,7 @@ class RemoteMedia:
         most = self._ctx.config.max_upload_size
         asked = self._client.stream(mxc.server, target, most=most, seconds=_DOWNLOAD_TIMEOUT_S, signed=False)
         async with asked as answer:
-            return await self._store_file(mxc, answer.headers, pace.of(answer.chunks))
+            return await self._store_file(mxc, answer.headers, pace.enforce_on(answer.chunks))
 
     async def _store_file(
         self, mxc: MxcUri, headers: Mapping[str, str], chunks: AsyncIterator[bytes]
@@ -200,7 +200,7 @@ class RemoteMedia:
         if not verdict.allowed:
             raise denial_error(verdict)
         described = headers.get("content-type", "")
-        return await self._library.add(chunks, described, name, mxc=mxc)
+        return await self._library.add_file(chunks, described, name, mxc=mxc)
 
     @asynccontextmanager
     async def _open_location(self, mxc: MxcUri, location: str) -> AsyncIterator[HttpStream]:

@@ -52,15 +52,15 @@ class HasFile(NotReserved):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaItem:
-    """A file that is here. ``used`` is when it was asked for last (ms), ``owner`` who gave it: a person here,
-    empty for an operator, another server for a copy.
+    """A file that is here. ``last_used`` is when it was asked for last (ms), ``owner`` who gave it: a person
+    here, empty for an operator, another server for a copy.
     """
 
     mxc: MxcUri
     blob: Blob
     type: str
     name: str
-    used: int
+    last_used: int
     owner: str = ""
     #: Of a text, if the uploader named it.
     charset: str = ""
@@ -77,7 +77,7 @@ class MediaRepository:
         self._part = -1
         self._one = asyncio.Lock()
 
-    async def add(
+    async def add_file(
         self,
         chunks: AsyncIterator[bytes],
         content_type: str,
@@ -90,20 +90,22 @@ class MediaRepository:
     ) -> MediaItem:
         """Keep a file, of this server if no other address is given, of ``owner``, a person here.
 
-        ``reserved``: the address was given out before. ``size`` in bytes where it is known before. Raises
+        ``is_pending``: the address was given out before. ``size`` in bytes where it is known before. Raises
         ``BlobTooLarge``, ``OverQuota``, ``DiskFull``, OSError; ``NotReserved`` for an address that was not
         given out to the owner, ``HasFile`` for one that has one.
         """
-        mxc = mxc or self.address()
+        mxc = mxc or self.new_address()
         owner = owner if mxc.server == self._server else mxc.server
         most = self._ctx.config.max_upload_size
         if size is not None and size > most:
             raise BlobTooLarge(f"over {most} bytes")
         if reserved:
             await self._pending_row(mxc, owner)
-        async with self.quotas.place(owner, most, size) as place:
+        async with self.quotas.reserve_space(owner, most, size) as place:
             try:
-                blob = await self._ctx.blobs.put(place.counted(chunks, self.quotas.enough), place.size)
+                blob = await self._ctx.blobs.put(
+                    place.count_chunks(chunks, self.quotas.require_disk_space), place.size
+                )
             except BlobTooLarge:
                 if place.size < min(most, size or most):
                     raise OverQuota("the files of this person take as much as they may") from None
@@ -114,7 +116,7 @@ class MediaRepository:
             blob=blob,
             type=kind,
             name=name,
-            used=self._ctx.clock.now(),
+            last_used=self._ctx.clock.now(),
             owner=owner,
             charset=charset_of(content_type),
         )
@@ -141,9 +143,9 @@ class MediaRepository:
             ]
             owners = (item.owner, COPIES) if copy else (item.owner,)
             for one in owners:
-                writes += await self.quotas.changed(one, item.blob.size, 1)
+                writes += await self.quotas.usage_writes(one, item.blob.size, 1)
             if item.owner.startswith("@"):
-                await self.quotas.still(item.owner, item.blob.size)
+                await self.quotas.require_within(item.owner, item.blob.size)
             if reserved:
                 row = await self._pending_row(item.mxc, item.owner)
                 writes.append(CompareAndSwap("media_reserved", row.key, row.body, _FILLED, row.fields))
@@ -184,15 +186,15 @@ class MediaRepository:
             raise NotReserved("that address waited too long for its file")
         return row
 
-    def address(self) -> MxcUri:
+    def new_address(self) -> MxcUri:
         """A new one of this server."""
         return MxcUri(self._server, urlsafe_b64encode(self._ctx.random.bytes(18)).decode())
 
-    async def reserve(self, owner: str, until: int) -> MxcUri:
+    async def create_pending(self, owner: str, until: int) -> MxcUri:
         """An address of this server for a file that a person gives before a time (ms). Raises ``Busy`` where
         too many wait for theirs.
         """
-        mxc = self.address()
+        mxc = self.new_address()
         async with self._one:
             now = self._ctx.clock.now()
             index = ("owner", "until")
@@ -210,7 +212,7 @@ class MediaRepository:
             await self._ctx.store.commit([Insert("media_reserved", (mxc.media_id,), b"", fields)])
         return mxc
 
-    async def reserved(self, mxc: MxcUri) -> bool:
+    async def is_pending(self, mxc: MxcUri) -> bool:
         """True if an address is reserved for a file that has not arrived yet."""
         row = await self._ctx.store.get("media_reserved", (mxc.media_id,))
         return (
@@ -229,7 +231,7 @@ class MediaRepository:
         except BlobNotFound:
             self._ctx.count("matrix_media_lost")
             if mxc.server != self._server:
-                await self.remove(mxc)
+                await self.remove_file(mxc)
             return None
         return found
 
@@ -246,16 +248,16 @@ class MediaRepository:
                 row = await self._ctx.store.get("media", row.key)
         return _item_from_row(row) if row is not None else None
 
-    def read(self, item: MediaItem, start: int = 0) -> AsyncIterator[bytes]:
+    def read_chunks(self, item: MediaItem, start: int = 0) -> AsyncIterator[bytes]:
         """Its bytes from the one at ``start`` on. Raises ``BlobNotFound``."""
         return self._ctx.blobs.read(item.blob.digest, start)
 
-    async def all(self, server: str = "") -> list[MediaItem]:
+    async def list_files(self, server: str = "") -> list[MediaItem]:
         """Those here, of one server or of all."""
         rows = scan_all(self._ctx.store, "media", equal=(server,) if server else ())
         return [_item_from_row(row) async for row in rows]
 
-    async def remove(self, mxc: MxcUri) -> bool:
+    async def remove_file(self, mxc: MxcUri) -> bool:
         """Removes a file; True if it was here. The bytes are removed with the last address that refers to
         them.
         """
@@ -274,7 +276,7 @@ class MediaRepository:
                 owners = (item.owner, COPIES) if mxc.server != self._server else (item.owner,)
                 writes: list[Write] = [Remove("media", row.key, row.body)]
                 for owner in owners:
-                    writes += await self.quotas.changed(owner, -item.blob.size, -1)
+                    writes += await self.quotas.usage_writes(owner, -item.blob.size, -1)
                 try:
                     await self._ctx.store.commit(writes)
                 except Conflict:
@@ -309,10 +311,10 @@ class MediaRepository:
         for a file that is larger than all may be together.
         """
         for owner, server in ((item.owner, item.owner), (COPIES, "")):
-            size, files = self.quotas.bound(owner)
+            size, files = self.quotas.limits_of(owner)
             if item.blob.size > size > 0:
                 raise OverQuota(f"the file has more than the {size} bytes that copies may take")
-            used, _ = await self.quotas.used(owner)
+            used, _ = await self.quotas.usage_of(owner)
             over = used.size + item.blob.size - size if size else 0
             many = used.files + 1 - files if files else 0
             if over > 0 or many > 0:
@@ -343,8 +345,8 @@ class MediaRepository:
         async for rows in pages(self._ctx.store, "media", index=("used",), upto=until, size=_PAGE_SIZE):
             for row in rows:
                 if row.key[0] != self._server:
-                    await self.remove(MxcUri(str(row.key[0]), str(row.key[1])))
-        await self.quotas.sweep()
+                    await self.remove_file(MxcUri(str(row.key[0]), str(row.key[1])))
+        await self.quotas.purge_empty()
         await self._remove_orphans()
 
     async def _remove_orphans(self) -> None:
@@ -367,7 +369,7 @@ class MediaRepository:
 def _media_write(item: MediaItem, server: str) -> Insert:
     fields: dict[str, Value] = {
         "digest": item.blob.digest,
-        "used": item.used,
+        "used": item.last_used,
         "remote": int(item.mxc.server != server),
     }
     kept = {"size": item.blob.size, "type": item.type, "name": item.name, "owner": item.owner}
@@ -383,7 +385,7 @@ def _item_from_row(row: Row) -> MediaItem:
         blob=Blob(str(row.fields["digest"]), kept["size"]),
         type=kept["type"],
         name=kept["name"],
-        used=int(row.fields["used"] or 0),
+        last_used=int(row.fields["used"] or 0),
         owner=kept.get("owner", ""),
         charset=kept.get("charset", ""),
     )

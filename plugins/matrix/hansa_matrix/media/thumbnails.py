@@ -50,7 +50,9 @@ class Thumbnails:
         #: Files of which none can be made, and why: everybody in a room looks at the same picture.
         self._failed: LruCache[str, tuple[float, RemoteProtocolError]] = LruCache(_MAX_CACHED)
 
-    async def of(self, item: MediaItem, size: tuple[int, int], *, crop: bool, who: str) -> Thumbnail | None:
+    async def get_thumbnail(
+        self, item: MediaItem, size: tuple[int, int], *, crop: bool, who: str
+    ) -> Thumbnail | None:
         """Returns a thumbnail of about a size; None if the file is as small already. ``who`` is the user or
         server that asks. Raises the error answer for a file that is not a picture, or too large a one, and
         ``Busy``.
@@ -68,14 +70,16 @@ class Thumbnails:
             if key in self._kept:
                 return self._kept.get(key)
             self._require_not_failed(item)
-            small = await self._render(item, (width, height), crop=crop)
+            small = await self._render_thumbnail(item, (width, height), crop=crop)
             self._kept.put(key, small)
             return small
 
-    async def _render(self, item: MediaItem, size: tuple[int, int], *, crop: bool) -> Thumbnail | None:
+    async def _render_thumbnail(
+        self, item: MediaItem, size: tuple[int, int], *, crop: bool
+    ) -> Thumbnail | None:
         try:
-            chunks = self._library.read(item)
-            return await self._decoder.shrink(chunks, item.type, item.blob.size, size, crop=crop)
+            chunks = self._library.read_chunks(item)
+            return await self._decoder.shrink_image(chunks, item.type, item.blob.size, size, crop=crop)
         except Unreadable:
             raise self._remember_failure(
                 item, matrix_error(400, "M_UNKNOWN", "the file is not a picture that can be read")

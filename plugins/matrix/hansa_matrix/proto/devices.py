@@ -43,7 +43,7 @@ class Device:
     keys: Mapping[str, Any] | None = None
     name: str = ""
 
-    def listed(self) -> dict[str, Any]:
+    def device_json(self) -> dict[str, Any]:
         """As ``/user/devices`` lists it."""
         shown = {"device_id": self.device_id, "keys": self.keys}
         return shown | ({"device_display_name": self.name} if self.name else {})
@@ -89,9 +89,9 @@ class UserDevices:
     devices: Mapping[str, Device] = field(default_factory=dict)
     cross_signing: Mapping[str, Any] = field(default_factory=dict)
 
-    def listed(self) -> dict[str, Any]:
+    def query_response(self) -> dict[str, Any]:
         """The answer of ``/user/devices``."""
-        shown = [d.listed() for d in self.devices.values() if d.keys is not None]
+        shown = [d.device_json() for d in self.devices.values() if d.keys is not None]
         signing = {f"{usage}_key": key for usage, key in self.cross_signing.items() if usage in PUBLIC_USAGES}
         return {"user_id": self.user, "stream_id": self.stream_id, "devices": shown, **signing}
 

@@ -46,7 +46,7 @@ class PresenceEdu:
 
     user: str
     presence: str
-    ago: int = 0
+    last_active_ago: int = 0
     active: bool = False
     status: str = ""
 
@@ -97,7 +97,7 @@ def parse_presence(content: Mapping[str, Any], origin: str) -> Iterator[Presence
         yield PresenceEdu(
             user=one["user_id"],
             presence=one["presence"],
-            ago=ago,
+            last_active_ago=ago,
             active=one.get("currently_active") is True,
             status=status[:_MAX_TEXT] if isinstance(status, str) else "",
         )
@@ -109,7 +109,11 @@ def presence_edu(*people: PresenceEdu) -> dict[str, Any]:
 
 
 def _presence_entry(one: PresenceEdu) -> dict[str, Any]:
-    said: dict[str, Any] = {"user_id": one.user, "presence": one.presence, "last_active_ago": one.ago}
+    said: dict[str, Any] = {
+        "user_id": one.user,
+        "presence": one.presence,
+        "last_active_ago": one.last_active_ago,
+    }
     said |= {"currently_active": True} if one.active else {}
     said |= {"status_msg": one.status} if one.status else {}
     return said

@@ -34,7 +34,7 @@ def _content_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
 def _reference_digest(event: Mapping[str, Any], version: RoomVersion) -> bytes:
     bare = redact_event(event, version)
     bare.pop("signatures", None)
-    if not version.named_event_ids:
+    if not version.server_made_event_ids:
         bare.pop("event_id", None)
     return sha256(encoder_for(version)(bare)).digest()
 
@@ -58,7 +58,7 @@ def event_id_of(signable: bytes, version: RoomVersion) -> str:
 
 def event_id(event: Mapping[str, Any], version: RoomVersion) -> str:
     """The id of an event: what it says (versions 1 and 2), or its reference hash."""
-    return str(event["event_id"]) if version.named_event_ids else "$" + reference_hash(event, version)
+    return str(event["event_id"]) if version.server_made_event_ids else "$" + reference_hash(event, version)
 
 
 def room_id_of_create(event: Mapping[str, Any], version: RoomVersion) -> str:

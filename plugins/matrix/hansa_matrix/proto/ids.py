@@ -24,8 +24,8 @@ _KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]+", re.ASCII)
 class ServerName:
     """A server name taken apart. ``host`` has no brackets; ``ip`` tells a literal from a DNS name.
 
-    More names identify a server than can be connected to: ``reachable`` is false for a port that TCP has not,
-    and for a host that cannot be in the DNS. Such a name may stand in an event like any other.
+    More names identify a server than can be connected to: ``is_reachable`` is false for a port that TCP has
+    not, and for a host that cannot be in the DNS. Such a name may stand in an event like any other.
     """
 
     host: str
@@ -33,7 +33,7 @@ class ServerName:
     ip: bool
 
     @property
-    def reachable(self) -> bool:
+    def is_reachable(self) -> bool:
         """True if the name can have a host and port to connect to."""
         if self.port is not None and not 0 < self.port < 65536:
             return False

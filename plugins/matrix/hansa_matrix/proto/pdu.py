@@ -31,26 +31,26 @@ _MAX_INT = 2**53 - 1
 STRIPPED_ON_RECEIPT = frozenset({"event_id", "unsigned"})
 
 
-def _malformed(reason: str) -> RemoteProtocolError:
+def _malformed_error(reason: str) -> RemoteProtocolError:
     return RemoteProtocolError(reason, code="M_BAD_JSON")
 
 
 def _require_text(raw: Mapping[str, Any], name: str, version: RoomVersion) -> str:
     value = raw.get(name)
     if not isinstance(value, str):
-        raise _malformed(f"{name} is not a string")
+        raise _malformed_error(f"{name} is not a string")
     size = len(value.encode(errors="surrogatepass")) if version.strict_byte_limits else len(value)
     if size > ids.MAX_BYTES:
-        raise _malformed(f"{name} is longer than {ids.MAX_BYTES}")
+        raise _malformed_error(f"{name} is longer than {ids.MAX_BYTES}")
     return value
 
 
 def _check_references(raw: Mapping[str, Any], name: str, most: int | None, version: RoomVersion) -> None:
     value = raw.get(name)
     if not isinstance(value, list) or not is_reference_list(value, version):
-        raise _malformed(f"{name} is not a list of event ids")
+        raise _malformed_error(f"{name} is not a list of event ids")
     if most is not None and len(value) > most:
-        raise _malformed(f"event has {len(value)} {name}, at most {most}")
+        raise _malformed_error(f"event has {len(value)} {name}, at most {most}")
 
 
 def is_reference_list(references: Sequence[object], version: RoomVersion) -> bool:
@@ -60,14 +60,14 @@ def is_reference_list(references: Sequence[object], version: RoomVersion) -> boo
 
 def _reference_id(one: object, version: RoomVersion) -> object:
     """The event id of one reference: itself, or the first of a pair with hashes (versions 1 and 2)."""
-    if not version.named_event_ids:
+    if not version.server_made_event_ids:
         return one
     return one[0] if isinstance(one, list) and one else None
 
 
 def reference_to(pdu: Pdu, version: RoomVersion) -> Any:
     """How an event of that version cites ``pdu``."""
-    if not version.named_event_ids:
+    if not version.server_made_event_ids:
         return pdu.event_id
     return [pdu.event_id, {"sha256": reference_hash(pdu.raw, version)}]
 
@@ -75,14 +75,14 @@ def reference_to(pdu: Pdu, version: RoomVersion) -> Any:
 def _given_event_id(value: object) -> str:
     """An event id that an event gives itself. Raises RemoteProtocolError."""
     if not ids.is_valid_event_id(value) or not ids.is_valid_server_name(ids.domain_of(str(value))):
-        raise _malformed("event_id is not an event id with a domain")
+        raise _malformed_error("event_id is not an event id with a domain")
     return str(value)
 
 
 def _require_integer(raw: Mapping[str, Any], name: str, least: int) -> int:
     value = raw.get(name)
     if type(value) is not int or not least <= value <= _MAX_INT:
-        raise _malformed(f"{name} is not an integer in range")
+        raise _malformed_error(f"{name} is not an integer in range")
     return value
 
 
@@ -93,34 +93,34 @@ def parse_pdu(obj: object, version: RoomVersion, *, bounded: bool = True) -> Pdu
     limit on ``prev_events`` and ``auth_events``, as history that is paged back may exceed it.
     """
     if not isinstance(obj, dict):
-        raise _malformed("an event is not an object")
+        raise _malformed_error("an event is not an object")
     raw = {key: value for key, value in obj.items() if key not in STRIPPED_ON_RECEIPT}
     (check_values if version.strict_json else check_lax_values)(raw)
-    if version.named_event_ids:
+    if version.server_made_event_ids:
         raw["event_id"] = _given_event_id(obj.get("event_id"))
     type_ = _require_text(raw, "type", version)
     sender = _require_text(raw, "sender", version)
     if not ids.is_user_id_any_length(sender):
-        raise _malformed("sender is not a user id")
+        raise _malformed_error("sender is not a user id")
     state_key = _require_text(raw, "state_key", version) if "state_key" in raw else None
     create = type_ == "m.room.create" and state_key == ""
     if not isinstance(raw.get("content"), dict):
-        raise _malformed("content is not an object")
+        raise _malformed_error("content is not an object")
     if not isinstance(raw.get("hashes"), dict) or not isinstance(raw.get("signatures"), dict):
-        raise _malformed("hashes or signatures are not objects")
-    if version.hashed_room_id and create:
+        raise _malformed_error("hashes or signatures are not objects")
+    if version.room_id_is_create_hash and create:
         if "room_id" in raw:
-            raise _malformed("a create event of this room version has no room_id")
+            raise _malformed_error("a create event of this room version has no room_id")
     elif not ids.is_valid_room_id(_require_text(raw, "room_id", version)):
-        raise _malformed("room_id is not a room id")
+        raise _malformed_error("room_id is not a room id")
     _check_references(raw, "prev_events", MAX_PREV if bounded else None, version)
     _check_references(raw, "auth_events", MAX_AUTH if bounded else None, version)
     _require_integer(raw, "depth", 0)
     _require_integer(raw, "origin_server_ts", -_MAX_INT)
     wire = copy_compact(encoder_for(version)(raw))
     if len(wire) > MAX_PDU:
-        raise _malformed(f"event has {len(wire)} bytes, at most {MAX_PDU}")
-    if version.named_event_ids:
+        raise _malformed_error(f"event has {len(wire)} bytes, at most {MAX_PDU}")
+    if version.server_made_event_ids:
         return _make_pdu(event_id(raw, version), raw, wire, version)
     # The id is a hash of what the signatures cover: encoded once for both.
     signable = copy_compact(event_signable(raw, version))
@@ -159,7 +159,7 @@ def _make_pdu(
     known_id: str, raw: Mapping[str, Any], wire: bytes, version: RoomVersion, signable: bytes = b""
 ) -> Pdu:
     room_id = raw.get("room_id")
-    if room_id is None and version.hashed_room_id:
+    if room_id is None and version.room_id_is_create_hash:
         room_id = "!" + known_id[1:]
     return Pdu(
         event_id=known_id,
@@ -179,7 +179,7 @@ def _make_pdu(
 
 
 def _referenced_ids(references: Sequence[Any], version: RoomVersion) -> tuple[str, ...]:
-    return tuple(one[0] for one in references) if version.named_event_ids else tuple(references)
+    return tuple(one[0] for one in references) if version.server_made_event_ids else tuple(references)
 
 
 def check_content_hash(pdu: Pdu, version: RoomVersion) -> Pdu:
@@ -208,13 +208,13 @@ Verifier = Callable[[str, str, bytes], bool]
 
 def required_servers(pdu: Pdu, version: RoomVersion) -> frozenset[str]:
     """The servers whose signatures an event needs."""
-    if pdu.type != "m.room.member" and not version.named_event_ids:
+    if pdu.type != "m.room.member" and not version.server_made_event_ids:
         return frozenset((ids.domain_of(pdu.sender),))
     servers = set()
     invite = pdu.type == "m.room.member" and pdu.membership == "invite"
     if not (invite and "third_party_invite" in pdu.content):
         servers.add(ids.domain_of(pdu.sender))
-    if version.named_event_ids:
+    if version.server_made_event_ids:
         servers.add(ids.domain_of(pdu.event_id))
     if version.restricted and pdu.type == "m.room.member" and pdu.membership == "join":
         authoriser = authorising_user(pdu.content)
@@ -296,7 +296,7 @@ def hash_and_sign(
     signable = event_signable(hashed, version)
     raw = with_signature(hashed, server, key_id, signer(signable))
     # As in ``parse``: the id is a hash of what the signature covers.
-    known_id = event_id(raw, version) if version.named_event_ids else event_id_of(signable, version)
+    known_id = event_id(raw, version) if version.server_made_event_ids else event_id_of(signable, version)
     pdu = _make_pdu(known_id, raw, copy_compact(encoder_for(version)(raw)), version)
     if len(pdu.wire) > MAX_PDU - 1024:
         raise RemoteProtocolError("the event is too large", hint=413, code="M_TOO_LARGE")

@@ -300,7 +300,7 @@ def _member_count_matches(wanted: object, members: int) -> bool:
 
 
 def _can_notify(key: object, sender: str, levels: PowerLevels) -> bool:
-    return isinstance(key, str) and levels.user(sender) >= levels.notification(key)
+    return isinstance(key, str) and levels.user_level(sender) >= levels.notification_level(key)
 
 
 def is_valid_rule(kind: str, rule: Mapping[str, Any]) -> bool:

@@ -77,7 +77,7 @@ _LATER = frozenset({"m.room.aliases", "m.room.join_rules", "m.room.member"})
 
 def _before_v9(type_: str, keep: frozenset[str], version: RoomVersion) -> frozenset[str]:
     if type_ == "m.room.aliases":
-        return frozenset({"aliases"}) if version.aliases else keep
+        return frozenset({"aliases"}) if version.special_aliases_auth else keep
     if type_ == "m.room.join_rules":
         return keep if version.restricted else keep - {"allow"}
     return keep if version.redaction_keeps_authoriser else keep - {"join_authorised_via_users_server"}

@@ -18,7 +18,7 @@ class RoomVersion:
 
     id: str
     #: An event carries its ``event_id``, of its server's making, and cites others with their hashes (v1, v2).
-    named_event_ids: bool = False
+    server_made_event_ids: bool = False
     #: An event id is the reference hash in URL-safe base64 (v4+), not in that with ``/`` and ``+`` (v3).
     url_safe_event_ids: bool = True
     #: 1, 2 or 2.1.
@@ -28,13 +28,13 @@ class RoomVersion:
     #: Floats and integers beyond 2^53 are refused (v6+).
     strict_json: bool = True
     #: ``m.room.aliases`` has an authorisation rule of its own and keeps its aliases when redacted (v1 to v5).
-    aliases: bool = False
+    special_aliases_auth: bool = False
     #: Redactions have an authorisation rule of their own (v1, v2).
     redaction_rule: bool = False
     #: Changes of ``notifications`` in power levels are judged as those of other levels (v6+).
-    judged_notifications: bool = True
+    checks_notification_levels: bool = True
     #: A level may be a string or, where JSON is lax, a float (v1 to v9).
-    lax_levels: bool = False
+    string_power_levels: bool = False
     #: Membership and join rule ``knock`` (v7+).
     knock: bool = True
     #: Join rule ``restricted`` (v8+).
@@ -52,13 +52,13 @@ class RoomVersion:
     #: 255 bytes are the limit of identifiers (v11+), else 255 code points are what a PDU is dropped for.
     strict_byte_limits: bool = True
     #: The room id is the reference hash of the create event, which carries no ``room_id`` (v12).
-    hashed_room_id: bool = False
+    room_id_is_create_hash: bool = False
     #: Creators outrank every power level, and ``additional_creators`` is read (v12).
     privileged_creators: bool = False
 
 
 _V11 = RoomVersion(id="11")
-_V12 = replace(_V11, id="12", state_resolution="2.1", hashed_room_id=True, privileged_creators=True)
+_V12 = replace(_V11, id="12", state_resolution="2.1", room_id_is_create_hash=True, privileged_creators=True)
 # From here back, each is what the next one is without what that brought.
 _V10 = replace(
     _V11,
@@ -68,14 +68,14 @@ _V10 = replace(
     redaction_v11=False,
     strict_byte_limits=False,
 )
-_V9 = replace(_V10, id="9", knock_restricted=False, lax_levels=True)
+_V9 = replace(_V10, id="9", knock_restricted=False, string_power_levels=True)
 _V8 = replace(_V9, id="8", redaction_keeps_authoriser=False)
 _V7 = replace(_V8, id="7", restricted=False)
 _V6 = replace(_V7, id="6", knock=False)
-_V5 = replace(_V6, id="5", strict_json=False, aliases=True, judged_notifications=False)
+_V5 = replace(_V6, id="5", strict_json=False, special_aliases_auth=True, checks_notification_levels=False)
 _V4 = replace(_V5, id="4", key_validity=False)
 _V3 = replace(_V4, id="3", url_safe_event_ids=False)
-_V2 = replace(_V3, id="2", named_event_ids=True, redaction_rule=True)
+_V2 = replace(_V3, id="2", server_made_event_ids=True, redaction_rule=True)
 _V1 = replace(_V2, id="1", state_resolution="1")
 
 #: Every version Hansa takes part in, by its id.

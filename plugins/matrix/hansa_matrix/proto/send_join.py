@@ -102,7 +102,7 @@ class SendJoinReader:
         self._create: Pdu | None = None
         self._servers: list[str] = []
 
-    def take(self, name: str, values: list[Any]) -> None:
+    def add_values(self, name: str, values: list[Any]) -> None:
         """Some members of the array ``name``, one of ``JOIN_ARRAYS``. Raises RemoteProtocolError."""
         if name == "servers_in_room":
             named = [one for one in values if ids.is_valid_server_name(one)]
@@ -138,7 +138,7 @@ class SendJoinReader:
         self.fresh.append(pdu)
         return pdu
 
-    def drop(self, pdus: Sequence[Pdu]) -> None:
+    def drop_events(self, pdus: Sequence[Pdu]) -> None:
         """Let go of events that nobody vouches for."""
         for pdu in pdus:
             self._ids.discard(pdu.event_id)
@@ -176,7 +176,7 @@ class SendJoinReader:
         self._chain[id(pdu)] = pdu
         return not again
 
-    def finished(self, rest: object) -> SendJoinResponse:
+    def finish(self, rest: object) -> SendJoinResponse:
         """The answer, of which ``rest`` is what is in no such array. Raises RemoteProtocolError unless there
         is exactly one create event.
         """
@@ -203,8 +203,8 @@ def parse_send_join(answer: object, room_id: str, version: RoomVersion) -> SendJ
     if isinstance(answer, dict):
         for name in JOIN_ARRAYS:
             if isinstance(answer.get(name), list):
-                reader.take(name, answer[name])
-    return reader.finished(answer)
+                reader.add_values(name, answer[name])
+    return reader.finish(answer)
 
 
 def _is_same_event(one: Any, raw: Mapping[str, Any]) -> bool:
@@ -245,7 +245,7 @@ def check_stripped_state(state: Sequence[object], invite: Pdu, version: RoomVers
     events = [one for one in state if isinstance(one, dict)]
     if len(events) < len(state):
         raise RemoteProtocolError("each entry of invite_room_state must be an event", code="M_INVALID_PARAM")
-    if not version.hashed_room_id:
+    if not version.room_id_is_create_hash:
         return
     if not all(map(_is_stripped, events)):
         raise RemoteProtocolError("invite_room_state holds a malformed event", code="M_INVALID_PARAM")

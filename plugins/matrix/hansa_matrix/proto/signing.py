@@ -41,7 +41,7 @@ def signable_bytes(value: Mapping[str, Any]) -> bytes:
 def event_signable(event: Mapping[str, Any], version: RoomVersion) -> bytes:
     """The bytes that an event's signature covers: its redacted form."""
     bare = redact_event(event, version)
-    if not version.named_event_ids:
+    if not version.server_made_event_ids:
         bare.pop("event_id", None)
     return encoder_for(version)({key: one for key, one in bare.items() if key != "signatures"})
 

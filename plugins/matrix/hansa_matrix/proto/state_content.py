@@ -235,7 +235,7 @@ class SpaceChild:
     suggested: bool
 
     @property
-    def place(self) -> tuple[bool, str]:
+    def sort_key(self) -> tuple[bool, str]:
         """Sorts children as the specification wants it: those with an order come first."""
         return self.order is None, self.order or ""
 

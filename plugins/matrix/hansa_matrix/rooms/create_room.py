@@ -81,7 +81,7 @@ def _create_event(
     content: dict[str, Any] = {**founding.create, "room_version": version_id}
     if version.creator_in_content:
         content["creator"] = creator
-    if version.hashed_room_id:
+    if version.room_id_is_create_hash:
         # Two rooms made in one millisecond would have one id.
         content["dev.hansa.salt"] = own.ctx.random.bytes(8).hex()
     event: dict[str, Any] = {
@@ -94,9 +94,9 @@ def _create_event(
         "depth": 1,
         "origin_server_ts": own.ctx.clock.now(),
     }
-    if version.named_event_ids:
+    if version.server_made_event_ids:
         event["event_id"] = own.event_id()
-    if not version.hashed_room_id:
+    if not version.room_id_is_create_hash:
         event["room_id"] = room_id
     return hash_and_sign(event, version, own.server, (own.key.key_id, own.key.sign))
 

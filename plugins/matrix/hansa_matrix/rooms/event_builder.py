@@ -169,7 +169,7 @@ class EventBuilder:
         if type_ == REDACTION and not version.redacts_in_content:
             event["content"] = {k: v for k, v in content.items() if k != "redacts"}
             event["redacts"] = content.get("redacts")
-        if version.named_event_ids:
+        if version.server_made_event_ids:
             event["event_id"] = self._draft.own.event_id()
         signer: tuple[str, Callable[[bytes], str]] = (self._draft.own.key.key_id, self._draft.own.key.sign)
         pdu = hash_and_sign(event, version, self._draft.own.server, signer)

@@ -137,7 +137,7 @@ def same_event(one: Pdu, other: Pdu, version: RoomVersion) -> bool:
     """
     if one.room_id != other.room_id:
         return False
-    return not version.named_event_ids or (
+    return not version.server_made_event_ids or (
         reference_hash(one.raw, version) == reference_hash(other.raw, version)
     )
 
@@ -266,7 +266,7 @@ class RoomEvents:
         servers make ids (versions 1 and 2) can two events have one: the first stored event keeps it, since
         states and auth chains name it.
         """
-        if not version.named_event_ids:
+        if not version.server_made_event_ids:
             return set()
         found = await self._all.load([pdu.event_id for pdu in pdus], version)
         known = [(pdu, found[pdu.event_id].pdu) for pdu in pdus if pdu.event_id in found]
@@ -292,7 +292,7 @@ class RoomEvents:
         chain: dict[str, StoredEvent] = {}
         loaded = await self.load(roots, version)
         edge = {a for one in loaded.values() for a in one.pdu.auth_events}
-        if version.hashed_room_id and any(one.pdu.type != CREATE for one in loaded.values()):
+        if version.room_id_is_create_hash and any(one.pdu.type != CREATE for one in loaded.values()):
             # COMPAT: Dendrite looks for it in the auth chain alone.
             edge.add("$" + self._room_id[1:])
         while edge:

@@ -115,7 +115,7 @@ class PduBatch:
 
     async def _receive(self, arrived: ReceivedPdu, verdict: Verdict) -> Prepared | Missing | Refusal:
         pdu, room = arrived.pdu, self._draft.room
-        if room.version.named_event_ids and await room.events.taken_ids([pdu], room.version):
+        if room.version.server_made_event_ids and await room.events.taken_ids([pdu], room.version):
             return _duplicate_id_refusal(pdu)
         done: list[Write] = [Delete("staged", arrived.staged_row)] if arrived.staged_row else []
         known = (await self._draft.load([pdu.event_id])).get(pdu.event_id)

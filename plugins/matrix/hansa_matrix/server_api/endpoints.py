@@ -55,7 +55,7 @@ def _endpoint_groups(home: Homeserver) -> tuple[FederationEndpoints, ...]:
     handlers: dict[str, EduHandler] = {
         TYPING: typing.take_typing,
         RECEIPT: typing.take_receipts,
-        **home.users.takers(),
+        **home.users.edu_handlers(),
     }
     return (
         TransactionEndpoint(ctx, inbound.intake, EduDispatcher(ctx, handlers)),

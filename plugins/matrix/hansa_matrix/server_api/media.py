@@ -44,7 +44,7 @@ class FederationMedia:
         request.reads_only()
         size, crop = parse_thumbnail_query(request)
         item = await self._require_media(origin, request)
-        small = await self._thumbnails.of(item, size, crop=crop, who=origin)
+        small = await self._thumbnails.get_thumbnail(item, size, crop=crop, who=origin)
         if small is None:
             return self._multipart_file(item)
         return self._multipart_response(small.type, "", _single_chunk(small.data))
@@ -63,7 +63,7 @@ class FederationMedia:
 
     def _multipart_file(self, item: MediaItem) -> Response:
         return self._multipart_response(
-            with_charset(item.type, item.charset), item.name, self._library.read(item)
+            with_charset(item.type, item.charset), item.name, self._library.read_chunks(item)
         )
 
     def _multipart_response(self, kind: str, name: str, file: AsyncIterator[bytes]) -> Response:

@@ -166,7 +166,7 @@ class MembershipEndpoints:
         }
         draft = {**event, "hashes": {"sha256": ""}, "signatures": {}}
         del draft["origin"]
-        if room.version.named_event_ids:
+        if room.version.server_made_event_ids:
             draft["event_id"] = self._own.event_id()
         reject = check_event_auth(pdu_from_raw(draft, room.version), cited, room.version)
         if reject is not None:

@@ -55,7 +55,7 @@ class QueryEndpoints:
         mine = ids.is_valid_user_id(user) and ids.domain_of(user) == self._own.server
         if mine:
             await require_allowed(self._ctx, self._crossings.profile_query(origin, user, outbound=False))
-        profile = await self._known.profiles.of(user, request.first("field")) if mine else None
+        profile = await self._known.profiles.get_profile(user, request.first("field")) if mine else None
         if profile is None:
             raise matrix_error(404, "M_NOT_FOUND", "no such user here")
         return profile
@@ -66,9 +66,9 @@ class QueryEndpoints:
         if not ids.is_valid_user_id(user) or ids.domain_of(user) != self._own.server:
             raise matrix_error(404, "M_NOT_FOUND", "no such user here")
         await require_allowed(self._ctx, self._crossings.keys_query(origin, [user], outbound=False))
-        if not await self._known.company.local(user):
-            return UserDevices(user=user, stream_id=0).listed()
-        return (await self._known.devices.outside(user)).listed()
+        if not await self._known.company.is_local_user(user):
+            return UserDevices(user=user, stream_id=0).query_response()
+        return (await self._known.devices.get_public(user)).query_response()
 
     async def keys_query(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /user/keys/query``."""
@@ -78,7 +78,7 @@ class QueryEndpoints:
         await require_allowed(
             self._ctx, self._crossings.keys_query(origin, self._local_users(wanted), outbound=False)
         )
-        return await self._known.keys.query_here(wanted, outside=True)
+        return await self._known.keys.query_local(wanted, outside=True)
 
     async def keys_claim(self, origin: str, _request: Request, body: Any) -> Any:
         """``POST /user/keys/claim``."""
@@ -93,7 +93,7 @@ class QueryEndpoints:
         await require_allowed(
             self._ctx, self._crossings.keys_query(origin, self._local_users(wanted), outbound=False)
         )
-        return {"one_time_keys": await self._known.keys.claim_here(wanted)}
+        return {"one_time_keys": await self._known.keys.claim_local(wanted)}
 
     def _local_users(self, users: Iterable[str]) -> list[str]:
         return [u for u in users if ids.is_valid_user_id(u) and ids.domain_of(u) == self._own.server]
@@ -103,7 +103,7 @@ def add_openid_userinfo(router: Router, openid: OpenId) -> None:
     """``GET /openid/userinfo``, which no server signs: the token is all there is."""
 
     async def userinfo(request: Request) -> Response:
-        user = await openid.bearer(request.first("access_token"))
+        user = await openid.user_of_token(request.first("access_token"))
         if user is None:
             raise matrix_error(401, "M_UNKNOWN_TOKEN", "unknown token")
         return json_response({"sub": user})

@@ -82,7 +82,7 @@ class Devices:
         #: A claim reads, then deletes, and a change numbers itself: one at a time.
         self._one = asyncio.Lock()
 
-    async def of(self, user: str) -> UserDevices:
+    async def get_all(self, user: str) -> UserDevices:
         """Returns all devices of a user."""
         store = self._ctx.store
         rows = scan_all(store, "device", equal=(user,))
@@ -92,7 +92,7 @@ class Devices:
         stream_id = await self._last_stream_id(user)
         return UserDevices(user=user, stream_id=stream_id, devices=devices, cross_signing=keys)
 
-    async def with_keys(self, users: Sequence[str]) -> set[str]:
+    async def users_with_keys(self, users: Sequence[str]) -> set[str]:
         """Those of some people who have, or had, a device or a key: the others take no look-up each."""
         store, found = self._ctx.store, set[str]()
         for at in range(0, len(users), _USERS_PER_LOOKUP):
@@ -103,9 +103,9 @@ class Devices:
             found |= {str(key[0]) for key in (*lists, *signing)}
         return found
 
-    async def outside(self, user: str) -> UserDevices:
+    async def get_public(self, user: str) -> UserDevices:
         """Returns all devices of a user, as other servers see them."""
-        found = await self._texts.shown(await self.of(user))
+        found = await self._texts.filter_devices(await self.get_all(user))
         return replace(found, devices={name: self._public_device(one) for name, one in found.devices.items()})
 
     def _public_device(self, device: Device) -> Device:
@@ -133,7 +133,7 @@ class Devices:
         async with self._one:
             await again_on_conflict(put_once)
 
-    async def change(self, user: str, device_id: str, change: Callable[[Device], Device]) -> None:
+    async def update_device(self, user: str, device_id: str, change: Callable[[Device], Device]) -> None:
         """Make a device otherwise, whatever else changes it at the same time. Raises LocalProtocolError as
         ``put`` does, and for a device that is not there, or not any more: who is logged out at this moment
         does not come back by their keys.
@@ -245,19 +245,19 @@ class Devices:
         """Returns the servers that learn of a user's keys, of some or of all that the user meets: those that
         may ask for them.
         """
-        servers = self.company.servers(user) if of is None else set(of)
+        servers = self.company.servers_sharing(user) if of is None else set(of)
         if not self._ctx.has_policies:
             return servers
         each = {s: self._crossings.keys_query(s, [user], outbound=False) for s in sorted(servers)}
         return {server for server, crossing in each.items() if await is_allowed(self._ctx, crossing)}
 
-    async def introduce(self, user: str, servers: Collection[str]) -> None:
+    async def announce_devices(self, user: str, servers: Collection[str]) -> None:
         """Tells servers that meet a user now about the user's devices. One is named, without a previous
         change: so they ask for all of them, and servers that know them already miss no change.
 
         SPEC: server-server API, "Device Management".
         """
-        devices = (await self.outside(user)).devices.values()
+        devices = (await self.get_public(user)).devices.values()
         device = next((one for one in devices if one.keys is not None), None)
         told = await self._servers_to_notify(user, servers)
         if device is None or not told:
@@ -297,7 +297,7 @@ class Devices:
         self._sender.on_committed(servers if shown else ())
         self._notifier.wake_contacts(user)
 
-    async def sign(self, by: str, user: str, key_id: str, signed: object) -> str:
+    async def upload_signatures(self, by: str, user: str, key_id: str, signed: object) -> str:
         """Stores a user's signatures on a device or master key of their own, or on another user's master key;
         returns the reason of a refusal, else empty.
         """
@@ -321,7 +321,7 @@ class Devices:
             return replace(known, keys=keys)
 
         try:
-            await self.change(user, key_id, add_signatures)
+            await self.update_device(user, key_id, add_signatures)
         except LocalProtocolError as problem:
             return str(problem)
         return ""
@@ -342,7 +342,7 @@ class Devices:
 
     async def _signing_keys(self, user: str) -> dict[str, str]:
         """Returns the public keys that a user signs with: of devices, and of cross-signing."""
-        of = await self.of(user)
+        of = await self.get_all(user)
         found: dict[str, str] = {}
         for keys in (*(d.keys for d in of.devices.values() if d.keys), *of.cross_signing.values()):
             found |= {name: key for name, key in keys["keys"].items() if name.startswith("ed25519:")}
@@ -364,7 +364,7 @@ class Devices:
         self._notifier.wake_contacts(user)
         return ""
 
-    async def vouched(self, by: str, user: str, key_id: str) -> dict[str, str]:
+    async def user_signatures(self, by: str, user: str, key_id: str) -> dict[str, str]:
         """Returns a user's signatures on another user's master key."""
         row = await self._ctx.store.get("vouched", (by, user, key_id))
         return orjson.loads(row.body) if row is not None else {}
@@ -442,7 +442,7 @@ class Devices:
         async with self._one:
             await again_on_conflict(set_once)
 
-    async def counts(self, user: str, device_id: str) -> dict[str, int]:
+    async def one_time_key_counts(self, user: str, device_id: str) -> dict[str, int]:
         """One-time keys that are left, by algorithm; ``signed_curve25519`` is there with 0 too."""
         found = {"signed_curve25519": 0}
         rows = await self._ctx.store.scan("one_time_key", equal=(user, device_id), limit=_MAX_ONE_TIME_KEYS)
@@ -456,7 +456,9 @@ class Devices:
         rows = await self._ctx.store.scan("fallback_key", equal=(user, device_id))
         return [str(row.key[2]) for row in rows if not orjson.loads(row.body)["used"]]
 
-    async def claim(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
+    async def claim_keys(
+        self, wanted: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, dict[str, dict[str, Any]]]:
         """Claims a key of each device, by user, device and algorithm. A one-time key is removed, durably,
         before it is handed out.
         """
@@ -475,7 +477,7 @@ class Devices:
     async def _try_claim(
         self, wanted: Mapping[str, Mapping[str, str]]
     ) -> dict[str, dict[str, dict[str, Any]]]:
-        """See ``claim``. Raises ``Conflict`` where another took one of the keys since it was read."""
+        """See ``claim_keys``. Raises ``Conflict`` where another took one of the keys since it was read."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         writes: list[Write] = []
         for user, devices in wanted.items():

@@ -47,7 +47,7 @@ class Backup:
     size: int = 0
     deleted: bool = False
 
-    def body(self) -> bytes:
+    def encode_body(self) -> bytes:
         """As it is kept."""
         names = ("algorithm", "auth_data", "etag", "count", "size", "deleted")
         return orjson.dumps({name: getattr(self, name) for name in names})
@@ -60,14 +60,14 @@ class KeyBackups:
         self._ctx = ctx
         self._locks = KeyLocks()
 
-    async def every(self, user: str) -> list[Backup]:
+    async def get_all(self, user: str) -> list[Backup]:
         """Returns all backups of a user, the newest first, deleted ones too."""
         rows = await self._ctx.store.scan("key_backup", equal=(user,), limit=2 * MAX_BACKUPS, reverse=True)
         return [_backup_from_row(row) for row in rows]
 
-    async def latest(self, user: str) -> Backup | None:
+    async def get_latest(self, user: str) -> Backup | None:
         """The newest one that is not deleted."""
-        return next((one for one in await self.every(user) if not one.deleted), None)
+        return next((one for one in await self.get_all(user) if not one.deleted), None)
 
     async def get(self, user: str, version: int) -> Backup:
         """One backup. Raises the error answer of one that is not there."""
@@ -77,11 +77,11 @@ class KeyBackups:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such backup")
         return found
 
-    async def create(self, user: str, algorithm: str, auth_data: Mapping[str, Any]) -> int:
+    async def create_version(self, user: str, algorithm: str, auth_data: Mapping[str, Any]) -> int:
         """A new backup, to which keys are added from now on. Raises the error answer of who has too many."""
         async with self._locks.hold_key(user):
             for _ in range(_MAX_ATTEMPTS):
-                known = await self.every(user)
+                known = await self.get_all(user)
                 gone = [one for one in known if one.deleted]
                 if len(known) - len(gone) >= MAX_BACKUPS:
                     raise matrix_error(
@@ -92,7 +92,7 @@ class KeyBackups:
                 made = Backup(version=max((o.version for o in known), default=0) + 1, algorithm=algorithm)
                 made = replace(made, auth_data=auth_data)
                 writes: list[Write] = [Delete("key_backup", (user, one.version)) for one in gone]
-                writes.append(Insert("key_backup", (user, made.version), made.body()))
+                writes.append(Insert("key_backup", (user, made.version), made.encode_body()))
                 try:
                     await self._ctx.store.commit(writes)
                 except Conflict:  # another process
@@ -100,9 +100,9 @@ class KeyBackups:
                 return made.version
         raise Conflict("key_backup", (user,))
 
-    async def change(self, user: str, version: int, change: Callable[[Backup], Backup]) -> None:
-        """Make a backup otherwise, whatever becomes of it at the same time. Raises what ``change`` raises,
-        and the error answer of one that is not there.
+    async def update_version(self, user: str, version: int, change: Callable[[Backup], Backup]) -> None:
+        """Make a backup otherwise, whatever becomes of it at the same time. Raises what ``update_version``
+        raises, and the error answer of one that is not there.
         """
         async with self._locks.hold_key(user):
             for _ in range(_MAX_ATTEMPTS):
@@ -114,30 +114,32 @@ class KeyBackups:
                 return
         raise Conflict("key_backup", (user, version))
 
-    async def delete(self, user: str, version: int) -> None:
+    async def delete_version(self, user: str, version: int) -> None:
         """A backup with all its keys. Raises the error answer of one that is not there."""
-        await self.change(user, version, lambda one: Backup(version=one.version, deleted=True))
+        await self.update_version(user, version, lambda one: Backup(version=one.version, deleted=True))
         await self._remove_all_keys(user, version)
 
-    async def purge(self, user: str) -> None:
+    async def purge_user(self, user: str) -> None:
         """Removes everything of a user who closes their account."""
-        for one in await self.every(user):
+        for one in await self.get_all(user):
             if not one.deleted:
                 with suppress(RemoteProtocolError):  # it was deleted at this moment
-                    await self.delete(user, one.version)
+                    await self.delete_version(user, one.version)
 
     async def _remove_all_keys(self, user: str, version: int) -> None:
         while rows := await self._ctx.store.scan("key_backup_key", equal=(user, version), limit=_PAGE_SIZE):
             await self._ctx.store.commit([Delete("key_backup_key", row.key) for row in rows])
 
-    async def put(self, user: str, version: int, keys: Mapping[tuple[str, str], Mapping[str, Any]]) -> Backup:
+    async def add_keys(
+        self, user: str, version: int, keys: Mapping[tuple[str, str], Mapping[str, Any]]
+    ) -> Backup:
         """Add keys by room and session; of two of one session the better stays. Raises the error answer of a
         backup that is not there, or not the newest, and of too much.
         """
         async with self._locks.hold_key(user):
             for _ in range(_MAX_ATTEMPTS):
                 backup = await self.get(user, version)
-                newest = await self.latest(user)
+                newest = await self.get_latest(user)
                 if newest is not None and newest.version != version:
                     why, more = "there is a newer backup", {"current_version": str(newest.version)}
                     raise matrix_error(403, "M_WRONG_ROOM_KEYS_VERSION", why, **more)
@@ -166,7 +168,7 @@ class KeyBackups:
                 counted.append((int(before is None), more))
         if not writes:
             return backup
-        others = sum(one.size for one in await self.every(user) if one.version != backup.version)
+        others = sum(one.size for one in await self.get_all(user) if one.version != backup.version)
         size = backup.size + sum(more for _, more in counted)
         if size > backup.size and size + others > MAX_BACKUP_BYTES:
             raise matrix_error(413, "M_TOO_LARGE", f"backups have at most {MAX_BACKUP_BYTES} bytes")
@@ -182,7 +184,7 @@ class KeyBackups:
             backup = after
         return backup
 
-    async def keys(
+    async def read_keys(
         self, user: str, version: int, place: Sequence[str] = ()
     ) -> AsyncGenerator[tuple[str, str, bytes]]:
         """The keys of a backup, of a room, or of one session in it: ``(room, session, JSON)``."""
@@ -214,7 +216,7 @@ class KeyBackups:
                     break
                 after = str(rows[-1].key[3])
 
-    async def remove(self, user: str, version: int, place: Sequence[str] = ()) -> Backup:
+    async def remove_keys(self, user: str, version: int, place: Sequence[str] = ()) -> Backup:
         """Remove the keys of a backup, of a room, or of one session in it."""
         async with self._locks.hold_key(user):
             for _ in range(_MAX_ATTEMPTS):
@@ -244,4 +246,4 @@ def _backup_from_row(row: Row) -> Backup:
 
 
 def _backup_write(user: str, before: Backup, after: Backup) -> CompareAndSwap:
-    return CompareAndSwap("key_backup", (user, before.version), before.body(), after.body())
+    return CompareAndSwap("key_backup", (user, before.version), before.encode_body(), after.encode_body())

@@ -47,36 +47,36 @@ class KeyQueries:
         self._crossings = Crossings(ctx)
         self._texts = KeyTexts(ctx)
 
-    async def query_here(self, wanted: Mapping[str, Sequence[str]], *, outside: bool = False) -> _Keys:
+    async def query_local(self, wanted: Mapping[str, Sequence[str]], *, outside: bool = False) -> _Keys:
         """``device_keys``, ``master_keys`` and ``self_signing_keys`` of people here, by user; of each
         the devices named, or all. ``outside``: as another server is told.
         """
         found: _Keys = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
         ours = [u for u in wanted if ids.is_valid_user_id(u) and ids.domain_of(u) == self._company.server]
-        known = await self._devices.with_keys(ours)
+        known = await self._devices.users_with_keys(ours)
         for user, device_ids in wanted.items():
-            if user not in known or not await self._company.local(user):
+            if user not in known or not await self._company.is_local_user(user):
                 continue
-            of = await (self._devices.outside(user) if outside else self._devices.of(user))
+            of = await (self._devices.get_public(user) if outside else self._devices.get_all(user))
             if of.stream_id or of.cross_signing:
                 _add_keys(found, of, device_ids)
         return found
 
-    async def claim_here(self, wanted: Mapping[str, Mapping[str, str]]) -> _Keys:
+    async def claim_local(self, wanted: Mapping[str, Mapping[str, str]]) -> _Keys:
         """One key each of devices here."""
-        local = {user: devices for user, devices in wanted.items() if await self._company.local(user)}
-        found = await self._devices.claim(local)
+        local = {user: devices for user, devices in wanted.items() if await self._company.is_local_user(user)}
+        found = await self._devices.claim_keys(local)
         if self._ctx.has_policies:
-            await self._texts.claimed(found)
+            await self._texts.filter_claimed(found)
         return found
 
-    async def query(
+    async def query_keys(
         self, wanted: Mapping[str, Sequence[str]], *, within: float = QUERY_TIMEOUT_S, reader: str = ""
     ) -> _Keys:
-        """As ``query_here`` for users of any server, with ``failures`` by server, and the parts that only the
-        ``reader`` may know about their own keys and about users they vouch for.
+        """As ``query_local`` for users of any server, with ``failures`` by server, and the parts that only
+        the ``reader`` may know about their own keys and about users they vouch for.
         """
-        found = await self.query_here(wanted)
+        found = await self.query_local(wanted)
         asked: dict[str, dict[str, list[str]]] = {}
         denied = await self._denied_servers(wanted)
         for user, device_ids in wanted.items():
@@ -84,7 +84,7 @@ class KeyQueries:
                 continue
             if ids.domain_of(user) in denied:
                 continue
-            kept = await self._remote.of(user)
+            kept = await self._remote.get_current(user)
             if kept is not None:
                 _add_keys(found, kept, device_ids)
             else:
@@ -95,11 +95,11 @@ class KeyQueries:
             answer = await self._ask_server(server, "query", body, within)
             for user in asked[server]:
                 _merge_answer(found, answer, user)
-                self._remote.fetch(user)
+                self._remote.schedule_fetch(user)
 
         found["failures"] = await self._ask_each(asked, query_server) | denied
         if self._ctx.has_policies:
-            await self._texts.read(found)
+            await self._texts.filter_query(found)
         if reader:
             await self._add_private_keys(found, reader, wanted)
         return found
@@ -122,17 +122,17 @@ class KeyQueries:
     async def _add_private_keys(self, found: _Keys, reader: str, wanted: Mapping[str, Sequence[str]]) -> None:
         found["user_signing_keys"] = {}
         if reader in wanted:
-            own = (await self._devices.of(reader)).cross_signing.get("user_signing")
+            own = (await self._devices.get_all(reader)).cross_signing.get("user_signing")
             found["user_signing_keys"] = {reader: own} if own is not None else {}
         for user, key in found["master_keys"].items():
             for name in key["keys"] if user != reader else ():
-                more = await self._devices.vouched(reader, user, name.removeprefix("ed25519:"))
+                more = await self._devices.user_signatures(reader, user, name.removeprefix("ed25519:"))
                 if more:
                     signatures = key.get("signatures", {})
                     mine = {**signatures.get(reader, {}), **more}
                     found["master_keys"][user] = {**key, "signatures": {**signatures, reader: mine}}
 
-    async def claim(
+    async def claim_keys(
         self, wanted: Mapping[str, Mapping[str, str]], *, within: float = QUERY_TIMEOUT_S
     ) -> _Keys:
         """``one_time_keys`` by user and device, and ``failures`` by server."""
@@ -141,7 +141,7 @@ class KeyQueries:
         for user, devices in wanted.items():
             if ids.is_valid_user_id(user) and ids.domain_of(user) not in {self._company.server, *denied}:
                 asked.setdefault(ids.domain_of(user), {})[user] = devices
-        found = await self.claim_here(wanted)
+        found = await self.claim_local(wanted)
 
         async def claim_from_server(server: str) -> None:
             answer = await self._ask_server(server, "claim", {"one_time_keys": asked[server]}, within)
@@ -157,7 +157,7 @@ class KeyQueries:
 
         failures = await self._ask_each(asked, claim_from_server) | denied
         if self._ctx.has_policies:
-            await self._texts.claimed(found)
+            await self._texts.filter_claimed(found)
         return {"one_time_keys": found, "failures": failures}
 
     async def _ask_server(

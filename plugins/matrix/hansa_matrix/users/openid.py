@@ -25,7 +25,7 @@ class OpenId:
         self._ctx = ctx
         self._client = client
 
-    async def issue(self, user: str, seconds: int) -> str:
+    async def issue_token(self, user: str, seconds: int) -> str:
         """A token that says for a while who bears it."""
         token = urlsafe_b64encode(self._ctx.random.bytes(33)).decode()
         until = self._ctx.clock.now() + seconds * 1000
@@ -34,7 +34,7 @@ class OpenId:
         await self._ctx.store.commit([*gone, Insert("openid", (_hash_token(token),), user.encode(), fields)])
         return token
 
-    async def bearer(self, token: str) -> str | None:
+    async def user_of_token(self, token: str) -> str | None:
         """Returns the owner of a token; None if the token is not valid, or its account is closed."""
         row = (
             await self._ctx.store.get("openid", (_hash_token(token),))
@@ -51,7 +51,7 @@ class OpenId:
         closed = account is not None and orjson.loads(account.body).get("deactivated")
         return None if closed else user
 
-    async def verify(self, server: str, token: str) -> str:
+    async def verify_token(self, server: str, token: str) -> str:
         """Returns the owner of another server's token. Raises ``ServerUnreachable``, ``Refused``, and
         RemoteProtocolError for a server that names a user of another server.
         """

@@ -55,7 +55,7 @@ class PresenceTracker:
         #: Rooms and servers that came there just now.
         self._came: set[tuple[str, frozenset[str]]] = set()
 
-    def of(self, user: str) -> PresenceEdu | None:
+    def get(self, user: str) -> PresenceEdu | None:
         """Returns the last presence of a user."""
         known = self._known.get(user)
         return self._without_stale_text(*known) if known is not None else None
@@ -66,11 +66,11 @@ class PresenceTracker:
             return replace(one, status="")
         return one
 
-    def every(self) -> list[PresenceEdu]:
+    def get_all(self) -> list[PresenceEdu]:
         """Returns the last presence of every user."""
         return [self._without_stale_text(*known) for _, known in self._known.items()]
 
-    async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+    async def handle_edus(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.presence`` of a transaction: how many are none. Of strangers it is kept for a minute, and
         shown to nobody.
         """
@@ -83,13 +83,13 @@ class PresenceTracker:
             for at, one in enumerate(given):
                 if not at % _USERS_PER_STEP:
                     await asyncio.sleep(0)
-                if not self._company.shared(one.user):
+                if not self._company.is_tracked(one.user):
                     self._early.put(one.user, (one, self._ctx.clock.monotonic()))
                 elif await self._lets_in(one):
-                    self._store(one)
+                    self._store_presence(one)
         return ignored
 
-    async def recall(self, room_id: str) -> None:
+    async def apply_early(self, room_id: str) -> None:
         """Takes up the presence of users in a room that arrived shortly before a local user joined it."""
         since = self._ctx.clock.monotonic() - EARLY_PRESENCE_TTL_S
         for number, (user, early) in enumerate(self._early.items()):
@@ -98,11 +98,11 @@ class PresenceTracker:
             if self._early.get(user) is not early:  # replaced meanwhile, or known
                 continue
             one, at = early
-            here = self._company.inside(room_id, user)
+            here = self._company.is_in_room(room_id, user)
             if here or at < since:
                 self._early.pop(user)
             if here and at >= since and self._known.get(user) is None and await self._lets_in(one):
-                self._store(one)
+                self._store_presence(one)
 
     async def _lets_in(self, one: PresenceEdu) -> bool:
         """True if the policies let local users see a user's presence."""
@@ -110,20 +110,20 @@ class PresenceTracker:
             self._ctx, self._crossings.presence(one.user, one.status)
         )
 
-    async def permit(self, one: PresenceEdu) -> None:
+    async def require_allowed_status(self, one: PresenceEdu) -> None:
         """Raises the error answer if a policy denies a local user's status."""
         if self._ctx.has_policies:
             await require_allowed(self._ctx, self._crossings.presence(one.user, one.status))
 
-    async def introduce(self, user: str, servers: Collection[str]) -> None:
+    async def announce_presence(self, user: str, servers: Collection[str]) -> None:
         """Tells servers that meet a user now about the user's presence."""
-        one = self.of(user)
+        one = self.get(user)
         if self._on and one is not None and servers:
             self._sender.send_ephemeral(
                 await self._servers_to_notify(one, servers), (PRESENCE, user), presence_edu(one)
             )
 
-    async def welcome(
+    async def announce_to_room(
         self, room_id: str, servers: Collection[str], here: Callable[[], Iterable[str]]
     ) -> None:
         """Tells servers that are new in a room about the presence of the local users in it. They are told at
@@ -134,15 +134,15 @@ class PresenceTracker:
             return
         self._came.add(came)
         try:
-            await self.recall(room_id)
+            await self.apply_early(room_id)
             await self._send_presences(room_id, servers, here())
             await asyncio.sleep(WELCOME_DELAY_S)
-            await self._send_presences(room_id, self._company.of_room(room_id) & set(servers), here())
+            await self._send_presences(room_id, self._company.servers_of_room(room_id) & set(servers), here())
         finally:
             self._came.discard(came)
 
     async def _send_presences(self, room_id: str, servers: Collection[str], here: Iterable[str]) -> None:
-        known = [one for user in here if (one := self.of(user)) is not None and one.presence != "offline"]
+        known = [one for user in here if (one := self.get(user)) is not None and one.presence != "offline"]
         if len(known) > MAX_INTRODUCED_USERS:
             self._ctx.count("matrix_edus_dropped")
         told: dict[str, list[PresenceEdu]] = {}
@@ -158,7 +158,7 @@ class PresenceTracker:
 
     async def _servers_to_notify(self, one: PresenceEdu, of: Collection[str] | None = None) -> set[str]:
         """Returns the servers that may know a user's presence, of some or of all that the user meets."""
-        servers = self._company.servers(one.user) if of is None else set(of)
+        servers = self._company.servers_sharing(one.user) if of is None else set(of)
         if not self._ctx.has_policies or not servers:
             return servers
         if await is_allowed(self._ctx, self._crossings.presence(one.user, one.status, servers)):
@@ -166,22 +166,22 @@ class PresenceTracker:
         each = {s: self._crossings.presence(one.user, one.status, [s]) for s in sorted(servers)}
         return {server for server, crossing in each.items() if await is_allowed(self._ctx, crossing)}
 
-    def _store(self, one: PresenceEdu) -> None:
+    def _store_presence(self, one: PresenceEdu) -> None:
         before = self._known.get(one.user)
         self._known.put(one.user, (one, self._ctx.policy_generation))
         if before is None or one != before[0]:
             self._notifier.presence_changed(one.user)
 
-    async def tell(self, one: PresenceEdu) -> None:
+    async def set_local(self, one: PresenceEdu) -> None:
         """Announces that a local user is online, away or offline."""
         if self._on and await self._lets_in(one):
-            self._store(one)
+            self._store_presence(one)
             self._sender.send_ephemeral(
                 await self._servers_to_notify(one), (PRESENCE, one.user), presence_edu(one)
             )
 
-    async def end(self, user: str) -> None:
+    async def remove_user(self, user: str) -> None:
         """Ends the presence of a closed account: the user is offline, and the status is removed."""
         known = self._known.get(user)
         if known is not None:
-            await self.tell(PresenceEdu(user=user, presence="offline"))
+            await self.set_local(PresenceEdu(user=user, presence="offline"))

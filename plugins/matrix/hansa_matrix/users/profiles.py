@@ -56,7 +56,7 @@ class Profiles:
         self._judged: LruCache[str, tuple[tuple[int, int], bool]] = LruCache(_MAX_JUDGED)
         self._locks = KeyLocks()
 
-    async def here(self, user: str) -> dict[str, Any] | None:
+    async def local_profile(self, user: str) -> dict[str, Any] | None:
         """Returns all fields of a user of this server, a ghost too; None if there is no such user, or their
         profile was erased.
         """
@@ -82,7 +82,7 @@ class Profiles:
         """
         if user not in self._memberships.accounts and not self._is_bridge_user(user):
             return {}
-        profile = await self.here(user) or {}
+        profile = await self.local_profile(user) or {}
         return {key: profile[key] for key in MEMBER_FIELDS if isinstance(profile.get(key), str)}
 
     async def _can_show_profile(self, user: str, found: Mapping[str, Any]) -> bool:
@@ -111,7 +111,7 @@ class Profiles:
                 return person
         return None
 
-    async def set(self, user: str, field: str, value: Any) -> None:
+    async def set_field(self, user: str, field: str, value: Any) -> None:
         """Sets one field of a local user, None to remove it. Raises LocalProtocolError for one too large."""
         if not 0 < len(field.encode()) <= _MAX_FIELD:
             raise LocalProtocolError(f"a profile field's name has 1 to {_MAX_FIELD} bytes")
@@ -128,12 +128,12 @@ class Profiles:
         async with self._locks.hold_key(user):
             await change_row(self._ctx.store, "profile", (user,), change_field)
 
-    async def of(self, user: str, field: str = "") -> Mapping[str, Any] | None:
+    async def get_profile(self, user: str, field: str = "") -> Mapping[str, Any] | None:
         """Returns all fields of any user, or one; None if there is no such user. Raises
         ``ServerUnreachable``, ``Refused``.
         """
         if ids.domain_of(user) == self._server:
-            found = await self.here(user)
+            found = await self.local_profile(user)
             return found if found is None or not field else {k: v for k, v in found.items() if k == field}
         target = f"/_matrix/federation/v1/query/profile?user_id={quote(user, safe='')}"
         target += f"&field={quote(field, safe='')}" if field else ""

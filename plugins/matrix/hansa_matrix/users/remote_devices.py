@@ -88,17 +88,17 @@ class RemoteDeviceLists:
         self._bytes: int | None = None
         self._swept_to: str | None = None
 
-    async def note(self, user: str) -> None:
+    async def mark_changed(self, user: str) -> None:
         """Notes for clients that a user's keys changed."""
         (position,) = await self._ctx.store.commit(self._latest.announce_writes(DEVICES, user))
         self._latest.on_row_committed(DEVICES, user, position)
 
-    async def of(self, user: str) -> UserDevices | None:
+    async def get_current(self, user: str) -> UserDevices | None:
         """A list that is up to date, None if there is none: then the server has to be asked."""
         row = await self._ctx.store.get("remote_devices", (user,))
         if row is None or row.fields["stale"]:
             return None
-        if not self._company.shared(user):  # nobody tells us of changes any more
+        if not self._company.is_tracked(user):  # nobody tells us of changes any more
             # It runs to its end, although the caller may hang up meanwhile.
             await asyncio.shield(
                 self._ctx.spawn(partial(self._drop_untracked, user), f"forget the devices of {user}")
@@ -113,7 +113,7 @@ class RemoteDeviceLists:
             except StoreError as error:
                 self._ctx.log.warning("the devices of %s are kept for longer: %s", user, error)
 
-    async def take_updates(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+    async def handle_updates(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.device_list_update`` of a transaction: how many are none. Raises ``StoreError``."""
         ignored = 0
         for content in contents:
@@ -123,7 +123,7 @@ class RemoteDeviceLists:
             elif not await self._can_have_keys(update.user):
                 continue
             elif await self._store_update(update):
-                await self.note(update.user)
+                await self.mark_changed(update.user)
                 self._notifier.wake_contacts(update.user)
         return ignored
 
@@ -143,7 +143,7 @@ class RemoteDeviceLists:
         """See ``_store_update``. Raises ``Conflict`` where another changed the list since it was read."""
         row = await self._ctx.store.get("remote_devices", (update.user,))
         if row is None:  # nobody here asked for the list yet
-            return self._company.shared(update.user)
+            return self._company.is_tracked(update.user)
         known = None if row.fields["stale"] else parse_user_devices(orjson.loads(row.body), update.user)
         if known is not None and _is_repeated(update, known):
             return False
@@ -161,7 +161,7 @@ class RemoteDeviceLists:
         await self._store_list(replace(known, devices=devices, stream_id=update.stream_id), row)
         return True
 
-    async def take_signing_keys(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+    async def handle_signing_keys(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.signing_key_update`` of a transaction: how many are none. Raises ``StoreError``."""
         ignored = 0
         for content in contents:
@@ -170,7 +170,7 @@ class RemoteDeviceLists:
                 ignored += 1
             elif await self._can_have_keys(update.user):
                 await self._store_signing_keys(update)
-                await self.note(update.user)
+                await self.mark_changed(update.user)
                 self._notifier.wake_contacts(update.user)
         return ignored
 
@@ -194,8 +194,8 @@ class RemoteDeviceLists:
 
     async def _store_list(self, devices: UserDevices, before: Row | None) -> None:
         """Keep a list in place of the row that was read. Raises ``Conflict`` where that has changed."""
-        devices = await self._texts.shown(devices)
-        body = orjson.dumps(devices.listed())
+        devices = await self._texts.filter_devices(devices)
+        body = orjson.dumps(devices.query_response())
         if len(body) > _MAX_LIST_BYTES or not await self._write_list(devices.user, before, body, stale=False):
             await self._delete_list(devices.user)
 
@@ -259,7 +259,7 @@ class RemoteDeviceLists:
         rows = await self._ctx.store.scan("remote_devices", after=self._swept_to, limit=_PURGE_PAGE_SIZE)
         self._swept_to = str(rows[-1].key[0]) if rows else None
         for row in rows:
-            if not self._company.shared(str(row.key[0])):
+            if not self._company.is_tracked(str(row.key[0])):
                 async with self._one:
                     await again_on_conflict(partial(self._delete_list, str(row.key[0])))
 
@@ -270,9 +270,9 @@ class RemoteDeviceLists:
         if self._anew.take(ids.domain_of(user)):
             self._ctx.count("matrix_device_lists_not_fetched")
         else:
-            self.fetch(user, at_least)
+            self.schedule_fetch(user, at_least)
 
-    def fetch(self, user: str, at_least: int = 0) -> None:
+    def schedule_fetch(self, user: str, at_least: int = 0) -> None:
         """Fetches a user's list in the background, once at a time. ``at_least`` is the number of a change
         that it must contain; with 0 the list is fetched once more after a request that is in progress.
         """
@@ -280,7 +280,7 @@ class RemoteDeviceLists:
             self._fetching[user] = max(self._fetching[user], at_least)
             if not at_least:
                 self._again.add(user)
-        elif self._can_fetch(user) and self._company.shared(user):
+        elif self._can_fetch(user) and self._company.is_tracked(user):
             self._fetching[user] = at_least
             self._ctx.spawn(partial(self._fetch_list, user), f"devices of {user}")
 

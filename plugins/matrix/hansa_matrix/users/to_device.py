@@ -75,7 +75,7 @@ class ToDeviceInbox:
         self._of_server = ToDeviceRate(ctx.clock, SERVER_RATE)
         self.seen = TrimmedRows(ctx, "to_device_seen", MAX_SEEN_IDS, _TRIM_EVERY)
 
-    async def take(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
+    async def receive_edus(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.direct_to_device`` of a transaction, in one commit: how many are none. Raises
         ``StoreError``: then the peer has to send it all again.
         """
@@ -93,7 +93,7 @@ class ToDeviceInbox:
             seen = await self._ctx.store.get_many("to_device_seen", keys)
             for _, message_id in seen:
                 fresh.pop(str(message_id))
-            batch, writes, told = self.shares.batch(), list[Write](), list[tuple[str, str]]()
+            batch, writes, told = self.shares.start_batch(), list[Write](), list[tuple[str, str]]()
             now = {"ts": self._ctx.clock.now()}
             for message in fresh.values():
                 kept = await self._add_to_batch(message, message.messages, origin, batch, generation)
@@ -106,12 +106,12 @@ class ToDeviceInbox:
                 self._ctx.count("matrix_to_device_limited")
                 raise Busy(f"{origin} sends too much to devices", after=wait)
             try:
-                await self._ctx.store.commit(Whole([*writes, *batch.writes()]))
+                await self._ctx.store.commit(Whole([*writes, *batch.all_writes()]))
             except Conflict:  # the same is being taken twice, or more for a device, at this moment
                 if attempt == _MAX_ATTEMPTS - 1:
                     raise
                 continue
-            self.shares.moved(batch.changes)
+            self.shares.apply_changes(batch.changes)
             for user, _device_id in told:
                 self._notifier.wake_user(user)
             await self.seen.added(origin, len(writes))
@@ -164,10 +164,10 @@ class ToDeviceInbox:
         """
         found: list[tuple[str, str]] = []
         for user, contents in messages.items():
-            if not await self._company.local(user):
+            if not await self._company.is_local_user(user):
                 self._ctx.count("matrix_to_device_discarded", reason="nobody")
                 continue
-            known = (await self._devices.of(user)).devices
+            known = (await self._devices.get_all(user)).devices
             for device_id, content in _contents_by_device(contents, known):
                 if not fits_object(content, MAX_MESSAGE_SIZE):
                     self._ctx.count("matrix_to_device_discarded", reason="too large")
@@ -180,13 +180,13 @@ class ToDeviceInbox:
                     self._ctx.count("matrix_to_device_discarded", reason="rate")
                     if peer == message.sender:  # a local user, who can get the error
                         raise Busy("too much is sent to devices", after=wait)
-                elif await batch.add(user, device_id, peer, body):
+                elif await batch.add_message(user, device_id, peer, body):
                     found.append((user, device_id))
                 else:
                     self._ctx.count("matrix_to_device_discarded", reason="full")
         return found
 
-    async def send(self, message: ToDeviceEdu, *, once: bool = False) -> None:
+    async def send_message(self, message: ToDeviceEdu, *, once: bool = False) -> None:
         """Sends from a local user to devices of any server, in one commit. ``message_id`` is unique on this
         server; ``once``: a message with an id that was sent before is not sent again. Raises
         LocalProtocolError for a message that no server would accept, the error answer for one that a policy
@@ -253,21 +253,21 @@ class ToDeviceInbox:
         generation: int,
     ) -> list[tuple[str, str]]:
         for attempt in range(_MAX_ATTEMPTS):
-            batch = self.shares.batch()
+            batch = self.shares.start_batch()
             kept = await self._add_to_batch(message, here, message.sender, batch, generation)
             try:
-                await self._ctx.store.commit(Whole([*writes, *batch.writes()]))
+                await self._ctx.store.commit(Whole([*writes, *batch.all_writes()]))
             except Conflict as conflict:
                 if conflict.collection.endswith("to_device_seen"):
                     return []
                 if attempt == _MAX_ATTEMPTS - 1:
                     raise
                 continue
-            self.shares.moved(batch.changes)
+            self.shares.apply_changes(batch.changes)
             return kept
         return []
 
-    async def waiting(
+    async def queued_messages(
         self, user: str, device_id: str, after: int = 0, most: int = 100
     ) -> list[QueuedMessage]:
         """Returns the messages of a device behind a position, in order."""
@@ -276,7 +276,7 @@ class ToDeviceInbox:
         )
         return [_queued_message(row) for row in rows]
 
-    async def permitted(self, user: str, waiting: QueuedMessage) -> bool:
+    async def can_deliver(self, user: str, waiting: QueuedMessage) -> bool:
         """True if the current policies let a user have a message that waits for one of their devices."""
         generation = self._ctx.policy_generation
         if not self._ctx.has_policies or waiting.generation == generation:
@@ -296,7 +296,7 @@ class ToDeviceInbox:
                 self._ctx.count("matrix_to_device_discarded", reason="denied")
         return known[1]
 
-    async def delivered(self, user: str, device_id: str, upto: int) -> None:
+    async def delete_upto(self, user: str, device_id: str, upto: int) -> None:
         """The device has everything up to a position."""
         equal = (user, device_id)
         while await self._remove_page(index=_INDEX, equal=equal, upto=upto):
@@ -308,13 +308,13 @@ class ToDeviceInbox:
             rows = await self._ctx.store.scan("to_device", limit=500, **which)
             if not rows:
                 return False
-            batch = self.shares.batch()
-            await batch.remove(rows)
+            batch = self.shares.start_batch()
+            await batch.remove_messages(rows)
             try:
-                await self._ctx.store.commit(batch.writes())
+                await self._ctx.store.commit(batch.all_writes())
             except Conflict:  # more came at this moment
                 continue
-            self.shares.moved(batch.changes)
+            self.shares.apply_changes(batch.changes)
             return True
         return False
 
@@ -323,7 +323,7 @@ class ToDeviceInbox:
         until = self._ctx.clock.now() - MESSAGE_TTL_MS
         while await self._remove_page(index=("ts",), upto=until):
             self._ctx.count("matrix_to_device_discarded", reason="old")
-        await self.shares.count()
+        await self.shares.recount()
 
 
 def _queued_message(row: Row) -> QueuedMessage:

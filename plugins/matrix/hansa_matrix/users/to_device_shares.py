@@ -44,13 +44,13 @@ class ToDeviceShares:
         #: Bytes of all.
         self.in_all = 0
 
-    async def totals(self) -> Counter[str]:
+    async def bytes_by_peer(self) -> Counter[str]:
         """Bytes by peer."""
         if self._totals is None:
-            await self.count()
+            await self.recount()
         return self._totals if self._totals is not None else Counter()
 
-    async def count(self) -> None:
+    async def recount(self) -> None:
         """Counts the waiting messages from the store."""
         found: Counter[str] = Counter()
         async for row in scan_all(self._ctx.store, "to_device_usage"):
@@ -59,7 +59,7 @@ class ToDeviceShares:
         self.in_all = found.total()
         self._ctx.set_gauge("matrix_to_device_waiting_bytes", self.in_all)
 
-    def moved(self, changes: Counter[str]) -> None:
+    def apply_changes(self, changes: Counter[str]) -> None:
         """Changes are durable."""
         if self._totals is not None:
             for peer, size in changes.items():
@@ -69,13 +69,13 @@ class ToDeviceShares:
             self.in_all = max(0, self.in_all + changes.total())
             self._ctx.set_gauge("matrix_to_device_waiting_bytes", self.in_all)
 
-    def batch(self) -> Batch:
+    def start_batch(self) -> Batch:
         """Returns the changes of one commit."""
         return Batch(self._ctx, self)
 
 
 class Batch:
-    """Messages of one commit. Its ``writes`` fail where another commit changed the same counts: then the
+    """Messages of one commit. Its ``all_writes`` fail where another commit changed the same counts: then the
     batch is made again.
     """
 
@@ -113,13 +113,13 @@ class Batch:
         self._changed.add((user, device_id, peer))
         self.changes[peer] += size
 
-    async def add(self, user: str, device_id: str, peer: str, body: bytes) -> bool:
+    async def add_message(self, user: str, device_id: str, peer: str, body: bytes) -> bool:
         """A message for a device; False if its peer has too much waiting."""
         used = await self._usage_of_device(user, device_id)
         messages, size = used.get(peer, (0, 0))
         if messages >= MAX_MESSAGES_OF_PEER or size + len(body) > MAX_BYTES_OF_PEER:
             return False
-        totals = await self._shares.totals()
+        totals = await self._shares.bytes_by_peer()
         of_peer = totals[peer] + self.changes[peer] + len(body)
         part = max(GUARANTEED_BYTES, MAX_TOTAL_BYTES // max(1, len(totals)))
         full = self._shares.in_all + self.changes.total() + len(body) > MAX_TOTAL_BYTES
@@ -150,10 +150,10 @@ class Batch:
             return False
         self._evicted[key] = rows[0].position
         self._ctx.count("matrix_to_device_discarded", reason="evicted")
-        await self.remove(rows)
+        await self.remove_messages(rows)
         return True
 
-    async def remove(self, rows: Iterable[Row]) -> None:
+    async def remove_messages(self, rows: Iterable[Row]) -> None:
         """Messages that are delivered, or gone."""
         for row in rows:
             user, device_id, peer = (str(row.fields[name] or "") for name in ("user_id", "device_id", "peer"))
@@ -162,7 +162,7 @@ class Batch:
                 await self._usage_of_device(user, device_id)
                 self._add_usage(user, device_id, peer, -1, -len(row.body))
 
-    def writes(self) -> list[Write]:
+    def all_writes(self) -> list[Write]:
         """All of it, with what the peers have then."""
         return [*self._writes, *(self._usage_write(key) for key in sorted(self._changed))]
 

@@ -36,25 +36,25 @@ class Users:
         self.openid = OpenId(ctx, client)
         self.presences = PresenceTracker(ctx, self.company, sender, notifier)
 
-    async def meet(self, user: str, room_id: str, others: Iterable[str]) -> None:
+    async def announce_user(self, user: str, room_id: str, others: Iterable[str]) -> None:
         """Announces a local user who joined a room: users who meet them there, and in none of their other
         rooms, learn of their devices and presence.
         """
-        await self.presences.recall(room_id)
-        servers = self.company.met(room_id, others)
+        await self.presences.apply_early(room_id)
+        servers = self.company.newly_met_servers(room_id, others)
         if servers:
-            await self.devices.introduce(user, servers)
-            await self.presences.introduce(user, servers)
+            await self.devices.announce_devices(user, servers)
+            await self.presences.announce_presence(user, servers)
 
-    def takers(self) -> dict[str, EduHandler]:
+    def edu_handlers(self) -> dict[str, EduHandler]:
         """Returns the handler of each type of EDU."""
         return {
-            DEVICE_LIST: self.remote.take_updates,
-            SIGNING_KEYS: self.remote.take_signing_keys,
-            TO_DEVICE: self.messages.take,
-            PRESENCE: self.presences.take,
+            DEVICE_LIST: self.remote.handle_updates,
+            SIGNING_KEYS: self.remote.handle_signing_keys,
+            TO_DEVICE: self.messages.receive_edus,
+            PRESENCE: self.presences.handle_edus,
         }
 
-    def kept(self) -> tuple[ExpiringRows, ...]:
+    def expiring_rows(self) -> tuple[ExpiringRows, ...]:
         """Returns the collections whose rows expire."""
         return self.messages, self.remote

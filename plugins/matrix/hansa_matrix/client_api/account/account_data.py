@@ -58,12 +58,12 @@ class AccountData:
         row = await self._ctx.store.get("account_data", (user, room_id, type_))
         return orjson.loads(row.body) if row is not None else None
 
-    async def every(self, user: str, room_id: str) -> dict[str, Any]:
+    async def for_room(self, user: str, room_id: str) -> dict[str, Any]:
         """All of a person, or of one in a room, by type."""
         rows = scan_all(self._ctx.store, "account_data", equal=(user, room_id))
         return {str(row.key[2]): orjson.loads(row.body) async for row in rows}
 
-    async def whole(self, user: str) -> dict[str, dict[str, Any]]:
+    async def get_all(self, user: str) -> dict[str, dict[str, Any]]:
         """Everything of a person, by room (empty: of none) and type."""
         found: dict[str, dict[str, Any]] = {}
         async for row in scan_all(self._ctx.store, "account_data", equal=(user,)):
@@ -72,14 +72,14 @@ class AccountData:
 
     async def put(self, user: str, room_id: str, type_: str, content: Mapping[str, Any]) -> None:
         """Keep a value, and tell all devices of it. Raises the error answer of one that is too large."""
-        await self.change(user, room_id, type_, lambda _: content)
+        await self.change_value(user, room_id, type_, lambda _: content)
 
-    async def change(
+    async def change_value(
         self, user: str, room_id: str, type_: str, change: Callable[[Any], Mapping[str, Any]]
     ) -> None:
         """Keep what becomes of a value, whatever else changes it at the same time, and tell all devices of
-        it. ``change`` gets the value, None if there is none; it may be asked again. Raises the error answer
-        of a value that is too large, and what ``change`` raises.
+        it. ``change_value`` gets the value, None if there is none; it may be asked again. Raises the error
+        answer of a value that is too large, and what ``change_value`` raises.
         """
         async with self._locks.hold_key(user):
             await again_on_conflict(partial(self._store_change, (user, room_id, type_), change))
@@ -127,7 +127,7 @@ class AccountData:
             size += len(row.body)
         return None, size
 
-    async def ignored(self, user: str) -> frozenset[str]:
+    async def ignored_users(self, user: str) -> frozenset[str]:
         """Returns the users that a user ignores."""
         content = await self.get(user, "", IGNORED)
         users = content.get("ignored_users") if isinstance(content, dict) else None
@@ -142,18 +142,18 @@ class AccountDataEndpoints:
         self._data = data
         self._filters = StoredFilters(ctx)
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         user, in_room = "/v3/user/{user}", "/v3/user/{user}/rooms/{room}"
         return {
-            ("GET", f"{user}/account_data/{{type}}"): self.get,
-            ("PUT", f"{user}/account_data/{{type}}"): self.put,
-            ("GET", f"{in_room}/account_data/{{type}}"): self.get,
-            ("PUT", f"{in_room}/account_data/{{type}}"): self.put,
-            ("GET", f"{in_room}/tags"): self.tags,
-            ("PUT", f"{in_room}/tags/{{tag}}"): self.tag,
-            ("DELETE", f"{in_room}/tags/{{tag}}"): self.untag,
-            ("POST", f"{user}/filter"): self.make_filter,
+            ("GET", f"{user}/account_data/{{type}}"): self.get_value,
+            ("PUT", f"{user}/account_data/{{type}}"): self.put_value,
+            ("GET", f"{in_room}/account_data/{{type}}"): self.get_value,
+            ("PUT", f"{in_room}/account_data/{{type}}"): self.put_value,
+            ("GET", f"{in_room}/tags"): self.get_tags,
+            ("PUT", f"{in_room}/tags/{{tag}}"): self.put_tag,
+            ("DELETE", f"{in_room}/tags/{{tag}}"): self.delete_tag,
+            ("POST", f"{user}/filter"): self.create_filter,
             ("GET", f"{user}/filter/{{filter}}"): self.get_filter,
         }
 
@@ -165,14 +165,14 @@ class AccountDataEndpoints:
             raise matrix_error(400, "M_INVALID_PARAM", "this is not a room ID")
         return user, room_id
 
-    async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_value(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /account_data/{type}``."""
         found = await self._data.get(*self._path_owner(caller, request), request.path["type"])
         if found is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such account data")
         return found
 
-    async def put(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def put_value(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /account_data/{type}``."""
         type_ = request.path["type"]
         if type_ in _SERVER_TYPES:
@@ -182,11 +182,11 @@ class AccountDataEndpoints:
         await self._data.put(*self._path_owner(caller, request), type_, body)
         return {}
 
-    async def tags(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_tags(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /tags``."""
         return {"tags": _tags_of(await self._data.get(*self._path_owner(caller, request), _TAGS))}
 
-    async def tag(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def put_tag(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /tags/{tag}``."""
         user, room_id = self._path_owner(caller, request)
         order = body.get("order")
@@ -202,10 +202,10 @@ class AccountDataEndpoints:
                 )
             return {"tags": tags}
 
-        await self._data.change(user, room_id, _TAGS, add_tag)
+        await self._data.change_value(user, room_id, _TAGS, add_tag)
         return {}
 
-    async def untag(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def delete_tag(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /tags/{tag}``."""
         user, room_id = self._path_owner(caller, request)
         name = request.path["tag"]
@@ -213,14 +213,14 @@ class AccountDataEndpoints:
         def remove_tag(kept: Any) -> dict[str, Any]:
             return {"tags": {tag: of for tag, of in _tags_of(kept).items() if tag != name}}
 
-        await self._data.change(user, room_id, _TAGS, remove_tag)
+        await self._data.change_value(user, room_id, _TAGS, remove_tag)
         return {}
 
-    async def make_filter(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def create_filter(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /filter``: the same filter has the same id. An invalid one is not stored."""
         user, _ = self._path_owner(caller, request)
-        parse_in_body(SyncFilter.of, body)
-        return {"filter_id": await self._filters.add(user, body)}
+        parse_in_body(SyncFilter.from_json, body)
+        return {"filter_id": await self._filters.add_filter(user, body)}
 
     async def get_filter(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /filter/{filterId}``."""

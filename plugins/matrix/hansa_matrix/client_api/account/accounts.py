@@ -118,7 +118,7 @@ class Accounts:
             raise LocalProtocolError("a user name may contain lower-case letters, digits and . _ = - / +")
         return user
 
-    def named(self, name: str) -> str:
+    def resolve_user_id(self, name: str) -> str:
         """The user id that who logs in means by a localpart or a whole id: as it stands where there is such
         an account, in small letters where not. Raises as ``user_id`` does.
 
@@ -127,7 +127,7 @@ class Accounts:
         whole = name if name.startswith("@") else f"@{name}:{self._server}"
         return whole if whole in self._attendance.accounts else self.user_id(name.lower())
 
-    def reserved(self, user: str) -> bool:
+    def is_reserved(self, user: str) -> bool:
         """True if an id is the bridge user's, or may become a ghost's."""
         local = user[1:].partition(":")[0]
         return local == self._ctx.config.bridge_user or local.startswith(self._ctx.config.ghost_prefix)
@@ -137,13 +137,13 @@ class Accounts:
         row = await self._ctx.store.get("account", (user,))
         return None if row is None else Account(user=user, **orjson.loads(row.body))
 
-    async def closed_ones(self) -> AsyncIterator[Account]:
+    async def deactivated_accounts(self) -> AsyncIterator[Account]:
         """Those that are closed."""
-        async for account in self.every():
+        async for account in self.all_accounts():
             if account.deactivated:
                 yield account
 
-    async def every(self) -> AsyncIterator[Account]:
+    async def all_accounts(self) -> AsyncIterator[Account]:
         """All of them."""
         async for row in scan_all(self._ctx.store, "account"):
             yield Account(user=str(row.key[0]), **orjson.loads(row.body))
@@ -160,7 +160,7 @@ class Accounts:
             }
         )
 
-    async def create(
+    async def create_account(
         self,
         user: str,
         password: str,
@@ -174,7 +174,7 @@ class Accounts:
         """
         account = Account(
             user=user,
-            password=await self._passwords.hashed(password) if password else "",
+            password=await self._passwords.hash_password(password) if password else "",
             admin=admin,
             created=self._ctx.clock.now(),
         )
@@ -194,7 +194,7 @@ class Accounts:
 
     async def set_password(self, user: str, password: str) -> None:
         """Another password."""
-        hashed = await self._passwords.hashed(password)
+        hashed = await self._passwords.hash_password(password)
         await self._change_account(
             user, lambda account: account if account.deactivated else replace(account, password=hashed)
         )
@@ -210,11 +210,11 @@ class Accounts:
 
         await change_row(self._ctx.store, "account", (user,), update_row)
 
-    def began(self) -> int:
-        """The generation before a proof, for ``login``."""
+    def current_generation(self) -> int:
+        """The generation before a proof, for ``log_in``."""
         return self._logins.began()
 
-    async def proves(self, user: str, password: str) -> Proof:
+    async def check_password(self, user: str, password: str) -> Proof:
         """Checks a password of an account. It takes the same time whether or not the account exists. A
         directory that plugins ask takes precedence over the stored password, and a user that it knows gets an
         account.
@@ -222,24 +222,26 @@ class Accounts:
         account = await self.get(user)
         known = await self._ctx.check_password(user, password)
         if known is not None:
-            right = known and not self.reserved(user)
+            right = known and not self.is_reserved(user)
             if right and account is None:
                 with contextlib.suppress(Conflict):  # two devices at once
-                    await self.create(user, "")
+                    await self.create_account(user, "")
         else:
-            right = await self._passwords.right(account.password if account is not None else "", password)
+            right = await self._passwords.verify_password(
+                account.password if account is not None else "", password
+            )
         if not right:
             return Proof.WRONG
         return Proof.CLOSED if account is not None and account.deactivated else Proof.RIGHT
 
-    async def login(
+    async def log_in(
         self, user: str, device_id: str, name: str, *, group: str = "", began: int | None = None
     ) -> tuple[str, str]:
         """A device and its new token, which takes the place of those it had: ``(device id, token)``.
         ``group`` is where it comes from. Raises LocalProtocolError, and the error answer of a login whose
-        person was logged out everywhere, or given another password, since ``began``: that means those too who
-        are about to come in. So does a new device whose id a policy denies, since others see it; one whose
-        name is denied goes without it.
+        person was logged out everywhere, or given another password, since ``current_generation``: that means
+        those too who are about to come in. So does a new device whose id a policy denies, since others see
+        it; one whose name is denied goes without it.
         """
         began = self._logins.began() if began is None else began
         device_id = device_id or self._new_device_id()
@@ -265,7 +267,7 @@ class Accounts:
             _default_device_name(user, device_id), began
         )
         if out or account is None or account.deactivated:
-            await self.logout(user, [device_id])
+            await self.log_out(user, [device_id])
             raise matrix_error(403, "M_FORBIDDEN", "this account was logged out meanwhile")
         for delete in gone:
             self._known.drop(str(delete.key[0]))
@@ -290,7 +292,7 @@ class Accounts:
     def _new_device_id(self) -> str:
         return "".join(chr(ord("A") + byte % 26) for byte in self._ctx.random.bytes(10))
 
-    async def bearer(self, token: str) -> Requester | None:
+    async def get_by_token(self, token: str) -> Requester | None:
         """Returns the owner of a token; None if the token is not valid."""
         if len(token) > 1000:
             return None
@@ -314,11 +316,11 @@ class Accounts:
         row = await self._ctx.store.get("access_token", (caller.token,))
         return caller if row is not None else None
 
-    async def holds(self, caller: Requester) -> bool:
+    async def is_token_valid(self, caller: Requester) -> bool:
         """True if a caller's token is still valid."""
         return caller.token in self._known or bool(await self._ctx.store.get("access_token", (caller.token,)))
 
-    async def logout(self, user: str, device_ids: Sequence[str]) -> None:
+    async def log_out(self, user: str, device_ids: Sequence[str]) -> None:
         """Devices are gone, with their tokens, keys, and what waits for them."""
         for device_id in device_ids:  # no login under way is let in that the search below does not see
             self._logins.revoke_owner(_default_device_name(user, device_id))
@@ -332,18 +334,18 @@ class Accounts:
             await self._ctx.store.commit(piece)
         self._known.revoke_owner(user)  # nor does a request under way keep what it read before
         await self._devices.remove(user, device_ids)
-        await self.last_seen.forget(user, device_ids)
+        await self.last_seen.forget_devices(user, device_ids)
         self._notifier.wake_user(user)
 
-    async def logout_all(self, user: str, but: str = "") -> None:
+    async def log_out_all(self, user: str, but: str = "") -> None:
         """Every device, but one that may stay; tokens without a device too."""
         self._logins.revoke_owner(user)
         rows = self._token_rows(user)
         gone = [Delete("access_token", row.key) async for row in rows if row.fields["device_id"] != but]
-        devices = (await self._devices.of(user)).devices
+        devices = (await self._devices.get_all(user)).devices
         await self._delete_devices(user, gone, [device_id for device_id in devices if device_id != but])
 
-    async def deactivate(self, user: str, *, erase: bool = False) -> None:
+    async def deactivate_account(self, user: str, *, erase: bool = False) -> None:
         """Closes an account: no login works any more, and the name stays taken; data for the user alone is
         removed. ``erase``: the user's messages are shown only to users who were there.
         """
@@ -357,19 +359,19 @@ class Accounts:
             await self._ctx.store.commit([Delete("profile", (user,))])
         # Servers that are told of the last device ask for what is left: there are no other keys by then.
         await forget_private(self._ctx, user)
-        await self.logout_all(user)
+        await self.log_out_all(user)
         await forget_private(self._ctx, user)
         for listener in self._deactivated:
             listener(user)
 
-    async def finish_closing(self, user: str) -> None:
+    async def finish_deactivation(self, user: str) -> None:
         """Do what a crash, or an earlier version, left undone when an account was closed."""
         account = await self.get(user)
         if account is not None and account.password:
             await self._change_account(user, lambda account: replace(account, password=""))
         if account is not None and account.erased:
             await self._ctx.store.commit([Delete("profile", (user,))])
-        await self.logout_all(user)
+        await self.log_out_all(user)
         await forget_private(self._ctx, user)
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
@@ -383,12 +385,12 @@ class Accounts:
 
     async def _add_user(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         user = self.user_id(str(arguments["name"]))
-        if self.reserved(user):
+        if self.is_reserved(user):
             raise LocalProtocolError(f"{user} is kept for the bridge and its ghosts")
         if not arguments.get("password"):
             raise LocalProtocolError("the password must not be empty")
         try:
-            await self.create(user, str(arguments["password"]), admin=bool(arguments.get("admin")))
+            await self.create_account(user, str(arguments["password"]), admin=bool(arguments.get("admin")))
         except Conflict as conflict:
             raise LocalProtocolError(f"{user} exists already, or has existed") from conflict
         return {"user": user, "admin": bool(arguments.get("admin"))}
@@ -400,9 +402,9 @@ class Accounts:
                 "admin": account.admin,
                 "deactivated": account.deactivated,
                 "created": account.created,
-                "devices": len((await self._devices.of(account.user)).devices),
+                "devices": len((await self._devices.get_all(account.user)).devices),
             }
-            async for account in self.every()
+            async for account in self.all_accounts()
         ]
 
     async def _set_user_password(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -413,13 +415,13 @@ class Accounts:
         if account is not None and account.deactivated:
             raise LocalProtocolError(f"{user} is deactivated: it cannot be given a password")
         await self.set_password(user, str(arguments["password"]))
-        await self.logout_all(user)
+        await self.log_out_all(user)
         return {"user": user, "devices": "logged out"}
 
     async def _deactivate_user(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         user = self.user_id(str(arguments["name"]))
         erase = bool(arguments.get("erase"))
-        await self.deactivate(user, erase=erase)
+        await self.deactivate_account(user, erase=erase)
         return {"user": user, "deactivated": True, **({"erased": True} if erase else {})}
 
 

@@ -39,7 +39,7 @@ class AddressShares(Generic[T]):
         found = self._values.get(name)
         return found[2] if found is not None and found[0] >= self._clock.monotonic() else None
 
-    def take(self, name: str) -> T | None:
+    def pop(self, name: str) -> T | None:
         """A value that has not ended, which is gone afterwards."""
         found = self.get(name)
         self._drop_value(name)

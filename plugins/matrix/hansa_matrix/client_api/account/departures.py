@@ -29,14 +29,14 @@ class Departures:
 
     def _depart(self, user: str) -> None:
         self._ctx.spawn(partial(self._leave_rooms, user), f"{user} leaves")
-        self._ctx.spawn(partial(self._backups.purge, user), f"{user} keeps no keys")
+        self._ctx.spawn(partial(self._backups.purge_user, user), f"{user} keeps no keys")
 
     async def _leave_rooms(self, user: str) -> None:
-        await self._presences.end(user)  # while there are servers to be told
+        await self._presences.remove_user(user)  # while there are servers to be told
         await self._entry.leave_all(user)
 
     async def resume(self) -> None:
         """Finishes the deactivations that a stop cut off. Runs once, at the start."""
-        async for account in self._accounts.closed_ones():
-            await self._accounts.finish_closing(account.user)
+        async for account in self._accounts.deactivated_accounts():
+            await self._accounts.finish_deactivation(account.user)
             await self._entry.leave_all(account.user)

@@ -35,17 +35,17 @@ class LastSeen:
         #: By person and device, what is not kept yet.
         self._noted: dict[tuple[str, str], Seen] = {}
 
-    def note(self, user: str, device: str, address: str) -> None:
+    def note_request(self, user: str, device: str, address: str) -> None:
         """A device asks now."""
         self._noted[user, device] = Seen(self._ctx.clock.now(), address)
 
-    async def of(self, user: str) -> Mapping[str, Seen]:
+    async def devices_of(self, user: str) -> Mapping[str, Seen]:
         """One person's devices that were seen, by device id."""
         rows = scan_all(self._ctx.store, "last_seen", equal=(user,))
         kept = {str(row.key[1]): Seen(**orjson.loads(row.body)) async for row in rows}
         return kept | {device: seen for (who, device), seen in self._noted.items() if who == user}
 
-    async def forget(self, user: str, devices: Iterable[str]) -> None:
+    async def forget_devices(self, user: str, devices: Iterable[str]) -> None:
         """Devices are gone."""
         gone = list(devices)
         for device in gone:
@@ -53,13 +53,13 @@ class LastSeen:
         for piece in pieces([Delete("last_seen", (user, device)) for device in gone]):
             await self._ctx.store.commit(piece)
 
-    async def run(self) -> None:
+    async def run_saves(self) -> None:
         """Runs with the network."""
         while True:
             await asyncio.sleep(_SAVE_INTERVAL_S)
-            await self.keep()
+            await self.save_noted()
 
-    async def keep(self) -> None:
+    async def save_noted(self) -> None:
         """Make what was noted durable."""
         while self._noted:
             keys = list(self._noted)[:_ROWS_PER_COMMIT]

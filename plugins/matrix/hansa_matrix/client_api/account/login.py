@@ -44,44 +44,44 @@ class LoginEndpoints:
             ctx.clock, most=_MAX_NONCES, each=_MAX_NONCES_PER_ADDRESS, seconds=_NONCE_TTL_S
         )
 
-    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
+    def public_routes(self) -> Mapping[tuple[str, str], PublicHandler]:
         """Returns the endpoints that need no token."""
         return {
-            ("GET", "/v3/login"): self.flows,
-            ("POST", "/v3/login"): self.login,
-            ("POST", "/v3/register"): self.register,
-            ("GET", "/v3/register/available"): self.available,
-            ("GET", "/v1/register/m.login.registration_token/validity"): self.validity,
+            ("GET", "/v3/login"): self.get_login_flows,
+            ("POST", "/v3/login"): self.log_in,
+            ("POST", "/v3/register"): self.register_account,
+            ("GET", "/v3/register/available"): self.check_available,
+            ("GET", "/v1/register/m.login.registration_token/validity"): self.token_validity,
         }
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("GET", "/v3/account/whoami"): self.whoami,
-            ("POST", "/v3/account/password"): self.password,
-            ("POST", "/v3/account/deactivate"): self.deactivate,
-            ("GET", "/v3/account/3pid"): self.third_party_ids,
-            ("POST", "/v3/logout"): self.logout,
-            ("POST", "/v3/logout/all"): self.logout_all,
-            ("GET", "/v3/devices"): self.devices,
-            ("GET", "/v3/devices/{device}"): self.device,
-            ("PUT", "/v3/devices/{device}"): self.rename,
-            ("DELETE", "/v3/devices/{device}"): self.remove,
-            ("POST", "/v3/delete_devices"): self.remove_several,
+            ("GET", "/v3/account/whoami"): self.get_whoami,
+            ("POST", "/v3/account/password"): self.change_password,
+            ("POST", "/v3/account/deactivate"): self.deactivate_account,
+            ("GET", "/v3/account/3pid"): self.get_third_party_ids,
+            ("POST", "/v3/logout"): self.log_out,
+            ("POST", "/v3/logout/all"): self.log_out_all,
+            ("GET", "/v3/devices"): self.get_devices,
+            ("GET", "/v3/devices/{device}"): self.get_device,
+            ("PUT", "/v3/devices/{device}"): self.rename_device,
+            ("DELETE", "/v3/devices/{device}"): self.delete_device,
+            ("POST", "/v3/delete_devices"): self.delete_devices,
         }
 
-    async def flows(self, _request: Request, _body: Any) -> Any:
+    async def get_login_flows(self, _request: Request, _body: Any) -> Any:
         """``GET /login``."""
         return {"flows": [{"type": PASSWORD}]}
 
-    async def login(self, request: Request, body: Any) -> Any:
+    async def log_in(self, request: Request, body: Any) -> Any:
         """``POST /login``."""
         if get_string(body, "type") != PASSWORD:
             raise matrix_error(400, "M_UNKNOWN", "only password login is supported")
         user = self._identifier_of(body)
-        await self._attempts.login(request, user)
-        began = self._accounts.began()
-        proof = await self._accounts.proves(user, get_string(body, "password"))
+        await self._attempts.limit_login(request, user)
+        began = self._accounts.current_generation()
+        proof = await self._accounts.check_password(user, get_string(body, "password"))
         if proof is not Proof.RIGHT:
             self._ctx.count("matrix_logins", status="refused")
             if proof is Proof.CLOSED:
@@ -99,7 +99,7 @@ class LoginEndpoints:
         else:
             raise matrix_error(400, "M_UNKNOWN", "only user IDs are supported as identifiers")
         try:
-            return self._accounts.named(name)
+            return self._accounts.resolve_user_id(name)
         except LocalProtocolError as problem:
             raise matrix_error(403, "M_FORBIDDEN", "wrong user name or password") from problem
 
@@ -107,24 +107,24 @@ class LoginEndpoints:
         self, request: Request, user: str, body: Mapping[str, Any], began: int
     ) -> dict[str, Any]:
         name, group = get_string(body, "initial_device_display_name", ""), address_group(request.remote)
-        device_id, token = await self._accounts.login(
+        device_id, token = await self._accounts.log_in(
             user, get_string(body, "device_id", ""), name, group=group, began=began
         )
-        self._attempts.succeeded(request, user, device_id)
+        self._attempts.record_success(request, user, device_id)
         answer: dict[str, Any] = {"user_id": user, "access_token": token, "device_id": device_id}
         answer["home_server"] = user.partition(":")[2]
         if self._ctx.config.public_base_url:
             answer["well_known"] = {"m.homeserver": {"base_url": self._ctx.config.public_base_url}}
         return answer
 
-    async def register(self, request: Request, body: Any) -> Any:
+    async def register_account(self, request: Request, body: Any) -> Any:
         """``POST /register``."""
         if request.first("kind", "user") != "user":
             raise matrix_error(403, "M_GUEST_ACCESS_FORBIDDEN", "guest accounts are not supported")
         mode = self._ctx.config.registration
         if mode == "closed":
             raise matrix_error(403, "M_FORBIDDEN", "registration is disabled on this server")
-        self._attempts.stranger(request)
+        self._attempts.limit_address(request)
         user = await self._require_available(
             get_string(body, "username", "") or self._ctx.random.bytes(6).hex()
         )
@@ -134,11 +134,11 @@ class LoginEndpoints:
 
             async def is_token_valid(auth: Mapping[str, Any]) -> bool:
                 token = auth.get("token")
-                return isinstance(token, str) and await self._tokens.valid(token)
+                return isinstance(token, str) and await self._tokens.is_valid(token)
 
             checks[TOKEN] = is_token_valid
         flow = [TOKEN] if mode == "token" else [DUMMY]
-        proven = await self._stages.passed(request, body, "", flow, checks)
+        proven = await self._stages.require_flow(request, body, "", flow, checks)
         if not password:
             raise matrix_error(400, "M_MISSING_PARAM", "password is missing")
         token = str(proven[TOKEN]["token"]) if mode == "token" else ""
@@ -157,14 +157,16 @@ class LoginEndpoints:
         """An account, by one use of a registration token where there is one."""
 
         async def use_token() -> Write:
-            use = await self._tokens.use(token)
+            use = await self._tokens.use_write(token)
             if use is None:
                 raise matrix_error(403, "M_FORBIDDEN", "the token has been used too often")
             return use
 
-        began = self._accounts.began()
+        began = self._accounts.current_generation()
         try:
-            await self._accounts.create(user, password, admin=admin, using=use_token if token else None)
+            await self._accounts.create_account(
+                user, password, admin=admin, using=use_token if token else None
+            )
         except Conflict as conflict:
             raise matrix_error(400, "M_USER_IN_USE", f"{user} is taken already") from conflict
         self._ctx.log.info("%s has an account now", user)
@@ -177,27 +179,27 @@ class LoginEndpoints:
             user = self._accounts.user_id(name)
         except LocalProtocolError as problem:
             raise matrix_error(400, "M_INVALID_USERNAME", str(problem)) from problem
-        if self._accounts.reserved(user):
+        if self._accounts.is_reserved(user):
             raise matrix_error(400, "M_EXCLUSIVE", f"{user} is kept for the bridge and its ghosts")
         if await self._accounts.get(user) is not None:
             raise matrix_error(400, "M_USER_IN_USE", f"{user} is taken already")
         return user
 
-    async def available(self, request: Request, _body: Any) -> Any:
+    async def check_available(self, request: Request, _body: Any) -> Any:
         """``GET /register/available``."""
-        self._attempts.stranger(request)
+        self._attempts.limit_address(request)
         if self._ctx.config.registration == "closed":
             raise matrix_error(403, "M_FORBIDDEN", "registration is disabled on this server")
         await self._require_available(request.first("username"))
         return {"available": True}
 
-    async def validity(self, request: Request, _body: Any) -> Any:
+    async def token_validity(self, request: Request, _body: Any) -> Any:
         """``GET /register/m.login.registration_token/validity``."""
-        self._attempts.stranger(request)
-        return {"valid": await self._tokens.valid(request.first("token"))}
+        self._attempts.limit_address(request)
+        return {"valid": await self._tokens.is_valid(request.first("token"))}
 
-    async def nonce(self, request: Request, _body: Any) -> Any:
-        """A number used once, for ``by_secret``."""
+    async def get_nonce(self, request: Request, _body: Any) -> Any:
+        """A number used once, for ``register_with_secret``."""
         if not self._ctx.config.registration_secret:
             raise matrix_error(
                 404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server"
@@ -206,20 +208,20 @@ class LoginEndpoints:
         self._nonces.put(name, request.remote, True)  # there is nothing to keep of it
         return {"nonce": name}
 
-    async def by_secret(self, request: Request, body: Any) -> Any:
+    async def register_with_secret(self, request: Request, body: Any) -> Any:
         """Make an account by proof of a secret that administrators' tools share with this server."""
         secret = self._ctx.config.registration_secret
         if not secret:
             raise matrix_error(
                 404, "M_UNRECOGNIZED", "registration by shared secret is disabled on this server"
             )
-        self._attempts.stranger(request)
+        self._attempts.limit_address(request)
         nonce, name, password = (
             get_string(body, "nonce"),
             get_string(body, "username"),
             get_string(body, "password"),
         )
-        if self._nonces.take(nonce) is None:
+        if self._nonces.pop(nonce) is None:
             raise matrix_error(400, "M_UNKNOWN", "unknown or expired nonce")
         admin = body.get("admin") is True
         said = [nonce, name, password, "admin" if admin else "notadmin"]
@@ -230,70 +232,70 @@ class LoginEndpoints:
             request, await self._require_available(name), password, body, admin=admin
         )
 
-    async def whoami(self, caller: Requester, _request: Request, _body: Any) -> Any:
+    async def get_whoami(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /account/whoami``."""
         return {"user_id": caller.user, "device_id": caller.device, "is_guest": False}
 
-    async def proven(self, caller: Requester, request: Request, body: Mapping[str, Any]) -> None:
+    async def require_ui_auth(self, caller: Requester, request: Request, body: Mapping[str, Any]) -> None:
         """The caller knows the password too. Raises the error answer that asks for it, until it is given, and
         ``Busy`` where it is guessed.
         """
-        self._attempts.device(caller.user, caller.device)
+        self._attempts.limit_device(caller.user, caller.device)
 
         async def is_own_password(auth: Mapping[str, Any]) -> bool:
             identifier, password = auth.get("identifier"), auth.get("password")
             named = identifier.get("user") if isinstance(identifier, dict) else auth.get("user", caller.user)
             if named not in {caller.user, caller.user[1:].partition(":")[0]} or not isinstance(password, str):
                 return False
-            return await self._accounts.proves(caller.user, password) is Proof.RIGHT
+            return await self._accounts.check_password(caller.user, password) is Proof.RIGHT
 
-        await self._stages.passed(request, body, caller.user, [PASSWORD], {PASSWORD: is_own_password})
+        await self._stages.require_flow(request, body, caller.user, [PASSWORD], {PASSWORD: is_own_password})
 
-    async def password(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def change_password(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /account/password``."""
         fresh = get_string(body, "new_password")
         if not fresh:
             raise matrix_error(400, "M_INVALID_PARAM", "the password must not be empty")
-        await self.proven(caller, request, body)
+        await self.require_ui_auth(caller, request, body)
         await self._accounts.set_password(caller.user, fresh)
         if body.get("logout_devices", True) is not False:
-            await self._accounts.logout_all(caller.user, but=caller.device)
+            await self._accounts.log_out_all(caller.user, but=caller.device)
         return {}
 
-    async def deactivate(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def deactivate_account(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /account/deactivate``."""
-        await self.proven(caller, request, body)
-        await self._accounts.deactivate(caller.user, erase=body.get("erase") is True)
+        await self.require_ui_auth(caller, request, body)
+        await self._accounts.deactivate_account(caller.user, erase=body.get("erase") is True)
         return {"id_server_unbind_result": "no-support"}
 
-    async def third_party_ids(self, _caller: Requester, _request: Request, _body: Any) -> Any:
+    async def get_third_party_ids(self, _caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /account/3pid``: nobody is known by an address here."""
         return {"threepids": []}
 
-    async def logout(self, caller: Requester, _request: Request, _body: Any) -> Any:
+    async def log_out(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``POST /logout``."""
-        await self._accounts.logout(caller.user, [caller.device])
+        await self._accounts.log_out(caller.user, [caller.device])
         return {}
 
-    async def logout_all(self, caller: Requester, _request: Request, _body: Any) -> Any:
+    async def log_out_all(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``POST /logout/all``."""
-        await self._accounts.logout_all(caller.user)
+        await self._accounts.log_out_all(caller.user)
         return {}
 
-    async def devices(self, caller: Requester, _request: Request, _body: Any) -> Any:
+    async def get_devices(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /devices``."""
-        found = (await self._devices.of(caller.user)).devices.values()
-        seen = await self._accounts.last_seen.of(caller.user)
+        found = (await self._devices.get_all(caller.user)).devices.values()
+        seen = await self._accounts.last_seen.devices_of(caller.user)
         return {
             "devices": [
                 _device_json(device, caller.user, seen.get(device.device_id, NEVER)) for device in found
             ]
         }
 
-    async def device(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_device(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /devices/{deviceId}``."""
         device = await self._require_device(caller, request)
-        seen = await self._accounts.last_seen.of(caller.user)
+        seen = await self._accounts.last_seen.devices_of(caller.user)
         return _device_json(device, caller.user, seen.get(device.device_id, NEVER))
 
     async def _require_device(self, caller: Requester, request: Request) -> Device:
@@ -302,7 +304,7 @@ class LoginEndpoints:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such device")
         return device
 
-    async def rename(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def rename_device(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /devices/{deviceId}``."""
         device = await self._require_device(caller, request)
         if "display_name" in body:
@@ -312,22 +314,24 @@ class LoginEndpoints:
                 await require_allowed(
                     self._ctx, crossings.profile_change(caller.user, texts_of_values(body=name))
                 )
-            await self._devices.change(caller.user, device.device_id, lambda known: replace(known, name=name))
+            await self._devices.update_device(
+                caller.user, device.device_id, lambda known: replace(known, name=name)
+            )
         return {}
 
-    async def remove(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def delete_device(self, caller: Requester, request: Request, body: Any) -> Any:
         """``DELETE /devices/{deviceId}``."""
-        await self.proven(caller, request, body)
-        await self._accounts.logout(caller.user, [request.path["device"]])
+        await self.require_ui_auth(caller, request, body)
+        await self._accounts.log_out(caller.user, [request.path["device"]])
         return {}
 
-    async def remove_several(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def delete_devices(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /delete_devices``."""
         listed = body.get("devices")
         if not isinstance(listed, list) or len(listed) > _MAX_REMOVED_DEVICES:
             raise matrix_error(400, "M_BAD_JSON", "devices must be a list of device IDs")
-        await self.proven(caller, request, body)
-        await self._accounts.logout(caller.user, [one for one in listed if isinstance(one, str)])
+        await self.require_ui_auth(caller, request, body)
+        await self._accounts.log_out(caller.user, [one for one in listed if isinstance(one, str)])
         return {}
 
 

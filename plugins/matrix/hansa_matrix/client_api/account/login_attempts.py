@@ -35,12 +35,12 @@ class LoginAttempts:
         self._people = RateLimiter(ctx.clock, rate, burst)
         self._known: LruCache[tuple[str, str], None] = LruCache(_MAX_KNOWN)
 
-    def stranger(self, request: Request) -> None:
+    def limit_address(self, request: Request) -> None:
         """Counts an attempt without a user name. Raises ``Busy`` where the address asks too often."""
         if wait := self._addresses.take_from(request.remote):
             self._refuse_attempt(wait)
 
-    async def login(self, request: Request, user: str) -> None:
+    async def limit_login(self, request: Request, user: str) -> None:
         """Counts a password attempt for a name. Raises ``Busy`` where it is tried too often: by the address
         and the name; from an address that the user is known to come from, by that pair alone.
         """
@@ -52,13 +52,13 @@ class LoginAttempts:
                 self._refuse_attempt(wait)
         self._take_token(self._people, f"{user} {group}")
 
-    def device(self, user: str, device: str) -> None:
+    def limit_device(self, user: str, device: str) -> None:
         """Counts a password attempt of a logged-in device. Raises ``Busy`` where that device tries too
         often.
         """
         self._take_token(self._people, f"{user} {device}")
 
-    def succeeded(self, request: Request, user: str, device: str) -> None:
+    def record_success(self, request: Request, user: str, device: str) -> None:
         """Records a successful login: the user is known by the address, and by the device. The attempt counts
         there.
         """

@@ -20,7 +20,7 @@ class Passwords:
         self._hasher = PasswordHasher(time_cost=rounds, memory_cost=memory, parallelism=1)
         self._slots = asyncio.Semaphore(_MAX_PARALLEL)
 
-    async def hashed(self, password: str) -> str:
+    async def hash_password(self, password: str) -> str:
         """Returns the hash of a password, to be stored. Raises LocalProtocolError for a password over 1024
         bytes.
         """
@@ -29,7 +29,7 @@ class Passwords:
         async with self._slots:
             return await asyncio.to_thread(self._hasher.hash, password.encode(errors="replace"))
 
-    async def right(self, kept: str, password: str) -> bool:
+    async def verify_password(self, kept: str, password: str) -> bool:
         """True if ``kept`` is the hash of the password. An empty hash (``""``) takes as long, and no password
         is right.
         """

@@ -42,15 +42,15 @@ class ProfileEndpoints:
         self._voice = sender
         self._crossings = Crossings(own.ctx)
 
-    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
+    def public_routes(self) -> Mapping[tuple[str, str], PublicHandler]:
         """Returns the endpoints that need no token."""
         return {
-            ("GET", "/v3/profile/{user}"): self.profile,
-            ("GET", "/v3/profile/{user}/{field}"): self.field,
+            ("GET", "/v3/profile/{user}"): self.get_profile,
+            ("GET", "/v3/profile/{user}/{field}"): self.get_field,
         }
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
             ("PUT", "/v3/profile/{user}/{field}"): RateLimited(self.set_field),
             ("DELETE", "/v3/profile/{user}/{field}"): RateLimited(self.remove_field),
@@ -63,7 +63,7 @@ class ProfileEndpoints:
         if server != self._own.server:
             await require_allowed(self._ctx, self._crossings.profile_query(server, user, outbound=True))
         try:
-            found = await self._profiles.of(user, field)
+            found = await self._profiles.get_profile(user, field)
         except RemoteError as problem:
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}") from problem
         except REQUEST_FAILURES as problem:
@@ -72,12 +72,12 @@ class ProfileEndpoints:
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
         return found
 
-    async def profile(self, request: Request, _body: Any) -> Any:
+    async def get_profile(self, request: Request, _body: Any) -> Any:
         """``GET /profile/{userId}``."""
         await self._http.require_token_for_remote(request, ids.domain_of(request.path["user"]))
         return await self._get_profile(request.path["user"])
 
-    async def field(self, request: Request, _body: Any) -> Any:
+    async def get_field(self, request: Request, _body: Any) -> Any:
         """``GET /profile/{userId}/{keyName}``."""
         name = request.path["field"]
         await self._http.require_token_for_remote(request, ids.domain_of(request.path["user"]))
@@ -108,7 +108,7 @@ class ProfileEndpoints:
                 self._ctx, self._crossings.profile_change(user, texts_of_values(**{name: value}))
             )
         try:
-            await self._profiles.set(user, name, value)
+            await self._profiles.set_field(user, name, value)
         except LocalProtocolError as problem:
             large = "at most" in str(problem)
             code = "M_PROFILE_TOO_LARGE" if large else "M_KEY_TOO_LARGE"

@@ -35,22 +35,22 @@ class PushRuleEndpoints:
     def __init__(self, data: AccountData) -> None:
         self._data = data
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         one = "/v3/pushrules/global/{kind}/{rule}"
         return {
-            ("GET", "/v3/pushrules"): self.every,
+            ("GET", "/v3/pushrules"): self.get_all,
             ("GET", "/v3/pushrules/global"): self.all_global,
-            ("GET", one): self.get,
-            ("PUT", one): self.put,
-            ("DELETE", one): self.delete,
-            ("GET", f"{one}/enabled"): self.enabled,
+            ("GET", one): self.get_rule,
+            ("PUT", one): self.put_rule,
+            ("DELETE", one): self.delete_rule,
+            ("GET", f"{one}/enabled"): self.get_enabled,
             ("PUT", f"{one}/enabled"): self.set_enabled,
-            ("GET", f"{one}/actions"): self.actions,
+            ("GET", f"{one}/actions"): self.get_actions,
             ("PUT", f"{one}/actions"): self.set_actions,
         }
 
-    async def of(self, user: str) -> _Rules:
+    async def rules_of(self, user: str) -> _Rules:
         """Returns all rules of a user, which the caller must not change; newer default rules of the server
         are added.
         """
@@ -65,9 +65,9 @@ class PushRuleEndpoints:
             change(rules)
             return {"global": rules}
 
-        await self._data.change(user, "", PUSH_RULES, change_content)
+        await self._data.change_value(user, "", PUSH_RULES, change_content)
 
-    async def follow(self, user: str, old: str, new: str) -> None:
+    async def copy_room_rules(self, user: str, old: str, new: str) -> None:
         """Rules of one room become rules of the room after it too."""
 
         def copy_rule(rules: _Rules) -> None:
@@ -78,25 +78,25 @@ class PushRuleEndpoints:
                 if found is not None and new not in known and len(listed) < _MAX_RULES:
                     listed.insert(found, _is_of_room(listed[found], old, new))
 
-        before = await self.of(user)
+        before = await self.rules_of(user)
         rules = deepcopy(before)
         copy_rule(rules)
         if rules != before:
             await self._change_rules(user, copy_rule)
 
-    async def every(self, caller: Requester, _request: Request, _body: Any) -> Any:
+    async def get_all(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /pushrules/``."""
-        return {"global": await self.of(caller.user)}
+        return {"global": await self.rules_of(caller.user)}
 
     async def all_global(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /pushrules/global/``."""
-        return await self.of(caller.user)
+        return await self.rules_of(caller.user)
 
-    async def get(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_rule(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /pushrules/global/{kind}/{ruleId}``."""
-        return _require_rule(await self.of(caller.user), request)
+        return _require_rule(await self.rules_of(caller.user), request)
 
-    async def put(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def put_rule(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /pushrules/global/{kind}/{ruleId}``, before or after another."""
         kind, name = request.path["kind"], request.path["rule"]
         if (
@@ -145,7 +145,7 @@ class PushRuleEndpoints:
         # The user's rules go before the server's, except for the master rule that turns all off.
         return 1 if names[:1] == [MASTER] else 0
 
-    async def delete(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def delete_rule(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /pushrules/global/{kind}/{ruleId}``."""
 
         def delete_rule(rules: _Rules) -> None:
@@ -159,9 +159,9 @@ class PushRuleEndpoints:
         await self._change_rules(caller.user, delete_rule)
         return {}
 
-    async def enabled(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_enabled(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET …/enabled``."""
-        return {"enabled": _require_rule(await self.of(caller.user), request)["enabled"]}
+        return {"enabled": _require_rule(await self.rules_of(caller.user), request)["enabled"]}
 
     async def set_enabled(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT …/enabled``."""
@@ -175,9 +175,9 @@ class PushRuleEndpoints:
         await self._change_rules(caller.user, set_enabled)
         return {}
 
-    async def actions(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_actions(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET …/actions``."""
-        return {"actions": _require_rule(await self.of(caller.user), request)["actions"]}
+        return {"actions": _require_rule(await self.rules_of(caller.user), request)["actions"]}
 
     async def set_actions(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT …/actions``."""

@@ -48,11 +48,11 @@ class RegistrationTokens:
         await self._ctx.store.commit([Delete("registration_token", (token,))])
         return {"removed": token}
 
-    async def valid(self, token: str) -> bool:
+    async def is_valid(self, token: str) -> bool:
         """True if an account can be made with the token."""
-        return await self.use(token) is not None
+        return await self.use_write(token) is not None
 
-    async def use(self, token: str) -> Write | None:
+    async def use_write(self, token: str) -> Write | None:
         """Returns the write that counts one use, which fails if another request counts one first; None if the
         token cannot be used any more.
         """

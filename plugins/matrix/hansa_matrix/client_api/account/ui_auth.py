@@ -43,7 +43,7 @@ class UserInteractiveAuth:
             clock, most=_MAX_SESSIONS, each=_MAX_SESSIONS_PER_ADDRESS, seconds=_SESSION_TTL_S
         )
 
-    async def passed(
+    async def require_flow(
         self,
         request: Request,
         body: Mapping[str, Any],
@@ -77,7 +77,7 @@ class UserInteractiveAuth:
             else:
                 problem = ("M_FORBIDDEN", "that is not right")
         if problem is None and set(flow) <= session.proven.keys():
-            self._sessions.take(name)
+            self._sessions.pop(name)
             return session.proven
         self._sessions.put(name, request.remote, session)
         raise _auth_required(name, flow, session, problem)

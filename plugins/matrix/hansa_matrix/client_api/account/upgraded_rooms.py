@@ -29,7 +29,7 @@ class UpgradedRooms:
         self._data = data
         self._push = push
 
-    async def take(self, user: str, room_id: str) -> None:
+    async def copy_account_data(self, user: str, room_id: str) -> None:
         """Copies a user's settings of the previous room, where both rooms say that one replaces the other and
         the user was in it. A failure for too much data does not prevent the join.
         """
@@ -39,7 +39,7 @@ class UpgradedRooms:
         try:
             await self._copy_tags(user, old, room_id)
             await self._copy_direct(user, old, room_id)
-            await self._push.follow(user, old, room_id)
+            await self._push.copy_room_rules(user, old, room_id)
         except RemoteProtocolError as problem:
             self._ctx.log.info("%s keeps less of %s than of %s: %s", user, room_id, old, problem.reason)
 
@@ -58,7 +58,9 @@ class UpgradedRooms:
     async def _copy_tags(self, user: str, old: str, new: str) -> None:
         before = _tags_of(await self._data.get(user, old, TAGS))
         if before and not before.keys() <= _tags_of(await self._data.get(user, new, TAGS)).keys():
-            await self._data.change(user, new, TAGS, lambda kept: {"tags": {**before, **_tags_of(kept)}})
+            await self._data.change_value(
+                user, new, TAGS, lambda kept: {"tags": {**before, **_tags_of(kept)}}
+            )
 
     async def _copy_direct(self, user: str, old: str, new: str) -> None:
         def add_room(kept: Any) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class UpgradedRooms:
 
         kept = await self._data.get(user, "", DIRECT)
         if isinstance(kept, dict) and add_room(kept) != kept:
-            await self._data.change(user, "", DIRECT, add_room)
+            await self._data.change_value(user, "", DIRECT, add_room)
 
 
 def _tags_of(kept: Any) -> dict[str, Any]:

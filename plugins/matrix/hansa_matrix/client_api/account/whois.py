@@ -23,20 +23,20 @@ class Whois:
         self._accounts = accounts
         self._devices = devices
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("GET", "/v3/admin/whois/{user}"): self.whois}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("GET", "/v3/admin/whois/{user}"): self.get_whois}
 
-    async def whois(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_whois(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /admin/whois/{userId}``: a device has one session, with its last request."""
         user = request.path["user"]
         if user != caller.user and not caller.admin:
             raise matrix_error(403, "M_FORBIDDEN", "that is for administrators and for oneself")
         if await self._accounts.get(user) is None:
             raise matrix_error(404, "M_NOT_FOUND", f"there is no account named {user[:255]}")
-        seen = await self._accounts.last_seen.of(user)
+        seen = await self._accounts.last_seen.devices_of(user)
         devices: dict[str, Any] = {}
-        for device in (await self._devices.of(user)).devices:
+        for device in (await self._devices.get_all(user)).devices:
             last = seen.get(device, NEVER)
             known = [{"ip": last.address, "last_seen": last.ts}] if last.ts else []
             devices[device] = {"sessions": [{"connections": known}]}

@@ -31,16 +31,16 @@ class AliasEndpoints:
         self._voice = sender
         self._entry = entry
 
-    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
+    def public_routes(self) -> Mapping[tuple[str, str], PublicHandler]:
         """Returns the endpoints that need no token."""
         return {("GET", "/v3/directory/room/{alias}"): self.look_up}
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("PUT", "/v3/directory/room/{alias}"): self.name,
-            ("DELETE", "/v3/directory/room/{alias}"): self.unname,
-            ("GET", "/v3/rooms/{room}/aliases"): self.aliases,
+            ("PUT", "/v3/directory/room/{alias}"): self.create_alias,
+            ("DELETE", "/v3/directory/room/{alias}"): self.delete_alias,
+            ("GET", "/v3/rooms/{room}/aliases"): self.get_aliases,
         }
 
     async def look_up(self, request: Request, _body: Any) -> Any:
@@ -55,12 +55,12 @@ class AliasEndpoints:
             servers = sorted(s for n, s in view.joined_servers if n == self._ctx.id) if view else []
         return {"room_id": room_id, "servers": servers or [self._server]}
 
-    async def name(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def create_alias(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /directory/room/{alias}``."""
         alias, room_id = request.path["alias"], get_string(body, "room_id")
         if not ids.is_valid_alias(alias) or ids.domain_of(alias) != self._server:
             raise matrix_error(400, "M_INVALID_PARAM", f"an alias here is #name:{self._server}")
-        self._voice.joined(caller.user, room_id)
+        self._voice.require_joined(caller.user, room_id)
         await require_allowed(self._ctx, self._publish_crossing(alias, room_id, caller.user))
         if await self._ctx.store.count("room_alias", equal={"room_id": room_id}) >= MAX_ALIASES_OF_ROOM:
             raise matrix_error(403, "M_FORBIDDEN", f"the room has {MAX_ALIASES_OF_ROOM} names already")
@@ -70,14 +70,14 @@ class AliasEndpoints:
             raise matrix_error(409, "M_UNKNOWN", f"{alias} names a room already") from conflict
         return {}
 
-    async def unname(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def delete_alias(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``DELETE /directory/room/{alias}``: by who gave the name, or may say which is the room's own."""
         name = request.path["alias"]
         alias = await alias_of(self._ctx.store, name)
         if alias is None:
             raise matrix_error(404, "M_NOT_FOUND", f"no room is called {name[:255]}")
         if alias.by != caller.user and not caller.admin:
-            room = self._voice.joined(caller.user, alias.room_id)
+            room = self._voice.require_joined(caller.user, alias.room_id)
             if not await self._voice.can_send_state(caller.user, room, "m.room.canonical_alias"):
                 raise matrix_error(403, "M_FORBIDDEN", "another user has given the room that alias")
         try:
@@ -86,9 +86,9 @@ class AliasEndpoints:
             raise matrix_error(409, "M_UNKNOWN", f"{name} was given to another room just now") from conflict
         return {}
 
-    async def aliases(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_aliases(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/aliases``: those that the policies of now let a room have."""
-        room = self._voice.joined(caller.user, request.path["room"])
+        room = self._voice.require_joined(caller.user, request.path["room"])
         found = await aliases_of(self._ctx.store, room.room_id)
         if self._ctx.has_policies:
             asked = [

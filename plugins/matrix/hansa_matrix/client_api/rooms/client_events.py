@@ -70,7 +70,7 @@ class ClientEventFormatter:
         self._erased = attendance.erased
         self._replaced = PreviousContent(attendance.erased, visibility)
 
-    async def of(
+    async def format_events(
         self,
         caller: Requester,
         room: MatrixRoom,
@@ -115,7 +115,7 @@ class ClientEventFormatter:
             found.append(shown)
         return found
 
-    async def of_state(
+    async def format_state(
         self,
         caller: Requester,
         room: MatrixRoom,
@@ -132,7 +132,7 @@ class ClientEventFormatter:
             return []
         if self._erased:
             given = await self._without_erased(caller.user, room, given)
-        replaced = await self._replaced.of_state(caller.user, room, given)
+        replaced = await self._replaced.unsigned_of_state(caller.user, room, given)
         because = await self._redactions_of(caller, room, given, room_id=room_id)
         return [
             {
@@ -204,7 +204,7 @@ class ClientEventFormatter:
         replaced = (await room.shown_of(state, [one.pdu.key])).get(one.pdu.key)
         if replaced is None:
             return {}, 0
-        return self._replaced.shown(room, replaced, there=membership == "join"), len(replaced.wire)
+        return self._replaced.unsigned_fields(room, replaced, there=membership == "join"), len(replaced.wire)
 
     @staticmethod
     async def _membership_after(user: str, room: MatrixRoom, one: StoredEvent, known: dict[int, str]) -> str:
@@ -222,7 +222,7 @@ class ClientEventFormatter:
         pdu, found = one.pdu, dict[str, Any]()
         edited = pdu.state_key is None and (relation_target(pdu) or ("", ""))[1] != REPLACE
         if edited and (edit := await self._latest_edit(caller, room, pdu)) is not None:
-            (found[REPLACE],) = await self.of(caller, room, [edit], bundled=False)
+            (found[REPLACE],) = await self.format_events(caller, room, [edit], bundled=False)
         rows = await self.related.page(
             room.room_id, pdu.event_id, _MAX_RELATED, kind=REFERENCE, newest_first=True
         )
@@ -269,14 +269,14 @@ class ClientEventFormatter:
         count = len(seen)
         if len(rows) == _MAX_RELATED:
             count += await self.related.count(room.room_id, root.event_id, THREAD) - len(rows)
-        (shown,) = await self.of(caller, room, [seen[newest]])
+        (shown,) = await self.format_events(caller, room, [seen[newest]])
         return {
             "latest_event": shown,
             "count": count,
-            "current_user_participated": await self.took_part(caller.user, room, root, seen),
+            "current_user_participated": await self.has_participated(caller.user, room, root, seen),
         }
 
-    async def took_part(
+    async def has_participated(
         self, user: str, room: MatrixRoom, root: Pdu, seen: Mapping[str, StoredEvent] | None = None
     ) -> bool:
         """True if a user started a thread or replied in it; ``seen`` are replies that the user may read."""

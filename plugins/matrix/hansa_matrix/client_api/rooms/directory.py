@@ -47,15 +47,15 @@ class RoomVisibilityEndpoints:
         self._voice = sender
         self._directory = directory
 
-    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
+    def public_routes(self) -> Mapping[tuple[str, str], PublicHandler]:
         """Returns the endpoints that need no token."""
-        return {("GET", "/v3/directory/list/room/{room}"): self.listed}
+        return {("GET", "/v3/directory/list/room/{room}"): self.get_visibility}
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("PUT", "/v3/directory/list/room/{room}"): self.list}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("PUT", "/v3/directory/list/room/{room}"): self.set_visibility}
 
-    async def listed(self, request: Request, _body: Any) -> Any:
+    async def get_visibility(self, request: Request, _body: Any) -> Any:
         """``GET /directory/list/room/{roomId}``: of a room that is not published, who is not in it learns no
         more than of one that is not there.
         """
@@ -68,12 +68,12 @@ class RoomVisibilityEndpoints:
                 return {"visibility": _VISIBILITIES[1]}
         raise matrix_error(404, "M_NOT_FOUND", "there is no such room in the public list")
 
-    async def list(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def set_visibility(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /directory/list/room/{roomId}``, by who may say what a room is called."""
         wanted = body.get("visibility", "public")
         if wanted not in _VISIBILITIES:
             raise matrix_error(400, "M_INVALID_PARAM", "visibility must be public or private")
-        room = self._voice.joined(caller.user, request.path["room"])
+        room = self._voice.require_joined(caller.user, request.path["room"])
         if not caller.admin and not await self._voice.can_send_state(
             caller.user, room, "m.room.canonical_alias"
         ):
@@ -110,15 +110,15 @@ class PublicRoomsEndpoints:
         self._summaries = summaries
         self._remote = remote
 
-    def open(self) -> Mapping[tuple[str, str], PublicHandler]:
+    def public_routes(self) -> Mapping[tuple[str, str], PublicHandler]:
         """Returns the endpoints that need no token."""
-        return {("GET", "/v3/publicRooms"): self.public}
+        return {("GET", "/v3/publicRooms"): self.get_public_rooms}
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("POST", "/v3/publicRooms"): self.search_public}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("POST", "/v3/publicRooms"): self.search_public_rooms}
 
-    async def public(self, request: Request, _body: Any) -> Any:
+    async def get_public_rooms(self, request: Request, _body: Any) -> Any:
         """``GET /publicRooms``."""
         if not self._ctx.config.public_reading:
             await self._http.authenticate(request)
@@ -129,7 +129,7 @@ class PublicRoomsEndpoints:
             body["since"] = request.first("since")
         return await self._public_page(request.first("server"), body)
 
-    async def search_public(self, _caller: Requester, request: Request, body: Any) -> Any:
+    async def search_public_rooms(self, _caller: Requester, request: Request, body: Any) -> Any:
         """``POST /publicRooms``."""
         return await self._public_page(request.first("server"), body)
 

@@ -16,7 +16,7 @@ class Invitees:
         self._own = own
         self._ctx: NetworkContext = own.ctx
 
-    async def require(self, user: str) -> None:
+    async def require_exists(self, user: str) -> None:
         """Raises the error answer about a user who is known not to exist. A user of another network who may
         exist has a ghost afterwards.
         """

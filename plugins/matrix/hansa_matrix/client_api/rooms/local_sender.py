@@ -42,7 +42,7 @@ class LocalSender:
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         return room
 
-    def joined(self, user: str, room_id: str) -> MatrixRoom:
+    def require_joined(self, user: str, room_id: str) -> MatrixRoom:
         """Returns a room that a user is in. Raises the error answer for one that they are not in."""
         room = self.require_room(room_id)
         stay = self._own.attendance.membership_of(user, room_id)
@@ -50,10 +50,10 @@ class LocalSender:
             raise matrix_error(403, "M_FORBIDDEN", f"{user} is not in that room")
         return room
 
-    async def send(self, caller: Requester, room_id: str, draft: EventDraft, txn: str) -> str:
+    async def send_with_txn(self, caller: Requester, room_id: str, draft: EventDraft, txn: str) -> str:
         """As ``say``; the same transaction id of the same device again is the same event."""
-        origin = self.origin(caller, room_id, draft[0], txn)
-        return await self.say(
+        origin = self.transaction_origin(caller, room_id, draft[0], txn)
+        return await self.send_event(
             caller.user,
             room_id,
             draft,
@@ -62,11 +62,11 @@ class LocalSender:
         )
 
     @staticmethod
-    def origin(caller: Requester, room_id: str, type_: str, txn: str) -> str:
+    def transaction_origin(caller: Requester, room_id: str, type_: str, txn: str) -> str:
         """The name by which what a device says is known again."""
         return f"txn {caller.user} {caller.device} {room_id}/{type_} {txn}"
 
-    async def say(
+    async def send_event(
         self,
         user: str,
         room_id: str,
@@ -76,8 +76,8 @@ class LocalSender:
         *,
         follows: bool = False,
     ) -> str:
-        """Put an event into a room; its id. The same ``origin`` again is the same event. Raises the error
-        answer of one that the room's rules, or a policy, refuse.
+        """Put an event into a room; its id. The same ``transaction_origin`` again is the same event. Raises
+        the error answer of one that the room's rules, or a policy, refuse.
         """
         type_, state_key, content = draft
         if (
@@ -92,7 +92,7 @@ class LocalSender:
         check_values(content)
         if type_ == MEMBER:
             if membership_of(content) == "invite" and ids.is_valid_user_id(state_key):
-                await self.invitees.require(str(state_key))
+                await self.invitees.require_exists(str(state_key))
             content = self._member_content(user, room_id, str(state_key), content)
             draft = (type_, state_key, content)
         what = await content_from_event(draft, self._own.views.home_of)
@@ -133,17 +133,17 @@ class LocalSender:
     ) -> str:
         """A member event; ``follows`` as in ``ClientEvent``."""
         draft = ("m.room.member", target, {**more, "membership": membership})
-        return await self.say(user, room_id, draft, follows=follows)
+        return await self.send_event(user, room_id, draft, follows=follows)
 
     async def can_send_state(self, user: str, room: MatrixRoom, type_: str) -> bool:
         """True if a user has the level for a state event of a type."""
         levels = await self._levels_of(room)
-        return levels.user(user) >= levels.required(type_, True)  # a state event
+        return levels.user_level(user) >= levels.required_level(type_, True)  # a state event
 
     async def can_redact(self, user: str, room: MatrixRoom) -> bool:
         """True if a user has the level to redact the events of others."""
         levels = await self._levels_of(room)
-        return levels.user(user) >= levels.redact
+        return levels.user_level(user) >= levels.redact
 
     @staticmethod
     async def _levels_of(room: MatrixRoom) -> PowerLevels:

@@ -52,23 +52,23 @@ class RoomEndpoints:
         self._membership = services.remote_membership
         self._pending = services.invites
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("POST", "/v3/createRoom"): RateLimited(self.create),
-            ("POST", "/v3/join/{room}"): RateLimited(self.join),
-            ("POST", "/v3/rooms/{room}/join"): RateLimited(self.join),
-            ("POST", "/v3/knock/{room}"): RateLimited(self.knock),
-            ("POST", "/v3/rooms/{room}/leave"): self.leave,
-            ("POST", "/v3/rooms/{room}/forget"): self.forget,
-            ("POST", "/v3/rooms/{room}/invite"): RateLimited(self.invite),
-            ("POST", "/v3/rooms/{room}/kick"): self.kick,
-            ("POST", "/v3/rooms/{room}/ban"): self.ban,
-            ("POST", "/v3/rooms/{room}/unban"): self.unban,
-            ("GET", "/v3/joined_rooms"): self.joined_rooms,
+            ("POST", "/v3/createRoom"): RateLimited(self.create_room),
+            ("POST", "/v3/join/{room}"): RateLimited(self.join_by_path),
+            ("POST", "/v3/rooms/{room}/join"): RateLimited(self.join_by_path),
+            ("POST", "/v3/knock/{room}"): RateLimited(self.knock_on_room),
+            ("POST", "/v3/rooms/{room}/leave"): self.leave_room,
+            ("POST", "/v3/rooms/{room}/forget"): self.forget_room,
+            ("POST", "/v3/rooms/{room}/invite"): RateLimited(self.invite_user),
+            ("POST", "/v3/rooms/{room}/kick"): self.kick_user,
+            ("POST", "/v3/rooms/{room}/ban"): self.ban_user,
+            ("POST", "/v3/rooms/{room}/unban"): self.unban_user,
+            ("GET", "/v3/joined_rooms"): self.get_joined_rooms,
         }
 
-    async def create(self, caller: Requester, _request: Request, body: Any) -> Any:
+    async def create_room(self, caller: Requester, _request: Request, body: Any) -> Any:
         """``POST /createRoom``."""
         wanted = body.get("room_version", self._ctx.config.room_version)
         if not isinstance(wanted, str):
@@ -83,7 +83,7 @@ class RoomEndpoints:
             raise matrix_error(400, "M_ROOM_IN_USE", f"{alias} names another room")
         direct = {"is_direct": True} if body.get("is_direct") is True else {}
         wanted_in = user_ids(body, "invite")
-        await asyncio.gather(*(self._voice.invitees.require(user) for user in wanted_in))
+        await asyncio.gather(*(self._voice.invitees.require_exists(user) for user in wanted_in))
         invited = {user: {**direct, **await self._voice.profiles.member_content(user)} for user in wanted_in}
         begun = template_from_request(
             caller.user, version, body, invited, await self._voice.profiles.member_content(caller.user)
@@ -133,14 +133,14 @@ class RoomEndpoints:
             raise matrix_error(400, "M_INVALID_PARAM", "room_alias_name is not a valid localpart")
         return alias
 
-    async def join(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def join_by_path(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /join/{roomIdOrAlias}``, ``POST /rooms/{roomId}/join``."""
         room_id = await self._entry.join_room(
             caller.user, request.path["room"], _via_servers(request), get_reason(body)
         )
         return {"room_id": room_id}
 
-    async def knock(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def knock_on_room(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /knock/{roomIdOrAlias}``."""
         room_id, servers = await self._entry.find_room(request.path["room"], _via_servers(request))
         more = get_reason(body)
@@ -160,7 +160,7 @@ class RoomEndpoints:
         await self._pending.keep(event, server, shown_state, version, generation=generation)
         return {"room_id": room_id}
 
-    async def leave(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def leave_room(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/leave``: out of it, or no to an invite."""
         more = get_reason(body)
         stay = self._own.attendance.membership_of(caller.user, request.path["room"])
@@ -169,7 +169,7 @@ class RoomEndpoints:
         await self._entry.leave_room(caller.user, stay, more)
         return {}
 
-    async def forget(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def forget_room(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``POST /rooms/{roomId}/forget``."""
         stay = self._own.attendance.membership_of(caller.user, request.path["room"])
         if stay is not None and stay.membership not in {"leave", "ban"}:
@@ -177,37 +177,37 @@ class RoomEndpoints:
         await self._own.attendance.forget_room(caller.user, request.path["room"])
         return {}
 
-    async def invite(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def invite_user(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/invite``."""
         if "user_id" not in body and "medium" in body:
             refuse_address(body)
         user = get_string(body, "user_id")
-        self._voice.joined(caller.user, request.path["room"])
+        self._voice.require_joined(caller.user, request.path["room"])
         more = get_reason(body)
         shown = {**await self._voice.profiles.member_content(user), **more}
         await self._voice.send_membership(caller.user, request.path["room"], user, "invite", shown)
         return {}
 
-    async def kick(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def kick_user(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/kick``."""
         user, room_id = get_string(body, "user_id"), request.path["room"]
-        room = self._voice.joined(caller.user, room_id)
+        room = self._voice.require_joined(caller.user, room_id)
         member = await self._voice.state_event(room, MEMBER, user)
         if member is None or member.membership not in {"join", "invite", "knock"}:
             raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not in that room")
         return await self._remove_member(caller, room_id, user, "leave", body)
 
-    async def ban(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def ban_user(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/ban``."""
-        self._voice.joined(caller.user, request.path["room"])
+        self._voice.require_joined(caller.user, request.path["room"])
         return await self._remove_member(
             caller, request.path["room"], get_string(body, "user_id"), "ban", body
         )
 
-    async def unban(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def unban_user(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/unban``."""
         user, room_id = get_string(body, "user_id"), request.path["room"]
-        room = self._voice.joined(caller.user, room_id)
+        room = self._voice.require_joined(caller.user, room_id)
         member = await self._voice.state_event(room, MEMBER, user)
         if member is None or member.membership != "ban":
             raise matrix_error(403, "M_FORBIDDEN", f"{user[:255]} is not banned from that room")
@@ -220,7 +220,7 @@ class RoomEndpoints:
         await self._voice.send_membership(caller.user, room_id, user, membership, more)
         return {}
 
-    async def joined_rooms(self, caller: Requester, _request: Request, _body: Any) -> Any:
+    async def get_joined_rooms(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /joined_rooms``."""
         stays = self._own.attendance.memberships_of(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}

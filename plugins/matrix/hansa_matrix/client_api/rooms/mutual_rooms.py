@@ -24,11 +24,11 @@ class MutualRooms:
         self._ctx = ctx
         self._attendance = attendance
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("GET", "/v1/mutual_rooms"): RateLimited(self.shared)}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("GET", "/v1/mutual_rooms"): RateLimited(self.get_mutual_rooms)}
 
-    async def shared(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_mutual_rooms(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /mutual_rooms``. A token is the last room of the page before."""
         user, after = request.first("user_id"), request.first("from")
         if not user:

@@ -93,7 +93,7 @@ class RoomPaginator:
         #: When others were asked in vain for an absence, by its room and end.
         self._vain: LruCache[tuple[str, int], float] = LruCache(_MAX_FAILED_GAPS)
 
-    async def before(
+    async def page_back(
         self, room: MatrixRoom, place: PaginationToken, most: int, asks: FetchBudget | None = None
     ) -> tuple[list[StoredEvent], PaginationToken | None]:
         """Up to ``most`` events before a place, newest first, and the place before them; None where the room
@@ -103,7 +103,7 @@ class RoomPaginator:
             return [], place
         found: list[StoredEvent] = []
         asks = asks or FetchBudget()
-        absences = await self._absences.of(room)
+        absences = await self._absences.gaps_of(room)
         while place.position >= 0:
             absence = _gap_at(absences, place.position)
             if absence is not None:
@@ -141,7 +141,7 @@ class RoomPaginator:
         found: list[StoredEvent] = []
         while len(found) < most:
             levels = await self._events_by_depth(room, after=at, upto=absence.floor, reverse=True)
-            if not levels and found and absence.lacks(room):
+            if not levels and found and absence.is_incomplete(room):
                 break
             if not levels and not asked and self._can_fetch(room, absence):
                 if not asks.left:
@@ -170,7 +170,7 @@ class RoomPaginator:
         """True if other servers are worth asking about an absence: a part of it is missing here, and may be
         available.
         """
-        if not absence.lacks(room):
+        if not absence.is_incomplete(room):
             return False
         vain = self._vain.get((room.room_id, absence.upto))
         return vain is None or self._ctx.clock.monotonic() - vain >= REFETCH_AFTER_S
@@ -242,7 +242,7 @@ class RoomPaginator:
             async with asyncio.timeout(_FETCH_TIMEOUT_S), self._fetching.hold_key(room.room_id):
                 return
 
-    async def after(
+    async def page_forward(
         self, room: MatrixRoom, place: PaginationToken, most: int
     ) -> tuple[list[StoredEvent], PaginationToken]:
         """Up to ``most`` events after a place, oldest first, and the place after them."""
@@ -255,7 +255,7 @@ class RoomPaginator:
             if end is not None:
                 return found, PaginationToken(depth=end)
             place = PaginationToken(position=0)
-        absences, back = await self._absences.of(room), 0
+        absences, back = await self._absences.gaps_of(room), 0
         while len(found) < most:
             absence = _gap_at(absences, place.position)
             if absence is not None and absence.upto != back:
@@ -294,14 +294,16 @@ class RoomPaginator:
                     break
         return depth + 1
 
-    async def place(self, room: MatrixRoom, stored: StoredEvent) -> tuple[PaginationToken, PaginationToken]:
+    async def tokens_around(
+        self, room: MatrixRoom, stored: StoredEvent
+    ) -> tuple[PaginationToken, PaginationToken]:
         """The places before and after an event."""
         if stored.live:
             position = await self._news.position_of(room.room_id, stored.pdu.event_id)
             if position:
                 return PaginationToken(position=position - 1), PaginationToken(position=position)
         depth, since = stored.depth, -1
-        for absence in await self._absences.of(room):
+        for absence in await self._absences.gaps_of(room):
             if absence.floor <= depth < absence.top:
                 since = absence.since
         return PaginationToken(position=since, depth=depth), PaginationToken(position=since, depth=depth + 1)

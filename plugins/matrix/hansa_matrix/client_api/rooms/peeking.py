@@ -35,11 +35,11 @@ class PeekEndpoints:
         self._timeline = reading.timeline
         self._data = reading.data
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("GET", "/v3/events"): self.events}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("GET", "/v3/events"): self.get_events}
 
-    async def events(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_events(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /events`` of one room: at once where there is news, else when there is some or time is up."""
         room_id = request.first("room_id")
         if not room_id:
@@ -53,17 +53,17 @@ class PeekEndpoints:
         while True:
             room = await self._readable.require_room(caller, room_id)
             with self._news.subscribe_to([room_id]) as happened:
-                page, end = await self._timeline.after(room, start, _MAX_EVENTS)
-                ignored = await self._data.ignored(caller.user)
+                page, end = await self._timeline.page_forward(room, start, _MAX_EVENTS)
+                ignored = await self._data.ignored_users(caller.user)
                 seen = drop_ignored(await self._visibility.filter_visible(caller.user, room, page), ignored)
                 left = until - self._ctx.clock.monotonic()
                 if seen or left <= 0:
-                    chunk = await self._shapes.of(caller, room, seen)
+                    chunk = await self._shapes.format_events(caller, room, seen)
                     return {"start": str(start), "end": str(end), "chunk": chunk}
                 try:
                     async with asyncio.timeout(left):
                         await happened.wait()
                 except TimeoutError:
                     continue
-            if not await self._accounts.holds(caller):
+            if not await self._accounts.is_token_valid(caller):
                 raise matrix_error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)

@@ -27,7 +27,7 @@ class PreviousContent:
         self._erased = erased
         self._visibility = visibility
 
-    def shown(self, room: MatrixRoom, before: Pdu, *, there: bool) -> dict[str, Any]:
+    def unsigned_fields(self, room: MatrixRoom, before: Pdu, *, there: bool) -> dict[str, Any]:
         """Members of ``unsigned`` by the event that stood there before. ``there``: the reader was in the
         room.
         """
@@ -39,7 +39,7 @@ class PreviousContent:
             "replaces_state": before.event_id,
         }
 
-    async def of_state(
+    async def unsigned_of_state(
         self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]
     ) -> Mapping[str, Mapping[str, Any]]:
         """Members of ``unsigned`` of the events of one state, by their ids."""
@@ -58,5 +58,5 @@ class PreviousContent:
                 continue
             for key, before in (await room.shown_of(part)).items():
                 size += len(before.wire)
-                found[ids[key]] = self.shown(room, before, there=False)
+                found[ids[key]] = self.unsigned_fields(room, before, there=False)
         return found

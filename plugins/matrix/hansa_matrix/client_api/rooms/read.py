@@ -46,20 +46,20 @@ class ReadEndpoints:
         self._data = reading.data
         self._directory = directory
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         room = "/v3/rooms/{room}"
         return {
-            ("GET", f"{room}/initialSync"): self.preview,
-            ("GET", f"{room}/messages"): self.messages,
-            ("GET", f"{room}/event/{{event}}"): self.event,
-            ("GET", f"{room}/context/{{event}}"): self.context,
-            ("GET", f"{room}/state"): self.state,
-            ("GET", f"{room}/state/{{type}}"): self.state_event,
-            ("GET", f"{room}/state/{{type}}/{{key}}"): self.state_event,
-            ("GET", f"{room}/members"): self.members,
-            ("GET", f"{room}/joined_members"): self.joined_members,
-            ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.at,
+            ("GET", f"{room}/initialSync"): self.initial_sync,
+            ("GET", f"{room}/messages"): self.get_messages,
+            ("GET", f"{room}/event/{{event}}"): self.get_event,
+            ("GET", f"{room}/context/{{event}}"): self.get_context,
+            ("GET", f"{room}/state"): self.get_state,
+            ("GET", f"{room}/state/{{type}}"): self.get_state_event,
+            ("GET", f"{room}/state/{{type}}/{{key}}"): self.get_state_event,
+            ("GET", f"{room}/members"): self.get_members,
+            ("GET", f"{room}/joined_members"): self.get_joined_members,
+            ("GET", "/v1/rooms/{room}/timestamp_to_event"): self.timestamp_to_event,
         }
 
     async def _visible_state(self, caller: Requester, room: MatrixRoom) -> Mapping[StateKey, str]:
@@ -81,35 +81,38 @@ class ReadEndpoints:
         error answer for any other.
         """
         room, found = await self._readable.require_event(caller, request.path["room"], request.path["event"])
-        if not drop_ignored([found], await self._data.ignored(caller.user)):
+        if not drop_ignored([found], await self._data.ignored_users(caller.user)):
             raise matrix_error(404, "M_NOT_FOUND", "you ignore the sender of this event")
         return room, found
 
-    async def preview(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def initial_sync(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /rooms/{roomId}/initialSync``. SPEC: client-server API, "Room previews"."""
         room = await self._readable.require_room(caller, request.path["room"])
         state = (await room.places_of(await self._visible_state(caller, room))).values()
         stay = self._attendance.membership_of(caller.user, room.room_id)
         end = PaginationToken(position=await self._stream_end(room, stay))
         start: PaginationToken | None = end
-        most, ignored = get_int(request, "limit", _DEFAULT_LIMIT, 100), await self._data.ignored(caller.user)
+        most, ignored = (
+            get_int(request, "limit", _DEFAULT_LIMIT, 100),
+            await self._data.ignored_users(caller.user),
+        )
         events: list[StoredEvent] = []
         for _ in range(_MAX_PAGES):
             if start is None or len(events) >= most:
                 break
-            page, before = await self._timeline.before(room, start, most - len(events))
+            page, before = await self._timeline.page_back(room, start, most - len(events))
             if not page and before == start:  # others have more, and do not give it now
                 break
             start = before
             seen = drop_ignored(await self._visibility.filter_visible(caller.user, room, page), ignored)
             events = seen[::-1] + events
         published = room.room_id in await self._directory.list_rooms()
-        own = await self._data.every(caller.user, room.room_id)
+        own = await self._data.for_room(caller.user, room.room_id)
         answer: dict[str, Any] = {
             "room_id": room.room_id,
-            "state": await self._shapes.of_state(caller, room, state),
+            "state": await self._shapes.format_state(caller, room, state),
             "messages": {
-                "chunk": await self._shapes.of(caller, room, events),
+                "chunk": await self._shapes.format_events(caller, room, events),
                 "start": str(start or PaginationToken(depth=0)),
                 "end": str(end),
             },
@@ -132,14 +135,14 @@ class ReadEndpoints:
         newest = await news.last_items(room.room_id, 2**53, 1)
         return newest[0].position if newest else 0
 
-    async def messages(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_messages(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /messages``."""
         room = await self._readable.require_room(caller, request.path["room"])
         direction = request.first("dir", "b")
         if direction not in {"b", "f"}:
             raise matrix_error(400, "M_INVALID_PARAM", "dir is b or f")
         most = get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT)
-        wanted = EventFilter.read(request.first("filter"))
+        wanted = EventFilter.from_query(request.first("filter"))
         if request.first("from"):
             start = parse_token(request.first("from"))
         else:
@@ -147,7 +150,7 @@ class ReadEndpoints:
         limit = parse_token(request.first("to")) if request.first("to") else None
         # Where the page ends if nothing lies behind it.
         last = limit or (PaginationToken(depth=0) if direction == "b" else start)
-        ignored = await self._data.ignored(caller.user)
+        ignored = await self._data.ignored_users(caller.user)
         chunk: list[StoredEvent] = []
         place: PaginationToken | None = start
         asks = FetchBudget()
@@ -155,23 +158,23 @@ class ReadEndpoints:
             if place is None or len(chunk) >= most:
                 break
             if direction == "b":
-                page, before = await self._timeline.before(room, place, most - len(chunk), asks)
+                page, before = await self._timeline.page_back(room, place, most - len(chunk), asks)
                 if not page and before == place:  # others have more, and do not give it now
                     break
                 place = before
             else:
-                page, after = await self._timeline.after(room, place, most - len(chunk))
+                page, after = await self._timeline.page_forward(room, place, most - len(chunk))
                 last = limit or after
                 place = None if after == place else after
             if limit is not None and (place is None or _is_beyond(place, limit, direction)):
                 page, place = await self._clip_at_token(room, page, limit, direction), None
             seen = drop_ignored(await self._visibility.filter_visible(caller.user, room, page), ignored)
-            chunk += [one for one in seen if wanted.takes(one.pdu)]
+            chunk += [one for one in seen if wanted.matches_event(one.pdu)]
             if direction == "f" and not page:
                 break
         answer: dict[str, Any] = {
             "start": str(start),
-            "chunk": await self._shapes.of(caller, room, chunk),
+            "chunk": await self._shapes.format_events(caller, room, chunk),
         }
         # COMPAT: clients, nheko for one, drop a page without ``end``, so that only an empty one is the last.
         if place is not None or chunk:
@@ -186,7 +189,7 @@ class ReadEndpoints:
         """Of a page what lies before a place, seen in its direction."""
         found: list[StoredEvent] = []
         for one in page:
-            before, after = await self._timeline.place(room, one)
+            before, after = await self._timeline.tokens_around(room, one)
             if _is_beyond(before if direction == "b" else after, limit, direction):
                 break
             found.append(one)
@@ -198,50 +201,50 @@ class ReadEndpoints:
         """The member events of who says something, as they are now."""
         keys = {(MEMBER, one.pdu.sender) for one in events}
         members = await room.places_of(await room.state(), keys)
-        return await self._shapes.of_state(caller, room, members.values())
+        return await self._shapes.format_state(caller, room, members.values())
 
-    async def event(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_event(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /event/{eventId}``."""
         room, found = await self._require_unignored_event(caller, request)
-        (shown,) = await self._shapes.of(caller, room, [found])
+        (shown,) = await self._shapes.format_events(caller, room, [found])
         return shown
 
-    async def context(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_context(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /context/{eventId}``."""
         room, found = await self._require_unignored_event(caller, request)
         most = get_int(request, "limit", _DEFAULT_LIMIT, 100)
-        wanted = EventFilter.read(request.first("filter"))
-        before, after = await self._timeline.place(room, found)
-        earlier, start = await self._timeline.before(room, before, most // 2)
-        later, end = await self._timeline.after(room, after, most - most // 2)
-        ignored = await self._data.ignored(caller.user)
+        wanted = EventFilter.from_query(request.first("filter"))
+        before, after = await self._timeline.tokens_around(room, found)
+        earlier, start = await self._timeline.page_back(room, before, most // 2)
+        later, end = await self._timeline.page_forward(room, after, most - most // 2)
+        ignored = await self._data.ignored_users(caller.user)
         seen = [
             drop_ignored(await self._visibility.filter_visible(caller.user, room, e), ignored)
             for e in (earlier, later)
         ]
-        earlier, later = ([one for one in part if wanted.takes(one.pdu)] for part in seen)
+        earlier, later = ([one for one in part if wanted.matches_event(one.pdu)] for part in seen)
         last = later[-1] if later else found
         state = await room.groups.load(last.after or last.before)
         if wanted.lazy:
             named = {(MEMBER, s.pdu.sender) for s in (*earlier, found, *later)}
             state = {k: v for k, v in state.items() if k[0] != MEMBER or k in named}
-        (shown,) = await self._shapes.of(caller, room, [found])
+        (shown,) = await self._shapes.format_events(caller, room, [found])
         return {
             "event": shown,
-            "events_before": await self._shapes.of(caller, room, earlier),
-            "events_after": await self._shapes.of(caller, room, later),
-            "state": await self._shapes.of_state(caller, room, (await room.places_of(state)).values()),
+            "events_before": await self._shapes.format_events(caller, room, earlier),
+            "events_after": await self._shapes.format_events(caller, room, later),
+            "state": await self._shapes.format_state(caller, room, (await room.places_of(state)).values()),
             "start": str(start or before),
             "end": str(end),
         }
 
-    async def state(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_state(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /state``."""
         room = await self._readable.require_room(caller, request.path["room"])
         events = await room.places_of(await self._visible_state(caller, room))
-        return await self._shapes.of_state(caller, room, events.values())
+        return await self._shapes.format_state(caller, room, events.values())
 
-    async def state_event(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_state_event(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /state/{eventType}/{stateKey}``: what it says, or with ``format=event`` all of it."""
         room = await self._readable.require_room(caller, request.path["room"])
         key = (request.path["type"], request.path.get("key", ""))
@@ -251,10 +254,10 @@ class ReadEndpoints:
         if request.first("format", "content") != "event":
             return event.content
         stored = (await room.events.load([event.event_id], room.version))[event.event_id]
-        (shown,) = await self._shapes.of(caller, room, [replace(stored, pdu=event)])
+        (shown,) = await self._shapes.format_events(caller, room, [replace(stored, pdu=event)])
         return shown
 
-    async def members(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_members(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /members``, now or at a token."""
         room = await self._readable.require_room(caller, request.path["room"])
         state = await self._visible_state(caller, room)
@@ -271,7 +274,7 @@ class ReadEndpoints:
             or (kept and one.pdu.membership == kept)
             or (left and one.pdu.membership != left)
         ]
-        return {"chunk": await self._shapes.of_state(caller, room, events)}
+        return {"chunk": await self._shapes.format_state(caller, room, events)}
 
     async def _state_at_token(
         self, caller: Requester, room: MatrixRoom, place: PaginationToken, present: Mapping[StateKey, str]
@@ -279,7 +282,7 @@ class ReadEndpoints:
         """Returns the state at a place: nothing before the first event. Raises the error answer for a place
         that the user may not know; for a user who left the room the present is the time of their leave.
         """
-        earlier, _ = await self._timeline.before(room, place, _MAX_WITHHELD)
+        earlier, _ = await self._timeline.page_back(room, place, _MAX_WITHHELD)
         told = [one for one in await room.judged(earlier) if one.shown]
         if not earlier:
             return {}
@@ -290,7 +293,7 @@ class ReadEndpoints:
             return present
         raise matrix_error(403, "M_FORBIDDEN", "who was in the room then is not for you to know")
 
-    async def joined_members(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_joined_members(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /joined_members``."""
         room, stay = (
             self._rooms.get(request.path["room"]),
@@ -308,7 +311,7 @@ class ReadEndpoints:
             }
         }
 
-    async def at(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def timestamp_to_event(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /timestamp_to_event``."""
         room = await self._readable.require_room(caller, request.path["room"])
         found = await event_nearest(self._directory, room, request)

@@ -36,15 +36,15 @@ class ReceiptEndpoints:
         self._data = settings.data
         self._unread = settings.unread
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("PUT", "/v3/rooms/{room}/typing/{user}"): self.typing,
-            ("POST", "/v3/rooms/{room}/receipt/{kind}/{event}"): self.receipt,
-            ("POST", "/v3/rooms/{room}/read_markers"): self.markers,
+            ("PUT", "/v3/rooms/{room}/typing/{user}"): self.set_typing,
+            ("POST", "/v3/rooms/{room}/receipt/{kind}/{event}"): self.send_receipt,
+            ("POST", "/v3/rooms/{room}/read_markers"): self.set_read_markers,
         }
 
-    async def typing(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def set_typing(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /typing/{userId}``."""
         if request.path["user"] != caller.user:
             raise matrix_error(403, "M_FORBIDDEN", "you can only set your own typing status")
@@ -53,11 +53,11 @@ class ReceiptEndpoints:
             raise matrix_error(
                 400, "M_BAD_JSON", "typing must be true or false, and timeout a number of milliseconds"
             )
-        room = self._voice.joined(caller.user, request.path["room"])
+        room = self._voice.require_joined(caller.user, request.path["room"])
         await self._signals.type(caller.user, room, typing=on, seconds=timeout / 1000)
         return {}
 
-    async def receipt(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def send_receipt(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /receipt/{receiptType}/{eventId}``."""
         kind, thread = request.path["kind"], body.get("thread_id", "")
         if kind not in _MARKS:
@@ -71,7 +71,7 @@ class ReceiptEndpoints:
         await self._set_receipts(caller, request.path["room"], {kind: request.path["event"]}, thread)
         return {}
 
-    async def markers(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def set_read_markers(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /read_markers``."""
         marks = {kind: get_string(body, kind) for kind in _MARKS if kind in body}
         await self._set_receipts(caller, request.path["room"], marks, "")
@@ -80,7 +80,7 @@ class ReceiptEndpoints:
     async def _set_receipts(
         self, caller: Requester, room_id: str, marks: Mapping[str, str], thread: str
     ) -> None:
-        room = self._voice.joined(caller.user, room_id)
+        room = self._voice.require_joined(caller.user, room_id)
         if not all(map(ids.is_valid_event_id, marks.values())):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")
         for kind, event_id in marks.items():

@@ -70,17 +70,17 @@ class RelationEndpoints:
         #: By user: relations of relations take thousands of reads, so a user has one such request at a time.
         self._gathering = KeyLocks()
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         relations = "/v1/rooms/{room}/relations/{event}"
         return {
-            ("GET", relations): self.relations,
-            ("GET", f"{relations}/{{kind}}"): self.relations,
-            ("GET", f"{relations}/{{kind}}/{{type}}"): self.relations,
-            ("GET", "/v1/rooms/{room}/threads"): self.threads,
+            ("GET", relations): self.get_relations,
+            ("GET", f"{relations}/{{kind}}"): self.get_relations,
+            ("GET", f"{relations}/{{kind}}/{{type}}"): self.get_relations,
+            ("GET", "/v1/rooms/{room}/threads"): self.get_threads,
         }
 
-    async def relations(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_relations(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /relations/{eventId}/{relType}/{eventType}``."""
         room, found = await self._readable.require_event(caller, request.path["room"], request.path["event"])
         most, recurse = (
@@ -117,7 +117,7 @@ class RelationEndpoints:
         inside = await self._clip_end(room, rows, end, newest_first=newest_first)
         seen = await self._visibility.filter_bundled(caller.user, room, event_ids_of(inside))
         visible = [seen[event_id] for event_id in event_ids_of(inside) if event_id in seen]
-        answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, visible)}
+        answer: dict[str, Any] = {"chunk": await self._shapes.format_events(caller, room, visible)}
         if more and cursor is not None and len(inside) == len(rows):
             answer["next_batch"] = cursor if newest_first else cursor + _AFTER_ALL
         if inside and request.first("from"):
@@ -209,10 +209,10 @@ class RelationEndpoints:
         stored = (await room.events.load([event_id], room.version)).get(event_id)
         if stored is None:
             return True
-        before, after = await self._timeline.place(room, stored)
+        before, after = await self._timeline.tokens_around(room, stored)
         return after.order <= place.order if newest_first else before.order >= place.order
 
-    async def threads(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_threads(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /threads``: the roots, those with the newest answer first. A root stands where its newest
         answer does that the reader may read, and nowhere else.
         """
@@ -221,14 +221,14 @@ class RelationEndpoints:
         include = request.first("include", "all")
         if include not in {"all", "participated"}:
             raise matrix_error(400, "M_INVALID_PARAM", "include is all or participated")
-        ignored = await self._data.ignored(caller.user)
+        ignored = await self._data.ignored_users(caller.user)
         token = request.first("from")
         place: PaginationToken | None = parse_token(token) if token else PaginationToken(position=2**53)
         found: list[StoredEvent] = []
         for _ in range(_MAX_PAGES):
             if place is None or len(found) >= most:
                 break
-            page, place = await self._timeline.before(room, place, _PAGE_SIZE)
+            page, place = await self._timeline.page_back(room, place, _PAGE_SIZE)
             answers = [one for one in page if _thread_root_of(one)]
             for one in drop_ignored(
                 await self._visibility.filter_visible(caller.user, room, answers), ignored
@@ -236,12 +236,12 @@ class RelationEndpoints:
                 root = await self._root_shown_at(caller.user, room, one, ignored)
                 if root is None:
                     continue
-                if include == "all" or await self._shapes.took_part(caller.user, room, root.pdu):
+                if include == "all" or await self._shapes.has_participated(caller.user, room, root.pdu):
                     found.append(root)
                 if len(found) == most:
-                    place = (await self._timeline.place(room, one))[0]
+                    place = (await self._timeline.tokens_around(room, one))[0]
                     break
-        answer: dict[str, Any] = {"chunk": await self._shapes.of(caller, room, found)}
+        answer: dict[str, Any] = {"chunk": await self._shapes.format_events(caller, room, found)}
         if place is not None:
             answer["next_batch"] = str(place)
         return answer

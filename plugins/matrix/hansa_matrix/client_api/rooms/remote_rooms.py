@@ -63,7 +63,7 @@ class RemoteRooms:
         answer = await self._client.request(
             "POST", server, "/_matrix/federation/v1/publicRooms", dict(query), seconds=10.0
         )
-        return await self.listed(server, answer)
+        return await self.filter_public_page(server, answer)
 
     async def fetch_room(self, server: str, room_id: str, *, suggested: bool) -> Any:
         """Fetches another server's description of a room and its children; None if it has none, or policies
@@ -80,14 +80,14 @@ class RemoteRooms:
             return None
         return answer.get("room") if isinstance(answer, dict) else None
 
-    async def listed(self, server: str, answer: Any) -> Any:
+    async def filter_public_page(self, server: str, answer: Any) -> Any:
         """A page of another server's public list, without the rooms whose words may not be read."""
         if not self._ctx.has_policies:
             return answer
         if not isinstance(answer, dict):
             return {"chunk": []}
         chunk = answer.get("chunk")
-        rooms = await self.readable(server, chunk if isinstance(chunk, list) else [])
+        rooms = await self.filter_rooms(server, chunk if isinstance(chunk, list) else [])
         found: dict[str, Any] = {"chunk": rooms}
         if type(total := answer.get("total_room_count_estimate")) is int:
             found["total_room_count_estimate"] = total
@@ -97,7 +97,7 @@ class RemoteRooms:
                 found[name] = token
         return found
 
-    async def readable(self, server: str, rooms: Sequence[Any]) -> list[dict[str, Any]]:
+    async def filter_rooms(self, server: str, rooms: Sequence[Any]) -> list[dict[str, Any]]:
         """Those of some rooms, or of the children of one, that may be read."""
         listed = [one for one in rooms if isinstance(one, dict)]
         if not self._ctx.has_policies:
@@ -106,11 +106,11 @@ class RemoteRooms:
         for number, one in enumerate(listed, 1):
             if not number % _ROOMS_PER_STEP:
                 await asyncio.sleep(0)
-            if await self.reads(server, one):
+            if await self.can_read(server, one):
                 found.append(one)
         return found
 
-    async def reads(self, server: str, said: Mapping[str, Any]) -> bool:
+    async def can_read(self, server: str, said: Mapping[str, Any]) -> bool:
         """True if policies let local users read a server's description of a room."""
         if not self._ctx.has_policies:
             return True

@@ -27,12 +27,12 @@ class Reports:
         self._ctx = ctx
         self._attendance = attendance
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("POST", "/v3/rooms/{room}/report"): RateLimited(self.room),
-            ("POST", "/v3/rooms/{room}/report/{event}"): RateLimited(self.event),
-            ("POST", "/v3/users/{user}/report"): RateLimited(self.user),
+            ("POST", "/v3/rooms/{room}/report"): RateLimited(self.report_room),
+            ("POST", "/v3/rooms/{room}/report/{event}"): RateLimited(self.report_event),
+            ("POST", "/v3/users/{user}/report"): RateLimited(self.report_user),
         }
 
     def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
@@ -61,19 +61,19 @@ class Reports:
         if self._attendance.membership_of(caller.user, room_id) is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
 
-    async def room(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def report_room(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report``."""
         self._require_known_room(caller, request.path["room"])
         return await self._store_report(caller, body, room=request.path["room"])
 
-    async def event(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def report_event(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/report/{eventId}``."""
         self._require_known_room(caller, request.path["room"])
         if not ids.is_valid_event_id(request.path["event"]):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not an event ID")
         return await self._store_report(caller, body, room=request.path["room"], event=request.path["event"])
 
-    async def user(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def report_user(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /users/{userId}/report``."""
         if not ids.is_valid_user_id(request.path["user"]):
             raise matrix_error(400, "M_INVALID_PARAM", "this is not a user ID")

@@ -84,11 +84,11 @@ class RoomEntry:
             except CannotOpenRoom as problem:
                 raise room_entry_error(problem) from problem
             if await self._record_remote_join(user, room):
-                await self._upgraded.take(user, room_id)
+                await self._upgraded.copy_account_data(user, room_id)
                 return room_id
         await self._join_local(user, room, servers, more)
         await self._invites.drop(room_id, user)
-        await self._upgraded.take(user, room_id)
+        await self._upgraded.copy_account_data(user, room_id)
         return room_id
 
     async def _record_remote_join(self, user: str, room: MatrixRoom) -> bool:

@@ -50,7 +50,7 @@ class AccessibleSummaries:
         self._spaces = summaries
         self._visibility = visibility
 
-    async def of(
+    async def get_summary(
         self, user: str, room_id: str, via: Iterable[str], *, suggested: bool
     ) -> dict[str, Any] | None:
         """Returns the summary of a room with its children; None if there is no such room, or the user may not
@@ -79,9 +79,9 @@ class AccessibleSummaries:
             return None
         kept = {name: shown[name] for name, kind in _FIELDS.items() if type(shown.get(name)) is kind}
         children = shown.get("children_state")
-        if not await self._remote.reads(server, kept):
+        if not await self._remote.can_read(server, kept):
             return None
-        listed = await self._remote.readable(server, children if isinstance(children, list) else [])
+        listed = await self._remote.filter_rooms(server, children if isinstance(children, list) else [])
         return {**kept, "children_state": listed}
 
     def _is_for(self, user: str, room_id: str, shown: Mapping[str, Any]) -> bool:

@@ -32,36 +32,36 @@ class SendEndpoints:
         self._voice = sender
         self._entry = entry
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("PUT", "/v3/rooms/{room}/send/{type}/{txn}"): RateLimited(self.send),
-            ("PUT", "/v3/rooms/{room}/redact/{event}/{txn}"): RateLimited(self.redact),
-            ("PUT", "/v3/rooms/{room}/state/{type}"): RateLimited(self.state),
-            ("PUT", "/v3/rooms/{room}/state/{type}/{key}"): RateLimited(self.state),
+            ("PUT", "/v3/rooms/{room}/send/{type}/{txn}"): RateLimited(self.send_event),
+            ("PUT", "/v3/rooms/{room}/redact/{event}/{txn}"): RateLimited(self.redact_event),
+            ("PUT", "/v3/rooms/{room}/state/{type}"): RateLimited(self.send_state),
+            ("PUT", "/v3/rooms/{room}/state/{type}/{key}"): RateLimited(self.send_state),
         }
 
-    async def send(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def send_event(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /send/{eventType}/{txnId}``; a redaction, which room versions write differently, too."""
         room_id, type_ = request.path["room"], request.path["type"]
-        room = self._voice.joined(caller.user, room_id)
+        room = self._voice.require_joined(caller.user, room_id)
         if type_ == REDACTION:
             await self._may_redact(caller.user, room, body.get("redacts"))
         draft = (type_, None, body)
         if await annotates_again(self._ctx.store, room, caller.user, draft):
-            repeat = self._voice.origin(caller, room_id, type_, request.path["txn"])
+            repeat = self._voice.transaction_origin(caller, room_id, type_, request.path["txn"])
             if await self._ctx.event_by(repeat) is None:
                 raise matrix_error(400, "M_DUPLICATE_ANNOTATION", "you have sent the same annotation already")
-        return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
+        return {"event_id": await self._voice.send_with_txn(caller, room_id, draft, request.path["txn"])}
 
-    async def redact(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def redact_event(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /redact/{eventId}/{txnId}``."""
         room_id, target = request.path["room"], request.path["event"]
         content = {"redacts": target, **get_reason(body)}
-        room = self._voice.joined(caller.user, room_id)
+        room = self._voice.require_joined(caller.user, room_id)
         await self._may_redact(caller.user, room, target)
         draft = (REDACTION, None, content)
-        return {"event_id": await self._voice.send(caller, room_id, draft, request.path["txn"])}
+        return {"event_id": await self._voice.send_with_txn(caller, room_id, draft, request.path["txn"])}
 
     async def _may_redact(self, user: str, room: MatrixRoom, target: object) -> None:
         """One takes back what one said oneself; what others of this server said takes the level for it, which
@@ -79,7 +79,7 @@ class SendEndpoints:
         if found.pdu.sender != user and not await self._voice.can_redact(user, room):
             raise matrix_error(403, "M_FORBIDDEN", "you need permission to redact the events of others")
 
-    async def state(self, caller: Requester, request: Request, body: Any) -> Any:
+    async def send_state(self, caller: Requester, request: Request, body: Any) -> Any:
         """``PUT /state/{eventType}/{stateKey}``."""
         room_id, type_, key = request.path["room"], request.path["type"], request.path.get("key", "")
 
@@ -103,4 +103,4 @@ class SendEndpoints:
         await check_state((type_, key, body), ids.domain_of(caller.user), leads_here, named)
         if present is not None and present.sender == caller.user and present.content == body and inside:
             return {"event_id": present.event_id}
-        return {"event_id": await self._voice.say(caller.user, room_id, (type_, key, body))}
+        return {"event_id": await self._voice.send_event(caller.user, room_id, (type_, key, body))}

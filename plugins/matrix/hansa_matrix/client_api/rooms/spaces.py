@@ -39,14 +39,14 @@ class HierarchyEndpoints:
         self._entry = entry
         self._summaries = summaries
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {
-            ("GET", "/v1/rooms/{room}/hierarchy"): self.hierarchy,
-            ("GET", "/v1/room_summary/{room}"): self.summary,
+            ("GET", "/v1/rooms/{room}/hierarchy"): self.get_hierarchy,
+            ("GET", "/v1/room_summary/{room}"): self.get_summary,
         }
 
-    async def hierarchy(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_hierarchy(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /hierarchy``: a space, what is in it, and in that, depth first."""
         root, most = request.path["room"], max(1, get_int(request, "limit", 50, 50))
         deep, suggested = get_int(request, "max_depth", 10, 10), request.first("suggested_only") == "true"
@@ -61,7 +61,9 @@ class HierarchyEndpoints:
                 continue
             seen.add(room_id)
             late = self._ctx.clock.monotonic() > until
-            one = await self._summaries.of(caller.user, room_id, [] if late else via, suggested=suggested)
+            one = await self._summaries.get_summary(
+                caller.user, room_id, [] if late else via, suggested=suggested
+            )
             if one is None:
                 if room_id == root:
                     raise matrix_error(403, "M_FORBIDDEN", "the space does not exist, or you may not see it")
@@ -78,12 +80,12 @@ class HierarchyEndpoints:
             answer["next_batch"] = f"{start + most}_{deep}_{int(suggested)}"
         return answer
 
-    async def summary(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_summary(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /room_summary/{roomIdOrAlias}``."""
         address = request.path["room"]
         via = [v for k, v in request.query if k == "via"]
         room_id, servers = await self._entry.find_room(address, via)
-        one = await self._summaries.of(caller.user, room_id, servers, suggested=False)
+        one = await self._summaries.get_summary(caller.user, room_id, servers, suggested=False)
         if one is None:
             raise matrix_error(404, "M_NOT_FOUND", "the room does not exist, or you may not see it")
         stay = self._own.attendance.membership_of(caller.user, room_id)
@@ -94,7 +96,7 @@ class HierarchyEndpoints:
 def _child_order(child: Mapping[str, Any]) -> tuple[tuple[bool, str], int, str]:
     """The place of a room in a space, by what any server says of it."""
     content, ts, room_id = child.get("content"), child.get("origin_server_ts"), child.get("state_key")
-    place = space_child(content if isinstance(content, dict) else None).place
+    place = space_child(content if isinstance(content, dict) else None).sort_key
     return place, ts if type(ts) is int else 0, room_id if isinstance(room_id, str) else ""
 
 

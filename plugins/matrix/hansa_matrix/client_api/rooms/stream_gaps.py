@@ -31,7 +31,7 @@ class StreamGap:
     floor: int
     top: int
 
-    def lacks(self, room: MatrixRoom) -> bool:
+    def is_incomplete(self, room: MatrixRoom) -> bool:
         """True if a part of the gap is not stored here."""
         below = room.head.below
         return any(self.floor < below.get(event_id, 0) <= self.top for event_id in room.head.behind)
@@ -44,7 +44,7 @@ class StreamGaps:
         self._news = news
         self._known: LruCache[tuple[str, str], StreamGap] = LruCache(_MAX_CACHED)
 
-    async def of(self, room: MatrixRoom) -> list[StreamGap]:
+    async def gaps_of(self, room: MatrixRoom) -> list[StreamGap]:
         """Every absence from a room, oldest first. Without any told event before it, a return is where the
         room's timeline begins.
         """

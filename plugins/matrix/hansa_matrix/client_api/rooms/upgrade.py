@@ -30,8 +30,8 @@ class UpgradeEndpoints:
         self._upgrades = upgrades
         self._upgraded = upgraded
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
         return {("POST", "/v3/rooms/{room}/upgrade"): RateLimited(self.upgrade)}
 
     async def upgrade(self, caller: Requester, request: Request, body: Any) -> Any:
@@ -39,12 +39,12 @@ class UpgradeEndpoints:
         version = get_string(body, "new_version")
         if version not in VERSIONS:
             raise matrix_error(400, "M_UNSUPPORTED_ROOM_VERSION", "the room version is not supported")
-        room = self._voice.joined(caller.user, request.path["room"])
+        room = self._voice.require_joined(caller.user, request.path["room"])
         supported = VERSIONS[version].privileged_creators
         creators = user_ids(body, "additional_creators") if supported else []
         try:
             replacement = await self._upgrades.replace(room, version, caller.user, creators)
         except CannotOpenRoom as problem:
             raise error_from_refusal(problem.refusal) from problem
-        await self._upgraded.take(caller.user, replacement)
+        await self._upgraded.copy_account_data(caller.user, replacement)
         return {"replacement_room": replacement}

@@ -21,13 +21,13 @@ _MAX_TO_DEVICE = 100
 
 @dataclass(frozen=True, slots=True)
 class DeviceSyncResult:
-    """The device part of a sync answer: ``fields`` are always there, ``news`` only when something changed;
+    """The device part of a sync answer: ``fields`` are always there, ``changes`` only when something changed;
     and the position up to which messages to the device are included. ``met`` are users whose keys changed,
     and users that now share a first room with the caller.
     """
 
     fields: dict[str, Any]
-    news: dict[str, Any]
+    changes: dict[str, Any]
     upto: int
     met: Collection[str] = ()
 
@@ -41,35 +41,35 @@ class DeviceSync:
         self._known = users
         self._rooms = own.rooms
 
-    async def of(self, asked: SyncRequest) -> DeviceSyncResult:
+    async def build_device_part(self, asked: SyncRequest) -> DeviceSyncResult:
         """Messages to the device, keys that are left, and whose devices have changed."""
         user, device = asked.caller.user, asked.caller.device
         always: dict[str, Any] = {
-            "device_one_time_keys_count": await self._known.devices.counts(user, device),
+            "device_one_time_keys_count": await self._known.devices.one_time_key_counts(user, device),
             "device_unused_fallback_key_types": await self._known.devices.unused_fallback(user, device),
         }
         news: dict[str, Any] = {}
-        waiting = await self._known.messages.waiting(user, device, asked.since.device, _MAX_TO_DEVICE)
+        waiting = await self._known.messages.queued_messages(user, device, asked.since.device, _MAX_TO_DEVICE)
         waiting = [one for one in waiting if one.position <= asked.upto]
         messages = self._known.messages
-        events = [one.event for one in waiting if await messages.permitted(user, one)]
+        events = [one.event for one in waiting if await messages.can_deliver(user, one)]
         if events:
             news["to_device"] = {"events": events}
         met: Collection[str] = ()
         if asked.since.position >= 0:
-            lists = await self.lists(asked)
+            lists = await self.device_lists(asked)
             if any(lists.values()):
                 news["device_lists"] = lists
             met = frozenset(lists["changed"])
         upto = waiting[-1].position if len(waiting) == _MAX_TO_DEVICE else asked.upto
         return DeviceSyncResult(always, news, upto, met)
 
-    async def lists(self, asked: SyncRequest) -> dict[str, list[str]]:
+    async def device_lists(self, asked: SyncRequest) -> dict[str, list[str]]:
         """Returns users in common rooms whose keys changed or who share a first room with the caller now, and
         users who share none any more.
         """
-        user, moved = asked.caller.user, asked.moved
-        items = asked.news.get(DEVICES, ())
+        user, moved = asked.caller.user, asked.membership_changes
+        items = asked.items.get(DEVICES, ())
         named = {item.ref for item in items}
         if len(items) >= MAX_ITEMS:  # there were more: a user who is met now may be among those
             named |= await self._users_sharing_rooms(user)
@@ -88,7 +88,7 @@ class DeviceSync:
                 last = await self._attendance.news.last_items(room_id, asked.upto + 1, 1)
                 people |= (await self._membership_delta(room, asked, last[-1]))[1] if last else set()
                 left |= {other for other in people if not self._attendance.share_a_room(user, other)}
-        for room_id, items in asked.news.items():
+        for room_id, items in asked.items.items():
             room = self._rooms.get(room_id)
             stay = self._attendance.membership_of(user, room_id)
             if room is None or stay is None or stay.membership != "join":
@@ -139,7 +139,7 @@ class DeviceSync:
 
     async def _has_joined(self, asked: SyncRequest, room: MatrixRoom) -> bool:
         """True if the caller joined a room since the last sync; a changed name is not a join."""
-        items = asked.news.get(room.room_id, ())
+        items = asked.items.get(room.room_id, ())
         loaded = await room.events.load([item.ref for item in items], room.version)
         user = asked.caller.user
         own = [one for one in loaded.values() if one.pdu.type == MEMBER and one.pdu.state_key == user]

@@ -83,7 +83,7 @@ class _Types:
     patterns: tuple[Glob, ...] = ()
 
     @classmethod
-    def of(cls, value: Mapping[str, Any], key: str) -> _Types | None:
+    def from_json(cls, value: Mapping[str, Any], key: str) -> _Types | None:
         """Out of a list, None where there is none. Raises ``NoFilter``."""
         given = _parse_names(value, key)
         if given is None:
@@ -116,7 +116,7 @@ class EventFilter:
     with_url: bool | None = None
     #: True if the type and the room of an event decide, and if every event is accepted.
     by_key: bool = field(init=False, default=True)
-    open: bool = field(init=False, default=True)
+    is_unrestricted: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         """Answered once, as every event asks."""
@@ -124,15 +124,15 @@ class EventFilter:
         typed = self.types is not None or bool(self.not_types)
         roomed = self.rooms is not None or bool(self.not_rooms)
         object.__setattr__(self, "by_key", by_key)
-        object.__setattr__(self, "open", by_key and not typed and not roomed)
+        object.__setattr__(self, "is_unrestricted", by_key and not typed and not roomed)
 
     @classmethod
-    def of(cls, value: Mapping[str, Any]) -> EventFilter:
+    def from_json(cls, value: Mapping[str, Any]) -> EventFilter:
         """Out of its JSON. Raises ``NoFilter``."""
         _parse_flag(value, "include_redundant_members")  # none is left out as known already
         return cls(
-            types=_Types.of(value, "types"),
-            not_types=_Types.of(value, "not_types") or _Types(),
+            types=_Types.from_json(value, "types"),
+            not_types=_Types.from_json(value, "not_types") or _Types(),
             senders=_as_set(_parse_names(value, "senders", "@")),
             not_senders=_as_set(_parse_names(value, "not_senders", "@")) or frozenset(),
             rooms=_as_set(_parse_names(value, "rooms", "!")),
@@ -144,31 +144,31 @@ class EventFilter:
         )
 
     @classmethod
-    def read(cls, text: str) -> EventFilter:
+    def from_query(cls, text: str) -> EventFilter:
         """Out of a query. Raises the error answer of what is none."""
-        return parse_in_query(cls.of, text) if text else cls()
+        return parse_in_query(cls.from_json, text) if text else cls()
 
-    def takes(self, pdu: Pdu) -> bool:
+    def matches_event(self, pdu: Pdu) -> bool:
         """True if the filter accepts an event."""
-        if self.open:
+        if self.is_unrestricted:
             return True
         if self.with_url is not None and (string_field(pdu.content, "url") is not None) is not self.with_url:
             return False
-        return self.named(pdu.type, pdu.sender, pdu.room_id)
+        return self.matches_fields(pdu.type, pdu.sender, pdu.room_id)
 
-    def named(self, type_: str, sender: str = "", room_id: str = "") -> bool:
+    def matches_fields(self, type_: str, sender: str = "", room_id: str = "") -> bool:
         """True if the filter accepts a type, sender and room."""
         if sender in self.not_senders or (self.senders is not None and sender not in self.senders):
             return False
-        return self.typed(type_, room_id)
+        return self.matches_type(type_, room_id)
 
-    def typed(self, type_: str, room_id: str = "") -> bool:
+    def matches_type(self, type_: str, room_id: str = "") -> bool:
         """True if the filter accepts a type and room, for any sender."""
         if type_ in self.not_types or (self.types is not None and type_ not in self.types):
             return False
-        return not room_id or self.room(room_id)
+        return not room_id or self.matches_room(room_id)
 
-    def room(self, room_id: str) -> bool:
+    def matches_room(self, room_id: str) -> bool:
         """True if the filter accepts a room."""
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
 
@@ -191,7 +191,7 @@ class SyncFilter:
     fields: tuple[tuple[str, ...], ...] | None = None
 
     @classmethod
-    def of(cls, value: Mapping[str, Any]) -> SyncFilter:
+    def from_json(cls, value: Mapping[str, Any]) -> SyncFilter:
         """Out of its JSON. Raises ``NoFilter``."""
         room, kind = _require_object(value, "room"), value.get("event_format") or "client"
         if kind not in ("client", "federation"):  # whatever it is, a list too
@@ -200,24 +200,24 @@ class SyncFilter:
         if paths is not None and len(paths) > MAX_FIELDS:
             raise NoFilter(f"event_fields of a filter has more than {MAX_FIELDS} paths")
         return cls(
-            rooms=EventFilter.of({k: room[k] for k in ("rooms", "not_rooms") if k in room}),
-            timeline=EventFilter.of(_require_object(room, "timeline")),
-            state=EventFilter.of(_require_object(room, "state")),
-            ephemeral=EventFilter.of(_require_object(room, "ephemeral")),
-            room_data=EventFilter.of(_require_object(room, "account_data")),
-            data=EventFilter.of(_require_object(value, "account_data")),
-            presence=EventFilter.of(_require_object(value, "presence")),
+            rooms=EventFilter.from_json({k: room[k] for k in ("rooms", "not_rooms") if k in room}),
+            timeline=EventFilter.from_json(_require_object(room, "timeline")),
+            state=EventFilter.from_json(_require_object(room, "state")),
+            ephemeral=EventFilter.from_json(_require_object(room, "ephemeral")),
+            room_data=EventFilter.from_json(_require_object(room, "account_data")),
+            data=EventFilter.from_json(_require_object(value, "account_data")),
+            presence=EventFilter.from_json(_require_object(value, "presence")),
             include_leave=_parse_flag(room, "include_leave") or False,
             federation=kind == "federation",
             fields=None if paths is None else tuple(tuple(split_property_path(one)) for one in paths),
         )
 
     @classmethod
-    def read(cls, text: str) -> SyncFilter:
+    def from_query(cls, text: str) -> SyncFilter:
         """Out of a query. Raises the error answer of what is none."""
-        return parse_in_query(cls.of, text)
+        return parse_in_query(cls.from_json, text)
 
-    def fitted(self, events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def select_fields(self, events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Events with the fields that are wanted, and those by which a client knows them."""
         if self.fields is None:
             return list(events)

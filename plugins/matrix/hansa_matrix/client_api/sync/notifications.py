@@ -34,11 +34,11 @@ class Notifications:
         self._shapes = reading.formatter
         self._unread = unread
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("GET", "/v3/notifications"): RateLimited(self.told)}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("GET", "/v3/notifications"): RateLimited(self.get_notifications)}
 
-    async def told(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_notifications(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /notifications``. A token is a position of the stream: the notifications come before it."""
         most = max(1, get_int(request, "limit", _DEFAULT_LIMIT, _MAX_LIMIT))
         loud, token = request.first("only") == "highlight", request.first("from")
@@ -84,14 +84,14 @@ class Notifications:
             return []
         loaded = await room.readable([event_id for _, event_id in items])
         events = await self._visibility.filter_visible(caller.user, room, list(loaded.values()))
-        verdicts = await self._unread.judged(caller.user, room, events)
+        verdicts = await self._unread.evaluate_events(caller.user, room, events)
         verdicts = {e: v for e, v in verdicts.items() if v.notify and (v.highlight or not loud)}
         wanted = [one for one in events if one.pdu.event_id in verdicts]
         if not wanted:
             return []
-        counts = (await self._unread.of(caller.user, room, now)).threads
+        counts = (await self._unread.get_counts(caller.user, room, now)).threads
         in_thread = await threads_of(room, wanted)
-        shown = await self._shapes.of(caller, room, wanted, room_id=False)
+        shown = await self._shapes.format_events(caller, room, wanted, room_id=False)
         by_id = {one.pdu.event_id: (one.pdu, event) for one, event in zip(wanted, shown, strict=True)}
         found: list[tuple[int, dict[str, Any]]] = []
         for position, event_id in items:

@@ -50,26 +50,26 @@ class SyncRequest:
     upto: int
     filter: SyncFilter
     full_state: bool
-    after: bool
+    use_state_after: bool
     ignored: frozenset[str]
-    news: Mapping[str, Sequence[StreamItem]] = field(default_factory=dict)
+    items: Mapping[str, Sequence[StreamItem]] = field(default_factory=dict)
     #: All account data by room, where it is all wanted.
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
-    def whole(self) -> bool:
+    def is_initial(self) -> bool:
         """True if the answer contains the full state."""
         return self.full_state or self.since.position < 0
 
     @property
-    def moved(self) -> set[str]:
+    def membership_changes(self) -> set[str]:
         """The rooms to which the person stands otherwise than before."""
-        return {item.ref for item in self.news.get(self.caller.user, ()) if item.ref.startswith("!")}
+        return {item.ref for item in self.items.get(self.caller.user, ()) if item.ref.startswith("!")}
 
     @property
     def ignores_others(self) -> bool:
         """True if the list of ignored users changed."""
-        return any(item.ref == f"data  {IGNORED}" for item in self.news.get(self.caller.user, ()))
+        return any(item.ref == f"data  {IGNORED}" for item in self.items.get(self.caller.user, ()))
 
 
 class UserTopics:

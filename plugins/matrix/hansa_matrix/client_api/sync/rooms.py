@@ -55,30 +55,32 @@ class RoomSync:
         self._unread = settings.unread
         self._timelines = TimelineSync(own.attendance.news, reading.visibility, reading.formatter)
 
-    async def of(self, asked: SyncRequest, stays: Mapping[str, LocalMembership]) -> dict[str, dict[str, Any]]:
+    async def build_room_part(
+        self, asked: SyncRequest, stays: Mapping[str, LocalMembership]
+    ) -> dict[str, dict[str, Any]]:
         """Returns the room part, by the user's membership and by room."""
-        moved = asked.moved
-        again = not asked.whole and asked.ignores_others  # invites of who was ignored are told now
+        moved = asked.membership_changes
+        again = not asked.is_initial and asked.ignores_others  # invites of who was ignored are told now
         found: dict[str, dict[str, Any]] = {}
-        for stay in list(stays.values()) if asked.whole else self._changed_rooms(asked, stays):
-            if not asked.filter.rooms.room(stay.room_id):
+        for stay in list(stays.values()) if asked.is_initial else self._changed_rooms(asked, stays):
+            if not asked.filter.rooms.matches_room(stay.room_id):
                 continue
             kind, shown = "", None
             if stay.membership == "join":
                 kind, shown = "join", await self._joined_room(asked, stay, new=stay.room_id in moved)
-            elif stay.membership == "invite" and (asked.whole or again or stay.room_id in moved):
+            elif stay.membership == "invite" and (asked.is_initial or again or stay.room_id in moved):
                 if stay.sender not in asked.ignored and await self._can_show_invite(stay, asked):
                     kind, shown = (
                         "invite",
                         {"invite_state": {"events": await self._stripped_state(asked, stay)}},
                     )
-            elif stay.membership == "knock" and (asked.whole or stay.room_id in moved):
+            elif stay.membership == "knock" and (asked.is_initial or stay.room_id in moved):
                 kind, shown = "knock", {"knock_state": {"events": await self._stripped_state(asked, stay)}}
             elif stay.membership in {"leave", "ban"}:
                 kind = "leave"
-                if stay.room_id in moved or (asked.whole and asked.filter.include_leave):
+                if stay.room_id in moved or (asked.is_initial and asked.filter.include_leave):
                     shown = await self._left_room(asked, stay)
-                elif not asked.whole:
+                elif not asked.is_initial:
                     shown = await self._account_data_of(asked, stay)
             if shown is not None:
                 found.setdefault(kind, {})[stay.room_id] = shown
@@ -88,8 +90,8 @@ class RoomSync:
         self, asked: SyncRequest, stays: Mapping[str, LocalMembership]
     ) -> list[LocalMembership]:
         """How one stands to the rooms of which there is something to tell."""
-        rooms = asked.moved
-        for topic, items in asked.news.items():
+        rooms = asked.membership_changes
+        for topic, items in asked.items.items():
             rooms.add(topic.removeprefix(RECEIPTS))
             if topic == asked.caller.user:
                 rooms.update(item.ref.split(" ")[1] for item in items if " " in item.ref)
@@ -108,29 +110,29 @@ class RoomSync:
         room = self._rooms.get(room_id)
         if room is None:
             return None
-        typing = asked.whole or self._notifier.changed_in.get(room_id, 0) > asked.since.typing
-        receipts = {item.ref for item in asked.news.get(RECEIPTS + room_id, ())}
-        if any(item.ref == f"read {room_id}" for item in asked.news.get(asked.caller.user, ())):
+        typing = asked.is_initial or self._notifier.changed_in.get(room_id, 0) > asked.since.typing
+        receipts = {item.ref for item in asked.items.get(RECEIPTS + room_id, ())}
+        if any(item.ref == f"read {room_id}" for item in asked.items.get(asked.caller.user, ())):
             receipts.add(asked.caller.user)
-        items = asked.news.get(room_id, ())
+        items = asked.items.get(room_id, ())
         data = await self.account_data(asked, room_id)
-        if not (asked.whole or new or items or typing or receipts or data):
+        if not (asked.is_initial or new or items or typing or receipts or data):
             return None
         entered = new and await self._newly_joined(asked, room, stay)
-        whole = asked.whole or entered
+        whole = asked.is_initial or entered
         shown: dict[str, Any] = {}
         fresh = entered or asked.since.position < 0
         lazy = asked.filter.state.lazy and whole
         heroes = (await self._room_summary(asked, room)).get("m.heroes", ()) if lazy else ()
         span = Span(since=asked.since.position, upto=asked.upto, fresh=fresh, whole=whole, heroes=heroes)
-        timeline, state = await self._timelines.of(asked, room, span)
+        timeline, state = await self._timelines.build_timeline(asked, room, span)
         shown["timeline"] = timeline
         shown |= state
         ephemeral: list[dict[str, Any]] = []
         who = [u for u in self._signals.typing_in(room_id) if u not in asked.ignored] if typing else []
-        if typing and (who or not whole) and asked.filter.ephemeral.typed("m.typing", room_id):
+        if typing and (who or not whole) and asked.filter.ephemeral.matches_type("m.typing", room_id):
             ephemeral.append({"type": "m.typing", "content": {"user_ids": who}})
-        if (whole or receipts) and asked.filter.ephemeral.typed("m.receipt", room_id):
+        if (whole or receipts) and asked.filter.ephemeral.matches_type("m.receipt", room_id):
             ephemeral += await self._receipt_edus(asked, room_id, None if whole else receipts)
         shown["ephemeral"] = {"events": ephemeral}
         shown["account_data"] = {
@@ -138,11 +140,11 @@ class RoomSync:
         }
         people = whole or any(e.get("type") == MEMBER for e in timeline["events"]) or bool(state)
         shown["summary"] = await self._room_summary(asked, room) if people else {}
-        counts = await self._unread.of(asked.caller.user, room, asked.upto)
+        counts = await self._unread.get_counts(asked.caller.user, room, asked.upto)
         by_thread = asked.filter.timeline.by_thread
-        shown["unread_notifications"] = (counts.main if by_thread else counts.all).shown()
+        shown["unread_notifications"] = (counts.main if by_thread else counts.all).counts_json()
         if by_thread:
-            threads = {t: count.shown() for t, count in counts.threads.items() if t != MAIN}
+            threads = {t: count.counts_json() for t, count in counts.threads.items() if t != MAIN}
             shown["unread_thread_notifications"] = threads
         return shown
 
@@ -231,20 +233,20 @@ class RoomSync:
         changed.
         """
         wanted: EventFilter = asked.filter.room_data if room_id else asked.filter.data
-        if asked.whole or whole:
-            if asked.whole:
+        if asked.is_initial or whole:
+            if asked.is_initial:
                 found = dict(asked.data.get(room_id, {}))
             else:
-                found = await self._data.every(asked.caller.user, room_id)
+                found = await self._data.for_room(asked.caller.user, room_id)
             if not room_id:
-                found[PUSH_RULES] = {"global": await self._push.of(asked.caller.user)}
+                found[PUSH_RULES] = {"global": await self._push.rules_of(asked.caller.user)}
         else:
             prefix = f"data {room_id} "
-            personal = asked.news.get(asked.caller.user, ())
+            personal = asked.items.get(asked.caller.user, ())
             types = {i.ref.removeprefix(prefix) for i in personal if i.ref.startswith(prefix)}
             values = {t: await self._data.get(asked.caller.user, room_id, t) for t in types}
             found = {t: v for t, v in values.items() if v is not None}
-        return [{"type": t, "content": c} for t, c in found.items() if wanted.typed(t, room_id)]
+        return [{"type": t, "content": c} for t, c in found.items() if wanted.matches_type(t, room_id)]
 
     async def _can_show_invite(self, stay: LocalMembership, asked: SyncRequest) -> bool:
         """True if the policies allow an invite to be shown that arrived under earlier policies."""
@@ -283,7 +285,7 @@ class RoomSync:
         if not await self._visibility.was_in(room, left):
             if stay.event_id not in await room.readable([stay.event_id]):
                 left = replace(left, pdu=effect_without_texts(left.pdu, room.version))
-            (shown,) = await self._shapes.of(asked.caller, room, [left], room_id=False)
+            (shown,) = await self._shapes.format_events(asked.caller, room, [left], room_id=False)
             return await self._never_joined_room(asked, stay, shown)
         fresh = asked.since.position < 0 or await self._came_and_went(asked, room)
         span = Span(
@@ -293,7 +295,7 @@ class RoomSync:
             whole=fresh or asked.full_state,
             own=stay.event_id,
         )
-        timeline, state = await self._timelines.of(asked, room, span)
+        timeline, state = await self._timelines.build_timeline(asked, room, span)
         data = await self.account_data(asked, room.room_id, whole=fresh)
         state = state or {"state": {"events": []}}
         return {"timeline": timeline, **state, "account_data": {"events": data}}
@@ -329,12 +331,20 @@ class RoomSync:
     def _is_empty(asked: SyncRequest, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The timeline and state of a room of which one is told some state events at most."""
         wanted = asked.filter.timeline
-        timely = [one for one in shown if wanted.limit and wanted.named(str(one["type"]), str(one["sender"]))]
+        timely = [
+            one
+            for one in shown
+            if wanted.limit and wanted.matches_fields(str(one["type"]), str(one["sender"]))
+        ]
         return {
             "timeline": {
                 "events": timely,
                 "limited": False,
                 "prev_batch": str(PaginationToken(position=asked.upto)),
             },
-            **(states_after(shown) if asked.after else {"state": {"events": [] if timely else shown}}),
+            **(
+                states_after(shown)
+                if asked.use_state_after
+                else {"state": {"events": [] if timely else shown}}
+            ),
         }

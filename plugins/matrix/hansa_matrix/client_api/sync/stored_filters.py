@@ -25,7 +25,7 @@ class StoredFilters:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
 
-    async def add(self, user: str, filter_: Any) -> str:
+    async def add_filter(self, user: str, filter_: Any) -> str:
         """The name of a filter; the same filter has the same. The one that nobody used for longest gives way
         where there are too many. Raises ``Busy`` where all of them are in use, and the error answer of one
         that is too large.

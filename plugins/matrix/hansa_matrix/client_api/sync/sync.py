@@ -80,11 +80,11 @@ class SyncEndpoint:
         self._asking: dict[str, int] = {}
         self._seen: dict[str, float] = {}
 
-    def table(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
-        """See ``http.EndpointGroup.table``."""
-        return {("GET", "/v3/sync"): self.sync}
+    def routes(self) -> Mapping[tuple[str, str], Handler | RateLimited]:
+        """See ``http.EndpointGroup.routes``."""
+        return {("GET", "/v3/sync"): self.get_sync}
 
-    async def sync(self, caller: Requester, request: Request, _body: Any) -> Response:
+    async def get_sync(self, caller: Requester, request: Request, _body: Any) -> Response:
         """Answer at once where there is news, else when there is some or time is up."""
         since = parse_sync_token(request.first("since"), caller)
         if max(since.position, since.device) > await self._news.now():
@@ -101,7 +101,7 @@ class SyncEndpoint:
         seconds = min(get_int(request, "timeout", 0, 10**9) / 1000, _MAX_TIMEOUT_S)
         until = self._ctx.clock.monotonic() + seconds
         if since.device > 0:
-            await self._known.messages.delivered(caller.user, caller.device, since.device)
+            await self._known.messages.delete_upto(caller.user, caller.device, since.device)
         if state == "offline":
             return await self._long_poll(caller, since, wanted, until, full=full, after=after)
         with self._track_active(caller.user):
@@ -128,7 +128,7 @@ class SyncEndpoint:
                         await happened.wait()
                 except TimeoutError:
                     return json_response(answer)
-            if not await self._accounts.holds(caller):
+            if not await self._accounts.is_token_valid(caller):
                 raise matrix_error(401, "M_UNKNOWN_TOKEN", "the device was logged out", soft_logout=False)
 
     @contextmanager
@@ -143,22 +143,22 @@ class SyncEndpoint:
                 self._asking[user] = left
             self._seen[user] = self._ctx.clock.monotonic()
 
-    async def expire(self) -> None:
+    async def run_presence_loop(self) -> None:
         """Runs with the network where presence is told: whose client asks no more is gone."""
         while True:
             await asyncio.sleep(_OFFLINE_AFTER_S / 2)
-            await self.gone()
+            await self.mark_offline()
 
-    async def gone(self) -> None:
+    async def mark_offline(self) -> None:
         """Tell of those who are gone."""
         now = self._ctx.clock.monotonic()
         for user in [
             u for u, at in self._seen.items() if at + _OFFLINE_AFTER_S <= now and u not in self._asking
         ]:
             del self._seen[user]
-            known = self._known.presences.of(user)
+            known = self._known.presences.get(user)
             if known is not None and known.presence != "offline":
-                await self._known.presences.tell(replace(known, presence="offline", active=False))
+                await self._known.presences.set_local(replace(known, presence="offline", active=False))
 
     async def _set_online(self, user: str, state: str) -> None:
         """Sets a syncing user online, unless the client sets another presence."""
@@ -167,24 +167,24 @@ class SyncEndpoint:
         if state == "offline":
             return
         presences = self._known.presences
-        known = presences.of(user)
+        known = presences.get(user)
         if (
             self._ctx.config.presence_enabled
             and (known.presence if known is not None else "offline") != state
         ):
             status = known.status if known is not None else ""
             one = PresenceEdu(user=user, presence=state, active=state == "online", status=status)
-            await presences.tell(one)
+            await presences.set_local(one)
 
     async def _load_filter(self, caller: Requester, given: str) -> SyncFilter:
         if not given:
             return SyncFilter()
         if given.startswith("{"):
-            return SyncFilter.read(given)
+            return SyncFilter.from_query(given)
         kept = await StoredFilters(self._ctx).get(caller.user, given)
         if kept is None:
             raise matrix_error(400, "M_INVALID_PARAM", "there is no such filter")
-        return parse_in_query(SyncFilter.of, kept.decode())
+        return parse_in_query(SyncFilter.from_json, kept.decode())
 
     async def _build_answer(
         self, caller: Requester, since: SyncToken, wanted: SyncFilter, *, full: bool, after: bool
@@ -200,23 +200,23 @@ class SyncEndpoint:
             news = await self._news.items_between(
                 since.position, upto, UserTopics(caller.user, stays), MAX_ITEMS
             )
-        whole = await self._data.whole(caller.user) if since.position < 0 or full else {}
+        whole = await self._data.get_all(caller.user) if since.position < 0 or full else {}
         asked = SyncRequest(
             caller=caller,
             since=since,
             upto=upto,
             filter=wanted,
             full_state=full,
-            after=after,
-            ignored=await self._data.ignored(caller.user),
-            news=news,
+            use_state_after=after,
+            ignored=await self._data.ignored_users(caller.user),
+            items=news,
             data=whole,
         )
-        if asked.moved:
-            stays = {**stays, **await self._attendance.as_kept(caller.user, asked.moved)}
-        rooms = await self._of_rooms.of(asked, stays)
+        if asked.membership_changes:
+            stays = {**stays, **await self._attendance.as_kept(caller.user, asked.membership_changes)}
+        rooms = await self._of_rooms.build_room_part(asked, stays)
         data = await self._of_rooms.account_data(asked, "")
-        device = await self._of_devices.of(asked)
+        device = await self._of_devices.build_device_part(asked)
         answer: dict[str, Any] = {
             "next_batch": format_sync_token(upto, typing, device.upto, caller),
             **device.fields,
@@ -228,10 +228,10 @@ class SyncEndpoint:
         presence = self._presence_events(asked, device.met)
         if presence:
             answer["presence"] = {"events": presence}
-        answer |= device.news
-        return answer, bool(rooms or data or presence or device.news)
+        answer |= device.changes
+        return answer, bool(rooms or data or presence or device.changes)
 
-    async def changes(self, caller: Requester, request: Request, _body: Any) -> Any:
+    async def get_key_changes(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /keys/changes``: as in a sync, between two tokens."""
         since, upto = (
             parse_sync_token(request.first("from"), caller),
@@ -249,26 +249,32 @@ class SyncEndpoint:
             upto=end,
             filter=SyncFilter(),
             full_state=False,
-            after=False,
+            use_state_after=False,
             ignored=frozenset(),
-            news=news,
+            items=news,
         )
-        return await self._of_devices.lists(asked)
+        return await self._of_devices.device_lists(asked)
 
     def _presence_events(self, asked: SyncRequest, met: Collection[str]) -> list[dict[str, Any]]:
         """Returns the presence of users in common rooms that changed, or of users that are ``met``."""
-        if not self._ctx.config.presence_enabled or not asked.filter.presence.typed("m.presence"):
+        if not self._ctx.config.presence_enabled or not asked.filter.presence.matches_type("m.presence"):
             return []
         found: list[dict[str, Any]] = []
-        for one in self._known.presences.every():
+        for one in self._known.presences.get_all():
             news = asked.since.position < 0 or self._notifier.changed_in.get(one.user, 0) > asked.since.typing
-            if not (news or one.user in met) or not asked.filter.presence.named("m.presence", one.user):
+            if not (news or one.user in met) or not asked.filter.presence.matches_fields(
+                "m.presence", one.user
+            ):
                 continue
             if one.user != asked.caller.user and not self._attendance.share_a_room(
                 asked.caller.user, one.user
             ):
                 continue
-            content = {"presence": one.presence, "currently_active": one.active, "last_active_ago": one.ago}
+            content = {
+                "presence": one.presence,
+                "currently_active": one.active,
+                "last_active_ago": one.last_active_ago,
+            }
             content |= {"status_msg": one.status} if one.status else {}
             found.append({"type": "m.presence", "sender": one.user, "content": content})
         return found

@@ -58,28 +58,30 @@ class TimelineSync:
         self._visibility = visibility
         self._shapes = shapes
 
-    async def of(
+    async def build_timeline(
         self, asked: SyncRequest, room: MatrixRoom, span: Span
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The timeline, and the state before it or after it."""
         looked = await self._read_span(asked, room, span)
         wanted, raw = asked.filter, asked.filter.federation
-        events = await self._shapes.of(asked.caller, room, looked.events, room_id=False, federation=raw)
+        events = await self._shapes.format_events(
+            asked.caller, room, looked.events, room_id=False, federation=raw
+        )
         timeline: dict[str, Any] = {
-            "events": wanted.fitted(events),
+            "events": wanted.select_fields(events),
             "limited": looked.limited,
             "prev_batch": str(PaginationToken(position=looked.start)),
         }
         state = await self._missing_state(asked, room, span, looked.events)
-        if asked.filter.state.lazy or not asked.filter.state.open:
+        if asked.filter.state.lazy or not asked.filter.state.is_unrestricted:
             state = await self._filter_state(asked, room, span, state, looked.events)
         present = await room.places_of(state) if state else {}
         chosen: Iterable[StoredEvent] = present.values()
         if not wanted.state.by_key:
-            chosen = [one for one in chosen if wanted.state.takes(one.pdu)]
-        states = await self._shapes.of_state(asked.caller, room, chosen, room_id=False, federation=raw)
-        shown = wanted.fitted(states)
-        if asked.after:
+            chosen = [one for one in chosen if wanted.state.matches_event(one.pdu)]
+        states = await self._shapes.format_state(asked.caller, room, chosen, room_id=False, federation=raw)
+        shown = wanted.select_fields(states)
+        if asked.use_state_after:
             return timeline, states_after(shown)
         return timeline, {"state": {"events": shown}} if shown or span.whole else {}
 
@@ -101,7 +103,7 @@ class TimelineSync:
             if span.own in loaded and loaded[span.own].shown:
                 seen.setdefault(span.own, loaded[span.own])
             page = [(item.position, seen[item.ref]) for item in told if item.ref in seen]
-            found = [(at, one) for at, one in page if wanted.takes(one.pdu)] + found
+            found = [(at, one) for at, one in page if wanted.matches_event(one.pdu)] + found
             created = created or any(one.pdu.type == CREATE for one in events)
             before = told[0].position if told else before
             gap = bool(told) and told[0].ref in room.head.gaps
@@ -132,7 +134,9 @@ class TimelineSync:
             )
         now = await room.groups.load(last[0].state) if last else await room.state()
         told = (
-            {one.pdu.key for one in timeline if one.pdu.state_key is not None} if not asked.after else set()
+            {one.pdu.key for one in timeline if one.pdu.state_key is not None}
+            if not asked.use_state_after
+            else set()
         )
         lacking = {key: e for key, e in now.items() if key not in told and known.get(key) != e}
         if told:
@@ -159,20 +163,20 @@ class TimelineSync:
         for it.
         """
         wanted = asked.filter.state
-        found = {k: e for k, e in state.items() if wanted.typed(k[0], room.room_id)}
+        found = {k: e for k, e in state.items() if wanted.matches_type(k[0], room.room_id)}
         if not wanted.lazy:
             return found
         people = {one.pdu.sender for one in timeline} | {asked.caller.user} | set(span.heroes)
         kept = {k: e for k, e in found.items() if not span.whole or k[0] != MEMBER or k[1] in people}
-        if wanted.typed(MEMBER, room.room_id):
-            if asked.after or not timeline:
+        if wanted.matches_type(MEMBER, room.room_id):
+            if asked.use_state_after or not timeline:
                 last = await self._news.last_items(room.room_id, span.upto + 1, 1)
                 then = await room.groups.load(last[0].state) if last else await room.state()
             else:
                 then = await room.groups.load(timeline[0].before)
             named = {(MEMBER, user): then[MEMBER, user] for user in people if (MEMBER, user) in then}
             kept = named | kept
-        if not span.whole and not asked.after:
+        if not span.whole and not asked.use_state_after:
             own = {one.pdu.event_id for one in timeline}
             kept = {k: e for k, e in kept.items() if e not in own}
         return kept

@@ -44,7 +44,7 @@ class Count:
     highlights: int = 0
     first: int = 0
 
-    def shown(self) -> dict[str, int]:
+    def counts_json(self) -> dict[str, int]:
         """As a sync has it."""
         return {"notification_count": self.notifications, "highlight_count": self.highlights}
 
@@ -60,7 +60,7 @@ class Reads:
     room: int = 0
     threads: Mapping[str, int] = field(default_factory=dict)
 
-    def of(self, thread: str) -> int:
+    def read_upto(self, thread: str) -> int:
         """Of one thread."""
         return max(self.room, self.threads.get(thread, 0))
 
@@ -102,16 +102,16 @@ class UnreadCounter:
 
     def _account_data_changed(self, user: str, type_: str) -> None:
         if type_ in {PUSH_RULES, IGNORED}:
-            self.forget(user)
+            self.forget_user(user)
 
-    def forget(self, user: str) -> None:
+    def forget_user(self, user: str) -> None:
         """Forgets the counts of a user whose rules or ignored users changed."""
         self._counts.revoke_owner(user)
 
-    async def of(self, user: str, room: MatrixRoom, upto: int) -> UnreadCounts:
+    async def get_counts(self, user: str, room: MatrixRoom, upto: int) -> UnreadCounts:
         """Returns the counts of events in a room that a user has not read."""
         key, began = (user, room.room_id), self._counts.began()
-        reads = await self.reads(user, room.room_id)
+        reads = await self.get_reads(user, room.room_id)
         known = self._counts.get(key)
         if known is None or known.upto > upto or _is_behind(known.reads, reads):
             known = await self._start_count(user, room, reads)
@@ -137,10 +137,10 @@ class UnreadCounter:
         self, user: str, room: MatrixRoom, known: UnreadCounts, reads: Reads
     ) -> UnreadCounts:
         """The counts once more was read: those threads are counted again of which something is left."""
-        moved = {t for t in known.threads if reads.of(t) != known.reads.of(t)}
+        moved = {t for t in known.threads if reads.read_upto(t) != known.reads.read_upto(t)}
         kept = {t: count for t, count in known.threads.items() if t not in moved}
         if moved:
-            since = max(known.since, min(map(reads.of, moved)))
+            since = max(known.since, min(map(reads.read_upto, moved)))
             items = await self._news.last_items(room.room_id, known.upto + 1, _MAX_COUNT, since=since)
             events = await self._load_events(room, items)
             kept = await self._count_from(user, room, events, reads, kept, only=moved)
@@ -165,7 +165,7 @@ class UnreadCounter:
         loaded = await room.readable([item.ref for item in items])
         return [(item.position, loaded[item.ref]) for item in items if item.ref in loaded]
 
-    async def reads(self, user: str, room_id: str) -> Reads:
+    async def get_reads(self, user: str, room_id: str) -> Reads:
         """Returns how far a user has read, by public or private receipts, whichever is further."""
         threads: dict[str, int] = {}
         for (_, thread), (event_id, _) in (await self._signals.get_receipts(room_id, user)).items():
@@ -219,7 +219,7 @@ class UnreadCounter:
     ) -> dict[str, Count]:
         """Counts with what follows: what one says oneself, one has read up to there."""
         found = dict(counts)
-        heard = await self.judged(user, room, [one for _, one in events])
+        heard = await self.evaluate_events(user, room, [one for _, one in events])
         in_thread = await threads_of(room, [one for _, one in events])
         for position, one in events:
             thread = in_thread[one.pdu.event_id]
@@ -228,21 +228,23 @@ class UnreadCounter:
             if one.pdu.sender == user and one.pdu.type not in _NOT_A_RECEIPT:
                 found.pop(thread, None)
             verdict = heard.get(one.pdu.event_id)
-            if verdict is None or not verdict.notify or position <= reads.of(thread):
+            if verdict is None or not verdict.notify or position <= reads.read_upto(thread):
                 continue
             if sum(count.notifications for count in found.values()) < _MAX_COUNT:
                 found[thread] = found.get(thread, Count()) + Count(1, int(verdict.highlight), position)
         return found
 
-    async def judged(
+    async def evaluate_events(
         self, user: str, room: MatrixRoom, events: Sequence[StoredEvent]
     ) -> dict[str, PushDecision]:
         """Evaluates a user's push rules for the events of other users that are still shown."""
-        others = [e for e in drop_ignored(events, await self._data.ignored(user)) if e.pdu.sender != user]
+        others = [
+            e for e in drop_ignored(events, await self._data.ignored_users(user)) if e.pdu.sender != user
+        ]
         others = [one for one in others if one.shown and not one.redacted]
         if not others:
             return {}
-        rules = await self._rules.of(user)
+        rules = await self._rules.rules_of(user)
         state = await room.events_of(await room.state(), [POWER_LEVELS_KEY, (MEMBER, user)])
         member, view = state.get((MEMBER, user)), self._ctx.get_view(room.room_id)
         name = display_name(member.content) if member is not None else None
@@ -267,4 +269,4 @@ def _is_behind(before: Reads, now: Reads) -> bool:
     """True if a user has read less than before: a receipt of a thread was dropped, or names an older
     event.
     """
-    return now.room < before.room or any(now.of(t) < before.of(t) for t in before.threads)
+    return now.room < before.room or any(now.read_upto(t) < before.read_upto(t) for t in before.threads)

@@ -36,7 +36,7 @@ def level_of(value: object, version: RoomVersion) -> int | None:
     """
     if type(value) is int:
         return value
-    if not version.lax_levels:
+    if not version.string_power_levels:
         return None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
@@ -79,7 +79,7 @@ class PowerLevels:
             self._creators = creators_of(create, version)
         self._users_default = self._scalar_level("users_default", 0)
 
-    def user(self, user_id: str) -> Level:
+    def user_level(self, user_id: str) -> Level:
         """The level of a user, in the room or not."""
         if user_id in self._creators:
             return INFINITE
@@ -89,7 +89,7 @@ class PowerLevels:
         read = None if level is None else level_of(level, self._version)
         return self._users_default if read is None else read
 
-    def required(self, event_type: str, is_state: bool) -> int:
+    def required_level(self, event_type: str, is_state: bool) -> int:
         """The level that sending an event of this type takes."""
         level = level_of(self._event_levels.get(event_type), self._version)
         if level is not None:
@@ -98,7 +98,7 @@ class PowerLevels:
             self._scalar_level("state_default", 50) if is_state else self._scalar_level("events_default", 0)
         )
 
-    def notification(self, key: str) -> int:
+    def notification_level(self, key: str) -> int:
         """Returns the level that a notification such as ``room`` requires; 50 if the event does not set
         one.
         """

@@ -116,7 +116,7 @@ def _check_authorised_join(pdu: Pdu, state: StateLookup, levels: PowerLevels) ->
         return AuthRejection("5.join.restricted", "no user has authorised the join")
     if _membership_in(state, user) != "join":
         return AuthRejection("5.join.restricted", f"{user}, who authorised the join, is not in the room")
-    if levels.user(user) < levels.invite:
+    if levels.user_level(user) < levels.invite:
         return AuthRejection("5.join.restricted", f"{user}, who authorised the join, may not invite")
     return None
 
@@ -150,7 +150,7 @@ def _check_invite(pdu: Pdu, target: str, state: StateLookup, levels: PowerLevels
     present = _membership_in(state, target)
     if present in ("join", "ban"):
         return AuthRejection("5.invite.target", f"{target} has membership {present}")
-    if levels.user(pdu.sender) < levels.invite:
+    if levels.user_level(pdu.sender) < levels.invite:
         return AuthRejection("5.invite.level", f"{pdu.sender} may not invite")
     return None
 
@@ -167,10 +167,10 @@ def _check_leave(
         return AuthRejection("5.leave.self", f"{sender} has membership {own}")
     if own != "join":
         return AuthRejection("5.leave.not_joined", f"{sender} is not in the room")
-    level = levels.user(sender)
+    level = levels.user_level(sender)
     if _membership_in(state, target) == "ban" and level < levels.ban:
         return AuthRejection("5.leave.ban", f"{sender} may not lift bans")
-    if level < levels.kick or levels.user(target) >= level:
+    if level < levels.kick or levels.user_level(target) >= level:
         return AuthRejection("5.leave.kick", f"{sender} may not kick {target}")
     return None
 
@@ -179,8 +179,8 @@ def _check_ban(pdu: Pdu, target: str, state: StateLookup, levels: PowerLevels) -
     sender = pdu.sender
     if _membership_in(state, sender) != "join":
         return AuthRejection("5.ban.not_joined", f"{sender} is not in the room")
-    level = levels.user(sender)
-    if level < levels.ban or levels.user(target) >= level:
+    level = levels.user_level(sender)
+    if level < levels.ban or levels.user_level(target) >= level:
         return AuthRejection("5.ban.level", f"{sender} may not ban {target}")
     return None
 

@@ -27,14 +27,14 @@ def check_power_levels(
     shape = _check_shape(pdu.content, levels.creators, version)
     if shape is not None or current is None:
         return shape
-    level = levels.user(pdu.sender)
+    level = levels.user_level(pdu.sender)
     old, new = current.content, pdu.content
     if not all(
         _can_change(change, level)
         for change in _changed_levels(_scalar_levels(old), _scalar_levels(new), version)
     ):
         return AuthRejection("10.scalar", f"{pdu.sender} changes a level above the own one")
-    for name in ("events", "notifications") if version.judged_notifications else ("events",):
+    for name in ("events", "notifications") if version.checks_notification_levels else ("events",):
         changes = _changed_levels(_level_entries(old, name), _level_entries(new, name), version)
         if not all(_can_change(change, level) for change in changes):
             return AuthRejection(
@@ -55,7 +55,7 @@ def check_power_levels(
 def _check_shape(
     content: Mapping[str, Any], creators: frozenset[str], version: RoomVersion
 ) -> AuthRejection | None:
-    if version.lax_levels:  # of what they hold only the levels of users are asked for
+    if version.string_power_levels:  # of what they hold only the levels of users are asked for
         users = content.get("users", _EMPTY)
         if not isinstance(users, Mapping) or any(level_of(v, version) is None for v in users.values()):
             return AuthRejection("10.integer", "'users' is not an object of integers")

@@ -66,7 +66,7 @@ def check_auth_events(
         return AuthRejection("0.size", "type, sender or state_key has more than 255 bytes")
     if pdu.type == CREATE:
         return _check_create(pdu, version)
-    if version.hashed_room_id and not _room_id_matches_create(pdu.room_id, create, rejected):
+    if version.room_id_is_create_hash and not _room_id_matches_create(pdu.room_id, create, rejected):
         return AuthRejection("2.room_id", f"{pdu.room_id} is not the id of an accepted create event")
     return _check_cited_events(pdu, auth_events, version, rejected)
 
@@ -75,7 +75,7 @@ def _check_create(pdu: Pdu, version: RoomVersion) -> AuthRejection | None:
     content = pdu.content
     if pdu.prev_events:
         return AuthRejection("1.prev_events", "a create event has no prev_events")
-    if version.hashed_room_id:
+    if version.room_id_is_create_hash:
         if "room_id" in pdu.raw:
             return AuthRejection("1.room_id", "a create event of this version has no room_id")
     elif domain_of(pdu.room_id) != domain_of(pdu.sender):
@@ -128,7 +128,7 @@ def _check_cited_events(
             return AuthRejection("3.rejected", f"auth_events names {event.event_id}, which was rejected")
         if event.room_id != pdu.room_id:
             return AuthRejection("3.room", f"auth_events names {event.event_id}, which is of another room")
-    if not version.hashed_room_id and CREATE_KEY not in keys:
+    if not version.room_id_is_create_hash and CREATE_KEY not in keys:
         return AuthRejection("3.create", "auth_events names no create event")
     return None
 
@@ -166,7 +166,7 @@ def check_event_auth(
     sender = pdu.sender
     if not is_federated(create.content) and domain_of(sender) != domain_of(create.sender):
         return AuthRejection("4.federate", f"the room is closed to {domain_of(sender)}")
-    if version.aliases and kind == "m.room.aliases":
+    if version.special_aliases_auth and kind == "m.room.aliases":
         return _check_aliases(pdu)
     if kind == MEMBER:
         return check_member(
@@ -183,11 +183,11 @@ def check_event_auth(
         return AuthRejection("6.not_joined", f"{sender} is not in the room")
     power_levels = state.get(POWER_LEVELS_KEY)
     room_levels = levels(create, power_levels, version)
-    level = room_levels.user(sender)
+    level = room_levels.user_level(sender)
     if kind == THIRD_PARTY_INVITE:
         return None if level >= room_levels.invite else AuthRejection("7.invite", f"{sender} may not invite")
     state_key = pdu.state_key
-    if level < room_levels.required(kind, state_key is not None):
+    if level < room_levels.required_level(kind, state_key is not None):
         return AuthRejection("8.level", f"{sender} may not send {kind}")
     if state_key is not None:
         if state_key[:1] == "@" and state_key != sender:
@@ -225,4 +225,4 @@ def redaction_allowed(
     if create is None:
         return False
     levels = PowerLevels(create, state.get(POWER_LEVELS_KEY), version)
-    return levels.user(redaction.sender) >= levels.redact
+    return levels.user_level(redaction.sender) >= levels.redact

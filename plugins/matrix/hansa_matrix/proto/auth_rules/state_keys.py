@@ -49,7 +49,7 @@ def auth_event_keys(
     if type == CREATE:
         return frozenset()
     keys = {POWER_LEVELS_KEY, (MEMBER, sender)}
-    if not version.hashed_room_id:
+    if not version.room_id_is_create_hash:
         keys.add(CREATE_KEY)
     if type == MEMBER:
         _add_member_keys(keys, state_key, content, version)

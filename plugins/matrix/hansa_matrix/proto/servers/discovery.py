@@ -62,16 +62,16 @@ class Discovery:
         self._chance = chance
         self._services: list[str] = []
 
-    def start(self) -> Command:
+    def first_command(self) -> Command:
         """The first command. Raises RemoteProtocolError if the name is none, or none that can be reached."""
         parsed = parse_server_name(self._name)
-        if not parsed.reachable:
+        if not parsed.is_reachable:
             raise RemoteProtocolError(f"{self._name!r} cannot be connected to", code="M_INVALID_PARAM")
         if parsed.ip or parsed.port is not None:
             return self._resolve_directly(self._name)
         return FetchWellKnown(parsed.host)
 
-    def well_known(self, body: bytes | None) -> Command:
+    def on_well_known(self, body: bytes | None) -> Command:
         """The answer to ``FetchWellKnown``."""
         delegated = parse_well_known(body)
         if delegated is not None:
@@ -82,7 +82,7 @@ class Discovery:
         self._services = ["_matrix-fed._tcp", "_matrix._tcp"]
         return self._next_command()
 
-    def srv(self, records: Sequence[Srv]) -> Command:
+    def on_srv(self, records: Sequence[Srv]) -> Command:
         """The answer to ``LookUpSrv``."""
         usable = [r for r in records if r.target not in {".", ""} and 0 < r.port < 65536]
         if not usable:
@@ -115,7 +115,7 @@ def parse_well_known(body: bytes | None) -> str | None:
         parsed = parse_server_name(name if isinstance(name, str) else "")
     except RemoteProtocolError:
         return None
-    return str(name) if parsed.reachable else None
+    return str(name) if parsed.is_reachable else None
 
 
 def order_srv(records: Sequence[Srv], chance: Callable[[], float]) -> list[Srv]:

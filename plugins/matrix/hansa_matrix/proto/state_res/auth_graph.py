@@ -35,7 +35,7 @@ def run_steps(steps: Generator[None, None, T]) -> T:
 
 
 class MissingAuthEvents(HansaError):
-    """``fetch`` gave None for events that the resolution needs: load ``ids`` and call again.
+    """``fetch_event`` gave None for events that the resolution needs: load ``ids`` and call again.
 
     Their auth chains will be needed next, so loading them together saves rounds.
     """
@@ -61,7 +61,7 @@ class AuthGraph:
         self.pdus: list[Pdu] = []
         self.auth: list[list[int] | None] = []
 
-    def add(self, event_id: str) -> int:
+    def index_of(self, event_id: str) -> int:
         """The index of an event, loaded or not."""
         index = self._index.get(event_id)
         if index is None:
@@ -71,7 +71,7 @@ class AuthGraph:
             self.auth.append(None)
         return index
 
-    def edges(self, index: int) -> list[int]:
+    def auth_indices(self, index: int) -> list[int]:
         """Returns the auth events of an event; loads the event."""
         edges = self.auth[index]
         if edges is None:
@@ -84,16 +84,16 @@ class AuthGraph:
             known = self._index
             for event_id in pdu.auth_events:
                 cited = known.get(event_id)
-                edges.append(self.add(event_id) if cited is None else cited)
+                edges.append(self.index_of(event_id) if cited is None else cited)
         return edges
 
-    def walk(self, roots: Iterable[int]) -> list[int]:
+    def load_chain(self, roots: Iterable[int]) -> list[int]:
         """Load the roots and their auth chains: what this call loaded, each after all that it cites."""
-        return run_steps(self.walking(roots))
+        return run_steps(self.load_chain_steps(roots))
 
-    def walking(self, roots: Iterable[int]) -> Generator[None, None, list[int]]:
-        """``walk``, with a pause every some thousand events. The loop calls no other function: in rooms of
-        thousands it is most of a resolution.
+    def load_chain_steps(self, roots: Iterable[int]) -> Generator[None, None, list[int]]:
+        """``load_chain``, with a pause every some thousand events. The loop calls no other function: in rooms
+        of thousands it is most of a resolution.
         """
         ids, pdus, auth, known, fetch = self.ids, self.pdus, self.auth, self._index, self._fetch
         order: list[int] = []
@@ -136,7 +136,7 @@ class AuthGraph:
         self.raise_missing()
         return order
 
-    def fetch(self, event_id: str) -> Pdu | None:
+    def fetch_event(self, event_id: str) -> Pdu | None:
         """One event without its auth chain. A missing one is noted for ``raise_missing``."""
         pdu = self._fetch(event_id)
         if pdu is None:
@@ -161,10 +161,10 @@ class AuthGraph:
         """Those ``candidates`` that are none of the events ``tops`` and in the auth chain of none of them."""
         left = set(candidates)
         seen: set[int] = set()
-        stack = [self.add(event_id) for event_id in tops]
+        stack = [self.index_of(event_id) for event_id in tops]
         left.difference_update(stack)
         while stack and left:
-            for cited in self.edges(stack.pop()):
+            for cited in self.auth_indices(stack.pop()):
                 if cited not in seen:
                     seen.add(cited)
                     left.discard(cited)

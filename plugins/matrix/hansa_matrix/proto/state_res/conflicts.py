@@ -63,9 +63,9 @@ def full_conflicted_set(
     chain of every state and matter to the auth difference alone, which they are taken out of: they are walked
     when there is something to take out, until nothing is left.
     """
-    roots = {graph.add(event_id): states for event_id, states in conflicted.items()}
+    roots = {graph.index_of(event_id): states for event_id, states in conflicted.items()}
     yield
-    order = yield from graph.walking(roots)
+    order = yield from graph.load_chain_steps(roots)
     yield
     own = [0] * len(graph.ids)
     for index, states in roots.items():

@@ -96,10 +96,10 @@ def resolve_steps(
     chosen = with_auth_chain(graph, power, full)
     yield
     skip: Container[str] = () if admit_rejected else rejected
-    yield from replay.run(power_order(graph, chosen, replay.sender_level), skip)
+    yield from replay.run_checks(power_order(graph, chosen, replay.sender_level), skip)
     order = mainline_order(graph, full - chosen, replay.power_levels())
     yield
-    yield from replay.run(order, skip)
+    yield from replay.run_checks(order, skip)
     # In an order of its own: that in which the rules read is not the same in every process.
     result = {key: replay.state[key].event_id for key in sorted(replay.state)}
     result.update(unconflicted)
@@ -130,18 +130,18 @@ class _IterativeAuthCheck:
         self._ok = third_party_ok
         self._levels = PowerLevelCache()
         self._cited: list[int] = []
-        self._create = self._create_by_room_id() if version.hashed_room_id else None
+        self._create = self._create_by_room_id() if version.room_id_is_create_hash else None
         #: Step 2 starts with ``base``, whose events come in here when they are first read.
         self.state: dict[StateKey, Pdu] = {}
 
     def _create_by_room_id(self) -> Pdu | None:
         # Nothing cites the create event of such a room; its id is the room id.
         room_id = self._graph.pdus[0].room_id
-        create = self._graph.fetch("$" + room_id[1:])
+        create = self._graph.fetch_event("$" + room_id[1:])
         self._graph.raise_missing()
         return create
 
-    def run(self, order: Sequence[int], skip: Container[str]) -> Iterator[None]:
+    def run_checks(self, order: Sequence[int], skip: Container[str]) -> Iterator[None]:
         """Steps 2 and 4: put each event that the rules allow into the state."""
         for at in range(0, len(order), _STEP):
             self._check_events(order[at : at + _STEP], skip)
@@ -165,7 +165,7 @@ class _IterativeAuthCheck:
             return pdu
         event_id = self._base.get(key)
         if event_id is not None:
-            pdu = self._graph.fetch(event_id)
+            pdu = self._graph.fetch_event(event_id)
             if pdu is not None:
                 self.state[key] = pdu
             return pdu
@@ -193,7 +193,7 @@ class _IterativeAuthCheck:
             return 0
         power_levels = graph.power_levels_of(index)
         levels = self._levels(create, graph.pdus[power_levels] if power_levels >= 0 else None, self._version)
-        return levels.user(graph.pdus[index].sender)
+        return levels.user_level(graph.pdus[index].sender)
 
     def power_levels(self) -> int:
         """The index of the power levels event of the state so far, its mainline loaded; -1 if none."""
@@ -201,6 +201,6 @@ class _IterativeAuthCheck:
         event_id = self._base.get(POWER_LEVELS_KEY) if pdu is None else pdu.event_id
         if event_id is None:
             return -1
-        index = self._graph.add(event_id)
-        self._graph.walk((index,))
+        index = self._graph.index_of(event_id)
+        self._graph.load_chain((index,))
         return index

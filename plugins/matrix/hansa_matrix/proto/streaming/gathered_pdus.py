@@ -35,7 +35,7 @@ class GatheredPdus:
         self.dropped = 0
         self.foreign: set[str] = set()
 
-    def take(self, _name: str, values: list[Any]) -> None:
+    def add_values(self, _name: str, values: list[Any]) -> None:
         """Some elements. Raises RemoteProtocolError once most of what came is of no use."""
         for value in values:
             try:
@@ -53,7 +53,7 @@ class GatheredPdus:
             if self.dropped + len(self.foreign) > MAX_DROPPED + len(self.pdus):
                 raise RemoteProtocolError("most of the answer's entries are not events of the room")
 
-    def drop(self, pdus: Sequence[Pdu]) -> None:
+    def drop_events(self, pdus: Sequence[Pdu]) -> None:
         """Let go of events that nobody vouches for."""
         for pdu in pdus:
             self.pdus.pop(pdu.event_id, None)
@@ -67,7 +67,7 @@ class GatheredIds:
         self._ids: dict[str, dict[str, None]] = {}
         self._dropped = 0
 
-    def take(self, name: str, values: list[Any]) -> None:
+    def add_values(self, name: str, values: list[Any]) -> None:
         """Some elements. Raises RemoteProtocolError once most of what came is of no use."""
         found = self._ids.setdefault(name, {})
         for value in values:
@@ -78,6 +78,6 @@ class GatheredIds:
         if self._dropped > MAX_DROPPED + len(found):
             raise RemoteProtocolError("most of the answer's entries are not event IDs")
 
-    def of(self, name: str) -> list[str]:
+    def ids_of(self, name: str) -> list[str]:
         """Those of one array."""
         return list(self._ids.get(name, {}))

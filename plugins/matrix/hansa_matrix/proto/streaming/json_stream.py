@@ -64,7 +64,7 @@ class Piece(NamedTuple):
     name: str
     raw: bytes | None
 
-    def values(self) -> list[Any]:
+    def parse_values(self) -> list[Any]:
         """The elements, None for one that is not there or too large to be mended where it cannot be read; see
         ``hansa.model.lenient_json.read_parts``. Raises RemoteProtocolError (M_NOT_JSON).
         """
@@ -79,9 +79,9 @@ class Piece(NamedTuple):
                 b"[%b]" % self.raw, Limits(bytes=MENDED_AT_ONCE + 2), mended=MENDED_AT_ONCE + 2
             )
             if not isinstance(values, list):
-                raise _malformed(str(error)) from error
+                raise _malformed_error(str(error)) from error
         if not values:
-            raise _malformed("a comma without an element")
+            raise _malformed_error("a comma without an element")
         return values
 
 
@@ -90,7 +90,7 @@ def _match_end(pattern: re.Pattern[bytes], data: bytes, at: int, upto: int) -> i
     return found.end() if found is not None else at
 
 
-def _malformed(why: str) -> RemoteProtocolError:
+def _malformed_error(why: str) -> RemoteProtocolError:
     return RemoteProtocolError(f"not JSON: {why}", code="M_NOT_JSON")
 
 
@@ -137,7 +137,7 @@ class Splitter:
         """The last pieces, and what else the document says. Raises RemoteProtocolError."""
         pieces = self._cut_pieces()
         if self._array or self._around or self._at < len(self._buffer):
-            raise _malformed("it ends too early")
+            raise _malformed_error("it ends too early")
         return pieces, read_parts(bytes(self._rest), self._rest_limits)
 
     def _needed_from(self) -> int:
@@ -212,7 +212,7 @@ class Splitter:
         too deep, or if too many bytes are skipped.
         """
         if self._deep:
-            raise _malformed("it nests too deep")
+            raise _malformed_error("it nests too deep")
         self._skipped += self._at - self._start
         self._start, self._skipping = self._at, True
         if self._skipped > _MAX_SKIPPED * self._most_element:
@@ -227,13 +227,13 @@ class Splitter:
         byte = self._buffer[self._at]
         if byte == _CLOSE[0]:
             if self._after_comma:
-                raise _malformed("a comma without an element")
+                raise _malformed_error("a comma without an element")
             self._array = ""
             self._depth -= 1
             self._keep_rest(self._at + 1)
         elif self._after_element:
             if byte != _COMMA:
-                raise _malformed("elements without a comma")
+                raise _malformed_error("elements without a comma")
             self._at += 1
             self._after_element, self._after_comma = False, True
         elif byte in _OPEN:
@@ -269,7 +269,7 @@ class Splitter:
             self._at, self._after_element, self._after_comma = end, True, False
             return True
         if end < len(self._buffer) and self._buffer[end] != _QUOTE:
-            raise _malformed("an element ends in a bracket")
+            raise _malformed_error("an element ends in a bracket")
         if len(self._buffer) - self._at > self._most_element:
             raise RemoteProtocolError("one string of the JSON is too large", hint=413, code="M_TOO_LARGE")
         return False
@@ -299,7 +299,7 @@ class Splitter:
             self._at, self._around = end + 1, False
             return True
         if self._ended:
-            raise _malformed("there is something behind its end")
+            raise _malformed_error("there is something behind its end")
         if byte == _QUOTE:
             string = _WHOLE_STRING.match(self._buffer, end)
             if string is None:
@@ -322,7 +322,7 @@ class Splitter:
         try:
             name = orjson.loads(self._key)
         except orjson.JSONDecodeError as error:
-            raise _malformed(str(error)) from error
+            raise _malformed_error(str(error)) from error
         if name not in self._names:
             return
         if name in self._seen:

@@ -90,5 +90,5 @@ def _read_values(piece: Piece) -> list[Any]:
     """The elements of a piece. An unreadable part of a PDU may stand in ``unsigned``, which is not needed; an
     EDU that cannot be read whole is None.
     """
-    values = piece.values()
+    values = piece.parse_values()
     return [None if unreadable_in(one) else one for one in values] if piece.name == "edus" else values

@@ -64,8 +64,8 @@ class RestrictedJoins:
         """Returns a local user who is joined and may invite, the one with the highest level first."""
         levels = room.levels(known[CREATE_KEY], known.get(POWER_LEVELS_KEY), room.version)
         ours = [k[1] for k in state if k[0] == MEMBER and ids.domain_of(k[1]) == self._server]
-        ours = [user for user in ours if levels.user(user) >= levels.invite]
-        ours.sort(key=lambda user: (-levels.user(user), user))
+        ours = [user for user in ours if levels.user_level(user) >= levels.invite]
+        ours.sort(key=lambda user: (-levels.user_level(user), user))
         return await anext(room.joined_of(state, ours), None)
 
 

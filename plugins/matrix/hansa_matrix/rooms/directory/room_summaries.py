@@ -169,7 +169,7 @@ class RoomSummaries:
         events = await room.shown_of(state, keys[:1000])
         said = [(p, space_child(p.content)) for p in events.values()]
         found = [(p, child) for p, child in said if child.via and (child.suggested or not suggested)]
-        found.sort(key=lambda one: (*one[1].place, one[0].origin_server_ts, one[0].state_key))
+        found.sort(key=lambda one: (*one[1].sort_key, one[0].origin_server_ts, one[0].state_key))
         return [p for p, _ in found]
 
     async def _accessible_summary(self, room: MatrixRoom, origin: str) -> dict[str, Any] | None:

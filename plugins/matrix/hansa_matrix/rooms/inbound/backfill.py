@@ -155,7 +155,7 @@ class Backfill:
         for event_id, why in notes.why.items():
             if why is Why.KEYLESS and not self._gaps.can_pass_over(room, event_id, notes):
                 raise ServerUnreachable(f"the keys for {event_id} cannot be fetched now")
-        return {} if room.version.named_event_ids else notes.doubtful
+        return {} if room.version.server_made_event_ids else notes.doubtful
 
     async def _submit_events(
         self, room: MatrixRoom, errand: BoundedFetch, ordered: Sequence[Pdu], depths: Mapping[str, int]

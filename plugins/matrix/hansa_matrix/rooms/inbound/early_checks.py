@@ -28,7 +28,7 @@ class PduReader(Protocol):
     #: The bytes that were read since the last check.
     fresh: list[Pdu]
 
-    def drop(self, pdus: Sequence[Pdu]) -> None:
+    def drop_events(self, pdus: Sequence[Pdu]) -> None:
         """Let go of events that nobody vouches for."""
         ...
 
@@ -78,7 +78,7 @@ class EarlyChecks:
         self._waiting += waiting[: MAX_UNVERIFIED - len(self._waiting)]
         kept = {id(p) for p in self._waiting}
         lost = [p for p in seen.bad if id(p) not in kept]
-        self._reader.drop(lost)
+        self._reader.drop_events(lost)
         self._lost += len(lost)
         if self._lost > MAX_LOST + _LOST_TO_GOOD * len(self._good):
             raise RemoteProtocolError("most of the answer's events are unsigned")

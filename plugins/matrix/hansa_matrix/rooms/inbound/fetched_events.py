@@ -69,7 +69,7 @@ class FetchedEvents:
         and noted. Without ``notes`` it raises ``ServerUnreachable`` while keys are not available.
         """
         gathered = GatheredPdus(room.room_id, room.version)
-        gathered.take("", list(objects))
+        gathered.add_values("", list(objects))
         return await self._verify_signatures(room, gathered, notes)
 
     async def request_pdus(
@@ -83,7 +83,7 @@ class FetchedEvents:
         """As ``check_pdus``, of an answer that is read as it comes."""
         gathered = GatheredPdus(room.room_id, room.version)
         checks = EarlyChecks(gathered, room.version, self._keyring)
-        answer = await errand.request_members(target, names, gathered.take, checks.between)
+        answer = await errand.request_members(target, names, gathered.add_values, checks.between)
         for name in names:
             list_member(answer, name)
         return await self._verify_signatures(room, gathered, notes, checks)
@@ -193,11 +193,11 @@ class FetchedEvents:
         target = build_path("_matrix", "federation", "v1", "state_ids", room.room_id)
         gathered, names = GatheredIds(), ["pdu_ids", "auth_chain_ids"]
         answer = await errand.request_members(
-            f"{target}?event_id={quote(event_id, safe='')}", names, gathered.take
+            f"{target}?event_id={quote(event_id, safe='')}", names, gathered.add_values
         )
         for name in names:
             list_member(answer, name)
-        return gathered.of("pdu_ids"), gathered.of("auth_chain_ids")
+        return gathered.ids_of("pdu_ids"), gathered.ids_of("auth_chain_ids")
 
     async def fetch_state(
         self, room: MatrixRoom, event_id: str, errand: BoundedFetch, given: tuple[list[str], list[str]]

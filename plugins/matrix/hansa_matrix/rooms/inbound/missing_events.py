@@ -225,7 +225,7 @@ class MissingEvents:
         }
         answer = await errand.post(target, body)
         found = await self.fetched.check_pdus(room, list_member(answer, "events")[: _ASK * 2], notes)
-        return found if room.version.named_event_ids else [*found, *notes.doubtful.values()]
+        return found if room.version.server_made_event_ids else [*found, *notes.doubtful.values()]
 
     async def _submit(
         self, room: MatrixRoom, got: dict[str, Pdu], errand: BoundedFetch, notes: FetchNotes
@@ -349,7 +349,7 @@ class MissingEvents:
                     return False  # it is available after all: the next attempt takes it
                 notes.taken.add(event_id)  # where servers make ids it may follow itself
             state = None
-            certain = known is not None and not room.version.named_event_ids
+            certain = known is not None and not room.version.server_made_event_ids
             if number < _LOOKED_AT and event_id in pdu.prev_events and not certain:
                 with contextlib.suppress(ServerUnreachable):
                     asked = [self.errands.acquire_beside(server) for server in servers]
@@ -370,7 +370,7 @@ class MissingEvents:
     ) -> None:
         """Pass over an event from now on. It is said once of each server and reason, and counted."""
         now, why = self._ctx.clock.now(), notes.reason_for(event_id)
-        certain = known is not None and not room.version.named_event_ids
+        certain = known is not None and not room.version.server_made_event_ids
         hole = Hole(
             room_id=room.room_id,
             event_id=event_id,

@@ -57,7 +57,7 @@ class JoinByResident:
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view is not None else set()
         servers.discard(self._own.server)
         users = [key[1] for key in state if key[0] == MEMBER and ids.domain_of(key[1]) in servers]
-        users = [user for user in users if levels.user(user) >= levels.invite]
-        users.sort(key=lambda user: (-levels.user(user), user))
+        users = [user for user in users if levels.user_level(user) >= levels.invite]
+        users.sort(key=lambda user: (-levels.user_level(user), user))
         granting = [ids.domain_of(user) async for user in room.joined_of(state, users)]
         return list(dict.fromkeys([*granting, *sorted(servers)]))

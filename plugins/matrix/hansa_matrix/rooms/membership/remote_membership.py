@@ -260,11 +260,11 @@ class RemoteMembership:
                 server,
                 event,
                 omit_members=False,
-                take=reader.take,
+                take=reader.add_values,
                 between=checks.between,
                 seconds=300.0,
             )
-            parsed = reader.finished(rest)
+            parsed = reader.finish(rest)
             event = await self._verify_authoriser(
                 with_returned_signatures(event, parsed.event, version), version
             )
@@ -359,7 +359,7 @@ class RemoteMembership:
 
     def _sign_template(self, event: dict[str, Any], version: RoomVersion) -> Pdu:
         event["origin_server_ts"] = self._ctx.clock.now()
-        if version.named_event_ids:
+        if version.server_made_event_ids:
             event["event_id"] = self._own.event_id()
         return hash_and_sign(event, version, self._own.server, (self._own.key.key_id, self._own.key.sign))
 

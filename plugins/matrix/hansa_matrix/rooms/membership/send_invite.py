@@ -84,7 +84,7 @@ class OutboundInvites:
         try:
             return await self._client.request("PUT", server, target, body)
         except RemoteError as error:
-            if not version.named_event_ids or not is_unrecognized(error):
+            if not version.server_made_event_ids or not is_unrecognized(error):
                 raise
         target = build_path("_matrix", "federation", "v1", "invite", draft.room_id, draft.event_id)
         old = {**draft.raw, "unsigned": {"invite_room_state": shown}}

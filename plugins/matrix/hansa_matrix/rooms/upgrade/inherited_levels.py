@@ -52,9 +52,9 @@ def raise_power_levels(
     """Levels by which ``user`` can send the first state events of a room, ``said`` itself among them."""
     users: Mapping[str, int] = said["users"]
     usual = said.get("users_default", 0)
-    needed = [levels.required(POWER_LEVELS, True)]  # a state event, as all of them
+    needed = [levels.required_level(POWER_LEVELS, True)]  # a state event, as all of them
     for type_, key, _ in steps:
-        needed.append(levels.required(type_, True))
+        needed.append(levels.required_level(type_, True))
         if type_ == MEMBER:
             needed += [levels.ban, users.get(key, usual) + 1]
     if users.get(user, usual) >= max(needed):

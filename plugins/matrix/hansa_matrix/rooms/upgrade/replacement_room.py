@@ -65,7 +65,7 @@ def successor_template(
         create["type"] = kind
     if not is_federated(said):
         create["m.federate"] = False
-    if not version.hashed_room_id:
+    if not version.room_id_is_create_hash:
         create["predecessor"]["event_id"] = next(iter(old.head.extremities))
     if version.privileged_creators and creators[1:]:
         create["additional_creators"] = list(creators[1:])

@@ -236,10 +236,10 @@ class RoomUpgrades:
         """Requires the right to replace a room, which is the right to close it. In a version whose creators
         are above all others it also requires the right to set the old room's levels: no user gains rights.
         """
-        needed = levels.required(TOMBSTONE, True)  # a state event
+        needed = levels.required_level(TOMBSTONE, True)  # a state event
         if version.privileged_creators:
-            needed = max(needed, levels.required(POWER_LEVELS, True))
-        if levels.user(user) < needed:
+            needed = max(needed, levels.required_level(POWER_LEVELS, True))
+        if levels.user_level(user) < needed:
             text = f"{user} may not replace {old.room_id} by version {version.id}: that takes level {needed}"
             raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=text))
 
