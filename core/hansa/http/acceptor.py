@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hansa.http.connection_limits import ConnectionEntry, ConnectionLimiter
@@ -49,25 +50,30 @@ class _Handshake:
             self._accepted.shutdown(socket.SHUT_RDWR)
 
 
-class Acceptor:
-    """Accepts connections of one address for a ``ConnectionLimiter``. ``trusted`` says whose address is a
-    proxy's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptRules:
+    """How one address accepts. ``is_proxy`` is true for the address of a trusted proxy; ``tls`` None serves
+    plain HTTP.
     """
+
+    is_proxy: Callable[[str], bool]
+    tls: ssl.SSLContext | None
+
+
+class Acceptor:
+    """Accepts connections of one address for a ``ConnectionLimiter``."""
 
     def __init__(
         self,
         intake: ConnectionLimiter,
         connection: Callable[[ConnectionEntry], Connection],
         count: Callable[..., None],
-        *,
-        trusted: Callable[[str], bool],
-        tls: ssl.SSLContext | None,
+        rules: AcceptRules,
     ) -> None:
         self._intake = intake
         self._connection = connection
         self._count = count
-        self._trusted = trusted
-        self._tls = tls
+        self._rules = rules
         self._sockets: list[socket.socket] = []
         self._taking: set[asyncio.Task[None]] = set()
         self._pauses: set[asyncio.TimerHandle] = set()
@@ -141,13 +147,13 @@ class Acceptor:
 
     def _take_socket(self, accepted: socket.socket, address: str) -> None:
         accepted.setblocking(False)  # the library's signature
-        entry = self._intake.enter(address, trusted=self._trusted(address))
+        entry = self._intake.enter(address, trusted=self._rules.is_proxy(address))
         if entry is None:
             group = neighbourhood(address)
             self._told.warning(group, "connections from %s are turned away: it has too many", group)
             accepted.close()
             return
-        entry.held = _Handshake(accepted)
+        entry.hold(_Handshake(accepted))
         task = asyncio.get_running_loop().create_task(self._connect_protocol(accepted, entry))
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
@@ -161,7 +167,7 @@ class Acceptor:
         accepted.close()
 
     async def _connect_protocol(self, accepted: socket.socket, entry: ConnectionEntry) -> None:
-        secure = self._tls is not None
+        secure = self._rules.tls is not None
         try:
             if secure:
                 async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
@@ -173,7 +179,7 @@ class Acceptor:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._connection(entry),
                 accepted,
-                ssl=self._tls,
+                ssl=self._rules.tls,
                 ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if secure else None,
                 ssl_shutdown_timeout=_GOODBYE_TIMEOUT_S if secure else None,
             )

@@ -69,9 +69,7 @@ class Connection(web.RequestHandler):
     def __init__(
         self,
         server: HttpProtocolFactory,
-        count: Callable[..., None],
         loop: asyncio.AbstractEventLoop,
-        intake: ConnectionLimiter,
         entry: ConnectionEntry,
     ) -> None:
         super().__init__(
@@ -90,11 +88,11 @@ class Connection(web.RequestHandler):
         #: Bytes of the head that comes, and the body of the last whole one.
         self._head = 0
         self._body: StreamReader | None = None
-        self._count = count
+        self._count = server.count
         self._told = server.told
-        self._intake = intake
+        self._intake = server.intake
         self.entry = entry
-        entry.held = self
+        entry.hold(self)
         self._deadline: asyncio.TimerHandle | None = None
         self._untaken: asyncio.TimerHandle | None = None
         #: Bytes of the answer that goes out in pieces, all of which are held until the last has left.
@@ -244,10 +242,10 @@ class HttpProtocolFactory(web.Server):
         intake: ConnectionLimiter,
     ) -> None:
         super().__init__(answer)
-        self._count = count
-        self._intake = intake
+        self.count = count
+        self.intake = intake
         self.told = LogLimit(_log)
 
     def connection(self, entry: ConnectionEntry) -> Connection:
         """A connection that was let in."""
-        return Connection(self, self._count, self._loop, self._intake, entry)
+        return Connection(self, self._loop, entry)

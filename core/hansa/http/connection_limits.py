@@ -52,8 +52,8 @@ class LimitedConnection(Protocol):
 
 @dataclass(slots=True, eq=False)
 class ConnectionEntry:
-    """One connection that was let in. ``held`` is set once there is something to close. ``trusted`` is a
-    proxy's: it counts in all and against no share.
+    """One connection that was let in. ``held`` is what there is to close. ``trusted`` is a proxy's: it counts
+    in all and against no share.
     """
 
     address: str
@@ -61,6 +61,10 @@ class ConnectionEntry:
     trusted: bool = False
     held: LimitedConnection | None = None
     gone: bool = False
+
+    def hold(self, connection: LimitedConnection) -> None:
+        """Take what there is to close from now on: the handshake first, then the protocol."""
+        self.held = connection
 
     @property
     def group(self) -> str:

@@ -18,7 +18,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from hansa.environment import Admitted, Request, Response
-from hansa.http.acceptor import Acceptor
+from hansa.http.acceptor import Acceptor, AcceptRules
 from hansa.http.connection import (
     Connection,
     HttpProtocolFactory,
@@ -65,9 +65,14 @@ class TlsContexts:
     def __init__(self, default: Certificate, named: Mapping[str, Certificate]) -> None:
         self._default, self._named = default, dict(named)
         self._contexts: dict[str, ssl.SSLContext] = {}
-        self.front = self._load_context(default)
-        self.front.sni_callback = self._select_by_sni
+        self.front = self._load_front(default)
         self.reload()
+
+    def _load_front(self, files: Certificate) -> ssl.SSLContext:
+        """The context of every handshake until the client has named a server."""
+        context = self._load_context(files)
+        context.sni_callback = self._select_by_sni
+        return context
 
     @staticmethod
     def _load_context(files: Certificate) -> ssl.SSLContext:
@@ -312,8 +317,7 @@ class Listener:
             self._intake,
             self._server.connection,
             self._dispatcher.count,
-            trusted=self._dispatcher.is_proxy,
-            tls=self._tls.front if self._tls else None,
+            AcceptRules(is_proxy=self._dispatcher.is_proxy, tls=self._tls.front if self._tls else None),
         )
         self._acceptor.start(self._host, self._port)
         self.port = self._acceptor.port or self._port
