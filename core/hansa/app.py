@@ -72,14 +72,13 @@ class App:
         self.core = ScopedStore(self.store, "")
         self.log = logging.getLogger("hansa")
         self.rooms = Rooms(self.core, setup.seams.clock, setup.seams.random)
-        self.decisions = PolicyEngine(self.core, setup.seams.clock, setup.seams.random, ())
-        self.decisions.kept.retention = setup.retention
+        self.decisions = PolicyEngine(
+            self.core, setup.seams.clock, setup.seams.random, retention=setup.retention
+        )
         self.rejudging = PolicyRecheck(self.decisions, self._server_of)
         self._judged = BusServices(self.core, self.decisions, setup.seams, self.rejudging)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
-        self.present = VisibleViews(
-            self.rooms, self.decisions, self.pipeline, self._server_of, self.seams.clock
-        )
+        self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
         self.runners: dict[str, NetworkSupervisor] = {}
         self.contexts: dict[str, NetworkContextImpl] = {}

@@ -45,8 +45,8 @@ async def opened(disk=None, clock=None, retention=None, policy=None):
     await store.open()
     await store.declare("", schema.SCHEMA)
     installed = [InstalledPolicy(name="p", policy=policy or Denies())]
-    decisions = PolicyEngine(ScopedStore(store, ""), clock or ManualClock(), SystemRandom(), installed)
-    decisions.kept.retention = retention or Retention()
+    scoped, clock = ScopedStore(store, ""), clock or ManualClock()
+    decisions = PolicyEngine(scoped, clock, SystemRandom(), installed, retention=retention)
     await decisions.kept.open()
     return decisions, ScopedStore(store, "")
 

@@ -47,19 +47,21 @@ class _Tally:
 class DecisionLog:
     """Makes the rows, reads them, and lets go of old ones."""
 
-    def __init__(self, store: ScopedStore, clock: Clock, random: Random) -> None:
+    def __init__(self, store: ScopedStore, clock: Clock, random: Random, retention: Retention) -> None:
         self._store = store
         self._clock = clock
         self._random = random
         self._tallies: OrderedDict[str, _Tally] = OrderedDict()
-        self.retention = Retention()
+        self._retention = retention
         #: Rows about acts, as far as this process knows.
         self.kept = 0
 
     async def open(self) -> None:
         """Take what is stored: how many rows there are, and the rows of strangers."""
         self.kept = await self._store.count("decision")
-        rows = await self._store.scan("stranger", index=("ts",), limit=self.retention.strangers, reverse=True)
+        rows = await self._store.scan(
+            "stranger", index=("ts",), limit=self._retention.strangers, reverse=True
+        )
         for row in reversed(rows):
             body = orjson.loads(row.body)
             self._tallies[str(row.key[0])] = _Tally(body, int(body["last"]))
@@ -78,7 +80,7 @@ class DecisionLog:
             whole = {"id": decision, "ts": now, **body}
             return decision, (Put("decision", (decision,), orjson.dumps(whole), {"ts": now}),)
         decision = _stranger_row_id(body)
-        if decision not in self._tallies and len(self._tallies) >= self.retention.strangers:
+        if decision not in self._tallies and len(self._tallies) >= self._retention.strangers:
             kind = body["facts"]["crossing"]
             body = {**body, "facts": {"crossing": kind, "server": OTHERS}, "reasons": [], "would_reasons": []}
             decision = _stranger_row_id(body)
@@ -113,15 +115,15 @@ class DecisionLog:
 
     async def prune(self) -> int:
         """Let go of what is too old, and of the oldest where there is too much; how many rows."""
-        before = self._clock.now() - self.retention.days * _DAY
+        before = self._clock.now() - self._retention.days * _DAY
         gone = 0
         self.kept = await self._store.count("decision")
-        while rows := await self._expired_rows("decision", before, self.kept - self.retention.rows):
+        while rows := await self._expired_rows("decision", before, self.kept - self._retention.rows):
             await self._store.commit([Delete("decision", row.key) for row in rows], durability="lazy")
             self.kept -= len(rows)
             gone += len(rows)
         stored = await self._store.count("stranger")
-        while rows := await self._expired_rows("stranger", before, stored - self.retention.strangers):
+        while rows := await self._expired_rows("stranger", before, stored - self._retention.strangers):
             await self._store.commit([Delete("stranger", row.key) for row in rows], durability="lazy")
             for row in rows:
                 self._tallies.pop(str(row.key[0]), None)

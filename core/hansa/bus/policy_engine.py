@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from hansa.bus.decision_log import DecisionLog, of_stranger, same_decision
+from hansa.bus.decision_log import DecisionLog, Retention, of_stranger, same_decision
 from hansa.bus.policy_dispatch import InstalledPolicy, PolicyAnswer, ask_policy
 from hansa.environment import Clock, Random
 from hansa.model.crossing import Crossing, EphemeralIn, EphemeralOut, EventIn, EventOut
@@ -98,7 +98,13 @@ class PolicyEngine:
     """Asks every policy, merges, narrows, and keeps what was not a plain ALLOW."""
 
     def __init__(
-        self, store: ScopedStore, clock: Clock, random: Random, policies: Sequence[InstalledPolicy]
+        self,
+        store: ScopedStore,
+        clock: Clock,
+        random: Random,
+        policies: Sequence[InstalledPolicy] = (),
+        *,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -106,7 +112,7 @@ class PolicyEngine:
         self._recent: LruCache[tuple[Any, ...], _RecentVerdict] = LruCache(_REMEMBERED)
         #: Those of them whose rows are not known to be committed, by decision.
         self._unwritten: LruCache[str, _RecentVerdict] = LruCache(_REMEMBERED)
-        self.kept = DecisionLog(store, clock, random)
+        self.kept = DecisionLog(store, clock, random, retention or Retention())
         #: The share of a round of the event loop that judging, with its preparation, takes.
         self.budget = LoopBudget()
         self._heavy = FairTurns()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from hansa.bus.pipeline import Pipeline
@@ -37,20 +36,18 @@ class _UnsureError(Exception):
 
 
 class VisibleViews:
-    """``server_of`` is a network's own rule for the server of a user."""
+    """The views of all rooms, as the policies of now allow them."""
 
     def __init__(
         self,
         rooms: Rooms,
         decisions: PolicyEngine,
         pipeline: Pipeline,
-        server_of: Callable[[str, str], str],
         clock: Clock,
     ) -> None:
         self._rooms = rooms
         self._decisions = decisions
         self._pipeline = pipeline
-        self._server_of = server_of
         self._clock = clock
         #: Rooms whose names are hidden in memory: under which generation, and when they are judged again.
         self._hidden: dict[str, tuple[int, float]] = {}
@@ -136,7 +133,7 @@ class VisibleViews:
         allows.
         """
         sender = by or NativeId(_link_of(room, "").native.network, "")
-        server = self._server_of(by.network, by.id) if by is not None else ""
+        server = self._pipeline.server_of(by.network, by.id) if by is not None else ""
         return await self._can_pass(room, sender, server, content)
 
     async def _can_pass(self, room: Room, sender: NativeId, server: str, content: Content) -> bool:
