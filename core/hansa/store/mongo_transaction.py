@@ -12,7 +12,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConcern
 from pymongo.errors import BulkWriteError, PyMongoError
@@ -86,24 +86,32 @@ class NotKept(Exception):
         self.error = error
 
 
+class TransactionOwner(Protocol):
+    """Who has the transactions run, while it is asked what was kept of one."""
+
+    def record_trouble(self, error: Exception) -> None:
+        """The database could not be asked."""
+        ...
+
+    def is_giving_up(self) -> bool:
+        """True if it is no longer to be asked, because the process ends."""
+        ...
+
+
 class MongoTransactions:
-    """Runs one transaction at a time. ``troubled`` is told each error while it is asked what was kept, and
-    ``giving_up`` says whether to stop asking, because the process ends.
-    """
+    """Runs one transaction at a time for its ``owner``."""
 
     def __init__(
         self,
         client: Any,
         database: Any,
         lease: MongoLease,
-        troubled: Callable[[Exception], None],
-        giving_up: Callable[[], bool],
+        owner: TransactionOwner,
     ) -> None:
         self._client = client
         self._database = database
         self._lease = lease
-        self._troubled = troubled
-        self._giving_up = giving_up
+        self._owner = owner
         self._session: Any = None
         #: True if a commit was sent whose result is not known yet.
         self.unsettled = False
@@ -171,8 +179,8 @@ class MongoTransactions:
                         return
                 break
             except (PyMongoError, TimeoutError) as again:
-                self._troubled(again)
-                if self._giving_up():
+                self._owner.record_trouble(again)
+                if self._owner.is_giving_up():
                     text = f"it is unknown whether MongoDB stored it: {told(again)}"
                     raise ResultUnknown(text) from None
             await asyncio.sleep(wait)

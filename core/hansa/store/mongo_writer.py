@@ -41,7 +41,7 @@ class MongoWriter:
         self._waiting: deque[Batch[MongoStep]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed_at: float | None = None
-        self._transactions = MongoTransactions(client, database, lease, self._record_trouble, self._closing)
+        self._transactions = MongoTransactions(client, database, lease, self)
         #: When the group of now was begun, and the last trouble that it met.
         self._began = 0.0
         self._trouble: Exception | None = None
@@ -77,10 +77,12 @@ class MongoWriter:
         if self._task is not None:
             self._looking = loop.call_later(_STILL, self._fail_waiting)
 
-    def _record_trouble(self, error: Exception) -> None:
+    def record_trouble(self, error: Exception) -> None:
+        """See ``hansa.store.mongo_transaction.TransactionOwner``."""
         self._trouble = error
 
-    def _closing(self) -> bool:
+    def is_giving_up(self) -> bool:
+        """See ``hansa.store.mongo_transaction.TransactionOwner``."""
         now = asyncio.get_running_loop().time()
         return self._closed_at is not None and now - self._closed_at > CLOSING / 2
 
@@ -159,7 +161,7 @@ class MongoWriter:
                 self.away = False
                 return
             self._trouble = error
-            if not again or self._closing() or now() - self._began > (_STILL if self.away else _BEGIN):
+            if not again or self.is_giving_up() or now() - self._began > (_STILL if self.away else _BEGIN):
                 self.away = kind(error) is FaultKind.AWAY
                 raise StoreFault(kind(error), f"MongoDB refused it: {told(error)}") from None
             await asyncio.sleep(wait)
