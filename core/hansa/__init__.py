@@ -109,6 +109,17 @@ from hansa.model.globs import Glob, glob_expression
 from hansa.model.lru import LruCache, WeightedLruCache
 from hansa.model.readable_text import readings, strings_of
 from hansa.model.ref import NativeId
+from hansa.model.spans import (
+    MAX_SPAN_DEPTH,
+    MAX_SPAN_VALUE,
+    Formatted,
+    Span,
+    SpanKind,
+    SpanNode,
+    arrange_spans,
+    plain_text,
+    span_tree,
+)
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
 from hansa.model.view import Role, RoomInfo, RoomMember, RoomView, ViewDelta
 from hansa.pacing.backoff import Backoff
@@ -174,6 +185,16 @@ __all__ = [  # noqa: RUF022  # by subject, not by letter
     "Missing",
     "Prepared",
     "Turn",
+    # formatted text
+    "MAX_SPAN_DEPTH",
+    "MAX_SPAN_VALUE",
+    "Formatted",
+    "Span",
+    "SpanKind",
+    "SpanNode",
+    "arrange_spans",
+    "plain_text",
+    "span_tree",
     # rooms and events
     "Content",
     "Custom",

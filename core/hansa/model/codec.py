@@ -21,13 +21,15 @@ from hansa.model.content import (
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Event, Placement
 from hansa.model.ref import NativeId
+from hansa.model.spans import Span, SpanKind
 
 
 def content_to_json(content: Content) -> dict[str, Any]:
     """A content as a JSON object with its kind under ``kind``."""
     match content:
-        case Message(text=text, style=style):
-            return {"kind": "message", "text": text, "style": style.value}
+        case Message(text=text, style=style, spans=spans):
+            message: dict[str, Any] = {"kind": "message", "text": text, "style": style.value}
+            return message | {"spans": [_span_to_json(span) for span in spans]} if spans else message
         case Member():
             return {
                 "kind": "member",
@@ -48,7 +50,8 @@ def content_from_json(data: dict[str, Any]) -> Content:
     """The inverse of ``content_to_json``; a kind of a newer Hansa raises LocalProtocolError."""
     match data["kind"]:
         case Kind.MESSAGE:
-            return Message(text=data["text"], style=Style(data["style"]))
+            spans = tuple(_span_from_json(span) for span in data["spans"]) if "spans" in data else ()
+            return Message(text=data["text"], style=Style(data["style"]), spans=spans)
         case Kind.MEMBER:
             return Member(
                 user=NativeId(*data["user"]),
@@ -66,6 +69,18 @@ def content_from_json(data: dict[str, Any]) -> Content:
             return Custom(type=data["type"], text=data["text"])
         case other:
             raise LocalProtocolError(f"the log holds a content of unknown kind {other!r}")
+
+
+def _span_to_json(span: Span) -> list[Any]:
+    parts: list[Any] = [span.start, span.end, span.kind.value, span.value]
+    return parts if span.user is None else [*parts, span.user.network, span.user.id]
+
+
+def _span_from_json(parts: list[Any]) -> Span:
+    start, end, kind, value, *user = parts
+    return Span(
+        start=start, end=end, kind=SpanKind(kind), value=value, user=NativeId(*user) if user else None
+    )
 
 
 def event_to_bytes(event: Event) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from hansa.model.ref import NativeId
+    from hansa.model.spans import Span
 
 
 class Kind(StrEnum):
@@ -41,10 +42,13 @@ class Membership(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A person's words, as plain text. An emote's text does not repeat the person's name."""
+    """A person's words. ``text`` is whole and readable alone; ``spans`` format it, in the order of
+    ``arrange_spans``. An emote's text does not repeat the person's name.
+    """
 
     text: str
     style: Style = Style.TEXT
+    spans: tuple[Span, ...] = ()
     kind = Kind.MESSAGE
 
 

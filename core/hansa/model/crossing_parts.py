@@ -139,7 +139,9 @@ def source_of(crossing: Crossing) -> tuple[str, str]:
 def words_of(content: Content) -> tuple[str, ...]:
     """The strings of a content that a person may read."""
     match content:
-        case Message() | Name() | Topic() | Custom():
+        case Message():
+            return (content.text, *dict.fromkeys(span.value for span in content.spans if span.value))
+        case Name() | Topic() | Custom():
             return (content.text,)
         case Member():
             return (content.name or "", content.reason)

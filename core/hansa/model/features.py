@@ -19,6 +19,7 @@ from hansa.model.content import (
     Style,
     Topic,
 )
+from hansa.model.spans import Formatted, arrange_spans, plain_text
 
 
 class Level(IntEnum):
@@ -37,10 +38,13 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Per kind a level; a kind not named is DROPPED. ``max_text`` bounds a message in UTF-8 bytes."""
+    """Per kind a level; a kind not named is DROPPED. ``max_text`` bounds a message in UTF-8 bytes. Without
+    ``formatting`` a message comes without spans, and its text marks quotes and says where links lead.
+    """
 
     levels: Mapping[Kind, Level] = field(default_factory=lambda: MappingProxyType({}))
     max_text: int = 32_768
+    formatting: bool = False
 
     def level(self, kind: Kind) -> Level:
         """The level of one kind."""
@@ -64,12 +68,24 @@ def degrade(content: Content, features: Features) -> Content | None:
     level = features.level(content.kind)
     if level >= Level.PARTIAL:
         if isinstance(content, Message):
-            return replace(content, text=truncate_utf8(content.text, features.max_text))
+            return _fit_message(content, features)
         return content
     if level is not Level.FALLBACK:
         return None
     text = _fallback_text(content)
     return Message(text=truncate_utf8(text, features.max_text), style=Style.NOTICE) if text else None
+
+
+def _fit_message(message: Message, features: Features) -> Message:
+    if not message.spans:
+        return replace(message, text=truncate_utf8(message.text, features.max_text))
+    formatted = Formatted(text=message.text, spans=message.spans)
+    if not features.formatting:
+        return replace(message, text=truncate_utf8(plain_text(formatted), features.max_text), spans=())
+    if len(message.text.encode()) <= features.max_text:
+        return message
+    short = arrange_spans(truncate_utf8(message.text, features.max_text), message.spans)
+    return replace(message, text=short.text, spans=short.spans)
 
 
 #: The phrase for a change of membership, after the person's name.
@@ -85,7 +101,9 @@ _BECAME = {
 def _fallback_text(content: Content) -> str:
     """``content`` in words; empty where there are none."""
     match content:
-        case Message() | Custom():
+        case Message(text=text, spans=spans):
+            return plain_text(Formatted(text=text, spans=spans))
+        case Custom():
             return content.text
         case Encrypted():
             return "[encrypted message, not readable here]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from sys import intern
 from typing import Any
 
@@ -12,6 +13,7 @@ from hansa import (
     Content,
     Custom,
     Encrypted,
+    Formatted,
     Member,
     Membership,
     Message,
@@ -21,6 +23,7 @@ from hansa import (
     Role,
     RoomInfo,
     RoomMember,
+    SpanKind,
     Style,
     Topic,
     ViewDelta,
@@ -30,6 +33,7 @@ from hansa import (
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu, StateKey
+from hansa_matrix.proto.html import parse_html, render_html
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.state_content import (
     Content as Said,
@@ -57,6 +61,10 @@ _FACT_KEYS = frozenset(
     }
 )
 _NAME, _FACT = 255, 4096
+#: The number of people that one message can mention.
+_MAX_MENTIONS = 50
+#: Bytes of a text and its HTML together: a PDU has 65,536 for all.
+_MAX_FORMATTED = 48_000
 
 GhostResolver = Callable[[str], Awaitable[NativeId]]
 
@@ -66,6 +74,23 @@ EventDraft = tuple[str, str | None, dict[str, Any]]
 
 def _truncated_text(said: str | None, limit: int = 65_536) -> str:
     return truncate_utf8(said, limit) if said is not None else ""
+
+
+async def _formatted(content: Mapping[str, Any], home_of: GhostResolver) -> Formatted | None:
+    """The text and the spans of a message's HTML; None where it has none, or holds no text."""
+    if string_field(content, "format") != "org.matrix.custom.html":
+        return None
+    formatted = parse_html(string_field(content, "formatted_body") or "")
+    if formatted is None or not formatted.text:
+        return None
+    mentioned = dict.fromkeys(span.value for span in formatted.spans if span.kind is SpanKind.MENTION)
+    users = {user_id: await home_of(user_id) for user_id in islice(mentioned, _MAX_MENTIONS)}
+    spans = tuple(
+        replace(span, value="", user=users[span.value]) if span.kind is SpanKind.MENTION else span
+        for span in formatted.spans
+        if span.kind is not SpanKind.MENTION or span.value in users
+    )
+    return replace(formatted, spans=spans)
 
 
 async def content_from_pdu(pdu: Pdu, home_of: GhostResolver) -> Content:
@@ -81,7 +106,11 @@ async def content_from_event(
     if state_key is None:
         if type_ == "m.room.message":
             style = _STYLES.get(string_field(content, "msgtype") or "", Style.TEXT)
-            return Message(text=_truncated_text(string_field(content, "body")), style=style)
+            body = _truncated_text(string_field(content, "body"))
+            formatted = await _formatted(content, home_of)
+            if formatted is None:
+                return Message(text=body, style=style)
+            return Message(text=formatted.text, style=style, spans=formatted.spans)
         if type_ == "m.room.encrypted":
             return Encrypted()
         return Custom(type=type_)
@@ -105,8 +134,13 @@ def event_from_content(content: Content, target: str) -> EventDraft | None:
     other network. ``target`` is the Matrix id of a ``Member``'s user.
     """
     match content:
-        case Message(text=text, style=style):
-            return "m.room.message", None, {"msgtype": _MSGTYPES[style], "body": text}
+        case Message(text=text, style=style, spans=spans):
+            message = {"msgtype": _MSGTYPES[style], "body": text}
+            if spans:
+                made = render_html(Formatted(text=text, spans=spans))
+                if len(text.encode()) + len(made.encode()) <= _MAX_FORMATTED:
+                    message |= {"format": "org.matrix.custom.html", "formatted_body": made}
+            return "m.room.message", None, message
         case Member():
             member: dict[str, Any] = {"membership": content.membership.value}
             if content.name and content.membership in {Membership.JOIN, Membership.INVITE}:

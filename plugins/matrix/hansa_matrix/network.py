@@ -55,6 +55,7 @@ _FEATURES = Features(
         Kind.CUSTOM: Level.FALLBACK,
     },
     max_text=40_000,
+    formatting=True,
 )
 
 

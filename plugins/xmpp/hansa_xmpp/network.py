@@ -43,6 +43,7 @@ _FEATURES = Features(
         }
     ),
     max_text=convert.MAX_TEXT,
+    formatting=True,
 )
 
 

@@ -20,7 +20,7 @@ from hansa import Delivery, NativeId, NetworkContext, RetryLater, RoomView, Stor
 
 from hansa_xmpp.occupant_store import OccupantStore, SelfPing, StoredSession
 from hansa_xmpp.password_queries import Questions
-from hansa_xmpp.proto import convert, render
+from hansa_xmpp.proto import convert
 from hansa_xmpp.proto.commands import (
     Command,
     HistoryEntry,
@@ -292,7 +292,7 @@ class MucService:
                 body = convert.body_from_content(event.content)
                 if body is None:
                     continue
-                words = render.xml_text(body)
+                words = body.to_xml()
                 left -= len(words.encode())
                 if len(found) >= most or left < 0:
                     return list(found)

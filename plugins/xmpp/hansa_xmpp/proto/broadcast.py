@@ -80,12 +80,11 @@ class Broadcast:
     def groupchat_message(
         self, event: Event, body: str, nick: str, to: Iterable[str], *, delayed: bool = False
     ) -> OutboundStanza:
-        """A message of the log; ``body`` is XML already. It carries the id its sender gave it, or else the
+        """A message of the log; ``body`` is the element, as XML. It carries the id its sender gave it, or the
         event's, and the event's id as the room's stable id (XEP-0359).
         """
         ids = convert.stanza_ids_of(event.origin.id)
-        inner = xml_element("body", "", body)
-        inner += xml_element("stanza-id", STABLE_IDS, id=event.id, by=self.room)
+        inner = body + xml_element("stanza-id", STABLE_IDS, id=event.id, by=self.room)
         inner += self._occupant_id_element(event.sender)
         if ids.origin:
             inner += xml_element("origin-id", STABLE_IDS, id=ids.origin)

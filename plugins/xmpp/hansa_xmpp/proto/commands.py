@@ -92,7 +92,7 @@ Command = SendStanzas | JoinRequest | NickChange | GroupchatMessage | SessionClo
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """An event of the log that has words; ``body`` is XML already."""
+    """An event of the log that has words; ``body`` is the element, as XML."""
 
     event: Event
     body: str

@@ -9,10 +9,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
-from hansa import Content, Custom, Encrypted, Member, Message, Name, NativeFacts, Style, Topic, truncate_utf8
+from hansa import (
+    Content,
+    Custom,
+    Encrypted,
+    Formatted,
+    Member,
+    Message,
+    Name,
+    NativeFacts,
+    Style,
+    Topic,
+    truncate_utf8,
+)
 from slixmpp.jid import JID, InvalidJID
 
-from hansa_xmpp.proto.stanza import MUC_USER, STABLE_IDS, Stanza
+from hansa_xmpp.proto.render import xml_element, xml_text
+from hansa_xmpp.proto.stanza import MUC_USER, STABLE_IDS, STYLING, Stanza
+from hansa_xmpp.proto.styling import parse_styling, render_styling
 
 #: The longest body, in UTF-8 bytes, in either direction.
 MAX_TEXT = 32_768
@@ -44,22 +58,44 @@ def content_of(stanza: Stanza) -> Content | None:
         return Topic(text=subject)
     if not body:
         return None
-    if body.startswith(_ME):
-        return Message(text=body.removeprefix(_ME), style=Style.EMOTE)
-    return Message(text=body)
+    style = Style.EMOTE if body.startswith(_ME) else Style.TEXT
+    text = body.removeprefix(_ME)
+    if stanza.child("unstyled", STYLING) is None:
+        formatted = parse_styling(text)
+        # Who sent the message gets it back as it was, and others of the network too.
+        if formatted.spans and render_styling(formatted) == (text, False):
+            return Message(text=formatted.text, style=style, spans=formatted.spans)
+    return Message(text=text, style=style)
 
 
-def body_from_content(content: Content) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The text of a message's ``body``. ``unstyled``: clients read no styling in it (XEP-0393 section 6)."""
+
+    text: str
+    unstyled: bool = False
+
+    def to_xml(self) -> str:
+        """The element, and the one that says that it is not styled."""
+        return xml_element("body", "", xml_text(self.text)) + (
+            xml_element("unstyled", STYLING) if self.unstyled else ""
+        )
+
+
+def body_from_content(content: Content) -> Body | None:
     """The body that shows ``content``; None where there is nothing to show. Plain text that would be taken
     for an emote is moved away from the start by a space.
     """
     match content:
-        case Message(text=text, style=Style.EMOTE):
-            return truncate_utf8(_ME + text, MAX_TEXT) if text else None
-        case Message(text=text) | Custom(text=text) if text:
-            return truncate_utf8(" " + text if text.startswith(_ME) else text, MAX_TEXT)
+        case Message(text=text, style=style, spans=spans) if text:
+            styled, unstyled = render_styling(Formatted(text=text, spans=spans))
+            if style is Style.EMOTE:
+                return Body(truncate_utf8(_ME + styled, MAX_TEXT), unstyled)
+            return Body(truncate_utf8(" " + styled if styled.startswith(_ME) else styled, MAX_TEXT), unstyled)
+        case Custom(text=text) if text:
+            return Body(truncate_utf8(" " + text if text.startswith(_ME) else text, MAX_TEXT))
         case Encrypted():
-            return _UNREADABLE
+            return Body(_UNREADABLE)
         case _:
             return None
 

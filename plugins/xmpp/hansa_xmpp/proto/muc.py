@@ -27,7 +27,7 @@ from dataclasses import replace
 
 from hansa import Content, Event, Member, Membership, Name, NativeId, Role, RoomMember, RoomView, Topic
 
-from hansa_xmpp.proto import broadcast, convert, errors, jid, render
+from hansa_xmpp.proto import broadcast, convert, errors, jid
 from hansa_xmpp.proto.broadcast import Broadcast, LeaveReason
 from hansa_xmpp.proto.commands import (
     Command,
@@ -348,9 +348,7 @@ class Muc:
                 body = convert.body_from_content(content)
                 if body is not None:
                     said.append(
-                        self._say.groupchat_message(
-                            event, render.xml_text(body), self._nick_of(event, view), to
-                        )
+                        self._say.groupchat_message(event, body.to_xml(), self._nick_of(event, view), to)
                     )
         return [SendStanzas(tuple(said))]
 

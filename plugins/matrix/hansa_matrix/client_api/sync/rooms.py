@@ -14,7 +14,7 @@ from hansa_matrix.client_api.rooms.pagination import PaginationToken
 from hansa_matrix.client_api.rooms.threads import MAIN
 from hansa_matrix.client_api.sync.filters import EventFilter
 from hansa_matrix.client_api.sync.request import SyncRequest
-from hansa_matrix.client_api.sync.timeline import Span, TimelineSync, states_after
+from hansa_matrix.client_api.sync.timeline import TimelineSpan, TimelineSync, states_after
 from hansa_matrix.local.client_stream import RECEIPTS
 from hansa_matrix.local.memberships import LocalMembership
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
@@ -124,7 +124,9 @@ class RoomSync:
         fresh = entered or asked.since.position < 0
         lazy = asked.filter.state.lazy and whole
         heroes = (await self._room_summary(asked, room)).get("m.heroes", ()) if lazy else ()
-        span = Span(since=asked.since.position, upto=asked.upto, fresh=fresh, whole=whole, heroes=heroes)
+        span = TimelineSpan(
+            since=asked.since.position, upto=asked.upto, fresh=fresh, whole=whole, heroes=heroes
+        )
         timeline, state = await self._timelines.build_timeline(asked, room, span)
         shown["timeline"] = timeline
         shown |= state
@@ -288,7 +290,7 @@ class RoomSync:
             (shown,) = await self._shapes.format_events(asked.caller, room, [left], room_id=False)
             return await self._never_joined_room(asked, stay, shown)
         fresh = asked.since.position < 0 or await self._came_and_went(asked, room)
-        span = Span(
+        span = TimelineSpan(
             since=asked.since.position,
             upto=position,
             fresh=fresh,

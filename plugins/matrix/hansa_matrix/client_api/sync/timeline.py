@@ -27,7 +27,7 @@ _MAX_PAGES, _MAX_PAGE_SIZE = 12, 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class TimelineSpan:
     """The part of a room's stream that an answer is about: after ``since``, up to ``upto``. ``fresh``: the
     client knows nothing of the room. ``whole``: it wants all state. ``own`` is an event that its person is
     shown in any case, ``heroes`` are people whose member events are told though they say nothing.
@@ -59,7 +59,7 @@ class TimelineSync:
         self._shapes = shapes
 
     async def build_timeline(
-        self, asked: SyncRequest, room: MatrixRoom, span: Span
+        self, asked: SyncRequest, room: MatrixRoom, span: TimelineSpan
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The timeline, and the state before it or after it."""
         looked = await self._read_span(asked, room, span)
@@ -85,7 +85,7 @@ class TimelineSync:
             return timeline, states_after(shown)
         return timeline, {"state": {"events": shown}} if shown or span.whole else {}
 
-    async def _read_span(self, asked: SyncRequest, room: MatrixRoom, span: Span) -> _Looked:
+    async def _read_span(self, asked: SyncRequest, room: MatrixRoom, span: TimelineSpan) -> _Looked:
         """The last events of a span that the client wants, as many as it wants: what it does not want, or may
         not read, is not counted.
         """
@@ -118,7 +118,7 @@ class TimelineSync:
         return _Looked([one for _, one in found], limited, before - 1)
 
     async def _missing_state(
-        self, asked: SyncRequest, room: MatrixRoom, span: Span, timeline: Sequence[StoredEvent]
+        self, asked: SyncRequest, room: MatrixRoom, span: TimelineSpan, timeline: Sequence[StoredEvent]
     ) -> dict[StateKey, str]:
         """Returns the state that a client lacks: the one before the timeline, or with ``state_after`` the one
         behind it.
@@ -144,7 +144,7 @@ class TimelineSync:
             lacking |= {k: start[k] for k in told if k in start and known.get(k) != start[k]}
         return lacking
 
-    async def _state_at_start(self, room: MatrixRoom, span: Span) -> Mapping[StateKey, str]:
+    async def _state_at_start(self, room: MatrixRoom, span: TimelineSpan) -> Mapping[StateKey, str]:
         """The state before the first event of a span, where nothing was told before it."""
         items = await self._news.first_items(room.room_id, span.since, 1, upto=span.upto)
         events = (await room.events.load([item.ref for item in items], room.version)).values()
@@ -154,7 +154,7 @@ class TimelineSync:
         self,
         asked: SyncRequest,
         room: MatrixRoom,
-        span: Span,
+        span: TimelineSpan,
         state: Mapping[StateKey, str],
         timeline: Sequence[StoredEvent],
     ) -> dict[StateKey, str]:

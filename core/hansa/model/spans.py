@@ -1,0 +1,196 @@
+"""Formatting of a text: spans over it. A network that shows no formatting ignores them, and loses no word.
+
+Positions are code points. Spans nest or are disjoint. A span of a block (quote, code block, list item) covers
+whole lines, without the line break at its end. The text of a list item begins with its marker (``-`` or
+``2.``) and a space; quotes and code have no marks in the text.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import islice, pairwise
+
+from hansa.model.ref import NativeId
+
+#: Bounds of one text. What is beyond them is text without formatting.
+MAX_SPANS, MAX_SPAN_DEPTH, MAX_SPAN_VALUE = 500, 16, 2048
+
+
+class SpanKind(StrEnum):
+    """The formatting that networks share."""
+
+    BOLD = "bold"
+    ITALIC = "italic"
+    STRIKE = "strike"
+    CODE = "code"
+    #: ``value`` is the language, empty if it is not known.
+    CODE_BLOCK = "code_block"
+    QUOTE = "quote"
+    #: ``value`` is the marker: ``-``, or a number and a dot.
+    LIST_ITEM = "list_item"
+    #: ``value`` is the URI.
+    LINK = "link"
+    #: ``user`` is the person.
+    MENTION = "mention"
+    #: ``value`` is the reason, empty if none is given.
+    SPOILER = "spoiler"
+
+
+BLOCKS = frozenset({SpanKind.QUOTE, SpanKind.CODE_BLOCK, SpanKind.LIST_ITEM})
+_CODE = frozenset({SpanKind.CODE, SpanKind.CODE_BLOCK})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One stretch of a text, from ``start`` up to, not including, ``end``."""
+
+    start: int
+    end: int
+    kind: SpanKind
+    value: str = ""
+    user: NativeId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formatted:
+    """A text and its spans, as ``arrange_spans`` puts them."""
+
+    text: str
+    spans: tuple[Span, ...] = ()
+
+
+#: A piece of text, or a span with what is in it.
+SpanNode = str | tuple[Span, "list[SpanNode]"]
+
+
+def arrange_spans(text: str, spans: Iterable[Span]) -> Formatted:
+    """Clip, widen to whole lines, split and sort spans, so that they nest and keep the bounds. Code holds
+    no formatting, and no span of a line reaches into a block or out of it.
+    """
+    blocks: list[Span] = []
+    lines: list[Span] = []
+    for span in islice(spans, MAX_SPANS):
+        if span.kind in BLOCKS:
+            blocks += _whole_lines(text, span)
+        elif max(0, span.start) < min(len(text), span.end):
+            lines.append(replace(span, start=max(0, span.start), end=min(len(text), span.end)))
+    blocks = _nest(text, blocks)
+    edges = sorted({edge for block in blocks for edge in (block.start, block.end)})
+    pieces = [piece for span in lines for piece in _cut(span, edges)]
+    return Formatted(text=text, spans=tuple(_nest(text, [*blocks, *pieces])))
+
+
+def _whole_lines(text: str, span: Span) -> list[Span]:
+    start, end = max(0, span.start), min(len(text), span.end)
+    if start >= end:
+        return []
+    start = text.rfind("\n", 0, start) + 1
+    after = text.find("\n", end - 1 if text[end - 1] == "\n" else end)
+    return [replace(span, start=start, end=len(text) if after < 0 else after)]
+
+
+def _cut(span: Span, edges: list[int]) -> list[Span]:
+    """The pieces of a span between the edges of blocks."""
+    inside = edges[bisect_right(edges, span.start) : bisect_left(edges, span.end)]
+    return [replace(span, start=start, end=end) for start, end in pairwise([span.start, *inside, span.end])]
+
+
+def _nest(text: str, spans: list[Span]) -> list[Span]:
+    """Spans in their order, none of which crosses another: the later one is split."""
+    waiting = sorted(spans, key=_order, reverse=True)
+    placed: list[Span] = []
+    outer: list[Span] = []
+    while waiting and len(placed) < MAX_SPANS:
+        span = waiting.pop()
+        while outer and outer[-1].end <= span.start:
+            outer.pop()
+        if outer and span.end > outer[-1].end:
+            end = outer[-1].end
+            rest = replace(span, start=end + (span.kind in BLOCKS))
+            span = replace(span, end=end)
+            if rest.start < rest.end:
+                _put_back(waiting, rest)
+        if text[span.start : span.end].strip("\n") and _may_stand_in(span, outer):
+            placed.append(span)
+            outer.append(span)
+    return placed
+
+
+def _may_stand_in(span: Span, outer: list[Span]) -> bool:
+    """Tell if a span may be placed within others. Quotes and list items stand in each other; any other kind
+    adds nothing to its like around it.
+    """
+    again = span.kind not in {SpanKind.QUOTE, SpanKind.LIST_ITEM} and any(
+        span.kind is one.kind for one in outer
+    )
+    in_code = bool(outer) and outer[-1].kind in _CODE
+    return len(outer) < MAX_SPAN_DEPTH and len(span.value) <= MAX_SPAN_VALUE and not again and not in_code
+
+
+def span_tree(formatted: Formatted) -> list[SpanNode]:
+    """The text in pieces, with the spans that hold them."""
+    root: list[SpanNode] = []
+    stack: list[tuple[int, list[SpanNode]]] = [(len(formatted.text), root)]
+    at = 0
+
+    def close(upto: int) -> None:
+        nonlocal at
+        while stack[-1][0] <= upto and len(stack) > 1:
+            end, nodes = stack.pop()
+            if end > at:
+                nodes.append(formatted.text[at:end])
+                at = end
+
+    for span in formatted.spans:
+        close(span.start)
+        if span.start > at:
+            stack[-1][1].append(formatted.text[at : span.start])
+            at = span.start
+        inner: list[SpanNode] = []
+        stack[-1][1].append((span, inner))
+        stack.append((span.end, inner))
+    close(len(formatted.text))
+    if at < len(formatted.text):
+        root.append(formatted.text[at:])
+    return root
+
+
+def plain_text(formatted: Formatted) -> str:
+    """The text for a network without formatting: quotes are marked, and a link says where it leads."""
+    return _plain(span_tree(formatted))
+
+
+def _plain(nodes: list[SpanNode]) -> str:
+    parts: list[str] = []
+    for node in nodes:
+        if isinstance(node, str):
+            parts.append(node)
+            continue
+        span, inner = node
+        text = _plain(inner)
+        if span.kind is SpanKind.QUOTE:
+            text = "\n".join(f"> {line}" for line in text.split("\n"))
+        elif span.kind is SpanKind.LINK and span.value not in {text, f"mailto:{text}"}:
+            text = f"{text} ({span.value})"
+        parts.append(text)
+    return "".join(parts)
+
+
+#: Which of two spans over the same text is the outer one; a kind not named is between them.
+_RANK = {SpanKind.QUOTE: 0, SpanKind.LIST_ITEM: 1, SpanKind.CODE_BLOCK: 2, SpanKind.CODE: 4}
+
+
+def _order(span: Span) -> tuple[int, int, int, str, str]:
+    """Outer spans come before inner ones."""
+    return (span.start, -span.end, _RANK.get(span.kind, 3), span.kind, span.value)
+
+
+def _put_back(waiting: list[Span], span: Span) -> None:
+    """Put the rest of a split span where it belongs: ``waiting`` is sorted, the first one at its end."""
+    at = len(waiting)
+    while at and _order(waiting[at - 1]) < _order(span):
+        at -= 1
+    waiting.insert(at, span)
