@@ -29,7 +29,7 @@ UNBOUNDED = {
     ("core/hansa/model/lenient_json.py", "token"): "one string or number",
     (
         "core/hansa/model/lenient_json.py",
-        "_mended(data)",
+        "_mend_document(data)",
     ): "behind check_limits, up to what may be mended at once",
     ("plugins/matrix/hansa_matrix/proto/streaming/transactions.py", "body"): "behind check_limits",
     ("core/hansa/model/codec.py", "body"): "a row of the store",

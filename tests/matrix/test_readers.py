@@ -23,7 +23,7 @@ REASONS = {
     "client_api/user_directory.py _open_to": "join rules",
     "client_api/rooms/room_summary.py _may_know": "join rules",
     "rooms/access/user_visibility.py was_in": "a membership, of which nothing but the membership is looked at",
-    "rooms/access/user_visibility.py beside": "every event goes through `of`",
+    "rooms/access/user_visibility.py filter_bundled": "every event goes through `filter`",
     "rooms/access/user_visibility.py _visible_until": "the depth of a leave",
     "rooms/access/user_visibility.py _state_at": "a visibility and a membership, by the real state",
     "rooms/access/user_visibility.py of_state": "the visibility and a membership: the answer is ids of events given to it",
