@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from hansa.api.contracts import (
@@ -33,6 +34,7 @@ from hansa.host.plugin_contexts import NetworkContextImpl
 from hansa.host.policies import Policies, digest_of
 from hansa.host.supervisor import NetworkSupervisor
 from hansa.http.router import Router
+from hansa.model.content import Kind
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.ref import NativeId
@@ -239,17 +241,14 @@ class App:
         if setup.id in self.runners:
             raise ConfigError("a network of this name is open already", path=f"networks.{setup.id}")
         clock = self.seams.clock
-        runner = NetworkSupervisor(setup.id, self.seams, DeliveryThrottle(clock, setup.rate, setup.burst))
-        context = NetworkContextImpl(self, runner, setup.options)
-        self.runners[setup.id], self.contexts[setup.id] = runner, context
-        runner.opened = lambda: self._make_network(context, setup)
-        runner.on_failed = self._delivery_failed
-        runner.on_not_carried = lambda kind: self.count("not_carried", network=setup.id, kind=kind.value)
-        runner.on_up = lambda: self._on_reconnected(setup.id)
-        runner.on_ended = lambda: self._on_network_closed(setup.id)
+        throttle = DeliveryThrottle(clock, setup.rate, setup.burst)
+        runner = NetworkSupervisor(setup.id, self.seams, throttle, partial(self._make_network, setup), self)
+        self.runners[setup.id] = runner
+        self.contexts[setup.id] = NetworkContextImpl(self, runner, setup.options)
         runner.open()
 
-    def _make_network(self, context: NetworkContextImpl, setup: NetworkSetup) -> Network:
+    def _make_network(self, setup: NetworkSetup) -> Network:
+        context = self.contexts[setup.id]
         context.schemas.clear()
         network = loader.open_plugin(self._manager, "open_network", setup.module, context)
         if not isinstance(network, Network):
@@ -269,7 +268,7 @@ class App:
                 self.routers[host] = router
         return network
 
-    def _on_network_closed(self, network: str) -> None:
+    def on_network_crashed(self, network: str) -> None:
         """The answer of a network that is stopped and will be started again: the request must be repeated."""
         for host, whose in self._hosts.items():
             if whose == network:
@@ -286,12 +285,22 @@ class App:
                     self.log.info("%d old decisions were let go", gone)
             await asyncio.sleep(_PRUNE_EVERY)
 
-    def _on_reconnected(self, network: str) -> None:
+    def on_reconnected(self, network: str) -> None:
+        """See ``hansa.host.supervisor.NetworkListener``."""
         for link in self.rooms.links(network):
             if (consumer := self.consumers.get(link.id)) is not None:
                 consumer.wake()
 
-    async def _delivery_failed(self, delivery: Delivery, error: str) -> None:
+    def on_status_changed(self, network: str, state: str, text: str) -> None:
+        """See ``hansa.host.supervisor.NetworkListener``."""
+        self.setup.listener.on_status(network, state, text)
+
+    def on_not_carried(self, network: str, kind: Kind) -> None:
+        """See ``hansa.host.supervisor.NetworkListener``."""
+        self.count("not_carried", network=network, kind=kind.value)
+
+    async def on_delivery_failed(self, delivery: Delivery, error: str) -> None:
+        """See ``hansa.host.supervisor.NetworkListener``."""
         self.count("dead_letters", network=delivery.link.native.network)
         await notify_observers(self._hook_implementations("delivery_failed"), self.log, delivery, error)
 

@@ -34,7 +34,7 @@ from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits
 from hansa.logs import log_to
 from hansa.model.errors import HansaError
 from hansa.model.verdict import Action
-from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
+from hansa.setup import NetworkSetup, PolicySetup, ProcessListener, RoomSetup, Setup
 from hansa.standby import ASK_EVERY, Standby, let_go
 from hansa.standstill import Standstill
 from hansa.store import open_store
@@ -113,6 +113,7 @@ class Process:
                     rows=server.decisions_rows,
                     strangers=server.decisions_of_strangers,
                 ),
+                listener=ProcessListener(on_status=self._say_status),
             )
         )
         self._operations = AdminApi(self.app, self.reload, end)
@@ -154,8 +155,6 @@ class Process:
         await asyncio.to_thread(self._blobs.remove_unfinished)
         self._tls = self._tls_contexts()
         await self.app.start()
-        for runner in self.app.runners.values():
-            runner.on_status = self._status_printer(runner.id)
         proxies = self._config.server.trusted_proxies
         public = Dispatcher(self.app.routers, self.app.count, proxies, self.app.store.health.is_away)
         intake, budget = self._shared_limits()
@@ -274,8 +273,8 @@ class Process:
         await self.app.stop()
         await self._http.close()
 
-    def _status_printer(self, network: str) -> Callable[[str, str], None]:
-        return lambda state, text: self._say(f"network {network}: {state}{' - ' + text if text else ''}")
+    def _say_status(self, network: str, state: str, text: str) -> None:
+        self._say(f"network {network}: {state}{' - ' + text if text else ''}")
 
     def report(self) -> None:
         """Prints the addresses and the policies. Networks and waiting deliveries are reported as they

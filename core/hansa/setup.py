@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -46,6 +46,17 @@ class RoomSetup:
     wish: RoomWish = field(default_factory=RoomWish)
 
 
+def _ignore(*_facts: object) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessListener:
+    """What the process around a Hansa is told: ``on_status`` the id of a network, its state and its text."""
+
+    on_status: Callable[[str, str, str], object] = _ignore
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """A whole Hansa before it runs. ``rooms`` are kept as they say."""
@@ -58,3 +69,4 @@ class Setup:
     policies: Sequence[PolicySetup] = ()
     rooms: Sequence[RoomSetup] = ()
     retention: Retention = field(default_factory=Retention)
+    listener: ProcessListener = field(default_factory=ProcessListener)

@@ -81,8 +81,9 @@ async def test_what_is_broken_is_not_called_again(slept):
 
 async def test_a_fault_in_a_task_restarts_no_network(slept):
     clock = ManualClock()
+    throttle = DeliveryThrottle(clock, 1000.0, 1000)
     runner = NetworkSupervisor(
-        "left", Environment(clock, SeededRandom(1, "backoff")), DeliveryThrottle(clock, 1000.0, 1000)
+        "left", Environment(clock, SeededRandom(1, "backoff")), throttle, factory=None, listener=None
     )
     done, calls = asyncio.Event(), []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from hansa.api.contracts import Authority, Network
@@ -30,28 +29,54 @@ class NetworkFactory(Protocol):
         ...
 
 
-class NetworkSupervisor:
-    """Supervises one network and is its gate for deliveries."""
+class NetworkListener(Protocol):
+    """Is told what becomes of networks; ``network`` is the id of one."""
 
-    def __init__(self, network_id: str, seams: Environment, throttle: DeliveryThrottle) -> None:
+    async def on_delivery_failed(self, delivery: Delivery, error: str) -> None:
+        """A delivery became a dead letter."""
+        ...
+
+    def on_not_carried(self, network: str, kind: Kind) -> None:
+        """The network cannot show content of this kind."""
+        ...
+
+    def on_status_changed(self, network: str, state: str, text: str) -> None:
+        """The network reports another state."""
+        ...
+
+    def on_reconnected(self, network: str) -> None:
+        """The network changed to up."""
+        ...
+
+    def on_network_crashed(self, network: str) -> None:
+        """The instance is about to be stopped: no request may reach it any more."""
+        ...
+
+
+class NetworkSupervisor:
+    """Supervises one network, which ``factory`` makes, and is its gate for deliveries."""
+
+    def __init__(
+        self,
+        network_id: str,
+        seams: Environment,
+        throttle: DeliveryThrottle,
+        factory: NetworkFactory,
+        listener: NetworkListener,
+    ) -> None:
         self.id = network_id
         self.throttle = throttle
         self.state = "starting"
         self.text = ""
         self.crashes = 0
         self.restarts = 0
-        self.opened: NetworkFactory | None = None
-        self.on_failed: Callable[[Delivery, str], Awaitable[None]] | None = None
-        self.on_not_carried: Callable[[Kind], None] | None = None
-        self.on_up: Callable[[], None] | None = None
-        self.on_status: Callable[[str, str], None] | None = None
+        self._factory = factory
+        self._listener = listener
         self._seams = seams
         self._network: Network | None = None
         #: The instance, if it can be a room's authority: asked of its type once, which takes long.
         self.authority: Authority | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Told that the instance is stopped, because it crashed: nothing reaches it any more.
-        self.on_ended: Callable[[], None] | None = None
         self._crashed = asyncio.Event()
         self._fault = False
         self._up = asyncio.Event()
@@ -66,8 +91,7 @@ class NetworkSupervisor:
 
     def open(self) -> Network:
         """Make the instance; no I/O."""
-        assert self.opened is not None
-        self._network = self.opened()
+        self._network = self._factory()
         self.authority = self._network if isinstance(self._network, Authority) else None
         return self._network
 
@@ -81,13 +105,11 @@ class NetworkSupervisor:
 
     async def failed(self, delivery: Delivery, error: str) -> None:
         """Tell the observers of dead letters."""
-        if self.on_failed is not None:
-            await self.on_failed(delivery, error)
+        await self._listener.on_delivery_failed(delivery, error)
 
     def on_unsupported(self, kind: Kind) -> None:
         """Count what the network cannot show."""
-        if self.on_not_carried is not None:
-            self.on_not_carried(kind)
+        self._listener.on_not_carried(self.id, kind)
 
     def report_status(self, state: str, text: str = "") -> None:
         """Takes the state that the network reports of itself."""
@@ -95,8 +117,8 @@ class NetworkSupervisor:
             self._log.info("%s%s", state, f": {text}" if text else "")
         rising, changed = state == "up" and self.state != "up", state != self.state
         self.state, self.text = state, text
-        if changed and self.on_status is not None:
-            self.on_status(state, text)
+        if changed:
+            self._listener.on_status_changed(self.id, state, text)
         if state == "up":
             self._up.set()
         else:
@@ -104,8 +126,7 @@ class NetworkSupervisor:
         if rising:
             self._rise.set()
             self._rise = asyncio.Event()
-            if self.on_up is not None:
-                self.on_up()
+            self._listener.on_reconnected(self.id)
 
     def spawn(self, work: Work, name: str) -> asyncio.Task[None]:
         """A task of the network: its exception restarts the network, its end is the network's. A function is
@@ -137,8 +158,7 @@ class NetworkSupervisor:
             lasted = self._seams.clock.monotonic() - began
             failures = 1 if lasted > self._backoff.most else failures + 1
             self._network = None
-            if self.on_ended is not None:
-                self.on_ended()
+            self._listener.on_network_crashed(self.id)
             await self._stop_network(network)
             state = "degraded" if failures >= _DEGRADED else "down"
             wait = self._backoff.delay(failures, self._seams.random.uniform())
