@@ -84,7 +84,14 @@ class Process:
         self._say = say
         folder, server = config.folder, config.server
         ca = folder / server.ca_file if server.ca_file else None
-        self._http = HttpClient(ca_file=ca, private_networks=server.private_networks, count=self._add_count)
+        seams = Environment(SystemClock(), SystemRandom())
+        self._standstill = Standstill(seams.clock.monotonic, self._probe_store)
+        self._http = HttpClient(
+            ca_file=ca,
+            private_networks=server.private_networks,
+            count=self._add_count,
+            may_speak=self._standstill.may_speak,
+        )
         networks = [
             NetworkSetup(
                 id=n.id,
@@ -100,7 +107,7 @@ class Process:
             Setup(
                 store=open_store(config.store.url, folder),
                 http=self._http,
-                seams=Environment(SystemClock(), SystemRandom()),
+                seams=seams,
                 blobs=self._blobs,
                 networks=networks,
                 policies=_policy_setups(config.policies),
@@ -124,6 +131,9 @@ class Process:
 
     def _add_count(self, name: str, **labels: str) -> None:
         self.app.count(name, **labels)
+
+    async def _probe_store(self) -> None:
+        await self.app.store.probe()
 
     async def hold(self, ended: asyncio.Event) -> bool:
         """Open the database. Where another process has one that may be waited for, be a standby until it is
@@ -173,9 +183,7 @@ class Process:
         store = self.app.setup.store
         if isinstance(store, Shared):
             self.app.spawn(partial(self._watch_promotion, store), "promotion")
-            standstill = Standstill(self.app.setup.seams.clock.monotonic, self.app.store.probe)
-            self._http.may_speak = standstill.may_speak
-            self.app.spawn(standstill.watch, "standstill")
+            self.app.spawn(self._standstill.watch, "standstill")
         if standby is not None:
             self._operations.standby = None
             standby.serves.set()

@@ -92,8 +92,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def _peer() -> AsyncIterator[tuple[Peer, HttpClient, int]]:
-    peer, http = Peer(), HttpClient(private_networks=["127.0.0.0/8"])
+async def _peer(may_speak: Callable[[], Awaitable[bool]]) -> AsyncIterator[tuple[Peer, HttpClient, int]]:
+    peer, http = Peer(), HttpClient(private_networks=["127.0.0.0/8"], may_speak=may_speak)
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
     try:
         yield peer, http, server.sockets[0].getsockname()[1]
@@ -114,8 +114,7 @@ async def _refused(http: HttpClient, port: int, body: bytes) -> None:
 async def test_who_lost_its_database_says_nothing(bench, body):
     bench.now += 5.1
     bench.answer = bench.lost
-    async with _peer() as (peer, http, port):
-        http.may_speak = bench.standstill.may_speak
+    async with _peer(bench.standstill.may_speak) as (peer, http, port):
         for _ in range(2):
             await _refused(http, port, body)
     assert peer.came == b"" and bench.asked == 2
@@ -129,7 +128,6 @@ async def test_who_stands_still_while_it_connects_says_nothing(bench, body):
         return await bench.standstill.may_speak()
 
     bench.answer = bench.lost
-    async with _peer() as (peer, http, port):
-        http.may_speak = may_speak
+    async with _peer(may_speak) as (peer, http, port):
         await _refused(http, port, body)
     assert peer.came == b"" and bench.asked == 1

@@ -94,8 +94,14 @@ def _request_class(may_speak: Callable[[], Awaitable[bool]]) -> type[aiohttp.Cli
     return _CheckedRequest
 
 
+async def _always() -> bool:
+    return True
+
+
 class HttpClient:
-    """See ``hansa.environment.Http``. ``count`` is told what is refused and what fails."""
+    """See ``hansa.environment.Http``. ``count`` is told what is refused and what fails. ``may_speak`` is
+    asked whether this process may speak to others, right before the bytes of each request are written.
+    """
 
     def __init__(
         self,
@@ -104,6 +110,7 @@ class HttpClient:
         private_networks: Sequence[str] = (),
         limits: SlotLimits | None = None,
         count: Callable[..., None] = lambda _name, **_labels: None,
+        may_speak: Callable[[], Awaitable[bool]] = _always,
     ) -> None:
         self._allowed = [ipaddress.ip_network(n, strict=False) for n in private_networks]
         self._ca_file = ca_file
@@ -116,11 +123,7 @@ class HttpClient:
         self._names: _GuardedResolver | None = None
         self._kept: dict[str, float] = {}
         self._told = LogLimit(_log)
-        #: Asked right before the bytes of each request are written, whether this process may speak to others.
-        self.may_speak: Callable[[], Awaitable[bool]] | None = None
-
-    async def _may_speak(self) -> bool:
-        return self.may_speak is None or await self.may_speak()
+        self._may_speak = may_speak
 
     def measures(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Gauges: requests that have a place and that wait for one, by pool."""
