@@ -64,7 +64,10 @@ async def test_every_route_of_media_takes_one_slot_and_authenticates_as_others_d
         place = await upload(alice)
         asked = requests(place)
         assert len(asked) == routes_of_media(home)
-        slots, tokens = count(monkeypatch, RequestSlots, "take"), count(monkeypatch, Accounts, "bearer")
+        slots, tokens = (
+            count(monkeypatch, RequestSlots, "acquire_slot"),
+            count(monkeypatch, Accounts, "get_by_token"),
+        )
         for method, target in asked:
             slots.clear(), tokens.clear()
             await alice.whole(method, target, data=b"x" if method != "GET" else None)

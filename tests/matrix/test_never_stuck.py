@@ -143,7 +143,7 @@ async def test_a_server_may_have_so_many_requests_under_way(tmp_path, monkeypatc
             await go.wait()
             return b"{}"
 
-        monkeypatch.setattr(house.matrix.intake, "take", slow)
+        monkeypatch.setattr(house.matrix.intake, "stage_transaction", slow)
         under_way = [asyncio.ensure_future(house.send()) for _ in range(2)]
         for _ in range(200):
             await asyncio.sleep(0)

@@ -61,7 +61,7 @@ async def test_keys_that_could_not_be_looked_up_drop_no_event(tmp_path):
             def at_hand(self, *wanted):
                 return not left and keyring.at_hand(*wanted)
 
-            async def need(self, *args, **more):
+            async def ensure_keys(self, *args, **more):
                 nonlocal left
                 if left:
                     left -= 1

@@ -97,9 +97,9 @@ def test_a_new_way_into_history_is_seen(tmp_path):
 #: Who reads events without saying of which room: the others ask ``room.events``, where another room's event is
 #: not found whatever id a peer names.
 UNBOUND = {
-    "rooms/event_store.py foreign": "it is what tells them apart",
+    "rooms/event_store.py load_foreign": "it is what tells them apart",
     "rooms/event_store.py load": "it leaves out those of other rooms",
-    "rooms/event_store.py taken": "it says which ids are those of other events, of whatever room",
+    "rooms/event_store.py taken_ids": "it says which ids are those of other events, of whatever room",
     "rooms/membership/remote_membership.py _try_persist_join": "the room is not here yet: `_placeless` looks at the room of each",
 }
 

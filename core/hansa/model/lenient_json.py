@@ -28,7 +28,7 @@ _PLAIN_STRING = re.compile(rb'"[ !#-\[\]-~]*+"')
 _MARK = repr(UNREADABLE).encode()
 #: The name of a member that cannot be read, beside a mark that stays when the member's own value is sound.
 _NAME = b'"\\ufffd?":' + _MARK + b',"\\ufffd"'
-_QUOTE, _OPEN, _CLOSE = ord('"'), b"[{", b"]}"
+_QUOTE, _OPEN, _CLOSE, _SIGNS = ord('"'), b"[{", b"]}", b"-+"
 
 
 def read_parts(data: bytes, limits: Limits, *, mended: int = MENDED_AT_ONCE) -> Any:
@@ -98,6 +98,8 @@ def _mend_document(data: bytes) -> bytes:
             continue
         if level > DEPTH or _is_readable(token.group()):
             continue
+        if start and data[start - 1] in _SIGNS:
+            return data  # with its sign, the mark would be another number
         named = first == _QUOTE and _SPACE_AND_COLON.match(data, end) is not None
         mended += data[kept:start] + (_NAME if named else _MARK)
         kept = end

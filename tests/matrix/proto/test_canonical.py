@@ -152,6 +152,8 @@ fragments = st.sampled_from(
 )
 
 
+@example(b'-"\x00"')
+@example(b'[-"\x00"]')
 @given(st.binary(max_size=80) | st.lists(fragments, max_size=20).map(lambda parts: "".join(parts).encode()))
 def test_any_bytes_are_json_or_a_peer_s_error(data: bytes) -> None:
     for read in (loads_lenient, loads_json, loads_canonical):
