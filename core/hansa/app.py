@@ -68,7 +68,8 @@ class App:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.store = WatchedStore(setup.store, StoreHealth(setup.seams.clock))
+        health = StoreHealth(setup.seams.clock)
+        self.store = WatchedStore(setup.store, health, setup.listener.on_store_lost)
         self.http = setup.http
         self.seams = setup.seams
         self.core = ScopedStore(self.store, "")

@@ -10,6 +10,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -74,14 +75,25 @@ def _to_certificate(folder: Path, tls: TlsConfig) -> Certificate:
     return Certificate(certificate=folder / tls.certificate, key=folder / tls.key)
 
 
-class Process:
-    """A running configuration. ``say`` prints what a person should see; ``end`` has the process stopped."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessControl:
+    """What a running configuration does to its process: ``say`` prints what a person should see; ``end`` has
+    the process stopped; ``on_store_lost`` is called once the database is lost, before anything else happens.
+    """
 
-    def __init__(self, path: Path, config: Config, say: Printer, end: Callable[[], None]) -> None:
+    say: Printer
+    end: Callable[[], None]
+    on_store_lost: Callable[[StoreFault], object]
+
+
+class Process:
+    """A running configuration."""
+
+    def __init__(self, path: Path, config: Config, control: ProcessControl) -> None:
         self._path = path
-        self._end = end
+        self._end = control.end
         self._config = config
-        self._say = say
+        self._say = control.say
         folder, server = config.folder, config.server
         ca = folder / server.ca_file if server.ca_file else None
         seams = Environment(SystemClock(), SystemRandom())
@@ -120,10 +132,10 @@ class Process:
                     rows=server.decisions_rows,
                     strangers=server.decisions_of_strangers,
                 ),
-                listener=ProcessListener(on_status=self._say_status),
+                listener=ProcessListener(on_status=self._say_status, on_store_lost=control.on_store_lost),
             )
         )
-        self._operations = AdminApi(self.app, self.reload, end)
+        self._operations = AdminApi(self.app, self.reload, self._end)
         self.app.measures.append(self._http.measures)
         self._tls: TlsContexts | None = None
         self._starting = False
@@ -297,8 +309,8 @@ class Process:
 async def _run_process(path: Path, config: Config, say: Printer) -> int:
     loop = asyncio.get_running_loop()
     ended, ready, awaited = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    process = Process(path, config, say, ended.set)
-    process.app.store.on_lost = lambda fault: _end(fault, say)
+    control = ProcessControl(say=say, end=ended.set, on_store_lost=partial(_end, say=say))
+    process = Process(path, config, control)
 
     async def reload() -> None:
         try:

@@ -13,6 +13,7 @@ from hansa.environment import Environment, Http
 from hansa.model.verdict import Action
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs
+from hansa.store.faults import StoreFault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +53,12 @@ def _ignore(*_facts: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessListener:
-    """What the process around a Hansa is told: ``on_status`` the id of a network, its state and its text."""
+    """What the process around a Hansa is told: ``on_status`` the id of a network, its state and its text;
+    ``on_store_lost`` the fault after which there is no store any more, before anything else happens.
+    """
 
     on_status: Callable[[str, str, str], object] = _ignore
+    on_store_lost: Callable[[StoreFault], object] = _ignore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

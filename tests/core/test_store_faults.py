@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from hansa import RoomInfo, StoreFault
 from hansa.model.view import ViewDelta
+from hansa.setup import ProcessListener
 from hansa.store.base import Conflict
 from hansa.store.faults import FaultKind, ResultUnknown
 from hansa.store.memory import MemoryDisk, MemoryStore
@@ -24,6 +25,7 @@ class House:
         self.made = made
         self.store = FaultyStore(MemoryStore(disk))
         self.app = None
+        self.lost = []
 
     @property
     def room(self):
@@ -44,7 +46,12 @@ async def house(monkeypatch) -> AsyncIterator[House]:
     plugin = module(made)
     here = House(MemoryDisk(), made)
     networks = {"left": (plugin, Config()), "right": (plugin, Config())}
-    async with run_hansa(networks, rooms=(("left:a", "right:b"),), store=here.store) as app:
+    async with run_hansa(
+        networks,
+        rooms=(("left:a", "right:b"),),
+        store=here.store,
+        listener=ProcessListener(on_store_lost=here.lost.append),
+    ) as app:
         here.app = app
         yield here
 
@@ -58,12 +65,10 @@ def once(fault: InjectedFault):
 async def test_a_kept_commit_of_unknown_result_ends_the_process_and_the_next_one_goes_on(house):
     """Faults A and B: the room is as the store has it, whatever the process before had in memory."""
     await house.say("one")
-    ended = []
-    house.app.store.on_lost = ended.append
     house.store.choose = once(InjectedFault.UNKNOWN_KEPT)
     with pytest.raises(ResultUnknown):
         await house.say("two")
-    assert [type(fault) for fault in ended] == [ResultUnknown]
+    assert [type(fault) for fault in house.lost] == [ResultUnknown]
     commits = house.disk.commits
     for call in (
         house.say("three"),
@@ -161,12 +166,10 @@ async def test_a_lost_database_ends_everything_and_nothing_is_sent_any_more(hous
     """Fault D: not even what is in memory and could be delivered."""
     await house.say("one")
     await house.made["right"].until("b", 1)
-    ended = []
-    house.app.store.on_lost = ended.append
     house.store.choose = once(InjectedFault.LOST)
     with pytest.raises(StoreFault):
         await house.say("two")
-    assert len(ended) == 1
+    assert len(house.lost) == 1
     with pytest.raises(StoreFault):
         await house.say("three")
     assert house.disk.tables["", "event"].keys() == {(house.room.id, 1)}

@@ -15,7 +15,8 @@ from typing import Any, Self
 from hansa import NativeId
 from hansa.config.reader import load
 from hansa.host import loader
-from hansa.serve import Process
+from hansa.serve import Process, ProcessControl
+from hansa.store.faults import StoreFault
 from hansa.testing.actor import Actor, module
 from hansa_matrix.testing import MatrixHarness
 
@@ -63,7 +64,9 @@ class ScriptedHansa:
         said: list[str] = []
         config = load(self.hansa.config, self._find)
         ended = asyncio.Event()
-        process = self._process = Process(self.hansa.config, config, said.append, ended.set)
+        lost: list[StoreFault] = []
+        control = ProcessControl(say=said.append, end=ended.set, on_store_lost=lost.append)
+        process = self._process = Process(self.hansa.config, config, control)
         assert await process.hold(ended)
         await process.start()
         states = process.app.status

@@ -117,21 +117,27 @@ class StoreHealth:
         return self.degraded is None and self._clock.monotonic() - self._wrote < _FRESH
 
 
+def _ignore(_fault: StoreFault) -> None:
+    """Nobody listens."""
+
+
 class WatchedStore(StoreWrapper):
-    """See ``hansa.store.base.Store``: another store, whose faults and successes become ``health``.
+    """See ``hansa.store.base.Store``: another store, whose faults and successes become ``health``. The fault
+    that ends its use is given to ``on_lost``, once, before anything else happens in this process.
 
     After ``StoreLost`` and ``ResultUnknown`` it neither reads nor writes, whatever is asked of it: what the
     process has in memory may be other than what is kept, until the process ends.
     """
 
-    def __init__(self, store: Store, health: StoreHealth) -> None:
+    def __init__(
+        self, store: Store, health: StoreHealth, on_lost: Callable[[StoreFault], object] = _ignore
+    ) -> None:
         super().__init__(store)
         self.health = health
         self._probing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
-        #: Called once, before anything else happens in this process.
-        self.on_lost: Callable[[StoreFault], object] | None = None
+        self._on_lost = on_lost
 
     async def _call_store(self, call: Callable[[], Awaitable[T]]) -> T:
         self._in_use()
@@ -153,8 +159,7 @@ class WatchedStore(StoreWrapper):
         ended = self.health.ended
         if ended is not None and not self._over.is_set():
             self._over.set()
-            if self.on_lost is not None:
-                self.on_lost(ended)
+            self._on_lost(ended)
 
     async def lost(self) -> StoreFault:
         """Wait for the fault after which this process has no store any more: ``StoreLost``, or

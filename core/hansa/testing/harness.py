@@ -18,7 +18,7 @@ from hansa.environment import (
     SystemClock,
     SystemRandom,
 )
-from hansa.setup import NetworkSetup, PolicySetup, Setup
+from hansa.setup import NetworkSetup, PolicySetup, ProcessListener, Setup
 from hansa.store.base import Store
 from hansa.store.memory import MemoryStore
 from hansa.testing.http import BufferedHttp
@@ -46,6 +46,7 @@ async def run_hansa(
     store: Store | None = None,
     seams: Environment | None = None,
     http: Http | None = None,
+    listener: ProcessListener | None = None,
 ) -> AsyncIterator[App]:
     """Start, and stop at the end. ``networks`` maps an id to a plugin module and its options."""
     app = App(
@@ -55,6 +56,7 @@ async def run_hansa(
             seams=seams or Environment(SystemClock(), SystemRandom()),
             networks=[NetworkSetup(id=k, module=m, options=o) for k, (m, o) in networks.items()],
             policies=policies,
+            listener=listener or ProcessListener(),
         )
     )
     await app.start()

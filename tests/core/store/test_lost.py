@@ -28,9 +28,8 @@ class Failing(MemoryStore):
 @pytest.mark.parametrize("fault", [StoreLost(), ResultUnknown("the answer was lost")])
 async def test_after_the_database_is_lost_nothing_is_read_or_written(fault):
     inner = Failing()
-    store = WatchedStore(inner, StoreHealth(SystemClock()))
     told = []
-    store.on_lost = told.append
+    store = WatchedStore(inner, StoreHealth(SystemClock()), told.append)
     await store.open()
     await store.declare("s", SCHEMA)
     inner.fault = fault
@@ -101,14 +100,13 @@ async def test_the_process_ends_before_anybody_in_it_learns_why(fault, call):
             return fault
 
     inner = Telling()
-    store = WatchedStore(inner, StoreHealth(SystemClock()))
     ended = []
 
     def end(what):
         ended.append(what)
         raise Ended
 
-    store.on_lost = end
+    store = WatchedStore(inner, StoreHealth(SystemClock()), end)
     await store.open()
     if call == "watch":
         with pytest.raises(Ended):

@@ -13,7 +13,7 @@ from hansa.app import App
 from hansa.environment import Environment, HttpRequest, HttpResponse, Request
 from hansa.http.listener import Dispatcher
 from hansa.http.router import Router
-from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
+from hansa.setup import NetworkSetup, PolicySetup, ProcessListener, RoomSetup, Setup
 from hansa.store.base import Store
 from hansa.store.faults import StoreFault
 from hansa.store.memory import MemoryDisk
@@ -101,9 +101,9 @@ class Machine:
                     networks=self.networks,
                     policies=self.policies,
                     rooms=[RoomSetup(links=links) for links in self.rooms],
+                    listener=ProcessListener(on_store_lost=self._on_store_lost),
                 )
             )
-            app.store.on_lost = self._on_store_lost
             await app.start()
             return app
 
