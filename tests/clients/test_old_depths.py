@@ -81,8 +81,8 @@ async def test_old_rows_are_read_in_our_order(tmp_path: Path, depth: int | None)
 
 async def test_a_room_whose_events_all_have_one_depth_is_counted(tmp_path, monkeypatch) -> None:
     """More of them than a search of one depth gives."""
-    monkeypatch.setattr("hansa.store.paging.MOST", 40)
-    monkeypatch.setattr(depth_migration, "_PAGE", 20)
+    monkeypatch.setattr("hansa.store.paging.MAX_EQUAL_ROWS", 40)
+    monkeypatch.setattr(depth_migration, "_PAGE_SIZE", 20)
     async with there(tmp_path, "12") as (home, past, juliet):
         room, expected = await written(home, past, juliet, 1, 70)
         old = await as_before(home, room)
@@ -94,7 +94,7 @@ async def test_what_was_counted_half_is_counted_from_the_beginning(tmp_path, mon
     class Gone(Exception):
         pass
 
-    monkeypatch.setattr(depth_migration, "_PAGE", 10)
+    monkeypatch.setattr(depth_migration, "_PAGE_SIZE", 10)
     async with there(tmp_path, "12") as (home, past, juliet):
         room, expected = await written(home, past, juliet, MOST, 40)
         old = await as_before(home, room)

@@ -42,8 +42,8 @@ class Desk:
 
 @pytest.fixture
 async def desk(monkeypatch) -> Desk:
-    monkeypatch.setattr(detached_requests, "WITHIN", 0.02)
-    monkeypatch.setattr(detached_requests, "_LOOK", 0.01)
+    monkeypatch.setattr(detached_requests, "REQUEST_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(detached_requests, "_CHECK_INTERVAL_S", 0.01)
     return Desk()
 
 

@@ -8,7 +8,7 @@ import pytest
 from cpu_reference import relative_cost
 from hansa import readings
 from hansa_governance.folding import IGNORABLE, folded, forms
-from hansa_governance.words import MOST, PhraseList, tokens
+from hansa_governance.words import MAX_CHARACTERS, PhraseList, tokens
 
 CAUGHT = [
     "classified",
@@ -261,8 +261,8 @@ def test_a_text_of_64_kib_is_read_in_bounded_time_however_many_words_there_are(t
 
 
 def test_more_text_than_is_read_is_taken_for_forbidden():
-    assert PhraseList(["classified"]).find(["a" * (MOST + 1)]).startswith("(longer than")
-    assert PhraseList([]).find(["a" * (MOST + 1)]) == ""
+    assert PhraseList(["classified"]).find(["a" * (MAX_CHARACTERS + 1)]).startswith("(longer than")
+    assert PhraseList([]).find(["a" * (MAX_CHARACTERS + 1)]) == ""
 
 
 def test_a_word_does_not_reach_from_one_text_into_the_next():

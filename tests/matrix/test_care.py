@@ -57,7 +57,7 @@ async def test_a_whole_room_is_found_whole_and_what_is_missing_is_named(tmp_path
 
 
 async def test_more_events_of_one_depth_than_are_read_at_once_are_all_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr(care, "_PAGE", 5)
+    monkeypatch.setattr(care, "_PAGE_SIZE", 5)
     async with server_with_peer(tmp_path) as house:
         house.matrix.keep_forward_extremities()
         before = (await run(house, "rooms check", room=house.room.room_id))["events"]

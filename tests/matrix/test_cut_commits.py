@@ -143,7 +143,7 @@ async def test_a_process_may_die_at_each_commit_of_a_join(tmp_path, lowered, kep
 
 async def test_a_purge_that_was_cut_off_goes_on(tmp_path, lowered, monkeypatch):
     """In the same process, and after a crash; the room's own row is the last."""
-    monkeypatch.setattr(rooms, "_PAGE", 20)
+    monkeypatch.setattr(rooms, "_PAGE_SIZE", 20)
     world = await World().begin(tmp_path, PEOPLE)
     async with world.running(Dying(world.disk)) as app:
         room = (await world.joined(app)).room_id

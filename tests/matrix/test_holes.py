@@ -333,7 +333,7 @@ async def test_late_state_counts_however_much_follows_it(tmp_path, monkeypatch, 
     own.
     """
     monkeypatch.setattr(state_propagation, "_MAX_EVENTS", most)
-    monkeypatch.setattr(state_propagation, "_PAGE", 10)
+    monkeypatch.setattr(state_propagation, "_PAGE_SIZE", 10)
     async with server_with_peer(tmp_path, version, gap_patience=0.0) as house:
         world = World(house)
         matrix = house.matrix

@@ -153,7 +153,7 @@ async def test_what_waits_is_counted_page_by_page(tmp_path, monkeypatch):
                 await flood(house, origin, 2 + ord(device), 10 * len(origin), device=device)
         kept = dict(await known(house).messages.shares.bytes_by_peer())
         for page in (3, 4, 5, 9, 10):
-            monkeypatch.setattr(paging, "PAGE", page)
+            monkeypatch.setattr(paging, "PAGE_SIZE", page)
             await known(house).messages.shares.recount()
             assert dict(await known(house).messages.shares.bytes_by_peer()) == kept
 

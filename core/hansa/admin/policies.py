@@ -18,7 +18,7 @@ from hansa.model.ref import NativeId
 from hansa.model.verdict import strictest
 
 #: Decisions in one answer.
-_MOST = 1000
+_MAX_DECISIONS = 1000
 
 
 class PolicyCommands:
@@ -81,7 +81,7 @@ class PolicyCommands:
 
     async def log(self, _request: Request, _body: Any) -> Any:
         """The newest decisions that were not a plain allow, oldest first."""
-        return await self._app.decisions.log(_MOST)
+        return await self._app.decisions.log(_MAX_DECISIONS)
 
 
 def _merged_action(answers: Iterable[PolicyAnswer]) -> str:

@@ -24,7 +24,7 @@ from hansa.store.base import Delete, Put, Row, ScopedStore, Write
 _DAY = 86_400_000
 #: A row of strangers is written at most once in this time (ms); what it counted since then a crash loses.
 _WRITTEN_EVERY = 60_000
-_PAGE = 500
+_PAGE_SIZE = 500
 #: The server in the row that counts all for which there is no room.
 OTHERS = "(others)"
 
@@ -132,7 +132,7 @@ class DecisionLog:
         return gone
 
     async def _expired_rows(self, collection: str, before: int, over: int) -> list[Row]:
-        rows = await self._store.scan(collection, index=("ts",), limit=_PAGE)
+        rows = await self._store.scan(collection, index=("ts",), limit=_PAGE_SIZE)
         return [row for at, row in enumerate(rows) if at < over or int(row.fields["ts"] or 0) < before]
 
 

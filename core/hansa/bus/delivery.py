@@ -31,7 +31,7 @@ from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.store.base import Put, ScopedStore, Write
 from hansa.store.faults import StoreFault
 
-_PAGE = 100
+_PAGE_SIZE = 100
 #: A network that fails in a way its contract does not know is asked this often before the event is buried.
 _MAX_UNKNOWN_FAILURES = 10
 #: Seconds that a send under way is given when its consumer ends.
@@ -199,9 +199,9 @@ class Consumer:
     async def _next_events(self) -> Sequence[Event]:
         tail = self.room.tail
         if tail and tail[0].seq <= self.position + 1:
-            return [e for e in tail if e.seq > self.position][:_PAGE]
+            return [e for e in tail if e.seq > self.position][:_PAGE_SIZE]
         rows = await self._store.scan(
-            "event", equal=(self.room.id,), after=self.position, upto=self.room.head, limit=_PAGE
+            "event", equal=(self.room.id,), after=self.position, upto=self.room.head, limit=_PAGE_SIZE
         )
         return [schema.event_of(row) for row in rows]
 

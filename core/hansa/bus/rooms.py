@@ -24,7 +24,7 @@ from hansa.store.paging import pages, scan_all
 #: Events kept in memory per room, so that a delivery that keeps up reads nothing from disk.
 _TAIL = 128
 
-_PAGE = 5000
+_PAGE_SIZE = 5000
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class Rooms:
     async def _read_members(self, room: str) -> list[Row]:
         found: list[Row] = []
         for network in list(self._native):
-            async for page in pages(self._store, "person", equal=(room, network), size=_PAGE):
+            async for page in pages(self._store, "person", equal=(room, network), size=_PAGE_SIZE):
                 found += page
         return found
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hansa.host.plugin_host import PluginHost
     from hansa.host.supervisor import NetworkSupervisor
 
-_PAGE = 100
+_PAGE_SIZE = 100
 #: People of other networks whose names here are remembered.
 _MAX_GHOSTS = 20_000
 
@@ -186,7 +186,7 @@ class NetworkContextImpl(BaseContext):
         before = upto + 1
         while len(found) < limit and before > 1:
             page = await self._app.core.scan(
-                "event", equal=(room.id,), after=before, limit=_PAGE, reverse=True
+                "event", equal=(room.id,), after=before, limit=_PAGE_SIZE, reverse=True
             )
             if not page:
                 break

@@ -13,7 +13,7 @@ from hansa.model.content import Kind
 from hansa.model.events import Delivery
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import DeliveryThrottle
-from hansa.pacing.store_retry import MOST, Work, patiently
+from hansa.pacing.store_retry import MAX_DELAY_S, Work, patiently
 from hansa.store.faults import StoreFault
 
 _STOP_TIMEOUT_S = 5.0
@@ -163,7 +163,7 @@ class NetworkSupervisor:
             state = "degraded" if failures >= _DEGRADED else "down"
             wait = self._backoff.delay(failures, self._seams.random.uniform())
             if self._fault:  # it is not the network that is broken
-                wait = min(wait, MOST)
+                wait = min(wait, MAX_DELAY_S)
             self.report_status(state, f"crashed ({crash}); starts again in {wait:.0f} s")
             await asyncio.sleep(wait)
             self.open()

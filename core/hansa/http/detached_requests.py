@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Seconds that a request waits while the database is away, and between two looks at who waits.
-WITHIN, _LOOK = 5.0, 1.0
+#: Seconds that a request waits while the database is away, and between two checks of the requests that wait.
+REQUEST_TIMEOUT_S, _CHECK_INTERVAL_S = 5.0, 1.0
 #: Requests that are answered while their work goes on; further ones wait for it.
 MAX_BEHIND = 1000
 
@@ -28,11 +28,11 @@ class DetachedRequests:
         #: Since when each waits.
         self._waiting: dict[asyncio.Future[None], float] = {}
         self._behind: set[asyncio.Future[Any]] = set()
-        self._looking: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
 
     async def of(self, work: Awaitable[T]) -> T:
-        """Returns or raises the result of ``work``. Raises Late while the database is away, ``WITHIN``
-        seconds after the work began or later.
+        """Returns or raises the result of ``work``. Raises Late while the database is away,
+        ``REQUEST_TIMEOUT_S`` seconds after the work began or later.
         """
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(work)
@@ -44,8 +44,8 @@ class DetachedRequests:
 
         task.add_done_callback(done)
         self._waiting[waiter] = loop.time()
-        if self._looking is None:
-            self._looking = loop.call_later(_LOOK, self._watch_database)
+        if self._next_check is None:
+            self._next_check = loop.call_later(_CHECK_INTERVAL_S, self._watch_database)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -61,10 +61,10 @@ class DetachedRequests:
 
     def _watch_database(self) -> None:
         loop = asyncio.get_running_loop()
-        self._looking = loop.call_later(_LOOK, self._watch_database) if self._waiting else None
+        self._next_check = loop.call_later(_CHECK_INTERVAL_S, self._watch_database) if self._waiting else None
         if not self._away():
             return
-        since = loop.time() - WITHIN
+        since = loop.time() - REQUEST_TIMEOUT_S
         room = MAX_BEHIND - len(self._behind)
         for waiter, began in self._waiting.items():
             if room > 0 and began <= since and not waiter.done():

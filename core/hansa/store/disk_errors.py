@@ -19,7 +19,7 @@ _KINDS = {
     errno.EPERM: FaultKind.READ_ONLY,
     errno.ENOENT: FaultKind.AWAY,
 }
-_PAGE = 4096
+_PAGE_SIZE = 4096
 
 
 def why(files: Sequence[Path]) -> FaultKind:
@@ -27,7 +27,7 @@ def why(files: Sequence[Path]) -> FaultKind:
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     try:
         largest = max((file.stat().st_size for file in files if file.exists()), default=0)
-        if most != resource.RLIM_INFINITY and largest + _PAGE > most:
+        if most != resource.RLIM_INFINITY and largest + _PAGE_SIZE > most:
             return FaultKind.FULL
         _write_probe_file(files[0].with_name(f"{files[0].name}.try"))
     except OSError as error:
@@ -38,7 +38,7 @@ def why(files: Sequence[Path]) -> FaultKind:
 def _write_probe_file(path: Path) -> None:
     handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     try:
-        os.write(handle, bytes(_PAGE))
+        os.write(handle, bytes(_PAGE_SIZE))
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -18,9 +18,10 @@ from hansa.store.mongo_transaction import ANSWER_TIMEOUT_S
 
 T = TypeVar("T")
 
-#: Seconds that a read is asked again: an election, and that the driver notices the need of one, take 40.
-PATIENCE = 60.0
-_FIRST, _MOST, _END_TIMEOUT_S = 0.05, 1.0, 1.0
+#: Seconds during which a read is tried again: an election takes up to 40, with the time in which the
+#: driver notices that one is needed.
+MAX_RETRY_S = 60.0
+_FIRST_DELAY_S, _MAX_DELAY_S, _END_TIMEOUT_S = 0.05, 1.0, 1.0
 #: Codes of what a read that is put again may not meet again: a member that is down, steps down or has just
 #: started, a cursor of a primary that has gone, a time that was over.
 _AGAIN = {6, 7, 43, 50, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
@@ -43,7 +44,7 @@ class MongoReads:
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call. Raises what the last try raised: PyMongoError, TimeoutError, StoreError."""
         now = asyncio.get_running_loop().time
-        start, wait = now(), _FIRST
+        start, wait = now(), _FIRST_DELAY_S
         while True:
             self._usable()
             try:
@@ -51,11 +52,11 @@ class MongoReads:
                     await self._confirm_holder()
                 return await self._ask_once(call)
             except (PyMongoError, TimeoutError, StoreFault) as error:
-                if not _is_transient(error) or now() - start > PATIENCE:
+                if not _is_transient(error) or now() - start > MAX_RETRY_S:
                     raise
                 self._confirmed = None
             await asyncio.sleep(wait)
-            wait = min(2 * wait, _MOST)
+            wait = min(2 * wait, _MAX_DELAY_S)
 
     async def _ask_once(self, call: Callable[[], Awaitable[T]]) -> T:
         """One try. A cancelled caller does not cancel the driver's call, which may be opening a connection

@@ -10,7 +10,7 @@ from hansa.store.base import Collection, Key, Row, ScopedStore, Store, StoreErro
 from hansa.store.memory import key_names
 
 #: Rows of a page, and of the largest answer of a store.
-PAGE, MOST = 1000, 10_000
+PAGE_SIZE, MAX_EQUAL_ROWS = 1000, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def pages(
     after: Value = None,
     upto: Value = None,
     reverse: bool = False,
-    size: int = PAGE,
+    size: int = PAGE_SIZE,
 ) -> AsyncIterator[list[Row]]:
     """Every row that ``scan`` would give without a limit, in its order, about ``size`` at a time: a page is
     done with before the next is read. Rows that others add or remove meanwhile may be missing or not; those
@@ -66,7 +66,7 @@ async def first_page(
     after: Value = None,
     upto: Value = None,
     reverse: bool = False,
-    size: int = PAGE,
+    size: int = PAGE_SIZE,
 ) -> list[Row]:
     """The first of ``pages``: of each value in the field behind ``equal`` it has all rows or none."""
     found = _iterate_pages(_Search(store, collection, index, tuple(equal), reverse), after, upto, size)
@@ -88,7 +88,7 @@ async def scan_all(
 ) -> AsyncIterator[Row]:
     """As ``pages``, row by row."""
     search = _Search(store, collection, index, tuple(equal), reverse)
-    async for page in _iterate_pages(search, after, upto, PAGE):
+    async for page in _iterate_pages(search, after, upto, PAGE_SIZE):
         for row in page:
             yield row
 
@@ -125,9 +125,11 @@ async def _iterate_pages(
     search: _Search, after: Value, upto: Value, size: int
 ) -> AsyncGenerator[list[Row], None]:
     if search.index and len(search.equal) >= len(search.index):
-        rows = await search.scan(limit=MOST)
-        if len(rows) == MOST:
-            raise StoreError(f"{MOST} rows of {search.collection} are equal in {', '.join(search.index)}")
+        rows = await search.scan(limit=MAX_EQUAL_ROWS)
+        if len(rows) == MAX_EQUAL_ROWS:
+            raise StoreError(
+                f"{MAX_EQUAL_ROWS} rows of {search.collection} are equal in {', '.join(search.index)}"
+            )
         if rows:
             yield rows
         return

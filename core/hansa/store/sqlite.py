@@ -49,7 +49,7 @@ T = TypeVar("T")
 _GROUP = 64
 #: Bytes of a page. A commit writes every page that it touches, one in each of some fifteen trees: with pages
 #: of half the usual size one event's commit takes 140 us of CPU in place of 226, and fifty events' as much.
-_PAGE = 2048
+_PAGE_SIZE = 2048
 #: Pages in the log before they are copied to the tables: a page that many commits touch goes once.
 _CHECKPOINT = 8000
 #: Bytes of the log's file that stay after it was copied.
@@ -134,7 +134,7 @@ class SqliteStore:
         if fresh:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
         self._db = self._connect()
-        self._db.execute(f"PRAGMA page_size = {_PAGE}")  # of a new database; others keep theirs
+        self._db.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a new database; others keep theirs
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")

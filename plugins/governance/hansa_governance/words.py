@@ -39,7 +39,7 @@ _NUMBERED = re.compile(r"(?<![^\W_])(?:\d+([^\W\d_]{4,})\d*|([^\W\d_]{4,})\d+)(?
 #: What is shown from its end, up to where that ends. Not the end of a string, which begins another one.
 _BACKWARDS = re.compile(f"\u202e([^\u202c\n{BREAK}]*)")
 #: More than this (characters) of one crossing is not read; it is taken for a text that holds a word.
-MOST = 1 << 20
+MAX_CHARACTERS = 1 << 20
 #: Characters, and words, that are looked at in one go: a call into the interpreter is never interrupted.
 _AT_ONCE, _WORDS_AT_ONCE = 16 * 1024, 1000
 
@@ -130,8 +130,8 @@ class PhraseList:
         if not self._phrases:
             return ""
         whole = BREAK.join(text.replace(BREAK, "") for text in texts)
-        if len(whole) > MOST:
-            return f"(longer than {MOST} characters)"
+        if len(whole) > MAX_CHARACTERS:
+            return f"(longer than {MAX_CHARACTERS} characters)"
         forwards = _BACKWARDS.sub(lambda found: found[1][::-1], whole) if "\u202e" in whole else whole
         every = (form for text in dict.fromkeys((whole, forwards)) for form in _read_forms(text, going))
         for form in dict.fromkeys(every):

@@ -18,7 +18,7 @@ from hansa_matrix.media.quotas import COPIES
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import membership_of
 
-_PAGE = 500
+_PAGE_SIZE = 500
 #: Lists of devices are large.
 _LISTS = 40
 _TRIES = 8
@@ -46,7 +46,9 @@ class OldRows:
         )
         completed = 0
         for collection, index, step in steps:
-            while rows := await self._ctx.store.scan(collection, index=index, equal=(None,), limit=_PAGE):
+            while rows := await self._ctx.store.scan(
+                collection, index=index, equal=(None,), limit=_PAGE_SIZE
+            ):
                 await self._commit_completed(rows, step)
                 completed += len(rows)
         completed += await self._count_device_lists()

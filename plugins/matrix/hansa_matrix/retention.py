@@ -12,7 +12,7 @@ _EVERY = 3600.0
 #: A transaction, or a message to a device, may come again for a day, or a week after an outage (ms).
 _TXN_TTL_S, _SEEN_TTL_S = 86_400_000, 7 * 86_400_000
 _REPORTS_TTL_S = 365 * 86_400_000
-_PAGE = 500
+_PAGE_SIZE = 500
 #: Collections that other servers, or local users, can fill: their rows are counted for the metrics.
 COUNTED = (
     "access_token",
@@ -82,7 +82,7 @@ async def purge_expired(ctx: NetworkContext) -> None:
         ("to_device_seen", "ts", now - _SEEN_TTL_S),
         ("report", "ts", now - _REPORTS_TTL_S),
     ):
-        while rows := await ctx.store.scan(collection, index=(index,), upto=upto, limit=_PAGE):
+        while rows := await ctx.store.scan(collection, index=(index,), upto=upto, limit=_PAGE_SIZE):
             await ctx.store.commit([Delete(collection, row.key) for row in rows])
     await _purge_transactions(ctx, now - _TXN_TTL_S)
     for collection in COUNTED:
@@ -94,5 +94,5 @@ async def _purge_transactions(ctx: NetworkContext, upto: int) -> None:
     index, origin = ("origin", "ts"), ""
     while rows := await ctx.store.scan("txn", index=index, after=origin, limit=1):
         origin = str(rows[0].key[0])
-        while rows := await ctx.store.scan("txn", index=index, equal=(origin,), upto=upto, limit=_PAGE):
+        while rows := await ctx.store.scan("txn", index=index, equal=(origin,), upto=upto, limit=_PAGE_SIZE):
             await ctx.store.commit([Delete("txn", row.key) for row in rows])

@@ -89,7 +89,7 @@ class _Collection:
 @pytest.fixture
 async def made(mongo_url, monkeypatch) -> AsyncIterator[SimpleNamespace]:
     monkeypatch.setattr(mongo_reads, "_FIRST", 0.001)
-    monkeypatch.setattr(mongo_reads, "_MOST", 0.01)
+    monkeypatch.setattr(mongo_reads, "_MAX_DELAY_S", 0.01)
     clients: list[Client] = []
 
     def connect(url: str) -> Client:
@@ -138,8 +138,8 @@ async def test_what_does_not_pass_is_told_at_once(made):
 
 
 async def test_a_read_gives_up_after_a_minute_and_no_sooner(made, monkeypatch):
-    assert mongo_reads.PATIENCE == 60
-    monkeypatch.setattr(mongo_reads, "PATIENCE", 0.1)
+    assert mongo_reads.MAX_RETRY_S == 60
+    monkeypatch.setattr(mongo_reads, "MAX_RETRY_S", 0.1)
     made.client.plan.extend([AutoReconnect("connection closed")] * 10_000)
     with pytest.raises(StoreFault, match="away"):
         await made.store.get("s", "thing", ("a", 1))

@@ -27,7 +27,7 @@ from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
-_PAGE = 500
+_PAGE_SIZE = 500
 _MAX_NAMED = 20
 
 
@@ -109,7 +109,9 @@ class RoomCommands:
 
     async def _pages_by_depth(self, room: MatrixRoom) -> AsyncIterator[dict[str, StoredEvent]]:
         """Everything that is stored of a room, by depth as we count it."""
-        found = pages(self._ctx.store, "pdu", index=("room_id", "depth"), equal=(room.room_id,), size=_PAGE)
+        found = pages(
+            self._ctx.store, "pdu", index=("room_id", "depth"), equal=(room.room_id,), size=_PAGE_SIZE
+        )
         async for rows in found:
             yield await room.events.load([str(row.key[0]) for row in rows], room.version)
 
@@ -185,7 +187,7 @@ class RoomCommands:
             ("hole", ()),
         ):
             while rows := await self._ctx.store.scan(
-                collection, index=index, equal=(room.room_id,), limit=_PAGE
+                collection, index=index, equal=(room.room_id,), limit=_PAGE_SIZE
             ):
                 await self._ctx.store.commit([Delete(collection, row.key) for row in rows])
                 removed += len(rows)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from hansa import Delete, NetworkContext, Value, Write
 
-_PAGE = 1000
+_PAGE_SIZE = 1000
 
 
 async def oldest_over(
@@ -20,7 +20,7 @@ async def oldest_over(
     if over <= 0:
         return []
     rows = await ctx.store.scan(
-        collection, index=(*equal, order), equal=list(equal.values()), limit=min(over, _PAGE)
+        collection, index=(*equal, order), equal=list(equal.values()), limit=min(over, _PAGE_SIZE)
     )
     ctx.count("matrix_rows_trimmed", collection=collection)
     return [Delete(collection, row.key) for row in rows]

@@ -31,7 +31,7 @@ _PASSING, MAX_DOCUMENT = 256, 16 * 1024
 #: Servers whose keys are kept, and bytes of all their documents. Past these, those go that were fetched
 #: longest ago: the keys of a server that shares a room with us are fetched again every week.
 MAX_SERVERS, MAX_BYTES = 50_000, 64 * 1024 * 1024
-_PAGE = 500
+_PAGE_SIZE = 500
 
 
 class StoredKeyDocument(NamedTuple):
@@ -151,7 +151,7 @@ class KeyStore:
     async def sweep(self) -> None:
         """Let go of what is more than may be kept, and say how much there is."""
         found: list[tuple[int, str, int]] = []
-        async for rows in pages(self._store, "key_document", size=_PAGE):
+        async for rows in pages(self._store, "key_document", size=_PAGE_SIZE):
             found += [(_document_from_row(row).fetched, str(row.key[0]), len(row.body)) for row in rows]
         found.sort(reverse=True)
         size = servers = 0
@@ -159,7 +159,7 @@ class KeyStore:
             if servers < MAX_SERVERS and size + length <= MAX_BYTES:
                 servers, size = servers + 1, size + length
                 continue
-            keys = await self._store.scan("key", equal=(server,), limit=_PAGE)
+            keys = await self._store.scan("key", equal=(server,), limit=_PAGE_SIZE)
             await self._store.commit(
                 [Delete("key_document", (server,)), *(Delete("key", row.key) for row in keys)]
             )

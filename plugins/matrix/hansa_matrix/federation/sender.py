@@ -34,7 +34,7 @@ from hansa_matrix.federation.outbound_pdus import OutboundPdus
 
 #: Failing servers that are tried at a time, however many there are: the others are not kept waiting by them.
 _MAX_PROBES = 50
-_PAGE = 500
+_PAGE_SIZE = 500
 #: Seconds after which a set of servers that nothing is for is forgotten, and sets looked at an hour.
 UNUSED_FOR, _SETS_AT_ONCE = 3600.0, 2000
 #: Seconds after which the cursors of servers that took something are kept.
@@ -251,7 +251,7 @@ class FederationSender:
     async def _purge_stream(
         self, stream: str, upto: int | None, cursor: Callable[[DestinationQueue], int]
     ) -> None:
-        async for page in pages(self._ctx.store, stream, upto=upto, size=_PAGE):
+        async for page in pages(self._ctx.store, stream, upto=upto, size=_PAGE_SIZE):
             await self._read_sets(page)
             gone = [Delete(stream, row.key) for row in page if self._is_delivered(row, cursor)]
             if gone:

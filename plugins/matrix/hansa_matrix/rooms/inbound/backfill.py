@@ -28,7 +28,7 @@ from hansa_matrix.rooms.state.holes import Why
 
 _LIMIT = 1000
 _MAX_EVENTS = 100_000
-_PAGE = 100
+_PAGE_SIZE = 100
 #: Bytes of events that are judged at a time: parsed they take up to 30 times that.
 _TAKEN_BYTES = 256 * 1024
 #: Events named in one request.
@@ -112,7 +112,7 @@ class Backfill:
                 try:
                     async with self._gaps.errands.acquire(server) as errand:
                         named = ends[at : at + _MAX_NAMED]
-                        came = await self._fetch_from(room, errand, named, min(most, _PAGE), beyond)
+                        came = await self._fetch_from(room, errand, named, min(most, _PAGE_SIZE), beyond)
                 except REQUEST_FAILURES as error:
                     failed[server] = getattr(error, "detail", str(error))[:200]
                     self._ctx.log.info("the past of %s by %s: %s", room.room_id, server, error)

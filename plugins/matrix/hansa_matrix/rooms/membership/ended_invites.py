@@ -20,7 +20,7 @@ MAX_OF_USER, MAX_IN_ALL = 500, 20_000
 MAX_BYTES = 8 * 1024
 #: How long one is kept (ms).
 KEPT_FOR = 180 * 86_400_000
-_LEFT, _PAGE = "left", 500
+_LEFT, _PAGE_SIZE = "left", 500
 _SHORT = ("type", "state_key", "sender", "room_id", "origin_server_ts")
 
 
@@ -53,5 +53,5 @@ class EndedInvites:
     async def sweep(self) -> None:
         """Let go of the old."""
         until = self._ctx.clock.now() - KEPT_FOR
-        while rows := await self._ctx.store.scan(_LEFT, index=("at",), upto=until, limit=_PAGE):
+        while rows := await self._ctx.store.scan(_LEFT, index=("at",), upto=until, limit=_PAGE_SIZE):
             await self._ctx.store.commit([Delete(_LEFT, row.key) for row in rows])

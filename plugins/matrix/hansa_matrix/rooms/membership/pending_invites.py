@@ -48,7 +48,7 @@ from hansa_matrix.rooms.membership.ended_invites import EndedInvites
 from hansa_matrix.rooms.membership.remote_room_texts import RemoteRoomTexts
 from hansa_matrix.texts import texts_of_event
 
-_PAGE = 1000
+_PAGE_SIZE = 1000
 #: Invites of which it is remembered how the policies of now judge them.
 _JUDGED = 10_000
 #: Invites that wait: of one server for one person, of all for one person, of one server, and in all. One that
@@ -145,7 +145,9 @@ class PendingInvites:
         if await store.count("invite", equal={"user_id": user, "peer": peer}) >= MAX_OF_PEER:
             oldest = await self._oldest_rows(("user_id", "peer", "at"), user, peer)
         elif await store.count("invite", equal={"user_id": user}) >= MAX_OF_USER:
-            rows = await store.scan("invite", index=("user_id", "peer", "at"), equal=(user,), limit=_PAGE)
+            rows = await store.scan(
+                "invite", index=("user_id", "peer", "at"), equal=(user,), limit=_PAGE_SIZE
+            )
             greediest = Counter(row.fields["peer"] for row in rows).most_common(1)[0][0]
             oldest = [next(row for row in rows if row.fields["peer"] == greediest)]
         elif await store.count("invite", equal={"peer": peer}) >= MAX_OF_SERVER:
@@ -171,7 +173,7 @@ class PendingInvites:
     async def sweep(self) -> None:
         """Let go of those that waited for half a year."""
         until = self._ctx.clock.now() - KEPT_FOR
-        while rows := await self._ctx.store.scan("invite", index=("at",), upto=until, limit=_PAGE):
+        while rows := await self._ctx.store.scan("invite", index=("at",), upto=until, limit=_PAGE_SIZE):
             for row in rows:
                 await self._let_go(row)
         self._ctx.set_gauge("matrix_invites_waiting", await self._ctx.store.count("invite"))

@@ -21,7 +21,7 @@ from hansa_matrix.rooms.event_store import StoredEvent
 from hansa_matrix.rooms.room import FIRST, MatrixRoom
 
 #: Events that are read, and written, at a time.
-_PAGE = 200
+_PAGE_SIZE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +114,15 @@ async def _row_pages(ctx: NetworkContext, room: MatrixRoom) -> AsyncIterator[Seq
     """Their rows. Of servers that do not count all may have one depth, by which no index tells them apart."""
     index, ahead = ("room_id", "depth"), list[Sequence[Row]]()
     try:
-        async for rows in pages(ctx.store, "pdu", index=index, equal=(room.room_id,), size=_PAGE):
+        async for rows in pages(ctx.store, "pdu", index=index, equal=(room.room_id,), size=_PAGE_SIZE):
             ahead += [[_key_only(row) for row in rows]]
     except StoreError:
         ahead = []
-        async for rows in pages(ctx.store, "pdu", size=_PAGE):
+        async for rows in pages(ctx.store, "pdu", size=_PAGE_SIZE):
             ahead += [[_key_only(row) for row in rows if row.fields["room_id"] == room.room_id]]
     for some in ahead:
-        for at in range(0, len(some), _PAGE):
-            yield some[at : at + _PAGE]
+        for at in range(0, len(some), _PAGE_SIZE):
+            yield some[at : at + _PAGE_SIZE]
 
 
 def _key_only(row: Row) -> Row:
@@ -130,8 +130,8 @@ def _key_only(row: Row) -> Row:
 
 
 async def _pages_of(room: MatrixRoom, order: Sequence[str]) -> AsyncIterator[Sequence[StoredEvent]]:
-    for at in range(0, len(order), _PAGE):
-        yield list((await room.events.load(order[at : at + _PAGE], room.version)).values())
+    for at in range(0, len(order), _PAGE_SIZE):
+        yield list((await room.events.load(order[at : at + _PAGE_SIZE], room.version)).values())
 
 
 async def _write_depths(

@@ -29,7 +29,7 @@ _ROW = 1500
 #: Entries of differences that go into the commit of what stands on them: more are kept before it, in pieces.
 _AHEAD = 10_000
 #: Rows that are read together, and for one question about the values of keys.
-_PAGE, MAX_ROWS = 100, 20_000
+_PAGE_SIZE, MAX_ROWS = 100, 20_000
 
 
 class StateGroups:
@@ -131,7 +131,7 @@ class StateGroups:
     async def _read_chain(self, group: int) -> dict[int, Row]:
         """The rows of a group and of those before it."""
         rows = await self._store.scan(
-            "state_group", equal=(self._room_id,), after=group + 1, limit=_PAGE, reverse=True
+            "state_group", equal=(self._room_id,), after=group + 1, limit=_PAGE_SIZE, reverse=True
         )
         return {int(row.key[1]): row for row in rows}
 

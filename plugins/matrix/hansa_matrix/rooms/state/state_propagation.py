@@ -19,7 +19,7 @@ from hansa_matrix.rooms.state.holes import Hole
 from hansa_matrix.rooms.state.state_groups import StateIds
 
 #: Rows that are read at a time; events behind a hole that are gone through, and bytes of them.
-_PAGE, _MAX_EVENTS, _MAX_BYTES = 200, 5000, 32 * 1024 * 1024
+_PAGE_SIZE, _MAX_EVENTS, _MAX_BYTES = 200, 5000, 32 * 1024 * 1024
 
 
 class StatePropagation:
@@ -98,7 +98,7 @@ class StatePropagation:
             equal=(self._room.room_id,),
             upto=1,
             reverse=True,
-            size=_PAGE,
+            size=_PAGE_SIZE,
         )
         async for rows in found:
             if before < self._since:
