@@ -88,7 +88,7 @@ class _Collection:
 
 @pytest.fixture
 async def made(mongo_url, monkeypatch) -> AsyncIterator[SimpleNamespace]:
-    monkeypatch.setattr(mongo_reads, "_FIRST", 0.001)
+    monkeypatch.setattr(mongo_reads, "_FIRST_DELAY_S", 0.001)
     monkeypatch.setattr(mongo_reads, "_MAX_DELAY_S", 0.01)
     clients: list[Client] = []
 
