@@ -135,7 +135,11 @@ class Process:
                 listener=ProcessListener(on_status=self._say_status, on_store_lost=control.on_store_lost),
             )
         )
-        self._operations = AdminApi(self.app, self.reload, self._end)
+        store = self.app.setup.store
+        self._standby = (
+            Standby(self.app.store, store, seams.clock, self._say) if isinstance(store, Shared) else None
+        )
+        self._operations = AdminApi(self.app, self.reload, self._end, self._standby)
         self.app.measures.append(self._http.measures)
         self._tls: TlsContexts | None = None
         self._starting = False
@@ -151,21 +155,19 @@ class Process:
         """Open the database. Where another process has one that may be waited for, be a standby until it is
         this one's; False if ``ended`` came first. Raises StoreError.
         """
-        store = self.app.setup.store
         try:
-            if not isinstance(store, Shared):
+            if self._standby is None:
                 await self.app.store.open()  # a file that is not there comes by no waiting
             elif not await open_when_up(self.app.store, ended, self.app.seams.clock, self._say):
                 return False
         except InUse as taken:
-            if not isinstance(store, Shared):
+            if self._standby is None:
                 raise
-            standby = Standby(self.app.store, store, taken, self.app.seams.clock, self._say)
-            self._operations.standby = standby
+            self._standby.begin(taken)
             self._tls_contexts()
             self.app.prepare()
             await self._start_listeners(self._local_listeners())
-            if not await standby.wait(ended):
+            if not await self._standby.wait(ended):
                 return False
             addresses = [urlsplit(address) for address in self._config.server.listen]
             await let_go([(parts.hostname or "", parts.port or 0) for parts in addresses])
@@ -187,18 +189,15 @@ class Process:
             listeners.append(
                 Listener(public, parts.hostname or "", parts.port or 0, tls, intake=intake, budget=budget)
             )
-        standby = self._operations.standby
-        await self._start_listeners(
-            listeners if standby is not None else [*listeners, *self._local_listeners()]
-        )
+        waited = self._standby is not None and self._standby.active
+        await self._start_listeners(listeners if waited else [*listeners, *self._local_listeners()])
         self.app.spawn(self._look_at_store(), "store health")
         store = self.app.setup.store
         if isinstance(store, Shared):
             self.app.spawn(partial(self._watch_promotion, store), "promotion")
             self.app.spawn(self._standstill.watch, "standstill")
-        if standby is not None:
-            self._operations.standby = None
-            standby.serves.set()
+        if self._standby is not None:
+            self._standby.finish()
 
     def _local_listeners(self) -> list[Listener]:
         """The socket of the command line, and the address of the metrics."""
@@ -271,7 +270,7 @@ class Process:
     @property
     def stands_by(self) -> bool:
         """True if the process waits for a database that another process has."""
-        return self._operations.standby is not None and not self._starting
+        return self._standby is not None and self._standby.active and not self._starting
 
     async def reload(self) -> tuple[list[str], list[str]]:
         """Read policies and certificates again; on a mistake everything stays as it is, and it is raised.

@@ -27,23 +27,35 @@ _log = logging.getLogger("hansa.store")
 
 
 class Standby:
-    """Waits for the database of ``store``, which ``watched`` watches: ``taken`` says which process has it."""
+    """Waits for the database of ``store``, which ``watched`` watches, from ``begin`` to ``finish``."""
 
     def __init__(
-        self, watched: WatchedStore, store: Shared, taken: InUse, clock: Clock, say: Callable[[str], None]
+        self, watched: WatchedStore, store: Shared, clock: Clock, say: Callable[[str], None]
     ) -> None:
         self._watched = watched
         self._store = store
+        self._clock = clock
         self._say = say
         self._owner = ("", 0)
         self._promoted = asyncio.Event()
         self._fault = ""
         #: When it became a standby (ms).
-        self.since = clock.now()
-        watched.health.standby = True
-        #: Set by the caller that starts the rest, once this process serves.
-        self.serves = asyncio.Event()
+        self.since = 0
+        #: True until this process serves.
+        self.active = False
+        self._serves = asyncio.Event()
+
+    def begin(self, taken: InUse) -> None:
+        """Become a standby: ``taken`` says which process has the database."""
+        self.active = True
+        self.since = self._clock.now()
+        self._watched.health.begin_standby()
         self._on_holder_seen(taken)
+
+    def finish(self) -> None:
+        """End the wait: the process serves, and a pending ``promote`` returns."""
+        self.active = False
+        self._serves.set()
 
     def _on_holder_seen(self, taken: InUse) -> None:
         self._fault = ""
@@ -67,7 +79,7 @@ class Standby:
                     _log.warning("the standby cannot ask for the database: %s", fault)
                 self._fault = str(fault)
             else:
-                self._watched.health.standby = False
+                self._watched.health.end_standby()
                 self._say("standby: this process has the database now")
                 return not ended.is_set()
             await self._pause_second(ended)
@@ -102,7 +114,7 @@ class Standby:
         self._promoted.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PROMOTED_TIMEOUT_S):
-                await self.serves.wait()
+                await self._serves.wait()
                 return {"promoted": True}
         host, pid = self._owner
         text = f"process {pid} on {host} still has the database; this process continues to ask for it"

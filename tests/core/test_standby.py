@@ -168,7 +168,8 @@ async def test_a_standby_waits_for_a_database_that_is_away_meanwhile(monkeypatch
     inner = Taken(StoreFault(FaultKind.AWAY, "gone"), taken, InUse("elsewhere", 2, 10))
     store = WatchedStore(inner, StoreHealth(SystemClock()))
     said: list[str] = []
-    standby = Standby(store, inner, taken, SystemClock(), said.append)
+    standby = Standby(store, inner, SystemClock(), said.append)
+    standby.begin(taken)
     assert await standby.wait(asyncio.Event())
     assert said == [
         "standby: process 1 on elsewhere has the database",

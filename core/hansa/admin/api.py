@@ -30,16 +30,23 @@ Reload = Callable[[], Awaitable[tuple[list[str], list[str]]]]
 
 
 class AdminApi:
-    """The endpoints. ``reload`` comes from the reader of the configuration; ``end`` stops the process."""
+    """The endpoints. ``reload`` comes from the reader of the configuration; ``end`` stops the process;
+    ``standby`` is None where no other process can have the database.
+    """
 
-    def __init__(self, app: App, reload: Reload, end: Callable[[], None]) -> None:
+    def __init__(
+        self, app: App, reload: Reload, end: Callable[[], None], standby: Standby | None = None
+    ) -> None:
         self._app = app
         self._reload = reload
         self._end = end
-        #: Set while this process waits for the database of another.
-        self.standby: Standby | None = None
+        self._standby = standby
         self._modules: dict[str, ModuleType] = {}
         self._gate = AdminGate(app.decisions, self._plugin_module)
+
+    def _active_standby(self) -> Standby | None:
+        """Not None while this process waits for the database of another."""
+        return self._standby if self._standby is not None and self._standby.active else None
 
     def routes(self) -> Router:
         """The admin socket's router."""
@@ -81,8 +88,8 @@ class AdminApi:
             return work
 
         async def asked(request: Request, body: Any) -> Any:
-            if self.standby is not None:
-                raise self.standby.refuse()
+            if (standby := self._active_standby()) is not None:
+                raise standby.refuse()
             return await work(request, body)
 
         return asked
@@ -98,8 +105,8 @@ class AdminApi:
 
     async def status(self, _request: Request, _body: Any) -> Any:
         """The store, networks, policies, how many rooms."""
-        if self.standby is not None:
-            return self.standby.status()
+        if (standby := self._active_standby()) is not None:
+            return standby.status()
         store = await self._store_status()
         return {
             "state": store["state"],
@@ -124,7 +131,7 @@ class AdminApi:
         work, or while another process has it. A slow store works: the status is 200, and ``store`` says that
         it is slow.
         """
-        if self.standby is not None:
+        if self._active_standby() is not None:
             waits = {"ok": False, "state": "standby", "store": "standby", "networks": {}}
             return Response(status=503, body=orjson.dumps(waits))
         states = {r.id: r.state for r in self._app.runners.values()}
@@ -142,7 +149,7 @@ class AdminApi:
         """Prometheus text."""
         from hansa.admin.metrics import exposition  # noqa: PLC0415  # prometheus-client only where it is asked for
 
-        if self.standby is None:
+        if self._active_standby() is None:
             await self._app.store.check()
         return Response(body=exposition(self._app), content_type="text/plain")
 
@@ -210,11 +217,12 @@ class AdminApi:
 
     async def promote(self, _request: Request, _body: Any) -> Any:
         """Take the database over from the process that has it."""
-        if self.standby is None:
+        standby = self._active_standby()
+        if standby is None:
             raise RemoteProtocolError(
                 "this process is not a standby: it has the database already", hint=409, code="refused"
             )
-        return await self.standby.promote()
+        return await standby.promote()
 
 
 def _json_endpoint(work: Callable[[Request, Any], Awaitable[Any]]) -> Endpoint:

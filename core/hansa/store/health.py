@@ -91,6 +91,14 @@ class StoreHealth:
             self.slow_since = 0
             _log.warning("the database is no longer slow")
 
+    def begin_standby(self) -> None:
+        """Record that another process has the database, and that this one waits for it."""
+        self.standby = True
+
+    def end_standby(self) -> None:
+        """Record that this process has the database."""
+        self.standby = False
+
     @property
     def wanted(self) -> int:
         """Bytes that a disk has to take before it is no longer full; 0 where it is not full."""
