@@ -220,7 +220,7 @@ class Process:
         """End for a standby that was promoted."""
         while True:
             await asyncio.sleep(ASK_EVERY)
-            asked = await store.wished()
+            asked = await store.takeover_requested_by()
             if asked:
                 host, _, pid = asked.rpartition(" ")
                 self._say(

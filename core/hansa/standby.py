@@ -70,7 +70,7 @@ class Standby:
         while not ended.is_set():
             try:
                 if self._promoted.is_set():
-                    await self._store.wish()
+                    await self._store.request_takeover()
                 await self._watched.open()
             except InUse as taken:
                 self._on_holder_seen(taken)

@@ -50,9 +50,9 @@ async def test_health_is_200_while_the_store_is_slow_and_503_while_it_fails():
         return answer.status, body["store"], body["ok"]
 
     assert await asked() == (200, "up", True)
-    app.store.health.took(3.0)
+    app.store.health.record_commit_time(3.0)
     assert await asked() == (200, "slow", True)
-    app.store.health.failed(StoreFault(FaultKind.FORBIDDEN, "no right"))
+    app.store.health.record_fault(StoreFault(FaultKind.FORBIDDEN, "no right"))
     app.setup.store.probe = _refused
     assert await asked() == (503, "forbidden", False)
     await app.stop()

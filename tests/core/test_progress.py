@@ -47,7 +47,7 @@ def test_a_gauge_is_what_was_set_last():
     whole.pipeline, whole.runners, whole.consumers = type("P", (), {"counts": {}}), {}, {}
     whole.measures = [lambda: [("http_out_open", {"pool": "known"}, 5.0)]]
     whole.store = WatchedStore(MemoryStore(), StoreHealth(SystemClock()))
-    whole.store.health.failed(StoreFault(FaultKind.FULL, "the disk"))
+    whole.store.health.record_fault(StoreFault(FaultKind.FULL, "the disk"))
     text = exposition(whole).decode()
     assert 'hansa_store_degraded{kind="full"} 1.0' in text
     assert 'hansa_store_degraded{kind="locked"} 0.0' in text

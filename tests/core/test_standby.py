@@ -155,10 +155,10 @@ class Taken(MemoryStore):
             raise self.errors.pop(0)
         await super().open()
 
-    async def wish(self) -> None:
+    async def request_takeover(self) -> None:
         raise AssertionError("nobody promoted it")
 
-    async def wished(self) -> str:
+    async def takeover_requested_by(self) -> str:
         return ""
 
 

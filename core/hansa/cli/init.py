@@ -86,12 +86,12 @@ Next: hansa check -c {folder}/hansa.toml && hansa run -c {folder}/hansa.toml
 """
 
 _BY_PORT = """\
-Other servers find {name} at that port. DNS needs:
+Other servers find {name} at port {port}. DNS needs:
   {host}.  IN A  <your address>
 """
 
 _BY_ADDRESS = """\
-Other servers find {name} at that port; no DNS is needed.
+Other servers find {name} at port {port}; no DNS is needed.
 """
 
 _BY_NAME = """\
@@ -103,8 +103,8 @@ For other servers to find you, {host} needs one of these:
 """
 
 
-def example(name: str) -> str:
-    """The commented configuration of a server of that name. A name with a port is found at that port."""
+def render_config(name: str) -> str:
+    """Returns the commented configuration of a server of that name, which listens at the port of the name."""
     host, port = split_name(name)
     local = host in {"localhost", "127.0.0.1"}
     listen = "127.0.0.1" if local else "0.0.0.0"  # noqa: S104  # it is a server
@@ -166,7 +166,7 @@ def _development_certificate(folder: Path, name: str) -> None:
 
 
 def init(folder: Path, name: str) -> str:
-    """Make everything; what to do next, as text. Raises ConfigError if anything is there already."""
+    """Creates the folder; returns the instructions. Raises ConfigError if anything is there already."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is not a server name: use example.org or example.org:8448")
     file = folder / "hansa.toml"
@@ -186,8 +186,8 @@ def _make_files(folder: Path, name: str) -> str:
     seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     write_secret(folder / "matrix.key", f"ed25519 a_{secrets.token_hex(3)} {seed}\n")
     _development_certificate(folder / "tls", host)
-    write_secret(folder / "hansa.toml", example(name))  # secrets may be written into it
+    write_secret(folder / "hansa.toml", render_config(name))  # secrets may be written into it
     found = (_BY_ADDRESS if _is_address(host) else _BY_PORT if port else _BY_NAME).format(
-        name=name, host=host
+        name=name, host=host, port=port or 8448
     )
     return _NEXT.format(folder=folder, name=name, host=host, found=found)

@@ -299,15 +299,15 @@ class Store(Protocol):
 class Shared(Protocol):
     """A store whose database one process has while others wait for it: its ``open`` raises ``InUse``."""
 
-    async def wish(self) -> None:
-        """Ask the process that has the database to let go of it, for the next seconds; of a store that is not
-        open. Raises StoreError.
+    async def request_takeover(self) -> None:
+        """Ask the process that has the database to release it; the request holds for some seconds. Called on
+        a store that is not open. Raises StoreError.
         """
         ...
 
-    async def wished(self) -> str:
-        """Returns the process that asks for the database of this open store, as ``HOST PID``; empty if there
-        is none. Raises StoreError.
+    async def takeover_requested_by(self) -> str:
+        """Returns the process that requests the database of this open store, as ``HOST PID``; empty if
+        there is none. Raises StoreError.
         """
         ...
 

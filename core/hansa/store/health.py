@@ -19,11 +19,12 @@ from hansa.store.wrapper import StoreWrapper
 T = TypeVar("T")
 _log = logging.getLogger("hansa.store")
 #: Seconds that a probe may take before the database counts as away, and for which a write proves it well.
-PROBE_TIMEOUT_S, _FRESH = 3.0, 1.0
+PROBE_TIMEOUT_S, _FRESH_S = 3.0, 1.0
 #: Seconds of a commit above which the database is slow, until one takes half as long.
-_SLOW = 2.0
-#: Bytes that a probe writes at least where the disk was full: that the row of a lease has room says little.
-_ROOM = 256 * 1024
+_SLOW_S = 2.0
+#: Bytes that a probe writes at least where the disk was full: that there is space for a lease's row says
+#: little.
+_MIN_PROBE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +38,15 @@ class Degraded:
 
 class StoreHealth:
     """The state of the store. A write that succeeds ends every fault but damage, which a restart ends:
-    damaged rows stay although other rows can be written. A full disk is over when it takes as much as it did
-    not take, or a probe.
+    damaged rows stay although other rows can be written. The fault ``FULL`` ends
+    when a write as large as the refused one, or a probe, succeeds.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.monotonic = clock.monotonic
-        self._wrote = -_FRESH
-        self._refused = 0
+        self._last_write = -_FRESH_S
+        self._refused_bytes = 0
         self.degraded: Degraded | None = None
         #: True while this process waits for the database of another.
         self.standby = False
@@ -55,10 +56,10 @@ class StoreHealth:
         self.ended: StoreFault | None = None
         self.faults: dict[FaultKind, int] = dict.fromkeys(FaultKind, 0)
 
-    def failed(self, fault: StoreFault, size: int = 0) -> None:
-        """A call failed, which had ``size`` bytes to write."""
+    def record_fault(self, fault: StoreFault, size: int = 0) -> None:
+        """A call failed that had ``size`` bytes to write."""
         self.faults[fault.kind] += 1
-        self._refused = max(self._refused, size)
+        self._refused_bytes = max(self._refused_bytes, size)
         now = self.degraded
         if self.ended is not None:
             return
@@ -72,22 +73,22 @@ class StoreHealth:
         self.degraded = Degraded(kind=fault.kind, text=str(fault), since=since)
         _log.error("%s", fault)
 
-    def wrote(self, size: int | None = None) -> None:
+    def record_write(self, size: int | None = None) -> None:
         """A write is durable, of ``size`` bytes, or as many as a probe writes."""
-        self._wrote = self._clock.monotonic()
+        self._last_write = self._clock.monotonic()
         if self.degraded is None or self.degraded.kind is FaultKind.DAMAGED or self.ended is not None:
             return
-        if self.degraded.kind is FaultKind.FULL and size is not None and size < self._refused:
+        if self.degraded.kind is FaultKind.FULL and size is not None and size < self._refused_bytes:
             return
         _log.warning("the database works again; it was %s", self.degraded.kind.value)
-        self.degraded, self._refused = None, 0
+        self.degraded, self._refused_bytes = None, 0
 
-    def took(self, seconds: float) -> None:
-        """A commit took so long. Slow is a state, and no fault."""
-        if seconds > _SLOW and not self.slow_since:
+    def record_commit_time(self, seconds: float) -> None:
+        """A commit took ``seconds``. Slow is a state and not a fault."""
+        if seconds > _SLOW_S and not self.slow_since:
             self.slow_since = self._clock.now()
             _log.warning("the database is slow: a commit took %.1f s", seconds)
-        elif seconds < _SLOW / 2 and self.slow_since:
+        elif seconds < _SLOW_S / 2 and self.slow_since:
             self.slow_since = 0
             _log.warning("the database is no longer slow")
 
@@ -100,11 +101,11 @@ class StoreHealth:
         self.standby = False
 
     @property
-    def wanted(self) -> int:
+    def bytes_to_probe(self) -> int:
         """Bytes that a disk has to take before it is no longer full; 0 where it is not full."""
         if self.degraded is None or self.degraded.kind is not FaultKind.FULL:
             return 0
-        return min(max(self._refused, _ROOM), MAX_BODY)
+        return min(max(self._refused_bytes, _MIN_PROBE_BYTES), MAX_BODY)
 
     @property
     def state(self) -> str:
@@ -120,9 +121,9 @@ class StoreHealth:
         return self.degraded is not None and self.degraded.kind in {FaultKind.AWAY, FaultKind.FAILING}
 
     @property
-    def fresh(self) -> bool:
+    def is_fresh(self) -> bool:
         """True if a write succeeded a moment ago."""
-        return self.degraded is None and self._clock.monotonic() - self._wrote < _FRESH
+        return self.degraded is None and self._clock.monotonic() - self._last_write < _FRESH_S
 
 
 def _ignore(_fault: StoreFault) -> None:
@@ -160,10 +161,10 @@ class WatchedStore(StoreWrapper):
         if isinstance(ended, StoreLost):
             raise StoreLost
         if ended is not None:
-            raise ResultUnknown("it was not known whether a batch was kept, so that this process ends")
+            raise ResultUnknown("it was not known whether a batch was kept, therefore this process ends")
 
     def _record_fault(self, fault: StoreFault, size: int = 0) -> None:
-        self.health.failed(fault, size)
+        self.health.record_fault(fault, size)
         ended = self.health.ended
         if ended is not None and not self._over.is_set():
             self._over.set()
@@ -218,24 +219,24 @@ class WatchedStore(StoreWrapper):
         except StoreFault as fault:
             self._record_fault(fault, _body_bytes(writes))
             raise
-        self.health.took(self.health.monotonic() - began)
-        self.health.wrote(_body_bytes(writes) if self.health.degraded is not None else 0)
+        self.health.record_commit_time(self.health.monotonic() - began)
+        self.health.record_write(_body_bytes(writes) if self.health.degraded is not None else 0)
         return found
 
     async def probe(self) -> None:
-        """See ``Store.probe``. Where the disk is full it is asked for as much room as it did not have."""
-        wanted = self.health.wanted
+        """See ``Store.probe``. Where the disk is full the probe writes as many bytes as were refused."""
+        size = self.health.bytes_to_probe
         await super().probe()
-        if wanted:
-            await self._call_store(partial(self.inner.commit, "", _probe_writes(wanted)))
-        if wanted or not self.health.wanted:
-            self.health.wrote()
+        if size:
+            await self._call_store(partial(self.inner.commit, "", _probe_writes(size)))
+        if size or not self.health.bytes_to_probe:
+            self.health.record_write()
 
     async def check(self) -> Degraded | None:
-        """How the store is now: what a probe says that was made for it, unless something was written a moment
-        ago. Never raises, and takes at most ``PROBE_TIMEOUT_S`` seconds.
+        """How the store is now: the result of a fresh probe, unless something was written a moment ago. Never
+        raises, and takes at most ``PROBE_TIMEOUT_S`` seconds.
         """
-        if not self.health.fresh:
+        if not self.health.is_fresh:
             if self._probing is None or self._probing.done():
                 self._probing = asyncio.get_running_loop().create_task(self._run_probe())
             done, _ = await asyncio.wait({self._probing}, timeout=PROBE_TIMEOUT_S)
@@ -256,8 +257,8 @@ class WatchedStore(StoreWrapper):
 
 def _probe_writes(size: int) -> list[Write]:
     """A row that comes and goes in one transaction, of bytes that no database compresses."""
-    key = ("", "room")
-    body = hashlib.shake_256(b"room").digest(size)
+    key = ("", "probe")
+    body = hashlib.shake_256(b"probe").digest(size)
     return [Put(catalogue.NAME, key, body), Delete(catalogue.NAME, key)]
 
 

@@ -23,7 +23,7 @@ from pymongo import AsyncMongoClient, IndexModel, ReadPreference
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from hansa.store import mongo_options
+from hansa.store import mongo_takeover
 from hansa.store.base import (
     Collection,
     Durability,
@@ -126,19 +126,19 @@ class MongoStore:
             write_concern=DURABLE,
         )
 
-    async def wish(self) -> None:
-        """See ``Shared.wish``."""
+    async def request_takeover(self) -> None:
+        """See ``Shared.request_takeover``."""
         client = self._connect(self._url)
         try:
-            await mongo_options.wish(self._of_client(client))
+            await mongo_takeover.request_takeover(self._of_client(client))
         except PyMongoError as error:
             raise self._to_store_error(error) from None
         finally:
             await await_if_needed(client.close())
 
-    async def wished(self) -> str:
-        """See ``Shared.wished``."""
-        return await self._read_answer(partial(mongo_options.wished, self._database))
+    async def takeover_requested_by(self) -> str:
+        """See ``Shared.takeover_requested_by``."""
+        return await self._read_answer(partial(mongo_takeover.takeover_requested_by, self._database))
 
     async def _require_suitable_server(self) -> None:
         hello = await self._database.command("hello")

@@ -29,7 +29,7 @@ ID, ROWS = "store", "hansa.lease"
 #: The database's time in ms since 1970: a number, because not everything that speaks MongoDB's protocol
 #: compares ``$$NOW`` with a stored date.
 NOW = {"$toLong": "$$NOW"}
-_WENT_BACK = "it went back behind what it had kept, as after a restored backup, so that this process ends"
+_WENT_BACK = "it went back behind what it had kept, as after a restored backup, therefore this process ends"
 #: The command that a denial quotes, with all that it was given.
 _COMMAND = re.compile(r"to execute command \{ (\w+): .*", re.DOTALL)
 

@@ -31,10 +31,10 @@ from hansa.store.bounds import Whole
 from hansa.store.memory import split
 from hansa.store.postgres_batches import PostgresStep
 from hansa.store.postgres_lease import MAKE, SECONDS, NoLease
-from hansa.store.postgres_options import WISHED, wish
 from hansa.store.postgres_rights import ALLOWED, MISSING, lacking, refused
 from hansa.store.postgres_session import ERRORS, PostgresReaders, PostgresServer, is_cut, sqlstate
 from hansa.store.postgres_tables import PostgresTable, table, value
+from hansa.store.postgres_takeover import REQUESTED_BY, request_takeover
 from hansa.store.postgres_writer import PostgresWriter
 
 #: Sessions that read.
@@ -99,20 +99,20 @@ class PostgresStore:
         self._readers, self._writer = readers, writer
         self._keep_lease()
 
-    async def wish(self) -> None:
-        """See ``Shared.wish``."""
+    async def request_takeover(self) -> None:
+        """See ``Shared.request_takeover``."""
         try:
             session = await self._place.connect()
             try:
-                await wish(session.connection)
+                await request_takeover(session.connection)
             finally:
                 session.connection.terminate()
         except ERRORS as error:
             raise self._place.fault(error) from None
 
-    async def wished(self) -> str:
-        """See ``Shared.wished``."""
-        found = await self._fetch_values(WISHED)
+    async def takeover_requested_by(self) -> str:
+        """See ``Shared.takeover_requested_by``."""
+        found = await self._fetch_values(REQUESTED_BY)
         return str(found[0][0]) if found else ""
 
     def _add_table(self, owner: str, collection: Collection) -> PostgresTable:

@@ -44,7 +44,7 @@ _REFUSED = ("22", "23", "54")
 
 _WENT_BACK = (
     "it went back behind what it had kept, as after a failover to a standby that had not received all of it "
-    "or a restored backup, so that this process ends"
+    "or a restored backup, therefore this process ends"
 )
 
 

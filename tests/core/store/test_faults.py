@@ -118,7 +118,7 @@ async def test_what_is_no_database_cannot_be_opened_and_that_is_said(tmp_path):
 
 async def test_a_database_that_was_moved_away_is_away(store, tmp_path):
     assert await store.check() is None
-    store.health._wrote -= 60  # the last write was a minute ago
+    store.health._last_write -= 60  # the last write was a minute ago
     (tmp_path / "hansa.db").rename(tmp_path / "elsewhere.db")
     assert (await store.check()).kind is FaultKind.AWAY
     (tmp_path / "elsewhere.db").rename(tmp_path / "hansa.db")
@@ -151,9 +151,9 @@ async def test_a_store_that_does_not_answer_counts_as_away(monkeypatch):
 
 def test_what_the_driver_says_of_an_outage_replaces_what_the_first_probe_knew():
     health = StoreHealth(SystemClock())
-    health.failed(StoreFault(FaultKind.AWAY, "it has not answered for 3 s"))
+    health.record_fault(StoreFault(FaultKind.AWAY, "it has not answered for 3 s"))
     since = health.degraded.since
-    health.failed(StoreFault(FaultKind.AWAY, "PostgreSQL at db1: connection refused"))
+    health.record_fault(StoreFault(FaultKind.AWAY, "PostgreSQL at db1: connection refused"))
     assert "connection refused" in health.degraded.text
     assert health.degraded.since == since
 
@@ -293,10 +293,10 @@ async def test_a_full_disk_is_over_when_it_takes_as_much_as_it_did_not_take(stor
         await store.commit("s", rows(200))
     await store.commit("s", [Put("thing", ("b", 1))])  # one row has a place
     assert store.health.degraded.kind is FaultKind.FULL
-    store.health._wrote -= 60
+    store.health._last_write -= 60
     assert (await store.check()).kind is FaultKind.FULL  # and so would a probe of one row
     await asked(inner, "PRAGMA max_page_count = 1000000")
-    store.health._wrote -= 60
+    store.health._last_write -= 60
     assert await store.check() is None
     assert await asked_for(inner, "SELECT COUNT(*) FROM hansa_meta WHERE name = 'room'") == 0
 

@@ -41,7 +41,7 @@ async def store(inner) -> AsyncIterator[WatchedStore]:
 
 
 async def checked(store: WatchedStore) -> FaultKind | None:
-    store.health._wrote -= 60  # what was written is long ago
+    store.health._last_write -= 60  # what was written is long ago
     found = await store.check()
     return found.kind if found is not None else None
 
@@ -59,7 +59,7 @@ async def test_full_is_over_when_there_is_room_for_what_did_not_fit(store, inner
     assert await checked(store) is FaultKind.FULL
     inner.room += 1
     assert await checked(store) is None
-    assert await store.get("", NAME, ("", "room")) is None
+    assert await store.get("", NAME, ("", "probe")) is None
 
 
 async def test_a_probe_that_was_under_way_when_the_disk_was_full_ends_nothing(store, inner):
@@ -72,6 +72,6 @@ async def test_a_probe_that_was_under_way_when_the_disk_was_full_ends_nothing(st
         await probe()
 
     inner.probe = meanwhile
-    store.health._wrote -= 60
+    store.health._last_write -= 60
     await store.check()
     assert store.health.degraded is not None and store.health.degraded.kind is FaultKind.FULL

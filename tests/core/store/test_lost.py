@@ -49,7 +49,7 @@ async def test_after_the_database_is_lost_nothing_is_read_or_written(fault):
     ):
         with pytest.raises(type(fault)):
             await call()
-    store.health.wrote()
+    store.health.record_write()
     assert store.health.degraded.kind in {FaultKind.LOST, FaultKind.UNKNOWN}
     assert len(told) == 1
     assert await inner.get("s", "thing", ("a", 2)) is None
@@ -74,7 +74,7 @@ async def test_a_database_whose_commits_take_long_is_slow_until_one_does_not():
         await store.commit("s", [Put("thing", ("a", 1))])
         seen.append(store.health.state)
     assert seen == ["up", "slow", "slow", "up"]
-    store.health.failed(StoreLost())
+    store.health.record_fault(StoreLost())
     assert store.health.state == "lost"
     await store.close()
 
