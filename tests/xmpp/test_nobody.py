@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from hansa import Action, ProfileQuery, Reason, Verdict
 from hansa.store.memory import MemoryDisk
-from hansa_xmpp import password_queries
+from hansa_xmpp import user_existence
 from xmpp.xmpp_server import GW, xmpp_server
 
 ASKED = "{http://jabber.org/protocol/disco#info}query"
@@ -32,7 +32,7 @@ def _asked(home) -> list[str]:
     ],
 )
 async def test_who_is_nobody(user, absent, asked, monkeypatch):
-    monkeypatch.setattr(password_queries, "WITHIN", 0.05)
+    monkeypatch.setattr(user_existence, "QUERY_TIMEOUT_S", 0.05)
     async with xmpp_server(MemoryDisk()) as home:
         home.link.absent, home.link.silent = {"ghost@x.example"}, {"silent@x.example"}
         network = home.networks[-1]
@@ -42,7 +42,7 @@ async def test_who_is_nobody(user, absent, asked, monkeypatch):
 
 
 async def test_an_answer_of_somebody_else_is_none(monkeypatch):
-    monkeypatch.setattr(password_queries, "WITHIN", 0.2)
+    monkeypatch.setattr(user_existence, "QUERY_TIMEOUT_S", 0.2)
     async with xmpp_server(MemoryDisk()) as home:
         home.link.silent = {"juliet@x.example"}
         network = home.networks[-1]
@@ -58,13 +58,13 @@ async def test_an_answer_of_somebody_else_is_none(monkeypatch):
 
 
 async def test_few_are_asked_at_a_time(monkeypatch):
-    monkeypatch.setattr(password_queries, "WITHIN", 0.05)
+    monkeypatch.setattr(user_existence, "QUERY_TIMEOUT_S", 0.05)
     async with xmpp_server(MemoryDisk()) as home:
         people = [f"p{number}@x.example" for number in range(20)]
         home.link.silent = set(people)
         assert not any(await asyncio.gather(*(home.networks[-1].is_nonexistent_user(one) for one in people)))
-        assert len(_asked(home)) == password_queries.MAX_OF_DOMAIN
-        assert not home.networks[-1]._ingress.service.questions._of_domain
+        assert len(_asked(home)) == user_existence.MAX_QUERIES_OF_DOMAIN
+        assert not home.networks[-1]._ingress.service.existence_queries._of_domain
 
 
 async def test_a_server_that_may_not_be_asked_is_not():

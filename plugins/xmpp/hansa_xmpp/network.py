@@ -154,4 +154,4 @@ class XmppNetwork:
         asked = ProfileQuery(network=self._ctx.id, server=domain, user=person, outbound=True)
         if not (await self._ctx.check(asked)).allowed:
             return False
-        return await self._ingress.service.questions.nobody(user)
+        return await self._ingress.service.existence_queries.is_absent(user)

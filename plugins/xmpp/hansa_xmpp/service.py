@@ -19,7 +19,6 @@ from functools import partial
 from hansa import Delivery, NativeId, NetworkContext, RetryLater, RoomView, StoreFault
 
 from hansa_xmpp.occupant_store import OccupantStore, SelfPing, StoredSession
-from hansa_xmpp.password_queries import Questions
 from hansa_xmpp.proto import convert
 from hansa_xmpp.proto.commands import (
     Command,
@@ -34,6 +33,7 @@ from hansa_xmpp.proto.commands import (
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import OutboundStanza, batches
 from hansa_xmpp.transport import NotConnected, Transport
+from hansa_xmpp.user_existence import UserExistenceQueries
 from hansa_xmpp.user_queues import TaskSpawner
 
 _HISTORY_PAGE, _HISTORY_PAGES = 50, 240
@@ -72,7 +72,9 @@ class MucService:
         self._rooms: dict[str, HostedRoom] = {}
         self._salt = b""
         self.pings = SelfPing(ctx.random, ctx.config.ping_timeout)
-        self.questions = Questions(ctx.config.component, ctx.clock, ctx.random, self.send_stanzas)
+        self.existence_queries = UserExistenceQueries(
+            ctx.config.component, ctx.clock, ctx.random, self.send_stanzas
+        )
         #: True while the link is up; ``epoch`` counts how often it came up.
         self.up = False
         self.epoch = 0

@@ -108,7 +108,7 @@ class StanzaHandler:
         if stanza is None:
             return
         if stanza.kind == "iq" and stanza.type in {"result", "error"}:
-            if not (self.service.pings.answered(stanza) or self.service.questions.answered(stanza)):
+            if not (self.service.pings.answered(stanza) or self.service.existence_queries.answered(stanza)):
                 self._ctx.count("xmpp_ignored", why="unasked")
             return
         if self._ctx.has_policies and stanza.kind == "iq" and stanza.type == "get":

@@ -17,15 +17,15 @@ from hansa_xmpp.proto.jid import domain_of
 from hansa_xmpp.proto.render import OutboundStanza, xml_element
 from hansa_xmpp.proto.stanza import DISCO_INFO, Stanza
 
-#: Questions under way in all and of one domain, and the seconds that each has.
-MOST, MAX_OF_DOMAIN, WITHIN = 64, 8, 5.0
+#: Queries under way in all and to one domain, and the seconds that each has.
+MAX_QUERIES, MAX_QUERIES_OF_DOMAIN, QUERY_TIMEOUT_S = 64, 8, 5.0
 #: Answers that are remembered, and for how many seconds.
 MAX_REMEMBERED, REMEMBERED_TTL_S = 1000, 60.0
-_NOBODY = "item-not-found"
+_NO_SUCH_USER = "item-not-found"
 
 
-class Questions:
-    """Of one component, which asks as ``asker``."""
+class UserExistenceQueries:
+    """The queries of one component, which asks as ``asker``."""
 
     def __init__(
         self, asker: str, clock: Clock, random: Random, say: Callable[[Iterable[OutboundStanza]], None]
@@ -39,7 +39,7 @@ class Questions:
         #: By bare JID, until when an answer holds, and the answer.
         self._known: LruCache[str, tuple[float, bool]] = LruCache(MAX_REMEMBERED)
 
-    async def nobody(self, person: str) -> bool:
+    async def is_absent(self, person: str) -> bool:
         """True if the server of a bare JID says that it does not exist. False for any other answer, without
         an answer in time, and where too many are asked.
         """
@@ -47,7 +47,7 @@ class Questions:
         until, known = self._known.get(person) or (0.0, False)
         if now < until:
             return known
-        if len(self._waiting) >= MOST or self._of_domain[domain] >= MAX_OF_DOMAIN:
+        if len(self._waiting) >= MAX_QUERIES or self._of_domain[domain] >= MAX_QUERIES_OF_DOMAIN:
             return False
         name = "who-" + self._random.bytes(9).hex()
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -56,7 +56,7 @@ class Questions:
         try:
             query = xml_element("query", DISCO_INFO)
             self._say([render.stanza("iq", self._asker, [person], query, type_="get", id_=name)])
-            async with asyncio.timeout(WITHIN):
+            async with asyncio.timeout(QUERY_TIMEOUT_S):
                 found = await future
         except TimeoutError:
             found = False
@@ -74,5 +74,5 @@ class Questions:
         if future is None or stanza.sender.resource:
             return False
         if not future.done():
-            future.set_result(stanza.type == "error" and stanza.condition == _NOBODY)
+            future.set_result(stanza.type == "error" and stanza.condition == _NO_SUCH_USER)
         return True
