@@ -18,7 +18,7 @@ from hansa_xmpp.network import XmppNetwork
 from sim.databases import Database, forgive
 from sim.federation import Server
 from sim.scripted import Stage, said
-from xmpp.stanzas import GW, groupchat, join, local
+from xmpp.stanzas import GW, groupchat, join, local_name
 from xmpp.xmpp_server import ScriptedLink
 
 pytestmark = pytest.mark.sim
@@ -41,7 +41,7 @@ class Stream(ScriptedLink):
             self.room.sim.network.late.append(f"{e.attrib} is sent over XMPP by a process that has ended")
         super()._sent(e)
         to, body = e.get("to", ""), e.findtext("{*}body") or ""
-        if e.get("type") == "error" and local(e.tag) in {"message", "presence"}:
+        if e.get("type") == "error" and local_name(e.tag) in {"message", "presence"}:
             error = e.find("{*}error")
             assert error is not None and error.get("type") == "wait", e.attrib
             self.room.refused.add(e.get("id", ""))
@@ -49,7 +49,7 @@ class Stream(ScriptedLink):
             assert body in self.room.kept(), f"{body} is shown and not kept"
             if e.find("{urn:xmpp:delay}delay") is None:
                 self.shown[to].append(body)
-        elif local(e.tag) == "presence" and "110" in [s.get("code") for s in e.iter() if s.get("code")]:
+        elif local_name(e.tag) == "presence" and "110" in [s.get("code") for s in e.iter() if s.get("code")]:
             self.room.inside.add(to)
 
 

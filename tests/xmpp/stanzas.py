@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
 from hansa_xmpp.proto.render import OutboundStanza
-from hansa_xmpp.proto.stanza import STANZAS, Stanza, local, read
+from hansa_xmpp.proto.stanza import NS_STANZAS, Stanza, local_name, parse_stanza
 
 NS = "jabber:component:accept"
 GW = "gw.example"
@@ -17,7 +17,7 @@ CLIENT = "{http://jabber.org/protocol/muc#user}"
 
 def arrived(text: str) -> Stanza:
     """A stanza as it comes over the link."""
-    return read(element(text), GW)
+    return parse_stanza(element(text), GW)
 
 
 def element(text: str) -> ET.Element:
@@ -52,11 +52,13 @@ def line(e: ET.Element) -> str:
     """``TO < FROM KIND[ TYPE]: what it says``, the room's own address shortened to nothing."""
     sender = e.get("from", "").removeprefix(ROOM).removeprefix("/")
     words = [f"{e.get('to', '').split('@')[0]}/{e.get('to', '').partition('/')[2]} < {sender or '*'}"]
-    words.append(local(e.tag) + (f" {e.get('type')}" if e.get("type") else "") + ":")
+    words.append(local_name(e.tag) + (f" {e.get('type')}" if e.get("type") else "") + ":")
     error = e.find(f"{{{NS}}}error")
     if error is not None:
         names = [
-            local(c.tag) for c in error if c.tag.startswith(f"{{{STANZAS}}}") and not c.tag.endswith("}text")
+            local_name(c.tag)
+            for c in error
+            if c.tag.startswith(f"{{{NS_STANZAS}}}") and not c.tag.endswith("}text")
         ]
         words.append(f"{error.get('type')} {names[0]}")
     for name in ("subject", "body"):

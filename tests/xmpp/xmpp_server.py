@@ -37,7 +37,7 @@ from hansa_xmpp.proto.jid import domain_of
 from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.transport import NotConnected, StanzaListener
 from peers.waiting import came
-from xmpp.stanzas import GW, ROOM, element, groupchat, join, line, local
+from xmpp.stanzas import GW, ROOM, element, groupchat, join, line, local_name
 
 SOON = 5.0
 
@@ -140,7 +140,7 @@ class ScriptedLink:
 
 
 def _is_ping(e: Element) -> bool:
-    return local(e.tag) == "iq" and e.get("type") == "get"
+    return local_name(e.tag) == "iq" and e.get("type") == "get"
 
 
 class ScriptedAuthority:

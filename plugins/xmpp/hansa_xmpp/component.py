@@ -25,7 +25,7 @@ from slixmpp.xmlstream.tostring import tostring
 from hansa_xmpp.proto.jid import domain_of
 from hansa_xmpp.proto.parse import BoundedParser, StanzaLimits
 from hansa_xmpp.proto.render import OutboundStanza
-from hansa_xmpp.proto.stanza import KINDS, local
+from hansa_xmpp.proto.stanza import KINDS, local_name
 from hansa_xmpp.transport import NotConnected, StanzaListener
 
 _NS = "jabber:component:accept"
@@ -124,7 +124,7 @@ class _Stream(ComponentXMPP):
             self.opened.set_result("")
 
     def _stream_error(self, stanza: StanzaBase) -> None:
-        names = [local(c.tag) for c in stanza.xml if c.tag.startswith(f"{{{_STREAM_ERRORS}}}")]
+        names = [local_name(c.tag) for c in stanza.xml if c.tag.startswith(f"{{{_STREAM_ERRORS}}}")]
         self.reason = f"the XMPP server says: {' '.join(names) or 'stream error'}"
 
     def init_parser(self) -> None:

@@ -22,7 +22,7 @@ from hansa import (
 
 from hansa_xmpp.proto import render
 from hansa_xmpp.proto.render import OutboundStanza, xml_element
-from hansa_xmpp.proto.stanza import PING, Stanza
+from hansa_xmpp.proto.stanza import NS_PING, Stanza
 
 SCHEMA = Schema(
     owner="xmpp",
@@ -109,7 +109,7 @@ class SelfPing:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[full, name] = future
         future.add_done_callback(lambda _: self._waiting.pop((full, name), None))
-        return render.stanza("iq", room, [full], xml_element("ping", PING), type_="get", id_=name), future
+        return render.stanza("iq", room, [full], xml_element("ping", NS_PING), type_="get", id_=name), future
 
     async def alive(self, future: asyncio.Future[bool]) -> bool:
         """Wait for the answer; an error and none in time both mean that nobody is there."""

@@ -33,7 +33,7 @@ from hansa_xmpp.proto.commands import Command, GroupchatMessage, Ignored, JoinRe
 from hansa_xmpp.proto.convert import StanzaIds
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.parse import OversizedStanza
-from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza, read
+from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.transport import Transport
 from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
@@ -134,7 +134,7 @@ class StanzaHandler:
                 self.service.send_stanzas(
                     errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text)
                 )
-            elif stanza.kind == "presence" and not stanza.type and stanza.child("x", MUC) is not None:
+            elif stanza.kind == "presence" and not stanza.type and stanza.child("x", NS_MUC) is not None:
                 self.service.mark_rejoining(room, stanza.sender.full)
 
     def _queue_question(self, stanza: Stanza, element: Element) -> None:
@@ -188,7 +188,7 @@ class StanzaHandler:
     def _parse_stanza(self, element: Element) -> Stanza | None:
         component = self._ctx.config.component
         try:
-            return read(element, component)
+            return parse_stanza(element, component)
         except RemoteProtocolError as error:
             source = f"{error.code} {jid.domain_of(element.get('from', ''))[:_SOURCE]}"
             self._told.info(source, "stanza dropped: %s", error.reason)
@@ -197,7 +197,9 @@ class StanzaHandler:
                 return None
         self._ctx.count("xmpp_refused", why=errors.JID_MALFORMED.name)
         # Nobody has the address that it was sent to, so the service speaks for it.
-        stanza = _truncate_id(read(Element(element.tag, {**element.attrib, "to": component}), component))
+        stanza = _truncate_id(
+            parse_stanza(Element(element.tag, {**element.attrib, "to": component}), component)
+        )
         self.service.send_stanzas(
             errors.error_reply(stanza, errors.JID_MALFORMED, "the address is malformed")
         )

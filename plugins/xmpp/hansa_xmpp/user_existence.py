@@ -15,7 +15,7 @@ from hansa import Clock, LruCache, Random
 from hansa_xmpp.proto import render
 from hansa_xmpp.proto.jid import domain_of
 from hansa_xmpp.proto.render import OutboundStanza, xml_element
-from hansa_xmpp.proto.stanza import DISCO_INFO, Stanza
+from hansa_xmpp.proto.stanza import NS_DISCO_INFO, Stanza
 
 #: Queries under way in all and to one domain, and the seconds that each has.
 MAX_QUERIES, MAX_QUERIES_OF_DOMAIN, QUERY_TIMEOUT_S = 64, 8, 5.0
@@ -54,7 +54,7 @@ class UserExistenceQueries:
         self._waiting[person, name] = future
         self._of_domain[domain] += 1
         try:
-            query = xml_element("query", DISCO_INFO)
+            query = xml_element("query", NS_DISCO_INFO)
             self._say([render.stanza("iq", self._asker, [person], query, type_="get", id_=name)])
             async with asyncio.timeout(QUERY_TIMEOUT_S):
                 found = await future

@@ -8,7 +8,7 @@ import pytest
 from hansa import Content, Custom, Encrypted, Member, Membership, Message, Name, NativeId, Style, Topic
 from hansa_xmpp.proto import convert, render
 from hansa_xmpp.proto.convert import StanzaIds
-from hansa_xmpp.proto.stanza import Stanza, read
+from hansa_xmpp.proto.stanza import Stanza, parse_stanza
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ def message(inner: str, more: str = "") -> Stanza:
     text = (
         f"<message xmlns='{NS}' from='j@x.example/a' to='lobby@{GW}' type='groupchat'{more}>{inner}</message>"
     )
-    return read(ET.fromstring(text), GW)
+    return parse_stanza(ET.fromstring(text), GW)
 
 
 @given(xml_text, st.sampled_from([Style.TEXT, Style.EMOTE]))

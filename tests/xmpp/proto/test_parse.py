@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hansa import RemoteProtocolError
 from hansa_xmpp.proto.parse import BoundedParser, OversizedStanza, StanzaLimits
-from hansa_xmpp.proto.stanza import read
+from hansa_xmpp.proto.stanza import parse_stanza
 from hypothesis import given
 from hypothesis import strategies as st
 from memory import peak_memory
@@ -147,7 +147,7 @@ def test_a_stream_that_ended_holds_nothing() -> None:
 )
 def test_addresses_that_cannot_be_answered(attributes: str, code: str) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        read(ET.fromstring(f"<message xmlns='{NS}' {attributes}/>"), "gw.example")
+        parse_stanza(ET.fromstring(f"<message xmlns='{NS}' {attributes}/>"), "gw.example")
     assert caught.value.code == code
 
 

@@ -14,7 +14,7 @@ from hansa import Event, Member, NativeId, Role
 from hansa_xmpp.proto import convert, jid, render
 from hansa_xmpp.proto.occupants import Occupant
 from hansa_xmpp.proto.render import OutboundStanza, xml_element
-from hansa_xmpp.proto.stanza import DELAY, MUC_USER, NICK, OCCUPANT_ID, STABLE_IDS
+from hansa_xmpp.proto.stanza import NS_DELAY, NS_MUC_USER, NS_NICK, NS_OCCUPANT_ID, NS_SID
 
 #: Status codes of XEP-0045 section 15.6.2.
 NON_ANONYMOUS, CONFIGURED, SELF, LOGGED, RENAMED_BY_ROOM = 100, 104, 110, 170, 210
@@ -55,7 +55,7 @@ class Broadcast:
         item = xml_element("item", affiliation=affiliation, role=role, jid=self._item_jid(who))
         inner = self._muc_user_element(item, codes) + self._occupant_id_element(who.user)
         if who.name and who.name != who.nick:
-            inner += xml_element("nick", NICK, render.xml_text(who.name))
+            inner += xml_element("nick", NS_NICK, render.xml_text(who.name))
         return render.stanza("presence", f"{self.room}/{who.nick}", to, inner)
 
     def unavailable_presence(
@@ -84,13 +84,13 @@ class Broadcast:
         event's, and the event's id as the room's stable id (XEP-0359).
         """
         ids = convert.stanza_ids_of(event.origin.id)
-        inner = body + xml_element("stanza-id", STABLE_IDS, id=event.id, by=self.room)
+        inner = body + xml_element("stanza-id", NS_SID, id=event.id, by=self.room)
         inner += self._occupant_id_element(event.sender)
         if ids.origin:
-            inner += xml_element("origin-id", STABLE_IDS, id=ids.origin)
+            inner += xml_element("origin-id", NS_SID, id=ids.origin)
         if delayed:
             inner += xml_element(
-                "delay", DELAY, stamp=convert.format_timestamp(event.received), **{"from": self.room}
+                "delay", NS_DELAY, stamp=convert.format_timestamp(event.received), **{"from": self.room}
             )
         sender = f"{self.room}/{nick}"
         return render.stanza("message", sender, to, inner, type_="groupchat", id_=ids.id or event.id)
@@ -107,7 +107,7 @@ class Broadcast:
         """A mediated invite (XEP-0045 section 7.8.2) to one of our own network's people, by an occupant."""
         reason = xml_element("reason", "", render.xml_text(content.reason)) if content.reason else ""
         sender = f"{self.room}/{nick}" if nick else self.room
-        inner = xml_element("x", MUC_USER, xml_element("invite", "", reason, **{"from": sender}))
+        inner = xml_element("x", NS_MUC_USER, xml_element("invite", "", reason, **{"from": sender}))
         return render.stanza("message", self.room, [content.user.id], inner)
 
     def config_changed(self, to: Iterable[str]) -> OutboundStanza:
@@ -122,7 +122,9 @@ class Broadcast:
         return jid.puppet(who.user, jid.domain_of(self.room))
 
     def _muc_user_element(self, item: str, codes: Iterable[int]) -> str:
-        return xml_element("x", MUC_USER, item + "".join(xml_element("status", code=str(c)) for c in codes))
+        return xml_element(
+            "x", NS_MUC_USER, item + "".join(xml_element("status", code=str(c)) for c in codes)
+        )
 
     def _occupant_id_element(self, user: NativeId) -> str:
-        return xml_element("occupant-id", OCCUPANT_ID, id=self._occupant_id(user))
+        return xml_element("occupant-id", NS_OCCUPANT_ID, id=self._occupant_id(user))

@@ -25,7 +25,7 @@ from hansa import (
 from slixmpp.jid import JID, InvalidJID
 
 from hansa_xmpp.proto.render import xml_element, xml_text
-from hansa_xmpp.proto.stanza import MUC_USER, STABLE_IDS, STYLING, Stanza
+from hansa_xmpp.proto.stanza import NS_MUC_USER, NS_SID, NS_STYLING, Stanza
 from hansa_xmpp.proto.styling import parse_styling, render_styling
 
 #: The longest body, in UTF-8 bytes, in either direction.
@@ -60,7 +60,7 @@ def content_of(stanza: Stanza) -> Content | None:
         return None
     style = Style.EMOTE if body.startswith(_ME) else Style.TEXT
     text = body.removeprefix(_ME)
-    if stanza.child("unstyled", STYLING) is None:
+    if stanza.child("unstyled", NS_STYLING) is None:
         formatted = parse_styling(text)
         # Who sent the message gets it back as it was, and others of the network too.
         if formatted.spans and render_styling(formatted) == (text, False):
@@ -78,7 +78,7 @@ class Body:
     def to_xml(self) -> str:
         """The element, and the one that says that it is not styled."""
         return xml_element("body", "", xml_text(self.text)) + (
-            xml_element("unstyled", STYLING) if self.unstyled else ""
+            xml_element("unstyled", NS_STYLING) if self.unstyled else ""
         )
 
 
@@ -110,8 +110,8 @@ class MediatedInvite:
 
 def parse_invite(stanza: Stanza) -> MediatedInvite | None:
     """The mediated invite in a message to a room (XEP-0045 section 7.8.2); None where none names a person."""
-    x = stanza.child("x", MUC_USER)
-    invite = None if x is None else x.find(f"{{{MUC_USER}}}invite")
+    x = stanza.child("x", NS_MUC_USER)
+    invite = None if x is None else x.find(f"{{{NS_MUC_USER}}}invite")
     if invite is None:
         return None
     try:
@@ -120,7 +120,7 @@ def parse_invite(stanza: Stanza) -> MediatedInvite | None:
         return None
     if not user.local:
         return None
-    return MediatedInvite(user.bare, truncate_utf8(invite.findtext(f"{{{MUC_USER}}}reason") or "", 1024))
+    return MediatedInvite(user.bare, truncate_utf8(invite.findtext(f"{{{NS_MUC_USER}}}reason") or "", 1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class StanzaIds:
 
 def parse_ids(stanza: Stanza) -> StanzaIds:
     """The ids of a message that arrived."""
-    origin = stanza.child("origin-id", STABLE_IDS)
+    origin = stanza.child("origin-id", NS_SID)
     return StanzaIds(stanza.id, "" if origin is None else origin.get("id", ""))
 
 

@@ -8,7 +8,7 @@ from hansa import RefusalCode
 
 from hansa_xmpp.proto import render
 from hansa_xmpp.proto.render import OutboundStanza
-from hansa_xmpp.proto.stanza import MUC, STANZAS, Stanza
+from hansa_xmpp.proto.stanza import NS_MUC, NS_STANZAS, Stanza
 
 
 class Condition(NamedTuple):
@@ -69,10 +69,10 @@ def error_reply(to: Stanza, condition: Condition, text: str = "") -> list[Outbou
     """
     if to.type in {"error", "result"}:
         return []
-    inner = render.xml_element(condition.name, STANZAS)
+    inner = render.xml_element(condition.name, NS_STANZAS)
     if text:
-        inner += render.xml_element("text", STANZAS, render.xml_text(text))
+        inner += render.xml_element("text", NS_STANZAS, render.xml_text(text))
     answer = render.xml_element("error", "", inner, type=condition.type, by=to.to.bare)
     if to.kind == "presence":
-        answer = render.xml_element("x", MUC) + answer
+        answer = render.xml_element("x", NS_MUC) + answer
     return [render.stanza(to.kind, to.to.full, [to.sender.full], answer, type_="error", id_=to.id)]

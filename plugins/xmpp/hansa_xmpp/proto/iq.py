@@ -18,15 +18,15 @@ from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import xml_element
 from hansa_xmpp.proto.stanza import (
-    DATA_FORM,
-    DISCO_INFO,
-    DISCO_ITEMS,
     MAX_ID,
-    MUC,
-    MUC_OWNER,
-    OCCUPANT_ID,
-    PING,
-    STABLE_IDS,
+    NS_DATA_FORM,
+    NS_DISCO_INFO,
+    NS_DISCO_ITEMS,
+    NS_MUC,
+    NS_MUC_OWNER,
+    NS_OCCUPANT_ID,
+    NS_PING,
+    NS_SID,
     Stanza,
 )
 
@@ -37,17 +37,17 @@ _ROOM_NAME = "muc#roomconfig_roomname"
 _SELF_PING = "http://jabber.org/protocol/muc#self-ping-optimization"
 _STABLE_ID = "http://jabber.org/protocol/muc#stable_id"
 _ROOM_FEATURES = (
-    DISCO_INFO,
-    MUC,
+    NS_DISCO_INFO,
+    NS_MUC,
     _SELF_PING,
     _STABLE_ID,
     "muc_nonanonymous",
     "muc_persistent",
     "muc_unmoderated",
     "muc_unsecured",
-    OCCUPANT_ID,
-    PING,
-    STABLE_IDS,
+    NS_OCCUPANT_ID,
+    NS_PING,
+    NS_SID,
 )
 
 
@@ -63,12 +63,12 @@ def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[SendSta
     asked = _iq_payload(stanza)
     if isinstance(asked, list):
         return asked
-    if asked.tag == f"{{{DISCO_INFO}}}query" and not asked.get("node"):
-        return [result(stanza, _disco_info("Hansa", (DISCO_INFO, DISCO_ITEMS, MUC, PING)))]
-    if asked.tag == f"{{{DISCO_ITEMS}}}query" and not asked.get("node"):
+    if asked.tag == f"{{{NS_DISCO_INFO}}}query" and not asked.get("node"):
+        return [result(stanza, _disco_info("Hansa", (NS_DISCO_INFO, NS_DISCO_ITEMS, NS_MUC, NS_PING)))]
+    if asked.tag == f"{{{NS_DISCO_ITEMS}}}query" and not asked.get("node"):
         items = "".join(xml_element("item", jid=address, name=name) for address, name in rooms)
-        return [result(stanza, xml_element("query", DISCO_ITEMS, items))]
-    return [result(stanza)] if asked.tag == f"{{{PING}}}ping" else _refuse_iq(stanza, errors.UNAVAILABLE)
+        return [result(stanza, xml_element("query", NS_DISCO_ITEMS, items))]
+    return [result(stanza)] if asked.tag == f"{{{NS_PING}}}ping" else _refuse_iq(stanza, errors.UNAVAILABLE)
 
 
 def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | GroupchatMessage]:
@@ -78,13 +78,13 @@ def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | 
         return asked
     if stanza.to.resource:
         return _to_occupant(stanza, asked, muc)
-    if asked.tag == f"{{{DISCO_INFO}}}query":
+    if asked.tag == f"{{{NS_DISCO_INFO}}}query":
         return _room_info(stanza, asked, view)
-    if asked.tag == f"{{{DISCO_ITEMS}}}query":
-        return [result(stanza, xml_element("query", DISCO_ITEMS))]
-    if asked.tag == f"{{{PING}}}ping":
+    if asked.tag == f"{{{NS_DISCO_ITEMS}}}query":
+        return [result(stanza, xml_element("query", NS_DISCO_ITEMS))]
+    if asked.tag == f"{{{NS_PING}}}ping":
         return [result(stanza)]
-    if asked.tag == f"{{{MUC_OWNER}}}query":
+    if asked.tag == f"{{{NS_MUC_OWNER}}}query":
         return _handle_owner_query(stanza, asked, muc, view)
     return _refuse_iq(stanza, errors.UNAVAILABLE)
 
@@ -113,7 +113,7 @@ def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[SendStanz
         return _refuse_iq(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
     if muc.roster.by_nick(stanza.to.resource) is None:
         return _refuse_iq(stanza, errors.NOT_FOUND, "no occupant has this nick")
-    if asked.tag == f"{{{PING}}}ping" and here.nick == stanza.to.resource:
+    if asked.tag == f"{{{NS_PING}}}ping" and here.nick == stanza.to.resource:
         return [result(stanza)]
     return _refuse_iq(stanza, errors.UNAVAILABLE)
 
@@ -121,7 +121,7 @@ def _to_occupant(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[SendStanz
 def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[SendStanzas | GroupchatMessage]:
     node = asked.get("node", "")
     if node == "x-roomuser-item":  # XEP-0045 section 7.12: no nick is registered here
-        return [result(stanza, xml_element("query", DISCO_INFO, node=node))]
+        return [result(stanza, xml_element("query", NS_DISCO_INFO, node=node))]
     if node:
         return _refuse_iq(stanza, errors.NOT_FOUND)
     public = view.facts.join_rule == "public"
@@ -132,7 +132,7 @@ def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[SendS
 def _disco_info(name: str, features: Iterable[str]) -> str:
     inner = xml_element("identity", category="conference", type="text", name=name)
     inner += "".join(xml_element("feature", var=feature) for feature in sorted(features))
-    return xml_element("query", DISCO_INFO, inner)
+    return xml_element("query", NS_DISCO_INFO, inner)
 
 
 def _handle_owner_query(
@@ -142,15 +142,15 @@ def _handle_owner_query(
     if muc.roster.by_session(stanza.sender.full) is None:
         return _refuse_iq(stanza, errors.FORBIDDEN, "you are not in this room")
     if stanza.type == "get":
-        return [result(stanza, xml_element("query", MUC_OWNER, _config_form(view.facts.name)))]
-    form = asked.find(f"{{{DATA_FORM}}}x")
+        return [result(stanza, xml_element("query", NS_MUC_OWNER, _config_form(view.facts.name)))]
+    form = asked.find(f"{{{NS_DATA_FORM}}}x")
     if form is None or len(asked) != 1:
         return _refuse_iq(stanza, errors.NOT_IMPLEMENTED, "only the room's name can be set")
     if form.get("type") == "cancel":
         return [result(stanza)]
-    for field in form.iter(f"{{{DATA_FORM}}}field"):
+    for field in form.iter(f"{{{NS_DATA_FORM}}}field"):
         if field.get("var") == _ROOM_NAME:
-            text = field.findtext(f"{{{DATA_FORM}}}value") or ""
+            text = field.findtext(f"{{{NS_DATA_FORM}}}value") or ""
             if len(text.encode()) > MAX_NAME:
                 return _refuse_iq(stanza, errors.POLICY_VIOLATION, f"the name has over {MAX_NAME} bytes")
             return [GroupchatMessage(stanza, muc.user(stanza), Name(text=text))]
@@ -162,7 +162,7 @@ def _config_form(name: str) -> str:
         return xml_element("field", "", xml_element("value", "", render.xml_text(value)), var=var, type=type_)
 
     fields = field("FORM_TYPE", "hidden", "http://jabber.org/protocol/muc#roomconfig")
-    return xml_element("x", DATA_FORM, fields + field(_ROOM_NAME, "text-single", name), type="form")
+    return xml_element("x", NS_DATA_FORM, fields + field(_ROOM_NAME, "text-single", name), type="form")
 
 
 def _refuse_iq(stanza: Stanza, condition: Condition, text: str = "") -> list[SendStanzas]:

@@ -45,7 +45,7 @@ from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.nick import nick_for
 from hansa_xmpp.proto.occupants import Occupant, OccupantList
 from hansa_xmpp.proto.render import OutboundStanza
-from hansa_xmpp.proto.stanza import MAX_ID, MUC, Stanza
+from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza
 
 #: People who are looked at in one go.
 _STEP = 200
@@ -92,7 +92,7 @@ class Muc:
         nick = stanza.to.resource
         user = self.user(stanza)
         here = self.roster.by_session(stanza.sender.full)
-        x = stanza.child("x", MUC)
+        x = stanza.child("x", NS_MUC)
         if not nick.strip():  # XEP-0045 section 17.1: nor one that nobody can see
             return _refuse_stanza(stanza, errors.JID_MALFORMED, "a nick is needed: room@service/nick")
         if not stanza.sender.resource:
@@ -433,8 +433,8 @@ def _refuse_stanza(stanza: Stanza, condition: Condition, text: str) -> list[Comm
 
 
 def _history_request(stanza: Stanza) -> HistoryRequest:
-    x = stanza.child("x", MUC)
-    history = None if x is None else x.find(f"{{{MUC}}}history")
+    x = stanza.child("x", NS_MUC)
+    history = None if x is None else x.find(f"{{{NS_MUC}}}history")
     if history is None:
         return HistoryRequest()
     stanzas, chars, seconds = (_parse_number(history.get(n)) for n in ("maxstanzas", "maxchars", "seconds"))

@@ -8,19 +8,19 @@ from xml.etree.ElementTree import Element
 from hansa import RemoteProtocolError
 from slixmpp.jid import JID, InvalidJID
 
-MUC = "http://jabber.org/protocol/muc"
-MUC_USER = "http://jabber.org/protocol/muc#user"
-MUC_OWNER = "http://jabber.org/protocol/muc#owner"
-DISCO_INFO = "http://jabber.org/protocol/disco#info"
-DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
-STABLE_IDS = "urn:xmpp:sid:0"
-STYLING = "urn:xmpp:styling:0"
-OCCUPANT_ID = "urn:xmpp:occupant-id:0"
-PING = "urn:xmpp:ping"
-DELAY = "urn:xmpp:delay"
-NICK = "http://jabber.org/protocol/nick"
-DATA_FORM = "jabber:x:data"
-STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
+NS_MUC = "http://jabber.org/protocol/muc"
+NS_MUC_USER = "http://jabber.org/protocol/muc#user"
+NS_MUC_OWNER = "http://jabber.org/protocol/muc#owner"
+NS_DISCO_INFO = "http://jabber.org/protocol/disco#info"
+NS_DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
+NS_SID = "urn:xmpp:sid:0"
+NS_STYLING = "urn:xmpp:styling:0"
+NS_OCCUPANT_ID = "urn:xmpp:occupant-id:0"
+NS_PING = "urn:xmpp:ping"
+NS_DELAY = "urn:xmpp:delay"
+NS_NICK = "http://jabber.org/protocol/nick"
+NS_DATA_FORM = "jabber:x:data"
+NS_STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 
 #: An id is kept with the event so that its sender gets it back (bytes).
 MAX_ID = 256
@@ -28,7 +28,7 @@ MAX_ID = 256
 KINDS = frozenset({"message", "presence", "iq"})
 
 
-def local(tag: str) -> str:
+def local_name(tag: str) -> str:
     """An element's name without its namespace."""
     return tag.rpartition("}")[2]
 
@@ -64,12 +64,12 @@ class Stanza:
     def condition(self) -> str:
         """The condition of an error stanza (RFC 6120 section 8.3.3), empty if it has none."""
         error = self.child("error")
-        prefix = f"{{{STANZAS}}}"
-        names = [local(c.tag) for c in (error if error is not None else ()) if c.tag.startswith(prefix)]
+        prefix = f"{{{NS_STANZAS}}}"
+        names = [local_name(c.tag) for c in (error if error is not None else ()) if c.tag.startswith(prefix)]
         return next((name for name in names if name != "text"), "")
 
 
-def read(element: Element, domain: str) -> Stanza:
+def parse_stanza(element: Element, domain: str) -> Stanza:
     """Checks the addresses of a stanza that came over the link of ``domain``. Raises RemoteProtocolError for
     one that cannot even be answered: a missing or invalid ``from``, one that claims to be of this component,
     a ``to`` that is not; and with the code ``jid-malformed`` for one whose sender must be told that its
@@ -82,7 +82,7 @@ def read(element: Element, domain: str) -> Stanza:
     if to.domain != domain:
         raise RemoteProtocolError(f"to {str(to)[:100]!r} is not ours", code="host-unknown")
     return Stanza(
-        kind=local(element.tag),
+        kind=local_name(element.tag),
         type=element.get("type", ""),
         id=element.get("id", ""),
         sender=sender,
