@@ -60,7 +60,7 @@ async def test_who_says_nothing_may_go_and_may_put_others_out(tmp_path, policy):
         proof = {"type": "m.id.user", "user": "alice"}
         auth = {"type": "m.login.password", "identifier": proof, "password": "of alice"}
         await alice.call("POST", "/account/deactivate", {"auth": auth})
-        stays = home.matrix.local_server.attendance.memberships_of
+        stays = home.matrix.local_server.memberships.memberships_of
         for person in (bob, carol):
             assert {stay.membership for stay in stays(person.user).values()} == {"leave"}
 

@@ -118,6 +118,6 @@ def test_stored_bytes_leave_by_few_functions():
     assert found == {
         "rooms/access/server_access.py pdu_json",
         "server_api/membership.py send_knock",  # of `shown_of`
-        "rooms/access/outbound_pdus.py cached",  # None for what is withheld, or judged by other policies
-        "rooms/access/outbound_pdus.py load",
+        "rooms/access/stored_pdus.py cached",  # None for what is withheld, or judged by other policies
+        "rooms/access/stored_pdus.py load",
     }

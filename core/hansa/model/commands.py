@@ -88,7 +88,7 @@ class Argument:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """``hansa PLUGIN WORDS...``. ``words`` are one or two, separated by a space: the name under which the
-    network's ``operations`` has it. ``show`` makes text of its answer; ``--json`` prints that as it is.
+    network's ``admin_commands`` has it. ``show`` makes text of its answer; ``--json`` prints that as it is.
     ``short``: it is also ``hansa WORDS...``, where no other plugin has such words. ``changes``: it does
     something, which policies are asked about; not so what only looks. ``failed``: whether an answer names
     something that is wrong, after which the exit code is 1.

@@ -24,8 +24,8 @@ from hansa_matrix.media.media_services import Media
 from hansa_matrix.media.remote import RemoteMedia
 from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.media.thumbnails import Thumbnails
-from hansa_matrix.rooms.access.outbound_pdus import StoredPdus
 from hansa_matrix.rooms.access.server_access import ServerAccess
+from hansa_matrix.rooms.access.stored_pdus import StoredPdus
 from hansa_matrix.rooms.countersigning import Countersigning
 from hansa_matrix.rooms.create_room import RoomCreator
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
@@ -40,6 +40,7 @@ from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
 from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
 from hansa_matrix.rooms.membership.open_rooms import RoomOpener
@@ -47,7 +48,6 @@ from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.membership.room_linker import RoomLinker
 from hansa_matrix.rooms.membership.send_invite import OutboundInvites
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.policy.policy_checks import PolicyChecks
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 from hansa_matrix.rooms.policy.policy_rechecks import PolicyRechecks
@@ -115,7 +115,7 @@ def _build_rooms(own: LocalServer, federation: Federation, events: EventStore, u
     local_events = LocalEvents(own)
     own.rooms.listeners.on_idle(ExtremityMerger(own, local_events).merge_extremities)
     linker = RoomLinker(own)
-    invites = PendingInvites(ctx, keyring, own.attendance)
+    invites = PendingInvites(ctx, keyring, own.memberships)
     remote = RemoteMembership(own, federation, events, users.profiles.member_content)
     joiner = RoomJoiner(own, remote, invites, linker)
     judging = PolicyChecks(ctx, own.views)

@@ -181,7 +181,7 @@ class MatrixNetwork:
 
     def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``; ``admin/commands.py`` declares them."""
-        others = {**self._clients.operations(), **self._doctor.operations()}
+        others = {**self._clients.admin_commands(), **self._doctor.admin_commands()}
         return build_admin_table(self.homeserver, others)
 
     async def delivery_status(self, native_id: str) -> list[DestinationStatus]:

@@ -9,11 +9,11 @@ from hansa import scan_all
 
 from hansa_matrix.federation.announce import announce_to_peers
 from hansa_matrix.homeserver import Homeserver
-from hansa_matrix.old_rows import OldRows
 from hansa_matrix.retention import ExpiringRows, run_retention
 from hansa_matrix.rooms.relations import Relations
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.state.depth_migration import count_anew
+from hansa_matrix.row_migrations import OldRows
 
 
 async def load_homeserver(home: Homeserver) -> None:

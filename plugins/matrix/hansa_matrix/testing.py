@@ -42,10 +42,10 @@ from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.inbound.room_queue import RoomQueue
 from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts

@@ -25,7 +25,7 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.canonical_json import loads_json
 from hansa_matrix.proto.servers.discovery import ResolvedServer
 from hansa_matrix.proto.servers.key_document import check_key_document
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 
 _HOUR = 3_600_000
 _CLOCK_WARN, _CLOCK_FAIL = 10.0, 60.0
@@ -55,7 +55,7 @@ class Doctor:
         self._client = federation.client
         self._routes = federation.discovery
 
-    def operations(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {"doctor": self.examine_server}
 

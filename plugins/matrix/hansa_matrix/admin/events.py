@@ -26,7 +26,7 @@ class EventCommands:
     def __init__(self, events: LocalEvents) -> None:
         self._events = events
 
-    def operations(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "rooms set": self._set_state,

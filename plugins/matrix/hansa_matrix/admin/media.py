@@ -26,7 +26,7 @@ class MediaCommands:
         self._library = library
         self._fetcher = fetcher
 
-    def table(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "media add": self.add,

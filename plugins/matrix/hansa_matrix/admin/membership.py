@@ -10,9 +10,9 @@ from hansa import AdminCommand, CannotOpenRoom, LocalProtocolError, NetworkConte
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.room_versions import VERSIONS, version_of
 from hansa_matrix.rooms.directory.aliases import room_id_of
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.join_rooms import parse_address
 from hansa_matrix.rooms.membership.pending_invites import PendingInvite
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room_services import RoomServices
 
 
@@ -30,7 +30,7 @@ class MembershipCommands:
         self._remote = rooms.remote_membership
         self._invites = rooms.invites
 
-    def operations(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "rooms ls": self._list_rooms,

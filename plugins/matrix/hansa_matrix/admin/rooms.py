@@ -24,7 +24,7 @@ from hansa_matrix.rooms.directory.aliases import aliases_of, remove_alias_writes
 from hansa_matrix.rooms.event_store import Status, StoredEvent
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from hansa_matrix.rooms.local_events import LocalEvents
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _PAGE_SIZE = 500
@@ -46,7 +46,7 @@ class RoomCommands:
         self._administration = administration
         self._gaps = gaps
 
-    def operations(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "rooms check": self.check,

@@ -9,7 +9,7 @@ from typing import Any
 from hansa import AdminCommand, LocalProtocolError, NetworkContext
 
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 
 
 class ServerCommands:
@@ -21,7 +21,7 @@ class ServerCommands:
         self._sender = own.sender
         self._ingest = ingest
 
-    def table(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "keys ls": self.keys,

@@ -19,12 +19,12 @@ def build_admin_table(home: Homeserver, others: Mapping[str, AdminCommand]) -> d
     rooms, media = home.rooms, home.media
     return rooms.addresses.resolve_room_arguments(
         {
-            **ServerCommands(home.own, rooms.inbound.staging).table(),
-            **EventCommands(rooms.local_events).operations(),
-            **MembershipCommands(home.own, rooms).operations(),
-            **rooms.directory.operations(),
-            **RoomCommands(home.own, rooms.local_events, rooms.inbound.missing_events).operations(),
-            **MediaCommands(media.repository, media.remote).table(),
+            **ServerCommands(home.own, rooms.inbound.staging).admin_commands(),
+            **EventCommands(rooms.local_events).admin_commands(),
+            **MembershipCommands(home.own, rooms).admin_commands(),
+            **rooms.directory.admin_commands(),
+            **RoomCommands(home.own, rooms.local_events, rooms.inbound.missing_events).admin_commands(),
+            **MediaCommands(media.repository, media.remote).admin_commands(),
             "rooms upgrade": rooms.upgrades.upgrade,
             "rooms backfill": rooms.backfill.backfill,
             **others,

@@ -61,7 +61,7 @@ class ClientApi:
         parts = build_client_services(home, is_ready)
         http, sender, entry = parts.http, parts.sender, parts.entry
         self._http, self.accounts = http, parts.accounts
-        self.tokens, self._reports = RegistrationTokens(own.ctx), Reports(own.ctx, own.attendance)
+        self.tokens, self._reports = RegistrationTokens(own.ctx), Reports(own.ctx, own.memberships)
         self._sessions = LoginEndpoints(own.ctx, parts.accounts, users.devices, self.tokens)
         room_sync = RoomSync(own, rooms, parts.reading, parts.settings)
         sections = SyncSections(rooms=room_sync, devices=DeviceSync(own, users), data=parts.settings.data)
@@ -94,7 +94,7 @@ class ClientApi:
             self._sync,
             AccountDataEndpoints(own.ctx, parts.settings.data),
             parts.settings.push_rules,
-            MutualRooms(own.ctx, own.attendance),
+            MutualRooms(own.ctx, own.memberships),
             Notifications(own, parts.reading, parts.settings.unread),
             KeyBackupEndpoints(backups),
             KeysEndpoints(own.ctx, users, self._sessions, self._sync),
@@ -116,12 +116,12 @@ class ClientApi:
         self._ctx.spawn(self._departures.resume, "closed accounts")
         self._ctx.spawn(self.accounts.last_seen.run_saves, "devices seen last")
 
-    def operations(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
-            **self.accounts.operations(),
-            **self.tokens.operations(),
-            **self._reports.operations(),
+            **self.accounts.admin_commands(),
+            **self.tokens.admin_commands(),
+            **self._reports.admin_commands(),
         }
 
     def add_routes(self, router: Router) -> None:

@@ -9,8 +9,8 @@ from functools import partial
 
 from hansa import NetworkContext
 
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.room_linker import RoomLinker
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.users.user_services import Users
 
 
@@ -19,11 +19,11 @@ class Introductions:
 
     def __init__(self, own: LocalServer, linker: RoomLinker, users: Users) -> None:
         self._ctx: NetworkContext = own.ctx
-        self._memberships = own.attendance
+        self._memberships = own.memberships
         self._linker = linker
         self._users = users
-        own.attendance.listeners.on_joined(self._user_joined)
-        own.attendance.listeners.on_servers_joined(self._servers_joined)
+        own.memberships.listeners.on_joined(self._user_joined)
+        own.memberships.listeners.on_servers_joined(self._servers_joined)
 
     def _user_joined(self, user: str, room_id: str) -> None:
         self._ctx.spawn(partial(self._introduce, user, room_id), f"{user} is met")

@@ -15,7 +15,7 @@ from hansa_matrix.client_api.http import (
     RateLimited,
     require_own_user,
 )
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.users.openid import OpenId
 
 

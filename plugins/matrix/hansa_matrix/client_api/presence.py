@@ -17,7 +17,7 @@ from hansa_matrix.client_api.http import (
 )
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.edus import PresenceEdu
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.users.presence import PresenceTracker
 
 _STATES = ("online", "unavailable", "offline")
@@ -40,7 +40,7 @@ class PresenceEndpoints:
     async def get_presence(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /presence/{userId}/status``."""
         user = request.path["user"]
-        if user != caller.user and not self._own.attendance.share_a_room(caller.user, user):
+        if user != caller.user and not self._own.memberships.share_a_room(caller.user, user):
             raise matrix_error(
                 403, "M_FORBIDDEN", "you can only see the presence of users who share a room with you"
             )

@@ -16,7 +16,7 @@ from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import avatar_url, display_name, join_rule
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
 
@@ -107,7 +107,7 @@ class UserDirectory:
 
     async def _open_to(self, asker: str) -> list[str]:
         """Returns the rooms that a user is in, then those that are published and that every user may join."""
-        stays = self._own.attendance.memberships_of(asker).values()
+        stays = self._own.memberships.memberships_of(asker).values()
         found = dict.fromkeys(stay.room_id for stay in stays if stay.membership == "join")
         for room_id in await self._directory.list_rooms():
             room = self._rooms.get(room_id)
@@ -133,7 +133,7 @@ class UserDirectory:
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Those with an account here who match, by what they say of themselves and may be shown by now."""
         named, read, wanted = dict[str, dict[str, Any]](), 0, look.wanted
-        users = sorted(self._own.attendance.accounts - but)
+        users = sorted(self._own.memberships.accounts - but)
         for number, user in enumerate(users):
             if number % _USERS_PER_STEP == 0:
                 named = await self._profiles.set_by(users[number : number + _USERS_PER_STEP])

@@ -12,8 +12,9 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import is_federated
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.send_invite import OutboundInvites
-from hansa_matrix.rooms.native_events import JoinThenSend, LocalServer, ReceivedPdu
+from hansa_matrix.rooms.native_events import JoinThenSend, ReceivedPdu
 
 
 class Countersigning:
@@ -44,7 +45,7 @@ class Countersigning:
         except LocalProtocolError as error:
             return Refusal(code=RefusalCode.INVALID, text=str(error))
         invite = isinstance(content, Member) and content.membership is Standing.INVITE
-        if invite and await self._own.nobody(target):
+        if invite and await self._own.is_unused_id(target):
             return Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no {target}")
         if isinstance(content, Member) and invite and ids.domain_of(target) != self._own.server:
             create = (await room.events_of(await room.state(), [CREATE_KEY])).get(CREATE_KEY)

@@ -36,7 +36,7 @@ from hansa_matrix.rooms.directory.aliases import insert_alias_write
 from hansa_matrix.rooms.directory.public_rooms import MAX_PUBLISHED, is_list_full, publish_write
 from hansa_matrix.rooms.event_builder import EventBuilder
 from hansa_matrix.rooms.event_store import EventStore, Status, StoredEvent
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.policy.policy_checks import CheckedEvent, PolicyChecks
 from hansa_matrix.rooms.room import MatrixRoom, RoomHead
 from hansa_matrix.rooms.room_draft import RoomDraft
@@ -193,7 +193,7 @@ class RoomCreator:
         them.
         """
         creator = create.sender
-        room.attended = creator in self._own.attendance.accounts
+        room.attended = creator in self._own.memberships.accounts
         group = room.groups.grow(0, {}, {create.key: create.event_id})
         stored = StoredEvent(
             create, Status.ACCEPTED, 0, group, live=room.attended, generation=generation, depth=1

@@ -108,7 +108,7 @@ class EventBuilder:
 
     def _remember_txn(self, pdu: Pdu, handle: ClientTransaction | None) -> None:
         if handle is not None:
-            self._draft.own.attendance.sent.record_event(pdu.event_id, handle)
+            self._draft.own.memberships.sent.record_event(pdu.event_id, handle)
 
     async def _needs_policy_server(self, type_: str, state_key: str | None) -> bool:
         """True if the room's policy server must sign such a local event before any server gets it."""

@@ -21,7 +21,8 @@ from hansa_matrix.conversion import EventDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
 from hansa_matrix.proto.servers.server_acl import parse_acl
-from hansa_matrix.rooms.native_events import ClientEvent, LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
+from hansa_matrix.rooms.native_events import ClientEvent
 from hansa_matrix.rooms.room import MatrixRoom
 
 

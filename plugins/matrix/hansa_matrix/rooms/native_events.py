@@ -1,30 +1,24 @@
-"""The inputs of a room's turn: a received event, one whose past is not available, and this server."""
+"""The inputs of a room's turn: a received event, and one whose past is not available."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hansa import NativeId, NetworkContext, Refusal, RefusalCode
+from hansa import NativeId, Refusal, RefusalCode
 from hansa.model.fast_dataclass import quick
 
-from hansa_matrix.conversion import EventDraft, RoomViewBuilder
-from hansa_matrix.crypto import SigningKey
-from hansa_matrix.federation.sender import FederationSender
-from hansa_matrix.federation.signing_keys import SigningKeys
-from hansa_matrix.local.client_notifier import ClientNotifier
-from hansa_matrix.local.memberships import LocalMemberships
+from hansa_matrix.conversion import EventDraft
 from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.event import Pdu, StateKey
-from hansa_matrix.rooms.room_registry import RoomRegistry
 
 
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedPdu:
-    """``Submission.native`` of a PDU from elsewhere. ``staged`` is its row to remove. ``handshake``: it came
-    by send_join or the like, or is ours with another's signature: a failed check is an answer, and we send it
-    on to the other servers of the room.
+    """``Submission.native`` of a PDU from elsewhere. ``staged_row`` is its row to remove. ``via_handshake``:
+    it came by send_join or the like, or is ours with another's signature: a failed check is an
+    answer, and we send it on to the other servers of the room.
     """
 
     pdu: Pdu
@@ -81,40 +75,6 @@ class JoinThenSend:
 
     sender: NativeId
     draft: EventDraft
-
-
-@dataclass(frozen=True, slots=True)
-class LocalServer:
-    """The services that every turn uses: the identity of this server, its stores, and the way out."""
-
-    ctx: NetworkContext
-    server: str
-    keys: SigningKeys
-    sender: FederationSender
-    views: RoomViewBuilder
-    attendance: LocalMemberships
-    rooms: RoomRegistry
-    notifier: ClientNotifier
-
-    @property
-    def key(self) -> SigningKey:
-        """The key that signs now."""
-        return self.keys.current
-
-    @property
-    def bridge_user(self) -> str:
-        """The user id of the account that makes and joins rooms."""
-        return f"@{self.ctx.config.bridge_user}:{self.server}"
-
-    async def nobody(self, user: str) -> bool:
-        """True if a user id of this server is unused: it is not an account, a ghost or the bridge user."""
-        if not self.attendance.may_have(user):
-            return False
-        return not await self.attendance.has_account(user)
-
-    def event_id(self) -> str:
-        """Returns a new event id, for a room whose version has servers make them."""
-        return f"${self.ctx.random.bytes(16).hex()}:{self.server}"
 
 
 _CODES = {

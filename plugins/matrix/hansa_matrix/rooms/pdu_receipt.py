@@ -49,13 +49,8 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_builder import EventBuilder
 from hansa_matrix.rooms.event_store import DECISION, Status, StoredEvent
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
-from hansa_matrix.rooms.native_events import (
-    BackfilledPdu,
-    LocalServer,
-    PduWithRemoteState,
-    ReceivedPdu,
-    refusal_of,
-)
+from hansa_matrix.rooms.local_server import LocalServer
+from hansa_matrix.rooms.native_events import BackfilledPdu, PduWithRemoteState, ReceivedPdu, refusal_of
 from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room import GAP, MatrixRoom, advance_with_gap
 from hansa_matrix.rooms.room_draft import RoomDraft

@@ -19,7 +19,7 @@ from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.state_res.conflicts import state_delta
 from hansa_matrix.rooms.access.visible_events import shown_of
 from hansa_matrix.rooms.event_store import Status, StoredEvent
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.redactions import (
     REDACTION,
     PendingRedaction,
@@ -141,11 +141,11 @@ class RoomDraft:
         self.room.resident = self._resident
         self.room.attended = self._attended
         for user, stay in self._stays:
-            self.own.attendance.on_committed(user, stay)
+            self.own.memberships.on_committed(user, stay)
         if self._news:
-            self.own.attendance.notify_room(self.room.room_id)
+            self.own.memberships.notify_room(self.room.room_id)
         if self._came:
-            self.own.attendance.listeners.notify_servers_joined(self.room.room_id, frozenset(self._came))
+            self.own.memberships.listeners.notify_servers_joined(self.room.room_id, frozenset(self._came))
         if self._keeping:
             self.room.committed(self._keeping)
         else:
@@ -350,7 +350,7 @@ class RoomDraft:
     async def _update_local_memberships(self, keys: Iterable[StateKey], current: StateIds) -> list[Write]:
         """Returns the writes for the memberships of local users that changed."""
         writes: list[Write] = []
-        concerned = await self.own.attendance.affected_users(keys)
+        concerned = await self.own.memberships.affected_users(keys)
         members = (
             await self.state_events(current, [(MEMBER, user) for user in concerned]) if concerned else {}
         )
@@ -358,7 +358,7 @@ class RoomDraft:
             stay = membership_from_event(self.room.room_id, user, members.get((MEMBER, user)))
             self._attended = self._attended or stay.membership == "join"
             self._stays.append((user, stay))
-            writes += self.own.attendance.membership_writes(user, stay)
+            writes += self.own.memberships.membership_writes(user, stay)
         return writes
 
     def comes_again(self, known: StoredEvent | None) -> None:

@@ -44,7 +44,7 @@ from hansa_matrix.proto.edus import (
     receipt_edu,
     typing_edu,
 )
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.texts import FORMS
 

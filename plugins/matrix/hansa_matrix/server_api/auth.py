@@ -24,7 +24,7 @@ from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto.canonical_json import TRANSACTION, loads_json
 from hansa_matrix.proto.servers.xmatrix import XMatrix, parse_header, signing_bytes
 from hansa_matrix.ratelimit import RateLimiter
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.server_api.unproven_work import UnprovenWork
 
 #: A body that is parsed to find out whether it is signed, as its sender did not write it in canonical form.
@@ -196,6 +196,6 @@ def _parse_object(body: bytes, limits: Limits) -> dict[str, Any]:
 class FederationEndpoints(Protocol):
     """A part of what a peer can ask."""
 
-    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
+    def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
         """``(method, pattern) -> answerer``, patterns below ``/_matrix/federation``."""
         ...

@@ -35,7 +35,7 @@ def add_server_routes(router: Router, home: Homeserver, is_ready: Callable[[], b
     gate = FederationAuth(home.own, home.federation.keyring, strangers, is_ready)
     _add_key_routes(router, home.federation.keyring, home.own.ctx.config.well_known_server)
     for part in _endpoint_groups(home):
-        for (method, pattern), answerer in part.table().items():
+        for (method, pattern), answerer in part.routes().items():
             # A transaction is parsed where it is taken, by its parts if it has to be.
             limits = None if "/send/" in pattern else _BODY
             router.add(

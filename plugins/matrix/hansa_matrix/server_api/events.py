@@ -28,8 +28,8 @@ class EventEndpoints:
         self._entitled = entitled
         self._visibility = ServerVisibility()
 
-    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``auth.FederationEndpoints.table``."""
+    def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
+        """See ``auth.FederationEndpoints.routes``."""
         return {
             ("GET", "/v1/event/{event}"): self.event,
             ("GET", "/v1/state/{room}"): self.state,
@@ -63,7 +63,7 @@ class EventEndpoints:
         """
         if not one.after:
             return True
-        erased = is_of(one.pdu, self._entitled.own.attendance.erased)
+        erased = is_of(one.pdu, self._entitled.own.memberships.erased)
         if erased and not await self._visibility.was_in_room(room, one, origin):
             return False
         return await self._visibility.can_see(room, one, origin)
@@ -72,7 +72,7 @@ class EventEndpoints:
         """``GET /state``: the state before an event."""
         room, state = await self._state_at(origin, request)
         chain = await room.events.recheck_policies(await room.events.auth_chain(state, room.version))
-        erased = self._entitled.own.attendance.erased
+        erased = self._entitled.own.memberships.erased
         return {
             "pdus": pdus_json(room, state.values(), erased),
             "auth_chain": pdus_json(room, chain.values(), erased),
@@ -92,7 +92,7 @@ class EventEndpoints:
         )
         chain = await room.events.auth_chain([stored.pdu.event_id], room.version)
         given = await room.events.recheck_policies(chain)
-        return {"auth_chain": pdus_json(room, given.values(), self._entitled.own.attendance.erased)}
+        return {"auth_chain": pdus_json(room, given.values(), self._entitled.own.memberships.erased)}
 
     async def backfill(self, origin: str, request: Request, _body: Any) -> Any:
         """``GET /backfill``: newest first, the named events included."""

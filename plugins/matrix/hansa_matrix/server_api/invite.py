@@ -49,8 +49,8 @@ class InviteEndpoints:
         self._pending = entrance.pending
         self._administration = administration
 
-    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``auth.FederationEndpoints.table``."""
+    def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
+        """See ``auth.FederationEndpoints.routes``."""
         return {
             ("PUT", "/v1/invite/{room}/{event}"): self.old_invite,
             ("PUT", "/v2/invite/{room}/{event}"): self.invite,

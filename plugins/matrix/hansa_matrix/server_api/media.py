@@ -28,8 +28,8 @@ class FederationMedia:
         self._library = library
         self._thumbnails = thumbnails
 
-    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``auth.FederationEndpoints.table``."""
+    def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
+        """See ``auth.FederationEndpoints.routes``."""
         return {
             ("GET", "/v1/media/download/{media}"): self.download,
             ("GET", "/v1/media/thumbnail/{media}"): self.thumbnail,

@@ -37,8 +37,8 @@ class MembershipEndpoints:
         self._policing = inbound.policy_server
         self._restricted = RestrictedJoins(entitled)
 
-    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``auth.FederationEndpoints.table``."""
+    def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
+        """See ``auth.FederationEndpoints.routes``."""
         return {
             ("GET", "/v1/make_join/{room}/{user}"): self.make_join,
             ("PUT", "/v1/send_join/{room}/{event}"): self.old_send_join,
@@ -87,8 +87,8 @@ class MembershipEndpoints:
         servers = {s for n, s in view.joined_servers if n == self._ctx.id} if view else set()
         return {
             "origin": self._own.server,
-            "state": pdus_json(room, state.values(), self._own.attendance.erased),
-            "auth_chain": pdus_json(room, given.values(), self._own.attendance.erased),
+            "state": pdus_json(room, state.values(), self._own.memberships.erased),
+            "auth_chain": pdus_json(room, given.values(), self._own.memberships.erased),
             "event": pdu_json(room, stored),
             "members_omitted": False,
             "servers_in_room": sorted(servers | {self._own.server}),

@@ -28,8 +28,8 @@ class QueryEndpoints:
         self._ctx: NetworkContext = entitled.own.ctx
         self._crossings = Crossings(entitled.own.ctx)
 
-    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``auth.FederationEndpoints.table``."""
+    def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
+        """See ``auth.FederationEndpoints.routes``."""
         return {
             ("GET", "/v1/query/directory"): self.directory,
             ("GET", "/v1/query/profile"): self.profile,

@@ -31,8 +31,8 @@ class TransactionEndpoint:
         self._edus = edus
         self._known = TrimmedRows(ctx, "txn", MAX_TRANSACTIONS, _TRIM_EVERY)
 
-    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``auth.FederationEndpoints.table``."""
+    def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
+        """See ``auth.FederationEndpoints.routes``."""
         return {
             ("PUT", "/v1/send/{txn}"): self.send,
         }

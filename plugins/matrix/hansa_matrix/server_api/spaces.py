@@ -27,8 +27,8 @@ class SpaceEndpoints:
         self._spaces = RoomSummaries(entitled, directory)
         self._crossings = Crossings(entitled.own.ctx)
 
-    def table(self) -> Mapping[tuple[str, str], FederationHandler]:
-        """See ``auth.FederationEndpoints.table``."""
+    def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
+        """See ``auth.FederationEndpoints.routes``."""
         return {
             ("GET", "/v1/publicRooms"): self.public,
             ("POST", "/v1/publicRooms"): self.search_public_rooms,

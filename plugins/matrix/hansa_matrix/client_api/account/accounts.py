@@ -40,7 +40,7 @@ from hansa_matrix.crossings import Crossings, is_allowed, require_allowed, texts
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.devices import Device, is_valid_device_id, truncate_name
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.texts import texts_of_keys
 from hansa_matrix.users.devices import Devices
 
@@ -85,7 +85,7 @@ class Accounts:
         self.ctx: NetworkContext = own.ctx
         self._ctx = ctx = self.ctx
         self._server = own.server
-        self._attendance = own.attendance
+        self._attendance = own.memberships
         self._devices = devices
         self.last_seen = LastSeen(ctx)
         config = ctx.config
@@ -374,7 +374,7 @@ class Accounts:
         await self.log_out_all(user)
         await forget_private(self._ctx, user)
 
-    def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+    def admin_commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "user add": self._add_user,

@@ -26,7 +26,7 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.federation.client import REQUEST_FAILURES, RemoteError
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 
 _SHOWN_IN_ROOMS = frozenset({"displayname", "avatar_url"})
 
@@ -115,7 +115,7 @@ class ProfileEndpoints:
             raise matrix_error(400, code, str(problem)) from problem
         if name not in _SHOWN_IN_ROOMS:
             return
-        for stay in list(self._own.attendance.memberships_of(user).values()):
+        for stay in list(self._own.memberships.memberships_of(user).values()):
             room = self._own.rooms.get(stay.room_id) if stay.membership == "join" else None
             member = await self._voice.state_event(room, MEMBER, user) if room is not None else None
             if room is None or member is None or member.content.get(name) == value:

@@ -19,7 +19,7 @@ class RegistrationTokens:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
 
-    def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+    def admin_commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {
             "tokens add": self._add_token,

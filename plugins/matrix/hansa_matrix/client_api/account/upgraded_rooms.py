@@ -13,7 +13,7 @@ from hansa_matrix.client_api.account.account_data import AccountData
 from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
 from hansa_matrix.proto.state_content import predecessor_room, replacement_room
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE
 
 TAGS, DIRECT = "m.tag", "m.direct"
@@ -24,7 +24,7 @@ class UpgradedRooms:
 
     def __init__(self, own: LocalServer, data: AccountData, push: PushRuleEndpoints) -> None:
         self._ctx: NetworkContext = own.ctx
-        self._attendance = own.attendance
+        self._attendance = own.memberships
         self._rooms = own.rooms
         self._data = data
         self._push = push

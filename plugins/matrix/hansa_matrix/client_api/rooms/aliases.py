@@ -15,7 +15,7 @@ from hansa_matrix.crossings import is_allowed, require_allowed
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.rooms.directory.aliases import alias_of, aliases_of, insert_alias_write, remove_alias_writes
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 
 #: Names that one room may be given here.
 MAX_ALIASES_OF_ROOM = 100

@@ -30,7 +30,7 @@ from hansa_matrix.federation.client import REQUEST_FAILURES
 from hansa_matrix.proto import ids
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.directory.room_summaries import RoomSummaries
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 
 _VISIBILITIES = ("public", "private")
 
@@ -63,7 +63,7 @@ class RoomVisibilityEndpoints:
         if room_id in await self._directory.list_rooms():
             return {"visibility": _VISIBILITIES[0]}
         with contextlib.suppress(RemoteProtocolError):  # a token is not needed, so a bad one is none
-            stay = self._own.attendance.membership_of((await self._http.authenticate(request)).user, room_id)
+            stay = self._own.memberships.membership_of((await self._http.authenticate(request)).user, room_id)
             if stay is not None and stay.membership == "join":
                 return {"visibility": _VISIBILITIES[1]}
         raise matrix_error(404, "M_NOT_FOUND", "there is no such room in the public list")

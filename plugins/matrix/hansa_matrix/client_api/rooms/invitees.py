@@ -6,7 +6,7 @@ from hansa import LocalProtocolError, NetworkContext
 
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.ghosts import people_behind
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 
 
 class Invitees:
@@ -22,12 +22,12 @@ class Invitees:
         """
         local, _, server = user[1:].partition(":")
         prefix = self._ctx.config.ghost_prefix
-        if await self._own.nobody(user):
+        if await self._own.is_unused_id(user):
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
         if (
             server != self._own.server
             or not local.startswith(prefix)
-            or user in self._own.attendance.accounts
+            or user in self._own.memberships.accounts
         ):
             return
         home = await self._ctx.home_of(user)

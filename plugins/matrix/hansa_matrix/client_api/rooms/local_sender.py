@@ -21,7 +21,8 @@ from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import AUTHORISING_USER, membership_of
 from hansa_matrix.rooms.local_events import LocalEvent, submit_local_event
-from hansa_matrix.rooms.native_events import ClientEvent, LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
+from hansa_matrix.rooms.native_events import ClientEvent
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.profiles import Profiles
 
@@ -45,7 +46,7 @@ class LocalSender:
     def require_joined(self, user: str, room_id: str) -> MatrixRoom:
         """Returns a room that a user is in. Raises the error answer for one that they are not in."""
         room = self.require_room(room_id)
-        stay = self._own.attendance.membership_of(user, room_id)
+        stay = self._own.memberships.membership_of(user, room_id)
         if stay is None or stay.membership != "join":
             raise matrix_error(403, "M_FORBIDDEN", f"{user} is not in that room")
         return room
@@ -114,8 +115,8 @@ class LocalSender:
         """Returns the content of a member event. A user who is in the room already does not carry the
         authorising user of their join: that user's server would have to sign again.
         """
-        accounts = self._own.attendance.accounts
-        stay = self._own.attendance.membership_of(user, room_id) if user in accounts else None
+        accounts = self._own.memberships.accounts
+        stay = self._own.memberships.membership_of(user, room_id) if user in accounts else None
         inside = user == target and stay is not None and stay.membership == "join"
         if membership_of(content) == "join" and inside and AUTHORISING_USER in content:
             return {key: value for key, value in content.items() if key != AUTHORISING_USER}

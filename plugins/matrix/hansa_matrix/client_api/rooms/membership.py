@@ -32,7 +32,7 @@ from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.rooms.access.join_policy import require_knock_allowed
 from hansa_matrix.rooms.directory.aliases import room_id_of
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room_services import RoomServices
 
 
@@ -163,7 +163,7 @@ class RoomEndpoints:
     async def leave_room(self, caller: Requester, request: Request, body: Any) -> Any:
         """``POST /rooms/{roomId}/leave``: out of it, or no to an invite."""
         more = get_reason(body)
-        stay = self._own.attendance.membership_of(caller.user, request.path["room"])
+        stay = self._own.memberships.membership_of(caller.user, request.path["room"])
         if stay is None:
             raise matrix_error(404, "M_NOT_FOUND", "unknown room")
         await self._entry.leave_room(caller.user, stay, more)
@@ -171,10 +171,10 @@ class RoomEndpoints:
 
     async def forget_room(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``POST /rooms/{roomId}/forget``."""
-        stay = self._own.attendance.membership_of(caller.user, request.path["room"])
+        stay = self._own.memberships.membership_of(caller.user, request.path["room"])
         if stay is not None and stay.membership not in {"leave", "ban"}:
             raise matrix_error(400, "M_UNKNOWN", "leave the room first")
-        await self._own.attendance.forget_room(caller.user, request.path["room"])
+        await self._own.memberships.forget_room(caller.user, request.path["room"])
         return {}
 
     async def invite_user(self, caller: Requester, request: Request, body: Any) -> Any:
@@ -222,7 +222,7 @@ class RoomEndpoints:
 
     async def get_joined_rooms(self, caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /joined_rooms``."""
-        stays = self._own.attendance.memberships_of(caller.user).values()
+        stays = self._own.memberships.memberships_of(caller.user).values()
         return {"joined_rooms": [stay.room_id for stay in stays if stay.membership == "join"]}
 
 

@@ -16,7 +16,7 @@ from hansa_matrix.client_api.http import Handler, RateLimited, get_int
 from hansa_matrix.client_api.rooms.pagination import PaginationToken, parse_token
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.rooms.access.user_visibility import drop_ignored
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 
 #: Seconds that a request waits at most, and events of one answer.
 _MAX_TIMEOUT_S, _MAX_EVENTS = 120.0, 100
@@ -28,7 +28,7 @@ class PeekEndpoints:
     def __init__(self, own: LocalServer, accounts: Accounts, reading: RoomReading) -> None:
         self._ctx: NetworkContext = own.ctx
         self._accounts = accounts
-        self._news = own.attendance.news
+        self._news = own.memberships.news
         self._readable = reading.rooms
         self._visibility = reading.visibility
         self._shapes = reading.formatter

@@ -22,7 +22,7 @@ from hansa_matrix.rooms.access.user_visibility import drop_ignored
 from hansa_matrix.rooms.directory.public_rooms import PublicRoomList
 from hansa_matrix.rooms.directory.room_summaries import event_nearest
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _MAX_LIMIT, _DEFAULT_LIMIT = 500, 10
@@ -37,7 +37,7 @@ class ReadEndpoints:
     """The past and the present of rooms that a user is in, was in, or may look into."""
 
     def __init__(self, own: LocalServer, reading: RoomReading, directory: PublicRoomList) -> None:
-        self._attendance = own.attendance
+        self._attendance = own.memberships
         self._rooms = own.rooms
         self._readable = reading.rooms
         self._visibility = reading.visibility

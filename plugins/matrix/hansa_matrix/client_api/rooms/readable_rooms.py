@@ -6,7 +6,7 @@ from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 
@@ -14,7 +14,7 @@ class ReadableRooms:
     """Finds a room or event for one user, or raises the error answer."""
 
     def __init__(self, own: LocalServer, visibility: UserVisibility) -> None:
-        self._attendance = own.attendance
+        self._attendance = own.memberships
         self._rooms = own.rooms
         self._visibility = visibility
 

@@ -18,7 +18,7 @@ from hansa_matrix.client_api.rooms.threads import is_in_thread
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.edus import ReceiptEdu
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
 
 _MARKS = {"m.fully_read": "", "m.read": "m.read", "m.read.private": "m.read.private"}

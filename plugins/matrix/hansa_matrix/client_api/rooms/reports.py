@@ -35,7 +35,7 @@ class Reports:
             ("POST", "/v3/users/{user}/report"): RateLimited(self.report_user),
         }
 
-    def operations(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+    def admin_commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {"reports ls": self._list_reports}
 

@@ -26,8 +26,8 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.access.join_policy import require_join_allowed
 from hansa_matrix.rooms.access.restricted_joins import UNABLE, RestrictedJoins
 from hansa_matrix.rooms.directory.aliases import room_id_of
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.join_rooms import parse_address
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.room_services import RoomServices
 
@@ -71,7 +71,7 @@ class RoomEntry:
         room_id, servers = await self.find_room(address, via)
         if self._own.rooms.is_blocked(room_id):
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
-        stay = self._own.attendance.membership_of(user, room_id)
+        stay = self._own.memberships.membership_of(user, room_id)
         if stay is not None and stay.membership == "join":
             return room_id
         waiting = await self._invites.get(room_id, user)
@@ -99,7 +99,7 @@ class RoomEntry:
         member = (await room.events_of(await room.state(), [key])).get(key)
         if member is None or member.membership != "join":
             return False
-        attendance, stay = self._own.attendance, membership_from_event(room.room_id, user, member)
+        attendance, stay = self._own.memberships, membership_from_event(room.room_id, user, member)
         if attendance.membership_of(user, room.room_id) == stay:
             return True
         news = stream_write(room.room_id, member.event_id, room.head.group)
@@ -153,13 +153,13 @@ class RoomEntry:
         if waiting is not None:
             left = await self._remote.leave_remote(room_id, user, [waiting.origin], more)
         await self._invites.drop(room_id, user, left)
-        if self._own.attendance.membership_of(user, room_id) == stay:
+        if self._own.memberships.membership_of(user, room_id) == stay:
             gone = membership_from_event(room_id, user, None)
-            await self._own.attendance.store_membership(user, gone, over={stay.membership})
+            await self._own.memberships.store_membership(user, gone, over={stay.membership})
 
     async def leave_all(self, user: str) -> None:
         """Makes a user whose account is closed leave every room."""
-        for stay in list(self._own.attendance.memberships_of(user).values()):
+        for stay in list(self._own.memberships.memberships_of(user).values()):
             if stay.membership == "ban":
                 continue
             try:

@@ -11,7 +11,7 @@ from hansa_matrix.proto.auth_rules.state_keys import JOIN_RULES_KEY
 from hansa_matrix.proto.state_content import allowed_rooms, join_rule
 from hansa_matrix.rooms.access.user_visibility import UserVisibility
 from hansa_matrix.rooms.directory.room_summaries import RoomSummaries
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Join rules under which every user may know of a room.
@@ -89,14 +89,14 @@ class AccessibleSummaries:
         rule = shown.get("join_rule", "public")  # as the specification has it where it is not said
         if rule in _OPEN or shown.get("world_readable") is True:
             return True
-        stay = self._own.attendance.membership_of(user, room_id)
+        stay = self._own.memberships.membership_of(user, room_id)
         if stay is not None and stay.membership in _INSIDE:
             return True
         return rule == "restricted" and self._in_one(user, shown.get("allowed_room_ids", ()))
 
     async def _may_know(self, user: str, room: MatrixRoom) -> bool:
         """True if a user is in a room, is invited, could join, or may read it."""
-        stay = self._own.attendance.membership_of(user, room.room_id)
+        stay = self._own.memberships.membership_of(user, room.room_id)
         if stay is not None and stay.membership in _INSIDE:
             return True
         rules = (await room.events_of(await room.state(), [JOIN_RULES_KEY])).get(JOIN_RULES_KEY)
@@ -108,5 +108,5 @@ class AccessibleSummaries:
 
     def _in_one(self, user: str, room_ids: Iterable[Any]) -> bool:
         named = [one for one in list(room_ids)[:_MAX_ALLOWED_ROOMS] if isinstance(one, str)]
-        stays = [self._own.attendance.membership_of(user, one) for one in named]
+        stays = [self._own.memberships.membership_of(user, one) for one in named]
         return any(one is not None and one.membership == "join" for one in stays)

@@ -16,7 +16,7 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, CREATE, MEMBER
 from hansa_matrix.rooms.annotations import annotates_again
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room import MatrixRoom
 

@@ -22,7 +22,7 @@ from hansa_matrix.client_api.rooms.room_summary import AccessibleSummaries
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.state_content import space_child
 from hansa_matrix.rooms.directory.room_summaries import SPACE
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 
 #: How many rooms of a space were given, down to which depth, and whether the suggested ones alone.
 _TOKEN = re.compile(r"([0-9]{1,6})_([0-9]{1,2})_([01])", re.ASCII)
@@ -88,7 +88,7 @@ class HierarchyEndpoints:
         one = await self._summaries.get_summary(caller.user, room_id, servers, suggested=False)
         if one is None:
             raise matrix_error(404, "M_NOT_FOUND", "the room does not exist, or you may not see it")
-        stay = self._own.attendance.membership_of(caller.user, room_id)
+        stay = self._own.memberships.membership_of(caller.user, room_id)
         one.pop("children_state", None)
         return {**one, "membership": stay.membership if stay is not None else "leave"}
 

@@ -12,7 +12,7 @@ from hansa_matrix.client_api.sync.request import MAX_ITEMS, SyncRequest
 from hansa_matrix.local.client_stream import DEVICES, StreamItem
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.users.user_services import Users
 
@@ -37,7 +37,7 @@ class DeviceSync:
 
     def __init__(self, own: LocalServer, users: Users) -> None:
         self._ctx: NetworkContext = own.ctx
-        self._attendance = own.attendance
+        self._attendance = own.memberships
         self._known = users
         self._rooms = own.rooms
 

@@ -15,7 +15,7 @@ from hansa_matrix.client_api.http import Handler, RateLimited, get_int
 from hansa_matrix.client_api.rooms.threads import threads_of
 from hansa_matrix.client_api.sync.unread_counts import Count, UnreadCounter
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
@@ -28,7 +28,7 @@ class Notifications:
 
     def __init__(self, own: LocalServer, reading: RoomReading, unread: UnreadCounter) -> None:
         self._ctx: NetworkContext = own.ctx
-        self._attendance = own.attendance
+        self._attendance = own.memberships
         self._rooms = own.rooms
         self._visibility = reading.visibility
         self._shapes = reading.formatter

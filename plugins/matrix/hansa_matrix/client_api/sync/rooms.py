@@ -22,7 +22,7 @@ from hansa_matrix.proto.event import StateKey
 from hansa_matrix.proto.stripped_state import STRIPPED_FIELDS, STRIPPED_KEYS, stripped_event
 from hansa_matrix.rooms.access.visible_events import effect_without_texts
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.room_services import RoomServices
 from hansa_matrix.rooms.typing_and_receipts import PRIVATE
@@ -43,7 +43,7 @@ class RoomSync:
         self, own: LocalServer, services: RoomServices, reading: RoomReading, settings: UserSettings
     ) -> None:
         self._ctx: NetworkContext = own.ctx
-        self._news = own.attendance.news
+        self._news = own.memberships.news
         self._rooms = own.rooms
         self._notifier = own.notifier
         self._signals = services.typing_and_receipts
@@ -53,7 +53,7 @@ class RoomSync:
         self._data = settings.data
         self._push = settings.push_rules
         self._unread = settings.unread
-        self._timelines = TimelineSync(own.attendance.news, reading.visibility, reading.formatter)
+        self._timelines = TimelineSync(own.memberships.news, reading.visibility, reading.formatter)
 
     async def build_room_part(
         self, asked: SyncRequest, stays: Mapping[str, LocalMembership]

@@ -46,7 +46,7 @@ from hansa_matrix.client_api.sync.stored_filters import StoredFilters
 from hansa_matrix.errors import json_response, matrix_error
 from hansa_matrix.local.client_stream import StreamItem
 from hansa_matrix.proto.edus import PresenceEdu
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.users.user_services import Users
 
 _MAX_TIMEOUT_S = 120.0
@@ -68,8 +68,8 @@ class SyncEndpoint:
 
     def __init__(self, own: LocalServer, accounts: Accounts, users: Users, sections: SyncSections) -> None:
         self._ctx: NetworkContext = own.ctx
-        self._attendance = own.attendance
-        self._news = own.attendance.news
+        self._attendance = own.memberships
+        self._news = own.memberships.news
         self._accounts = accounts
         self._known = users
         self._data = sections.data

@@ -20,7 +20,7 @@ from hansa_matrix.proto.push_rules import PushContext, PushDecision, evaluate_ru
 from hansa_matrix.proto.state_content import display_name
 from hansa_matrix.rooms.access.user_visibility import drop_ignored
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.redactions import REDACTION, target_of
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.typing_and_receipts import PRIVATE, TypingAndReceipts
@@ -92,7 +92,7 @@ class UnreadCounter:
         self, own: LocalServer, data: AccountData, rules: PushRuleEndpoints, signals: TypingAndReceipts
     ) -> None:
         self._ctx: NetworkContext = own.ctx
-        self._news = own.attendance.news
+        self._news = own.memberships.news
         self._data = data
         self._rules = rules
         self._signals = signals

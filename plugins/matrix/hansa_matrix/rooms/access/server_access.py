@@ -12,7 +12,7 @@ from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto import ids
 from hansa_matrix.rooms.access.visible_events import for_servers, without_names
 from hansa_matrix.rooms.event_store import StoredEvent
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 

@@ -51,7 +51,7 @@ class PublicRoomList:
         self._ctx = ctx
         self._rooms = rooms
 
-    def operations(self) -> Mapping[str, AdminCommand]:
+    def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``."""
         return {"rooms publish": self._publish_command, "rooms unpublish": self._unpublish_command}
 

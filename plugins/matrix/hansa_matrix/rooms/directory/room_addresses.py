@@ -11,8 +11,8 @@ from hansa import AdminCommand, CannotOpenRoom, LocalProtocolError, NetworkConte
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.state_content import canonical_alias
 from hansa_matrix.rooms.directory.aliases import room_id_of
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
-from hansa_matrix.rooms.native_events import LocalServer
 
 #: Rooms of other servers whose own word for their address is read for one answer.
 _MAX_READ = 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hansa import Busy, Custom, LocalProtocolError
 
 from hansa_matrix.rooms.local_events import LocalEvents
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 DUMMY = "org.matrix.dummy_event"

@@ -11,9 +11,9 @@ from hansa import Busy, NetworkContext, RemoteProtocolError
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import parse_pdu
 from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.room_linker import RoomLinker
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 

@@ -56,7 +56,7 @@ from hansa_matrix.rooms.inbound.pending_commits import PendingCommits
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.inbound.room_queue import QueuedPdu, RoomQueue
 from hansa_matrix.rooms.inbound.staging_shares import StagingShares
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _BATCH = 50

@@ -19,7 +19,8 @@ from hansa import (
 
 from hansa_matrix.conversion import content_from_pdu
 from hansa_matrix.proto.event import Pdu
-from hansa_matrix.rooms.native_events import LocalServer, ReceivedPdu
+from hansa_matrix.rooms.local_server import LocalServer
+from hansa_matrix.rooms.native_events import ReceivedPdu
 
 
 class PduSubmitter:

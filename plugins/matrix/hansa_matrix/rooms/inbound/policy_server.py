@@ -13,7 +13,7 @@ from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, R
 from hansa_matrix.proto.auth_rules.state_keys import MEMBER
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.servers.policy_server import PolicyServer, add_policy_signature, is_exempt, is_signed
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 _SIGN = "/_matrix/policy/v1/sign"

@@ -14,8 +14,8 @@ from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.inbound.missing_events import MissingEvents
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Servers that are asked for one join.

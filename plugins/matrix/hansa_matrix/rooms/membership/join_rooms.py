@@ -19,10 +19,10 @@ from hansa import (
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.membership.room_linker import RoomLinker
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 
 #: Seconds between attempts to follow an invite.

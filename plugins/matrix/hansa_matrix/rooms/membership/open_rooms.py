@@ -17,8 +17,8 @@ from hansa_matrix.rooms.create_room import PUBLIC, RoomCreator, RoomTemplate
 from hansa_matrix.rooms.directory.aliases import room_id_of
 from hansa_matrix.rooms.directory.public_rooms import is_published, publish_room
 from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner, parse_address
-from hansa_matrix.rooms.native_events import LocalServer
 
 _NAME_KEY = ("m.room.name", "")
 

@@ -54,8 +54,8 @@ from hansa_matrix.proto.send_join import (
 from hansa_matrix.rooms.event_store import EventStore, RoomEvents, Status, StoredEvent
 from hansa_matrix.rooms.inbound import outliers
 from hansa_matrix.rooms.inbound.early_checks import EarlyChecks
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.send_membership import send_join, send_leave
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import BEHIND, FIRST, GAP, MatrixRoom, RoomHead
 
 _NOTHING: Mapping[str, Any] = {}
@@ -402,7 +402,7 @@ class RemoteMembership:
             stored = made.get(pdu.event_id)
             if stored is not None and stored.status is not Status.REJECTED and pdu.state_key is not None:
                 state[pdu.key] = pdu.event_id
-        attendance, user = self._own.attendance, join.state_key or ""
+        attendance, user = self._own.memberships, join.state_key or ""
         of_room = RoomEvents(self._events, join.room_id)
         row = await self._ctx.store.get("room", (join.room_id,))
         if row is None:

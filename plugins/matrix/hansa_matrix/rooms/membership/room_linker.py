@@ -12,7 +12,7 @@ from hansa import NativeId, NetworkContext, OpenedRoom, ViewDelta
 
 from hansa_matrix.conversion import view_state_keys
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.upgrade.unfinished_upgrades import replacement_rooms
 

@@ -26,8 +26,9 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.pdu import key_valid_at, parse_pdu, signature_problem, signing_key_ids
 from hansa_matrix.proto.room_versions import RoomVersion
 from hansa_matrix.proto.stripped_state import STRIPPED_KEYS
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.remote_membership import INCOMPATIBLE
-from hansa_matrix.rooms.native_events import LocalServer, ReceivedPdu
+from hansa_matrix.rooms.native_events import ReceivedPdu
 from hansa_matrix.rooms.room import MatrixRoom
 
 

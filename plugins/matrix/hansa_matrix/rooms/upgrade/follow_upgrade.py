@@ -10,8 +10,8 @@ from hansa import Backoff, CannotOpenRoom, Conflict, LocalProtocolError, Network
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import replacement_room
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
-from hansa_matrix.rooms.native_events import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.upgrade.unfinished_upgrades import UnfinishedUpgrade, unfinished_of
 from hansa_matrix.rooms.upgrade.upgrade_room import TOMBSTONE, RoomUpgrades

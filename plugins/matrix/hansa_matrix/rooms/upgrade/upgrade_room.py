@@ -43,7 +43,7 @@ from hansa_matrix.rooms.directory.aliases import aliases_of, move_alias_write
 from hansa_matrix.rooms.directory.public_rooms import publish_write
 from hansa_matrix.rooms.event_builder import EventBuilder
 from hansa_matrix.rooms.local_events import LocalEvents
-from hansa_matrix.rooms.native_events import LocalServer
+from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.policy.policy_checks import CheckedEvent, PolicyChecks
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.rooms.room_draft import RoomDraft
