@@ -23,8 +23,8 @@ from hansa.api.contracts import (
 from hansa.bus import schema as tables
 from hansa.bus.delivery import BusServices, Consumer
 from hansa.bus.ephemeral import EphemeralRelay
+from hansa.bus.observers import notify_observers
 from hansa.bus.pipeline import Pipeline
-from hansa.bus.policy_dispatch import notify_observers
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room, Rooms

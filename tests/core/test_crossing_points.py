@@ -241,10 +241,10 @@ async def test_a_policy_that_fails_denies_every_crossing(fault: str) -> None:
         asked = {type(crossing): crossing for crossing in samples()}
         assert set(asked) == set(get_args(Crossing))
         for kind, crossing in asked.items():
-            verdict = await app.decisions.check(crossing)
+            verdict = await app.decisions.judge_and_store(crossing)
             assert not verdict.allowed, kind
             assert [reason.code for reason in verdict.reasons] == ["GOV_ENGINE_ERROR"], kind
-            assert not (await app.decisions.weigh(crossing)).allowed, kind
+            assert not (await app.decisions.judge_unrecorded(crossing)).allowed, kind
 
 
 async def test_what_goes_out_is_asked_link_by_link():

@@ -64,9 +64,9 @@ def said(content: Content | None = None):
 async def test_eight_thousand_strangers_do_not_fill_the_log():
     clock = ManualClock()
     decisions, store = await opened(clock=clock)
-    real = await decisions.check(said())
+    real = await decisions.judge_and_store(said())
     for n in range(8_000):
-        await decisions.check(PeerConnect(network="one", server=f"invented-{n}.example"))
+        await decisions.judge_and_store(PeerConnect(network="one", server=f"invented-{n}.example"))
     assert await store.count("decision") == 1
     assert await store.count("stranger") <= 1_001
     log = await decisions.log(1_000)
@@ -79,12 +79,14 @@ async def test_eight_thousand_strangers_do_not_fill_the_log():
 
 async def test_the_real_ones_stay_in_the_log_whatever_strangers_do():
     decisions, _ = await opened()
-    real = [(await decisions.check(said())).decision for _ in range(100)]
+    real = [(await decisions.judge_and_store(said())).decision for _ in range(100)]
     for n in range(500):
-        await decisions.check(PeerConnect(network="one", server=f"s{n}.example"))
-        await decisions.check(ProfileQuery(network="one", server=f"s{n}.example", user=ANN, outbound=False))
+        await decisions.judge_and_store(PeerConnect(network="one", server=f"s{n}.example"))
+        await decisions.judge_and_store(
+            ProfileQuery(network="one", server=f"s{n}.example", user=ANN, outbound=False)
+        )
         query = DirectoryQuery(network="one", server=f"s{n}.example", address="#a:b", outbound=False)
-        await decisions.check(query)
+        await decisions.judge_and_store(query)
     shown = {one["id"] for one in await decisions.log(100)}
     assert set(real) <= shown and len(shown) <= 125
 
@@ -95,25 +97,25 @@ async def test_one_server_has_one_row_that_counts_and_explains_itself():
     peer = PeerConnect(network="one", server="evil.example")
     found = set()
     for _ in range(100):
-        found.add((await decisions.check(peer)).decision)
+        found.add((await decisions.judge_and_store(peer)).decision)
         clock.advance(30)
     (decision,) = found
     explained = await decisions.explain(decision)
     assert explained["count"] == 100 and explained["facts"]["server"] == "evil.example"
     assert explained["last"] - explained["ts"] == 99 * 30_000
     assert await store.count("stranger") == 1
-    assert not (await decisions.check(peer)).allowed
+    assert not (await decisions.judge_and_store(peer)).allowed
 
 
 async def test_what_strangers_caused_is_known_after_a_restart():
     disk, clock = MemoryDisk(), ManualClock()
     decisions, _ = await opened(disk, clock)
     peer = PeerConnect(network="one", server="evil.example")
-    before = (await decisions.check(peer)).decision
+    before = (await decisions.judge_and_store(peer)).decision
     decisions, store = await opened(disk, clock)
     assert (await decisions.explain(before))["count"] == 1
     clock.advance(61)
-    assert (await decisions.check(peer)).decision == before
+    assert (await decisions.judge_and_store(peer)).decision == before
     assert (await decisions.explain(before))["count"] == 2
     assert await store.count("stranger") == 1
 
@@ -121,10 +123,10 @@ async def test_what_strangers_caused_is_known_after_a_restart():
 async def test_old_decisions_are_let_go():
     clock = ManualClock(1_700_000_000_000)
     decisions, store = await opened(clock=clock, retention=Retention(days=30))
-    await decisions.check(said())
-    await decisions.check(PeerConnect(network="one", server="evil.example"))
+    await decisions.judge_and_store(said())
+    await decisions.judge_and_store(PeerConnect(network="one", server="evil.example"))
     clock.advance(20 * DAY)
-    young = (await decisions.check(said())).decision
+    young = (await decisions.judge_and_store(said())).decision
     clock.advance(11 * DAY)
     assert await decisions.kept.prune() == 2
     assert [one["id"] for one in await decisions.log(10)] == [young]
@@ -137,7 +139,7 @@ async def test_too_many_decisions_are_let_go_oldest_first(over):
     decisions, store = await opened(clock=clock, retention=Retention(rows=50))
     made = []
     for _ in range(50 + over):
-        made.append((await decisions.check(said())).decision)
+        made.append((await decisions.judge_and_store(said())).decision)
         clock.advance(1)
     assert await decisions.kept.prune() == over
     assert [one["id"] for one in await decisions.log(100)] == made[over:]
@@ -150,10 +152,10 @@ async def test_too_many_decisions_are_let_go_oldest_first(over):
 async def test_who_goes_on_too_fast_has_one_decision_a_minute():
     clock = ManualClock()
     decisions, store = await opened(clock=clock, policy=Denies(retry_after=5))
-    first = {(await decisions.check(said())).decision for _ in range(200)}
+    first = {(await decisions.judge_and_store(said())).decision for _ in range(200)}
     assert len(first) == 1 and await store.count("decision") == 1
     clock.advance(61)
-    assert (await decisions.check(said())).decision not in first
+    assert (await decisions.judge_and_store(said())).decision not in first
 
 
 async def test_an_id_that_a_failed_commit_left_is_written_with_the_next_refusal():
@@ -161,19 +163,19 @@ async def test_an_id_that_a_failed_commit_left_is_written_with_the_next_refusal(
     known to be stored.
     """
     decisions, store = await opened(policy=Denies(retry_after=5.0))
-    first, second = await decisions.evaluate(said()), await decisions.evaluate(said())
+    first, second = await decisions.judge(said()), await decisions.judge(said())
     assert first.verdict.decision == second.verdict.decision
     assert first.writes == second.writes != ()
     await store.commit(second.writes)  # the first one's commit failed
     decisions.committed(second.writes)
-    third = await decisions.evaluate(said())
+    third = await decisions.judge(said())
     assert (third.verdict.decision, third.writes) == (first.verdict.decision, ())
     assert (await decisions.explain(third.verdict.decision))["reasons"][0]["text"] == "no"
 
 
 async def test_a_decision_that_is_asked_for_alone_is_written_once():
     decisions, store = await opened(policy=Denies(retry_after=5.0))
-    verdicts = [await decisions.check(said()) for _ in range(3)]
+    verdicts = [await decisions.judge_and_store(said()) for _ in range(3)]
     assert len({verdict.decision for verdict in verdicts}) == 1
     assert await store.count("decision") == 1
-    assert (await decisions.evaluate(said())).writes == ()
+    assert (await decisions.judge(said())).writes == ()

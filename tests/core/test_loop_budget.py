@@ -79,7 +79,7 @@ async def test_judging_is_spread_also_over_several_policies():
     clock = ManualClock()
     decisions = PolicyEngine(ScopedStore(MemoryStore(), ""), clock, SystemRandom(), installed)
     said = ProfileChange(network="m", user=NativeId("m", "@a:b"), user_server="b", texts=("x" * ROUND,))
-    await asyncio.gather(*(decisions.check(said) for _ in range(20)))
+    await asyncio.gather(*(decisions.judge_and_store(said) for _ in range(20)))
     rounds.next.cancel()
     every = sum((one.read for one in policies), Counter[int]())
     assert sum(every.values()) == 60 * ROUND
@@ -97,7 +97,7 @@ async def test_names_take_room_too():
     installed = [InstalledPolicy(name="p", policy=Asked())]
     decisions = PolicyEngine(ScopedStore(MemoryStore(), ""), ManualClock(), SystemRandom(), installed)
     query = DirectoryQuery(network="m", server="x" * 255, address="", outbound=False)
-    await asyncio.gather(*(decisions.check(query) for _ in range(200)))
+    await asyncio.gather(*(decisions.judge_and_store(query) for _ in range(200)))
     rounds.next.cancel()
     assert sum(asked.values()) == 200 * 255
     assert max(asked.values()) <= ROUND

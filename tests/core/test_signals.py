@@ -49,12 +49,12 @@ async def test_a_signal_reaches_the_other_networks_of_the_room_and_not_its_own()
 async def test_policy_stops_it_on_either_side(kind, monkeypatch):
     made: dict[str, Actor] = {}
     async with town(made) as app:
-        checked = app.decisions.check
+        checked = app.decisions.judge_and_store
 
         async def check(crossing: Any) -> Verdict:
             return (await Stops(kind).check(crossing)) or await checked(crossing)
 
-        monkeypatch.setattr(app.decisions, "check", check)
+        monkeypatch.setattr(app.decisions, "judge_and_store", check)
         await made["left"].typing("a", "ann@x")
         assert made["right"].signals == {}
         assert app.counters["signals", (("result", "denied"),)] == 1

@@ -42,7 +42,7 @@ class AdminGate:
         async def asked(request: Request, body: Any) -> Any:
             change = self._admin_change(request, pattern, body) if self._decisions.policies else None
             if change is not None:
-                verdict = await self._decisions.check(change)
+                verdict = await self._decisions.judge_and_store(change)
                 if not verdict.allowed:
                     raise RemoteProtocolError(verdict.text, hint=403, code="policy")
             return await work(request, body)

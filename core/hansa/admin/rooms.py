@@ -84,7 +84,7 @@ class RoomCommands:
         suspected = {(network, one) for network, servers in room.view.suspected.items() for one in servers}
         for network, server in sorted({*room.view.joined_servers, *suspected})[:_SERVERS]:
             crossing = PeerConnect(network=network, server=server, outbound=True)
-            verdict = await self._app.decisions.weigh(crossing)
+            verdict = await self._app.decisions.judge_unrecorded(crossing)
             if not verdict.allowed:
                 why = ", ".join(f"{r.policy}: {r.rule}" for r in verdict.reasons)
                 found.append({"network": network, "server": server, "because": why})

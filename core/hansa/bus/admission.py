@@ -130,7 +130,7 @@ class Admission:
             facts=facts,
             immutable=immutable,
         )
-        asked = [await self._decisions.evaluate(way_in)]
+        asked = [await self._decisions.judge(way_in)]
         ours = not immutable and (inbound.local or arrived.hosted or arrived.authority)
         for link in list(room.links.values()):
             if not link.direction.outward or (link.id == arrived.id and not ours):
@@ -138,7 +138,7 @@ class Admission:
             out = EventOut(
                 link=link, sender=inbound.sender, content=inbound.content, view=room.view, facts=facts
             )
-            judged = await self._decisions.evaluate(out)
+            judged = await self._decisions.judge(out)
             if link.authority or link.id == arrived.id:
                 asked.append(judged)
             else:

@@ -54,7 +54,7 @@ class EphemeralRelay:
         inward = EphemeralIn(
             link=link, sender=signal.user, sender_server=server, kind=signal.kind, view=room.view
         )
-        if not (await self._decisions.check(inward)).allowed:
+        if not (await self._decisions.judge_and_store(inward)).allowed:
             self._around.count("signals", result="denied")
             return
         for other in list(room.links.values()):
@@ -66,7 +66,7 @@ class EphemeralRelay:
             ):
                 continue
             out = EphemeralOut(link=other, sender=signal.user, kind=signal.kind, view=room.view)
-            if not (await self._decisions.check(out)).allowed:
+            if not (await self._decisions.judge_and_store(out)).allowed:
                 self._around.count("signals", result="denied")
                 continue
             try:

@@ -1,14 +1,11 @@
-"""Asking plugins. Hooks are found by pluggy and awaited here, in order: an exception of one never reaches
-another, and no order can change a verdict.
+"""Asking one policy: it is awaited under its time-out, and its exception never reaches another one. No order
+of policies changes a verdict.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hansa.api.contracts import Policy
 from hansa.model.crossing import Crossing
@@ -73,21 +70,3 @@ async def ask_policy(installed: InstalledPolicy, crossing: Crossing) -> PolicyAn
         verdict = Verdict(installed.on_error, (reason,))
     assert isinstance(verdict, Verdict)
     return PolicyAnswer(name=installed.name, verdict=verdict, shadow=installed.shadow, failed=failed)
-
-
-async def notify_observers(
-    observers: Sequence[tuple[str, Callable[..., Awaitable[Any]]]],
-    log: logging.Logger,
-    *args: Any,
-    timeout: float = 5.0,  # noqa: ASYNC109  # the bound of each observer, not of the call
-) -> int:
-    """Await every observer in order under a time-out of its own; how many failed. Failures are logged."""
-    failures = 0
-    for name, observer in observers:
-        try:
-            async with asyncio.timeout(timeout):
-                await observer(*args)
-        except Exception as error:  # noqa: BLE001  # an observer can break nothing but itself
-            failures += 1
-            log.warning("observer %s failed: %s: %s", name, type(error).__name__, error)
-    return failures

@@ -158,7 +158,7 @@ class PolicyEngine:
         self.generation += 1
         self._recent.clear()
 
-    async def evaluate(self, crossing: Crossing) -> JudgedCrossing:
+    async def judge(self, crossing: Crossing) -> JudgedCrossing:
         """The merged verdict and the row to commit with what it decides."""
         if not self._policies:
             return JudgedCrossing(verdict=ALLOW)
@@ -175,9 +175,9 @@ class PolicyEngine:
             return JudgedCrossing(verdict=ALLOW)
         return self._record_judgement(crossing, answers, enforced, would)
 
-    async def check(self, crossing: Crossing) -> Verdict:
+    async def judge_and_store(self, crossing: Crossing) -> Verdict:
         """The merged verdict, its row committed already."""
-        judgement = await self.evaluate(crossing)
+        judgement = await self.judge(crossing)
         if judgement.writes:
             await self._store.commit(judgement.writes, durability="lazy")
             self.committed(judgement.writes)
@@ -192,7 +192,7 @@ class PolicyEngine:
             if known is not None:
                 known.writes = ()
 
-    async def weigh(self, crossing: Crossing) -> Verdict:
+    async def judge_unrecorded(self, crossing: Crossing) -> Verdict:
         """The merged verdict of a question that nothing depends on; nothing is kept of it."""
         verdicts = await self._ask_policies(crossing)
         return narrowed(strictest(a.verdict for a in verdicts if not a.shadow), crossing.allowed_actions)

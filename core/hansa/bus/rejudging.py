@@ -52,7 +52,7 @@ class PolicyRecheck:
             facts=facts,
             immutable=True,
         )
-        if not (await self._decisions.check(way_in)).allowed:
+        if not (await self._decisions.judge_and_store(way_in)).allowed:
             return False
         out = EventOut(link=link, sender=event.sender, content=event.content, view=room.view, facts=facts)
-        return (await self._decisions.check(out)).allowed
+        return (await self._decisions.judge_and_store(out)).allowed

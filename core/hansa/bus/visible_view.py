@@ -145,7 +145,7 @@ class VisibleViews:
             facts=NativeFacts(sender_server=server, automatic=True),
             immutable=True,
         )
-        verdict = await self._decisions.weigh(asked)
+        verdict = await self._decisions.judge_unrecorded(asked)
         if not verdict.allowed and any(reason.code == ENGINE_ERROR for reason in verdict.reasons):
             raise _UnsureError
         return verdict.allowed

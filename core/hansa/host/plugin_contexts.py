@@ -107,7 +107,7 @@ class NetworkContextImpl(BaseContext):
 
     async def check(self, crossing: Crossing) -> Verdict:
         """See ``hansa.NetworkContext.check``."""
-        return await self._app.decisions.check(crossing)
+        return await self._app.decisions.judge_and_store(crossing)
 
     @property
     def has_policies(self) -> bool:

@@ -21,7 +21,7 @@ async def judged(plugin: ModuleType, crossing: Crossing, **options: Any) -> Verd
     """
     setup = PolicySetup(name=plugin.__name__, module=plugin, options=plugin.Config.model_validate(options))
     async with run_hansa({}, policies=[setup]) as app:
-        return await app.decisions.check(crossing)
+        return await app.decisions.judge_and_store(crossing)
 
 
 async def requested(
