@@ -124,7 +124,7 @@ async def test_a_plugins_command_is_named_without_its_secrets_and_looking_is_fre
     plugin: Any = ModuleType("hansa_with_commands")
     plugin.register_commands = register_commands
     strict = Strict()
-    decisions = SimpleNamespace(policies=[strict], check=lambda crossing: _judged(strict, crossing))
+    decisions = SimpleNamespace(policies=[strict], judge_and_store=lambda crossing: _judged(strict, crossing))
     gate = AdminGate(decisions, {"x": plugin}.__getitem__)  # type: ignore[arg-type]
     done: list[str] = []
 

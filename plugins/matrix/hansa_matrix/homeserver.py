@@ -1,4 +1,4 @@
-"""The parts of one homeserver, built once and in the order of their floors: no part is changed afterwards.
+"""The parts of one homeserver, built once and in the order of their layers: no part is changed afterwards.
 
 The endpoints for clients, for servers and for operators stand on the result.
 """

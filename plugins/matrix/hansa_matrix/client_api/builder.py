@@ -1,4 +1,4 @@
-"""Builds what the endpoint groups of the client API stand on, in the order of their floors."""
+"""Builds what the endpoint groups of the client API stand on, in the order of their layers."""
 
 from __future__ import annotations
 
