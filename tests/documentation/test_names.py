@@ -84,15 +84,19 @@ def test_function_names_say_what_is_done_with_which_thing(folder):
     assert 100 * len(single) / len(names) <= ONE_WORD[folder]
 
 
-@pytest.mark.parametrize("folder", ["rooms", "federation", "local", "bounds", "server_api", "admin"])
-def test_a_limit_is_called_max(folder):
+#: Names of limits that say neither of what nor in which unit.
+BARE_LIMITS = {"PAGE", "PATIENCE"}
+
+
+@pytest.mark.parametrize("folder", ["core/hansa", "plugins"])
+def test_a_limit_says_what_it_limits(folder):
     """See the fifth rule of names in CONTRIBUTING."""
     old = {
         f"{path.name}: {node.id}"
-        for path in sorted((ROOT / "plugins/matrix/hansa_matrix" / folder).rglob("*.py"))
+        for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Name)
-        and node.id.lstrip("_").split("_")[0] in {"MOST", "WITHIN"}
         and node.id.isupper()
+        and (node.id.lstrip("_").split("_")[0] in {"MOST", "WITHIN"} or node.id.lstrip("_") in BARE_LIMITS)
     }
     assert old == set()
