@@ -110,15 +110,19 @@ from hansa.model.lru import LruCache, WeightedLruCache
 from hansa.model.readable_text import readings, strings_of
 from hansa.model.ref import NativeId
 from hansa.model.spans import (
+    MAX_MARKS,
     MAX_SPAN_DEPTH,
     MAX_SPAN_VALUE,
+    SPAN_BLOCKS,
     Formatted,
     Span,
     SpanKind,
     SpanNode,
     arrange_spans,
+    length_of_marks,
     plain_text,
     span_tree,
+    spoiler_text,
 )
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
 from hansa.model.view import Role, RoomInfo, RoomMember, RoomView, ViewDelta
@@ -186,15 +190,19 @@ __all__ = [  # noqa: RUF022  # by subject, not by letter
     "Prepared",
     "Turn",
     # formatted text
+    "MAX_MARKS",
     "MAX_SPAN_DEPTH",
     "MAX_SPAN_VALUE",
+    "SPAN_BLOCKS",
     "Formatted",
     "Span",
     "SpanKind",
     "SpanNode",
     "arrange_spans",
+    "length_of_marks",
     "plain_text",
     "span_tree",
+    "spoiler_text",
     # rooms and events
     "Content",
     "Custom",

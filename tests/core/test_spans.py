@@ -18,7 +18,7 @@ from hansa import (
 )
 from hansa.model.codec import content_from_json, content_to_json
 from hansa.model.features import degrade
-from hansa.model.spans import BLOCKS, MAX_SPAN_DEPTH, MAX_SPANS
+from hansa.model.spans import MAX_SPAN_DEPTH, MAX_SPANS, SPAN_BLOCKS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +45,7 @@ def test_whatever_is_said_of_a_text_nests_in_it(text, said):
         assert 0 <= span.start < span.end <= len(text)
         for later in made.spans[number + 1 :]:
             assert later.start >= span.end or (span.start <= later.start and later.end <= span.end)
-        if span.kind in BLOCKS:
+        if span.kind in SPAN_BLOCKS:
             assert span.start == 0 or text[span.start - 1] == "\n"
             assert span.end == len(text) or text[span.end] == "\n"
     assert _text_of(span_tree(made)) == text
@@ -56,6 +56,23 @@ def test_whatever_is_said_of_a_text_nests_in_it(text, said):
 def test_a_formatted_message_survives_the_log(text, said):
     message = Message(text=text, spans=arrange_spans(text, said).spans)
     assert content_from_json(content_to_json(message)) == message
+
+
+def test_a_span_of_a_newer_hansa_is_left_out():
+    row = {
+        "kind": "message",
+        "text": "hi",
+        "style": "text",
+        "spans": [[0, 2, "glow", ""], [0, 2, "bold", ""]],
+    }
+    assert content_from_json(row) == Message(text="hi", spans=(Span(start=0, end=2, kind=SpanKind.BOLD),))
+
+
+def test_marks_do_not_outgrow_a_text():
+    lines = "x\n" * 31_000 + "x"
+    deep = arrange_spans(lines, [Span(start=0, end=len(lines), kind=SpanKind.QUOTE) for _ in range(16)])
+    assert len(deep.spans) == 16
+    assert plain_text(deep) == lines
 
 
 def test_a_message_of_an_older_log_has_no_spans():

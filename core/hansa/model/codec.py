@@ -50,7 +50,7 @@ def content_from_json(data: dict[str, Any]) -> Content:
     """The inverse of ``content_to_json``; a kind of a newer Hansa raises LocalProtocolError."""
     match data["kind"]:
         case Kind.MESSAGE:
-            spans = tuple(_span_from_json(span) for span in data["spans"]) if "spans" in data else ()
+            spans = tuple(_span_from_json(span) for span in data.get("spans", ()) if span[2] in _KINDS)
             return Message(text=data["text"], style=Style(data["style"]), spans=spans)
         case Kind.MEMBER:
             return Member(
@@ -69,6 +69,10 @@ def content_from_json(data: dict[str, Any]) -> Content:
             return Custom(type=data["type"], text=data["text"])
         case other:
             raise LocalProtocolError(f"the log holds a content of unknown kind {other!r}")
+
+
+#: A kind of a newer Hansa is text without formatting.
+_KINDS = frozenset(SpanKind)
 
 
 def _span_to_json(span: Span) -> list[Any]:

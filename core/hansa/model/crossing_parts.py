@@ -14,6 +14,7 @@ from hansa.model.content import Content, Custom, Member, Message, Name, Topic
 from hansa.model.crossing import Crossing, EphemeralIn, EphemeralOut, EventIn, EventOut
 from hansa.model.readable_text import readings
 from hansa.model.ref import NativeId
+from hansa.model.spans import SpanKind
 
 SERVER: Final = "server"
 PERSON: Final = "person"
@@ -140,7 +141,10 @@ def words_of(content: Content) -> tuple[str, ...]:
     """The strings of a content that a person may read."""
     match content:
         case Message():
-            return (content.text, *dict.fromkeys(span.value for span in content.spans if span.value))
+            values = (
+                span.value for span in content.spans if span.value and span.kind is not SpanKind.LIST_ITEM
+            )
+            return (content.text, *dict.fromkeys(values))
         case Name() | Topic() | Custom():
             return (content.text,)
         case Member():

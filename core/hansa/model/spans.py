@@ -17,6 +17,10 @@ from hansa.model.ref import NativeId
 
 #: Bounds of one text. What is beyond them is text without formatting.
 MAX_SPANS, MAX_SPAN_DEPTH, MAX_SPAN_VALUE = 500, 16, 2048
+#: Characters of all values together, and of what marks and links add to a text that is written without spans.
+MAX_VALUES, MAX_MARKS = 16_384, 65_536
+#: Pieces of spans that blocks cut.
+_MAX_PIECES = 4 * MAX_SPANS
 
 
 class SpanKind(StrEnum):
@@ -39,7 +43,7 @@ class SpanKind(StrEnum):
     SPOILER = "spoiler"
 
 
-BLOCKS = frozenset({SpanKind.QUOTE, SpanKind.CODE_BLOCK, SpanKind.LIST_ITEM})
+SPAN_BLOCKS = frozenset({SpanKind.QUOTE, SpanKind.CODE_BLOCK, SpanKind.LIST_ITEM})
 _CODE = frozenset({SpanKind.CODE, SpanKind.CODE_BLOCK})
 
 
@@ -73,14 +77,14 @@ def arrange_spans(text: str, spans: Iterable[Span]) -> Formatted:
     blocks: list[Span] = []
     lines: list[Span] = []
     for span in islice(spans, MAX_SPANS):
-        if span.kind in BLOCKS:
+        if span.kind in SPAN_BLOCKS:
             blocks += _whole_lines(text, span)
         elif max(0, span.start) < min(len(text), span.end):
             lines.append(replace(span, start=max(0, span.start), end=min(len(text), span.end)))
     blocks = _nest(text, blocks)
     edges = sorted({edge for block in blocks for edge in (block.start, block.end)})
-    pieces = [piece for span in lines for piece in _cut(span, edges)]
-    return Formatted(text=text, spans=tuple(_nest(text, [*blocks, *pieces])))
+    pieces = (piece for span in lines for piece in _cut(span, edges))
+    return Formatted(text=text, spans=tuple(_nest(text, [*blocks, *islice(pieces, _MAX_PIECES)])))
 
 
 def _whole_lines(text: str, span: Span) -> list[Span]:
@@ -100,7 +104,9 @@ def _cut(span: Span, edges: list[int]) -> list[Span]:
 
 def _nest(text: str, spans: list[Span]) -> list[Span]:
     """Spans in their order, none of which crosses another: the later one is split."""
-    waiting = sorted(spans, key=_order, reverse=True)
+    waiting = sorted(spans, key=_order)
+    waiting.reverse()
+    left = MAX_VALUES
     placed: list[Span] = []
     outer: list[Span] = []
     while waiting and len(placed) < MAX_SPANS:
@@ -109,11 +115,13 @@ def _nest(text: str, spans: list[Span]) -> list[Span]:
             outer.pop()
         if outer and span.end > outer[-1].end:
             end = outer[-1].end
-            rest = replace(span, start=end + (span.kind in BLOCKS))
+            rest = replace(span, start=end + (span.kind in SPAN_BLOCKS))
             span = replace(span, end=end)
             if rest.start < rest.end:
                 _put_back(waiting, rest)
-        if text[span.start : span.end].strip("\n") and _may_stand_in(span, outer):
+        fits = len(span.value) <= min(left, MAX_SPAN_VALUE)
+        if fits and text[span.start : span.end].strip("\n") and _may_stand_in(span, outer):
+            left -= len(span.value)
             placed.append(span)
             outer.append(span)
     return placed
@@ -127,7 +135,7 @@ def _may_stand_in(span: Span, outer: list[Span]) -> bool:
         span.kind is one.kind for one in outer
     )
     in_code = bool(outer) and outer[-1].kind in _CODE
-    return len(outer) < MAX_SPAN_DEPTH and len(span.value) <= MAX_SPAN_VALUE and not again and not in_code
+    return len(outer) < MAX_SPAN_DEPTH and not again and not in_code
 
 
 def span_tree(formatted: Formatted) -> list[SpanNode]:
@@ -159,8 +167,22 @@ def span_tree(formatted: Formatted) -> list[SpanNode]:
 
 
 def plain_text(formatted: Formatted) -> str:
-    """The text for a network without formatting: quotes are marked, and a link says where it leads."""
-    return _plain(span_tree(formatted))
+    """The text for a network without formatting: quotes and spoilers are marked, and a link says where it
+    leads. Where that adds more than ``MAX_MARKS``, the text alone.
+    """
+    return _plain(span_tree(formatted)) if length_of_marks(formatted) <= MAX_MARKS else formatted.text
+
+
+def length_of_marks(formatted: Formatted) -> int:
+    """The characters that a text gets at most where its spans are written with marks."""
+    quotes = [span for span in formatted.spans if span.kind is SpanKind.QUOTE]
+    lines = sum(formatted.text.count("\n", span.start, span.end) + 1 for span in quotes)
+    return 2 * lines + sum(16 + len(span.value) for span in formatted.spans)
+
+
+def spoiler_text(span: Span, text: str) -> str:
+    """A spoiler that is shown: its text, and a warning in front."""
+    return f"[spoiler: {span.value}] {text}" if span.value else f"[spoiler] {text}"
 
 
 def _plain(nodes: list[SpanNode]) -> str:
@@ -175,6 +197,8 @@ def _plain(nodes: list[SpanNode]) -> str:
             text = "\n".join(f"> {line}" for line in text.split("\n"))
         elif span.kind is SpanKind.LINK and span.value not in {text, f"mailto:{text}"}:
             text = f"{text} ({span.value})"
+        elif span.kind is SpanKind.SPOILER:
+            text = spoiler_text(span, text)
         parts.append(text)
     return "".join(parts)
 
@@ -183,9 +207,9 @@ def _plain(nodes: list[SpanNode]) -> str:
 _RANK = {SpanKind.QUOTE: 0, SpanKind.LIST_ITEM: 1, SpanKind.CODE_BLOCK: 2, SpanKind.CODE: 4}
 
 
-def _order(span: Span) -> tuple[int, int, int, str, str]:
-    """Outer spans come before inner ones."""
-    return (span.start, -span.end, _RANK.get(span.kind, 3), span.kind, span.value)
+def _order(span: Span) -> tuple[int, int, int]:
+    """Outer spans come before inner ones. Of two over the same text the first one is the outer one."""
+    return (span.start, -span.end, _RANK.get(span.kind, 3))
 
 
 def _put_back(waiting: list[Span], span: Span) -> None:

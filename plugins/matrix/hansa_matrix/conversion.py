@@ -9,6 +9,7 @@ from itertools import islice
 from sys import intern
 from typing import Any
 
+import orjson
 from hansa import (
     Content,
     Custom,
@@ -62,9 +63,9 @@ _FACT_KEYS = frozenset(
 )
 _NAME, _FACT = 255, 4096
 #: The number of people that one message can mention.
-_MAX_MENTIONS = 50
-#: Bytes of a text and its HTML together: a PDU has 65,536 for all.
-_MAX_FORMATTED = 48_000
+_MAX_MENTIONS = 10
+#: Bytes of a text and its HTML together, as JSON: a PDU has 65,536 for all.
+_MAX_FORMATTED = 56_000
 
 GhostResolver = Callable[[str], Awaitable[NativeId]]
 
@@ -80,7 +81,10 @@ async def _formatted(content: Mapping[str, Any], home_of: GhostResolver) -> Form
     """The text and the spans of a message's HTML; None where it has none, or holds no text."""
     if string_field(content, "format") != "org.matrix.custom.html":
         return None
-    formatted = parse_html(string_field(content, "formatted_body") or "")
+    html = string_field(content, "formatted_body") or ""
+    if "<mx-reply" in html:
+        return None  # the text has the words that are replied to, and the HTML of a reply may leave them out
+    formatted = parse_html(html)
     if formatted is None or not formatted.text:
         return None
     mentioned = dict.fromkeys(span.value for span in formatted.spans if span.kind is SpanKind.MENTION)
@@ -138,7 +142,7 @@ def event_from_content(content: Content, target: str) -> EventDraft | None:
             message = {"msgtype": _MSGTYPES[style], "body": text}
             if spans:
                 made = render_html(Formatted(text=text, spans=spans))
-                if len(text.encode()) + len(made.encode()) <= _MAX_FORMATTED:
+                if len(orjson.dumps([text, made])) <= _MAX_FORMATTED:
                     message |= {"format": "org.matrix.custom.html", "formatted_body": made}
             return "m.room.message", None, message
         case Member():

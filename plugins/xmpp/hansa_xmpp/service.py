@@ -291,7 +291,8 @@ class MucService:
         for _ in range(_HISTORY_PAGES):
             page = await self._ctx.read_history(native, limit=_HISTORY_PAGE, since=since, upto_seq=upto)
             for event in reversed(page):
-                body = convert.body_from_content(event.content)
+                await asyncio.sleep(0)  # formatting a message of 64 KiB may take some milliseconds
+                body = convert.body_from_content(event.content, own=event.sender.network == self._ctx.id)
                 if body is None:
                     continue
                 words = body.to_xml()

@@ -38,7 +38,6 @@ def read(source: str) -> tuple[str, list[tuple[str, SpanKind, str]]]:
             [("a\n  b", K.CODE_BLOCK, "py")],
         ),
         ("<blockquote>q<br>r</blockquote>a", "q\nr\na", [("q\nr", K.QUOTE, "")]),
-        ("<mx-reply><blockquote>old</blockquote></mx-reply>new", "new", []),
         ("<table><tr><th>A</th><th>B</th></tr><tr><td>1</td><td>2</td></tr></table>", "A | B\n1 | 2", []),
         (
             "<a href='https://x.example/?a=b&amp;c'>this</a>",
@@ -47,6 +46,8 @@ def read(source: str) -> tuple[str, list[tuple[str, SpanKind, str]]]:
         ),
         ("hi <a href='https://matrix.to/#/@bob:x'>Bob</a>", "hi Bob", [("Bob", K.MENTION, "@bob:x")]),
         ("<span data-mx-spoiler='why'>secret</span>", "secret", [("secret", K.SPOILER, "why")]),
+        ("<a href='//evil.example/x'>go</a>", "go", []),
+        ("<a href='https://ev&#10;il.example/'>go</a>", "go", [("go", K.LINK, "https://evil.example/")]),
         ("<h1>T</h1>text", "T\n\ntext", [("T", K.BOLD, "")]),
         ("a<br>b<br><br>c", "a\nb\n\nc", []),
         ("<script>x</script><img src=x alt=pic> <a href='javascript:1'>j</a>", "pic j", []),
@@ -64,6 +65,18 @@ def test_html_beyond_the_bounds_is_not_read():
     assert parse_html("<ul><li>" * (MAX_TAGS // 2)) is not None
 
 
+def test_what_a_parser_opens_again_is_not_read():
+    """Elements that are not closed are opened again in each paragraph."""
+    many = MAX_TAGS // 2
+    assert parse_html("<p>" + "".join(f"<b a{n}>" for n in range(many)) + "<p>x" * (many - 1)) is None
+
+
+def test_the_values_of_pieces_are_bounded():
+    made = parse_html(f"<a href='http://{'x' * 2000}'>" + "<blockquote>x</blockquote>" * (MAX_TAGS // 2 - 1))
+    assert made is not None
+    assert sum(len(span.value) for span in made.spans) <= 16_384
+
+
 def test_nested_lists_do_not_grow():
     made = parse_html("<ul><li>" * (MAX_TAGS // 2) + "x")
     assert made is not None
@@ -74,6 +87,9 @@ def test_only_the_schemes_of_the_specification_are_links():
     for uri, linked in (("https://x.example/", True), ("javascript:alert(1)", False), ("HTTP://x", True)):
         made = arrange_spans("go", [Span(start=0, end=2, kind=K.LINK, value=uri)])
         assert ("href" in render_html(made)) is linked
+    for marker in ("", "x", "²³."):
+        made = arrange_spans("go", [Span(start=0, end=2, kind=K.LIST_ITEM, value=marker)])
+        assert render_html(made) == "<ul><li>go</li></ul>"
     made = arrange_spans("go", [Span(start=0, end=2, kind=K.CODE_BLOCK, value='x"><script>')])
     assert "<script" not in render_html(made)
 
@@ -111,6 +127,8 @@ def test_what_is_written_is_read_with_the_same_words(text, spans):
         ("https://matrix.to/#/#room:x.example", ""),
         ("https://matrix.to/#/!room:x/$event", ""),
         ("https://x.example/@bob", ""),
+        ("https://matrix.to/#/@bob:x%0a%01evil", ""),
+        ("https://matrix.to/#/@", ""),
     ],
 )
 def test_links_to_people(uri, user_id):

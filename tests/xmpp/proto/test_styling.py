@@ -31,6 +31,8 @@ def spans_of(formatted: Formatted) -> list[tuple[str, SpanKind]]:
             "monospace and bold",
             [("monospace and bold", B), ("monospace and bold", C)],
         ),
+        ("_*x*_", "x", [("x", I), ("x", B)]),
+        ("```meet me at five\nx", "```meet me at five\nx", []),
         ("```ignored\n(println)\n```\nafter", "(println)\nafter", [("(println)", CODE)]),
         ("> ```\n> (println)\nplain", "(println)\nplain", [("(println)", QUOTE), ("(println)", CODE)]),
         ("> That that is, is.\n\nSaid", "That that is, is.\n\nSaid", [("That that is, is.", QUOTE)]),
@@ -97,6 +99,17 @@ def test_a_rendered_body_is_read_as_its_text(text, spans):
     body, unstyled = render_styling(formatted)
     if not unstyled:
         assert parse_styling(body).text == text
+
+
+def test_a_deep_quote_of_many_lines_is_not_marked():
+    lines = "x\n" * 10_000 + "x"
+    deep = arrange_spans(lines, [Span(start=0, end=len(lines), kind=QUOTE) for _ in range(16)])
+    assert render_styling(deep) == (lines, False)
+
+
+def test_a_spoiler_is_announced():
+    spoiler = Span(start=0, end=6, kind=SpanKind.SPOILER, value="the end")
+    assert render_styling(arrange_spans("secret", [spoiler])) == ("[spoiler: the end] secret", False)
 
 
 def test_a_link_says_where_it_leads():

@@ -24,8 +24,12 @@ from hansa import (
     span_tree,
 )
 
+from hansa_matrix.proto.ids import is_valid_user_id
+
 #: Bytes of HTML, and tags in it, that are read: the time to clean nested lists grows with their square.
-MAX_HTML, MAX_TAGS = 65_536, 1_000
+MAX_HTML, MAX_TAGS = 65_536, 300
+#: Tags of the clean HTML: a parser opens elements that were not closed again in each paragraph.
+_MAX_CLEAN_TAGS = 4 * MAX_TAGS
 _INLINE = {
     "b": SpanKind.BOLD,
     "strong": SpanKind.BOLD,
@@ -61,27 +65,33 @@ _ATTRIBUTES = {
 _SCHEMES = {"https", "http", "ftp", "mailto", "magnet", "matrix"}
 _LANGUAGE = re.compile(r"\blanguage-([\w+#.-]{1,40})")
 _SPACE = re.compile(r"[ \t\r\n\f]+")
-_MARKER = re.compile(r" *(-|\d{1,9}\.) ")
+_MARKER = re.compile(r" *(-|[0-9]{1,9}\.) ")
+_NUMBER = re.compile(r"[0-9]{1,9}\.")
+_CONTROLS = re.compile(r"[\x00-\x20\x7f]")
 
 
 def parse_html(source: str) -> Formatted | None:
     """Read HTML; None where it is larger than the bounds. The ``value`` of a mention is the Matrix user id;
     its ``user`` is not set.
     """
-    if len(source) > MAX_HTML or source.count("<") > MAX_TAGS:
+    if source.count("<") > MAX_TAGS or len(source.encode(errors="replace")) > MAX_HTML:
         return None
     clean = nh3.clean(
         source,
         tags=_TAGS,
-        clean_content_tags={"script", "style", "mx-reply"},
+        clean_content_tags={"script", "style"},
         attributes=_ATTRIBUTES,
         url_schemes=_SCHEMES,
         link_rel=None,
     )
+    if clean.count("<") > _MAX_CLEAN_TAGS:
+        return None
     reader = _Reader()
     reader.feed(clean)
     reader.close()
-    return arrange_spans("".join(reader.parts), reader.spans)
+    # An element is closed before the one around it.
+    reader.spans.reverse()
+    return arrange_spans("".join(reader.parts), sorted(reader.spans, key=lambda span: span.start))
 
 
 @dataclass(slots=True)
@@ -150,9 +160,9 @@ class _Reader(HTMLParser):
 
     def _element(self, tag: str, given: dict[str, str]) -> _Element:
         if tag == "a":
-            uri = given.get("href", "")
+            uri = _CONTROLS.sub("", given.get("href", ""))
             user_id = user_id_of_link(uri)
-            kind = SpanKind.MENTION if user_id else SpanKind.LINK if uri else None
+            kind = SpanKind.MENTION if user_id else SpanKind.LINK if _has_scheme(uri) else None
             return _Element(tag, kind, user_id or uri)
         if tag == "span" and "data-mx-spoiler" in given:
             return _Element(tag, SpanKind.SPOILER, given["data-mx-spoiler"][:MAX_SPAN_VALUE])
@@ -225,10 +235,15 @@ def user_id_of_link(uri: str) -> str:
     """The user id of a ``matrix.to`` link or a ``matrix:`` URI (appendix "URIs"); empty for another link."""
     if uri.startswith("https://matrix.to/#/"):
         name = unquote(uri[20:].partition("?")[0])
-        return name if name.startswith("@") and "/" not in name else ""
-    if uri.startswith("matrix:u/"):
-        return "@" + unquote(uri[9:].partition("?")[0])
-    return ""
+    elif uri.startswith("matrix:u/"):
+        name = "@" + unquote(uri[9:].partition("?")[0])
+    else:
+        return ""
+    return name if is_valid_user_id(name) else ""
+
+
+def _has_scheme(uri: str) -> bool:
+    return uri.partition(":")[0].lower() in _SCHEMES
 
 
 def render_html(formatted: Formatted) -> str:
@@ -250,7 +265,7 @@ def _render(nodes: list[SpanNode]) -> str:
             parts.append(html.escape(text, quote=False).replace("\n", "<br>"))
             continue
         span, inner = node
-        tag = ("ul" if span.value == "-" else "ol") if span.kind is SpanKind.LIST_ITEM else ""
+        tag = ("ol" if _NUMBER.fullmatch(span.value) else "ul") if span.kind is SpanKind.LIST_ITEM else ""
         if tag != list_tag:
             parts.append(f"</{list_tag}>" if list_tag else "")
             start = "" if tag != "ol" or span.value == "1." else f' start="{int(span.value[:-1])}"'
@@ -285,7 +300,7 @@ def _element(span: Span, inner: list[SpanNode]) -> str:
     if span.kind is SpanKind.LIST_ITEM:
         return f"<li>{_render(_without_marker(inner))}</li>"
     made = _render(inner)
-    if span.kind is SpanKind.LINK and span.value.partition(":")[0].lower() in _SCHEMES:
+    if span.kind is SpanKind.LINK and _has_scheme(span.value):
         return f'<a href="{html.escape(span.value)}">{made}</a>'
     if span.kind is SpanKind.SPOILER:
         return f'<span data-mx-spoiler="{html.escape(span.value)}">{made}</span>'

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 from hansa import (
+    SPAN_BLOCKS,
     Content,
     Custom,
     Encrypted,
@@ -62,8 +63,9 @@ def content_of(stanza: Stanza) -> Content | None:
     text = body.removeprefix(_ME)
     if stanza.child("unstyled", NS_STYLING) is None:
         formatted = parse_styling(text)
-        # Who sent the message gets it back as it was, and others of the network too.
-        if formatted.spans and render_styling(formatted) == (text, False):
+        # Who sent the message gets it back as it was, and others of the network too. An emote is one line.
+        plain = style is Style.EMOTE and any(span.kind in SPAN_BLOCKS for span in formatted.spans)
+        if formatted.spans and not plain and render_styling(formatted) == (text, False):
             return Message(text=formatted.text, style=style, spans=formatted.spans)
     return Message(text=text, style=style)
 
@@ -82,13 +84,16 @@ class Body:
         )
 
 
-def body_from_content(content: Content) -> Body | None:
+def body_from_content(content: Content, *, own: bool = False) -> Body | None:
     """The body that shows ``content``; None where there is nothing to show. Plain text that would be taken
-    for an emote is moved away from the start by a space.
+    for an emote is moved away from the start by a space. ``own``: an XMPP user said it, as it stands.
     """
     match content:
         case Message(text=text, style=style, spans=spans) if text:
             styled, unstyled = render_styling(Formatted(text=text, spans=spans))
+            if len(styled.encode()) > MAX_TEXT:  # a mark that is cut off would style nothing
+                styled, unstyled = text, True
+            unstyled = unstyled and not own
             if style is Style.EMOTE:
                 return Body(truncate_utf8(_ME + styled, MAX_TEXT), unstyled)
             return Body(truncate_utf8(" " + styled if styled.startswith(_ME) else styled, MAX_TEXT), unstyled)

@@ -345,7 +345,7 @@ class Muc:
                 self._name = text
             case _:
                 said = self._present_speaker(event.sender, view)
-                body = convert.body_from_content(content)
+                body = convert.body_from_content(content, own=event.sender.network == self._network)
                 if body is not None:
                     said.append(
                         self._say.groupchat_message(event, body.to_xml(), self._nick_of(event, view), to)

@@ -8,13 +8,25 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from hansa import Formatted, Span, SpanKind, SpanNode, arrange_spans, plain_text, span_tree
+from hansa import (
+    MAX_MARKS,
+    Formatted,
+    Span,
+    SpanKind,
+    SpanNode,
+    arrange_spans,
+    length_of_marks,
+    plain_text,
+    span_tree,
+    spoiler_text,
+)
 
 _DIRECTIVES = {"*": SpanKind.BOLD, "_": SpanKind.ITALIC, "~": SpanKind.STRIKE, "`": SpanKind.CODE}
 _MARKS = {kind: mark for mark, kind in _DIRECTIVES.items()}
 _FENCE = "```"
 #: Quotes in quotes that are read as such.
 _MAX_QUOTES = 8
+_LANGUAGE = re.compile(r"\s*[\w+#.-]{0,40}\s*")
 _MAY_BE_STYLED = re.compile(r"[*_~`]|^>", re.MULTILINE)
 
 
@@ -24,7 +36,9 @@ def parse_styling(body: str) -> Formatted:
         return Formatted(text=body)
     reader = _Reader()
     reader.read_blocks(body.split("\n"), 0)
-    return arrange_spans("".join(reader.parts), reader.spans)
+    # A span is closed before the one around it.
+    reader.spans.reverse()
+    return arrange_spans("".join(reader.parts), sorted(reader.spans, key=lambda span: span.start))
 
 
 class _Reader:
@@ -54,7 +68,7 @@ class _Reader:
         number = 0
         while number < len(lines):
             line = lines[number]
-            if line.startswith(_FENCE):
+            if line.startswith(_FENCE) and _LANGUAGE.fullmatch(line, len(_FENCE)):
                 number = self._read_code(lines, number)
             elif line.startswith(">") and depth < _MAX_QUOTES:
                 quoted: list[str] = []
@@ -121,6 +135,8 @@ def render_styling(formatted: Formatted) -> tuple[str, bool]:
     """
     if not formatted.spans:
         return formatted.text, _looks_styled(formatted.text)
+    if length_of_marks(formatted) > MAX_MARKS:
+        return formatted.text, _looks_styled(formatted.text)
     nodes = span_tree(formatted)
     body = _render(nodes, "", marked=True)
     if parse_styling(body).text == _render(nodes, "", marked=False):
@@ -152,6 +168,8 @@ def _render(nodes: list[SpanNode], before: str, *, marked: bool) -> str:
             made = f"{_FENCE}{span.value}\n{made}\n{_FENCE}"
         elif span.kind is SpanKind.LINK and span.value not in {made, f"mailto:{made}"}:
             made = f"{made} ({span.value})"
+        elif span.kind is SpanKind.SPOILER:
+            made = spoiler_text(span, made)
         text += made
     return text
 
