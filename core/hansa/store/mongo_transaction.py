@@ -41,7 +41,7 @@ class MongoStep:
 
     @property
     def collection(self) -> Collection:
-        """See ``batches.MongoStep``."""
+        """See ``batches.Step``."""
         return self.rows.collection
 
 

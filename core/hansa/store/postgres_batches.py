@@ -21,7 +21,7 @@ class PostgresStep:
 
     @property
     def collection(self) -> Collection:
-        """See ``batches.PostgresStep``."""
+        """See ``batches.Step``."""
         return self.table.collection
 
     def into(self, values: Values) -> None:

@@ -32,7 +32,7 @@ class Actor:
     """A network in memory. ``got`` holds every delivery that was shown, by native room.
 
     People are ``name@server``. ``hosted`` rooms get their own people's events back, as a MUC does.
-    ``before_send`` may raise ``RetryLater`` or ``Refused``, or anything, to play a broken network.
+    ``before_send`` may raise ``RetryLater`` or ``DeliveryRejected``, or anything, to play a broken network.
     """
 
     def __init__(self, ctx: NetworkContext, *, hosted: bool = False) -> None:

@@ -51,7 +51,7 @@ SCHEMA = Schema(
         Collection(name="key", key={"server": str, "key_id": str}),
         #: The key document of a server as it gave it, for those whose notary we are; ``fetched`` in ms.
         Collection(name="key_document", key={"server": str}, fields={"fetched": int, "valid_until": int}),
-        #: ``body``: the room, and who gave the name. See ``room.aliases``.
+        #: ``body``: the room, and who gave the name. See ``rooms/directory/aliases.py``.
         Collection(name="room_alias", key={"alias": str}, fields={"room_id": str}, indexes=(("room_id",),)),
         #: Our events to other servers, in order, by the set of servers they go to.
         Collection(
@@ -83,7 +83,7 @@ SCHEMA = Schema(
         #: ``body``: who published the room, empty for an operator.
         Collection(name="published", key={"room_id": str}),
         Collection(name="blocked", key={"room_id": str}),
-        #: A room that is being replaced: see ``room.unfinished``.
+        #: A room that is being replaced: see ``rooms/upgrade/unfinished_upgrades.py``.
         Collection(name="upgrade", key={"room_id": str}),
         #: The last receipt of a person in a room or thread: event id and time.
         Collection(name="receipt", key={"room_id": str, "user_id": str, "thread": str}),
@@ -185,7 +185,8 @@ SCHEMA = Schema(
         Collection(name="registration_token", key={"token": str}),
         #: How people with an account stand to rooms.
         Collection(name="stay", key={"user_id": str, "room_id": str}),
-        #: The events that ended invites and knocks and that no local room has: see ``room.ended``.
+        #: The events that ended invites and knocks and that no local room has: see
+        #: ``rooms/membership/ended_invites.py``.
         Collection(
             name="left",
             key={"user_id": str, "room_id": str},
@@ -205,13 +206,13 @@ SCHEMA = Schema(
         Collection(name="account_data_usage", key={"user_id": str}),
         #: When (ms) a filter was made or used last.
         Collection(name="filter", key={"user_id": str, "filter_id": str}, fields={"at": int}),
-        #: Backups of keys, and the keys in them: see ``users.backups``.
+        #: Backups of keys, and the keys in them: see ``users/key_backups.py``.
         Collection(name="key_backup", key={"user_id": str, "version": int}),
         Collection(
             name="key_backup_key",
             key={"user_id": str, "version": int, "room_id": str, "session_id": str},
         ),
-        #: Events by what they relate to in their room, in the order of ``place``: see ``room.relations``.
+        #: Events by what they relate to in their room, in the order of ``place``: see ``rooms/relations.py``.
         Collection(
             name="relation",
             key={"target": str, "event_id": str},

@@ -295,7 +295,7 @@ def hash_and_sign(
     key_id, signer = sign
     signable = event_signable(hashed, version)
     raw = with_signature(hashed, server, key_id, signer(signable))
-    # As in ``parse``: the id is a hash of what the signature covers.
+    # As in ``parse_pdu``: the id is a hash of what the signature covers.
     known_id = event_id(raw, version) if version.server_made_event_ids else event_id_of(signable, version)
     pdu = _make_pdu(known_id, raw, copy_compact(encoder_for(version)(raw)), version)
     if len(pdu.wire) > MAX_PDU - 1024:

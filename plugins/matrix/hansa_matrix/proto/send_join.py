@@ -78,7 +78,7 @@ class SendJoinResponse:
     create: Pdu
     servers: tuple[str, ...]
     dropped: int
-    #: The join as the resident gave it back; see ``joined``.
+    #: The join as the resident gave it back; see ``with_returned_signatures``.
     event: Mapping[str, Any] | None = None
 
 

@@ -1,9 +1,9 @@
 """The content of state events, one reader for each type: a typed value, and the specification's default where
 a field is missing or of another type.
 
-A peer may put any JSON in place of a string. Code that reads a room's state reads it here, or by ``acl``,
-``levels`` and ``policy``, which read the types that need more. ``content`` is None where there is no such
-event.
+A peer may put any JSON in place of a string. Code that reads a room's state reads it here, or by
+``server_acl``, ``levels`` and ``policy_server``, which read the types that need more. ``content`` is None
+where there is no such event.
 
 SPEC: client-server API, "Room Events", "Instant Messaging", "Room History Visibility", "Spaces".
 """

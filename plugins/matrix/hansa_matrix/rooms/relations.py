@@ -31,7 +31,7 @@ def relation_target(pdu: Pdu) -> tuple[str, str] | None:
 
 
 def relation_of(content: Mapping[str, Any]) -> tuple[str, str] | None:
-    """As ``relation``, of the content of an event."""
+    """As ``relation_target``, of the content of an event."""
     said = content.get("m.relates_to")
     if not isinstance(said, dict):
         return None

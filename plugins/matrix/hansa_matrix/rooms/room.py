@@ -274,7 +274,7 @@ class MatrixRoom:
         return {key: stored[event_id].pdu for key, event_id in wanted.items() if event_id in stored}
 
     async def shown_of(self, state: StateIds, keys: Iterable[StateKey] | None = None) -> dict[StateKey, Pdu]:
-        """The events of some keys of a state, or of all, as people may be shown them: see ``room.shown``."""
+        """The events of some keys of a state, or of all, as people may see them (``visible_events``)."""
         return await shown_of(state, keys, self.readable, self.groups, self.version)
 
     async def places_of(
@@ -370,7 +370,7 @@ class MatrixRoom:
     async def joined(
         self, groups: Iterable[int], parent: int, draft: Callable[[str], StoredEvent | None]
     ) -> tuple[int, dict[StateKey, str]]:
-        """As ``resolved``, with a group in any case: a new one is a difference to ``parent``."""
+        """As ``resolve_state``, with a group in any case: a new one is a difference to ``parent``."""
         several = frozenset(groups)
         group, state = await self.resolve_state(several, draft)
         if group or several == {0}:

@@ -52,7 +52,7 @@ class OpenId:
         return None if closed else user
 
     async def verify_token(self, server: str, token: str) -> str:
-        """Returns the owner of another server's token. Raises ``ServerUnreachable``, ``Refused``, and
+        """Returns the owner of another server's token. Raises ``ServerUnreachable``, ``RemoteError``, and
         RemoteProtocolError for a server that names a user of another server.
         """
         target = f"/_matrix/federation/v1/openid/userinfo?access_token={quote(token, safe='')}"

@@ -130,7 +130,7 @@ class Profiles:
 
     async def get_profile(self, user: str, field: str = "") -> Mapping[str, Any] | None:
         """Returns all fields of any user, or one; None if there is no such user. Raises
-        ``ServerUnreachable``, ``Refused``.
+        ``ServerUnreachable``, ``RemoteError``.
         """
         if ids.domain_of(user) == self._server:
             found = await self.local_profile(user)

@@ -52,7 +52,7 @@ class LocalSender:
         return room
 
     async def send_with_txn(self, caller: Requester, room_id: str, draft: EventDraft, txn: str) -> str:
-        """As ``say``; the same transaction id of the same device again is the same event."""
+        """As ``send_event``; the same transaction id of the same device again is the same event."""
         origin = self.transaction_origin(caller, room_id, draft[0], txn)
         return await self.send_event(
             caller.user,

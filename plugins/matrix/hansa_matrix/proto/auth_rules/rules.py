@@ -1,10 +1,12 @@
 """The authorisation rules of all room versions: may this event be in this room?
 
 Two parts. ``check_auth_events`` reads the event and the events it cites and runs once per event (rules 1 to
-3). ``check_state`` reads a state and runs against each that matters: the event's own auth events, the state
-before it, the current state, and the states that state resolution builds (rules 4 to 11).
+3). ``check_event_auth`` reads a state and runs against each that matters: the event's own auth events, the
+state before it, the current state, and the states that state resolution builds (rules 4 to 11).
 
-SPEC: Matrix v1.19, "Authorization rules" of the room versions, numbered as in version 12.
+SPEC: Matrix v1.19, "Authorization rules" of the room versions, numbered as in version 12. Two rules that
+version 12 lacks have the numbers of older versions: 4 for aliases (versions 1 to 5), 11 for redactions (1 and
+2).
 """
 
 from __future__ import annotations
@@ -213,8 +215,8 @@ def redaction_allowed(
 ) -> bool:
     """True if an accepted redaction takes effect on its target.
 
-    ``state`` is the state at the redaction. Servers of one domain redact what they sent; others need the
-    redact level. SPEC: "Handling redactions" of the room versions.
+    ``state`` is the state at the redaction. A server may redact its own users' events; others need the redact
+    level. SPEC: "Handling redactions" of the room versions.
     """
     named = (redaction.content if version.redacts_in_content else redaction.raw).get("redacts")
     if named != target.event_id or redaction.room_id != target.room_id:

@@ -17,7 +17,7 @@ _MAX_TRIES: Final = 100
 
 
 def third_party_verifier(verify: Verify) -> ThirdPartyOk:
-    """The ``third_party_ok`` of ``auth.check_state`` and ``v2.resolve``, by this ``verify``."""
+    """The ``third_party_ok`` of ``check_event_auth`` and ``v2.resolve_state``, by this ``verify``."""
 
     def third_party_ok(signed: Mapping[str, Any], public_keys: Sequence[str]) -> bool:
         signatures = list(islice(_iter_signatures(signed), _MAX_TRIES))

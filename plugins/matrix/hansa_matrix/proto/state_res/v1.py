@@ -32,8 +32,8 @@ def resolve_v1(
     rejected: Container[str],
     third_party_ok: ThirdPartyOk,
 ) -> dict[StateKey, str]:
-    """Returns the resolution of ``state_sets``. Raises ``MissingAuthEvents`` as ``v2.resolve``. A rejected
-    event is not a candidate and authorises nothing; without a conflict, it stands.
+    """Returns the resolution of ``state_sets``. Raises ``MissingAuthEvents`` as ``v2.resolve_state``. A
+    rejected event is not a candidate and authorises nothing; without a conflict, it stands.
     """
     undisputed, disputed = _split_conflicted(state_sets)
     listed = {key: sorted(e for e in ids if e not in rejected) for key, ids in disputed.items()}

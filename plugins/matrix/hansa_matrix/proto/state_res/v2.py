@@ -1,6 +1,6 @@
 """State resolution: one state of a room out of several.
 
-Version 1 (room 1, in ``state_res_v1``), version 2 (rooms 2 to 11) and version 2.1 (room 12). The result
+Version 1 (room 1, in ``state_res/v1.py``), version 2 (rooms 2 to 11) and version 2.1 (room 12). The result
 depends on the given states and the events alone: on no clock, no order of arrival, no order of the states.
 
 SPEC: Matrix v1.19, room versions 2 and 12, "State resolution"; the numbers below are its steps.
@@ -51,7 +51,7 @@ def resolve_state(
     ``fetch(event_id)`` gives the event or None if it is not at hand: MissingAuthEvents then names all that
     can be told to be missing, and the call is to be repeated. ``rejected`` are ids of rejected events: never
     used to authorise what cites them, yet judged again if a state holds them. ``admit_rejected=False``
-    keeps them out of the result, as Synapse does. ``third_party_ok`` is that of ``auth.check_state``.
+    keeps them out of the result, as Synapse does. ``third_party_ok`` is that of ``check_event_auth``.
     """
     steps = resolve_steps(
         version,
@@ -73,8 +73,8 @@ def resolve_steps(
     admit_rejected: bool = True,
     third_party_ok: ThirdPartyOk = _reject_third_party,
 ) -> Generator[None, None, dict[StateKey, str]]:
-    """``resolve`` in steps of some milliseconds each, for who has other things to do in between. The same
-    result, however long the pauses: what ``fetch`` gives must not change.
+    """``resolve_state`` in steps of some milliseconds each, for who has other things to do in between. The
+    same result, however long the pauses: what ``fetch`` gives must not change.
     """
     if not state_sets:
         return {}

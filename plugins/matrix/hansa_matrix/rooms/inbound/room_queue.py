@@ -84,7 +84,7 @@ class RoomQueue:
         return self.check_in(self.check_out(), now, ready=False)
 
     def check_out(self) -> QueuedPdu:
-        """Take the first one out of the line while what it lacks is asked for; ``give_back`` it."""
+        """Take the first one out of the line while what it lacks is asked for; ``check_in`` returns it."""
         entry = self._waiting.popleft()
         self.held[entry.pdu.event_id] = entry
         return entry
