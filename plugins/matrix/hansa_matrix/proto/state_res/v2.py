@@ -1,6 +1,6 @@
 """State resolution: one state of a room out of several.
 
-Version 1 (room 1, in ``state_res/v1.py``), version 2 (rooms 2 to 11) and version 2.1 (room 12). The result
+Version 1 (room 1, in ``v1.py``), version 2 (rooms 2 to 11) and version 2.1 (room 12). The result
 depends on the given states and the events alone: on no clock, no order of arrival, no order of the states.
 
 SPEC: Matrix v1.19, room versions 2 and 12, "State resolution"; the numbers below are its steps.
