@@ -103,14 +103,14 @@ async def _peer(may_speak: Callable[[], Awaitable[bool]]) -> AsyncIterator[tuple
         await server.wait_closed()
 
 
-async def _refused(http: HttpClient, port: int, body: bytes) -> None:
+async def _refused(http: HttpClient, port: int, body: bytes | None) -> None:
     request = HttpRequest(method="PUT", host="127.0.0.1", port=port, target="/", body=body, timeout=5)
     with pytest.raises(HttpError) as caught:
         await http.request(request)
     assert caught.value.kind is Failure.BUSY
 
 
-@pytest.mark.parametrize("body", [b"", b"body"])
+@pytest.mark.parametrize("body", [None, b"", b"body"])
 async def test_who_lost_its_database_says_nothing(bench, body):
     bench.now += 5.1
     bench.answer = bench.lost
@@ -120,7 +120,7 @@ async def test_who_lost_its_database_says_nothing(bench, body):
     assert peer.came == b"" and bench.asked == 2
 
 
-@pytest.mark.parametrize("body", [b"", b"body"])
+@pytest.mark.parametrize("body", [None, b"", b"body"])
 async def test_who_stands_still_while_it_connects_says_nothing(bench, body):
     async def may_speak() -> bool:
         await peer.connected.wait()
@@ -131,3 +131,20 @@ async def test_who_stands_still_while_it_connects_says_nothing(bench, body):
     async with _peer(may_speak) as (peer, http, port):
         await _refused(http, port, body)
     assert peer.came == b"" and bench.asked == 1
+
+
+async def test_who_stands_still_before_the_body_is_written_says_nothing(bench):
+    """The head is written with the body, in a task that begins later."""
+    looks = 0
+
+    async def may_speak() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            bench.now += 5.1
+        return await bench.standstill.may_speak()
+
+    bench.answer = bench.lost
+    async with _peer(may_speak) as (peer, http, port):
+        await _refused(http, port, b"body")
+    assert peer.came == b"" and looks == 2

@@ -77,6 +77,12 @@ def _request_class(may_speak: Callable[[], Awaitable[bool]]) -> type[aiohttp.Cli
     """
 
     class _CheckedRequest(aiohttp.ClientRequest):
+        async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+            """Write the head of a request without a body; any other is written by ``write_bytes``."""
+            if not await may_speak():
+                raise _Silenced
+            return await super().send(conn)
+
         async def write_bytes(
             self,
             writer: AbstractStreamWriter,
