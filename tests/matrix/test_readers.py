@@ -53,7 +53,7 @@ REASONS = {
     "client_api/rooms/pagination.py _stream_start_depth": "a depth",
     "client_api/rooms/receipts.py _set_receipts": "the thread of what is read, for no answer",
     "client_api/rooms/threads.py is_in_thread": "relations, for no answer",
-    "client_api/rooms/threads.py threads_of": "relations: the answer is ids of events that the reader may read",
+    "client_api/rooms/threads.py find_thread_roots": "relations: the answer is ids of events that the reader may read",
     "client_api/sync/unread_counts.py _join_position": "memberships",
     "client_api/sync/unread_counts.py evaluate_events": "levels, and the reader's own name",
     "client_api/rooms/local_sender.py _levels_of": "levels",

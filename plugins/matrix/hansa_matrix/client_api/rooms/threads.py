@@ -10,39 +10,41 @@ from hansa_matrix.rooms.room import MatrixRoom
 
 #: The thread of events outside threads.
 MAIN = "main"
-#: Relations that are followed until an event counts as of no thread.
+#: Relations followed before an event counts as outside threads.
 _MAX_HOPS = 3
 
 
-async def threads_of(room: MatrixRoom, events: Iterable[StoredEvent]) -> dict[str, str]:
+async def find_thread_roots(room: MatrixRoom, events: Iterable[StoredEvent]) -> dict[str, str]:
     """By event id the root of the thread that each event is in, or ``MAIN``. A reaction to an answer in a
     thread, or an edit of it, is in that thread; other relations to its root are not.
     """
-    found: dict[str, str] = {}
-    following: dict[str, str] = {}
-    for one in events:
-        _follow_relation(one.pdu.event_id, one, found, following)
+    roots: dict[str, str] = {}
+    targets: dict[str, str] = {}
+    for event in events:
+        _follow_relation(event.pdu.event_id, event, roots, targets)
     for _ in range(_MAX_HOPS):
-        if not following:
+        if not targets:
             break
-        loaded = await room.events.load(set(following.values()), room.version)
-        before, following = following, {}
-        for event_id, target in before.items():
-            _follow_relation(event_id, loaded.get(target), found, following)
-    return found | dict.fromkeys(following, MAIN)
+        loaded = await room.events.load(set(targets.values()), room.version)
+        previous, targets = targets, {}
+        for event_id, target in previous.items():
+            _follow_relation(event_id, loaded.get(target), roots, targets)
+    return roots | dict.fromkeys(targets, MAIN)
 
 
 def _follow_relation(
-    event_id: str, reached: StoredEvent | None, found: dict[str, str], following: dict[str, str]
+    event_id: str, reached: StoredEvent | None, roots: dict[str, str], targets: dict[str, str]
 ) -> None:
     """Note the thread of an event by another that its relations lead to, or where they lead on."""
-    related = relation_target(reached.pdu) if reached is not None and reached.pdu.state_key is None else None
-    if related is None:
-        found[event_id] = MAIN
-    elif related[1] == THREAD:
-        found[event_id] = related[0]
+    relation = relation_target(reached.pdu) if reached is not None and reached.pdu.state_key is None else None
+    if relation is None:
+        roots[event_id] = MAIN
+        return
+    target, kind = relation
+    if kind == THREAD:
+        roots[event_id] = target
     else:
-        following[event_id] = related[0]
+        targets[event_id] = target
 
 
 async def is_in_thread(room: MatrixRoom, event: StoredEvent, thread: str) -> bool:
@@ -51,7 +53,7 @@ async def is_in_thread(room: MatrixRoom, event: StoredEvent, thread: str) -> boo
     COMPAT: Element Web marks a thread as read at its root, and at reactions to that, where it has no other
     event of the thread; Synapse takes it.
     """
-    if (await threads_of(room, [event]))[event.pdu.event_id] == thread:
+    if (await find_thread_roots(room, [event]))[event.pdu.event_id] == thread:
         return True
     reached: StoredEvent | None = event
     for _ in range(_MAX_HOPS + 1):
@@ -59,8 +61,9 @@ async def is_in_thread(room: MatrixRoom, event: StoredEvent, thread: str) -> boo
             return False
         if reached.pdu.event_id == thread:
             return True
-        related = relation_target(reached.pdu)
-        if related is None:
+        relation = relation_target(reached.pdu)
+        if relation is None:
             return False
-        reached = (await room.events.load([related[0]], room.version)).get(related[0])
+        target, _kind = relation
+        reached = (await room.events.load([target], room.version)).get(target)
     return False

@@ -12,7 +12,7 @@ from hansa import NetworkContext, Request
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.client_services import RoomReading
 from hansa_matrix.client_api.http import Handler, RateLimited, get_int
-from hansa_matrix.client_api.rooms.threads import threads_of
+from hansa_matrix.client_api.rooms.threads import find_thread_roots
 from hansa_matrix.client_api.sync.unread_counts import Count, UnreadCounter
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.rooms.local_server import LocalServer
@@ -90,7 +90,7 @@ class Notifications:
         if not wanted:
             return []
         counts = (await self._unread.get_counts(caller.user, room, now)).threads
-        in_thread = await threads_of(room, wanted)
+        in_thread = await find_thread_roots(room, wanted)
         shown = await self._shapes.format_events(caller, room, wanted, room_id=False)
         by_id = {one.pdu.event_id: (one.pdu, event) for one, event in zip(wanted, shown, strict=True)}
         found: list[tuple[int, dict[str, Any]]] = []

@@ -13,7 +13,7 @@ from hansa import Membership, NetworkContext
 from hansa_matrix.bounds.generations import Generations
 from hansa_matrix.client_api.account.account_data import IGNORED, PUSH_RULES, AccountData
 from hansa_matrix.client_api.account.push_rules import PushRuleEndpoints
-from hansa_matrix.client_api.rooms.threads import MAIN, threads_of
+from hansa_matrix.client_api.rooms.threads import MAIN, find_thread_roots
 from hansa_matrix.local.client_stream import StreamItem
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.proto.push_rules import PushContext, PushDecision, evaluate_rules
@@ -220,7 +220,7 @@ class UnreadCounter:
         """Counts with what follows: what one says oneself, one has read up to there."""
         found = dict(counts)
         heard = await self.evaluate_events(user, room, [one for _, one in events])
-        in_thread = await threads_of(room, [one for _, one in events])
+        in_thread = await find_thread_roots(room, [one for _, one in events])
         for position, one in events:
             thread = in_thread[one.pdu.event_id]
             if only is not None and thread not in only:
