@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 CASES: list[Case] = [*hostile_http.CASES, *hostile_pdus.CASES, *hostile_handshakes.CASES, *hostile_xmpp.CASES]
 PASSES = 5
-#: Resident memory may grow by this much from the second to the last pass (KiB).
-GROWTH = 5 * 1024
+#: Resident memory may grow by this much in the last two passes (KiB). Before, the process warms up: caches fill.
+GROWTH = 3 * 1024
 #: Seconds of random attacks of either kind.
 FUZZ = 6.0
 
@@ -69,7 +69,7 @@ async def test_again_and_again(siege):
         await siege.talk()
         sizes.append(siege.resident_kib())
     assert not wrong, "\n".join(wrong)
-    assert sizes[-1] - sizes[1] < GROWTH, sizes
+    assert sizes[-1] - sizes[-3] < GROWTH, sizes
     assert await slow == ["closed", "408 M_UNKNOWN", "closed"]
     await _alive(siege, {})
     await _nothing_vanished(siege, before)

@@ -374,8 +374,8 @@ async def test_a_cursor_returns_to_the_first_row_of_a_set_that_another_process_s
     """The cursor of its server had passed the row when the set was not known here."""
     ctx, sender = house.app.contexts["matrix"], house.matrix.sender
     monkeypatch.setattr("hansa_matrix.federation.destination_queue.DestinationQueue.run", lambda peer: None)
-    if known:
-        house.matrix.destination_queue("far.example")
+    if known:  # it has another set, or a sweep would forget it
+        house.matrix.destination_queue("far.example").sets.add(1)
     set_id, names = destination_set(["far.example"])
     event = {"recipients": set_id, "event_id": "$e", "room_id": "!r"}
     await ctx.store.commit([Append("lasting_edu", b"{}", {"recipients": set_id}), Append("out", b"", event)])
