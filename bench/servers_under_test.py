@@ -186,7 +186,7 @@ class FloorSubject:
         self._database = folder / "floor.db"
         chain, key = ca.issue(f"floor-{port}", "127.0.0.1")
         files = [str(one) for one in (chain, key, keys_file(origins, folder), self._database)]
-        command = [sys.executable, str(_ROOT / "bench" / "floor.py"), str(port), *files]
+        command = [sys.executable, str(_ROOT / "bench" / "baseline.py"), str(port), *files]
         self._process = Process(command, folder)
         self._port = port
 
