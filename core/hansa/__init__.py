@@ -120,9 +120,10 @@ from hansa.model.spans import (
     SpanNode,
     arrange_spans,
     length_of_marks,
+    mark_span,
+    outer_first,
     plain_text,
     span_tree,
-    spoiler_text,
 )
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
 from hansa.model.view import Role, RoomInfo, RoomMember, RoomView, ViewDelta
@@ -202,7 +203,8 @@ __all__ = [  # noqa: RUF022  # by subject, not by letter
     "length_of_marks",
     "plain_text",
     "span_tree",
-    "spoiler_text",
+    "mark_span",
+    "outer_first",
     # rooms and events
     "Content",
     "Custom",

@@ -180,27 +180,24 @@ def length_of_marks(formatted: Formatted) -> int:
     return 2 * lines + sum(16 + len(span.value) for span in formatted.spans)
 
 
-def spoiler_text(span: Span, text: str) -> str:
-    """A spoiler that is shown: its text, and a warning in front."""
-    return f"[spoiler: {span.value}] {text}" if span.value else f"[spoiler] {text}"
+def mark_span(span: Span, text: str) -> str:
+    """The text of a span as plain text: with quote marks, the address of a link, a spoiler's warning."""
+    if span.kind is SpanKind.QUOTE:
+        return "\n".join(f"> {line}" for line in text.split("\n"))
+    if span.kind is SpanKind.LINK and span.value not in {text, f"mailto:{text}"}:
+        return f"{text} ({span.value})"
+    if span.kind is SpanKind.SPOILER:
+        return f"[spoiler: {span.value}] {text}" if span.value else f"[spoiler] {text}"
+    return text
+
+
+def outer_first(closed: list[Span]) -> list[Span]:
+    """Order for ``arrange_spans`` the spans of a parser, which closes each before the one around it."""
+    return sorted(reversed(closed), key=lambda span: span.start)  # noqa: C414  # equal ones keep the new order
 
 
 def _plain(nodes: list[SpanNode]) -> str:
-    parts: list[str] = []
-    for node in nodes:
-        if isinstance(node, str):
-            parts.append(node)
-            continue
-        span, inner = node
-        text = _plain(inner)
-        if span.kind is SpanKind.QUOTE:
-            text = "\n".join(f"> {line}" for line in text.split("\n"))
-        elif span.kind is SpanKind.LINK and span.value not in {text, f"mailto:{text}"}:
-            text = f"{text} ({span.value})"
-        elif span.kind is SpanKind.SPOILER:
-            text = spoiler_text(span, text)
-        parts.append(text)
-    return "".join(parts)
+    return "".join(node if isinstance(node, str) else mark_span(node[0], _plain(node[1])) for node in nodes)
 
 
 #: Which of two spans over the same text is the outer one; a kind not named is between them.

@@ -21,6 +21,7 @@ from hansa import (
     SpanKind,
     SpanNode,
     arrange_spans,
+    outer_first,
     span_tree,
 )
 
@@ -89,9 +90,7 @@ def parse_html(source: str) -> Formatted | None:
     reader = _Reader()
     reader.feed(clean)
     reader.close()
-    # An element is closed before the one around it.
-    reader.spans.reverse()
-    return arrange_spans("".join(reader.parts), sorted(reader.spans, key=lambda span: span.start))
+    return arrange_spans("".join(reader.parts), outer_first(reader.spans))
 
 
 @dataclass(slots=True)

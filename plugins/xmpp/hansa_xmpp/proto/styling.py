@@ -16,9 +16,10 @@ from hansa import (
     SpanNode,
     arrange_spans,
     length_of_marks,
+    mark_span,
+    outer_first,
     plain_text,
     span_tree,
-    spoiler_text,
 )
 
 _DIRECTIVES = {"*": SpanKind.BOLD, "_": SpanKind.ITALIC, "~": SpanKind.STRIKE, "`": SpanKind.CODE}
@@ -36,9 +37,7 @@ def parse_styling(body: str) -> Formatted:
         return Formatted(text=body)
     reader = _Reader()
     reader.read_blocks(body.split("\n"), 0)
-    # A span is closed before the one around it.
-    reader.spans.reverse()
-    return arrange_spans("".join(reader.parts), sorted(reader.spans, key=lambda span: span.start))
+    return arrange_spans("".join(reader.parts), outer_first(reader.spans))
 
 
 class _Reader:
@@ -133,9 +132,7 @@ def render_styling(formatted: Formatted) -> tuple[str, bool]:
     """The body of a text, and True where it must be marked ``<unstyled/>`` (XEP-0393, section 6): it would be
     read as another text. Formatting that styling cannot say is left out; a link says where it leads.
     """
-    if not formatted.spans:
-        return formatted.text, _looks_styled(formatted.text)
-    if length_of_marks(formatted) > MAX_MARKS:
+    if not formatted.spans or length_of_marks(formatted) > MAX_MARKS:
         return formatted.text, _looks_styled(formatted.text)
     nodes = span_tree(formatted)
     body = _render(nodes, "", marked=True)
@@ -162,14 +159,10 @@ def _render(nodes: list[SpanNode], before: str, *, marked: bool) -> str:
         made = _render(inner, "" if opens else last, marked=marked)
         if opens:
             made = _mark(made, _MARKS[span.kind])
-        elif marked and span.kind is SpanKind.QUOTE:
-            made = "\n".join(f"> {line}" for line in made.split("\n"))
         elif marked and span.kind is SpanKind.CODE_BLOCK:
             made = f"{_FENCE}{span.value}\n{made}\n{_FENCE}"
-        elif span.kind is SpanKind.LINK and span.value not in {made, f"mailto:{made}"}:
-            made = f"{made} ({span.value})"
-        elif span.kind is SpanKind.SPOILER:
-            made = spoiler_text(span, made)
+        elif marked or span.kind is not SpanKind.QUOTE:
+            made = mark_span(span, made)
         text += made
     return text
 
