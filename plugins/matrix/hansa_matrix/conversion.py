@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from itertools import islice
 from sys import intern
@@ -200,11 +200,6 @@ async def member_from_pdu(pdu: Pdu, levels: PowerLevels, home_of: GhostResolver)
     return RoomMember(
         user=home, membership=is_, server=intern(server), name=called, role=role_of_level(levels, user_id)
     )
-
-
-def affects_view(keys: Iterable[StateKey]) -> bool:
-    """True if a change of these keys may show in a view."""
-    return any(key[0] == MEMBER or key in _FACT_KEYS or key == POWER_LEVELS_KEY for key in keys)
 
 
 class RoomViewBuilder:
