@@ -23,6 +23,7 @@ from hansa.api.contracts import (
 from hansa.bus import schema as tables
 from hansa.bus.delivery import BusServices, Consumer
 from hansa.bus.ephemeral import EphemeralRelay
+from hansa.bus.event_names import EventNames
 from hansa.bus.observers import notify_observers
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
@@ -79,6 +80,7 @@ class App:
             self.core, setup.seams.clock, setup.seams.random, retention=setup.retention
         )
         self.rejudging = PolicyRecheck(self.decisions, self._server_of)
+        self.names = EventNames(self.core)
         self._judged = BusServices(self.core, self.decisions, setup.seams, self.rejudging)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
@@ -164,6 +166,9 @@ class App:
             network = self.network(link.native.network)
             if isinstance(network, ShowsPresent):
                 self.spawn(self._show_present(network, link), f"present of {link.id}")
+
+    def on_taken_back(self, room: Room, events: Sequence[Event]) -> None:
+        """Events left the log: their files go too."""
 
     async def _show_present(self, network: ShowsPresent, link: Link) -> None:
         try:
@@ -347,14 +352,6 @@ class App:
         task, consumer = self._consuming.pop(name, None), self.consumers.pop(name, None)
         if task is not None and consumer is not None:
             await consumer.end(task)
-
-    async def event_by(self, ref: NativeId) -> Event | None:
-        """The event with a native id."""
-        row = await self.core.get("alias", (ref.network, ref.id))
-        if row is None:
-            return None
-        stored = await self.core.get("event", (str(row.fields["room"]), int(row.fields["seq"] or 0)))
-        return tables.event_of(stored) if stored else None
 
     async def link_opened(self, opened: OpenedRoom, room: str | None) -> Link:
         """Link a native room that is open, to ``room`` or to a core room of its own."""

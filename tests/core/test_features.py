@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from core.vocabulary import ANN, SAMPLES
 from hansa import (
     Custom,
-    Encrypted,
     Features,
     Kind,
     Level,
     Member,
     Membership,
     Message,
-    Name,
-    NativeId,
     Style,
-    Topic,
 )
 from hansa.model.features import degrade
 from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
 
-ANN = NativeId("left", "ann@x")
-ALL = [
-    (Message(text="hello"), "hello"),
-    (Name(text="Lobby"), "[the room is called: Lobby]"),
-    (Name(text=""), "[the room has no name]"),
-    (Topic(text="Ships"), "[the topic is: Ships]"),
-    (Topic(text=""), "[the room has no topic]"),
-    (Member(user=ANN, membership=Membership.JOIN, name="Ann"), "[Ann is here]"),
-    (Member(user=ANN, membership=Membership.BAN, reason="spam"), "[ann@x is banned: spam]"),
-    (Encrypted(), "[encrypted message, not readable here]"),
-    (Custom(type="poll", text="Tea?"), "Tea?"),
-]
+ALL = SAMPLES
 
 
 def only(level: Level, most: int = 32_768) -> Features:
@@ -58,14 +46,8 @@ def test_what_is_dropped_or_rejected_is_nothing(level):
 
 @pytest.mark.parametrize("level", [Level.PARTIAL, Level.FULL])
 def test_what_is_carried_stays_what_it_is(level):
-    assert [degrade(content, only(level)) for content, _ in ALL] == [content for content, _ in ALL]
-
-
-def test_a_text_is_cut_to_bytes_and_says_so():
-    for level in (Level.FULL, Level.FALLBACK):
-        short = degrade(Message(text="é" * 20), only(level, 11))
-        assert isinstance(short, Message)
-        assert short.text == "éééé…" and len(short.text.encode()) <= 11
+    features = replace(only(level), formatting=True, replies=True, attachments=True)
+    assert [degrade(content, features) for content, _ in ALL] == [content for content, _ in ALL]
 
 
 def test_a_custom_event_without_words_cannot_fall_back():

@@ -137,10 +137,3 @@ def test_a_network_without_formatting_gets_text():
     assert degrade(message, Features(levels=levels)) == plain
     assert degrade(message, Features(levels=levels, formatting=True)) == message
     assert plain_text(Formatted(text=text, spans=message.spans)) == plain.text
-
-
-def test_what_is_cut_keeps_the_spans_of_what_is_left():
-    text = "bold and more"
-    message = Message(text=text, spans=arrange_spans(text, [_span(text, text, SpanKind.BOLD)]).spans)
-    short = degrade(message, Features(levels={Kind.MESSAGE: Level.FULL}, formatting=True, max_text=8))
-    assert short == Message(text="bold …", spans=(Span(start=0, end=6, kind=SpanKind.BOLD),))

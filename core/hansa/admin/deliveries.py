@@ -74,7 +74,7 @@ class DeliveryCommands:
         if rows:
             return event_of(rows[0])
         for network in self._app.runners:
-            event = await self._app.event_by(NativeId(network, name))
+            event = await self._app.names.find(NativeId(network, name))
             if event is not None:
                 return event
         raise missing(f"there is no event {name}: give its id here or on one of the networks")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from hansa.environment import Clock, Http, Random
+from hansa.model.content import Kind
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.events import Direction, Event, Link, Submission, SubmitResult
@@ -192,8 +193,30 @@ class NetworkContext(PluginContext, Protocol):
         """The id of an event on this network, None if it has none."""
         ...
 
+    async def native_ids(self, event: Event) -> Sequence[str]:
+        """All ids of an event on this network, the one of ``native_id`` first."""
+        ...
+
     async def event_by(self, native_id: str) -> Event | None:
         """The event with this id on this network, None if unknown."""
+        ...
+
+    async def event_with_id(self, native: str, event_id: str) -> Event | None:
+        """The event of the room behind a native room with this id of the core, None if the room has none, or
+        if its people did not get it.
+        """
+        ...
+
+    async def event_by_chosen_id(self, native: str, sender: NativeId, chosen: str) -> Event | None:
+        """The latest event of ``sender`` in the room behind a native room to which they gave this id
+        (``Submission.chosen_ids``), None if there is none.
+        """
+        ...
+
+    async def related(self, event: Event, kind: Kind) -> Sequence[Event]:
+        """The edits of an event, its reactions or what else of a kind concerns it: in order, without those
+        that were taken back, the first thousand.
+        """
         ...
 
     async def send_ephemeral(self, native: str, send_ephemeral: EphemeralEvent) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -18,14 +18,17 @@ import orjson
 
 from hansa.api.contracts import DeliveryRejected, HasFeatures, Network, RetryLater
 from hansa.bus import schema
+from hansa.bus.event_names import EventNames
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room
 from hansa.environment import Environment
-from hansa.model.content import Kind
+from hansa.model.content import Attachment, Kind, target_of
 from hansa.model.events import Delivery, Event, Link
-from hansa.model.features import PLAIN, degrade
+from hansa.model.fallback_text import NOTHING_AROUND, Surroundings
+from hansa.model.features import PLAIN, degrade, needs_surroundings, split_content
 from hansa.model.ref import NativeId
+from hansa.model.view import display_of
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.store.base import Put, ScopedStore, Write
@@ -70,6 +73,15 @@ class DeliveryTarget(Protocol):
         ...
 
 
+#: Where the people of a link can read a file of an event: an address, empty if nowhere.
+FileLink = Callable[[Attachment, Link, Event], str]
+
+
+def no_file_link(_attachment: Attachment, _link: Link, _event: Event) -> str:
+    """For where files have no address."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class BusServices:
     """The services that all consumers share: the log, the policies, the clock."""
@@ -78,6 +90,7 @@ class BusServices:
     decisions: PolicyEngine
     seams: Environment
     rejudging: PolicyRecheck
+    link_of: FileLink = no_file_link
 
 
 class Consumer:
@@ -93,6 +106,9 @@ class Consumer:
         self._gate = gate
         self._store = judged.store
         self._rejudging = judged.rejudging
+        self._decisions = judged.decisions
+        self._names = EventNames(judged.store)
+        self._link_of = judged.link_of
         self._clock = judged.seams.clock
         self._random = judged.seams.random
         self._backoff = Backoff()
@@ -209,16 +225,11 @@ class Consumer:
         """Send an event and move on; False if this link does not get it."""
         passes = await self._may_deliver(event)
         if passes:
-            features = PLAIN
-            network = self._gate.network
-            if isinstance(network, HasFeatures):
-                features = network.features
-            content = degrade(event.content, features)
-            if content is not None:
-                key = f"{self.link.id}#{event.seq}"
-                await self._send_delivery(Delivery(key=key, link=self.link, event=event, content=content))
-            else:
+            deliveries = await self._deliveries_of(event)
+            if not deliveries:
                 self._gate.on_unsupported(event.content.kind)
+            for delivery in deliveries:
+                await self._send_delivery(delivery)
         self.position = event.seq
         self.waiting_since, self.reason = 0, ""
         return passes
@@ -226,17 +237,68 @@ class Consumer:
     async def retry_dead_letter(self, event: Event) -> bool:
         """One more attempt at a dead letter; False if it fails as before."""
         network = self._gate.network
-        features = network.features if isinstance(network, HasFeatures) else PLAIN
-        content = degrade(event.content, features)
-        if network is None or content is None or not await self._may_deliver(event):
+        if network is None or not await self._may_deliver(event):
             return False
-        delivery = Delivery(key=f"{self.link.id}#{event.seq}", link=self.link, event=event, content=content)
+        deliveries = await self._deliveries_of(event)
         try:
-            await self._store_alias(delivery, await network.send(delivery))
+            for delivery in deliveries:
+                await self._store_alias(delivery, await network.send(delivery))
         except Exception as error:  # noqa: BLE001  # it stays a dead letter, whatever broke
-            self._log.warning("%s failed again: %s", delivery.key, error)
+            self._log.warning("%s#%d failed again: %s", self.link.id, event.seq, error)
             return False
-        return True
+        return bool(deliveries)
+
+    async def _deliveries_of(self, event: Event) -> list[Delivery]:
+        """What the network gets of an event: one delivery, more where a text is too long for one, or none."""
+        network = self._gate.network
+        features = network.features if isinstance(network, HasFeatures) else PLAIN
+        around, content = NOTHING_AROUND, event.content
+        if needs_surroundings(content, features):
+            around = await self._surroundings(event)
+        made = degrade(content, features, around)
+        if made is None:
+            return []
+        if event.payload and not self._may_have_payload(event):
+            event = replace(event, payload=b"")
+        key = f"{self.link.id}#{event.seq}"
+        return [
+            Delivery(
+                key=f"{key}.{number}" if number else key,
+                link=self.link,
+                event=event,
+                content=part,
+                target=around.target,
+            )
+            for number, part in enumerate(split_content(made, features))
+        ]
+
+    def _may_have_payload(self, event: Event) -> bool:
+        """True for the network whose payload it is, if the policies of now have read it."""
+        return (
+            event.origin.network == self.link.native.network
+            and event.generation == self._decisions.generation
+        )
+
+    async def _surroundings(self, event: Event) -> Surroundings:
+        """What the words about an event need, as far as this link may know it."""
+
+        def link_of(attachment: Attachment) -> str:
+            return self._link_of(attachment, self.link, event)
+
+        wanted, target = target_of(event.content), None
+        if wanted:
+            target = await self._names.find_in_room(self.room, wanted)
+        if target is None or not await self._may_see(target):
+            return Surroundings(link_of=link_of)
+        person = self.room.view.person(target.sender)
+        name = person.display if person is not None else display_of(target.sender)
+        return Surroundings(target=target, target_name=name, link_of=link_of)
+
+    async def _may_see(self, event: Event) -> bool:
+        """True if the people of this link may know an event: they got it, or it came from them."""
+        return event.origin.network == self.link.native.network or await self._rejudging.passes(
+            self.room, self.link, event
+        )
 
     async def _may_deliver(self, event: Event) -> bool:
         if not self.link.direction.outward:
@@ -277,13 +339,7 @@ class Consumer:
             failures += 1
             self.waiting_since = self.waiting_since or self._clock.now()
             wait = after or self._backoff.delay(failures, self._random.uniform())
-            delivery = Delivery(
-                key=delivery.key,
-                link=delivery.link,
-                event=delivery.event,
-                content=delivery.content,
-                attempt=failures + 1,
-            )
+            delivery = replace(delivery, attempt=failures + 1)
             await self._wait_retry(wait)
 
     async def _wait_retry(self, seconds: float) -> None:

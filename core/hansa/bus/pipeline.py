@@ -26,14 +26,27 @@ from hansa.api.contracts import Countersign, Missing, Prepared, Turn
 from hansa.bus import schema
 from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission
 from hansa.bus.delivery import BusServices
+from hansa.bus.event_names import EventNames, chosen_put, relation_put
 from hansa.bus.rooms import Room, Rooms
+from hansa.bus.target_rules import check_target, with_known_target, without_target
 from hansa.bus.view_rules import ViewRulesTurn
-from hansa.model.content import REDACTED, Custom, Member
+from hansa.model.content import (
+    REDACTED,
+    Content,
+    Custom,
+    Edit,
+    Kind,
+    Member,
+    Message,
+    Retraction,
+    Targeted,
+    target_of,
+)
 from hansa.model.errors import Busy, InternalError, LocalProtocolError
 from hansa.model.events import Event, Refusal, Submission, SubmitResult, refusal_by
 from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
-from hansa.model.view import ViewDelta, unread, view_delta_of
+from hansa.model.view import RoomView, ViewDelta, unread, view_delta_of
 from hansa.store.base import Conflict, Delete, Insert, Put, TooLarge, Write
 from hansa.store.bounds import Whole
 from hansa.store.conflict_retry import again_on_conflict
@@ -42,6 +55,8 @@ from hansa.store.faults import StoreFault
 _BATCH = 50
 _WAITING = 1000
 _MAX_RACES = 5
+#: Bytes that a network keeps with an event; further names of one, and characters of a name.
+_MAX_PAYLOAD, _MAX_NAMES, _MAX_NAME = 65_536, 8, 1024
 
 
 class BusHost(NetworkLookup, Protocol):
@@ -57,6 +72,10 @@ class BusHost(NetworkLookup, Protocol):
 
     def corrected(self, room: Room) -> None:
         """The present of a room changed, and no event says so."""
+        ...
+
+    def on_taken_back(self, room: Room, events: Sequence[Event]) -> None:
+        """These events, as they were, left the log."""
         ...
 
 
@@ -83,8 +102,9 @@ class _Draft:
     outcomes: list[tuple[PendingSubmission, SubmitResult]] = field(default_factory=list)
     #: Those whose receipt is written with them.
     receipted: list[PendingSubmission] = field(default_factory=list)
-    #: Events that say nothing any more, as they stand in the log now.
+    #: Events that say nothing any more, as they stand in the log now, and as they were.
     blanked: list[Event] = field(default_factory=list)
+    taken_back: list[Event] = field(default_factory=list)
     #: Counters that rise once the turn is committed: a turn may be repeated.
     counts: list[str] = field(default_factory=list)
     #: True if an event that is not shown changes the view.
@@ -109,6 +129,7 @@ class Pipeline:
 
     def __init__(self, rooms: Rooms, judged: BusServices, around: BusHost) -> None:
         self._store = judged.store
+        self._names = EventNames(judged.store)
         self._rooms = rooms
         self._decisions = judged.decisions
         self._admission = Admission(judged.decisions, around)
@@ -136,6 +157,7 @@ class Pipeline:
             link = self._rooms.link(inbound.room)
             if link is None:
                 raise LocalProtocolError(f"{inbound.room} is not linked to a room")
+            _require_bounds(inbound)
             made.append(PendingSubmission(inbound, link, loop.create_future()))
         for room in {item.link.room for item in made}:
             if self.waiting(room) + len(made) > _WAITING:
@@ -372,6 +394,8 @@ class Pipeline:
                 item.done.set_result(outcome)
         if draft.corrects:
             self._around.corrected(room)
+        if draft.taken_back:
+            self._around.on_taken_back(room, draft.taken_back)
         if draft.events:
             self._add_count("committed", len(draft.events))
             self._around.on_committed(room, draft.events)
@@ -389,6 +413,17 @@ class Pipeline:
         if verdict.action is Action.DENY:
             self._refuse_item(draft, item, refusal_by(verdict))
             return
+        content, target = inbound.content, None
+        if wanted := target_of(content):
+            target = await self._find_target(room, draft, wanted)
+            content = with_known_target(content, target)
+        if isinstance(content, Targeted):
+            refusal = self._check_target(room, item, target)
+            if refusal is not None and item.immutable:
+                content = without_target(content)
+            elif refusal is not None:
+                self._refuse_item(draft, item, refusal)
+                return
         prepared = await turn.prepare_event(inbound, verdict)
         if isinstance(prepared, Missing | Countersign) and item.stays:
             _fail_items([item], Busy("what it stands on has to be asked for", after=1.0))
@@ -401,49 +436,75 @@ class Pipeline:
             return
         shown = prepared.visible and verdict.allowed
         change = prepared.view_delta
+        if isinstance(content, Member):
+            content = _with_former(content, room.view)
         if change is None:
             server = ""
-            if isinstance(inbound.content, Member):
-                server = self._admission.server_of(inbound.content.user.network, inbound.content.user.id)
-            change = view_delta_of(inbound.content, room.view, server, inbound.sender)
+            if isinstance(content, Member):
+                server = self._admission.server_of(content.user.network, content.user.id)
+            change = view_delta_of(content, room.view, server, inbound.sender)
         if not shown:
-            change = unread(change, inbound.content)
+            change = unread(change, content)
         draft.writes += item.writes
         draft.writes += prepared.writes
         draft.people += schema.people_writes(room.id, change) if change else []
         room.view.apply(change)
         for native in prepared.redacted:
-            await self._redact_in_log(room, native, draft)
-        event = self._make_event(room, item, draft, prepared) if shown else None
+            await self._blank_native(room, native, draft)
+        if shown and target is not None and isinstance(content, Retraction):
+            await self._blank_event(target, draft)
+        event = self._make_event(room, item, draft, prepared, content) if shown else None
+        if event is not None and target is not None and isinstance(event.content, Targeted):
+            draft.writes.append(relation_put(event, target))
         if not shown:
             draft.counts.append("not_shown")
             draft.corrects = draft.corrects or bool(change)
         draft.add(item, SubmitResult(verdict=verdict, event=event, native_id=prepared.native_id))
 
-    async def _redact_in_log(self, room: Room, native: str, draft: _Draft) -> None:
-        """Take the words of an event out of the log."""
+    def _check_target(self, room: Room, item: PendingSubmission, target: Event | None) -> Refusal | None:
+        inbound, authority = item.inbound, room.authority
+        return check_target(inbound.content, target, inbound.sender, room.view, decided=authority is not None)
+
+    async def _find_target(self, room: Room, draft: _Draft, event_id: str) -> Event | None:
+        """An event of the room, as this turn leaves it."""
+        for event in (*draft.blanked, *draft.events):
+            if event.id == event_id:
+                return event
+        return await self._names.find_in_room(room, event_id)
+
+    async def _blank_native(self, room: Room, native: str, draft: _Draft) -> None:
+        """Take the words of an event out of the log, named by the room's authority."""
         if room.authority is None:
             return
-        network = room.authority.native.network
-        row = await self._store.get("alias", (network, native))
-        stored = await self._store.get("event", (room.id, int(row.fields["seq"] or 0))) if row else None
-        drafted = next((e for e in draft.events if e.origin == NativeId(network, native)), None)
-        event = drafted or (schema.event_of(stored) if stored else None)
-        if event is None or event.room != room.id:
-            return
-        blank = replace(event, content=Custom(type=REDACTED))
-        draft.writes.append(schema.event_put(blank))
-        if drafted is not None:
-            draft.events[draft.events.index(drafted)] = blank
-        draft.blanked.append(blank)
+        ref = NativeId(room.authority.native.network, native)
+        event = next((e for e in draft.events if e.origin == ref), None) or await self._names.find(ref)
+        if event is not None and event.room == room.id:
+            await self._blank_event(event, draft)
 
-    def _make_event(self, room: Room, item: PendingSubmission, draft: _Draft, prepared: Prepared) -> Event:
+    async def _blank_event(self, event: Event, draft: _Draft) -> None:
+        """Take the words of an event out of the log, and those of its edits."""
+        if any(blank.seq == event.seq for blank in draft.blanked):
+            return
+        events = [event]
+        if isinstance(event.content, Message):
+            events += await self._names.related(event, Kind.EDIT)
+            events += [
+                e for e in draft.events if isinstance(e.content, Edit) and e.content.target == event.id
+            ]
+        for one in events:
+            blank = replace(one, content=Custom(type=REDACTED), payload=b"")
+            draft.writes.append(schema.event_put(blank))
+            draft.events = [blank if drafted.seq == one.seq else drafted for drafted in draft.events]
+            draft.blanked.append(blank)
+            draft.taken_back.append(one)
+
+    def _make_event(
+        self, room: Room, item: PendingSubmission, draft: _Draft, prepared: Prepared, content: Content
+    ) -> Event:
         inbound = item.inbound
         draft.head += 1
         draft.received = max(self._clock.now(), draft.received)
-        content = inbound.content
-        if prepared.native_id and prepared.native_id in prepared.redacted:  # it was taken back before it came
-            content = Custom(type=REDACTED)
+        taken_back = bool(prepared.native_id) and prepared.native_id in prepared.redacted
         event = Event(
             # By time, so that the store puts neighbours beside each other.
             id=f"{draft.received:012x}{self._random.bytes(9).hex()}",
@@ -451,12 +512,13 @@ class Pipeline:
             seq=draft.head,
             origin=inbound.origin,
             sender=inbound.sender,
-            content=content,
+            content=Custom(type=REDACTED) if taken_back else content,  # before it came
             ts=inbound.ts,
             received=draft.received,
             placement=inbound.placement,
             withheld_from=tuple(item.withheld),
             generation=item.generation,
+            payload=b"" if taken_back else inbound.payload,
         )
         draft.events.append(event)
         draft.writes.append(schema.event_insert(event))
@@ -466,6 +528,11 @@ class Pipeline:
             alias = NativeId(authority.native.network, prepared.native_id)
             if alias != inbound.origin:
                 draft.writes.append(schema.alias_insert(alias, room.id, event.seq))
+        for name in inbound.aliases:
+            alias = NativeId(inbound.origin.network, name)
+            draft.writes.append(schema.alias_put(alias, room.id, event.seq))
+        for name in inbound.chosen_ids:
+            draft.writes.append(chosen_put(event, name))
         return event
 
     def _refuse_item(self, draft: _Draft, item: PendingSubmission, refusal: Refusal) -> None:
@@ -483,6 +550,21 @@ class Pipeline:
 
     def _add_count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by
+
+
+def _require_bounds(inbound: Submission) -> None:
+    names = (*inbound.aliases, *inbound.chosen_ids)
+    if len(inbound.payload) > _MAX_PAYLOAD:
+        raise LocalProtocolError(f"the payload of {inbound.origin} is over {_MAX_PAYLOAD} bytes")
+    if len(names) > _MAX_NAMES or any(len(name) > _MAX_NAME for name in names):
+        raise LocalProtocolError(f"{inbound.origin} has too many names, or too long ones")
+
+
+def _with_former(content: Member, view: RoomView) -> Member:
+    before = view.person(content.user)
+    if before is None:
+        return content
+    return replace(content, former_membership=before.membership, former_name=before.name)
 
 
 def _find_receipted(batch: Sequence[PendingSubmission], lost: Conflict) -> PendingSubmission | None:

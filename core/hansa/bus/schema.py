@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from sys import intern
 from typing import Any
 
@@ -12,7 +12,8 @@ from hansa.model.codec import event_from_bytes, event_to_bytes
 from hansa.model.content import Membership
 from hansa.model.events import Direction, Event, Link
 from hansa.model.ref import NativeId
-from hansa.model.view import Role, RoomInfo, RoomMember, ViewDelta
+from hansa.model.role import Role
+from hansa.model.view import RoomInfo, RoomMember, ViewDelta
 from hansa.store.base import Collection, CompareAndSwap, Conflict, Delete, Insert, Put, Row, Schema, Value
 
 SCHEMA = Schema(
@@ -42,6 +43,8 @@ SCHEMA = Schema(
             fields={"room": str, "seq": int},
             indexes=(("room", "seq"),),
         ),
+        Collection(name="relation", key={"room": str, "target": int, "seq": int}),
+        Collection(name="chosen", key={"name": str}, fields={"seq": int}),
         Collection(name="cursor", key={"link": str}, fields={"seq": int}),
         Collection(name="dead", key={"link": str, "seq": int}, fields={"room": str, "ts": int}),
         Collection(name="decision", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
@@ -56,7 +59,8 @@ SCHEMA = Schema(
 )
 
 
-_SAID_BY = ("name_by", "topic_by")
+_FACTS = frozenset(field.name for field in fields(RoomInfo))
+_NATIVE_FACTS = ("name_by", "topic_by", "avatar", "successor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,10 @@ def room_cas(
         body["generation"] = generation
     if change is not None:
         body["change"] = [change.name, change.parts]
-    body |= {name: [by.network, by.id] for name in _SAID_BY if (by := getattr(facts, name)) is not None}
+    body |= {name: [by.network, by.id] for name in _NATIVE_FACTS if (by := getattr(facts, name)) is not None}
+    if facts.history_visibility != "shared":
+        body["history_visibility"] = facts.history_visibility
+    body |= {name: True for name in ("moderated", "direct") if getattr(facts, name)}
     return CompareAndSwap("room", (room,), kept.body, orjson.dumps(body))
 
 
@@ -121,8 +128,9 @@ def room_of(row: Row) -> tuple[RoomInfo, int, int, int, RoomRow]:
     head, received, generation = data.pop("head"), data.pop("received"), data.pop("generation", 0)
     change = data.pop("change", None)
     kept = RoomRow(row.body, data.pop("commits", 0), Change(*change) if change is not None else None)
-    said = {name: NativeId(*data[name]) for name in _SAID_BY if name in data}
-    return RoomInfo(**{**data, **said}), head, received, generation, kept
+    said = {name: NativeId(*data[name]) for name in _NATIVE_FACTS if name in data}
+    known = {name: value for name, value in data.items() if name in _FACTS}
+    return RoomInfo(**{**known, **said}), head, received, generation, kept
 
 
 def room_settled(row: Row) -> CompareAndSwap:
@@ -169,7 +177,10 @@ def cursor_put(link: Link, seq: int) -> Put:
 
 def person_put(room: str, person: RoomMember) -> Put:
     """The row of one person of a room."""
-    body = [person.membership.value, person.server, person.name, int(person.role)]
+    body: list[Any] = [person.membership.value, person.server, person.name, int(person.role)]
+    if not person.voice or person.avatar is not None:
+        avatar = person.avatar
+        body += [person.voice, [avatar.network, avatar.id] if avatar is not None else None]
     return Put("person", (room, person.user.network, person.user.id), orjson.dumps(body))
 
 
@@ -181,13 +192,16 @@ def people_writes(room: str, change: ViewDelta) -> list[Put | Delete]:
 
 def person_of(row: Row) -> RoomMember:
     """The person in a row."""
-    membership, server, name, role = orjson.loads(row.body)
+    membership, server, name, role, *more = orjson.loads(row.body)
+    voice, avatar = more or (True, None)
     return RoomMember(
         user=NativeId(intern(str(row.key[1])), str(row.key[2])),
         membership=Membership(membership),
         server=intern(server),
         name=name,
         role=Role(role),
+        voice=voice,
+        avatar=NativeId(*avatar) if avatar else None,
     )
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts
 from hansa.bus import schema as tables
+from hansa.bus.rooms import Room
 from hansa.environment import Clock, Http, Random
+from hansa.model.content import Kind
 from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import LocalProtocolError
@@ -281,15 +283,35 @@ class NetworkContextImpl(BaseContext):
 
     async def native_id(self, event: Event) -> str | None:
         """See ``hansa.NetworkContext.native_id``."""
-        rows = await self._app.core.scan("alias", index=("room", "seq"), equal=(event.room, event.seq))
-        named = [str(row.key[1]) for row in rows if row.key[0] == self.id]
-        own = event.origin.id if event.origin.network == self.id else None
-        # An authority gives its own submission an id of its own.
-        return next((one for one in named if one != own), own)
+        return next(iter(await self.native_ids(event)), None)
+
+    async def native_ids(self, event: Event) -> list[str]:
+        """See ``hansa.NetworkContext.native_ids``."""
+        return await self._app.names.native_ids(event, self.id)
 
     async def event_by(self, native_id: str) -> Event | None:
         """See ``hansa.NetworkContext.event_by``."""
-        return await self._app.event_by(self._to_native_id(native_id))
+        return await self._app.names.find(self._to_native_id(native_id))
+
+    async def event_with_id(self, native: str, event_id: str) -> Event | None:
+        """See ``hansa.NetworkContext.event_with_id``."""
+        room = self._app.rooms.room_of(self._to_native_id(native))
+        link = room.links[str(self._to_native_id(native))]
+        event = await self._app.names.find_in_room(room, event_id)
+        own = event is not None and event.origin.network == self.id
+        return event if event is not None and (own or await self._passes(room, link, event)) else None
+
+    async def _passes(self, room: Room, link: Link, event: Event) -> bool:
+        return link.direction.outward and await self._app.rejudging.passes(room, link, event)
+
+    async def event_by_chosen_id(self, native: str, sender: NativeId, chosen: str) -> Event | None:
+        """See ``hansa.NetworkContext.event_by_chosen_id``."""
+        room = self._app.rooms.room_of(self._to_native_id(native))
+        return await self._app.names.find_chosen(room.id, sender, chosen)
+
+    async def related(self, event: Event, kind: Kind) -> list[Event]:
+        """See ``hansa.NetworkContext.related``."""
+        return await self._app.names.related(event, kind)
 
     async def send_ephemeral(self, native: str, signal: EphemeralEvent) -> None:
         """See ``hansa.NetworkContext.send_ephemeral``."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from hansa.api.contracts import Network, OpenedRoom
 from hansa.bus.delivery import Consumer
 from hansa.bus.ephemeral import EphemeralRelay
+from hansa.bus.event_names import EventNames
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rejudging import PolicyRecheck
@@ -16,7 +17,7 @@ from hansa.bus.rooms import Rooms
 from hansa.bus.visible_view import VisibleViews
 from hansa.environment import Environment, Http
 from hansa.host.supervisor import NetworkSupervisor
-from hansa.model.events import Event, Link
+from hansa.model.events import Link
 from hansa.model.ref import NativeId
 from hansa.pacing.store_retry import Work
 from hansa.setup import Setup
@@ -33,6 +34,7 @@ class PluginHost(Protocol):
     present: VisibleViews
     signals: EphemeralRelay
     core: ScopedStore
+    names: EventNames
     gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float]
     work: dict[tuple[str, str], tuple[int, int]]
 
@@ -92,8 +94,4 @@ class PluginHost(Protocol):
 
     async def check_password(self, user: str, password: str) -> bool | None:
         """See ``hansa.app.App.check_password``."""
-        ...
-
-    async def event_by(self, ref: NativeId) -> Event | None:
-        """See ``hansa.app.App.event_by``."""
         ...

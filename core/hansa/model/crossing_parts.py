@@ -8,9 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
-from hansa.model.content import Content, Custom, Member, Message, Name, Topic
+from hansa.model.content import (
+    Avatar,
+    Call,
+    Content,
+    Custom,
+    Edit,
+    Encrypted,
+    HistoryVisibility,
+    JoinRule,
+    Location,
+    Member,
+    Message,
+    Name,
+    PollEnd,
+    PollStart,
+    PollVote,
+    Reaction,
+    Report,
+    Retraction,
+    Standing,
+    Topic,
+    Upgrade,
+)
 from hansa.model.crossing import Crossing, EphemeralIn, EphemeralOut, EventIn, EventOut
 from hansa.model.readable_text import readings
 from hansa.model.ref import NativeId
@@ -84,7 +106,7 @@ def people_of(crossing: Crossing) -> tuple[NativeId, ...]:
     match crossing:
         case EventIn():
             about = crossing.facts.people
-            if isinstance(crossing.content, Member) and crossing.content.user != crossing.sender:
+            if isinstance(crossing.content, Member | Standing) and crossing.content.user != crossing.sender:
                 about = (crossing.content.user, *about)
             return (crossing.sender, *about)
         case EventOut() | EphemeralOut():
@@ -141,16 +163,38 @@ def words_of(content: Content) -> tuple[str, ...]:
     """The strings of a content that a person may read."""
     match content:
         case Message():
-            values = (
-                span.value for span in content.spans if span.value and span.kind is not SpanKind.LIST_ITEM
-            )
-            return (content.text, *dict.fromkeys(values))
-        case Name() | Topic() | Custom():
+            return _words_of_message(content)
+        case Edit():
+            return _words_of_message(content.message)
+        case Reaction():
+            return (content.key,)
+        case Name() | Topic() | Custom() | Upgrade() | PollEnd() | Call():
             return (content.text,)
         case Member():
             return (content.name or "", content.reason)
-        case _:
+        case Retraction() | Report():
+            return (content.reason,)
+        case Location():
+            return (content.text, content.uri)
+        case PollStart():
+            return (content.question, *(answer.text for answer in content.answers))
+        case PollVote():
+            return content.answers
+        case JoinRule():
+            return (content.rule,)
+        case HistoryVisibility():
+            return (content.visibility,)
+        case Encrypted() | Avatar() | Standing():
             return ()
+    assert_never(content)
+
+
+def _words_of_message(message: Message) -> tuple[str, ...]:
+    if not message.spans and not message.attachments and not message.language:
+        return (message.text,)
+    values = (span.value for span in message.spans if span.value and span.kind is not SpanKind.LIST_ITEM)
+    files = (word for one in message.attachments for word in (one.name, one.media_type))
+    return (message.text, *dict.fromkeys((*values, *files, *filter(None, [message.language]))))
 
 
 def _parts_of(crossing: Crossing, role: str) -> list[Any]:

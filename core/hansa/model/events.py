@@ -67,6 +67,10 @@ class Submission:
     authority's own event with ``native`` already stands in the native history, and policies can only keep it
     from being shown. ``local`` says that it does not stand there: a local user wants to send it, and it may
     be refused. ``origin`` identifies duplicates: two submissions with the same origin are one event.
+
+    ``aliases`` are more ids of the event on the network. ``chosen_ids`` are ids that the sender chose: the
+    latest event of a sender in a room has it. ``payload``, of 64 KiB at most, is given back to this
+    network alone.
     """
 
     origin: NativeId
@@ -77,6 +81,9 @@ class Submission:
     placement: Placement = Placement.LIVE
     native: Any = None
     local: bool = False
+    aliases: tuple[str, ...] = ()
+    chosen_ids: tuple[str, ...] = ()
+    payload: bytes = b""
 
 
 @quick
@@ -85,7 +92,8 @@ class Event:
     """One row of the log. ``seq`` rises by one per event of the room; ``received`` is our clock in ms at
     commit, never falling within a room; ``id`` is opaque and never reused. ``withheld_from`` names the
     links this event may not pass, each with its decision id. ``generation`` is that of the policies which
-    judged it: under another one it is judged again before it is shown or sent.
+    judged it: under another one it is judged again before it is shown or sent. ``payload`` is what its
+    network keeps with it; only that network gets it.
     """
 
     id: str
@@ -99,6 +107,7 @@ class Event:
     placement: Placement = Placement.LIVE
     withheld_from: tuple[tuple[str, str], ...] = ()
     generation: int = 0
+    payload: bytes = b""
 
 
 class RefusalCode(StrEnum):
@@ -160,6 +169,7 @@ class Delivery:
     """One event for one link. ``key`` is the same at every attempt: a second send with it is a no-op.
 
     ``content`` is what the network can show (degraded by its features); ``attempt`` counts from 1.
+    ``target`` is the event that the content concerns, None where this link did not get it.
     """
 
     key: str
@@ -167,6 +177,7 @@ class Delivery:
     event: Event
     content: Content
     attempt: int = 1
+    target: Event | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,38 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from types import MappingProxyType
 
-from hansa.model.content import Content, Member, Membership, Name, Topic
+from hansa.model.content import (
+    Avatar,
+    Content,
+    HistoryVisibility,
+    JoinRule,
+    Member,
+    Membership,
+    Name,
+    Standing,
+    Topic,
+    Upgrade,
+)
 from hansa.model.ref import NativeId
-
-
-class Role(IntEnum):
-    """Rank in a room, from what all networks share."""
-
-    NONE = 0
-    VISITOR = 1
-    MEMBER = 2
-    MODERATOR = 3
-    OWNER = 4
+from hansa.model.role import Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomMember:
-    """One row of a room's members. ``server`` is the person's server on their home network."""
+    """One row of a room's members. ``server`` is the person's server on their home network. ``voice`` is
+    False where the room keeps them from speaking; ``avatar`` is their picture.
+    """
 
     user: NativeId
     membership: Membership
     server: str = ""
     name: str | None = None
     role: Role = Role.MEMBER
+    voice: bool = True
+    avatar: NativeId | None = None
+
+    @property
+    def display(self) -> str:
+        """A name to show on any network: their own, or what stands before ``@`` or ``:`` in their id."""
+        return self.name or display_of(self.user)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomInfo:
-    """The small part of a view. ``join_rule`` is ``public``, ``invite``, ``knock`` or ``restricted``.
-    ``name_by`` and ``topic_by`` are who said the name and the topic, None where that is not known.
+    """The small part of a view. ``join_rule`` is ``public``, ``invite``, ``knock`` or ``restricted``;
+    ``history_visibility`` ``world_readable``, ``shared``, ``invited`` or ``joined``. ``name_by`` and
+    ``topic_by`` are who said the name and the topic, None where that is not known. ``moderated``: only those
+    with voice may speak. ``direct``: it is a chat of two. ``successor``: the room that goes on in its place.
     """
 
     name: str = ""
@@ -45,6 +57,11 @@ class RoomInfo:
     version: str = ""
     name_by: NativeId | None = None
     topic_by: NativeId | None = None
+    avatar: NativeId | None = None
+    history_visibility: str = "shared"
+    moderated: bool = False
+    direct: bool = False
+    successor: NativeId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +175,27 @@ def view_delta_of(content: Content, view: RoomView, server: str, sender: NativeI
                 server=server,
                 name=content.name,
                 role=before.role if before else Role.MEMBER,
+                voice=before.voice if before else True,
+                avatar=content.avatar,
             )
             return ViewDelta(upserts=(row,)) if row != before else ViewDelta()
         case Name():
             return ViewDelta(info=replace(view.facts, name=content.text, name_by=sender))
         case Topic():
             return ViewDelta(info=replace(view.facts, topic=content.text, topic_by=sender))
+        case Avatar():
+            return ViewDelta(info=replace(view.facts, avatar=content.source))
+        case JoinRule():
+            return ViewDelta(info=replace(view.facts, join_rule=content.rule))
+        case HistoryVisibility():
+            return ViewDelta(info=replace(view.facts, history_visibility=content.visibility))
+        case Upgrade():
+            return ViewDelta(info=replace(view.facts, successor=content.successor))
+        case Standing():
+            known = view.person(content.user)
+            if known is None:
+                return ViewDelta()
+            return ViewDelta(upserts=(replace(known, role=content.role, voice=content.voice),))
         case _:
             return ViewDelta()
 
@@ -173,10 +205,18 @@ def unread(change: ViewDelta, content: Content) -> ViewDelta:
     shown.
     """
     match content:
-        case Name() | Topic():
+        case Name() | Topic() | Avatar():
             return replace(change, info=None)
         case Member():
-            people = (replace(p, name=None) if p.user == content.user else p for p in change.upserts)
+            people = (
+                replace(p, name=None, avatar=None) if p.user == content.user else p for p in change.upserts
+            )
             return replace(change, upserts=tuple(people))
         case _:
             return change
+
+
+def display_of(user: NativeId) -> str:
+    """A short name of a person who has none: what stands before ``@`` or ``:`` in their id."""
+    local = user.id.removeprefix("@").partition(":")[0].partition("@")[0]
+    return local or user.id

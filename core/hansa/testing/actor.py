@@ -49,7 +49,7 @@ class Actor:
     @property
     def features(self) -> Features:
         """See ``hansa.HasFeatures``."""
-        return Features(levels=_FULL)
+        return Features(levels=_FULL, formatting=True, replies=True, attachments=True)
 
     async def start(self) -> None:
         """See ``hansa.Network.start``."""

@@ -22,6 +22,7 @@ from hansa import (
     Style,
     Topic,
     truncate_utf8,
+    words_of,
 )
 from slixmpp.jid import JID, InvalidJID
 
@@ -212,6 +213,8 @@ def policy_facts(content: Content, server: str, heard: ParsedMessage | None = No
             kind, texts = "custom", [text]
         case Encrypted():
             kind, texts = "encrypted", []
+        case _:
+            kind, texts = content.kind.value, list(words_of(content))
     if heard is not None:
         texts += heard.texts
     return NativeFacts(

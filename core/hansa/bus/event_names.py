@@ -1,0 +1,88 @@
+"""The names of events, in both directions, and what concerns them: native ids, ids that a sender chose, and
+edits and reactions by the event that they are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import orjson
+
+from hansa.bus import schema
+from hansa.bus.rooms import Room
+from hansa.model.content import REDACTED, Custom, Kind
+from hansa.model.events import Event
+from hansa.model.ref import NativeId
+from hansa.store.base import Put, ScopedStore
+
+#: What is read of one event's edits or reactions.
+_MAX_RELATED = 1000
+
+
+class EventNames:
+    """Finds events. ``store`` is the core's."""
+
+    def __init__(self, store: ScopedStore) -> None:
+        self._store = store
+
+    async def find(self, ref: NativeId) -> Event | None:
+        """The event with a native id."""
+        row = await self._store.get("alias", (ref.network, ref.id))
+        return await self._at(str(row.fields["room"]), int(row.fields["seq"] or 0)) if row else None
+
+    async def find_in_room(self, room: Room, event_id: str) -> Event | None:
+        """The event of a room with an id of the core."""
+        for event in room.tail:
+            if event.id == event_id:
+                return event
+        rows = await self._store.scan("event", index=("id",), equal=(event_id,), limit=1)
+        return schema.event_of(rows[0]) if rows and rows[0].key[0] == room.id else None
+
+    async def find_chosen(self, room: str, sender: NativeId, chosen: str) -> Event | None:
+        """The latest event of a sender in a room to which the sender gave this id."""
+        row = await self._store.get("chosen", (chosen_key(room, sender, chosen),))
+        return await self._at(room, int(row.fields["seq"] or 0)) if row else None
+
+    async def native_ids(self, event: Event, network: str) -> list[str]:
+        """All ids of an event on a network; the first is the network's own choice."""
+        rows = await self._store.scan("alias", index=("room", "seq"), equal=(event.room, event.seq))
+        named = [str(row.key[1]) for row in rows if row.key[0] == network]
+        if event.origin.network != network:
+            return named
+        # An authority gives its own submission an id of its own.
+        return [*(one for one in named if one != event.origin.id), event.origin.id]
+
+    async def related(self, event: Event, kind: Kind) -> list[Event]:
+        """The edits, the reactions or what else of a kind concerns an event, in order, without those that
+        were taken back; the first thousand.
+        """
+        seqs = await self.related_seqs(event, kind)
+        found = await self._store.get_many("event", [(event.room, seq) for seq in seqs])
+        events = [schema.event_of(row) for row in found.values()]
+        taken_back = Custom(type=REDACTED)
+        return sorted((one for one in events if one.content != taken_back), key=lambda one: one.seq)
+
+    async def related_seqs(self, event: Event, kind: Kind) -> Sequence[int]:
+        """Where in the log of its room they stand."""
+        rows = await self._store.scan("relation", equal=(event.room, event.seq), limit=_MAX_RELATED)
+        return [int(row.key[2]) for row in rows if row.body == kind.value.encode()]
+
+    async def _at(self, room: str, seq: int) -> Event | None:
+        row = await self._store.get("event", (room, seq))
+        return schema.event_of(row) if row else None
+
+
+def chosen_key(room: str, sender: NativeId, chosen: str) -> str:
+    """The key of an id that a sender chose."""
+    return sha256(orjson.dumps([room, sender.network, sender.id, chosen])).hexdigest()
+
+
+def chosen_put(event: Event, chosen: str) -> Put:
+    """The row of an id that a sender chose, in the place of what they called so before."""
+    return Put("chosen", (chosen_key(event.room, event.sender, chosen),), b"", {"seq": event.seq})
+
+
+def relation_put(event: Event, target: Event) -> Put:
+    """The row by which an event is found from the one that it concerns."""
+    return Put("relation", (event.room, target.seq, event.seq), event.content.kind.value.encode())

@@ -1,0 +1,106 @@
+"""The rules of content that concerns an earlier event: edits, reactions, retractions, votes, reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hansa.model.content import (
+    Content,
+    Custom,
+    Edit,
+    Kind,
+    Member,
+    Message,
+    PollEnd,
+    PollStart,
+    PollVote,
+    Reaction,
+    Report,
+    Retraction,
+    target_of,
+)
+from hansa.model.events import Event, Refusal, RefusalCode
+from hansa.model.ref import NativeId
+from hansa.model.role import Role
+from hansa.model.view import RoomView
+
+#: The kinds that people say, and that can be taken back.
+_SAID = frozenset(
+    {
+        Kind.MESSAGE,
+        Kind.EDIT,
+        Kind.REACTION,
+        Kind.LOCATION,
+        Kind.POLL_START,
+        Kind.POLL_VOTE,
+        Kind.POLL_END,
+        Kind.CALL,
+        Kind.ENCRYPTED,
+    }
+)
+
+
+def check_target(
+    content: Content, target: Event | None, sender: NativeId, view: RoomView, *, decided: bool
+) -> Refusal | None:
+    """Returns why ``sender`` cannot say this about ``target``, None if they can. ``decided``: the rules of an
+    authority say who may take back what others said.
+    """
+    match content:
+        case Edit() | Reaction() | PollVote() | PollEnd() | Report() | Retraction() if target is None:
+            return Refusal(code=RefusalCode.NOT_FOUND, text="the message that this is about is not known")
+        case Edit():
+            assert target is not None
+            return _check_edit(target, sender)
+        case PollVote() | PollEnd():
+            assert target is not None
+            return _check_poll(target)
+        case Retraction() if not decided:
+            assert target is not None
+            return _check_retraction(target, sender, view)
+        case _:
+            return None
+
+
+def with_known_target(content: Content, target: Event | None) -> Content:
+    """``content`` as it enters the log: a reply to what is not known answers nothing, and a retraction says
+    what it takes back.
+    """
+    match content:
+        case Message() if content.reply_to and target is None:
+            return replace(content, reply_to="")
+        case Edit() if content.message.reply_to:
+            return replace(content, message=replace(content.message, reply_to=""))
+        case Retraction() if target is not None:
+            return replace(content, of=target.content.kind, of_target=target_of(target.content))
+        case _:
+            return content
+
+
+def without_target(content: Content) -> Content:
+    """What stands in the log for content that concerns nothing that it may: its words are not shown."""
+    return Custom(type=content.kind.value)
+
+
+def _check_edit(target: Event, sender: NativeId) -> Refusal | None:
+    if target.sender != sender:
+        return Refusal(code=RefusalCode.FORBIDDEN, text="only who said it may edit it")
+    if not isinstance(target.content, Message):
+        return Refusal(code=RefusalCode.INVALID, text="only a message can be edited")
+    return None
+
+
+def _check_poll(target: Event) -> Refusal | None:
+    if isinstance(target.content, PollStart):
+        return None
+    return Refusal(code=RefusalCode.INVALID, text="this is not about a poll")
+
+
+def _check_retraction(target: Event, sender: NativeId, view: RoomView) -> Refusal | None:
+    person = view.person(sender)
+    moderator = person is not None and person.role >= Role.MODERATOR
+    if target.sender != sender and not moderator:
+        return Refusal(code=RefusalCode.FORBIDDEN, text="only who said it, or a moderator, may take it back")
+    if target.content.kind not in _SAID or isinstance(target.content, Member):
+        return Refusal(code=RefusalCode.INVALID, text="this cannot be taken back")
+    return None
