@@ -156,10 +156,10 @@ async def test_what_is_taken_back_stays_so_over_a_restart():
     async with run_hansa(networks(made), rooms=ROOM, store=MemoryStore(disk)):
         said = event_of(await made["left"].say("a", "ann@x", "secret"))
         await made["left"].do("a", "ann@x", Retraction(target=said.id))
-    async with run_hansa(networks(made), rooms=ROOM, store=MemoryStore(disk)):
+    async with run_hansa(networks(made), rooms=ROOM, store=MemoryStore(disk)) as app:
         kept = await logged(made["left"], "a", said)
         assert kept is not None and kept.content == Custom(type=REDACTED)
-        assert b"secret" not in b"".join(row.body for row in await made["left"].ctx._app.core.scan("event"))
+        assert b"secret" not in b"".join(row.body for row in await app.core.scan("event"))
 
 
 async def submit(actor: Actor, content: Message, origin: str, **more: Any) -> Event:

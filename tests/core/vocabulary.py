@@ -91,8 +91,8 @@ SAMPLES: tuple[tuple[Content, str], ...] = (
     (JoinRule(rule="invite"), "[only people who are invited may enter]"),
     (JoinRule(rule="private"), "[it changed who may enter]"),
     (HistoryVisibility(visibility="joined"), "[members may read what was said since they joined]"),
-    (Upgrade(successor=NativeId("matrix", "!b"), text="new"), "[the room goes on in another one: new]"),
-    (Upgrade(successor=None), "[the room goes on in another one]"),
+    (Upgrade(successor=NativeId("matrix", "!b"), text="new"), "[the room continues in another one: new]"),
+    (Upgrade(successor=None), "[the room continues in another one]"),
     (Report(target="e1", reason="rude"), "[reported a message: rude]"),
     (Location(text="the pier", uri="geo:53.5,9.9"), "[location: the pier] geo:53.5,9.9"),
     (

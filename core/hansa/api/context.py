@@ -214,8 +214,8 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     async def related(self, event: Event, kind: Kind) -> Sequence[Event]:
-        """The edits of an event, its reactions or what else of a kind concerns it: in order, without those
-        that were taken back, the first thousand.
+        """The edits of an event, its reactions or what else of a kind concerns it, in order. Retracted ones
+        are left out, and the first thousand are read.
         """
         ...
 

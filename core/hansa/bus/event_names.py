@@ -54,8 +54,8 @@ class EventNames:
         return [*(one for one in named if one != event.origin.id), event.origin.id]
 
     async def related(self, event: Event, kind: Kind) -> list[Event]:
-        """The edits, the reactions or what else of a kind concerns an event, in order, without those that
-        were taken back; the first thousand.
+        """The edits, the reactions or what else of a kind concerns an event, in order. Retracted ones
+        are left out, and the first thousand are read.
         """
         seqs = await self.related_seqs(event, kind)
         found = await self._store.get_many("event", [(event.room, seq) for seq in seqs])

@@ -44,7 +44,7 @@ def check_target(
     content: Content, target: Event | None, sender: NativeId, view: RoomView, *, decided: bool
 ) -> Refusal | None:
     """Returns why ``sender`` cannot say this about ``target``, None if they can. ``decided``: the rules of an
-    authority say who may take back what others said.
+    authority say who may retract what others said.
     """
     match content:
         case Edit() | Reaction() | PollVote() | PollEnd() | Report() | Retraction() if target is None:
@@ -100,7 +100,7 @@ def _check_retraction(target: Event, sender: NativeId, view: RoomView) -> Refusa
     person = view.person(sender)
     moderator = person is not None and person.role >= Role.MODERATOR
     if target.sender != sender and not moderator:
-        return Refusal(code=RefusalCode.FORBIDDEN, text="only who said it, or a moderator, may take it back")
+        return Refusal(code=RefusalCode.FORBIDDEN, text="only who said it, or a moderator, may retract it")
     if target.content.kind not in _SAID or isinstance(target.content, Member):
-        return Refusal(code=RefusalCode.INVALID, text="this cannot be taken back")
+        return Refusal(code=RefusalCode.INVALID, text="this cannot be retracted")
     return None

@@ -1,7 +1,7 @@
 """Events and their parts as bytes for the log, and back. The inverse of each other for every content.
 
-A content of a kind that this version does not know is read as ``Custom`` with the fallback that stands beside its
-fields, so that a log can be read by an older version.
+A content of a kind that this version does not know is read as ``Custom`` with the fallback that stands beside
+its fields, so that a log can be read by an older version.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -60,11 +60,10 @@ class Membership(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
     """A file of a message. ``source`` names its bytes: a file that a network keeps, or one of the core's
-    media service (network ``media``); None where they are not to be had.
+    media service (network ``media``). It is None where they cannot be had.
 
-    ``size`` is in bytes, ``width`` and ``height`` in pixels, ``duration`` in ms, each 0 where not known.
-    ``sha256`` is in hex. ``thumbnail`` names a smaller picture of it. ``voice``: it was spoken into the
-    client, as a message.
+    ``size`` is in bytes, ``width`` and ``height`` in pixels, ``duration`` in ms, and each is 0 where it is
+    not known. ``sha256`` is in hex. ``thumbnail`` names a smaller picture. ``voice`` marks a voice message.
     """
 
     name: str
@@ -112,7 +111,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaction:
-    """A person marks an event with a key, an emoji as a rule. A ``Retraction`` of it takes it back."""
+    """A person marks an event with a key, an emoji as a rule. A ``Retraction`` of it removes it."""
 
     target: str
     key: str
@@ -121,9 +120,9 @@ class Reaction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retraction:
-    """The sender takes an event back, their own or as a moderator: what it said leaves the log.
+    """The sender retracts an event, their own or as a moderator: what it said leaves the log.
 
-    The core fills ``of``, the kind of what is taken back, and ``of_target``, the event that a retracted
+    The core fills ``of``, the kind of the target, and ``of_target``, the event that a retracted
     reaction or edit concerned.
     """
 
@@ -139,7 +138,8 @@ class Member:
     """A change of one person's membership, or of their name or picture while joined.
 
     ``user`` is the person at home, not a ghost. A leave by another sender is a kick. ``name`` is the display
-    name or nick, None if it is not set. The core fills ``former_membership`` and ``former_name``.
+    name or nick, None if it is not set. The core fills ``former_membership`` and ``former_name``, which
+    two values are not compared by.
     """
 
     user: NativeId
@@ -147,8 +147,8 @@ class Member:
     name: str | None = None
     reason: str = ""
     avatar: NativeId | None = None
-    former_membership: Membership | None = None
-    former_name: str | None = None
+    former_membership: Membership | None = field(default=None, compare=False)
+    former_name: str | None = field(default=None, compare=False)
     kind = Kind.MEMBER
 
 
@@ -204,7 +204,7 @@ class HistoryVisibility:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
-    """The room goes on in another one, None where that is not known."""
+    """The room continues in another one, None where that is not known."""
 
     successor: NativeId | None
     text: str = ""

@@ -125,7 +125,7 @@ def fallback_text(content: Content, around: Surroundings = NOTHING_AROUND) -> st
         case HistoryVisibility():
             return f"[{_WHO_READS.get(content.visibility, 'it changed who may read the history')}]"
         case Upgrade():
-            return f"[the room goes on in another one{_said(content.text)}]"
+            return f"[the room continues in another one{_said(content.text)}]"
         case Report():
             return f"[reported a message{_said(content.reason)}]"
         case Location():

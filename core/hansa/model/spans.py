@@ -92,7 +92,8 @@ def _whole_lines(text: str, span: Span) -> list[Span]:
     if start >= end:
         return []
     start = text.rfind("\n", 0, start) + 1
-    after = text.find("\n", end - 1 if text[end - 1] == "\n" else end)
+    end = start + len(text[start:end].rstrip("\n"))  # empty lines at its end are not of the block
+    after = text.find("\n", end)
     return [replace(span, start=start, end=len(text) if after < 0 else after)]
 
 

@@ -28,7 +28,6 @@ from hansa.model.content import (
     Content,
     Custom,
     Encrypted,
-    Kind,
     Member,
     Membership,
     Message,
@@ -358,6 +357,4 @@ def _sample_contents(person: NativeId) -> list[Content]:
         Encrypted(),
         Custom(type="org.example.poll", text="Tea or coffee?"),
     ]
-    missing = set(Kind) - {content.kind for content in found}
-    assert not missing, f"no sample of {missing}"
     return found
