@@ -180,7 +180,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Avatar:
-    """The room's picture; None to remove it."""
+    """The room's picture, None to remove it."""
 
     source: NativeId | None
     kind = Kind.AVATAR
@@ -188,7 +188,7 @@ class Avatar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinRule:
-    """Who may enter: ``public``, ``invite``, ``knock`` or ``restricted``."""
+    """The rule by which people enter: ``public``, ``invite``, ``knock`` or ``restricted``."""
 
     rule: str
     kind = Kind.JOIN_RULE
@@ -196,7 +196,7 @@ class JoinRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryVisibility:
-    """Who may read what was said before: ``world_readable``, ``shared``, ``invited`` or ``joined``."""
+    """The rule by which people read what was said before: ``world_readable``, ``shared``, ``invited`` or ``joined``."""
 
     visibility: str
     kind = Kind.HISTORY_VISIBILITY

@@ -47,7 +47,7 @@ class RoomInfo:
     """The small part of a view. ``join_rule`` is ``public``, ``invite``, ``knock`` or ``restricted``;
     ``history_visibility`` ``world_readable``, ``shared``, ``invited`` or ``joined``. ``name_by`` and
     ``topic_by`` are who said the name and the topic, None where that is not known. ``moderated``: only those
-    with voice may speak. ``direct``: it is a chat of two. ``successor``: the room that continues in its place.
+    with voice may speak. ``direct``: it is a chat of two. ``successor`` is the room that replaces it.
     """
 
     name: str = ""
