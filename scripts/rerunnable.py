@@ -2,9 +2,10 @@
 
     rerunnable.py LASTFAILED
 
-``LASTFAILED`` is the file in which pytest keeps the failures of a run. Tests with real peers in ``tests/e2e``
-share two cores with other tests, and a peer's own time-out may pass. Tests that look for lost events and the
-like are not among them: they are there for failures that only happen sometimes.
+``LASTFAILED`` is the file in which pytest keeps the failures of a run. Tests with real peers, databases,
+clients and browsers share two cores with other tests, and a peer's own time-out may pass; so do tests that
+measure time or memory. Tests that look for lost events and the like are not among them: they are there for
+failures that only happen sometimes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from pathlib import Path
 
 #: More failures than this are not the machine's.
 MAX_FAILURES = 3
+#: Tests with real parts, and those that measure.
+REAL = tuple(
+    Path("tests", name) for name in ("e2e", "clients", "core/store", "load", "hostile", "matrix/oracle")
+)
 #: Tests in which a failure that does not come again is a finding.
 FINAL = (
     "test_kills",
@@ -29,7 +34,7 @@ FINAL = (
 def rerunnable(failed: list[str]) -> list[str]:
     """``failed`` if each of them may be run again, else nothing."""
     files = [Path(node.partition("::")[0]) for node in failed]
-    again = all(file.parent == Path("tests/e2e") and file.stem not in FINAL for file in files)
+    again = all(any(map(file.is_relative_to, REAL)) and file.stem not in FINAL for file in files)
     return sorted(failed) if again and len(failed) <= MAX_FAILURES else []
 
 

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "rerunnable.py"
 E2E = [
     "tests/e2e/test_talk.py::test_a[x y]",
-    "tests/e2e/test_media.py::test_b",
-    "tests/e2e/test_edus.py::test_c",
+    "tests/core/store/test_postgres.py::test_b",
+    "tests/hostile/test_costs.py::test_c",
 ]
 
 

@@ -196,7 +196,7 @@ class JoinRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryVisibility:
-    """The rule by which people read what was said before: ``world_readable``, ``shared``, ``invited`` or ``joined``."""
+    """The rule by which people read the history: ``world_readable``, ``shared``, ``invited``, ``joined``."""
 
     visibility: str
     kind = Kind.HISTORY_VISIBILITY
