@@ -22,6 +22,7 @@ from hansa.api.contracts import (
 )
 from hansa.bus import schema as tables
 from hansa.bus.delivery import BusServices, Consumer
+from hansa.bus.direct_chats import DirectChats
 from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.event_names import EventNames
 from hansa.bus.observers import notify_observers
@@ -37,7 +38,7 @@ from hansa.host.supervisor import NetworkSupervisor
 from hansa.http.router import Router
 from hansa.model.content import Kind
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
-from hansa.model.events import Delivery, Event, Link
+from hansa.model.events import Delivery, Event, Link, Refusal, Submission
 from hansa.model.ref import NativeId
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import DeliveryThrottle
@@ -85,6 +86,7 @@ class App:
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
+        self.direct_chats = DirectChats(self.rooms, self.decisions, self.pipeline, self, self.seams)
         self.runners: dict[str, NetworkSupervisor] = {}
         self.contexts: dict[str, NetworkContextImpl] = {}
         self.consumers: dict[str, Consumer] = {}
@@ -152,6 +154,7 @@ class App:
             consumer = self.consumers.get(name)
             if consumer is not None:
                 consumer.wake()
+        self.direct_chats.on_committed(room, events)
         if not self._hook_implementations("event_committed"):
             return
         for event in events:
@@ -159,6 +162,10 @@ class App:
                 self._observers.queue.put_nowait(event)
             except asyncio.QueueFull:
                 self.count("observer_events_dropped")
+
+    async def refusal_of_invite(self, room: Room, inbound: Submission) -> Refusal | None:
+        """See ``hansa.bus.admission.NetworkLookup``."""
+        return await self.direct_chats.refusal_of(room, inbound)
 
     def corrected(self, room: Room) -> None:
         """A room's present changed and no event says so: tell the networks that show it."""
@@ -208,6 +215,7 @@ class App:
         self.spawn(self.present.every(), "views")
         for runner in self.runners.values():
             self.spawn(runner.run(), f"network {runner.id}")
+        self.direct_chats.resume()
         for wanted in self.setup.rooms:
             self.spawn(self._keep_room(wanted), "configured room")
 

@@ -169,6 +169,25 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
+    async def require_direct_chat(self, native: str, user: NativeId, other: str) -> None:
+        """Raises ``CannotOpenRoom`` where ``other``, a person of this network, cannot have a direct chat with
+        ``user``, of another network, in the room ``native``: that network or a policy says no.
+        """
+        ...
+
+    async def connect_direct_chat(self, native: str, user: NativeId, other: str) -> Link:
+        """Makes the linked room ``native``, to which ``other`` invited ``user`` of another network, their
+        direct chat; the link on ``user``'s network. An invite in a room of this network needs no call: the
+        core sees it. Raises ``CannotOpenRoom``.
+        """
+        ...
+
+    async def open_direct_chat(self, native: str, user: str, other: NativeId) -> Link:
+        """The link of ``native``, the chat of ``user``, a person of this network, with ``other`` of another
+        one, who is invited where they are not in it. Raises ``CannotOpenRoom``.
+        """
+        ...
+
     async def get_ghost_id(self, user: NativeId) -> str:
         """The id under which a person of another network appears on this one; made once, then kept."""
         ...

@@ -178,6 +178,26 @@ class CannotOpenRoom(HansaError):  # an answer
 
 
 @runtime_checkable
+class OpensDirectChats(Protocol):
+    """A network on which one person can write to another alone. The chat is a native room of two people:
+    ``user`` is of this network, ``other`` of another one, who is written to and by under their ghost.
+    """
+
+    async def require_direct_chat(self, user: str, other: NativeId) -> None:
+        """Raises ``CannotOpenRoom`` if it is known that there is no such chat: NOT_FOUND where ``user`` does
+        not exist, FORBIDDEN where the network cannot, each with a text for the inviter. Changes nothing.
+        """
+        ...
+
+    async def open_direct_chat(self, user: str, other: NativeId) -> OpenedRoom:
+        """The chat of ``user`` with ``other``, which is made where it is missing; ``user`` is invited there
+        by ``other``'s ghost if the network has invites. The same two people give the same chat. Raises
+        ``CannotOpenRoom`` as ``require_direct_chat`` does.
+        """
+        ...
+
+
+@runtime_checkable
 class CarriesEphemeral(Protocol):
     """A network that shows who types and who has read."""
 

@@ -39,6 +39,10 @@ class NetworkLookup(Protocol):
         """The open network of an id, if it is one that can be a room's authority."""
         ...
 
+    async def refusal_of_invite(self, room: Room, inbound: Submission) -> Refusal | None:
+        """Why the person that a submission invites cannot be invited, if their network says so."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class PendingSubmission:
@@ -103,12 +107,22 @@ class Admission:
             await self._ask_policies(room, item, immutable=immutable)
         if not arrived.direction.inward and not immutable:
             item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
-        elif item.verdict.allowed and link is not None:
-            if authority is None:  # it is being started again: nothing that was acknowledged is judged now
-                raise Busy("the room's network is not running", after=1.0)
-            if not immutable:
-                item.ready = await authority.before_turn(link, inbound)
+        elif item.verdict.allowed and (link is not None or isinstance(inbound.content, Member)):
+            await self._make_ready(room, link, authority, item)
         item.judged = True
+
+    async def _make_ready(
+        self, room: Room, link: Link | None, authority: Authority | None, item: PendingSubmission
+    ) -> None:
+        inbound = item.inbound
+        immutable = item.immutable
+        if link is not None and authority is None:
+            # It is being started again: nothing that was acknowledged is judged now.
+            raise Busy("the room's network is not running", after=1.0)
+        if not immutable and isinstance(inbound.content, Member):
+            item.ready = await self._networks.refusal_of_invite(room, inbound)
+        if not immutable and item.ready is None and link is not None and authority is not None:
+            item.ready = await authority.before_turn(link, inbound)
 
     async def _ask_policies(self, room: Room, item: PendingSubmission, *, immutable: bool) -> None:
         """Ask about the way in and every way out. The speaker's own link is one of them where it is for us to

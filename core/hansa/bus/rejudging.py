@@ -23,13 +23,16 @@ class PolicyRecheck:
         self._known: LruCache[tuple[str, str], tuple[int, bool]] = LruCache(_REMEMBERED)
 
     async def passes(self, room: Room, link: Link, event: Event) -> bool:
-        """True if an event of the log may pass a link now. The stored decision counts, and where the policies
-        have changed since then, the current policies decide as well: about the way in and the way out.
+        """True if an event of the log may pass a link now. The stored decision counts. Where the policies
+        have changed since then, or the link was made later, the current policies decide as well: about the
+        way in and the way out.
         """
         if any(name == link.id for name, _ in event.withheld_from):
             return False
         generation = self._decisions.generation
-        if event.generation == generation or not self._decisions.policies:
+        if not self._decisions.policies:
+            return True
+        if event.generation == generation and event.seq >= link.judged_from:
             return True
         key = (event.id, link.id)
         known = self._known.get(key)

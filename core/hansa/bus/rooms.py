@@ -162,9 +162,11 @@ class Rooms:
         authority: bool = False,
         direction: Direction = Direction.BOTH,
         view: ViewDelta | None = None,
+        start: int | None = None,
     ) -> Link:
         """Make a link, and its room unless ``room`` names one. A known native room keeps its link, unless
-        it is alone in its room and ``room`` names another: then it moves there.
+        it is alone in its room and ``room`` names another: then it moves there. The link gets the events
+        after ``start``, by default later ones alone.
         """
         known = self.link(native)
         if known is not None and (room is None or known.room == room):
@@ -188,10 +190,13 @@ class Rooms:
         held = target
 
         async def turn() -> None:
+            nonlocal link
+            link = replace(link, judged_from=held.head and held.head + 1)
             link_row = schema.link_insert(link) if known is None else schema.link_cas(known, link)
             # In the same commit: a link whose cursor is missing would skip what is committed before it is
             # made.
-            await self._commit_rooms([(held, change)], link_row, schema.cursor_put(link, held.head))
+            begin = held.head if start is None else start
+            await self._commit_rooms([(held, change)], link_row, schema.cursor_put(link, begin))
 
         await self._commit_link(native, turn)
         if known is not None:

@@ -154,6 +154,8 @@ def link_cas(before: Link, link: Link) -> CompareAndSwap:
 
 def _link_body(link: Link) -> bytes:
     body = {"direction": link.direction.value, "hosted": link.hosted, "authority": link.authority}
+    if link.judged_from:
+        body["judged_from"] = link.judged_from
     return orjson.dumps(body)
 
 
@@ -167,6 +169,7 @@ def link_of(row: Row) -> Link:
         direction=Direction(data["direction"]),
         hosted=data["hosted"],
         authority=data["authority"],
+        judged_from=data.get("judged_from", 0),
     )
 
 

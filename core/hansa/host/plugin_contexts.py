@@ -225,6 +225,20 @@ class NetworkContextImpl(BaseContext):
         await self._app.start_consumer(made)
         return made
 
+    async def require_direct_chat(self, native: str, user: NativeId, other: str) -> None:
+        """See ``hansa.NetworkContext.require_direct_chat``."""
+        await self._app.direct_chats.require(user, self._to_native_id(other), room=self._to_native_id(native))
+
+    async def connect_direct_chat(self, native: str, user: NativeId, other: str) -> Link:
+        """See ``hansa.NetworkContext.connect_direct_chat``."""
+        room = self._app.rooms.room_of(self._to_native_id(native))
+        return await self._app.direct_chats.connect(room, user, self._to_native_id(other))
+
+    async def open_direct_chat(self, native: str, user: str, other: NativeId) -> Link:
+        """See ``hansa.NetworkContext.open_direct_chat``."""
+        mine = self._to_native_id(user)
+        return await self._app.direct_chats.open(self._to_native_id(native), mine, other)
+
     async def get_ghost_id(self, user: NativeId) -> str:
         """See ``hansa.NetworkContext.get_ghost_id``."""
         if user.network == self.id:

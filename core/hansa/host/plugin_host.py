@@ -8,6 +8,7 @@ from typing import Protocol
 
 from hansa.api.contracts import Network, OpenedRoom
 from hansa.bus.delivery import Consumer
+from hansa.bus.direct_chats import DirectChats
 from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.event_names import EventNames
 from hansa.bus.pipeline import Pipeline
@@ -33,6 +34,7 @@ class PluginHost(Protocol):
     rejudging: PolicyRecheck
     present: VisibleViews
     signals: EphemeralRelay
+    direct_chats: DirectChats
     core: ScopedStore
     names: EventNames
     gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -43,7 +43,8 @@ class Link:
     """The tie between a core room and one native room.
 
     ``hosted``: the native room is ours to reflect into (our MUC). ``authority``: the native rules of this
-    network decide what happens in the room; one link of a room at most has it.
+    network decide what happens in the room; one link of a room at most has it. ``judged_from`` is the seq of
+    the first event whose way out over this link was judged when the event was committed.
     """
 
     room: str
@@ -51,6 +52,7 @@ class Link:
     direction: Direction = Direction.BOTH
     hosted: bool = False
     authority: bool = False
+    judged_from: int = 0
 
     @property
     def id(self) -> str:
