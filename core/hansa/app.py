@@ -86,7 +86,7 @@ class App:
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
-        self.direct_chats = DirectChats(self.rooms, self.decisions, self.pipeline, self, self.seams)
+        self.direct_chats = DirectChats(self.rooms, self._judged, self.pipeline, self)
         self.runners: dict[str, NetworkSupervisor] = {}
         self.contexts: dict[str, NetworkContextImpl] = {}
         self.consumers: dict[str, Consumer] = {}

@@ -20,6 +20,7 @@ from hansa import (
     EventIn,
     EventOut,
     FoundsRooms,
+    Invite,
     KnowsPeople,
     LinksRooms,
     Member,
@@ -29,6 +30,7 @@ from hansa import (
     NativeId,
     Network,
     NetworkContext,
+    OpensDirectChats,
     PluginContext,
     Reason,
     ShowsPresent,
@@ -49,7 +51,18 @@ POINTS = {
     "NetworkContext.submit": ASKS,
     "NetworkContext.read_history": ASKS,
     "NetworkContext.send_ephemeral": ASKS,
+    "NetworkContext.native_ids": FREE + "ids are looked up",
+    "NetworkContext.event_with_id": FREE
+    + "by an id that the network has, of an event that may pass the link",
+    "NetworkContext.event_by_chosen_id": FREE + "by an id of the network's own people",
+    "NetworkContext.related": FREE + "to answer or take back, never to show",
     "NetworkContext.open_address": ASKS,
+    "NetworkContext.require_direct_chat": ASKS,
+    "NetworkContext.connect_direct_chat": ASKS,
+    "NetworkContext.open_direct_chat": ASKS,
+    "OpensDirectChats.require_direct_chat": FREE + "Invite was asked before",
+    "OpensDirectChats.open_direct_chat": FREE
+    + "Invite was asked before; a room that is made asks RoomCreate",
     "NetworkContext.check": FREE + "it is the question",
     "NetworkContext.has_policies": FREE + "whether there is anybody to ask",
     "NetworkContext.policy_generation": FREE + "a number",
@@ -111,6 +124,7 @@ def test_every_point_is_in_the_table():
             FoundsRooms,
             NamesRooms,
             KnowsPeople,
+            OpensDirectChats,
         )
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
@@ -140,6 +154,27 @@ async def _open_address(_: App, made: dict[str, Actor]) -> bool:
     return True
 
 
+async def _direct_chat(made: dict[str, Actor], act: str, *args: Any) -> bool:
+    """Networks in this test have no direct chats, which is not a denial."""
+    try:
+        await getattr(made["left"].ctx, act)(*args)
+    except CannotOpenRoom as error:
+        return not error.refusal.decision
+    return True
+
+
+async def _require_direct_chat(_: App, made: dict[str, Actor]) -> bool:
+    return await _direct_chat(made, "require_direct_chat", "c", NativeId("right", "bob@y"), "ann@x")
+
+
+async def _connect_direct_chat(_: App, made: dict[str, Actor]) -> bool:
+    return await _direct_chat(made, "connect_direct_chat", "a", NativeId("right", "bob@y"), "ann@x")
+
+
+async def _open_direct_chat(_: App, made: dict[str, Actor]) -> bool:
+    return await _direct_chat(made, "open_direct_chat", "c", "ann@x", NativeId("right", "bob@y"))
+
+
 async def _send(app: App, made: dict[str, Actor]) -> bool:
     return (await app.retry_dead_letters("right:b", None))["sent"] > 0
 
@@ -149,6 +184,9 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.read_history": (_history, {EventIn}),
     "NetworkContext.send_ephemeral": (_signal, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
+    "NetworkContext.require_direct_chat": (_require_direct_chat, {Invite}),
+    "NetworkContext.connect_direct_chat": (_connect_direct_chat, {Invite}),
+    "NetworkContext.open_direct_chat": (_open_direct_chat, {Invite}),
     "Network.send": (_send, {EventIn}),
     "CarriesEphemeral.show_ephemeral": (_signal, {EphemeralIn}),
 }

@@ -17,19 +17,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from hansa.api.contracts import CannotOpenRoom, Network, OpenedRoom, OpensDirectChats
+from hansa.bus.delivery import BusServices
 from hansa.bus.pipeline import Pipeline
-from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room, Rooms
-from hansa.environment import Environment
 from hansa.model.content import Content, Member, Membership, Message, Style
 from hansa.model.crossing import Invite
 from hansa.model.errors import Busy, HansaError, LocalProtocolError
 from hansa.model.events import Event, Link, Refusal, RefusalCode, Submission, refusal_by
 from hansa.model.ref import NativeId
+from hansa.model.view import ViewDelta
 from hansa.pacing.backoff import Backoff
 from hansa.store.faults import StoreFault
 
@@ -73,20 +74,13 @@ class DirectChatHost(Protocol):
 class DirectChats:
     """Opens direct chats. ``pipeline`` submits what people do in them."""
 
-    def __init__(
-        self,
-        rooms: Rooms,
-        decisions: PolicyEngine,
-        pipeline: Pipeline,
-        host: DirectChatHost,
-        seams: Environment,
-    ) -> None:
+    def __init__(self, rooms: Rooms, services: BusServices, pipeline: Pipeline, host: DirectChatHost) -> None:
         self._rooms = rooms
-        self._decisions = decisions
+        self._decisions = services.decisions
         self._pipeline = pipeline
         self._host = host
-        self._clock = seams.clock
-        self._random = seams.random
+        self._clock = services.seams.clock
+        self._random = services.seams.random
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = logging.getLogger("hansa.direct_chats")
 
@@ -109,9 +103,8 @@ class DirectChats:
         """Raises ``CannotOpenRoom`` where ``user``'s network cannot open a chat with ``other``, or a policy
         denies the invite into ``room``, a native room of ``other``'s network.
         """
-        network = self._network_of(user)
         await self._require_allowed(user, other, room)
-        await network.require_direct_chat(user.id, other)
+        await self._network_of(user).require_direct_chat(user.id, other)
 
     def on_committed(self, room: Room, events: Sequence[Event]) -> None:
         """Opens the chat of each invite for a person of a network that has no link in the room."""
@@ -138,6 +131,7 @@ class DirectChats:
         ``CannotOpenRoom``.
         """
         self._require_chat_of_two(room, user, other)
+        await self._require_allowed(user, other, next(iter(room.links.values())).native, again=True)
         opened = await self._network_of(user).open_direct_chat(user.id, other)
         async with self._lock(opened.native):
             known = self._rooms.link(opened.native)
@@ -147,6 +141,7 @@ class DirectChats:
             link = known or await self._rooms.open_link(opened.native, room=room.id, start=start)
             if room.view.membership(user) is not Membership.JOIN:
                 await self._submit(room, user, Member(user=user, membership=Membership.JOIN, name=user.id))
+            await self._mark_direct(room)
             await self._submit_notice(room, user)
             await self._host.start_consumer(link)
         self._host.count("direct_chats", result="opened")
@@ -160,8 +155,8 @@ class DirectChats:
             link = self._rooms.link(native)
             if link is not None and await self._is_usable(link, user, other):
                 return link
-            network = self._network_of(other)
             await self._require_allowed(other, user, native)
+            network = self._network_of(other)
             await network.require_direct_chat(other.id, user)
             if link is not None:
                 await self._close_link(link)
@@ -171,6 +166,7 @@ class DirectChats:
             for person, by in ((user, user), (other, other)):
                 if room.view.membership(person) is None:
                     await self._submit(room, by, Member(user=person, membership=Membership.JOIN))
+            await self._mark_direct(room)
             await self._submit_notice(room, user)
             await self._host.start_consumer(link)
         self._host.count("direct_chats", result="opened")
@@ -220,8 +216,12 @@ class DirectChats:
         if text:
             raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=text))
 
-    async def _require_allowed(self, user: NativeId, other: NativeId, room: NativeId) -> None:
+    async def _require_allowed(
+        self, user: NativeId, other: NativeId, room: NativeId, *, again: bool = False
+    ) -> None:
         """Raises ``CannotOpenRoom`` where a policy denies that ``other`` invites ``user``."""
+        if not self._decisions.policies:
+            return
         server_of = self._pipeline.server_of
         crossing = Invite(
             network=user.network,
@@ -232,6 +232,7 @@ class DirectChats:
             outbound=True,
             servers=frozenset({server_of(user.network, user.id)}),
             texts=(),
+            again=again,
         )
         verdict = await self._decisions.judge_and_store(crossing)
         if not verdict.allowed:
@@ -250,6 +251,11 @@ class DirectChats:
     async def _close_link(self, link: Link) -> None:
         await self._host.stop_consuming(link.native)
         await self._rooms.close_link(link.native)
+
+    async def _mark_direct(self, room: Room) -> None:
+        facts = room.view.facts
+        if not facts.direct:
+            await self._pipeline.correct(room.id, ViewDelta(info=replace(facts, direct=True)))
 
     async def _submit_notice(self, room: Room, user: NativeId) -> None:
         """Says once in a room that it is a chat without encryption."""

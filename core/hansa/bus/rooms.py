@@ -272,7 +272,7 @@ class Rooms:
             row = schema.room_cas(
                 room.id,
                 room.kept,
-                change.info or room.view.facts,
+                room.view.facts_after(change.info or room.view.facts),
                 head=room.head,
                 received=room.received,
                 generation=room.generation,

@@ -153,7 +153,11 @@ def link_cas(before: Link, link: Link) -> CompareAndSwap:
 
 
 def _link_body(link: Link) -> bytes:
-    body = {"direction": link.direction.value, "hosted": link.hosted, "authority": link.authority}
+    body: dict[str, Any] = {
+        "direction": link.direction.value,
+        "hosted": link.hosted,
+        "authority": link.authority,
+    }
     if link.judged_from:
         body["judged_from"] = link.judged_from
     return orjson.dumps(body)
