@@ -139,13 +139,17 @@ class RoomView:
     def apply(self, change: ViewDelta) -> None:
         """Take a change in place."""
         if change.info is not None:
-            self.facts = change.info
+            self.facts = self.facts_after(change.info)
         for user in change.removed:
             self._count_joined(self._people.pop(user, None), -1)
         for person in change.upserts:
             self._count_joined(self._people.get(person.user), -1)
             self._people[person.user] = person
             self._count_joined(person, +1)
+
+    def facts_after(self, info: RoomInfo) -> RoomInfo:
+        """The facts once ``info`` replaces them. A direct chat stays one: its network may not know it."""
+        return replace(info, direct=True) if self.facts.direct and not info.direct else info
 
     def load(self, people: Iterable[RoomMember]) -> None:
         """Fill an empty view from the store."""
