@@ -146,9 +146,11 @@ class PostgresStore:
         connection = session.connection
         try:
             if first:
+                # In this order: the lease is made before this table, so it was there if this table is.
+                begun = await connection.fetchval("SELECT to_regclass($1)", tables[0].name)
                 made = await connection.fetchval("SELECT to_regclass('hansa_lease')")
                 await self._require_rights(connection, ["hansa_lease"], [] if made else [first])
-                if not made and await connection.fetchval("SELECT to_regclass($1)", tables[0].name):
+                if begun and not made:
                     raise NoLease
                 if not made:
                     await connection.execute(first)
