@@ -184,15 +184,13 @@ class _Meanwhile:
 
 async def test_a_database_that_another_store_makes_between_two_questions_is_in_use(postgres_url, monkeypatch):
     store, other = PostgresStore(postgres_url), PostgresStore(postgres_url)
-    connect, waiting = store._place.connect, [other]
+    connect, waiting = asyncpg.connect, [other]
 
-    async def connected(**settings: str):
-        session = await connect(**settings)
-        if waiting:
-            session.connection = _Meanwhile(session.connection, waiting.pop())
-        return session
+    async def connected(*values: object, **settings: object):
+        connection = await connect(*values, **settings)
+        return _Meanwhile(connection, waiting.pop()) if waiting else connection
 
-    monkeypatch.setattr(store._place, "connect", connected)
+    monkeypatch.setattr(asyncpg, "connect", connected)
     with pytest.raises(InUse):
         await store.open()
     assert await other.count("", "schema") == 0
