@@ -30,6 +30,7 @@ from hansa.api.contracts import (
     Turn,
 )
 from hansa.api.hookspecs import hookimpl
+from hansa.api.media import KeepsMedia, MediaService, MediaStream, MediaUnavailable
 from hansa.environment import (
     Admitted,
     Clock,
@@ -252,6 +253,7 @@ __all__ = [
     "Invite",
     "Join",
     "JoinRule",
+    "KeepsMedia",
     "KeysQuery",
     "Kind",
     "Knock",
@@ -265,7 +267,10 @@ __all__ = [
     "LogLimit",
     "LruCache",
     "MakesGhosts",
+    "MediaService",
+    "MediaStream",
     "MediaTransfer",
+    "MediaUnavailable",
     "MediaUpload",
     "Member",
     "Membership",

@@ -25,6 +25,7 @@ from hansa.bus.delivery import BusServices, Consumer
 from hansa.bus.direct_chats import DirectChats
 from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.event_names import EventNames
+from hansa.bus.media_references import MEDIA
 from hansa.bus.observers import notify_observers
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
@@ -36,6 +37,9 @@ from hansa.host.plugin_contexts import NetworkContextImpl
 from hansa.host.policies import Policies, digest_of
 from hansa.host.supervisor import NetworkSupervisor
 from hansa.http.router import Router
+from hansa.media.bus_access import BusAccess
+from hansa.media.core_media import CoreMedia
+from hansa.media.environment import MediaEnvironment
 from hansa.model.content import Kind
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link, Refusal, Submission
@@ -82,7 +86,21 @@ class App:
         )
         self.rejudging = PolicyRecheck(self.decisions, self._server_of)
         self.names = EventNames(self.core)
-        self._judged = BusServices(self.core, self.decisions, setup.seams, self.rejudging)
+        self.media = CoreMedia(
+            ScopedStore(self.store, MEDIA),
+            setup.blobs,
+            BusAccess(
+                core=self.core,
+                rooms=self.rooms,
+                decisions=self.decisions,
+                rejudging=self.rejudging,
+                network=self.network,
+                server_of=self._server_of,
+                count=self.count,
+            ),
+            MediaEnvironment(seams=setup.seams, http=setup.http, limits=setup.media),
+        )
+        self._judged = BusServices(self.core, self.decisions, setup.seams, self.rejudging, self.media.link_to)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
@@ -176,6 +194,12 @@ class App:
 
     def on_taken_back(self, room: Room, events: Sequence[Event]) -> None:
         """Events left the log: their files go too."""
+        if self.media.names_files(events):
+            gone = [event.id for event in events]
+            self.spawn(partial(self._release_files, gone), f"files of {room.id}")
+
+    async def _release_files(self, event_ids: Sequence[str]) -> None:
+        await self.media.cleaner.release_files(event_ids)
 
     async def _show_present(self, network: ShowsPresent, link: Link) -> None:
         try:
@@ -192,6 +216,8 @@ class App:
             self._prepared = True
             for setup in self.setup.networks:
                 self._open_network(setup)
+            if "" not in self.routers:
+                self.routers[""] = self._new_router("")
 
     async def start(self) -> None:
         """Open the store, the policies, the networks; load rooms; begin delivering and connecting."""
@@ -199,6 +225,7 @@ class App:
         await self.store.open()
         await catalogue.check_whole(self.store)
         await self.store.declare("", tables.SCHEMA)
+        await self.media.start()
         await self._policies.open(self, self.setup.policies)
         await self.decisions.kept.open()
         await self.decisions.adopt(self._policies.installed, digest_of(self.setup.policies), restart=True)
@@ -213,6 +240,7 @@ class App:
         self.spawn(self._run_observers(), "observers")
         self.spawn(self._prune_decisions(), "decisions")
         self.spawn(self.present.every(), "views")
+        self.spawn(self.media.sweep_regularly, "media")
         for runner in self.runners.values():
             self.spawn(runner.run(), f"network {runner.id}")
         self.direct_chats.resume()
@@ -277,10 +305,17 @@ class App:
                 if self._hosts.setdefault(host, setup.id) != setup.id:
                     text = f"networks.{self._hosts[host]} answers requests for {host or 'any name'!r} already"
                     raise ConfigError(text, path=f"networks.{setup.id}")
-                router = Router()
+                router = self._new_router(host)
                 implementation.function(router)
                 self.routers[host] = router
         return network
+
+    def _new_router(self, host: str) -> Router:
+        """A router for the requests of a host; the one of no host also answers links to files."""
+        router = Router()
+        if not host:
+            self.media.add_routes(router)
+        return router
 
     def on_network_crashed(self, network: str) -> None:
         """The answer of a network that is stopped and will be started again: the request must be repeated."""

@@ -33,6 +33,7 @@ from hansa.http.connection_limits import ConnectionLimiter, ConnectionLimits
 from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits
 from hansa.logs import log_to
+from hansa.media.configured_limits import to_media_limits
 from hansa.model.errors import HansaError
 from hansa.model.verdict import Action
 from hansa.setup import NetworkSetup, PolicySetup, ProcessListener, RoomSetup, Setup
@@ -132,6 +133,7 @@ class Process:
                     rows=server.decisions_rows,
                     strangers=server.decisions_of_strangers,
                 ),
+                media=to_media_limits(config),
                 listener=ProcessListener(on_status=self._say_status, on_store_lost=control.on_store_lost),
             )
         )

@@ -10,6 +10,7 @@ from typing import Any
 from hansa.api.contracts import RoomWish
 from hansa.bus.decision_log import Retention
 from hansa.environment import Environment, Http
+from hansa.media.quotas import MediaLimits
 from hansa.model.verdict import Action
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs
@@ -73,4 +74,5 @@ class Setup:
     policies: Sequence[PolicySetup] = ()
     rooms: Sequence[RoomSetup] = ()
     retention: Retention = field(default_factory=Retention)
+    media: MediaLimits = field(default_factory=MediaLimits)
     listener: ProcessListener = field(default_factory=ProcessListener)

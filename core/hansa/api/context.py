@@ -7,6 +7,7 @@ from asyncio import Task
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
 from hansa.model.crossing import Crossing
@@ -65,8 +66,10 @@ class PluginContext(Protocol):
 
 class NetworkContext(PluginContext, Protocol):
     """The context of a network: a plugin's context and the core bus. Native ids are strings of this network;
-    the context adds its id.
+    the context adds its id. ``media`` stores, opens and links files for all networks.
     """
+
+    media: MediaService
 
     async def submit(
         self, items: Sequence[Submission], *, receipt: Insert | None = None

@@ -27,6 +27,7 @@ from hansa.bus import schema
 from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission
 from hansa.bus.delivery import BusServices
 from hansa.bus.event_names import EventNames, chosen_put, relation_put
+from hansa.bus.media_references import media_reference_writes
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.target_rules import check_target, with_known_target, without_target
 from hansa.bus.view_rules import ViewRulesTurn
@@ -533,6 +534,7 @@ class Pipeline:
             draft.writes.append(schema.alias_put(alias, room.id, event.seq))
         for name in inbound.chosen_ids:
             draft.writes.append(chosen_put(event, name))
+        draft.writes += media_reference_writes(event)
         return event
 
     def _refuse_item(self, draft: _Draft, item: PendingSubmission, refusal: Refusal) -> None:

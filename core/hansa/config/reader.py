@@ -66,6 +66,8 @@ class Config:
 
 
 PluginFinder = Callable[[str], ModuleType]
+#: The network word of files that the core keeps.
+_MEDIA = "media"
 
 
 class ConfigErrors(ConfigError):
@@ -239,6 +241,8 @@ def _plugin_name(table: Any) -> str:
 
 def _read_network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig | None:
     path = f"networks.{key}"
+    if key == _MEDIA:
+        reader.errors.append(ConfigError("this name is reserved for the core's media service", path=path))
     if not key.isidentifier() or key != key.lower():
         reader.errors.append(
             ConfigError("the name of a network must have only lower-case letters, digits and _", path=path)

@@ -142,9 +142,34 @@ class StoreConfig(_Strict):
 
 
 class MediaConfig(_Strict):
-    """The ``[media]`` table."""
+    """The ``[media]`` table. Quotas are of the files that Hansa itself keeps for networks; the Matrix
+    repository has quotas of its own.
+    """
 
     folder: Path = Field(default=Path("media"), description="folder for uploaded and fetched files")
+    public_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        max_length=200,
+        description="beginning of links to files, such as https://chat.example, which leads to the public"
+        " addresses; empty: as the Matrix network is reached, and no links without one",
+    )
+    link_days: int = Field(default=7, ge=1, le=365, description="days that a link to a file can be opened")
+    max_file: int = Field(
+        default=52_428_800, ge=1024, description="largest file that a network may store or fetch, in bytes"
+    )
+    quota: int = Field(
+        default=21_474_836_480, ge=1024, description="bytes that all stored files may take together"
+    )
+    quota_per_sender: int = Field(
+        default=1_073_741_824, ge=1024, description="bytes that the stored files of one sender may take"
+    )
+    files_per_sender: int = Field(default=10_000, ge=1, description="number of stored files of one sender")
+    reserve: int = Field(
+        default=1_073_741_824,
+        ge=0,
+        description="bytes of the disk that files leave free, at most a twentieth of it",
+    )
 
 
 class ThrottleConfig(_Strict):

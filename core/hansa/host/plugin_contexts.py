@@ -9,9 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts
+from hansa.api.media import MediaService
 from hansa.bus import schema as tables
 from hansa.bus.rooms import Room
 from hansa.environment import Clock, Http, Random
+from hansa.media.network_media import NetworkMedia
 from hansa.model.content import Kind
 from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import EphemeralEvent
@@ -88,6 +90,7 @@ class NetworkContextImpl(BaseContext):
 
     def __init__(self, app: PluginHost, runner: NetworkSupervisor, config: Any) -> None:
         super().__init__(app, runner.id, config)
+        self.media: MediaService = NetworkMedia(app.media, runner.id)
         self._runner = runner
         self._ghosts: dict[str, NativeId] = {}
         self._known: dict[NativeId, str] = {}

@@ -18,6 +18,7 @@ from hansa.bus.rooms import Rooms
 from hansa.bus.visible_view import VisibleViews
 from hansa.environment import Environment, Http
 from hansa.host.supervisor import NetworkSupervisor
+from hansa.media.core_media import CoreMedia
 from hansa.model.events import Link
 from hansa.model.ref import NativeId
 from hansa.pacing.store_retry import Work
@@ -35,6 +36,7 @@ class PluginHost(Protocol):
     present: VisibleViews
     signals: EphemeralRelay
     direct_chats: DirectChats
+    media: CoreMedia
     core: ScopedStore
     names: EventNames
     gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -63,7 +63,7 @@ class Blobs(Protocol):
         """Its size. Raises ``BlobNotFound``."""
         ...
 
-    def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
+    def read(self, scope: str, digest: str, start: int = 0) -> AsyncGenerator[bytes]:
         """Its bytes from the one at ``start`` on, in chunks. Raises ``BlobNotFound`` before the first."""
         ...
 
@@ -95,7 +95,7 @@ class ScopedBlobs:
         """See ``Blobs.size``."""
         return await self._blobs.size(self._scope, digest)
 
-    def read(self, digest: str, start: int = 0) -> AsyncIterator[bytes]:
+    def read(self, digest: str, start: int = 0) -> AsyncGenerator[bytes]:
         """See ``Blobs.read``."""
         return self._blobs.read(self._scope, digest, start)
 
@@ -140,7 +140,7 @@ class MemoryBlobs:
             raise BlobNotFound("there is no such file")
         return found
 
-    async def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def read(self, scope: str, digest: str, start: int = 0) -> AsyncGenerator[bytes]:
         """See ``Blobs.read``."""
         whole = self._get_bytes(scope, digest)
         for at in range(start, len(whole), CHUNK):
@@ -219,7 +219,7 @@ class FileBlobs:
         except FileNotFoundError:
             raise BlobNotFound("there is no such file") from None
 
-    async def read(self, scope: str, digest: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def read(self, scope: str, digest: str, start: int = 0) -> AsyncGenerator[bytes]:
         """See ``Blobs.read``."""
         path = self._blob_path(scope, digest)
         try:

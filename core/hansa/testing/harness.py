@@ -18,8 +18,10 @@ from hansa.environment import (
     SystemClock,
     SystemRandom,
 )
+from hansa.media.quotas import MediaLimits
 from hansa.setup import NetworkSetup, PolicySetup, ProcessListener, Setup
 from hansa.store.base import Store
+from hansa.store.blobs import Blobs, MemoryBlobs
 from hansa.store.memory import MemoryStore
 from hansa.testing.http import BufferedHttp
 
@@ -46,6 +48,8 @@ async def run_hansa(
     store: Store | None = None,
     seams: Environment | None = None,
     http: Http | None = None,
+    media: MediaLimits | None = None,
+    blobs: Blobs | None = None,
     listener: ProcessListener | None = None,
 ) -> AsyncIterator[App]:
     """Start, and stop at the end. ``networks`` maps an id to a plugin module and its options."""
@@ -56,6 +60,8 @@ async def run_hansa(
             seams=seams or Environment(SystemClock(), SystemRandom()),
             networks=[NetworkSetup(id=k, module=m, options=o) for k, (m, o) in networks.items()],
             policies=policies,
+            media=media or MediaLimits(),
+            blobs=blobs or MemoryBlobs(),
             listener=listener or ProcessListener(),
         )
     )

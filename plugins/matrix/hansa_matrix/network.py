@@ -16,6 +16,7 @@ from hansa import (
     Level,
     Link,
     LocalProtocolError,
+    MediaStream,
     NativeFacts,
     NativeId,
     NetworkContext,
@@ -35,6 +36,7 @@ from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.conversion import EventDraft
 from hansa_matrix.homeserver import build_homeserver
 from hansa_matrix.local.ghosts import ghost_localpart
+from hansa_matrix.media.shared_files import SharedFiles
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.native_events import JoinThenSend, ReceivedPdu
@@ -69,6 +71,7 @@ class MatrixNetwork:
         #: Set once the rooms are in memory, or will never be: before, nobody may conclude that we have none.
         self._opening = asyncio.Event()
         self._clients = ClientApi(home, self._opening.is_set)
+        self._files = SharedFiles(home.media)
         self._doctor = Doctor(home.own, home.federation)
         ctx.declare(SCHEMA)
 
@@ -178,6 +181,11 @@ class MatrixNetwork:
     async def addresses_of(self, natives: Collection[str]) -> Mapping[str, Sequence[str]]:
         """See ``hansa.NamesRooms.addresses_of``."""
         return await self._rooms.addresses.addresses_of(natives)
+
+    async def open_media(self, media: str, *, first: int = 0, last: int | None = None) -> MediaStream:
+        """See ``hansa.KeepsMedia.open_media``."""
+        await self._opening.wait()
+        return await self._files.open_file(media, first, last)
 
     def admin_commands(self) -> Mapping[str, AdminCommand]:
         """See ``hansa.HasAdminCommands.admin_commands``; ``admin/commands.py`` declares them."""

@@ -21,6 +21,12 @@ from hansa import (
     Response,
     Router,
 )
+from hansa.model.media_types import (
+    content_disposition,
+    parse_byte_range,
+    parse_media_type,
+    sanitise_name,
+)
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.client_api.account.accounts import Requester
@@ -37,11 +43,7 @@ from hansa_matrix.media.thumbnails import parse_thumbnail_query
 from hansa_matrix.proto.ids import is_valid_server_name
 from hansa_matrix.proto.media import (
     MxcUri,
-    content_disposition,
     is_valid_media_id,
-    parse_byte_range,
-    parse_media_type,
-    sanitise_name,
     with_charset,
 )
 

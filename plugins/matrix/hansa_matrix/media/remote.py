@@ -25,6 +25,7 @@ from hansa import (
     RemoteProtocolError,
     StoreFault,
 )
+from hansa.model.media_types import parse_file_name, parse_media_type
 
 from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.errors import denial_error, matrix_error
@@ -39,7 +40,7 @@ from hansa_matrix.federation.client import (
 from hansa_matrix.media.minimum_rate import MinimumRate, at_minimum_rate
 from hansa_matrix.media.quotas import DiskFull, OverQuota
 from hansa_matrix.media.repository import MediaItem, MediaRepository
-from hansa_matrix.proto.media import MultipartFileReader, MxcUri, parse_file_name, parse_media_type
+from hansa_matrix.proto.media import MultipartFileReader, MxcUri
 
 #: Seconds for a whole file.
 _DOWNLOAD_TIMEOUT_S = 300.0

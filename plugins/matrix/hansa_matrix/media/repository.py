@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -27,9 +27,10 @@ from hansa import (
     pages,
     scan_all,
 )
+from hansa.model.media_types import parse_media_type, sanitise_name
 
 from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
-from hansa_matrix.proto.media import MxcUri, charset_of, parse_media_type, sanitise_name
+from hansa_matrix.proto.media import MxcUri, charset_of
 
 _PAGE_SIZE = 500
 #: A remote file's last use is noted once in so many ms.
@@ -248,7 +249,7 @@ class MediaRepository:
                 row = await self._ctx.store.get("media", row.key)
         return _item_from_row(row) if row is not None else None
 
-    def read_chunks(self, item: MediaItem, start: int = 0) -> AsyncIterator[bytes]:
+    def read_chunks(self, item: MediaItem, start: int = 0) -> AsyncGenerator[bytes]:
         """Its bytes from the one at ``start`` on. Raises ``BlobNotFound``."""
         return self._ctx.blobs.read(item.blob.digest, start)
 

@@ -9,30 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.message import Message
 from typing import Any
 
 from hansa.model.errors import RemoteProtocolError
+from hansa.model.media_types import content_disposition, parse_media_type
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from hansa_matrix.proto import ids
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
-_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}", re.ASCII)
 _CHARSET = re.compile(r"[a-z0-9][a-z0-9._:+-]{0,39}", re.ASCII)
-_RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,15})-(?P<last>[0-9]{0,15})", re.ASCII)
-_PLAIN = "application/octet-stream"
-#: Types that nobody's browser runs: what may be shown in a page rather than saved.
-INLINE = frozenset(
-    {
-        "text/plain", "text/css", "text/csv", "application/json", "application/ld+json",
-        "image/jpeg", "image/gif", "image/png", "image/apng", "image/webp", "image/avif",
-        "video/mp4", "video/webm", "video/ogg", "video/quicktime",
-        "audio/mp4", "audio/webm", "audio/aac", "audio/mpeg", "audio/ogg", "audio/wave", "audio/wav",
-        "audio/x-wav", "audio/x-pn-wav", "audio/flac", "audio/x-flac",
-    }
-)  # fmt: skip
 _MAX_METADATA = 64 * 1024
 
 
@@ -60,12 +47,6 @@ def parse_mxc(text: str) -> MxcUri | None:
     return MxcUri(server, media_id) if is_valid_media_id(media_id) else None
 
 
-def parse_media_type(value: object) -> str:
-    """A media type without parameters, in lower case; that of mere bytes for what is none."""
-    text = value.partition(";")[0].strip().lower() if isinstance(value, str) else ""
-    return text if _TYPE.fullmatch(text) else _PLAIN
-
-
 def charset_of(value: object) -> str:
     """The character set that the media type of a text names, in lower case; empty where it names none."""
     if not isinstance(value, str) or not parse_media_type(value).startswith("text/"):
@@ -81,51 +62,6 @@ def charset_of(value: object) -> str:
 def with_charset(content_type: str, characters: str) -> str:
     """A media type with its character set, where there is one."""
     return f"{content_type}; charset={characters}" if characters else content_type
-
-
-def parse_byte_range(header: str, size: int) -> range | None:
-    """The bytes that a ``Range`` asks for of a file of ``size`` bytes: empty where it has none of them, None
-    where the whole file is the answer, as to several ranges at once. SPEC: RFC 9110, 14.1.2.
-    """
-    match = _RANGE.fullmatch(header.strip())
-    if match is None or not (match["first"] or match["last"]):
-        return None
-    if not match["first"]:
-        return range(max(0, size - int(match["last"])), size)
-    first, last = int(match["first"]), int(match["last"] or size)
-    if match["last"] and last < first:
-        return None
-    return range(first, min(last + 1, size)) if first < size else range(0)
-
-
-def parse_file_name(disposition: object) -> str:
-    """The name that a ``Content-Disposition`` gives, without any folder; empty if it gives none."""
-    if not isinstance(disposition, str) or len(disposition) > 2000:
-        return ""
-    # Bytes that are not UTF-8 arrive as lone surrogates, which cannot be encoded.
-    text = disposition.encode(errors="surrogatepass").decode(errors="replace")
-    message = Message()
-    message["Content-Disposition"] = text.replace("\r", " ").replace("\n", " ")
-    try:
-        return sanitise_name(message.get_filename(""))
-    except (LookupError, TypeError, ValueError):  # parameters in parts that contradict each other
-        return ""
-
-
-def sanitise_name(name: str) -> str:
-    """A file's name that can be shown and saved under."""
-    shown = "".join(c for c in name.replace("\\", "/").rpartition("/")[2] if c.isprintable())
-    return shown[:255]
-
-
-def content_disposition(content_type: str, name: str) -> str:
-    """How a browser is to take a file: nothing that it might run is shown in a page."""
-    how = "inline" if content_type in INLINE else "attachment"
-    if not name:
-        return how
-    message = Message()
-    message.add_header("Content-Disposition", how, filename=("utf-8", "", name))
-    return str(message["Content-Disposition"])
 
 
 def multipart_head(boundary: str, content_type: str, name: str) -> bytes:

@@ -1,0 +1,121 @@
+"""The media service as one network has it: ``ctx.media``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+
+from hansa.api.media import MediaStream, MediaUnavailable
+from hansa.bus.media_references import MEDIA
+from hansa.media.core_media import CoreMedia
+from hansa.media.fetcher import refuse_media
+from hansa.media.files import FileBeginning, StoredFile
+from hansa.model.content import Attachment
+from hansa.model.crossing import MediaTransfer, MediaUpload
+from hansa.model.events import RefusalCode
+from hansa.model.media_types import detect_media_type, sanitise_name
+from hansa.model.ref import NativeId
+
+#: Seconds for a whole upload or fetch.
+TRANSFER_TIMEOUT_S = 900.0
+
+
+class NetworkMedia:
+    """See ``hansa.MediaService``."""
+
+    def __init__(self, media: CoreMedia, network: str) -> None:
+        self._media = media
+        self._network = network
+
+    async def store(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        name: str = "",
+        media_type: str = "",
+        sender: str = "",
+        size: int = 0,
+    ) -> Attachment:
+        """See ``hansa.MediaService.store``."""
+        with self._media.opener.slots.hold_slot(f"{self._network}:{sender}"):
+            return await self._store_file(chunks, name, media_type, sender, size)
+
+    async def _store_file(
+        self, chunks: AsyncIterator[bytes], name: str, media_type: str, sender: str, size: int
+    ) -> Attachment:
+        files, name = self._media.files, sanitise_name(name)
+        id_ = files.new_id()
+        try:
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+                begun = FileBeginning(chunks)
+                kind = detect_media_type(await begun.read_head(), media_type)
+                await self._media.fetcher.require_allowed(
+                    MediaUpload(
+                        network=self._network,
+                        user=NativeId(self._network, sender),
+                        user_server=self._media.access.server_of(self._network, sender)
+                        if sender
+                        else self._network,
+                        media=id_,
+                        name=name,
+                        type=kind,
+                        size=size,
+                    )
+                )
+                owner = f"{self._network}:{sender}"
+                file = await files.add_file(id_, begun, name=name, media_type=kind, owner=owner, size=size)
+        except MediaUnavailable as error:
+            self._media.access.count("media_refused", reason=error.refusal.code.value)
+            raise
+        except TimeoutError as error:
+            self._media.access.count("media_refused", reason="slow")
+            raise refuse_media(RefusalCode.UNREACHABLE, "the file came too slowly") from error
+        self._media.access.count("media_stored", network=self._network)
+        return _to_attachment(file)
+
+    async def open(self, attachment: Attachment, *, first: int = 0, last: int | None = None) -> MediaStream:
+        """See ``hansa.MediaService.open``."""
+        source = attachment.source
+        if source is None or first < 0 or (last is not None and last < first):
+            raise refuse_media(RefusalCode.NOT_FOUND, "there is no such file")
+        if source.network != self._network:
+            await self._media.fetcher.require_allowed(
+                MediaTransfer(
+                    network=self._network,
+                    server=self._network,
+                    media=str(source),
+                    outbound=True,
+                    type=attachment.media_type,
+                    size=attachment.size,
+                    name=attachment.name,
+                )
+            )
+        share = f"{self._network}:"
+        return await self._media.opener.open_source(source, self._network, share, first=first, last=last)
+
+    def link(self, attachment: Attachment, native_room: str, event_id: str) -> str:
+        """See ``hansa.MediaService.link``."""
+        return self._media.make_link(attachment, str(NativeId(self._network, native_room)), event_id)
+
+    async def fetch(self, url: str, *, sender: str = "", name: str = "") -> Attachment:
+        """See ``hansa.MediaService.fetch``."""
+        share, limit = f"{self._network}:{sender}", self._media.limits.max_file
+        with ExitStack() as held:
+            held.enter_context(self._media.opener.slots.hold_slot(share))
+            async with self._media.fetcher.open_url(url, self._network, limit) as stream:
+                return await self._store_file(
+                    stream.chunks, name or stream.name, stream.media_type, sender, stream.size
+                )
+
+
+def _to_attachment(file: StoredFile) -> Attachment:
+    return Attachment(
+        name=file.name,
+        media_type=file.media_type,
+        size=file.blob.size,
+        width=file.width,
+        height=file.height,
+        source=NativeId(MEDIA, file.id),
+        sha256=file.blob.digest,
+    )
