@@ -62,6 +62,19 @@ REASONS = {
     ): "guarded: the room's row",
     ("core/hansa/bus/large_changes.py", "sweep", "Delete", "'people_change'"): "gone: nobody names it",
     ("core/hansa/bus/rooms.py", "close_link", "Delete", "'link'"): "gone: a link ends once",
+    (
+        "core/hansa/bus/media_references.py",
+        "media_reference_writes",
+        "Put",
+        "f'{MEDIA}/reference'",
+    ): "own: the event is new",
+    (
+        "core/hansa/media/cleaning.py",
+        "_release_rows",
+        "Delete",
+        "'reference'",
+    ): "gone: an event that was retracted never names the file again",
+    ("core/hansa/media/files.py", "_finish_removal", "Delete", "'removal'"): "own: who inserted it",
     ("core/hansa/store/base.py", "with_scope", "Put", "name"): "seam",
     ("core/hansa/store/base.py", "with_scope", "Delete", "name"): "seam",
     (

@@ -30,6 +30,11 @@ REASONS = {
     "hansa/bus/rooms.py _fill_room": "the last one",
     "hansa/host/plugin_contexts.py read_history": _CURSOR,
     "hansa/host/plugin_contexts.py native_id": "the names of one event, of which each network gives a few",
+    "hansa/media/bus_access.py find_event": _ONE,
+    "hansa/media/cleaning.py release_files": _BOUNDED + "the files that one event can name",
+    "hansa/media/cleaning.py sweep_files": _CURSOR,
+    "hansa/media/files.py remove_orphan_bytes": _DRAINED,
+    "hansa/media/link_keys.py _update_keys": _BOUNDED + "a key for each week, removed after two",
     "hansa_matrix/client_api/account/deactivation.py forget_private": _DRAINED,
     "hansa_matrix/client_api/sync/stored_filters.py add_filter": _BOUNDED
     + "`MOST_OF_USER`; the others go a few at a time",
