@@ -14,6 +14,7 @@ import pytest
 from hansa import ConfigError, NativeId, PluginError, Router, hookimpl
 from hansa.cli.main import main
 from hansa.config.reader import ConfigErrors, parse
+from hansa.config.settings import NetworkTable, PolicyTable
 from hansa.host import loader
 from hansa.setup import PolicySetup
 from hansa.store.base import Collection, Put, Schema, StoreError
@@ -514,3 +515,87 @@ async def test_two_networks_cannot_answer_for_one_name():
     async with run_hansa({"one": (plugin, NoConfig())}) as app:
         assert list(app.routers) == [""]
         assert app.rooms.link(NativeId("one", "x")) is None
+
+
+BROKEN = {
+    "nothing that opens a network": (
+        "@hookimpl\ndef open_network(ctx):",
+        "def other(ctx):",
+        "does not implement open_network",
+        ":1)",
+    ),
+    "a hook without its mark": (
+        "@hookimpl\ndef open_network",
+        "def open_network",
+        "open_network is not marked with @hookimpl",
+        "def open_network",
+    ),
+    "a hook with other arguments": (
+        "def open_network(ctx)",
+        "def open_network(ctx, more)",
+        "must take (ctx), not (ctx, more)",
+        "@hookimpl",
+    ),
+    "a hook without arguments": (
+        "def open_network(ctx)",
+        "def open_network()",
+        "must take (ctx), not ()",
+        "@hookimpl",
+    ),
+    "a network that cannot send": (
+        '    async def send(self, delivery): return ""\n\n@hookimpl\ndef open_network(ctx):',
+        "\n@hookimpl\ndef open_network(ctx) -> Network:",
+        "Network lacks send",
+        "class Network",
+    ),
+    "a method without its mark": (
+        "    async def stop(self): ...\n",
+        "    async def stop(self): ...\n    async def event_committed(self, event): ...\n",
+        "event_committed is not marked with @hookimpl",
+        "    async def event_committed",
+    ),
+    "a key of the core's": (
+        '    word: str = ""',
+        '    word: str = ""\n    throttle: int = 1',
+        "its Config has 'throttle'",
+        "    throttle: int",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.replace(" ", "-"))
+def test_check_refuses_what_run_would_with_file_and_line_and_once(shelf, capsys, tmp_path, case):
+    old, new, reason, line = BROKEN[case]
+    source = SOUND.replace("def open_network(ctx):", "def open_network(ctx) -> Network:")
+    source = source.replace(old.replace("(ctx):", "(ctx) -> Network:"), new, 1) if old in SOUND else source
+    assert source != SOUND
+    name = shelf.put("acme-bad", "bad", source=source)
+    path = tmp_path / "hansa.toml"
+    table = '[networks.{}]\nplugin = "bad"\n'
+    path.write_text('[server]\nlisten = ["http://127.0.0.1:8008"]\n' + table.format("a") + table.format("b"))
+    assert main(["check", "-c", str(path)]) == 2
+    said = capsys.readouterr().out
+    assert said.count("plugin 'bad'") == 1, said
+    assert reason in said
+    wanted = line if line.startswith(":") else f":{source[: source.index(line)].count(chr(10)) + 1})"
+    assert f"{shelf.folder / name}.py{wanted}" in said
+
+
+@pytest.mark.parametrize(
+    ("hook", "key"),
+    [("open_network", key) for key in NetworkTable.model_fields]
+    + [("open_policy", key) for key in PolicyTable.model_fields],
+)
+def test_every_key_of_the_core_is_refused_in_a_config(shelf, hook, key):
+    source = SOUND.replace("word: str", f"{key}: str").replace("open_network", hook)
+    shelf.put("acme-bad", "bad", source=source)
+    with pytest.raises(PluginError, match=f"its Config has '{key}'"):
+        loader.load_plugin("bad")
+
+
+def test_a_policy_is_no_network(shelf):
+    source = SOUND.replace("async def send(self, delivery)", "async def check(self, crossing)")
+    shelf.put("acme-judge", "judge", source=source.replace("open_network", "open_policy"))
+    found = mistakes({"server": HTTP, "networks": {"one": {"plugin": "judge"}}})
+    assert "does not implement open_network" in found["networks.one.plugin"]
+    parse({"server": HTTP, "policies": {"one": {"plugin": "judge"}}}, shelf.folder, loader.load_plugin)

@@ -56,8 +56,8 @@ class ScriptedHansa:
         assert self._process is not None
         return MatrixHarness(self._process.app.network("matrix"))
 
-    def _find(self, name: str) -> ModuleType:
-        return self._module if name == "actor" else loader.load_plugin(name)
+    def _find(self, name: str, opens: str = "") -> ModuleType:
+        return self._module if name == "actor" else loader.load_plugin(name, opens)
 
     async def start(self) -> Self:
         """Open everything; a stage that was stopped goes on with what it kept."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ValidationError
 
@@ -65,9 +65,16 @@ class Config:
     rooms: tuple[RoomTable, ...]
 
 
-PluginFinder = Callable[[str], ModuleType]
 #: The network word of files that the core keeps.
 _MEDIA = "media"
+
+
+class PluginFinder(Protocol):
+    """Finds the module of a plugin by its name."""
+
+    def __call__(self, name: str, opens: str = "") -> ModuleType:
+        """The module, which implements the hook ``opens``. Raises ConfigError or PluginError."""
+        ...
 
 
 class ConfigErrors(ConfigError):
@@ -83,6 +90,7 @@ class _ConfigReader:
         self.folder = folder
         self.find = find
         self.errors: list[ConfigError] = []
+        self._told: set[str] = set()
 
     def table(self, model: type[BaseModel], data: Any, path: str) -> Any:
         """One validated table, None if it has mistakes."""
@@ -124,13 +132,17 @@ class _ConfigReader:
                 return ""
         return {k: self.resolve_secrets(v, f"{path}.{k}") for k, v in value.items()}
 
-    def plugin(self, name: str, path: str) -> ModuleType | None:
-        """A plugin's module."""
+    def plugin(self, name: str, path: str, opens: str) -> ModuleType | None:
+        """A plugin's module. A mistake of the plugin's own is named once, however many tables use it."""
         try:
-            return self.find(name)
-        except (ConfigError, PluginError) as error:
+            return self.find(name, opens)
+        except ConfigError as error:
             self.errors.append(ConfigError(str(error), path=f"{path}.plugin"))
-            return None
+        except PluginError as error:
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                self.errors.append(ConfigError(str(error), path=f"{path}.plugin"))
+        return None
 
     def options(self, module: ModuleType, data: Mapping[str, Any], path: str) -> Any:
         """A plugin's own part, with its paths relative to the configuration's folder."""
@@ -248,7 +260,7 @@ def _read_network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig 
             ConfigError("the name of a network must have only lower-case letters, digits and _", path=path)
         )
     mine, rest = _split_section(reader, NetworkTable, table, path)
-    module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
+    module = reader.plugin(name, path, "open_network") if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
         return None
@@ -260,7 +272,7 @@ def _read_network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig 
 def _read_policy(reader: _ConfigReader, key: str, table: Any) -> PolicyConfig | None:
     path = f"policies.{key}"
     mine, rest = _split_section(reader, PolicyTable, table, path)
-    module = reader.plugin(name, path) if (name := _plugin_name(table)) else None
+    module = reader.plugin(name, path, "open_policy") if (name := _plugin_name(table)) else None
     options = reader.options(module, rest, path) if module else None
     if mine is None or module is None or options is None:
         return None

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from types import ModuleType
 from typing import Any
 
 import pluggy
-from pydantic import BaseModel
 
 import hansa.api.hookspecs as specs
+from hansa.host.plugin_checks import check_hooks, check_module, check_opens
 from hansa.model.errors import ConfigError, PluginError
 
 GROUP = "hansa.plugins"
-_API = (1,)
 
 
 def installed_plugins() -> dict[str, list[EntryPoint]]:
@@ -36,8 +34,10 @@ def _distribution_name(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "an unknown distribution"
 
 
-def load_plugin(name: str) -> ModuleType:
-    """The module of an enabled plugin. Raises ConfigError if there is none, two, or one that cannot be."""
+def load_plugin(name: str, opens: str = "") -> ModuleType:
+    """The module of an enabled plugin, which implements the hook ``opens``. Raises ConfigError if there is
+    none, two, or one that cannot be, and PluginError for one that does not keep the contract.
+    """
     entries = installed_plugins().get(name, [])
     if not entries:
         known = ", ".join(sorted(installed_plugins())) or "none"
@@ -53,12 +53,15 @@ def load_plugin(name: str) -> ModuleType:
         )
         raise ConfigError(text)
     try:
-        module = entry.load()
+        module: ModuleType = entry.load()
     except ModuleNotFoundError as error:
         needed = f"plugin {name!r} needs {error.name}, which is not installed"
         text = f"{needed}: reinstall {_distribution_name(entry)}"
         raise ConfigError(text) from error
-    return validate_module(name, module)
+    check_module(name, module)
+    if opens:
+        check_opens(name, module, opens)
+    return module
 
 
 #: A requirement of an extra, as metadata writes it: ``slixmpp>=1.8; extra == "xmpp"``.
@@ -80,50 +83,6 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def validate_module(name: str, module: ModuleType) -> ModuleType:
-    """A module that keeps the plugin contract: ``api`` and ``Config``. Raises PluginError."""
-    api = getattr(module, "api", None)
-    if type(api) is not int or api not in _API:
-        raise PluginError(f"plugin {name!r} is written for api {api!r}; this Hansa speaks {list(_API)}")
-    config = getattr(module, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, BaseModel)):
-        raise PluginError(f"plugin {name!r} has no Config model")
-    if config.model_config.get("extra") != "forbid":
-        raise PluginError(f"plugin {name!r}: its Config must forbid unknown keys (extra='forbid')")
-    check_async_signatures(name, module)
-    return module
-
-
-def check_async_signatures(name: str, plugin: object) -> None:
-    """A hook is ``def`` or ``async def`` as its specification is. Raises PluginError with file and line."""
-    for hook, method in _hook_methods(plugin):
-        spec = getattr(specs.Hooks, hook, None)
-        if spec is None:
-            raise PluginError(
-                f"plugin {name!r} implements an unknown hook {hook!r} at {_source_place(method)}"
-            )
-        if inspect.iscoroutinefunction(spec) != inspect.iscoroutinefunction(method):
-            wanted = "async def" if inspect.iscoroutinefunction(spec) else "def"
-            raise PluginError(f"plugin {name!r}: hook {hook!r} must be {wanted} ({_source_place(method)})")
-
-
-def _hook_methods(plugin: object) -> Iterator[tuple[str, Any]]:
-    for attribute in dir(plugin):
-        if attribute.startswith("__"):
-            continue
-        value = inspect.getattr_static(plugin, attribute)
-        if inspect.isroutine(value):
-            method = getattr(plugin, attribute)
-            marked = getattr(method, f"{specs.PROJECT}_impl", None)
-            if marked:
-                yield (marked.get("specname") or attribute), method
-
-
-def _source_place(method: Any) -> str:
-    code = inspect.unwrap(method).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
-
-
 def new_manager() -> pluggy.PluginManager:
     """An empty registry with the specifications."""
     manager = pluggy.PluginManager(specs.PROJECT)
@@ -133,7 +92,7 @@ def new_manager() -> pluggy.PluginManager:
 
 def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
     """Register with every check; a plugin that fails one is not left behind. Raises PluginError."""
-    check_async_signatures(name, plugin)
+    check_hooks(name, plugin)
     try:
         manager.register(plugin, name)
         manager.check_pending()

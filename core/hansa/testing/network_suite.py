@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from hansa.api.contracts import HasFeatures, LinksRooms, OpenedRoom, RetryLater
 from hansa.app import App
 from hansa.bus.schema import event_of
-from hansa.host import loader
+from hansa.host.plugin_checks import check_module
 from hansa.model.content import (
     Content,
     Custom,
@@ -257,7 +257,7 @@ class NetworkSuite:
 
     async def test_the_plugin_is_one_that_loads(self) -> None:
         """It says ``api``, and its Config refuses a key that it does not know."""
-        loader.validate_module("tested", self.plugin)
+        check_module("tested", self.plugin)
         with pytest.raises(ValidationError, match="extra_forbidden"):
             self.plugin.Config.model_validate({**self.options, "no_such_setting": 1})
 

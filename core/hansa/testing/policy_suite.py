@@ -20,7 +20,7 @@ from hansa.api.contracts import Policy
 from hansa.api.hookspecs import hookimpl
 from hansa.bus.policy_dispatch import InstalledPolicy, PolicyAnswer, ask_policy
 from hansa.environment import Environment, HttpRequest
-from hansa.host import loader
+from hansa.host.plugin_checks import check_module
 from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
 from hansa.model.crossing import (
     AdminChange,
@@ -285,7 +285,7 @@ class PolicySuite:
 
     async def test_the_plugin_is_one_that_loads(self) -> None:
         """It says ``api``, and its Config refuses a key that it does not know."""
-        loader.validate_module("mine", self.plugin)
+        check_module("mine", self.plugin)
         with pytest.raises(ValidationError, match="extra_forbidden"):
             self.plugin.Config.model_validate({**self.options, "no_such_setting": 1})
 
