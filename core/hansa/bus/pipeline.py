@@ -29,7 +29,13 @@ from hansa.bus.delivery import BusServices
 from hansa.bus.event_names import EventNames, chosen_put, relation_put
 from hansa.bus.media_references import media_reference_writes
 from hansa.bus.rooms import Room, Rooms
-from hansa.bus.target_rules import check_target, with_known_target, without_target
+from hansa.bus.target_rules import (
+    check_target,
+    named_events,
+    with_event_ids,
+    with_known_target,
+    without_target,
+)
 from hansa.bus.view_rules import ViewRulesTurn
 from hansa.model.content import (
     REDACTED,
@@ -415,12 +421,13 @@ class Pipeline:
             self._refuse_item(draft, item, refusal_by(verdict))
             return
         content, target = inbound.content, None
-        if wanted := target_of(content):
-            target = await self._find_target(room, draft, wanted)
-            content = with_known_target(content, target)
+        if inbound.native_targets or target_of(content):
+            content, target = await self._with_target(room, draft, inbound)
+            if inbound.native_targets:
+                inbound = replace(inbound, content=content)
         if isinstance(content, Targeted):
-            refusal = self._check_target(room, item, target)
-            if refusal is not None and item.immutable:
+            refusal = self._check_target(room, inbound, target)
+            if refusal is not None and item.link.authority:  # its own rules allow it
                 content = without_target(content)
             elif refusal is not None:
                 self._refuse_item(draft, item, refusal)
@@ -462,9 +469,37 @@ class Pipeline:
             draft.corrects = draft.corrects or bool(change)
         draft.add(item, SubmitResult(verdict=verdict, event=event, native_id=prepared.native_id))
 
-    def _check_target(self, room: Room, item: PendingSubmission, target: Event | None) -> Refusal | None:
-        inbound, authority = item.inbound, room.authority
+    @staticmethod
+    def _check_target(room: Room, inbound: Submission, target: Event | None) -> Refusal | None:
+        authority = room.authority
         return check_target(inbound.content, target, inbound.sender, room.view, decided=authority is not None)
+
+    async def _with_target(
+        self, room: Room, draft: _Draft, inbound: Submission
+    ) -> tuple[Content, Event | None]:
+        """The content as it enters the log, with the event that it concerns."""
+        content = inbound.content
+        if not inbound.native_targets:
+            target = await self._find_target(room, draft, target_of(content))
+            return with_known_target(content, target), target
+        found: dict[str, Event] = {}
+        for name in named_events(content):
+            event = await self._find_native(room, draft, NativeId(inbound.origin.network, name))
+            if event is not None:
+                found[name] = event
+        target = found.get(target_of(content))
+        content = with_event_ids(content, {name: event.id for name, event in found.items()})
+        return with_known_target(content, target), target
+
+    async def _find_native(self, room: Room, draft: _Draft, ref: NativeId) -> Event | None:
+        """An event of the room by a native id, as this turn leaves it."""
+        for event in (*draft.blanked, *draft.events, *room.tail):
+            if event.origin == ref:
+                return event
+        stored = await self._names.find(ref)
+        if stored is None or stored.room != room.id:
+            return None
+        return next((blank for blank in draft.blanked if blank.seq == stored.seq), stored)
 
     async def _find_target(self, room: Room, draft: _Draft, event_id: str) -> Event | None:
         """An event of the room, as this turn leaves it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hansa.model.content import (
@@ -73,6 +74,29 @@ def with_known_target(content: Content, target: Event | None) -> Content:
             return replace(content, message=replace(content.message, reply_to=""))
         case Retraction() if target is not None:
             return replace(content, of=target.content.kind, of_target=target_of(target.content))
+        case _:
+            return content
+
+
+def named_events(content: Content) -> tuple[str, ...]:
+    """The ids of events that a content names, that of its target first."""
+    message = content.message if isinstance(content, Edit) else content
+    thread = message.thread if isinstance(message, Message) else ""
+    return tuple(dict.fromkeys(one for one in (target_of(content), thread) if one))
+
+
+def with_event_ids(content: Content, ids: Mapping[str, str]) -> Content:
+    """``content`` with ids of the core in the place of the native ids that are the keys of ``ids``."""
+    match content:
+        case Message():
+            reply_to, thread = ids.get(content.reply_to, ""), ids.get(content.thread, "")
+            return replace(content, reply_to=reply_to, thread=thread)
+        case Edit():
+            message = with_event_ids(content.message, ids)
+            assert isinstance(message, Message)
+            return replace(content, target=ids.get(content.target, ""), message=message)
+        case Reaction() | Retraction() | Report() | PollVote() | PollEnd():
+            return replace(content, target=ids.get(content.target, ""))
         case _:
             return content
 

@@ -72,7 +72,8 @@ class Submission:
 
     ``aliases`` are more ids of the event on the network. ``chosen_ids`` are ids that the sender chose: the
     latest event of a sender in a room has it. ``payload``, of 64 KiB at most, is given back to this
-    network alone.
+    network alone. ``native_targets``: the ids of events in ``content`` are native ids of the network, in
+    the place of which the room's turn puts the core's own; empty for an event that is not known.
     """
 
     origin: NativeId
@@ -86,6 +87,7 @@ class Submission:
     aliases: tuple[str, ...] = ()
     chosen_ids: tuple[str, ...] = ()
     payload: bytes = b""
+    native_targets: bool = False
 
 
 @quick
