@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes what is generated of the documentation: docs/hooks.md, docs/commands.md, docs/configuration.md.
+"""Writes what is generated of the documentation: docs/hooks.md, docs/commands.md, docs/configuration.md,
+docs/what-crosses.md.
 
 scripts/reference.py           writes them
 scripts/reference.py --check   exit code 1 if one is stale
@@ -29,6 +30,10 @@ from hansa.host import loader
 from hansa.http import router
 from hansa.model import commands as plugin_commands
 from hansa.model import content, crossing
+from hansa.model.feature_table import WORDS, feature_rows
+from hansa.model.features import Level
+from hansa_matrix.network import MatrixNetwork
+from hansa_xmpp.network import XmppNetwork
 from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[1]
@@ -229,7 +234,36 @@ def configuration() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-PAGES = {"hooks.md": hooks, "commands.md": commands, "configuration.md": configuration}
+def crossings() -> str:
+    """The page docs/what-crosses.md."""
+    heading, rows = feature_rows({"matrix": MatrixNetwork.features, "xmpp": XmppNetwork.features})
+    meanings = {
+        Level.FULL: "The other side sees the thing itself.",
+        Level.PARTIAL: "The other side sees it with the losses in brackets.",
+        Level.FALLBACK: "The other side reads a text about it, such as `edited: hello`.",
+        Level.DROPPED: "The other side sees nothing. Hansa counts it in `hansa_not_carried_total`.",
+        Level.REJECTED: "The other side sees nothing. The sender is told once for each kind and room.",
+    }
+    lines = [
+        GENERATED,
+        "# What crosses\n",
+        "Each network declares how well it shows each kind of content (`Features`). These are the levels:\n",
+        *(f"- **{WORDS[level]}**: {text}" for level, text in meanings.items()),
+        "",
+        "`hansa rooms show ROOM` prints this table for the networks of a room.\n",
+        f"| {' | '.join(heading)} |",
+        f"|{' --- |' * len(heading)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "hooks.md": hooks,
+    "commands.md": commands,
+    "configuration.md": configuration,
+    "what-crosses.md": crossings,
+}
 
 
 def main() -> int:

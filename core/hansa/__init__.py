@@ -26,6 +26,7 @@ from hansa.api.contracts import (
     RetryLater,
     RoomWish,
     ShowsPresent,
+    TellsPeople,
     TracksDelivery,
     Turn,
 )
@@ -337,6 +338,7 @@ __all__ = [
     "Submission",
     "SubmitResult",
     "Surroundings",
+    "TellsPeople",
     "ToDevice",
     "TokenBucket",
     "TokenBuckets",

@@ -19,6 +19,7 @@ from hansa.api.contracts import (
     OpenedRoom,
     RoomWish,
     ShowsPresent,
+    features_of,
 )
 from hansa.bus import schema as tables
 from hansa.bus.delivery import BusServices, Consumer
@@ -29,6 +30,7 @@ from hansa.bus.media_references import MEDIA
 from hansa.bus.observers import notify_observers
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
+from hansa.bus.rejections import RejectionNotices
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.visible_view import VisibleViews
@@ -40,9 +42,9 @@ from hansa.http.router import Router
 from hansa.media.bus_access import BusAccess
 from hansa.media.core_media import CoreMedia
 from hansa.media.environment import MediaEnvironment
-from hansa.model.content import Kind
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link, Refusal, Submission
+from hansa.model.features import Level
 from hansa.model.ref import NativeId
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import DeliveryThrottle
@@ -101,6 +103,7 @@ class App:
             MediaEnvironment(seams=setup.seams, http=setup.http, limits=setup.media),
         )
         self._judged = BusServices(self.core, self.decisions, setup.seams, self.rejudging, self.media.link_to)
+        self._rejections = RejectionNotices(self.core, self.rooms, self.network)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
@@ -344,9 +347,12 @@ class App:
         """See ``hansa.host.supervisor.NetworkListener``."""
         self.setup.listener.on_status(network, state, text)
 
-    def on_not_carried(self, network: str, kind: Kind) -> None:
+    def on_not_carried(self, link: Link, event: Event) -> None:
         """See ``hansa.host.supervisor.NetworkListener``."""
+        network, kind = link.native.network, event.content.kind
         self.count("not_carried", network=network, kind=kind.value)
+        if features_of(self.network(network)).level(kind) is Level.REJECTED:
+            self.spawn(self._rejections.tell_sender(link, event), f"rejection by {link.id}")
 
     async def on_delivery_failed(self, delivery: Delivery, error: str) -> None:
         """See ``hansa.host.supervisor.NetworkListener``."""

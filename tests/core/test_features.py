@@ -14,10 +14,17 @@ from hansa import (
     Member,
     Membership,
     Message,
+    Request,
     Style,
+    Topic,
 )
+from hansa.admin.room_names import RoomNames
+from hansa.admin.rooms import RoomCommands
+from hansa.cli import show
+from hansa.model.feature_table import feature_rows
 from hansa.model.features import degrade
-from hansa.testing import run_hansa
+from hansa.store.memory import MemoryDisk, MemoryStore
+from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 
 ALL = SAMPLES
@@ -63,3 +70,55 @@ async def test_what_a_network_cannot_show_is_counted(monkeypatch):
         await made["left"].say("a", "ann@x", "seen")
         assert await made["right"].until("b", 1) == ["seen"]
         assert app.counters["not_carried", (("kind", "topic"), ("network", "right"))] == 1
+
+
+async def test_the_sender_of_what_is_rejected_is_told_once_for_each_kind(monkeypatch):
+    levels = {Kind.MESSAGE: Level.FULL, Kind.TOPIC: Level.REJECTED, Kind.NAME: Level.REJECTED}
+    monkeypatch.setattr(Actor, "features", Features(levels=levels))
+    made: dict[str, Actor] = {}
+    networks = dict.fromkeys(("left", "right"), (module(made), Config()))
+    disk = MemoryDisk()
+    topic = ("ann@x", "right cannot show this (topic). The people there do not see it.")
+    async with run_hansa(networks, rooms=(("left:a", "right:b"),), store=MemoryStore(disk)) as app:
+        for _ in range(2):
+            await made["left"].set_topic("a", "ann@x", "unseen")
+        await made["left"].set_name("a", "ann@x", "unseen")
+        await made["left"].set_topic("a", "bob@x", "unseen")
+        await until(lambda: len(made["left"].told) == 3)
+        assert made["left"].told[0] == topic
+        assert [user for user, _ in made["left"].told] == ["ann@x", "ann@x", "bob@x"]
+        assert app.counters["not_carried", (("kind", "topic"), ("network", "right"))] == 3
+    async with run_hansa(networks, rooms=(("left:a", "right:b"),), store=MemoryStore(disk)):
+        await made["left"].do("a", "ann@x", Topic(text="unseen again"), origin="later-1")
+        await made["left"].say("a", "ann@x", "seen", origin="later-2")
+        await made["right"].until("b", 1)
+        assert made["left"].told == []
+
+
+def test_the_table_says_how_each_side_sees_the_other():
+    rich = Features(levels=dict.fromkeys(Kind, Level.FULL), formatting=True, replies=True, attachments=True)
+    levels = {Kind.MESSAGE: Level.FULL, Kind.EDIT: Level.FALLBACK, Kind.POLL_START: Level.REJECTED}
+    poor = Features(
+        levels=levels | {Kind.MEMBER: Level.PARTIAL}, losses={Kind.MEMBER: "no reason"}, formatting=True
+    )
+    heading, rows = feature_rows({"rich": rich, "poor": poor})
+    assert heading == ["", "rich → poor", "poor → rich"]
+    found = {row[0]: row[1:] for row in rows}
+    assert found["message"] == ["whole (a reply as a quote; a file as a link)", "whole"]
+    assert found["edit"] == ["in words", ""]
+    assert found["member"] == ["in part (no reason)", "whole"]
+    assert (found["poll-start"], found["call"]) == (["refused", ""], ["not shown", ""])
+
+
+async def test_an_operator_sees_what_crosses_in_a_room(monkeypatch):
+    monkeypatch.setattr(Actor, "features", Features(levels={Kind.MESSAGE: Level.FULL}))
+    made: dict[str, Actor] = {}
+    networks = dict.fromkeys(("left", "right"), (module(made), Config()))
+    async with run_hansa(networks, rooms=(("left:a", "right:b"),)) as app:
+        found = await RoomCommands(app, RoomNames(app)).room(
+            Request(method="GET", target="/", host="x", path={"room": "left:a"}), {}
+        )
+    pair = {"from": "left", "to": "right", "levels": {"message": "full"}, "losses": {}}
+    assert pair in found["crosses"]
+    found |= {"people": [], "links": [], "addresses": []}
+    assert "what crosses  left → right  right → left\nmessage       whole         whole" in show.room(found)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.admin.room_names import RoomNames, missing
-from hansa.api.contracts import CannotOpenRoom, RoomWish
+from hansa.api.contracts import CannotOpenRoom, RoomWish, features_of
 from hansa.app import App
 from hansa.bus.rooms import Room
 from hansa.environment import Request
 from hansa.model.crossing import PeerConnect
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link
+from hansa.model.feature_table import crossing_levels
+from hansa.model.features import Features
 
 #: Servers of a room that are looked at for denied ones.
 _SERVERS = 500
@@ -73,8 +75,26 @@ class RoomCommands:
             "join_rule": facts.join_rule,
             "version": facts.version,
             "people": people,
+            "crosses": self._describe_crossings(room),
             "denied": await self._denied_servers(room),
         }
+
+    def _describe_crossings(self, room: Room) -> list[dict[str, Any]]:
+        """What crosses between each two networks of a room, by kind."""
+        found: dict[str, Features] = {}
+        for link in room.links.values():
+            network = self._app.network(link.native.network)
+            if network is not None:
+                found[link.native.network] = features_of(network)
+        return [
+            {
+                "from": pair.origin,
+                "to": pair.target,
+                "levels": {kind.value: level.name.lower() for kind, level in pair.levels.items()},
+                "losses": {kind.value: text for kind, text in pair.losses.items()},
+            }
+            for pair in crossing_levels(found)
+        ]
 
     async def _denied_servers(self, room: Room) -> list[dict[str, str]]:
         """The servers in a room that policies deny; nothing more is said to them, and so into the room."""

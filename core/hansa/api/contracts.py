@@ -11,7 +11,7 @@ from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import HansaError
 from hansa.model.events import Delivery, Link, NativeFacts, Refusal, Submission
 from hansa.model.fast_dataclass import quick
-from hansa.model.features import Features
+from hansa.model.features import PLAIN, Features
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import ViewDelta
@@ -79,6 +79,11 @@ class HasFeatures(Protocol):
     def features(self) -> Features:
         """The content that the network can carry; constant."""
         ...
+
+
+def features_of(network: Network | None) -> Features:
+    """The content that a network can carry: text, where it does not say."""
+    return network.features if isinstance(network, HasFeatures) else PLAIN
 
 
 @runtime_checkable
@@ -203,6 +208,15 @@ class CarriesEphemeral(Protocol):
 
     async def show_ephemeral(self, link: Link, show_ephemeral: EphemeralEvent) -> None:
         """Shows a signal of a user of another network. An exception is logged and changes nothing."""
+        ...
+
+
+@runtime_checkable
+class TellsPeople(Protocol):
+    """A network that can show a notice to one person alone."""
+
+    async def tell_person(self, link: Link, user: str, text: str) -> None:
+        """Show ``text`` to a person of this network, in the room of ``link``. An exception is logged."""
         ...
 
 

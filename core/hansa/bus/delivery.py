@@ -16,17 +16,17 @@ from typing import Protocol
 
 import orjson
 
-from hansa.api.contracts import DeliveryRejected, HasFeatures, Network, RetryLater
+from hansa.api.contracts import DeliveryRejected, Network, RetryLater, features_of
 from hansa.bus import schema
 from hansa.bus.event_names import EventNames
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room
 from hansa.environment import Environment
-from hansa.model.content import Attachment, Kind, target_of
+from hansa.model.content import Attachment, target_of
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.fallback_text import NOTHING_AROUND, Surroundings
-from hansa.model.features import PLAIN, degrade, needs_surroundings, split_content
+from hansa.model.features import degrade, needs_surroundings, split_content
 from hansa.model.ref import NativeId
 from hansa.model.view import display_of
 from hansa.pacing.backoff import Backoff
@@ -68,7 +68,7 @@ class DeliveryTarget(Protocol):
         """A delivery went to the dead letters."""
         ...
 
-    def on_unsupported(self, kind: Kind) -> None:
+    def on_unsupported(self, link: Link, event: Event) -> None:
         """The network cannot show an event, and nothing is sent in its place."""
         ...
 
@@ -227,7 +227,7 @@ class Consumer:
         if passes:
             deliveries = await self._deliveries_of(event)
             if not deliveries:
-                self._gate.on_unsupported(event.content.kind)
+                self._gate.on_unsupported(self.link, event)
             for delivery in deliveries:
                 await self._send_delivery(delivery)
         self.position = event.seq
@@ -250,8 +250,7 @@ class Consumer:
 
     async def _deliveries_of(self, event: Event) -> list[Delivery]:
         """What the network gets of an event: one delivery, more where a text is too long for one, or none."""
-        network = self._gate.network
-        features = network.features if isinstance(network, HasFeatures) else PLAIN
+        features = features_of(self._gate.network)
         around, content = NOTHING_AROUND, event.content
         if needs_surroundings(content, features):
             around = await self._surroundings(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.model.commands import counted, format_pairs, format_table, format_time
+from hansa.model.feature_table import WORDS
 
 __all__ = [
     "decisions",
@@ -58,11 +59,23 @@ def room(found: Any) -> str:
     if found["topic"]:
         head += f"\ntopic: {found['topic']}"
     parts = [head, format_table(["link", ""], links), format_table(["user", "is", "role", "name"], people)]
+    if found.get("crosses"):
+        parts.append(_crossings(found["crosses"]))
     if found.get("denied"):
         denied = [[d["network"], d["server"], d["because"]] for d in found["denied"]]
         parts.append("Denied servers are in this room. Nothing is sent to it while they are in it:")
         parts.append(format_table(["network", "server", "because"], denied))
     return "\n\n".join(parts)
+
+
+#: The levels of features, as people read them.
+_LEVELS = {level.name.lower(): words for level, words in WORDS.items()}
+
+
+def _crossings(pairs: Any) -> str:
+    kinds = dict.fromkeys(kind for pair in pairs for kind in pair["levels"])
+    rows = [[kind, *(_LEVELS.get(pair["levels"].get(kind, ""), "") for pair in pairs)] for kind in kinds]
+    return format_table(["what crosses", *(f"{pair['from']} → {pair['to']}" for pair in pairs)], rows)
 
 
 def deliveries(found: Any) -> str:

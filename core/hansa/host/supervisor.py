@@ -9,8 +9,7 @@ from typing import Protocol
 
 from hansa.api.contracts import Authority, Network
 from hansa.environment import Environment
-from hansa.model.content import Kind
-from hansa.model.events import Delivery
+from hansa.model.events import Delivery, Event, Link
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.pacing.store_retry import MAX_DELAY_S, Work, patiently
@@ -36,8 +35,8 @@ class NetworkListener(Protocol):
         """A delivery became a dead letter."""
         ...
 
-    def on_not_carried(self, network: str, kind: Kind) -> None:
-        """The network cannot show content of this kind."""
+    def on_not_carried(self, link: Link, event: Event) -> None:
+        """The network of a link cannot show an event."""
         ...
 
     def on_status_changed(self, network: str, state: str, text: str) -> None:
@@ -107,9 +106,9 @@ class NetworkSupervisor:
         """Tell the observers of dead letters."""
         await self._listener.on_delivery_failed(delivery, error)
 
-    def on_unsupported(self, kind: Kind) -> None:
-        """Count what the network cannot show."""
-        self._listener.on_not_carried(self.id, kind)
+    def on_unsupported(self, link: Link, event: Event) -> None:
+        """See ``hansa.bus.delivery.DeliveryTarget.on_unsupported``."""
+        self._listener.on_not_carried(link, event)
 
     def report_status(self, state: str, text: str = "") -> None:
         """Takes the state that the network reports of itself."""

@@ -32,7 +32,7 @@ class Features:
     """Per kind a level; a kind not named is DROPPED. ``max_text`` bounds a message in UTF-8 bytes: a longer
     one comes in parts. Without ``formatting`` a message comes without spans, and its text marks quotes and
     says where links lead. Without ``replies`` its text begins with a quote of what it answers, and without
-    ``attachments`` it ends with their names and links.
+    ``attachments`` it ends with their names and links. ``losses`` says of a PARTIAL kind what is lost.
     """
 
     levels: Mapping[Kind, Level] = field(default_factory=lambda: MappingProxyType({}))
@@ -40,6 +40,7 @@ class Features:
     formatting: bool = False
     replies: bool = False
     attachments: bool = False
+    losses: Mapping[Kind, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def level(self, kind: Kind) -> Level:
         """The level of one kind."""

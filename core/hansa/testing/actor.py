@@ -40,6 +40,7 @@ class Actor:
         self.hosted = hosted
         self.got: dict[str, list[Delivery]] = {}
         self.signals: dict[str, list[EphemeralEvent]] = {}
+        self.told: list[tuple[str, str]] = []
         self.attempts = 0
         self.before_send: Callable[[Delivery], None] = lambda _: None
         self._keys: dict[str, str] = {}
@@ -71,6 +72,11 @@ class Actor:
     async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
         """See ``hansa.CarriesEphemeral``: kept in ``signals``, by native room."""
         self.signals.setdefault(link.native.id, []).append(signal)
+
+    async def tell_person(self, link: Link, user: str, text: str) -> None:
+        """See ``hansa.TellsPeople``: kept in ``told``."""
+        del link
+        self.told.append((user, text))
 
     async def typing(self, room: str, person: str, *, on: bool = True) -> None:
         """Begin or cease to type."""

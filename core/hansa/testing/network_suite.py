@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hansa.api.contracts import HasFeatures, LinksRooms, OpenedRoom, RetryLater
+from hansa.api.contracts import LinksRooms, OpenedRoom, RetryLater, features_of
 from hansa.app import App
 from hansa.bus.schema import event_of
 from hansa.host.plugin_checks import check_module
@@ -37,7 +37,7 @@ from hansa.model.content import (
 )
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Delivery, Event, Submission
-from hansa.model.features import PLAIN, Features, Level
+from hansa.model.features import Features, Level
 from hansa.model.ref import NativeId
 from hansa.testing.actor import Actor, module
 from hansa.testing.actor import Config as ActorConfig
@@ -65,7 +65,7 @@ class Stage:
     @property
     def features(self) -> Features:
         """The features of the network under test."""
-        return self.net.features if isinstance(self.net, HasFeatures) else PLAIN
+        return features_of(self.net)
 
     async def log(self) -> list[Event]:
         """Everything that happened in the room, in order."""

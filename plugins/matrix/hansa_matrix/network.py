@@ -64,6 +64,8 @@ _FEATURES = Features(
 class MatrixNetwork:
     """See ``hansa.Network``; it is an ``Authority``, opens rooms and makes ghosts."""
 
+    features = _FEATURES
+
     def __init__(self, ctx: NetworkContext) -> None:
         self.homeserver = home = build_homeserver(ctx)
         self._ctx = ctx
@@ -74,11 +76,6 @@ class MatrixNetwork:
         self._files = SharedFiles(home.media)
         self._doctor = Doctor(home.own, home.federation)
         ctx.declare(SCHEMA)
-
-    @property
-    def features(self) -> Features:
-        """See ``hansa.HasFeatures``."""
-        return _FEATURES
 
     @hookimpl
     def register_routes(self, router: Router) -> None:

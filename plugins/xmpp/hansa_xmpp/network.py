@@ -28,6 +28,7 @@ from slixmpp.jid import JID, InvalidJID
 
 from hansa_xmpp.occupant_store import SCHEMA
 from hansa_xmpp.proto import convert, jid
+from hansa_xmpp.proto.render import stanza, xml_element, xml_text
 from hansa_xmpp.stanza_handler import StanzaHandler
 from hansa_xmpp.transport import Transport
 
@@ -91,6 +92,15 @@ class XmppNetwork:
         """See ``ShowsPresent.show_present``."""
         if link.hosted:
             await self._ingress.service.show_present(link.native.id)
+
+    async def tell_person(self, link: Link, user: str, text: str) -> None:
+        """See ``TellsPeople.tell_person``: a message of the room itself (XEP-0045 section 7.9)."""
+        room = self._ingress.service.room(link.native.id)
+        occupant = room.muc.roster.by_user(NativeId(self._ctx.id, user)) if room is not None else None
+        if occupant is not None:
+            body = xml_element("body", "", xml_text(text))
+            notice = stanza("message", link.native.id, tuple(occupant.sessions), body, type_="groupchat")
+            self._ingress.service.send_stanzas([notice])
 
     def server_of(self, user: str) -> str:
         """See ``KnowsServers.server_of``: the domain of a JID."""

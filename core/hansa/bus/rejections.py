@@ -1,0 +1,51 @@
+"""The sender of an event that a network rejects is told so: once for each kind of content and room."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from hashlib import sha256
+
+import orjson
+
+from hansa.api.contracts import Network, TellsPeople
+from hansa.bus.rooms import Rooms
+from hansa.model.events import Event, Link
+from hansa.store.base import Conflict, Insert, ScopedStore
+from hansa.store.faults import StoreFault
+
+
+class RejectionNotices:
+    """``network`` returns the open network of an id; ``store`` is the core's."""
+
+    def __init__(self, store: ScopedStore, rooms: Rooms, network: Callable[[str], Network | None]) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._network = network
+        self._log = logging.getLogger("hansa.bus.rejections")
+
+    async def tell_sender(self, link: Link, event: Event) -> None:
+        """Tell who sent an event that ``link`` does not carry it. A failure is logged: it is a notice."""
+        room, sender = self._rooms.get(link.room), event.sender
+        own = (
+            next((x for x in room.links.values() if x.native.network == sender.network), None)
+            if room
+            else None
+        )
+        network = self._network(sender.network)
+        if own is None or not isinstance(network, TellsPeople):
+            return
+        name = [link.room, link.id, event.content.kind.value, sender.network, sender.id]
+        try:
+            await self._store.commit([Insert("told", (sha256(orjson.dumps(name)).hexdigest(),), b"")])
+        except Conflict:
+            return
+        except StoreFault as fault:
+            self._log.warning("%s is not told of a rejection: %s", sender, fault)
+            return
+        kind = event.content.kind.value.replace("-", " ")
+        text = f"{link.native.network} cannot show this ({kind}). The people there do not see it."
+        try:
+            await network.tell_person(own, sender.id, text)
+        except Exception:  # noqa: BLE001  # a network's fault, and nothing is lost
+            self._log.exception("%s could not be told of a rejection", sender)
