@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import enum
+import functools
+import importlib
 import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +35,7 @@ from hansa.model import commands as plugin_commands
 from hansa.model import content, crossing
 from hansa.model.feature_table import WORDS, feature_rows
 from hansa.model.features import Level
+from hansa.store import blobs
 from hansa_matrix.network import MatrixNetwork
 from hansa_xmpp.network import XmppNetwork
 from pydantic import BaseModel
@@ -56,10 +60,19 @@ def definitions(module: Any) -> list[ast.ClassDef]:
 
 def signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """``async def send(delivery: Delivery) -> str``, without ``self``."""
-    arguments = ast.unparse(node.args).removeprefix("self").removeprefix(", ")
     colour = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"{colour} {node.name}({arguments}){returns}"
+    return f"{colour} {node.name}({given(node)}){returns}"
+
+
+def given(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """The arguments of a function, without ``self`` and ``cls``."""
+    return re.sub(r"^(self|cls)(, |$)", "", ast.unparse(node.args)).removeprefix("/, ")
+
+
+def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """True for what is read like a field."""
+    return any(ast.unparse(mark).rpartition(".")[2].endswith("property") for mark in node.decorator_list)
 
 
 def members(node: ast.ClassDef) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -69,34 +82,142 @@ def members(node: ast.ClassDef) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
             yield child
 
 
-def users(hook: str) -> list[str]:
-    """The files of the tree that implement a hook."""
-    found = []
+@functools.cache
+def marked_hooks() -> dict[str, list[str]]:
+    """The files of the tree that implement each hook."""
+    found: dict[str, list[str]] = {}
     for root in CODE_ROOTS:
         for path in sorted((ROOT / root).rglob("*.py")):
-            if "tests" in path.parts or "testing" in path.parts:
+            source = path.read_text(encoding="utf-8")
+            if "hookimpl" not in source or {"tests", "testing"} & set(path.parts):
                 continue
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == hook:
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     marks = [ast.unparse(d) for d in node.decorator_list]
                     if any(mark.split("(")[0] == "hookimpl" for mark in marks):
-                        found.append(path.relative_to(ROOT).as_posix())
+                        found.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
     return found
 
 
+def users(hook: str) -> list[str]:
+    """The files of the tree that implement a hook."""
+    return marked_hooks().get(hook, [])
+
+
 def described(module: Any, node: ast.ClassDef) -> list[str]:
-    """One class: its words, its fields, its methods."""
+    """One class: its words, how it is made, its fields or members, its properties, its methods."""
     thing = getattr(module, node.name)
     source = Path(module.__file__).read_text(encoding="utf-8")
+    bases = f"({', '.join(ast.unparse(base) for base in node.bases)})" if node.bases else ""
     lines = [f"### `{node.name}`", "", prose(thing), ""]
-    if dataclasses.is_dataclass(thing):
-        fields = [c for c in node.body if isinstance(c, ast.AnnAssign) and "ClassVar" not in ast.unparse(c)]
-        lines += ["```python", *(ast.get_source_segment(source, f) or "" for f in fields), "```", ""]
-    for method in members(node):
-        lines += [f"- `{signature(method)}`", ""]
+    shown: list[ast.stmt] = []
+    if dataclasses.is_dataclass(thing) or getattr(thing, "_is_protocol", False):
+        shown = [c for c in node.body if isinstance(c, ast.AnnAssign) and is_shown(c)]
+    elif issubclass(thing, enum.Enum):
+        shown = [c for c in node.body if isinstance(c, ast.Assign)]
+    if shown:
+        lines += ["```python", *(commented(source, child) for child in shown), "```", ""]
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__" and "Protocol" not in bases:
+            lines += ["```python", f"{node.name}({given(method)})", "```", ""]
+    methods = list(members(node))
+    for method in sorted(methods, key=lambda one: not is_property(one)):
+        if is_property(method):
+            returns = f": {ast.unparse(method.returns)}" if method.returns else ""
+            lines += [f"- `{method.name}{returns}` (property)", ""]
+        else:
+            lines += [f"- `{signature(method)}`", ""]
         doc = inspect.cleandoc(ast.get_docstring(method) or "").replace("``", "`")
         lines += [textwrap.indent(doc, "  "), ""]
+    return lines
+
+
+def is_shown(field: ast.AnnAssign) -> bool:
+    """True for a field that an author reads or gives."""
+    name = field.target.id if isinstance(field.target, ast.Name) else ""
+    return not name.startswith("_") and "ClassVar" not in ast.unparse(field)
+
+
+def commented(source: str, node: ast.stmt) -> str:
+    """A statement with the ``#:`` lines before it."""
+    above: list[str] = []
+    for line in reversed(source.splitlines()[: node.lineno - 1]):
+        if not line.strip().startswith("#:"):
+            break
+        above.insert(0, line.strip())
+    code = (ast.get_source_segment(source, node) or "").partition("  # noqa")[0]
+    return "\n".join([*above, code])
+
+
+def public_names() -> dict[str, Any]:
+    """Every public name, with the module that defines it, in the order in which they are exported."""
+    tree = ast.parse(Path(hansa.__file__).read_text(encoding="utf-8"))
+    imported = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    found = {
+        alias.name: importlib.import_module(str(node.module)) for node in imported for alias in node.names
+    }
+    return found | GIVEN_BY_CONTEXTS
+
+
+def described_name(name: str, module: Any) -> list[str]:
+    """One public name: a class, a function, or a value."""
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return described(module, node)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            code = signature(node)
+        elif name in targets_of(node):
+            code = commented(source, node)
+        else:
+            continue
+        words = (
+            [prose(getattr(module, name)), ""]
+            if isinstance(getattr(node, "args", None), ast.arguments)
+            else []
+        )
+        return [f"### `{name}`", "", "```python", code, "```", "", *words]
+    msg = f"{name} is not written in {module.__name__}"
+    raise LookupError(msg)
+
+
+def targets_of(node: ast.stmt) -> set[str]:
+    """The names that a statement gives a value to."""
+    if isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    else:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+#: What a context has, and what no plugin names: it is not exported.
+GIVEN_BY_CONTEXTS = {"ScopedBlobs": blobs}
+#: The values of the public surface by what they are about; a module that is named in no other group is in the
+#: last.
+VALUE_GROUPS = (
+    ("Events and ids", ("model.events", "model.ref", "model.content", "model.ephemeral")),
+    ("Rooms and people", ("model.view", "model.role")),
+    ("What a network can carry", ("model.features", "model.fallback_text", "model.spans")),
+    ("Verdicts, and the words of a crossing", ("model.verdict", "model.crossing", "model.crossing_parts")),
+    ("The store", ("store.",)),
+    ("Time, chance and HTTP", ("environment", "http.")),
+    ("Errors", ("model.errors",)),
+    ("Further tools", ("",)),
+)
+
+
+def values(said: Sequence[str]) -> list[str]:
+    """Every public name that the page does not describe yet."""
+    known = {line for line in said if line.startswith("### `")}
+    left = {name: module for name, module in public_names().items() if f"### `{name}`" not in known}
+    lines: list[str] = []
+    for title, modules in VALUE_GROUPS:
+        starts = tuple(f"hansa.{module}" for module in modules)
+        names = [name for name, module in left.items() if module.__name__.startswith(starts)]
+        if names:
+            lines += [f"## {title}", ""]
+        for name in names:
+            lines += described_name(name, left.pop(name))
     return lines
 
 
@@ -132,6 +253,7 @@ def hooks() -> str:
     for node in definitions(content):
         if getattr(content, node.name) in get_args(content.Content):
             lines += described(content, node)
+    lines += values(lines)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
+from collections import Counter
 from pathlib import Path
 
+import hansa
 import pytest
-from hansa.api import hookspecs
+from hansa.api import context, hookspecs
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
@@ -35,6 +38,35 @@ def test_a_hook_says_what_it_is_and_what_it_is_given(hook):
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_hook_has_a_user_in_the_tree(hook):
     assert reference.users(hook)
+
+
+def headings() -> list[str]:
+    return re.findall(r"^### `(\w+)`$", reference.PAGES["hooks.md"](), flags=re.MULTILINE)
+
+
+def test_every_public_name_is_described_once():
+    found = Counter(headings())
+    assert not set(hansa.__all__) - set(found) - {"API"}, "public, and not in docs/hooks.md"
+    assert not [name for name, count in found.items() if count > 1]
+
+
+def test_whatever_a_context_has_or_takes_is_described():
+    source = inspect.getsource(context)
+    code = re.sub(r'"""[\s\S]*?"""', "", source[source.index("class PluginContext") :])
+    named = set(re.findall(r"\b[A-Z]\w*[a-z]\w*\b", code))
+    not_ours = {"Any", "False", "Literal", "Logger", "None", "Protocol", "Sequence", "Task", "True", "Work"}
+    assert {"Submission", "ScopedBlobs"} <= named
+    assert not named - not_ours - set(headings())
+
+
+def test_a_property_is_written_as_one_and_a_method_with_its_signature():
+    page = reference.PAGES["hooks.md"]()
+    assert "- `inward: bool` (property)" in page and "def inward" not in page
+    assert "- `policy_generation: int` (property)" in page
+    assert "- `async def scan(" in page
+    assert 'MESSAGE = "message"' in page, "the members of an enumeration"
+    assert "#: Missed while we were away" in page, "what a member means"
+    assert "RetryLater(reason: str, *, after: float=0.0)" in page
 
 
 def test_what_is_no_hook_has_no_user():
