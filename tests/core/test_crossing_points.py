@@ -43,7 +43,7 @@ from hansa.model.crossing import Crossing
 from hansa.model.view import RoomMember, unread
 from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
-from hansa.testing.policy_suite import samples
+from hansa.testing.policy_samples import samples
 
 ASKS, FREE = "asks", "free: "
 #: What a network calls, and what is called of it. One more needs a line, and a check below if it asks.

@@ -25,7 +25,7 @@ from hansa import (
 )
 from hansa.bus.policy_engine import crossing_facts
 from hansa.model.crossing_parts import ROLES
-from hansa.testing.policy_suite import samples
+from hansa.testing.policy_samples import samples
 
 
 def test_every_field_of_every_crossing_has_a_role():

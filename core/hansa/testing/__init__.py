@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from hansa.testing.asking import judged, requested
     from hansa.testing.clock import ManualClock
     from hansa.testing.harness import run_hansa
+    from hansa.testing.http import ScriptedHttp
     from hansa.testing.network_suite import NetworkSuite
     from hansa.testing.policy_suite import PolicySuite
     from hansa.testing.routes import registered_routes
+    from hansa.testing.running_policy import RunningPolicy, run_policy
     from hansa.testing.store_suite import StoreSuite
     from hansa.testing.waiting import until
 
@@ -27,11 +29,14 @@ __all__ = [
     "NetworkSuite",
     "PolicySetup",
     "PolicySuite",
+    "RunningPolicy",
+    "ScriptedHttp",
     "StoreSuite",
     "judged",
     "registered_routes",
     "requested",
     "run_hansa",
+    "run_policy",
     "until",
 ]
 
@@ -42,11 +47,14 @@ _HOMES = {
     "NetworkSuite": "testing.network_suite",
     "PolicySetup": "setup",
     "PolicySuite": "testing.policy_suite",
+    "RunningPolicy": "testing.running_policy",
+    "ScriptedHttp": "testing.http",
     "StoreSuite": "testing.store_suite",
     "judged": "testing.asking",
     "registered_routes": "testing.routes",
     "requested": "testing.asking",
     "run_hansa": "testing.harness",
+    "run_policy": "testing.running_policy",
     "until": "testing.waiting",
 }
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from hansa.app import App
 from hansa.environment import (
+    Clock,
     Environment,
     Http,
     HttpError,
     HttpRequest,
     HttpResponse,
+    Random,
     SrvRecord,
     SystemClock,
     SystemRandom,
@@ -47,17 +49,22 @@ async def run_hansa(
     policies: Sequence[PolicySetup] = (),
     store: Store | None = None,
     seams: Environment | None = None,
+    clock: Clock | None = None,
+    random: Random | None = None,
     http: Http | None = None,
     media: MediaLimits | None = None,
     blobs: Blobs | None = None,
     listener: ProcessListener | None = None,
 ) -> AsyncIterator[App]:
-    """Start, and stop at the end. ``networks`` maps an id to a plugin module and its options."""
+    """Start, and stop at the end. ``networks`` maps an id to a plugin module and its options. ``clock``,
+    ``random`` and ``http`` replace those of the machine: ``ManualClock``, ``ScriptedHttp``. ``seams`` is a
+    clock and randomness in one.
+    """
     app = App(
         Setup(
             store=store or MemoryStore(),
             http=http or UnreachableHttp(),
-            seams=seams or Environment(SystemClock(), SystemRandom()),
+            seams=seams or Environment(clock or SystemClock(), random or SystemRandom()),
             networks=[NetworkSetup(id=k, module=m, options=o) for k, (m, o) in networks.items()],
             policies=policies,
             media=media or MediaLimits(),

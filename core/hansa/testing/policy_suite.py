@@ -1,7 +1,8 @@
 """The tests that every policy must pass. Subclass ``PolicySuite`` and name the plugin's module and its
 options.
 
-A policy gets a clock that stands still, and an HTTP client to which no server ever answers.
+A policy gets a clock that stands still, and an HTTP client to which no server ever answers. A finding says
+what is wrong, and what the author does about it.
 """
 
 from __future__ import annotations
@@ -19,54 +20,40 @@ from pydantic import ValidationError
 from hansa.api.contracts import Policy
 from hansa.api.hookspecs import hookimpl
 from hansa.bus.policy_dispatch import InstalledPolicy, PolicyAnswer, ask_policy
-from hansa.environment import Environment, HttpRequest
+from hansa.environment import HttpRequest
 from hansa.host.plugin_checks import check_module
-from hansa.model.content import Custom, Encrypted, Member, Membership, Message, Name, Topic
 from hansa.model.crossing import (
-    AdminChange,
     Crossing,
-    DirectoryPublish,
-    DirectoryQuery,
-    EphemeralIn,
-    EphemeralOut,
     EventIn,
     EventOut,
-    Invite,
-    Join,
-    KeysQuery,
-    Knock,
-    MediaTransfer,
-    MediaUpload,
-    PeerConnect,
-    Presence,
-    ProfileChange,
-    ProfileQuery,
-    RoomCreate,
-    RoomUpgrade,
-    ToDevice,
 )
-from hansa.model.events import Link, NativeFacts
-from hansa.model.ref import NativeId
+from hansa.model.events import Event
 from hansa.model.verdict import Action, Verdict, strictest
-from hansa.model.view import RoomInfo, RoomMember, RoomView, ViewDelta
 from hansa.setup import PolicySetup
 from hansa.testing.clock import ManualClock
 from hansa.testing.harness import run_hansa
 from hansa.testing.http import BufferedHttp
+from hansa.testing.policy_samples import sample_event, sample_people, samples
+from hansa.testing.task_watch import describe_tasks, end_tasks, finish_within, leaked_tasks
 
 
-class _Silence(BufferedHttp):
-    """An ``Http`` on which no answer ever comes."""
+class SilentHttp(BufferedHttp):
+    """An ``Http`` on which no answer ever comes. ``asked`` counts the questions."""
+
+    def __init__(self) -> None:
+        self.asked = 0
 
     async def request(self, request: HttpRequest) -> Never:
         """See ``Http.request``."""
         del request
+        self.asked += 1
         await asyncio.Event().wait()
         raise AssertionError
 
     async def srv(self, name: str) -> Never:
         """See ``Http.srv``."""
         del name
+        self.asked += 1
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -94,139 +81,9 @@ class _CountsPeople:
     @hookimpl
     async def check(self, crossing: Crossing) -> Verdict | None:
         """See ``hansa.Policy.check``."""
-        if isinstance(crossing, EventIn | EventOut) and len(crossing.view.people) == len(_sample_people()):
+        if isinstance(crossing, EventIn | EventOut) and len(crossing.view.people) == len(sample_people()):
             return Verdict(Action.DENY)
         return None
-
-
-def _sample_people() -> tuple[RoomMember, ...]:
-    return (
-        RoomMember(user=NativeId("one", "ann@x.example"), membership=Membership.JOIN, server="x.example"),
-        RoomMember(user=NativeId("two", "bob@y.example"), membership=Membership.JOIN, server="y.example"),
-        RoomMember(user=NativeId("two", "cat@z.example"), membership=Membership.BAN, server="z.example"),
-    )
-
-
-def samples() -> list[Crossing]:
-    """Returns crossings of every kind, new ones at each call: usual ones and ones at the edge of their
-    type.
-    """
-    view = RoomView("r1", RoomInfo(name="Room", topic="", encrypted=True))
-    view.apply(ViewDelta(upserts=_sample_people()))
-    empty = RoomView("r2")
-    here, there = Link(room="r1", native=NativeId("one", "a")), Link(room="r1", native=NativeId("two", "b"))
-    ann, bob, nobody = NativeId("one", "ann@x.example"), NativeId("two", "bob@y.example"), NativeId("two", "")
-    contents = (
-        Message(text="hello"),
-        Message(text=""),
-        Message(text="\0 \ufffe ﷺ " + "é" * 10_000),
-        Member(user=ann, membership=Membership.JOIN, name="Ann"),
-        Member(user=ann, membership=Membership.LEAVE),
-        Member(user=bob, membership=Membership.BAN, reason="spam"),
-        Member(user=nobody, membership=Membership.KNOCK),
-        Member(user=bob, membership=Membership.INVITE),
-        Name(text="A name"),
-        Topic(text=""),
-        Encrypted(),
-        Custom(type="org.example.poll"),
-    )
-    facts = NativeFacts(
-        type="m.room.message",
-        state_key="",
-        size=70_000,
-        sender_server="x.example",
-        room_servers=frozenset({"x.example", "y.example"}),
-        texts=("hello", ""),
-    )
-    found: list[Crossing] = []
-    for content in contents:
-        found.append(EventIn(link=here, sender=ann, content=content, view=view, facts=facts))
-        found.append(EventIn(link=here, sender=nobody, content=content, view=empty, immutable=True))
-        found.append(EventOut(link=there, sender=ann, content=content, view=view, facts=facts))
-        found.append(EventOut(link=there, sender=nobody, content=content, view=empty))
-    servers = frozenset({"x.example", "[2001:db8::1]:8448", ""})
-    for outbound in (False, True):
-        for server in ("x.example", "127.0.0.1:8448", "[2001:db8::1]", "", "X" * 2000):
-            found += [PeerConnect(network="one", server=server, outbound=outbound)]
-            found += [ProfileQuery(network="one", server=server, user=ann, outbound=outbound)]
-            found += [DirectoryQuery(network="one", server=server, address=server, outbound=outbound)]
-            told = ("A room", "")
-            found += [DirectoryQuery(network="one", server=server, address="", outbound=True, texts=told)]
-            found += [KeysQuery(network="one", server=server, users=(ann, nobody), outbound=outbound)]
-        for user, home in ((ann, "x.example"), (nobody, "")):
-            found += _entering_crossings(user, home, servers, outbound=outbound)
-        for size in (0, 10**12):
-            media = MediaTransfer(
-                network="one",
-                server="x.example",
-                media="mxc://x.example/a",
-                outbound=outbound,
-                type="image/png" if size else "",
-                size=size,
-                name="cat.png" if size else "",
-            )
-            found.append(media)
-    for user, home in ((ann, "x.example"), (nobody, "")):
-        found += _user_crossings(user, home, servers)
-    found.append(AdminChange(command="rooms close", arguments=(("room", "r1"),)))
-    found.append(AdminChange(command=""))
-    for kind in ("typing", "receipt"):
-        for sender, shown in ((ann, view), (nobody, empty)):
-            server = "x.example" if shown is view else ""
-            found.append(EphemeralIn(link=here, sender=sender, sender_server=server, kind=kind, view=shown))
-            found.append(
-                EphemeralIn(
-                    link=here, sender=sender, sender_server=server, kind=kind, view=shown, texts=("$a b",)
-                )
-            )
-            found.append(EphemeralOut(link=there, sender=sender, kind=kind, view=shown))
-    return found
-
-
-def _entering_crossings(
-    user: NativeId, home: str, servers: frozenset[str], *, outbound: bool
-) -> list[Crossing]:
-    """Crossings with a direction: into a room, and from device to device."""
-    texts = ("A name", "") if home else ()
-    of_user: dict[str, Any] = {"network": "one", "user": user, "user_server": home, "texts": texts}
-    of_room: dict[str, Any] = {"room": "a", "servers": servers, "outbound": outbound}
-    invite = Invite(
-        network="one",
-        room="a",
-        sender=NativeId("two", "bob@y.example"),
-        sender_server=home,
-        user=user,
-        outbound=outbound,
-        servers=servers,
-        texts=texts,
-    )
-    device = ToDevice(
-        network="one",
-        sender=user,
-        sender_server=home,
-        users=(user,),
-        servers=servers,
-        type="m.room_key_request" if home else "",
-        outbound=outbound,
-        texts=texts,
-    )
-    presence = Presence(**of_user, servers=servers, outbound=outbound)
-    return [Join(**of_user, **of_room), Knock(**of_user, **of_room), invite, device, presence]
-
-
-def _user_crossings(user: NativeId, home: str, servers: frozenset[str]) -> list[Crossing]:
-    """Returns the crossings that a local person causes."""
-    by: dict[str, Any] = {"network": "one", "user": user, "user_server": home}
-    return [
-        RoomCreate(**by),
-        RoomCreate(**by, version="12", invited=(user,), servers=servers, federated=False, texts=("n", "")),
-        RoomUpgrade(**by, room="a", version="12", servers=servers),
-        ProfileChange(**by, texts=("Ann", "")),
-        DirectoryPublish(**by, room="a"),
-        DirectoryPublish(**by, room="a", address="#a:x.example", texts=("A name",)),
-        MediaUpload(**by),
-        MediaUpload(**by, media="mxc://x.example/b", name="b.txt", type="text/plain", size=3),
-    ]
 
 
 @pytest.mark.asyncio
@@ -241,12 +98,24 @@ class PolicySuite:
     now = 1_700_000_000_000
     #: Seconds that a policy is given here before its ``on_error`` counts.
     timeout = 0.2
+    #: Seconds that ``event_committed`` may take.
+    observer_timeout = 1.0
+    #: Seconds that the end of the policy may take.
+    close_timeout = 2.0
 
     def crossings(self) -> list[Crossing]:
         """Returns the crossings that are asked about. Add those that your policy is about; each call makes
         new ones.
         """
         return samples()
+
+    def events(self) -> list[Event]:
+        """Returns the events that ``event_committed`` is shown. Add those that your observer is about."""
+        found: list[Event] = []
+        for crossing in samples():
+            if isinstance(crossing, EventIn) and crossing.facts.size:
+                found.append(sample_event(crossing, len(found) + 1, self.now))
+        return found
 
     @asynccontextmanager
     async def opened(self, *names: str) -> AsyncIterator[list[InstalledPolicy]]:
@@ -255,9 +124,19 @@ class PolicySuite:
             PolicySetup(name=name, module=self.plugin, options=self._make_config(), timeout=self.timeout)
             for name in names
         ]
-        seams = Environment(ManualClock(self.now), _Numbers())
-        async with run_hansa({}, policies=setups, seams=seams, http=_Silence()) as app:
+        self.http = SilentHttp()
+        #: The tasks of the policy that swallowed their cancellation at its end.
+        self.stubborn: list[asyncio.Task[Any]] = []
+        before = asyncio.all_tasks()
+        running = run_hansa(
+            {}, policies=setups, clock=ManualClock(self.now), random=_Numbers(), http=self.http
+        )
+        app = await running.__aenter__()  # its end is bounded below, which ``async with`` cannot do
+        try:
             yield list(app.decisions.policies)
+        finally:
+            ending = running.__aexit__(None, None, None)
+            self.stubborn = await finish_within(ending, self.close_timeout, before)
 
     def _make_config(self) -> Any:
         return self.plugin.Config.model_validate(self.options)
@@ -273,8 +152,10 @@ class PolicySuite:
         asking = asyncio.ensure_future(ask_policy(installed, crossing))
         await asyncio.wait({asking}, timeout=self.timeout * 3)
         if not asking.done():
-            await _end_task(asking)
-            return PolicyAnswer(name=installed.name, verdict=Verdict(installed.on_error), shadow=False)
+            await end_tasks([asking])
+            failed = f"no answer within {self.timeout:g} s, nor after its cancellation"
+            verdict = Verdict(installed.on_error)
+            return PolicyAnswer(name=installed.name, verdict=verdict, shadow=False, failed=failed)
         return asking.result()
 
     async def _merge_answers(self, asked: Sequence[InstalledPolicy], crossing: Crossing) -> Verdict:
@@ -296,13 +177,93 @@ class PolicySuite:
         assert not missing, f"crossings() lacks {missing}"
         async with self.opened("mine") as installed:
             for crossing in crossings:
+                asked = self.http.asked
                 answer = await self._ask_installed(installed[0], crossing)
-                if "no answer within" not in answer.failed:  # the way out is silent here
-                    assert not answer.failed, f"{crossing}: {answer.failed}"
+                if self.http.asked > asked and "no answer within" in answer.failed:
+                    continue  # the way out is silent here
+                assert "no answer within" not in answer.failed, (
+                    f"{crossing}: the policy hangs, although it waits for no HTTP answer: "
+                    "check may wait for nothing that never comes, such as a lock or an event"
+                )
+                assert not answer.failed, f"{crossing}: {answer.failed}"
 
     async def test_the_same_facts_have_the_same_verdicts(self) -> None:
         """Two instances that are asked the same in the same order say the same."""
         assert await self._ask_about_all() == await self._ask_about_all()
+
+    async def test_a_verdict_does_not_flip(self) -> None:
+        """The same crossing again has the same verdict, while nothing happens and no time passes. Crossings
+        of an act (``facts.act``) are left out: a rate counts them.
+        """
+        async with self.opened("mine") as installed:
+            for crossing in self.crossings():
+                if getattr(getattr(crossing, "facts", None), "act", ""):
+                    continue
+                said = [(await self._ask_installed(installed[0], crossing)).verdict.action for _ in range(3)]
+                if said.count(said[0]) != len(said):
+                    text = ", ".join(action.name for action in said)
+                    raise AssertionError(
+                        f"{crossing}: the policy said {text} about the same crossing. The core asks again "
+                        "before each delivery, so a verdict follows from the crossing, the clock and what "
+                        "was observed. Count only crossings that have facts.act"
+                    )
+
+    async def test_a_denial_has_a_reason(self) -> None:
+        """A verdict that is not ALLOW says why: a code for operators, and a text for the user."""
+        async with self.opened("mine") as installed:
+            for crossing in self.crossings():
+                answer = await self._ask_installed(installed[0], crossing)
+                verdict = answer.verdict
+                if answer.failed or verdict.action is Action.ALLOW:
+                    continue
+                said = f"{crossing}: the policy says {verdict.action.name}"
+                assert verdict.reasons, f"{said} without a Reason: add one with a code and a text"
+                for reason in verdict.reasons:
+                    assert reason.code, f"{said} with a Reason that has no code: the log cannot name it"
+                    assert reason.text, f"{said} ({reason.code}) without a text: the user is told nothing"
+
+    async def test_an_observer_ends(self) -> None:
+        """``event_committed`` takes every kind of event and returns, or the events behind it wait. HTTP does
+        not answer meanwhile.
+        """
+        async with self.opened("mine") as installed:
+            observer: Any = getattr(installed[0].policy, "event_committed", None)
+            if observer is None:
+                pytest.skip("this policy observes nothing")
+            for event in self.events():
+                watching = asyncio.ensure_future(observer(event=event))
+                done, _ = await asyncio.wait({watching}, timeout=self.observer_timeout)
+                if not done:
+                    await end_tasks([watching])
+                    raise AssertionError(
+                        f"event_committed hangs at {event.content}: it took longer than "
+                        f"{self.observer_timeout:g} s. Hand long work to ctx.spawn, with a time-out"
+                    )
+                error = watching.exception()
+                assert error is None, f"event_committed raised {error!r} for {event.content}"
+
+    async def test_it_leaves_no_task(self) -> None:
+        """After its end none of its tasks runs: those of ``ctx.spawn`` end when they are cancelled, and no
+        others are begun.
+        """
+        before = asyncio.all_tasks()
+        async with self.opened("mine") as installed:
+            for crossing in self.crossings():
+                await self._ask_installed(installed[0], crossing)
+            observer: Any = getattr(installed[0].policy, "event_committed", None)
+            for event in self.events() if observer is not None else ():
+                watching = asyncio.ensure_future(observer(event=event))
+                await asyncio.wait({watching}, timeout=self.observer_timeout)
+                await end_tasks([watching])
+        left = leaked_tasks(before)
+        await end_tasks(left)
+        assert not self.stubborn, (
+            f"the policy swallows the cancellation of {describe_tasks(self.stubborn)}: it never ends. "
+            "Let CancelledError pass"
+        )
+        assert not left, (
+            f"the policy left {describe_tasks(left)} running: start tasks with ctx.spawn, which ends them"
+        )
 
     async def test_the_order_of_policies_changes_nothing(self) -> None:
         """Asked before or after others, the merged verdict is the same; nobody changes what is asked."""
@@ -324,15 +285,6 @@ class PolicySuite:
                 began = asyncio.get_running_loop().time()
                 done, _ = await asyncio.wait({asking}, timeout=self.timeout * 3)
                 took = asyncio.get_running_loop().time() - began
-                await _end_task(asking)
+                await end_tasks([asking])
                 assert done, f"{crossing}: it goes on after its time-out"
                 assert took < self.timeout * 3, f"{crossing}: it kept everybody waiting for {took:.1f} s"
-
-
-async def _end_task(task: asyncio.Future[Any]) -> None:
-    """Cancel until it ends: one that swallows a cancellation may need several."""
-    for _ in range(10):
-        if task.done():
-            return
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.05)

@@ -7,39 +7,27 @@ import json
 import hansa_directory
 import pytest
 from hansa import HttpError, HttpResponse
-from hansa.setup import PolicySetup
-from hansa.testing import Actor, PolicySuite, run_hansa
+from hansa.testing import Actor, PolicySetup, PolicySuite, ScriptedHttp, run_hansa
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
-from hansa.testing.harness import UnreachableHttp
 
 
 class TestContract(PolicySuite):
     plugin = hansa_directory
 
 
-class Service(UnreachableHttp):
-    def __init__(self, status):
-        self.status, self.asked = status, []
-
-    async def request(self, request):
-        self.asked.append(request)
-        if self.status is None:
-            raise HttpError("nobody is there")
-        return HttpResponse(status=self.status)
-
-
 @pytest.mark.parametrize(
     ("status", "said"), [(200, True), (401, False), (403, False), (500, None), (302, None), (None, None)]
 )
 async def test_what_the_service_says_counts(status, said):
-    service = Service(status)
+    answer = HttpResponse(status=status) if status else HttpError("nobody is there")
+    service = ScriptedHttp({"POST login.example.org/check": answer})
     options = hansa_directory.Config(url="https://login.example.org/check?x=1")
     policy = PolicySetup(name="directory", module=hansa_directory, options=options)
     networks = {"left": (module(dict[str, Actor]()), ActorConfig())}
     async with run_hansa(networks, policies=[policy], http=service) as app:
         assert await app.contexts["left"].check_password("@ann:example.org", "in fair verona") is said
-    (request,) = service.asked
+    (request,) = service.requests
     assert (request.host, request.target, request.tls_name) == (
         "login.example.org",
         "/check?x=1",

@@ -7,9 +7,7 @@ from typing import ClassVar
 
 import hansa_quiet_hours
 import pytest
-from hansa.environment import Environment, SystemRandom
-from hansa.setup import PolicySetup
-from hansa.testing import Actor, ManualClock, PolicySuite, run_hansa
+from hansa.testing import Actor, ManualClock, PolicySetup, PolicySuite, run_hansa
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
 
@@ -33,8 +31,7 @@ async def test_nothing_new_is_said_at_night_but_what_was_begun_is_finished():
     policy = PolicySetup(name="night", module=hansa_quiet_hours, options=options)
     plugin = module(made)
     networks = {name: (plugin, ActorConfig()) for name in ("left", "right")}
-    seams = Environment(clock, SystemRandom())
-    async with run_hansa(networks, rooms=[("left:a", "right:b")], policies=[policy], seams=seams) as app:
+    async with run_hansa(networks, rooms=[("left:a", "right:b")], policies=[policy], clock=clock) as app:
 
         async def says(text):
             return (await made["left"].say("a", "ann@x", text)).refusal

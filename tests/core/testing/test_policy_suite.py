@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import time
 import types
 from typing import ClassVar, get_args
 
 import pytest
-from hansa import Action, Crossing, EventIn, EventOut, Message, PeerConnect, Reason, Verdict, hookimpl
+from hansa import Action, Crossing, EventIn, EventOut, Join, Message, PeerConnect, Reason, Verdict, hookimpl
 from hansa.api.hookspecs import hookimpl as marked
 from hansa.environment import HttpRequest
 from hansa.testing import PolicySuite
-from hansa.testing.policy_suite import samples
+from hansa.testing.policy_samples import samples
 from pydantic import BaseModel, ConfigDict
 
 from .checks import failing, names
@@ -40,7 +42,7 @@ class Sound:
         return None
 
     def deny(self):
-        return Verdict(Action.DENY, (Reason(code="WORD", policy=self.ctx.id),))
+        return Verdict(Action.DENY, (Reason(code="WORD", policy=self.ctx.id, text="no such word"),))
 
 
 def suite_of(policy, config=Config):
@@ -53,6 +55,8 @@ def suite_of(policy, config=Config):
         plugin = module
         options: ClassVar = {"word": "hello"}
         timeout = 0.1
+        observer_timeout = 0.2
+        close_timeout = 0.3
 
     return Suite
 
@@ -132,6 +136,78 @@ class Blocking(Sound):
             time.sleep(0.4)
 
 
+class Waiting(Sound):
+    """Waits for an event that nobody sets."""
+
+    @marked
+    async def check(self, crossing):
+        if isinstance(crossing, EventOut):
+            await asyncio.Event().wait()
+
+
+class Flipping(Sound):
+    """Takes the second question about one crossing for a second event."""
+
+    @marked
+    async def check(self, crossing):
+        known, self.known = getattr(self, "known", None), crossing
+        return self.deny() if known is crossing and isinstance(crossing, Join) else None
+
+
+class Curt(Sound):
+    def deny(self):
+        return Verdict(Action.DENY)
+
+
+class Nameless(Sound):
+    def deny(self):
+        return Verdict(Action.DENY, (Reason(code="", policy=self.ctx.id, text="no"),))
+
+
+class Secretive(Sound):
+    def deny(self):
+        return Verdict(Action.DENY, (Reason(code="WORD", policy=self.ctx.id),))
+
+
+class Dawdling(Sound):
+    """Its observer asks a server that does not answer, and everybody behind it waits."""
+
+    @marked
+    async def event_committed(self, event):
+        await self.ctx.http.request(HttpRequest(method="GET", host="judge", port=1, target="/"))
+
+
+class Touchy(Sound):
+    """Its observer knows messages only."""
+
+    @marked
+    async def event_committed(self, event):
+        event.content.text  # noqa: B018
+
+
+class Leaving(Sound):
+    """Starts a task behind the back of its context."""
+
+    kept: ClassVar = []
+
+    @marked
+    async def event_committed(self, event):
+        self.kept.append(asyncio.get_running_loop().create_task(asyncio.Event().wait(), name="forgotten"))
+
+
+class Undying(Sound):
+    """Its task swallows every cancellation."""
+
+    def __init__(self, ctx):
+        super().__init__(ctx)
+        ctx.spawn(self.work(), "work")
+
+    async def work(self):
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+
 class Permissive(BaseModel):
     word: str
 
@@ -144,12 +220,40 @@ BROKEN = {
     FirstCome: "test_the_order_of_policies_changes_nothing",
     Stubborn: "test_a_time_out_is_kept",
     Blocking: "test_a_time_out_is_kept",
+    Waiting: "test_every_crossing_has_an_answer",
+    Flipping: "test_a_verdict_does_not_flip",
+    Curt: "test_a_denial_has_a_reason",
+    Nameless: "test_a_denial_has_a_reason",
+    Secretive: "test_a_denial_has_a_reason",
+    Dawdling: "test_an_observer_ends",
+    Touchy: "test_an_observer_ends",
+    Leaving: "test_it_leaves_no_task",
+    Undying: "test_it_leaves_no_task",
+}
+
+#: Parts of the sentence with which the suite says what is wrong and what to do.
+SENTENCES = {
+    Waiting: "hangs, although it waits for no HTTP answer",
+    Flipping: "Count only crossings that have facts.act",
+    Curt: "DENY without a Reason: add one with a code and a text",
+    Nameless: "has no code: the log cannot name it",
+    Secretive: "without a text: the user is told nothing",
+    Dawdling: "Hand long work to ctx.spawn",
+    Touchy: "event_committed raised AttributeError",
+    Leaving: r"the policy left forgotten .* start tasks with ctx.spawn",
+    Undying: "swallows the cancellation of mine: work .* Let CancelledError pass",
 }
 
 
 @pytest.mark.parametrize("policy", BROKEN, ids=lambda policy: policy.__name__)
 async def test_a_broken_policy_fails_exactly_its_check(policy):
     assert await failing(suite_of(policy)) == {BROKEN[policy]}
+
+
+@pytest.mark.parametrize("policy", SENTENCES, ids=lambda policy: policy.__name__)
+async def test_a_finding_says_what_is_wrong_and_what_to_do(policy):
+    with pytest.raises(AssertionError, match=SENTENCES[policy]):
+        await getattr(suite_of(policy)(), BROKEN[policy])()
 
 
 async def test_a_config_that_takes_any_key_fails_exactly_its_check():
