@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from hansa import (
+    CannotOpenRoom,
     Content,
     Delivery,
     Event,
@@ -22,6 +23,8 @@ from hansa import (
     NativeId,
     NetworkContext,
     OpenedRoom,
+    Refusal,
+    RefusalCode,
     Submission,
     SubmitResult,
     hookimpl,
@@ -166,11 +169,20 @@ class ScriptedAuthority:
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         return OpenedRoom(native=NativeId("matrix", address))
 
-    async def submit(self, *items: tuple[NativeId, Content]) -> list[SubmitResult]:
+    async def require_direct_chat(self, user: str, other: NativeId) -> None:
+        del other
+        if user.startswith("@nobody:"):
+            raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no {user}"))
+
+    async def open_direct_chat(self, user: str, other: NativeId) -> OpenedRoom:
+        await self.require_direct_chat(user, other)
+        return OpenedRoom(native=NativeId("matrix", f"!dm {user} {other.id}"))
+
+    async def submit(self, *items: tuple[NativeId, Content], room_id: str = "#lobby") -> list[SubmitResult]:
         made = []
         for sender, content in items:
             self._count += 1
-            origin, room = NativeId("matrix", f"${self._life}-{self._count}"), NativeId("matrix", "#lobby")
+            origin, room = NativeId("matrix", f"${self._life}-{self._count}"), NativeId("matrix", room_id)
             made.append(Submission(origin=origin, room=room, sender=sender, content=content, ts=0))
         return await self.ctx.submit(made)
 

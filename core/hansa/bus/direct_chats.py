@@ -139,11 +139,15 @@ class DirectChats:
                 await self._close_left_chat(known, user, other)
                 known = None
             link = known or await self._rooms.open_link(opened.native, room=room.id, start=start)
-            if room.view.membership(user) is not Membership.JOIN:
-                await self._submit(room, user, Member(user=user, membership=Membership.JOIN, name=user.id))
-            await self._mark_direct(room)
-            await self._submit_notice(room, user)
-            await self._host.start_consumer(link)
+            try:
+                if room.view.membership(user) is not Membership.JOIN:
+                    await self._submit(
+                        room, user, Member(user=user, membership=Membership.JOIN, name=user.id)
+                    )
+            except HansaError:
+                await self._close_link(link)
+                raise
+            await self._begin(room, link, user)
         self._host.count("direct_chats", result="opened")
         return link
 
@@ -166,9 +170,7 @@ class DirectChats:
             for person, by in ((user, user), (other, other)):
                 if room.view.membership(person) is None:
                     await self._submit(room, by, Member(user=person, membership=Membership.JOIN))
-            await self._mark_direct(room)
-            await self._submit_notice(room, user)
-            await self._host.start_consumer(link)
+            await self._begin(room, link, user)
         self._host.count("direct_chats", result="opened")
         return link
 
@@ -252,16 +254,18 @@ class DirectChats:
         await self._host.stop_consuming(link.native)
         await self._rooms.close_link(link.native)
 
-    async def _mark_direct(self, room: Room) -> None:
+    async def _begin(self, room: Room, link: Link, user: NativeId) -> None:
+        """Begins to deliver in a chat, and says once in its room that it is one, and not encrypted."""
         facts = room.view.facts
         if not facts.direct:
             await self._pipeline.correct(room.id, ViewDelta(info=replace(facts, direct=True)))
-
-    async def _submit_notice(self, room: Room, user: NativeId) -> None:
-        """Says once in a room that it is a chat without encryption."""
+        await self._host.start_consumer(link)
         text = f"This is a chat with {user.id} on another network ({user.network}). It is not encrypted."
         notice = Message(text=text, style=Style.NOTICE)
-        await self._submit(room, user, notice, origin=f"direct-notice {room.id}")
+        try:
+            await self._submit(room, user, notice, origin=f"direct-notice {room.id}")
+        except HansaError as error:
+            self._log.info("the chat in %s says nothing of encryption: %s", room.id, error)
 
     async def _submit(self, room: Room, user: NativeId, content: Content, *, origin: str = "") -> None:
         """Submits what ``user`` does. Raises ``CannotOpenRoom`` where it is refused."""

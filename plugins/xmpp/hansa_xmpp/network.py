@@ -26,6 +26,7 @@ from hansa import (
 )
 from slixmpp.jid import JID, InvalidJID
 
+from hansa_xmpp.direct_chats import chat_id
 from hansa_xmpp.occupant_store import SCHEMA
 from hansa_xmpp.proto import convert, jid
 from hansa_xmpp.proto.render import stanza, xml_element, xml_text
@@ -49,8 +50,8 @@ _FEATURES = Features(
 
 
 class XmppNetwork:
-    """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts``, ``LinksRooms`` and
-    ``NamesRooms``.
+    """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts``, ``LinksRooms``,
+    ``NamesRooms``, ``KnowsPeople``, ``ShowsPresent`` and ``OpensDirectChats``.
 
     People are bare JIDs, rooms are bare JIDs of our component, an event's id is the room's stanza-id.
     """
@@ -86,6 +87,8 @@ class XmppNetwork:
 
     async def send(self, delivery: Delivery) -> str:
         """See ``Network.send``."""
+        if not delivery.link.hosted:
+            return await self._ingress.chats.deliver(delivery)
         return await self._ingress.service.deliver(delivery)
 
     async def show_present(self, link: Link) -> None:
@@ -136,6 +139,17 @@ class XmppNetwork:
         if not create and self._ctx.get_link(room.bare) is None:
             raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
         return OpenedRoom(native=NativeId(self._ctx.id, room.bare), hosted=True)
+
+    async def require_direct_chat(self, user: str, other: NativeId) -> None:  # noqa: ARG002
+        """See ``OpensDirectChats.require_direct_chat``: the user's own server is asked whether they exist."""
+        if await self.is_nonexistent_user(user):
+            raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no {user} on XMPP"))
+
+    async def open_direct_chat(self, user: str, other: NativeId) -> OpenedRoom:
+        """See ``OpensDirectChats.open_direct_chat``: a link of its own, and nothing on the wire."""
+        await self.require_direct_chat(user, other)
+        puppet = await self._ctx.get_ghost_id(other)
+        return OpenedRoom(native=NativeId(self._ctx.id, chat_id(puppet, user)))
 
     async def room_at(self, address: str) -> str | None:
         """See ``NamesRooms.room_at``: a room's id is its address, whose domain may be left out."""

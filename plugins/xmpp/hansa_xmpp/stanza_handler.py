@@ -28,6 +28,7 @@ from hansa import (
     refusal_by,
 )
 
+from hansa_xmpp.direct_chats import DirectChats, chat_id, is_chat_id, is_puppet
 from hansa_xmpp.proto import convert, errors, iq, jid
 from hansa_xmpp.proto.commands import Command, GroupchatMessage, Ignored, JoinRequest, NickChange
 from hansa_xmpp.proto.convert import StanzaIds
@@ -79,6 +80,7 @@ class StanzaHandler:
         self._ctx = ctx
         self._told = LogLimit(ctx.log)
         self.service = MucService(ctx, transport, spawn, self.on_last_session_closed)
+        self.chats = DirectChats(ctx, transport, self.service)
         self._lanes: KeyedQueues[_StanzaTask | _LeaveTask | _Question] = KeyedQueues(
             self._run_lane, spawn, most=config.queue, most_bytes=config.queue_bytes
         )
@@ -118,6 +120,9 @@ class StanzaHandler:
             self._to_service(stanza)
             return
         native = stanza.to.bare
+        if stanza.kind == "message" and is_puppet(stanza.to.local):
+            self._queue_chat(stanza, element)
+            return
         room = self.service.room(native)
         if room is None:
             self.service.send_stanzas(
@@ -129,13 +134,21 @@ class StanzaHandler:
             must = stanza.type in {"unavailable", "error"}
             arrived = _StanzaTask(stanza, self.service.epoch)
             if not self._enqueue_item(native, stanza.sender.bare, arrived, _stanza_bytes(element), must=must):
-                self._ctx.count("xmpp_refused", why="queue")
-                text = "too much waits; try again later"
-                self.service.send_stanzas(
-                    errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text)
-                )
+                self._refuse_full(stanza)
             elif stanza.kind == "presence" and not stanza.type and stanza.child("x", NS_MUC) is not None:
                 self.service.mark_rejoining(room, stanza.sender.full)
+
+    def _queue_chat(self, stanza: Stanza, element: Element) -> None:
+        """Queues a message of one user to the puppet of a person of another network."""
+        item = _StanzaTask(stanza, self.service.epoch)
+        chat = chat_id(stanza.to.bare, stanza.sender.bare)
+        if not self._enqueue_item(chat, stanza.sender.bare, item, _stanza_bytes(element), must=False):
+            self._refuse_full(stanza)
+
+    def _refuse_full(self, stanza: Stanza) -> None:
+        self._ctx.count("xmpp_refused", why="queue")
+        text = "too much waits; try again later"
+        self.service.send_stanzas(errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text))
 
     def _queue_question(self, stanza: Stanza, element: Element) -> None:
         """Queues a query of any user, which policies are asked about first."""
@@ -143,11 +156,7 @@ class StanzaHandler:
         if not self._enqueue_item(
             self._ctx.config.component, stanza.sender.bare, asked, _stanza_bytes(element), must=False
         ):
-            self._ctx.count("xmpp_refused", why="queue")
-            text = "too much waits; try again later"
-            self.service.send_stanzas(
-                errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text)
-            )
+            self._refuse_full(stanza)
 
     async def _answer_iq(self, stanza: Stanza) -> None:
         """A question to the service, a room or an occupant, unless a policy denies its server."""
@@ -226,6 +235,9 @@ class StanzaHandler:
         """One person's turn in one room. Words that follow each other are submitted together."""
         words: list[GroupchatMessage] = []
         for item in items:
+            if isinstance(item, _StanzaTask) and is_chat_id(native):
+                await self.chats.handle_stanza(item.stanza)
+                continue
             if isinstance(item, _Question):
                 try:
                     await self._answer_iq(item.stanza)
