@@ -181,7 +181,7 @@ class NetworkContext(PluginContext, Protocol):
     async def connect_direct_chat(self, native: str, user: NativeId, other: str) -> Link:
         """Makes the linked room ``native``, to which ``other`` invited ``user`` of another network, their
         direct chat; the link on ``user``'s network. An invite in a room of this network needs no call: the
-        core sees it. Raises ``CannotOpenRoom``.
+        core sees it. Raises ``CannotOpenRoom``; ``user`` has left the room then, with the reason.
         """
         ...
 

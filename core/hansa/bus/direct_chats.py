@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -283,19 +284,24 @@ class DirectChats:
             raise CannotOpenRoom(refusal)
 
     def _spawn_connect(self, room: Room, user: NativeId, other: NativeId, start: int | None) -> None:
-        work = self._connect_or_decline(room, user, other, start)
-        self._host.spawn(work, f"direct chat in {room.id}")
+        async def connect() -> None:
+            with suppress(CannotOpenRoom):  # it is logged, and said in the room
+                await self.connect_or_decline(room, user, other, start=start)
 
-    async def _connect_or_decline(
-        self, room: Room, user: NativeId, other: NativeId, start: int | None
-    ) -> None:
+        self._host.spawn(connect(), f"direct chat in {room.id}")
+
+    async def connect_or_decline(
+        self, room: Room, user: NativeId, other: NativeId, *, start: int | None = None
+    ) -> Link:
+        """As ``connect``, which is tried again where it may succeed later. Raises ``CannotOpenRoom`` in the
+        end; ``user`` has left the room then, with the reason.
+        """
         refusal = Refusal(code=RefusalCode.UNREACHABLE, text=f"{user.network} could not be reached")
         for tried in range(1, _MAX_TRIES + 1):
             if room.view.membership(user) not in _IN:
-                return  # the invite was taken back
+                raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text="the invite was taken back"))
             try:
-                await self.connect(room, user, other, start=start)
-                return
+                return await self.connect(room, user, other, start=start)
             except CannotOpenRoom as error:
                 refusal = error.refusal
                 if refusal.code not in _PASSING:
@@ -313,6 +319,7 @@ class DirectChats:
             await self._submit(room, user, decline)
         except HansaError as error:
             self._log.warning("%s could not decline the invite to %s: %s", user, room.id, error)
+        raise CannotOpenRoom(refusal)
 
     def _lock(self, native: NativeId) -> asyncio.Lock:
         """One at a time opens a chat."""

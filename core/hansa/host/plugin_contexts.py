@@ -235,7 +235,7 @@ class NetworkContextImpl(BaseContext):
     async def connect_direct_chat(self, native: str, user: NativeId, other: str) -> Link:
         """See ``hansa.NetworkContext.connect_direct_chat``."""
         room = self._app.rooms.room_of(self._to_native_id(native))
-        return await self._app.direct_chats.connect(room, user, self._to_native_id(other))
+        return await self._app.direct_chats.connect_or_decline(room, user, self._to_native_id(other))
 
     async def open_direct_chat(self, native: str, user: str, other: NativeId) -> Link:
         """See ``hansa.NetworkContext.open_direct_chat``."""

@@ -251,6 +251,11 @@ class Config(BaseModel):
         pattern=r"^(https?://[^\s]+)?$",
         description="URL in /.well-known/matrix/client; empty: it answers 404",
     )
+    encryption_by_default: bool = Field(
+        default=False,
+        description="whether /.well-known/matrix/client lets clients encrypt new rooms without being told to;"
+        " people of other networks cannot read encrypted rooms",
+    )
     well_known_server: str = Field(
         default="", description="HOST:PORT for /.well-known/matrix/server; empty: it answers 404"
     )

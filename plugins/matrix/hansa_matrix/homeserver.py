@@ -41,6 +41,7 @@ from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.local_server import LocalServer
+from hansa_matrix.rooms.membership.direct_chats import DirectChatRooms
 from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
 from hansa_matrix.rooms.membership.open_rooms import RoomOpener
@@ -138,6 +139,7 @@ def _build_rooms(own: LocalServer, federation: Federation, events: EventStore, u
         creator=creator,
         linker=linker,
         joiner=joiner,
+        direct_chats=DirectChatRooms(own, creator, joiner, local_events),
         opener=RoomOpener(own, creator, joiner, local_events),
         remote_membership=remote,
         resident_joins=JoinByResident(own, remote, gaps),

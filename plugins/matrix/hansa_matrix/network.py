@@ -171,6 +171,16 @@ class MatrixNetwork:
         await self._opening.wait()
         return await self._rooms.opener.found_room(address, wish)
 
+    async def require_direct_chat(self, user: str, other: NativeId) -> None:  # noqa: ARG002
+        """See ``hansa.OpensDirectChats.require_direct_chat``."""
+        await self._opening.wait()
+        await self._rooms.direct_chats.require_user(user)
+
+    async def open_direct_chat(self, user: str, other: NativeId) -> OpenedRoom:
+        """See ``hansa.OpensDirectChats.open_direct_chat``."""
+        await self._opening.wait()
+        return await self._rooms.direct_chats.open_room(user, other)
+
     async def room_at(self, address: str) -> str | None:
         """See ``hansa.NamesRooms.room_at``."""
         return await self._rooms.addresses.find_room(address)

@@ -53,6 +53,7 @@ def spawn_tasks(home: Homeserver) -> None:
     ctx.spawn(greeting, "greet peers")
     ctx.spawn(rooms.typing_and_receipts.expire, "typing ends")
     ctx.spawn(rooms.inbound.hole_filler.run, "fill holes")
+    ctx.spawn(rooms.direct_chats.resume, "direct chats that were cut off")
     ctx.spawn(rooms.upgrades.resume, "upgrades that were cut off")
     kept: Sequence[ExpiringRows] = (
         federation.sender,

@@ -49,7 +49,8 @@ class ServerInfoEndpoints:
         base = self._ctx.config.public_base_url
         if not base:
             raise matrix_error(404, "M_NOT_FOUND", "this server does not say where clients are to go")
-        return {"m.homeserver": {"base_url": base}}
+        hint = {"default": bool(self._ctx.config.encryption_by_default)}
+        return {"m.homeserver": {"base_url": base}, "io.element.e2ee": hint}
 
     async def get_capabilities(self, _caller: Requester, _request: Request, _body: Any) -> Any:
         """``GET /capabilities``."""

@@ -11,6 +11,7 @@ from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.federation.signing_keys import SigningKeys
 from hansa_matrix.local.client_notifier import ClientNotifier
+from hansa_matrix.local.ghost_people import GhostPeople
 from hansa_matrix.local.memberships import LocalMemberships
 from hansa_matrix.rooms.room_registry import RoomRegistry
 
@@ -37,6 +38,11 @@ class LocalServer:
     def bridge_user(self) -> str:
         """The user id of the account that makes and joins rooms."""
         return f"@{self.ctx.config.bridge_user}:{self.server}"
+
+    @property
+    def ghosts(self) -> GhostPeople:
+        """The people behind the ghosts of this server."""
+        return GhostPeople(self.ctx, self.server)
 
     async def is_unused_id(self, user: str) -> bool:
         """True if a user id of this server is unused: it is not an account, a ghost or the bridge user."""

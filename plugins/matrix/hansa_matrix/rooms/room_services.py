@@ -18,6 +18,7 @@ from hansa_matrix.rooms.inbound.pdu_staging import PduStaging
 from hansa_matrix.rooms.inbound.pdu_submission import PduSubmitter
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.local_events import LocalEvents
+from hansa_matrix.rooms.membership.direct_chats import DirectChatRooms
 from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
 from hansa_matrix.rooms.membership.open_rooms import RoomOpener
@@ -53,6 +54,7 @@ class RoomServices:
     creator: RoomCreator
     linker: RoomLinker
     joiner: RoomJoiner
+    direct_chats: DirectChatRooms
     opener: RoomOpener
     remote_membership: RemoteMembership
     resident_joins: JoinByResident

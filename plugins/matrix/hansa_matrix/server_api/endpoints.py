@@ -60,7 +60,7 @@ def _endpoint_groups(home: Homeserver) -> tuple[FederationEndpoints, ...]:
     return (
         TransactionEndpoint(ctx, inbound.intake, EduDispatcher(ctx, handlers)),
         MembershipEndpoints(access, inbound),
-        InviteEndpoints(access, home.federation.keyring, rooms.joiner, rooms.local_events),
+        InviteEndpoints(access, home.federation.keyring, rooms.direct_chats, rooms.local_events),
         EventEndpoints(access),
         QueryEndpoints(access, home.users),
         SpaceEndpoints(access, rooms.directory),

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hansa import Invite, Member, Membership, NativeId, NetworkContext, RemoteProtocolError, Request
+from hansa import (
+    CannotOpenRoom,
+    Invite,
+    Member,
+    Membership,
+    NativeId,
+    NetworkContext,
+    RefusalCode,
+    RemoteProtocolError,
+    Request,
+)
 
 from hansa_matrix.crossings import require_allowed
 from hansa_matrix.crypto import verify_signature
@@ -30,7 +40,7 @@ from hansa_matrix.proto.state_content import membership_of
 from hansa_matrix.proto.stripped_state import TYPES, stripped_state
 from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.local_events import LocalEvents
-from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
+from hansa_matrix.rooms.membership.direct_chats import DirectChatRooms
 from hansa_matrix.server_api.auth import FederationHandler
 from hansa_matrix.texts import texts_of_event
 
@@ -39,14 +49,19 @@ class InviteEndpoints:
     """The endpoints for invites of local users, and for third-party invites that were claimed."""
 
     def __init__(
-        self, entitled: ServerAccess, keyring: Keyring, entrance: RoomJoiner, administration: LocalEvents
+        self,
+        entitled: ServerAccess,
+        keyring: Keyring,
+        direct_chats: DirectChatRooms,
+        administration: LocalEvents,
     ) -> None:
         self._entitled = entitled
         self._own = entitled.own
         self._ctx: NetworkContext = entitled.own.ctx
         self._keyring = keyring
-        self._entrance = entrance
-        self._pending = entrance.pending
+        self._direct_chats = direct_chats
+        self._entrance = direct_chats.joiner
+        self._pending = direct_chats.joiner.pending
         self._administration = administration
 
     def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
@@ -111,6 +126,9 @@ class InviteEndpoints:
                 texts=_texts_of_invite(pdu, shown),
             ),
         )
+        ghost = self._own.ghosts.is_ghost_id(target)
+        if ghost:
+            await self._require_reachable(pdu, state)
         if self._entitled.rooms.is_blocked(pdu.room_id):
             raise matrix_error(403, "M_FORBIDDEN", "this server is not in that room")
         room = self._entitled.rooms.get(pdu.room_id)
@@ -121,8 +139,35 @@ class InviteEndpoints:
             await self._pending.keep(
                 signed, origin, state, version.id, generation=generation, signed=signed_at
             )
-            self._entrance.invited(signed, origin)
+            if ghost:
+                self._direct_chats.accept_invite(signed, origin)
+            else:
+                self._entrance.invited(signed, origin)
         return {"event": signed.raw}
+
+    async def _require_reachable(self, invite: Pdu, state: Sequence[Any]) -> None:
+        """Raises the error answer where the person behind an invited ghost cannot be reached. Into a room
+        that this server is not in, a ghost follows only the invite to a direct chat.
+        """
+        target = invite.state_key or ""
+        person = await self._own.ghosts.find_person(target)
+        if person is None:
+            raise matrix_error(404, "M_NOT_FOUND", f"there is no {target}")
+        room = self._entitled.rooms.get(invite.room_id)
+        if room is not None and room.resident:
+            return  # the core knows the room's links, and answers in the room
+        if invite.content.get("is_direct") is not True:
+            text = f"{person.id} is on {person.network}: only a direct chat opens by an invite"
+            raise matrix_error(403, "M_FORBIDDEN", text)
+        if any(isinstance(one, dict) and one.get("type") == "m.room.encryption" for one in state):
+            text = f"{person.id} is on {person.network}, which cannot read encrypted rooms"
+            raise matrix_error(403, "M_FORBIDDEN", text)
+        try:
+            await self._ctx.require_direct_chat(invite.room_id, person, invite.sender)
+        except CannotOpenRoom as problem:
+            code = "M_NOT_FOUND" if problem.refusal.code is RefusalCode.NOT_FOUND else "M_FORBIDDEN"
+            status = 404 if code == "M_NOT_FOUND" else 403
+            raise matrix_error(status, code, problem.refusal.text) from problem
 
     async def _verified_state(
         self, invite: Pdu, state: Sequence[Any], version: RoomVersion

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from hansa import LocalProtocolError, NetworkContext
+from collections.abc import Collection, Mapping
+from typing import Any
 
+from hansa import CannotOpenRoom, NetworkContext
+
+from hansa_matrix.client_api.http import error_from_refusal
 from hansa_matrix.errors import matrix_error
-from hansa_matrix.local.ghosts import people_behind
 from hansa_matrix.rooms.local_server import LocalServer
 
 
@@ -20,24 +23,29 @@ class Invitees:
         """Raises the error answer about a user who is known not to exist. A user of another network who may
         exist has a ghost afterwards.
         """
-        local, _, server = user[1:].partition(":")
-        prefix = self._ctx.config.ghost_prefix
         if await self._own.is_unused_id(user):
             raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
-        if (
-            server != self._own.server
-            or not local.startswith(prefix)
-            or user in self._own.memberships.accounts
-        ):
+        if not self._own.ghosts.is_ghost_id(user) or user in self._own.memberships.accounts:
             return
-        home = await self._ctx.home_of(user)
-        known = home.network != self._ctx.id
-        for person in [home] if known else people_behind(local, prefix):
-            if person.network == self._ctx.id or await self._ctx.is_nonexistent_user(person):
-                continue
+        if await self._own.ghosts.find_person(user) is None:
+            raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
+
+    async def require_reachable(self, caller: str, invited: Collection[str], body: Mapping[str, Any]) -> None:
+        """Raises the error answer for a new room of ``/createRoom`` that a ghost among the invited people
+        cannot be in: a room with other networks is either linked to them, or a direct chat.
+        """
+        ghosts = [u for u in invited if self._own.ghosts.is_ghost_id(u)]
+        for ghost in ghosts:
+            person = await self._ctx.home_of(ghost)
+            if len(invited) > 1:
+                text = f"{person.id} is on {person.network}: only a chat of two opens by an invite"
+                raise matrix_error(403, "M_FORBIDDEN", text)
+            state = body.get("initial_state")
+            events = state if isinstance(state, list) else []
+            if any(isinstance(one, dict) and one.get("type") == "m.room.encryption" for one in events):
+                text = f"{person.id} is on {person.network}, which cannot read encrypted rooms"
+                raise matrix_error(403, "M_FORBIDDEN", text)
             try:
-                await self._ctx.get_ghost_id(person)
-            except LocalProtocolError:  # another person has that ghost
-                continue
-            return
-        raise matrix_error(404, "M_NOT_FOUND", f"there is no {user}")
+                await self._ctx.require_direct_chat("", person, caller)
+            except CannotOpenRoom as problem:
+                raise error_from_refusal(problem.refusal) from problem

@@ -84,6 +84,7 @@ class RoomEndpoints:
         direct = {"is_direct": True} if body.get("is_direct") is True else {}
         wanted_in = user_ids(body, "invite")
         await asyncio.gather(*(self._voice.invitees.require_exists(user) for user in wanted_in))
+        await self._voice.invitees.require_reachable(caller.user, wanted_in, body)
         invited = {user: {**direct, **await self._voice.profiles.member_content(user)} for user in wanted_in}
         begun = template_from_request(
             caller.user, version, body, invited, await self._voice.profiles.member_content(caller.user)
