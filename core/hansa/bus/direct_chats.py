@@ -133,6 +133,8 @@ class DirectChats:
         """
         self._require_chat_of_two(room, user, other)
         await self._require_allowed(user, other, next(iter(room.links.values())).native, again=True)
+        if room.view.membership(user) not in _IN:
+            raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text="the invite was withdrawn"))
         opened = await self._network_of(user).open_direct_chat(user.id, other)
         async with self._lock(opened.native):
             known = self._rooms.link(opened.native)
@@ -298,8 +300,6 @@ class DirectChats:
         """
         refusal = Refusal(code=RefusalCode.UNREACHABLE, text=f"{user.network} could not be reached")
         for tried in range(1, _MAX_TRIES + 1):
-            if room.view.membership(user) not in _IN:
-                raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text="the invite was taken back"))
             try:
                 return await self.connect(room, user, other, start=start)
             except CannotOpenRoom as error:
@@ -316,7 +316,8 @@ class DirectChats:
         self._log.info("the invite of %s to %s is declined: %s", user, room.id, refusal.text)
         decline = Member(user=user, membership=Membership.LEAVE, reason=refusal.text)
         try:
-            await self._submit(room, user, decline)
+            if room.view.membership(user) in _IN:
+                await self._submit(room, user, decline)
         except HansaError as error:
             self._log.warning("%s could not decline the invite to %s: %s", user, room.id, error)
         raise CannotOpenRoom(refusal)
