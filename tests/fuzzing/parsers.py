@@ -14,6 +14,7 @@ import orjson
 from hansa.model.errors import RemoteProtocolError
 
 with atheris.instrument_imports(include=["hansa_matrix.proto"]):
+    from hansa.model import media_types
     from hansa_matrix.proto import canonical_json, devices, edus, media, pdu, send_join
     from hansa_matrix.proto.auth_rules import rules
     from hansa_matrix.proto.room_versions import VERSIONS
@@ -98,7 +99,12 @@ def one(data: bytes) -> None:
     kind, data = (data[0], data[1:]) if data else (_TEXT, b"")
     if kind == _TEXT:
         text = data.decode(errors="surrogateescape")
-        for parse in (xmatrix.parse_header, media.parse_mxc, media.parse_file_name, media.parse_media_type):
+        for parse in (
+            xmatrix.parse_header,
+            media.parse_mxc,
+            media_types.parse_file_name,
+            media_types.parse_media_type,
+        ):
             _tried(parse, text)
         return
     if kind == _WELL_KNOWN:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from hansa import Action, HttpResponse, LocalProtocolError, MediaTransfer, RemoteProtocolError, Verdict
+from hansa.model import media_types
 from hansa_matrix.errors import MatrixError
 from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.media.repository import MediaItem
-from hansa_matrix.proto import media as proto
 from hansa_matrix.proto.media import MultipartFileReader, MxcUri, multipart_head, multipart_tail, parse_mxc
 from hypothesis import given
 from hypothesis import strategies as st
@@ -362,23 +362,23 @@ def test_addresses():
     ],
 )  # fmt: skip
 def test_names_of_files(given, name):
-    assert proto.parse_file_name(given) == name
+    assert media_types.parse_file_name(given) == name
 
 
 @given(st.text(st.characters() | st.sampled_from("*=;'\"0123 \udcff")))
 def test_any_disposition_gives_a_name_or_none(parameters: str) -> None:
-    assert proto.parse_file_name(f"inline; filename{parameters}").isprintable()
+    assert media_types.parse_file_name(f"inline; filename{parameters}").isprintable()
 
 
 @given(st.text(), st.text())
 def test_no_name_or_type_breaks_out_of_its_header(kind: str, name: str) -> None:
-    head = multipart_head("b", proto.parse_media_type(kind), proto.sanitise_name(name)).decode()
+    head = multipart_head("b", media_types.parse_media_type(kind), media_types.sanitise_name(name)).decode()
     lines = head.split("\r\n")
     assert len(lines) == 9 and "\n" not in "".join(lines)
     headers, found = read_parts("multipart/mixed; boundary=b", head.encode() + b"x" + multipart_tail("b"))
     assert found == b"x" and set(headers) == {"content-type", "content-disposition"}
-    if proto.sanitise_name(name).strip() == proto.sanitise_name(name):
-        assert proto.parse_file_name(headers["content-disposition"]) == proto.sanitise_name(name)
+    if media_types.sanitise_name(name).strip() == media_types.sanitise_name(name):
+        assert media_types.parse_file_name(headers["content-disposition"]) == media_types.sanitise_name(name)
 
 
 @given(st.binary(max_size=2000), st.integers(1, 500))

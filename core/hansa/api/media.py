@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from hansa.model.content import Attachment
 from hansa.model.errors import HansaError
 from hansa.model.events import Refusal
+from hansa.model.ref import NativeId
 
 
 class MediaUnavailable(HansaError):  # an answer
@@ -64,6 +65,17 @@ class MediaService(Protocol):
         operator set, and as long as the event is there for them. ``event_id`` is the core's; the attachment
         is one of the event's. Empty where the file has no source, or where no public address is known.
         """
+        ...
+
+    def name_source(self, source: NativeId) -> str:
+        """A name of letters, digits, ``-`` and ``_`` for a file of any network, which only this server can
+        make: for a network whose messages name files by ids of its own. The same file has the same name for
+        ever. At most 240 characters; empty for an id that is too long for that.
+        """
+        ...
+
+    def find_source(self, name: str) -> NativeId | None:
+        """The file that ``name_source`` gave a name, None for any other name."""
         ...
 
     async def fetch(self, url: str, *, sender: str = "", name: str = "") -> Attachment:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from hansa.environment import Clock, Random
 from hansa.store.base import Conflict, Insert, Remove, Row, ScopedStore, Write
+from hansa.store.conflict_retry import again_on_conflict
 
 _KEY_BYTES = 32
 _MAX_ATTEMPTS = 5
+_NAMES = "files"
 #: Numbers that a key can have; one that is replaced every day takes 179 years.
 _MAX_NUMBER = 0xFFFF
 
@@ -24,6 +26,8 @@ class LinkKeys:
         self._lifetime_ms = lifetime_s * 1000
         self._keys: dict[int, bytes] = {}
         self.newest = 0
+        #: The key of the names of files, which stand in the history of networks: it stays for ever.
+        self.name_key = b""
 
     @property
     def keys(self) -> Mapping[int, bytes]:
@@ -33,6 +37,15 @@ class LinkKeys:
     async def load(self) -> None:
         """Reads the keys, makes a new one where the newest is too old, removes those without living links."""
         await self._update_keys(revoke=False)
+        if not self.name_key:
+            await again_on_conflict(self._load_name_key)
+
+    async def _load_name_key(self) -> None:
+        row = await self._store.get("name_key", (_NAMES,))
+        key = row.body if row is not None else self._random.bytes(_KEY_BYTES)
+        if row is None:
+            await self._store.commit([Insert("name_key", (_NAMES,), key)])
+        self.name_key = key
 
     async def rotate(self) -> None:
         """Makes a new key and removes all others: every link that was given out ends."""

@@ -11,6 +11,7 @@ from hansa.bus.media_references import MEDIA
 from hansa.media.core_media import CoreMedia
 from hansa.media.fetcher import refuse_media
 from hansa.media.files import FileBeginning, StoredFile
+from hansa.media.signed_links import sign_source, verify_source
 from hansa.model.content import Attachment
 from hansa.model.crossing import MediaTransfer, MediaUpload
 from hansa.model.events import RefusalCode
@@ -97,6 +98,14 @@ class NetworkMedia:
     def link(self, attachment: Attachment, native_room: str, event_id: str) -> str:
         """See ``hansa.MediaService.link``."""
         return self._media.make_link(attachment, str(NativeId(self._network, native_room)), event_id)
+
+    def name_source(self, source: NativeId) -> str:
+        """See ``hansa.MediaService.name_source``."""
+        return sign_source(source, self._media.keys.name_key)
+
+    def find_source(self, name: str) -> NativeId | None:
+        """See ``hansa.MediaService.find_source``."""
+        return verify_source(name, self._media.keys.name_key)
 
     async def fetch(self, url: str, *, sender: str = "", name: str = "") -> Attachment:
         """See ``hansa.MediaService.fetch``."""

@@ -20,6 +20,7 @@ SCHEMA = Schema(
         Collection(name="usage", key={"owner": str}),
         # Bytes that are being removed: who gives them a file and who removes them meet here.
         Collection(name="removal", key={"digest": str}, fields={"begun": int}, indexes=(("begun",),)),
+        Collection(name="name_key", key={"name": str}),
         Collection(name="link_key", key={"number": int}, fields={"made": int}),
     ),
 )

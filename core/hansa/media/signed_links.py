@@ -13,6 +13,8 @@ from hansa.model.ref import NativeId
 
 #: Characters of the longest token that is looked at, and of the longest event id in one.
 MAX_TOKEN, _MAX_EVENT_ID = 512, 200
+#: Characters of the longest name of a file.
+MAX_SOURCE_NAME = 240
 _VERSION = 1
 #: Version, key, end in seconds since 1970, tags of the file and of the link; the event's id follows.
 _HEAD = struct.Struct(">BHI8s8s")
@@ -68,6 +70,31 @@ def verify_token(token: str, keys: Mapping[int, bytes]) -> LinkClaim | None:
         return None
     event_id = body[_HEAD.size :].decode(errors="replace")
     return LinkClaim(event_id=event_id, file_tag=file, link_tag=link, until=until)
+
+
+def sign_source(source: NativeId, key: bytes) -> str:
+    """A name for a file of any network, which only who has the key can make: letters, digits, ``-`` and
+    ``_``, and ``MAX_SOURCE_NAME`` characters at most. Empty for an id that is too long.
+    """
+    body = f"{source.network}\0{source.id}".encode(errors="replace")
+    name = urlsafe_b64encode(_sign(body, key) + body).decode().rstrip("=")
+    return name if len(name) <= MAX_SOURCE_NAME else ""
+
+
+def verify_source(name: str, key: bytes) -> NativeId | None:
+    """The file with a name, None for a name that the key did not make."""
+    if len(name) > MAX_SOURCE_NAME or not name.isascii():
+        return None
+    try:
+        raw = urlsafe_b64decode(name + "=" * (-len(name) % 4))
+    except ValueError:
+        return None
+    signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, _sign(body, key)):
+        return None
+    network, _, native = body.decode(errors="replace").partition("\0")
+    source = NativeId(network, native)
+    return source if sign_source(source, key) == name else None
 
 
 def _sign(body: bytes, key: bytes) -> bytes:

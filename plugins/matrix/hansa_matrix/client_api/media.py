@@ -194,8 +194,9 @@ class MediaEndpoints:
         if mxc.server == self._server:
             if await self._library.is_pending(mxc):
                 raise matrix_error(504, "M_NOT_YET_UPLOADED", "the file has not been uploaded yet")
-            raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
-        if request.first("allow_remote", "true") == "false":
+            if self._library.foreign.find_source(mxc) is None:
+                raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
+        elif request.first("allow_remote", "true") == "false":
             raise matrix_error(404, "M_NOT_FOUND", "the file is not stored on this server")
         try:
             return await self._fetcher.get(mxc, caller.user)

@@ -20,6 +20,7 @@ from hansa import (
     HttpRequest,
     HttpStream,
     MediaTransfer,
+    NativeId,
     NetworkContext,
     PeerConnect,
     RemoteProtocolError,
@@ -90,7 +91,7 @@ class RemoteMedia:
         found = await self._library.get(mxc)
         if found is not None:
             return found
-        if mxc.server == self._client.server:
+        if mxc.server == self._client.server and self._library.foreign.find_source(mxc) is None:
             raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
         under_way = self._under_way.get(mxc)
         if under_way is None:
@@ -132,19 +133,19 @@ class RemoteMedia:
             self._ctx.count("matrix_media_slow")
             raise ServerUnreachable(f"{mxc.server} gives the file too slowly") from error
 
+    async def _copy_foreign(self, mxc: MxcUri, source: NativeId, pace: MinimumRate) -> MediaItem:
+        """Copies a file of another network."""
+        async with self._library.foreign.open_source(source) as stream:
+            chunks = pace.enforce_on(stream.chunks)
+            return await self._library.add_file(
+                chunks, stream.media_type, stream.name, mxc=mxc, size=stream.size or None
+            )
+
     async def _download_file(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
-        verdict = await self._ctx.check(
-            MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
-        )
-        if not verdict.allowed:
-            raise denial_error(verdict)
         try:
-            try:
-                return await self._download_multipart(mxc, pace)
-            except RemoteError as error:
-                if error.hint not in {400, 404} or error.code not in _UNKNOWN:
-                    raise
-            return await self._download_legacy(mxc, pace)
+            if (source := self._library.foreign.find_source(mxc)) is not None:
+                return await self._copy_foreign(mxc, source, pace)
+            return await self._download_remote(mxc, pace)
         except BlobTooLarge as error:
             text = f"the file has over {self._ctx.config.max_upload_size} bytes"
             raise matrix_error(502, "M_TOO_LARGE", text) from error
@@ -152,6 +153,19 @@ class RemoteMedia:
             raise matrix_error(502, "M_TOO_LARGE", "there is no space for the file") from error
         except HttpError as error:
             raise unreachable_error(mxc.server, error) from error
+
+    async def _download_remote(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
+        verdict = await self._ctx.check(
+            MediaTransfer(network=self._ctx.id, server=mxc.server, media=str(mxc), outbound=False)
+        )
+        if not verdict.allowed:
+            raise denial_error(verdict)
+        try:
+            return await self._download_multipart(mxc, pace)
+        except RemoteError as error:
+            if error.hint not in {400, 404} or error.code not in _UNKNOWN:
+                raise
+        return await self._download_legacy(mxc, pace)
 
     async def _download_multipart(self, mxc: MxcUri, pace: MinimumRate) -> MediaItem:
         target = build_path("_matrix", "federation", "v1", "media", "download", mxc.media_id)

@@ -29,6 +29,7 @@ from hansa import (
 )
 from hansa.model.media_types import parse_media_type, sanitise_name
 
+from hansa_matrix.media.foreign_files import PREFIX, ForeignFiles
 from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
 from hansa_matrix.proto.media import MxcUri, charset_of
 
@@ -75,6 +76,7 @@ class MediaRepository:
         self.server = server
         self._server = server
         self.quotas = Quotas(ctx, self._evict_copies)
+        self.foreign = ForeignFiles(ctx, server)
         self._part = -1
         self._one = asyncio.Lock()
 
@@ -227,11 +229,15 @@ class MediaRepository:
         found = await self._find_item(mxc)
         if found is None:
             return None
+        source = self.foreign.find_source(mxc)
+        if source is not None and await self.foreign.is_gone(source):
+            await self.remove_file(mxc)
+            return None
         try:
             await self._ctx.blobs.size(found.blob.digest)
         except BlobNotFound:
             self._ctx.count("matrix_media_lost")
-            if mxc.server != self._server:
+            if mxc.server != self._server or source is not None:
                 await self.remove_file(mxc)
             return None
         return found
@@ -345,10 +351,24 @@ class MediaRepository:
         until = self._ctx.clock.now() - self._ctx.config.remote_media_ttl * 1000
         async for rows in pages(self._ctx.store, "media", index=("used",), upto=until, size=_PAGE_SIZE):
             for row in rows:
-                if row.key[0] != self._server:
-                    await self.remove_file(MxcUri(str(row.key[0]), str(row.key[1])))
+                mxc = MxcUri(str(row.key[0]), str(row.key[1]))
+                if mxc.server != self._server or self.foreign.find_source(mxc) is not None:
+                    await self.remove_file(mxc)
+        await self._remove_gone_copies()
         await self.quotas.purge_empty()
         await self._remove_orphans()
+
+    async def _remove_gone_copies(self) -> None:
+        """Removes the copies of other networks' files that were deleted there."""
+        last = f"{PREFIX}\x7f"
+        async for rows in pages(
+            self._ctx.store, "media", equal=(self._server,), after=PREFIX, upto=last, size=_PAGE_SIZE
+        ):
+            for row in rows:
+                mxc = MxcUri(self._server, str(row.key[1]))
+                source = self.foreign.find_source(mxc)
+                if source is not None and await self.foreign.is_gone(source):
+                    await self.remove_file(mxc)
 
     async def _remove_orphans(self) -> None:
         """Remove bytes that no address has, as a crash between the two leaves them: a part of the folder at a

@@ -64,7 +64,7 @@ def _endpoint_groups(home: Homeserver) -> tuple[FederationEndpoints, ...]:
         EventEndpoints(access),
         QueryEndpoints(access, home.users),
         SpaceEndpoints(access, rooms.directory),
-        FederationMedia(ctx, home.own.server, media.repository, media.thumbnails),
+        FederationMedia(ctx, media),
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
-from hansa import NetworkContext, Request, Response
+from hansa import BlobTooLarge, NetworkContext, Request, Response
 
 from hansa_matrix.errors import denial_error, matrix_error
+from hansa_matrix.media.media_services import Media
 from hansa_matrix.media.remote import media_transfer
-from hansa_matrix.media.repository import MediaItem, MediaRepository
-from hansa_matrix.media.thumbnails import Thumbnails, parse_thumbnail_query
+from hansa_matrix.media.repository import MediaItem
+from hansa_matrix.media.thumbnails import parse_thumbnail_query
 from hansa_matrix.proto.media import MxcUri, is_valid_media_id, multipart_head, multipart_tail, with_charset
 from hansa_matrix.server_api.auth import FederationHandler
 
@@ -20,13 +21,12 @@ class FederationMedia:
     files.
     """
 
-    def __init__(
-        self, ctx: NetworkContext, server: str, library: MediaRepository, thumbnails: Thumbnails
-    ) -> None:
+    def __init__(self, ctx: NetworkContext, media: Media) -> None:
         self._ctx = ctx
-        self._server = server
-        self._library = library
-        self._thumbnails = thumbnails
+        self._server = media.repository.server
+        self._library = media.repository
+        self._media = media
+        self._thumbnails = media.thumbnails
 
     def routes(self) -> Mapping[tuple[str, str], FederationHandler]:
         """See ``auth.FederationEndpoints.routes``."""
@@ -51,15 +51,20 @@ class FederationMedia:
 
     async def _require_media(self, origin: str, request: Request) -> MediaItem:
         media_id = request.path["media"]
-        item = (
-            await self._library.get(MxcUri(self._server, media_id)) if is_valid_media_id(media_id) else None
-        )
-        if item is None:
+        if not is_valid_media_id(media_id):
             raise matrix_error(404, "M_NOT_FOUND", "there is no such file")
+        item = await self._find_media(MxcUri(self._server, media_id))
         verdict = await self._ctx.check(media_transfer(self._ctx.id, origin, item, outbound=True))
         if not verdict.allowed:
             raise denial_error(verdict)
         return item
+
+    async def _find_media(self, mxc: MxcUri) -> MediaItem:
+        """A file of this server, or one of another network, which is copied first."""
+        try:
+            return await self._media.remote.get(mxc)
+        except (BlobTooLarge, OSError) as error:
+            raise matrix_error(502, "M_UNKNOWN", "the file cannot be had from its network") from error
 
     def _multipart_file(self, item: MediaItem) -> Response:
         return self._multipart_response(
