@@ -196,7 +196,10 @@ class App:
                 self.spawn(self._show_present(network, link), f"present of {link.id}")
 
     def on_taken_back(self, room: Room, events: Sequence[Event]) -> None:
-        """Events left the log: their files go too."""
+        """Events left the log: what waits to be sent of them is not sent, and their files go too."""
+        for link in room.links.values():
+            if (consumer := self.consumers.get(link.id)) is not None:
+                consumer.on_retracted(event.seq for event in events)
         if self.media.names_files(events):
             gone = [event.id for event in events]
             self.spawn(partial(self._release_files, gone), f"files of {room.id}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -23,7 +23,7 @@ from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room
 from hansa.environment import Environment
-from hansa.model.content import Attachment, target_of
+from hansa.model.content import REDACTED, Attachment, Custom, Edit, Targeted, target_of
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.fallback_text import NOTHING_AROUND, Surroundings
 from hansa.model.features import degrade, needs_surroundings, split_content
@@ -116,6 +116,8 @@ class Consumer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._ending = False
+        #: Events that said something when the page that is being sent was read.
+        self._retracted = set[int]()
         self._stored = 0
         self._saved = 0.0
         self._log = logging.getLogger("hansa.bus.delivery")
@@ -128,6 +130,10 @@ class Consumer:
             return
         self.position = self.room.head if start is None else start
         await self._save_position("full")
+
+    def on_retracted(self, seqs: Iterable[int]) -> None:
+        """These events leave the log: what was read of them before is not sent any more."""
+        self._retracted.update(seqs)
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -155,6 +161,7 @@ class Consumer:
             return
         await self._gate.up()
         sent = False
+        self._retracted.clear()
         for event in await self._next_events():
             if self._ending:
                 return
@@ -224,15 +231,32 @@ class Consumer:
     async def _deliver_event(self, event: Event) -> bool:
         """Send an event and move on; False if this link does not get it."""
         passes = await self._may_deliver(event)
-        if passes:
-            deliveries = await self._deliveries_of(event)
-            if not deliveries:
-                self._gate.on_unsupported(self.link, event)
-            for delivery in deliveries:
-                await self._send_delivery(delivery)
+        while passes and not await self._send_event(event):
+            pass
         self.position = event.seq
         self.waiting_since, self.reason = 0, ""
         return passes
+
+    async def _send_event(self, event: Event) -> bool:
+        """Send what the network gets of an event; False if its words, or those that it quotes, were retracted
+        meanwhile.
+        """
+        if event.seq in self._retracted:
+            event = replace(event, content=Custom(type=REDACTED), payload=b"")
+        deliveries = await self._deliveries_of(event)
+        if not deliveries:
+            self._gate.on_unsupported(self.link, event)
+        for delivery in deliveries:
+            if not await self._send_delivery(delivery):
+                return False
+        return True
+
+    def _is_stale(self, delivery: Delivery) -> bool:
+        event, target = delivery.event, delivery.target
+        return any(
+            one is not None and one.seq in self._retracted and one.content != Custom(type=REDACTED)
+            for one in (event, target)
+        )
 
     async def retry_dead_letter(self, event: Event) -> bool:
         """One more attempt at a dead letter; False if it fails as before."""
@@ -254,6 +278,8 @@ class Consumer:
         around, content = NOTHING_AROUND, event.content
         if needs_surroundings(content, features):
             around = await self._surroundings(event)
+            if isinstance(content, Targeted) and not isinstance(content, Edit) and around.target is None:
+                return []  # it is about what this link did not get
         made = degrade(content, features, around)
         if made is None:
             return []
@@ -306,10 +332,13 @@ class Consumer:
             return False
         return await self._rejudging.passes(self.room, self.link, event)
 
-    async def _send_delivery(self, delivery: Delivery) -> None:
+    async def _send_delivery(self, delivery: Delivery) -> bool:
+        """Send until it is sent or buried; False if it says what was retracted."""
         failures = broken = 0
         while True:
             await self._gate.throttle.pass_one()
+            if self._retracted and self._is_stale(delivery):
+                return False
             network = self._gate.network
             try:
                 if network is None:
@@ -320,7 +349,7 @@ class Consumer:
                 after, self.reason = error.after, error.reason
             except DeliveryRejected as error:
                 await self._bury_delivery(delivery, error.reason)
-                return
+                return True
             except StoreFault:
                 after, self.reason = _FAULT_MOST, _FAULT
             except Exception as error:  # noqa: BLE001  # a broken network must not lose the event
@@ -329,10 +358,10 @@ class Consumer:
                 self._log.warning("%s failed to send %s: %s", self.link.id, delivery.key, self.reason)
                 if broken >= _MAX_UNKNOWN_FAILURES:
                     await self._bury_delivery(delivery, self.reason)
-                    return
+                    return True
             else:
                 await self._keep_result(partial(self._store_alias, delivery, native))
-                return
+                return True
             finally:
                 self._idle.set()
             failures += 1
