@@ -49,7 +49,7 @@ def _no_link(_: Attachment) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What words about an event need to know besides it. ``target`` is the event that it concerns, as its
+    """The surroundings of an event, for words about it. ``target`` is the event that it concerns, as its
     reader may see it, and ``target_name`` the name of who said that. ``link_of`` returns where a file can be
     read, empty if nowhere.
     """
