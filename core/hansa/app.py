@@ -401,9 +401,11 @@ class App:
         await self._end_consumer(str(native))
 
     async def _end_consumer(self, name: str) -> None:
-        task, consumer = self._consuming.pop(name, None), self.consumers.pop(name, None)
+        task, consumer = self._consuming.pop(name, None), self.consumers.get(name)
         if task is not None and consumer is not None:
             await consumer.end(task)
+        if consumer is not None and self.consumers.get(name) is consumer:
+            del self.consumers[name]  # not before: a confirmation may come meanwhile
 
     async def link_opened(self, opened: OpenedRoom, room: str | None) -> Link:
         """Link a native room that is open, to ``room`` or to a core room of its own."""

@@ -35,6 +35,7 @@ class DeliveryCommands:
                 {
                     "destination": link_id,
                     "waiting": consumer.room.head - consumer.position,
+                    "unconfirmed": consumer.position - consumer.confirmed,
                     "since": consumer.waiting_since,
                     "reason": consumer.reason,
                     "dead": [{"seq": row.key[1], **orjson.loads(row.body)} for row in dead],
@@ -95,7 +96,8 @@ class DeliveryCommands:
                 found.append({"destination": link.id, "state": "dead", "reason": reason})
             elif consumer is not None:
                 done = consumer.position >= event.seq
-                state = {"state": "delivered"} if done else {"state": "waiting", "reason": consumer.reason}
+                reached = "delivered" if consumer.confirmed >= event.seq else "unconfirmed"
+                state = {"state": reached} if done else {"state": "waiting", "reason": consumer.reason}
                 since = {} if done else {"since": consumer.waiting_since}
                 found.append({"destination": link.id, **state, **since})
             found += await self._destination_statuses(link, event)

@@ -55,9 +55,14 @@ class _FromApp(Collector):
             state.add_metric([str(name)], 1.0 if str(name) == health.state else 0.0)
         yield state
         waiting = GaugeMetricFamily("hansa_deliveries_waiting", "events not sent yet", labels=["link"])
+        unconfirmed = GaugeMetricFamily(
+            "hansa_deliveries_unconfirmed", "events sent that the peer has not confirmed", labels=["link"]
+        )
         for link, consumer in self._app.consumers.items():
             waiting.add_metric([link], consumer.room.head - consumer.position)
+            unconfirmed.add_metric([link], consumer.position - consumer.confirmed)
         yield waiting
+        yield unconfirmed
 
 
 def _metric_families(

@@ -35,7 +35,7 @@ class RoomCommands:
             "authority": link.authority,
         }
         if consumer is not None:
-            found |= {"delivered": consumer.position, "reason": consumer.reason}
+            found |= {"delivered": consumer.confirmed, "reason": consumer.reason}
         return found
 
     def _room_summary(self, room: Room, addresses: list[str]) -> dict[str, Any]:

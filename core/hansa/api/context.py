@@ -166,6 +166,13 @@ class NetworkContext(PluginContext, Protocol):
         """The ``seq`` up to which this link's consumer has sent; later events come by ``send``."""
         ...
 
+    def confirm_sent(self, native: str, seq: int) -> None:
+        """The peer has every event of this link up to ``seq`` (``Delivery.event.seq``) that was sent. For a
+        network that ``Confirms``; what the peer has got from an earlier connection is not confirmed by a
+        later one.
+        """
+        ...
+
     async def open_address(self, network: str, address: str, native: str) -> Link:
         """Open the room at another network's ``address`` and link our hosted room ``native`` to it.
         Raises ``CannotOpenRoom``.

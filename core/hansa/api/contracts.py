@@ -87,6 +87,22 @@ def features_of(network: Network | None) -> Features:
 
 
 @runtime_checkable
+class Confirms(Protocol):
+    """A network whose ``send`` returns before the peer has the event. ``ctx.confirm_sent`` says later up to
+    where the peer has everything. The core sends at most 500 events ahead, stores the position that is
+    confirmed, and sends what lies behind it again, with the same ``Delivery.key``, once the network has
+    reported another state than ``up``, or was started again. Report the end of every connection.
+    """
+
+    def request_confirmation(self, link: Link) -> None:
+        """Ask the peer whether it has what was sent over a link, without waiting: for instance by a ping,
+        whose answer comes after what went before it. Called after a batch, and each second until everything
+        is confirmed.
+        """
+        ...
+
+
+@runtime_checkable
 class KnowsServers(Protocol):
     """A network whose people live on servers. Without it, the network's id stands for the server."""
 

@@ -2,6 +2,7 @@
 
 A consumer reads what lies behind its cursor, sends it, and moves the cursor. It holds no backlog in memory.
 Cursors are written lazily: a repeat after a crash carries the same ``Delivery.key``, which makes it a no-op.
+A cursor is stored as far as the peer has confirmed (``bus/confirmation.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import orjson
 
 from hansa.api.contracts import DeliveryRejected, Network, RetryLater, features_of
 from hansa.bus import schema
+from hansa.bus.confirmation import ConfirmingGate, SentAhead
 from hansa.bus.event_names import EventNames
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rejudging import PolicyRecheck
@@ -40,12 +42,18 @@ _MAX_UNKNOWN_FAILURES = 10
 #: Seconds that a send under way is given when its consumer ends.
 _END_TIMEOUT_S = 2.0
 _LAZY = 1.0
+#: Seconds of sending after which the cursor is stored within a page.
+_SAVE_AFTER_S = 0.05
 #: The longest wait, in seconds, before a database that fails is tried again.
 _FAULT_MOST = 5.0
 _FAULT = "the database fails"
 
 
-class DeliveryTarget(Protocol):
+class _ConnectionEndedError(Exception):
+    """What was sent and not confirmed has to be sent again first."""
+
+
+class DeliveryTarget(ConfirmingGate, Protocol):
     """A network as delivery sees it."""
 
     id: str
@@ -94,7 +102,9 @@ class BusServices:
 
 
 class Consumer:
-    """One link's cursor. ``position`` is the seq of the last event that needs no more sending."""
+    """One link's cursor. ``position`` is the seq of the last event that needs no more sending, unless the
+    connection ends before the peer has confirmed it.
+    """
 
     def __init__(self, room: Room, link: Link, gate: DeliveryTarget, judged: BusServices) -> None:
         self.room = room
@@ -112,6 +122,8 @@ class Consumer:
         self._clock = judged.seams.clock
         self._random = judged.seams.random
         self._backoff = Backoff()
+        self._ahead = SentAhead(link, gate, self._clock)
+        self._newly_confirmed = False
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -127,16 +139,29 @@ class Consumer:
         row = await self._store.get("cursor", (self.link.id,))
         if row is not None:
             self.position = self._stored = int(row.fields["seq"] or 0)
+            self._ahead.reset(self.position)
             return
         self.position = self.room.head if start is None else start
+        self._ahead.reset(self.position)
         await self._save_position("full")
 
     def on_retracted(self, seqs: Iterable[int]) -> None:
         """These events leave the log: what was read of them before is not sent any more."""
         self._retracted.update(seqs)
 
+    @property
+    def confirmed(self) -> int:
+        """The seq of the last event that the peer has, with all before it."""
+        return self._ahead.confirmed
+
     def wake(self) -> None:
         """There may be something to send."""
+        self._wake.set()
+
+    def confirm_sent(self, seq: int) -> None:
+        """See ``NetworkContext.confirm_sent``."""
+        self._ahead.confirm(seq, self.position)
+        self._newly_confirmed = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -150,22 +175,34 @@ class Consumer:
             except StoreFault:
                 faults += 1
                 await self._on_store_fault(faults)
+            except _ConnectionEndedError:
+                faults = 0
             else:
                 faults = 0
 
     async def _send_page(self) -> None:
         """Wait for something to send, or send a page of it."""
         self._wake.clear()
-        if self.position >= self.room.head:
+        if self._ahead.is_broken():
+            self._log.info("%s: sends again after #%d", self.link.id, self.confirmed)
+            self.position = self.confirmed
+            self._ahead.reset(self.position)
+        if self._newly_confirmed:
+            self._newly_confirmed = False
+            await self._save_position("lazy")
+        if self.position >= self.room.head or self._ahead.is_full(self.position):
             await self._wait_for_events()
             return
         await self._gate.up()
-        sent = False
+        sent, began = False, self._clock.monotonic()
         self._retracted.clear()
         for event in await self._next_events():
-            if self._ending:
-                return
+            if self._ending or self._ahead.is_broken() or self._ahead.is_full(self.position):
+                break
             sent |= await self._deliver_event(event)
+            if sent and self._clock.monotonic() - max(began, self._saved) > _SAVE_AFTER_S:
+                await self._save_position("lazy")
+        self._ahead.request_due(self.position)
         if sent or self._clock.monotonic() - self._saved > _LAZY:
             await self._save_position("lazy")
 
@@ -189,30 +226,36 @@ class Consumer:
         """Wait for the next event. The position after skipped events is stored after a second: skipping them
         again costs nothing, but a commit for each event of a link that gets none does.
         """
+        due = self._ahead.request_due(self.position)
+        if due is None and self._stored != self.confirmed:
+            due = _LAZY
         try:
-            async with asyncio.timeout(_LAZY if self._stored != self.position else None):
+            async with asyncio.timeout(due):
                 await self._wake.wait()
         except TimeoutError:
             await self._save_position("lazy")
 
     async def end(self, running: asyncio.Task[None]) -> None:
-        """End ``run`` and store the position. A send in progress is waited for, 2 s at most: an interrupted
-        one would be repeated.
+        """End ``run`` and store the position. A send in progress, and the confirmation of earlier ones, are
+        waited for, 2 s at most: they would be repeated.
         """
         self._ending = True
         try:
             async with asyncio.timeout(_END_TIMEOUT_S):
                 await self._idle.wait()
+                await self._ahead.wait_all(self.position)
         except TimeoutError:
-            self._log.warning("%s: a send was cut off", self.link.id)
+            self._log.warning("%s: a send was cut off, or not confirmed", self.link.id)
         running.cancel()
         await asyncio.wait({running})
-        if self._stored != self.position:
+        if self._stored != self.confirmed:
             with contextlib.suppress(StoreFault):  # what is repeated then carries the same keys
                 await self._save_position("full")
 
     async def _save_position(self, durability: str) -> None:
-        position = self.position
+        position = self.confirmed
+        if position == self._stored and durability == "lazy":
+            return
         await self._store.commit(
             [schema.cursor_put(self.link, position)],
             durability="full" if durability == "full" else "lazy",
@@ -234,6 +277,7 @@ class Consumer:
         while passes and not await self._send_event(event):
             pass
         self.position = event.seq
+        self._ahead.on_position(event.seq)
         self.waiting_since, self.reason = 0, ""
         return passes
 
@@ -339,12 +383,16 @@ class Consumer:
             await self._gate.throttle.pass_one()
             if self._retracted and self._is_stale(delivery):
                 return False
+            if self._ahead.is_broken():
+                raise _ConnectionEndedError
             network = self._gate.network
             try:
                 if network is None:
                     raise RetryLater("the network is restarting")  # one place decides what follows
                 self._idle.clear()
+                self._ahead.begin_send()
                 native = await network.send(delivery)
+                self._ahead.on_sent(delivery.event.seq)
             except RetryLater as error:
                 after, self.reason = error.after, error.reason
             except DeliveryRejected as error:

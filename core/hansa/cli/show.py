@@ -84,13 +84,14 @@ def deliveries(found: Any) -> str:
         [
             d["destination"],
             str(d["waiting"]),
+            str(d.get("unconfirmed", 0)),
             format_time(d["since"]) if d["since"] else "",
             str(len(d["dead"])),
             d["reason"],
         ]
         for d in found
     ]
-    return format_table(["destination", "waiting", "since", "dead", "why it waits"], rows)
+    return format_table(["destination", "waiting", "unconfirmed", "since", "dead", "why it waits"], rows)
 
 
 def where(found: Any) -> str:

@@ -210,6 +210,12 @@ class NetworkContextImpl(BaseContext):
         consumer = self._app.consumers.get(str(self._to_native_id(native)))
         return consumer.position if consumer else 0
 
+    def confirm_sent(self, native: str, seq: int) -> None:
+        """See ``hansa.NetworkContext.confirm_sent``."""
+        consumer = self._app.consumers.get(str(self._to_native_id(native)))
+        if consumer is not None:
+            consumer.confirm_sent(seq)
+
     async def open_address(self, network: str, address: str, native: str) -> Link:
         """See ``hansa.NetworkContext.open_address``."""
         other = self._app.runners.get(network)

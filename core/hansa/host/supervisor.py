@@ -7,7 +7,7 @@ import contextlib
 import logging
 from typing import Protocol
 
-from hansa.api.contracts import Authority, Network
+from hansa.api.contracts import Authority, Confirms, Network
 from hansa.environment import Environment
 from hansa.model.events import Delivery, Event, Link
 from hansa.pacing.backoff import Backoff
@@ -75,6 +75,9 @@ class NetworkSupervisor:
         self._network: Network | None = None
         #: The instance, if it can be a room's authority: asked of its type once, which takes long.
         self.authority: Authority | None = None
+        #: The instance, if its peer confirms what it was sent; and how often a connection of it has ended.
+        self.confirms: Confirms | None = None
+        self.breaks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._crashed = asyncio.Event()
         self._fault = False
@@ -92,6 +95,7 @@ class NetworkSupervisor:
         """Make the instance; no I/O."""
         self._network = self._factory()
         self.authority = self._network if isinstance(self._network, Authority) else None
+        self.confirms = self._network if isinstance(self._network, Confirms) else None
         return self._network
 
     async def up(self) -> None:
@@ -115,6 +119,7 @@ class NetworkSupervisor:
         if (state, text) != (self.state, self.text):
             self._log.info("%s%s", state, f": {text}" if text else "")
         rising, changed = state == "up" and self.state != "up", state != self.state
+        self.breaks += changed and self.state == "up"
         self.state, self.text = state, text
         if changed:
             self._listener.on_status_changed(self.id, state, text)
@@ -156,7 +161,7 @@ class NetworkSupervisor:
             self.crashes += 1
             lasted = self._seams.clock.monotonic() - began
             failures = 1 if lasted > self._backoff.most else failures + 1
-            self._network = None
+            self._network = self.confirms = None
             self._listener.on_network_crashed(self.id)
             await self._stop_network(network)
             state = "degraded" if failures >= _DEGRADED else "down"
