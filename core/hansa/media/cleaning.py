@@ -29,7 +29,7 @@ class MediaCleaner:
         self._access = access
         self._clock = seams.clock
         #: Where sweeps begin: by chance at first, so that restarts do not hide a part of the files.
-        self._after = seams.random.bytes(2).hex()
+        self.position = seams.random.bytes(2).hex()
         self._part = seams.random.bytes(1)[0]
 
     async def release_files(self, event_ids: Iterable[str]) -> int:
@@ -64,8 +64,8 @@ class MediaCleaner:
         were deleted.
         """
         now, removed = self._clock.now(), 0
-        rows = await self._store.scan("file", after=self._after, limit=MAX_FILES_A_SWEEP)
-        self._after = str(rows[-1].key[0]) if len(rows) == MAX_FILES_A_SWEEP else ""
+        rows = await self._store.scan("file", after=self.position, limit=MAX_FILES_A_SWEEP)
+        self.position = str(rows[-1].key[0]) if len(rows) == MAX_FILES_A_SWEEP else ""
         for row in rows:
             if int(row.fields["stored"] or 0) > now - UNNAMED_TTL_MS:
                 continue

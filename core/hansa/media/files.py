@@ -79,7 +79,7 @@ class MediaFiles:
         self, store: ScopedStore, blobs: ScopedBlobs, seams: Environment, limits: MediaLimits
     ) -> None:
         self._store = store
-        self._blobs = blobs
+        self.blobs = blobs
         self._seams = seams
         self.limits = limits
         self.quotas = MediaQuotas(store, blobs, limits)
@@ -99,7 +99,7 @@ class MediaFiles:
         width, height = read_image_size(begun.head) if media_type.startswith("image/") else (0, 0)
         async with self.quotas.reserve_space(owner, size) as most:
             try:
-                blob = await self._blobs.put(begun.all_chunks(), most)
+                blob = await self.blobs.put(begun.all_chunks(), most)
             except BlobTooLarge as error:
                 text = f"the file is over the {most} bytes that it may have"
                 raise MediaUnavailable(Refusal(code=RefusalCode.TOO_LARGE, text=text)) from error
@@ -137,7 +137,7 @@ class MediaFiles:
 
     async def _require_blob(self, file: StoredFile) -> None:
         try:
-            await self._blobs.size(file.blob.digest)
+            await self.blobs.size(file.blob.digest)
         except BlobNotFound as error:
             raise OSError("the same bytes were removed at this moment: try again") from error
 
@@ -152,7 +152,7 @@ class MediaFiles:
         if file is None:
             raise not_found()
         try:
-            await self._blobs.size(file.blob.digest)
+            await self.blobs.size(file.blob.digest)
         except BlobNotFound:
             raise not_found("the bytes of the file are lost") from None
         return MediaStream(
@@ -167,7 +167,7 @@ class MediaFiles:
         left = (blob.size if last is None else min(blob.size, last + 1)) - first
         if left <= 0:
             return
-        async with aclosing(self._blobs.read(blob.digest, first)) as chunks:
+        async with aclosing(self.blobs.read(blob.digest, first)) as chunks:
             async for chunk in chunks:
                 yield chunk[:left]
                 left -= len(chunk)
@@ -208,7 +208,7 @@ class MediaFiles:
     async def _finish_removal(self, digest: str) -> bool:
         unused = not await self._store.count("file", equal={"digest": digest})
         if unused:
-            await self._blobs.remove(digest)
+            await self.blobs.remove(digest)
         await self._store.commit([Delete("removal", (digest,))])
         return unused
 
@@ -222,7 +222,7 @@ class MediaFiles:
         for row in await self._store.scan("removal", index=("begun",), upto=before, limit=500):
             async with self._one:
                 removed += await self._finish_removal(str(row.key[0]))
-        for digest in await self._blobs.old(f"{part:02x}", before):
+        for digest in await self.blobs.old(f"{part:02x}", before):
             async with self._one:
                 removed += await self._release_blob(digest)
         return removed

@@ -59,7 +59,7 @@ class MediaQuotas:
         self._blobs = blobs
         self._limits = limits
         #: Bytes that uploads under way may take, by owner.
-        self._reserved: list[tuple[str, int]] = []
+        self.reserved: list[tuple[str, int]] = []
 
     async def read_usage(self, owner: str) -> tuple[MediaUsage, bytes | None]:
         """The use of an owner, and the body of the row that holds it."""
@@ -78,8 +78,8 @@ class MediaQuotas:
         every, _ = await self.read_usage(ALL)
         space = await self._blobs.space()
         # Nothing is awaited from here until the place is taken.
-        all_reserved = sum(most for _, most in self._reserved)
-        own = [most for one, most in self._reserved if one == owner]
+        all_reserved = sum(most for _, most in self.reserved)
+        own = [most for one, most in self.reserved if one == owner]
         if mine.files + len(own) >= limits.files_per_sender:
             raise _no_space(f"the sender has {mine.files} files, which is the limit")
         free = space.free - min(limits.reserve, space.total // _RESERVE_SHARE) - all_reserved
@@ -92,11 +92,11 @@ class MediaQuotas:
         if left <= 0 or size > left:
             raise _no_space("there is no space for the file: a quota, or the disk, is full")
         place = (owner, size or left)
-        self._reserved.append(place)
+        self.reserved.append(place)
         try:
             yield place[1]
         finally:
-            self._reserved.remove(place)
+            self.reserved.remove(place)
 
     async def usage_writes(self, owner: str, size: int, files: int) -> list[Write]:
         """The writes that add to the use of an owner and of all; they conflict if that changed meanwhile.
