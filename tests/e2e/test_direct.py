@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from e2e.three_servers import wait_linked, xmpp_config
 from hansa import NativeId
 from hansa_matrix.local.ghosts import ghost_localpart
 from hansa_xmpp.proto import jid
 from peers.prosody import GATEWAY
-from peers.synapse import Refusal
+from peers.synapse import MatrixUser, Refusal
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -46,7 +48,7 @@ def write(user, puppet: str, text: str, id_: str) -> None:
 
 
 @pytest.fixture(params=["synapse", "hansa"])
-def matrix_side(request, matrix_user, local_user):
+def matrix_side(request, matrix_user, local_user) -> Callable[..., Awaitable[MatrixUser]]:
     """Makes a Matrix user: of Synapse, or of Hansa itself."""
 
     async def make(server, name: str):
