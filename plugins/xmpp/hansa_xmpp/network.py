@@ -40,12 +40,22 @@ _FEATURES = Features(
             Kind.MEMBER: Level.FULL,
             Kind.NAME: Level.FULL,
             Kind.TOPIC: Level.FULL,
+            Kind.EDIT: Level.FULL,
+            Kind.REACTION: Level.FULL,
+            Kind.RETRACTION: Level.FULL,
+            Kind.UPGRADE: Level.FALLBACK,
+            Kind.LOCATION: Level.FALLBACK,
+            Kind.POLL_START: Level.FALLBACK,
+            Kind.POLL_VOTE: Level.FALLBACK,
+            Kind.POLL_END: Level.FALLBACK,
+            Kind.CALL: Level.FALLBACK,
             Kind.ENCRYPTED: Level.FALLBACK,
-            Kind.CUSTOM: Level.FALLBACK,
+            Kind.CUSTOM: Level.PARTIAL,
         }
     ),
     max_text=convert.MAX_TEXT,
     formatting=True,
+    replies=True,
 )
 
 

@@ -11,19 +11,15 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hansa import Delivery, NativeId, NetworkContext, RetryLater, RoomView, StoreFault
+from hansa import Delivery, Event, NativeId, NetworkContext, RetryLater, RoomView, StoreFault
 
 from hansa_xmpp.occupant_store import OccupantStore, SelfPing, StoredSession
-from hansa_xmpp.proto import convert
 from hansa_xmpp.proto.commands import (
     Command,
-    HistoryEntry,
-    HistoryRequest,
     JoinGrant,
     JoinRequest,
     NickForced,
@@ -32,13 +28,11 @@ from hansa_xmpp.proto.commands import (
 )
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import OutboundStanza, batches
+from hansa_xmpp.room_history import RoomHistory
+from hansa_xmpp.targets import Targets
 from hansa_xmpp.transport import NotConnected, Transport
 from hansa_xmpp.user_existence import UserExistenceQueries
 from hansa_xmpp.user_queues import TaskSpawner
-
-_HISTORY_PAGE, _HISTORY_PAGES = 50, 240
-#: Bytes of text in the history for a new occupant.
-_HISTORY_BYTES = 4 * 1024 * 1024
 
 #: Told that a person's last connection to a room is gone.
 OnGone = Callable[[str, NativeId], None]
@@ -46,14 +40,16 @@ OnGone = Callable[[str, NativeId], None]
 
 @dataclass(slots=True)
 class HostedRoom:
-    """One room. ``last_seq`` is the ``seq`` of the newest event shown, ``room_id`` the core room it counts
-    in. ``stale``: what its occupants were shown of it may not be what it is.
+    """One room. ``last_seq`` is the ``seq`` of the newest event shown, ``last_ids`` the ids of its parts that
+    were, ``room_id`` the core room it counts in. ``stale``: what its occupants were shown of it may not be
+    what it is.
     """
 
     muc: Muc
     room_id: str
     occupants_verified: asyncio.Future[bool]
     last_seq: int = 0
+    last_ids: set[str] = field(default_factory=set)
     stale: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -69,6 +65,8 @@ class MucService:
         self._spawn = spawn
         self._on_gone = on_gone
         self._table = OccupantStore(ctx.store)
+        self._history = RoomHistory(ctx)
+        self.targets = Targets(ctx)
         self._rooms: dict[str, HostedRoom] = {}
         self._salt = b""
         self.pings = SelfPing(ctx.random, ctx.config.ping_timeout)
@@ -207,17 +205,21 @@ class MucService:
             raise RetryLater("the component is not connected")
         if not await asyncio.shield(room.occupants_verified):
             raise RetryLater("the component lost its connection")
-        event = delivery.event
+        event = _part_of(delivery)
+        content, target = await self.targets.shown(delivery)
         await self._ctx.get_judged_view(native)
         async with room.lock:
             if not self.up:
                 raise RetryLater("the component lost its connection")
-            if event.seq > room.last_seq:
-                commands = room.muc.broadcast_event(event, delivery.content, self.view(native))
-                room.last_seq = event.seq
-                await self.apply_commands(native, commands)
+            if event.seq > room.last_seq or (event.seq == room.last_seq and event.id not in room.last_ids):
+                if event.seq > room.last_seq:
+                    room.last_seq, room.last_ids = event.seq, set()
+                room.last_ids.add(event.id)
+                if content is not None:
+                    commands = room.muc.broadcast_event(event, content, self.view(native), target)
+                    await self.apply_commands(native, commands)
         await self._transport.wait_drained()
-        return event.id
+        return delivery.event.id
 
     async def complete_join(self, native: str, enter: JoinRequest) -> None:
         """Completes a join that the core has accepted: history, then live messages, without a gap."""
@@ -226,7 +228,7 @@ class MucService:
             return
         async with room.lock:
             upto = max(self._ctx.delivered_seq(native), room.last_seq)
-            history = await self._read_history(native, enter.history, upto)
+            history = await self._history.read(room.muc, self.view(native), enter.history, upto)
             await self._ctx.get_judged_view(native)
             full, view = enter.stanza.sender.full, self.view(native)
             await self._sync_occupants(native, room)
@@ -274,40 +276,17 @@ class MucService:
                 for full, seq in occupant.sessions.items()
             )
 
-    async def _read_history(self, native: str, asked: HistoryRequest, upto: int) -> list[HistoryEntry]:
-        config = self._ctx.config
-        if asked.chars == 0:
-            return []
-        since = asked.since or 0
-        if asked.seconds is not None:
-            since = max(since, self._ctx.clock.now() - asked.seconds * 1000)
-        timed = asked.since is not None or asked.seconds is not None
-        most = config.history_most if timed else config.history
-        if asked.stanzas is not None:
-            most = min(asked.stanzas, config.history_most)
-        if not most or upto < 1:
-            return []
-        found, left = deque[HistoryEntry](), _HISTORY_BYTES
-        for _ in range(_HISTORY_PAGES):
-            page = await self._ctx.read_history(native, limit=_HISTORY_PAGE, since=since, upto_seq=upto)
-            for event in reversed(page):
-                await asyncio.sleep(0)  # formatting a message of 64 KiB may take some milliseconds
-                body = convert.body_from_content(event.content, own=event.sender.network == self._ctx.id)
-                if body is None:
-                    continue
-                words = body.to_xml()
-                left -= len(words.encode())
-                if len(found) >= most or left < 0:
-                    return list(found)
-                found.appendleft(HistoryEntry(event, words))
-            if len(page) < _HISTORY_PAGE or page[0].seq <= 1:
-                break
-            upto = page[0].seq - 1
-        return list(found)
-
     def _occupant_id(self, native: str) -> Callable[[NativeId], str]:
         def made(user: NativeId) -> str:
             text = f"{native}\0{user.network}\0{user.id}".encode(errors="surrogatepass")
             return hmac.new(self._salt, text, hashlib.sha256).hexdigest()[:32]
 
         return made
+
+
+def _part_of(delivery: Delivery) -> Event:
+    """The event, or for a further part of a text that is too long for one message the event with an id of
+    its own.
+    """
+    part = delivery.key.rpartition("#")[2].partition(".")[2]
+    return replace(delivery.event, id=f"{delivery.event.id}.{part}") if part else delivery.event

@@ -13,12 +13,16 @@ from xml.etree.ElementTree import Element
 from hansa import (
     Busy,
     Content,
+    Custom,
     DirectoryQuery,
+    Edit,
+    Encrypted,
     Join,
     LocalProtocolError,
     LogLimit,
     Member,
     Membership,
+    Message,
     NativeId,
     NetworkContext,
     RemoteProtocolError,
@@ -34,8 +38,11 @@ from hansa_xmpp.proto.commands import Command, GroupchatMessage, Ignored, JoinRe
 from hansa_xmpp.proto.convert import StanzaIds
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.parse import OversizedStanza
+from hansa_xmpp.proto.payload import payload_of
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
+from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.service import HostedRoom, MucService
+from hansa_xmpp.targets import Refused
 from hansa_xmpp.transport import Transport
 from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
 
@@ -258,11 +265,13 @@ class StanzaHandler:
             else:
                 commands = room.muc.handle_stanza(stanza)
             for command in commands:
-                if isinstance(command, GroupchatMessage):
+                if isinstance(command, GroupchatMessage) and command.about is None:
                     words.append(command)
                     continue
                 await self._submit_messages(native, words)
-                if isinstance(command, JoinRequest):
+                if isinstance(command, GroupchatMessage):
+                    await self._submit_targeted(native, room, command)
+                elif isinstance(command, JoinRequest):
                     await self._join_occupant(native, room, command, item.epoch)
                 elif isinstance(command, NickChange):
                     await self._submit_nick(native, room, command)
@@ -345,8 +354,9 @@ class StanzaHandler:
         said, items = list(words), list[Submission]()
         words.clear()
         for say in said:
+            assert say.content is not None  # it is about nothing else
             inbound = self._make_submission(native, say.user, say.content, say.ids)
-            items.append(self._with_policy_texts(inbound, say.stanza))
+            items.append(self._with_stanza(inbound, say))
         answers = await self._submit_items(items)
         room = self.service.room(native)
         for say, answer in zip(said, answers, strict=True):
@@ -357,16 +367,40 @@ class StanzaHandler:
                 and isinstance(say.content, Member)
             ):
                 refused = (errors.FORBIDDEN, refused[1])  # an invite: of persons, not of words
-            if refused is not None:
-                self._ctx.count("xmpp_refused", why=refused[0].name)
-                self.service.send_stanzas(errors.error_reply(say.stanza, *refused))
-            elif say.stanza.kind == "iq":
-                self.service.send_stanzas(iq.result(say.stanza).stanzas)
+            self._answer(say, refused)
         if room is not None and any(r is not None and r[0] == errors.NOT_ACCEPTABLE for r in answers):
             # The authority does not know this person as joined; then they are not here either.
             occupant = room.muc.roster.by_user(said[0].user)
             for full in list(occupant.sessions) if occupant else ():
                 await self.service.apply_commands(native, room.muc.close_session(full, 307, 333))
+
+    async def _submit_targeted(self, native: str, room: HostedRoom, said: GroupchatMessage) -> None:
+        """Submits what concerns an earlier message: all events of a set of reactions together."""
+        try:
+            resolved = await self.service.targets.resolve(native, said)
+        except Refused as refused:
+            self._answer(said, (refused.condition, refused.text))
+            return
+        except StoreFault:
+            self._answer(said, _FAULT)
+            return
+        items, last = list[Submission](), len(resolved.contents)
+        for number, content in enumerate(resolved.contents, 1):
+            ids = said.ids if number == last else None
+            inbound = self._make_submission(native, said.user, content, ids)
+            items.append(self._with_stanza(inbound, said, whole=resolved.whole))
+        if not items and isinstance(said.about, ReactionSet):  # all is as it was, and its sender waits for it
+            self.service.send_stanzas(room.muc.echo_reactions(said, said.about))
+            return
+        answers = await self._submit_items(items)
+        self._answer(said, next(filter(None, answers), None))
+
+    def _answer(self, said: GroupchatMessage, refused: tuple[Condition, str] | None) -> None:
+        if refused is not None:
+            self._ctx.count("xmpp_refused", why=refused[0].name)
+            self.service.send_stanzas(errors.error_reply(said.stanza, *refused))
+        elif said.stanza.kind == "iq":
+            self.service.send_stanzas(iq.result(said.stanza).stanzas)
 
     async def _submit_leave(self, native: str, user: NativeId) -> None:
         room = self.service.room(native)
@@ -408,6 +442,16 @@ class StanzaHandler:
             content=content,
             ts=self._ctx.clock.now(),
         )
+
+    def _with_stanza(self, inbound: Submission, said: GroupchatMessage, *, whole: bool = False) -> Submission:
+        """With what a message says besides its content: its ids, its payload, and its texts for policies.
+        ``whole``: the content does not say all of the body.
+        """
+        if isinstance(inbound.content, Message | Edit | Encrypted | Custom):
+            whole = whole or convert.is_more_than_text(said.stanza, inbound.content)
+            ids = tuple(dict.fromkeys(filter(None, (said.ids.id, said.ids.origin))))
+            inbound = replace(inbound, chosen_ids=ids, payload=payload_of(said.stanza, whole=whole))
+        return self._with_policy_texts(inbound, said.stanza)
 
     def _with_policy_texts(self, inbound: Submission, stanza: Stanza) -> Submission:
         """With all that its stanza says, for policies alone."""

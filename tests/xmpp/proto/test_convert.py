@@ -57,7 +57,8 @@ def test_any_text_is_well_formed_in_a_body_and_in_an_attribute(text: str) -> Non
         ("<active xmlns='http://jabber.org/protocol/chatstates'/>", None),
         ("<body>fallback</body><encrypted xmlns='eu.siacs.conversations.axolotl'/>", Encrypted()),
         ("<encrypted xmlns='urn:xmpp:omemo:2'/>", Encrypted()),
-        ("<body xmlns='jabber:other'>hi</body>", None),
+        ("<body xmlns='jabber:other'>hi</body>", Custom(type="jabber:other")),
+        ("<displayed xmlns='urn:xmpp:chat-markers:0' id='x'/>", None),
     ],
 )
 def test_what_a_message_says(inner: str, expected: Content | None) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from hansa import Event, Member, NativeId, Role
+from hansa import Content, Event, Kind, Member, NativeId, Retraction, Role
 
 from hansa_xmpp.proto import convert, jid, render
+from hansa_xmpp.proto.convert import StanzaIds
+from hansa_xmpp.proto.message_xml import NickOf, message_xml
 from hansa_xmpp.proto.occupants import Occupant
 from hansa_xmpp.proto.render import OutboundStanza, xml_element
-from hansa_xmpp.proto.stanza import NS_DELAY, NS_MUC_USER, NS_NICK, NS_OCCUPANT_ID, NS_SID
+from hansa_xmpp.proto.stanza import NS_DELAY, NS_MUC_USER, NS_NICK, NS_OCCUPANT_ID, NS_SID, Stanza
+from hansa_xmpp.proto.targeted import ReactionSet, reactions_xml, retraction_xml
 
 #: Status codes of XEP-0045 section 15.6.2.
 NON_ANONYMOUS, CONFIGURED, SELF, LOGGED, RENAMED_BY_ROOM = 100, 104, 110, 170, 210
@@ -43,8 +46,9 @@ class LeaveReason:
 class Broadcast:
     """Makes a room's stanzas. ``occupant_id`` is XEP-0421's: the same person, the same id, for ever."""
 
-    def __init__(self, room: str, occupant_id: Callable[[NativeId], str]) -> None:
+    def __init__(self, room: str, network: str, occupant_id: Callable[[NativeId], str]) -> None:
         self.room = room
+        self._network = network
         self._occupant_id = occupant_id
 
     def available_presence(
@@ -77,23 +81,75 @@ class Broadcast:
         x = self._muc_user_element(item, (*parting.codes, *codes)) + self._occupant_id_element(who.user)
         return render.stanza("presence", f"{self.room}/{who.nick}", to, x, type_="unavailable")
 
-    def groupchat_message(
-        self, event: Event, body: str, nick: str, to: Iterable[str], *, delayed: bool = False
-    ) -> OutboundStanza:
-        """A message of the log; ``body`` is the element, as XML. It carries the id its sender gave it, or the
-        event's, and the event's id as the room's stable id (XEP-0359).
+    def message(
+        self,
+        event: Event,
+        content: Content | ReactionSet,
+        target: Event | None,
+        nick_of: NickOf,
+        to: Iterable[str],
+    ) -> OutboundStanza | None:
+        """Shows ``content``, the event's own or what stands for it; None where there is nothing to show.
+        ``target`` is the message that it is about.
         """
-        ids = convert.stanza_ids_of(event.origin.id)
-        inner = body + xml_element("stanza-id", NS_SID, id=event.id, by=self.room)
-        inner += self._occupant_id_element(event.sender)
+        if isinstance(content, ReactionSet):
+            owner = content.owner or event.sender
+            return self.groupchat_message(event, reactions_xml(content), nick_of(owner), to, sender=owner)
+        if isinstance(content, Retraction):
+            return self._retraction(event, content, target, nick_of, to)
+        inner = message_xml(event, content, target, room=self.room, network=self._network, nick_of=nick_of)
+        # Another person may have retracted the last correction of a message: its sender says what it is now.
+        edited = target if content.kind is Kind.EDIT else None
+        sender = event.sender if edited is None else edited.sender
+        if inner is None:
+            return None
+        return self.groupchat_message(event, inner, nick_of(sender), to, sender=sender)
+
+    def echo_reactions(self, said: Stanza, reactions: ReactionSet, nick: str) -> OutboundStanza:
+        """A set of reactions for the occupant who sent it."""
+        inner, to = reactions_xml(reactions), [said.sender.full]
+        return render.stanza("message", f"{self.room}/{nick}", to, inner, type_="groupchat", id_=said.id)
+
+    def _retraction(
+        self, event: Event, content: Retraction, target: Event | None, nick_of: NickOf, to: Iterable[str]
+    ) -> OutboundStanza | None:
+        if target is None:
+            return None
+        if target.sender == event.sender:
+            inner = retraction_xml(target.id, content.reason)
+            return self.groupchat_message(event, inner, nick_of(event.sender), to)
+        moderator = f"{self.room}/{nick_of(event.sender)}"
+        occupant = self._occupant_id(event.sender)
+        inner = retraction_xml(target.id, content.reason, moderator=moderator, occupant=occupant)
+        return render.stanza("message", self.room, to, inner, type_="groupchat", id_=event.id)
+
+    def groupchat_message(
+        self,
+        event: Event,
+        inner: str,
+        nick: str,
+        to: Iterable[str],
+        *,
+        sender: NativeId | None = None,
+        delayed: bool = False,
+    ) -> OutboundStanza:
+        """A message of the log; ``inner`` is its elements, as XML. It carries the id its sender gave it, or
+        the event's, and the event's id as the room's stable id (XEP-0359). ``sender`` is the event's where
+        it is not given.
+        """
+        ids = StanzaIds()
+        if event.origin.network == self._network:
+            ids = convert.stanza_ids_of(event.origin.id)
+        inner += xml_element("stanza-id", NS_SID, id=event.id, by=self.room)
+        inner += self._occupant_id_element(sender or event.sender)
         if ids.origin:
             inner += xml_element("origin-id", NS_SID, id=ids.origin)
         if delayed:
             inner += xml_element(
                 "delay", NS_DELAY, stamp=convert.format_timestamp(event.received), **{"from": self.room}
             )
-        sender = f"{self.room}/{nick}"
-        return render.stanza("message", sender, to, inner, type_="groupchat", id_=ids.id or event.id)
+        said_by = f"{self.room}/{nick}"
+        return render.stanza("message", said_by, to, inner, type_="groupchat", id_=ids.id or event.id)
 
     def subject_message(
         self, text: str, to: Iterable[str], *, nick: str = "", id_: str = ""

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hansa import Content, Event, NativeId
+from hansa import Content, Event, Message, NativeId
 
-from hansa_xmpp.proto.convert import StanzaIds
+from hansa_xmpp.proto.convert import StanzaIds, parse_timestamp
 from hansa_xmpp.proto.render import OutboundStanza
-from hansa_xmpp.proto.stanza import Stanza
+from hansa_xmpp.proto.stanza import NS_MUC, Stanza
+from hansa_xmpp.proto.targeted import Targeted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,21 @@ class HistoryRequest:
     chars: int | None = None
     seconds: int | None = None
     since: int | None = None
+
+
+def parse_history_request(stanza: Stanza) -> HistoryRequest:
+    """The history that a join asks for."""
+    x = stanza.child("x", NS_MUC)
+    history = None if x is None else x.find(f"{{{NS_MUC}}}history")
+    if history is None:
+        return HistoryRequest()
+    stanzas, chars, seconds = (_parse_number(history.get(n)) for n in ("maxstanzas", "maxchars", "seconds"))
+    since = parse_timestamp(history.get("since", ""))
+    return HistoryRequest(stanzas=stanzas, chars=chars, seconds=seconds, since=since)
+
+
+def _parse_number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +71,16 @@ class NickChange:
 
 @dataclass(frozen=True, slots=True)
 class GroupchatMessage:
-    """``user`` wants ``content`` to happen."""
+    """``user`` wants ``content`` to happen, ``about`` an earlier message. ``content`` is None where that says
+    it all. ``answer`` is the content of a reply without the quote of what it answers.
+    """
 
     stanza: Stanza
     user: NativeId
-    content: Content
+    content: Content | None
     ids: StanzaIds = StanzaIds()  # noqa: RUF009  # frozen
+    about: Targeted | None = None
+    answer: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +112,10 @@ Command = SendStanzas | JoinRequest | NickChange | GroupchatMessage | SessionClo
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """An event of the log that has words; ``body`` is the element, as XML."""
+    """An event of the log that has words; ``inner`` is its elements, as XML."""
 
     event: Event
-    body: str
+    inner: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

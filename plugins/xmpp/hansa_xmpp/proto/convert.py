@@ -13,6 +13,7 @@ from hansa import (
     SPAN_BLOCKS,
     Content,
     Custom,
+    Edit,
     Encrypted,
     Formatted,
     Member,
@@ -26,8 +27,20 @@ from hansa import (
 )
 from slixmpp.jid import JID, InvalidJID
 
+from hansa_xmpp.proto.payload import kept_children
 from hansa_xmpp.proto.render import xml_element, xml_text
-from hansa_xmpp.proto.stanza import NS_MUC_USER, NS_SID, NS_STYLING, Stanza
+from hansa_xmpp.proto.stanza import (
+    NS_CHAT_STATES,
+    NS_CORRECT,
+    NS_FALLBACK,
+    NS_HINTS,
+    NS_MARKERS,
+    NS_MUC_USER,
+    NS_REPLY,
+    NS_SID,
+    NS_STYLING,
+    Stanza,
+)
 from hansa_xmpp.proto.styling import parse_styling, render_styling
 
 #: The longest body, in UTF-8 bytes, in either direction.
@@ -41,12 +54,18 @@ _ENCRYPTED = (
     ("x", "jabber:x:encrypted"),
     ("encryption", "urn:xmpp:eme:0"),
 )
+#: Namespaces that say nothing on their own.
+_NO_WORDS = frozenset(
+    {NS_CHAT_STATES, NS_MARKERS, NS_HINTS, NS_CORRECT, NS_FALLBACK, NS_REPLY, NS_STYLING, "urn:xmpp:receipts"}
+)
+#: The longest type of an extension (bytes).
+_MAX_TYPE = 255
 _UNREADABLE = "[encrypted message, not readable here]"
 
 
 def content_of(stanza: Stanza) -> Content | None:
-    """Returns the content of a groupchat message; None for one without text (chat states, markers,
-    reactions).
+    """Returns the content of a groupchat message; None for one that says nothing (chat states, markers).
+    Without a body, but with an extension, it is ``Custom`` without text: only XMPP people read it.
 
     A subject without a body sets the topic (XEP-0045 section 8.1); a body that starts with ``/me `` is an
     emote (XEP-0245); encrypted payloads come with a body that is not theirs to show.
@@ -54,12 +73,31 @@ def content_of(stanza: Stanza) -> Content | None:
     if any(stanza.child(name, xmlns) is not None for name, xmlns in _ENCRYPTED):
         return Encrypted()
     body, subject = stanza.text_of("body"), stanza.text_of("subject")
-    if body is None:
-        if subject is None or stanza.child("thread") is not None:
-            return None
-        return Topic(text=subject)
     if not body:
-        return None
+        if body is None and subject is not None and stanza.child("thread") is None:
+            return Topic(text=subject)
+        return _extension_of(stanza)
+    return message_of(stanza, body)
+
+
+def _extension_of(stanza: Stanza) -> Custom | None:
+    for child in kept_children(stanza, whole=True):
+        xmlns = child.tag[1:].partition("}")[0]
+        if xmlns not in _NO_WORDS and xmlns != stanza.namespace:
+            return Custom(type=truncate_utf8(xmlns, _MAX_TYPE))
+    return None
+
+
+def is_more_than_text(stanza: Stanza, content: Content) -> bool:
+    """True if the body cannot be written again from the content as it was."""
+    if not isinstance(content, Message | Edit):
+        return True
+    bodies = [child for child in stanza.element if child.tag == f"{{{stanza.namespace}}}body"]
+    return len(bodies) != 1 or bool(bodies[0].attrib or len(bodies[0]))
+
+
+def message_of(stanza: Stanza, body: str) -> Message:
+    """The message with ``body``, which may be a part of the stanza's: an answer without the quote."""
     style = Style.EMOTE if body.startswith(_ME) else Style.TEXT
     text = body.removeprefix(_ME)
     if stanza.child("unstyled", NS_STYLING) is None:

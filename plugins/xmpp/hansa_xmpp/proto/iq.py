@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from xml.etree.ElementTree import Element
 
-from hansa import Name, RoomView
+from hansa import Name, RemoteProtocolError, RoomView
 
 from hansa_xmpp.proto import errors, render
 from hansa_xmpp.proto.commands import GroupchatMessage, SendStanzas
@@ -19,16 +19,23 @@ from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import xml_element
 from hansa_xmpp.proto.stanza import (
     MAX_ID,
+    NS_CORRECT,
     NS_DATA_FORM,
     NS_DISCO_INFO,
     NS_DISCO_ITEMS,
+    NS_FALLBACK,
+    NS_MODERATE,
     NS_MUC,
     NS_MUC_OWNER,
     NS_OCCUPANT_ID,
     NS_PING,
+    NS_REACTIONS,
+    NS_REPLY,
+    NS_RETRACT,
     NS_SID,
     Stanza,
 )
+from hansa_xmpp.proto.targeted import MAX_REACTIONS, parse_moderation
 
 #: The longest name of a room, in UTF-8 bytes.
 MAX_NAME = 1024
@@ -45,9 +52,29 @@ _ROOM_FEATURES = (
     "muc_persistent",
     "muc_unmoderated",
     "muc_unsecured",
+    NS_CORRECT,
+    NS_FALLBACK,
+    NS_MODERATE,
     NS_OCCUPANT_ID,
     NS_PING,
+    NS_REACTIONS,
+    NS_REPLY,
+    NS_RETRACT,
     NS_SID,
+)
+
+
+def _field(var: str, value: str, type_: str = "") -> str:
+    return xml_element("field", "", xml_element("value", "", render.xml_text(value)), var=var, type=type_)
+
+
+#: XEP-0444 section 2.2: how many reactions a person may have to one message.
+_RESTRICTIONS = xml_element(
+    "x",
+    NS_DATA_FORM,
+    _field("FORM_TYPE", f"{NS_REACTIONS}:restrictions", "hidden")
+    + _field("max_reactions_per_user", str(MAX_REACTIONS)),
+    type="result",
 )
 
 
@@ -86,6 +113,8 @@ def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | 
         return [result(stanza)]
     if asked.tag == f"{{{NS_MUC_OWNER}}}query":
         return _handle_owner_query(stanza, asked, muc, view)
+    if asked.tag == f"{{{NS_MODERATE}}}moderate" and stanza.type == "set":
+        return _handle_moderation(stanza, asked, muc)
     return _refuse_iq(stanza, errors.UNAVAILABLE)
 
 
@@ -126,12 +155,13 @@ def _room_info(stanza: Stanza, asked: Element, view: RoomView) -> Sequence[SendS
         return _refuse_iq(stanza, errors.NOT_FOUND)
     public = view.facts.join_rule == "public"
     shown = ("muc_open", "muc_public") if public else ("muc_membersonly", "muc_hidden")
-    return [result(stanza, _disco_info(view.facts.name or stanza.to.local, (*_ROOM_FEATURES, *shown)))]
+    name = view.facts.name or stanza.to.local
+    return [result(stanza, _disco_info(name, (*_ROOM_FEATURES, *shown), _RESTRICTIONS))]
 
 
-def _disco_info(name: str, features: Iterable[str]) -> str:
+def _disco_info(name: str, features: Iterable[str], form: str = "") -> str:
     inner = xml_element("identity", category="conference", type="text", name=name)
-    inner += "".join(xml_element("feature", var=feature) for feature in sorted(features))
+    inner += "".join(xml_element("feature", var=feature) for feature in sorted(features)) + form
     return xml_element("query", NS_DISCO_INFO, inner)
 
 
@@ -157,12 +187,22 @@ def _handle_owner_query(
     return [result(stanza)]
 
 
-def _config_form(name: str) -> str:
-    def field(var: str, type_: str, value: str) -> str:
-        return xml_element("field", "", xml_element("value", "", render.xml_text(value)), var=var, type=type_)
+def _handle_moderation(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[SendStanzas | GroupchatMessage]:
+    """Handles a moderator's request (XEP-0425). The core or the room's authority decides who may."""
+    if muc.roster.by_session(stanza.sender.full) is None:
+        return _refuse_iq(stanza, errors.FORBIDDEN, "you are not in this room")
+    try:
+        request = parse_moderation(asked)
+    except RemoteProtocolError as error:
+        return _refuse_iq(stanza, errors.BAD_REQUEST, error.reason)
+    if request is None:
+        return _refuse_iq(stanza, errors.NOT_IMPLEMENTED, "moderators can only retract")
+    return [GroupchatMessage(stanza, muc.user(stanza), None, about=request)]
 
-    fields = field("FORM_TYPE", "hidden", "http://jabber.org/protocol/muc#roomconfig")
-    return xml_element("x", NS_DATA_FORM, fields + field(_ROOM_NAME, "text-single", name), type="form")
+
+def _config_form(name: str) -> str:
+    fields = _field("FORM_TYPE", "http://jabber.org/protocol/muc#roomconfig", "hidden")
+    return xml_element("x", NS_DATA_FORM, fields + _field(_ROOM_NAME, name, "text-single"), type="form")
 
 
 def _refuse_iq(stanza: Stanza, condition: Condition, text: str = "") -> list[SendStanzas]:

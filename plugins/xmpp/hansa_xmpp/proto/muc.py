@@ -24,15 +24,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
-from hansa import Content, Event, Member, Membership, Name, NativeId, Role, RoomMember, RoomView, Topic
+from hansa import (
+    Content,
+    Event,
+    Member,
+    Membership,
+    Name,
+    NativeId,
+    RemoteProtocolError,
+    Role,
+    RoomMember,
+    RoomView,
+    Topic,
+)
 
 from hansa_xmpp.proto import broadcast, convert, errors, jid
 from hansa_xmpp.proto.broadcast import Broadcast, LeaveReason
 from hansa_xmpp.proto.commands import (
     Command,
     GroupchatMessage,
-    HistoryRequest,
     Ignored,
     JoinGrant,
     JoinRequest,
@@ -40,12 +52,14 @@ from hansa_xmpp.proto.commands import (
     NickForced,
     SendStanzas,
     SessionClosed,
+    parse_history_request,
 )
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.nick import nick_for
 from hansa_xmpp.proto.occupants import Occupant, OccupantList
 from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza
+from hansa_xmpp.proto.targeted import ReactionSet, Reply, RetractionRequest, parse_targeted
 
 #: People who are looked at in one go.
 _STEP = 200
@@ -61,7 +75,7 @@ class Muc:
         self.roster = OccupantList()
         self._network = network
         self._max_sessions = max_sessions
-        self._say = Broadcast(room, occupant_id)
+        self._say = Broadcast(room, network, occupant_id)
         #: The topic and the name that all who are here were shown; None where that is not known.
         self._topic: str | None = None
         self._name: str | None = None
@@ -106,14 +120,14 @@ class Muc:
         occupant = self.roster.by_user(user)
         if x is not None and occupant is not None and set(occupant.sessions) - {stanza.sender.full}:
             self.roster.reserve(user, occupant.nick)
-            return [JoinRequest(stanza, user, occupant.nick, _history_request(stanza))]
+            return [JoinRequest(stanza, user, occupant.nick, parse_history_request(stanza))]
         if not self.roster.is_nick_free(nick, user):
             return _refuse_stanza(stanza, errors.CONFLICT, "this nick is taken")
         self.roster.reserve(user, nick)
         return [
             NickChange(stanza, user, nick)
             if x is None
-            else JoinRequest(stanza, user, nick, _history_request(stanza))
+            else JoinRequest(stanza, user, nick, parse_history_request(stanza))
         ]
 
     def _handle_message(self, stanza: Stanza) -> list[Command]:
@@ -138,10 +152,17 @@ class Muc:
         ids = convert.parse_ids(stanza)
         if len(ids.origin.encode()) > MAX_ID:
             return _refuse_stanza(stanza, errors.BAD_REQUEST, f"the origin-id has over {MAX_ID} bytes")
+        try:
+            about = parse_targeted(stanza)
+        except RemoteProtocolError as error:
+            return _refuse_stanza(stanza, errors.NOT_ACCEPTABLE, error.reason)
+        if isinstance(about, ReactionSet | RetractionRequest):
+            return [GroupchatMessage(stanza, self.user(stanza), None, ids, about)]
         content = convert.content_of(stanza)
         if content is None:
             return [Ignored("no words")]
-        return [GroupchatMessage(stanza, self.user(stanza), content, ids)]
+        answer = convert.message_of(stanza, about.body) if isinstance(about, Reply) else None
+        return [GroupchatMessage(stanza, self.user(stanza), content, ids, about, answer)]
 
     def close_session(self, full: str, *codes: int) -> list[Command]:
         """A connection left, or was found dead."""
@@ -210,14 +231,19 @@ class Muc:
     ) -> list[OutboundStanza]:
         to, said = [enter.stanza.sender.full], list[OutboundStanza]()
         for past in admission.history:
-            nick = self._nick_of(past.event, view)
-            said.append(self._say.groupchat_message(past.event, past.body, nick, to, delayed=True))
+            nick = self.nick_of(past.event.sender, view)
+            said.append(self._say.groupchat_message(past.event, past.inner, nick, to, delayed=True))
         if enter.history.chars is not None:
             left, first = enter.history.chars, len(said)
             while first and (left := left - sum(map(len, said[first - 1].texts()))) >= 0:
                 first -= 1
             del said[:first]
         return said
+
+    def echo_reactions(self, said: GroupchatMessage, reactions: ReactionSet) -> list[OutboundStanza]:
+        """Reactions that change nothing, for who sent them."""
+        here = self.roster.by_session(said.stanza.sender.full)
+        return [self._say.echo_reactions(said.stanza, reactions, here.nick)] if here is not None else []
 
     def reply_error(
         self, request: JoinRequest | NickChange | GroupchatMessage, condition: Condition, text: str
@@ -328,8 +354,12 @@ class Muc:
         self._topic, self._name = facts.topic, facts.name
         return said if to else []
 
-    def broadcast_event(self, event: Event, content: Content, view: RoomView) -> list[Command]:
-        """One event of the log, for everybody who was not given it as history."""
+    def broadcast_event(
+        self, event: Event, content: Content | ReactionSet, view: RoomView, target: Event | None = None
+    ) -> list[Command]:
+        """One event of the log, for everybody who was not given it as history; ``target`` is the message that
+        it is about.
+        """
         to = self.roster.session_jids(event.seq)
         match content:
             case Member():
@@ -345,20 +375,18 @@ class Muc:
                 self._name = text
             case _:
                 said = self._present_speaker(event.sender, view)
-                body = convert.body_from_content(content, own=event.sender.network == self._network)
-                if body is not None:
-                    said.append(
-                        self._say.groupchat_message(event, body.to_xml(), self._nick_of(event, view), to)
-                    )
+                nicks = partial(self.nick_of, view=view)
+                if (message := self._say.message(event, content, target, nicks, to)) is not None:
+                    said.append(message)
         return [SendStanzas(tuple(said))]
 
-    def _nick_of(self, event: Event, view: RoomView) -> str:
-        """Under which the person who said an event is known."""
-        occupant, person = self.roster.by_user(event.sender), view.person(event.sender)
+    def nick_of(self, user: NativeId, view: RoomView) -> str:
+        """The nick under which a person is known."""
+        occupant, person = self.roster.by_user(user), view.person(user)
         if occupant is not None:
             return occupant.nick
         name = person.name if person else None
-        return nick_for(event.sender, name, lambda n: not self.roster.is_nick_free(n, event.sender))
+        return nick_for(user, name, lambda n: not self.roster.is_nick_free(n, user))
 
     def _present_speaker(self, user: NativeId, view: RoomView) -> list[OutboundStanza]:
         person = view.person(user)
@@ -430,17 +458,3 @@ class Muc:
 
 def _refuse_stanza(stanza: Stanza, condition: Condition, text: str) -> list[Command]:
     return [SendStanzas(tuple(errors.error_reply(stanza, condition, text)))]
-
-
-def _history_request(stanza: Stanza) -> HistoryRequest:
-    x = stanza.child("x", NS_MUC)
-    history = None if x is None else x.find(f"{{{NS_MUC}}}history")
-    if history is None:
-        return HistoryRequest()
-    stanzas, chars, seconds = (_parse_number(history.get(n)) for n in ("maxstanzas", "maxchars", "seconds"))
-    since = convert.parse_timestamp(history.get("since", ""))
-    return HistoryRequest(stanzas=stanzas, chars=chars, seconds=seconds, since=since)
-
-
-def _parse_number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None

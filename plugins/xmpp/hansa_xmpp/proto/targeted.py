@@ -1,0 +1,203 @@
+"""What a message says about an earlier one: corrections, reactions, replies and retractions, in both
+directions.
+
+SPEC: XEP-0308 section 3 (corrections); XEP-0444 section 3 and section 4 (reactions); XEP-0461 section 3
+(replies); XEP-0428 section 2 (fallbacks, whose ranges count code points: XEP-0426); XEP-0424 section 3
+(retractions); XEP-0425 section 3 (moderation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from xml.etree.ElementTree import Element
+
+from hansa import Event, NativeId, RemoteProtocolError, excerpt_of, truncate_utf8
+
+from hansa_xmpp.proto.render import xml_element, xml_text
+from hansa_xmpp.proto.stanza import (
+    MAX_ID,
+    NS_CORRECT,
+    NS_FALLBACK,
+    NS_HINTS,
+    NS_MODERATE,
+    NS_OCCUPANT_ID,
+    NS_REACTIONS,
+    NS_REPLY,
+    NS_RETRACT,
+    Stanza,
+)
+
+#: The reactions of one person to one message, and the bytes of one.
+MAX_REACTIONS, MAX_REACTION = 16, 64
+#: The parts of a body that may be marked as a fallback.
+_MAX_RANGES = 16
+#: The longest reason of a retraction (bytes).
+_MAX_REASON = 1024
+_RETRACTED = "/me retracted a previous message, but it's unsupported by your client."
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """The message replaces the one to which its sender gave ``id``."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The message answers the one with the room's ``id``. ``body`` is its body without the quote of that."""
+
+    id: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReactionSet:
+    """All reactions of one person to the message with the room's ``id``. ``owner`` is set in what is
+    shown.
+    """
+
+    id: str
+    keys: tuple[str, ...]
+    owner: NativeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetractionRequest:
+    """The message with the room's ``id`` is retracted. ``moderated``: as a moderator, and by an IQ."""
+
+    id: str
+    reason: str = ""
+    moderated: bool = False
+
+
+Targeted = Correction | Reply | ReactionSet | RetractionRequest
+
+
+def parse_targeted(stanza: Stanza) -> Targeted | None:
+    """What a groupchat message says about an earlier one. Raises RemoteProtocolError with the reason why it
+    is not acceptable. A correction of a reply is a correction.
+    """
+    body = stanza.text_of("body")
+    retract = stanza.child("retract", NS_RETRACT)
+    if retract is not None and (not body or _is_all_fallback(stanza, NS_RETRACT)):
+        return RetractionRequest(_id_of(retract), _reason_of(retract))
+    reactions = stanza.child("reactions", NS_REACTIONS)
+    if reactions is not None and (not body or _is_all_fallback(stanza, NS_REACTIONS)):
+        return ReactionSet(_id_of(reactions), _parse_keys(reactions))
+    replace = stanza.child("replace", NS_CORRECT)
+    if replace is not None:
+        return Correction(_id_of(replace))
+    reply = stanza.child("reply", NS_REPLY)
+    if reply is None or not body:
+        return None
+    return Reply(_id_of(reply), body_without_fallback(stanza, body, NS_REPLY))
+
+
+def parse_moderation(moderate: Element) -> RetractionRequest | None:
+    """The request of a moderator (XEP-0425 section 3); None if it does not ask for a retraction."""
+    if moderate.find(f"{{{NS_RETRACT}}}retract") is None:
+        return None
+    return RetractionRequest(_id_of(moderate), _reason_of(moderate), moderated=True)
+
+
+def body_without_fallback(stanza: Stanza, body: str, of: str) -> str:
+    """``body`` without the parts that are there for clients that do not know the namespace ``of``. A range
+    that is not within the body removes nothing, and a body that would be empty stays whole.
+    """
+    removed = [False] * len(body)
+    for start, end in islice(_ranges(stanza, len(body), of), _MAX_RANGES):
+        removed[start:end] = [True] * (end - start)
+    kept = "".join(c for c, gone in zip(body, removed, strict=True) if not gone)
+    return kept.lstrip("\n") if kept.strip() and len(kept) < len(body) else body
+
+
+def _ranges(stanza: Stanza, length: int, of: str) -> list[tuple[int, int]]:
+    found = list[tuple[int, int]]()
+    for fallback in stanza.element.iterfind(f"{{{NS_FALLBACK}}}fallback"):
+        if fallback.get("for") != of:
+            continue
+        for part in fallback.iterfind(f"{{{NS_FALLBACK}}}body"):
+            start, end = _offset(part.get("start", "0")), _offset(part.get("end", str(length)))
+            if start is not None and end is not None and start < end <= length:
+                found.append((start, end))
+    return found
+
+
+def _offset(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
+
+
+def _is_all_fallback(stanza: Stanza, of: str) -> bool:
+    for fallback in stanza.element.iterfind(f"{{{NS_FALLBACK}}}fallback"):
+        if fallback.get("for") == of:
+            parts = fallback.findall(f"{{{NS_FALLBACK}}}body")
+            return not len(fallback) or any(not part.attrib for part in parts)
+    return False
+
+
+def _id_of(element: Element) -> str:
+    found = element.get("id", "")
+    if not found or len(found.encode()) > MAX_ID:
+        raise RemoteProtocolError("the id of the earlier message is missing or too long")
+    return found
+
+
+def _reason_of(element: Element) -> str:
+    return truncate_utf8(next((e.text or "" for e in element if e.tag.endswith("}reason")), ""), _MAX_REASON)
+
+
+def _parse_keys(reactions: Element) -> tuple[str, ...]:
+    keys = dict.fromkeys((e.text or "").strip() for e in reactions.iterfind(f"{{{NS_REACTIONS}}}reaction"))
+    keys.pop("", None)
+    if len(keys) > MAX_REACTIONS:
+        raise RemoteProtocolError(f"a person has at most {MAX_REACTIONS} reactions to a message")
+    if any(len(key.encode()) > MAX_REACTION for key in keys):
+        raise RemoteProtocolError(f"a reaction has at most {MAX_REACTION} bytes")
+    return tuple(keys)
+
+
+def correction_xml(replaced: str) -> str:
+    """Says that the message replaces the one that was sent with the id ``replaced``."""
+    return xml_element("replace", NS_CORRECT, id=replaced)
+
+
+def reactions_xml(shown: ReactionSet) -> str:
+    """All reactions of a person to a message."""
+    keys = "".join(xml_element("reaction", "", xml_text(key)) for key in shown.keys)
+    return xml_element("reactions", NS_REACTIONS, keys, id=shown.id) + xml_element("store", NS_HINTS)
+
+
+def retraction_xml(target: str, reason: str, *, moderator: str = "", occupant: str = "") -> str:
+    """A message is retracted, by its sender or by ``moderator``, the address of an occupant with the id
+    ``occupant``.
+    """
+    inner = ""
+    if moderator:
+        by = xml_element("occupant-id", NS_OCCUPANT_ID, id=occupant)
+        inner = xml_element("moderated", NS_MODERATE, by, by=moderator)
+    if reason:
+        inner += xml_element("reason", "", xml_text(reason))
+    said = xml_element("retract", NS_RETRACT, inner, id=target) + xml_element("store", NS_HINTS)
+    if moderator:
+        return said
+    fallback = xml_element("fallback", NS_FALLBACK, **{"for": NS_RETRACT})
+    return said + fallback + xml_element("body", "", xml_text(_RETRACTED))
+
+
+def quote_for(target: Event, nick: str) -> str:
+    """The line that begins a reply for clients that do not know replies; empty if there are no words."""
+    words = excerpt_of(target.content)
+    return f"> {nick}: {words}\n" if words else ""
+
+
+def reply_xml(message_id: str, author: str, quoted: int) -> str:
+    """Says which message is answered. ``author`` is the occupant's address, and the first ``quoted``
+    characters of the body are the quote of it.
+    """
+    said = xml_element("reply", NS_REPLY, id=message_id, to=author)
+    if quoted:
+        part = xml_element("body", "", start="0", end=str(quoted))
+        said += xml_element("fallback", NS_FALLBACK, part, **{"for": NS_REPLY})
+    return said
