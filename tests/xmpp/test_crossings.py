@@ -101,7 +101,16 @@ WAYS: dict[str, tuple[str, str]] = {
         "modify policy-violation",
     ),
     "thread": (message(f"<body>x</body><thread>{WORD}</thread>"), "modify policy-violation"),
-    "reaction": (message(f"<reactions xmlns='urn:xmpp:reactions:0'><reaction>{WORD}</reaction></reactions>"), ""),
+    "reaction": (
+        message(f"<reactions xmlns='urn:xmpp:reactions:0' id='x'><reaction>{WORD}</reaction></reactions>"),
+        "cancel item-not-found",
+    ),
+    "correction": (
+        message(f"<body>{WORD}</body><replace xmlns='urn:xmpp:message-correct:0' id='x'/>"),
+        "cancel item-not-found",
+    ),
+    "extension": (message(f"<body>x</body><a xmlns='urn:a'><b c='{WORD}'/></a>"), "modify policy-violation"),
+    "extension alone": (message(f"<a xmlns='urn:a'>{WORD}</a>"), "modify policy-violation"),
     "chat state": (message(f"<composing xmlns='http://jabber.org/protocol/chatstates'>{WORD}</composing>"), ""),
     "private message": (
         message(f"<body>{WORD}</body>", "chat", f"{ROOM}/Romeo"),

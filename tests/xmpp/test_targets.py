@@ -6,7 +6,9 @@ from xml.etree.ElementTree import Element
 
 import pytest
 from hansa import (
+    Action,
     Content,
+    Crossing,
     Custom,
     Edit,
     Event,
@@ -14,10 +16,13 @@ from hansa import (
     Membership,
     Message,
     Reaction,
+    Reason,
     Retraction,
     Role,
     RoomMember,
+    Verdict,
     ViewDelta,
+    texts_of,
 )
 from hansa_xmpp.proto.targeted import MAX_REACTIONS
 from xmpp.stanzas import NS, ROOM, groupchat, iq
@@ -414,3 +419,39 @@ async def test_a_room_says_what_it_supports() -> None:
         }
         limit = next(e for e in info.iter("{jabber:x:data}field") if e.get("var") == "max_reactions_per_user")
         assert limit.findtext("{jabber:x:data}value") == str(MAX_REACTIONS)
+
+
+async def test_policies_read_reactions_edits_and_what_a_message_brings() -> None:
+    async with xmpp_server(policy=Denies("grue")) as h:
+        await enter_both(h)
+        h.link.receive(groupchat(JULIET, "<body>hi</body><x xmlns='urn:e'>dusk</x>", id_="1"))
+        shown = await message(h, ROMEO, 1)
+        assert child(shown, "x", "urn:e").text == "dusk"
+        event = await event_of(h, shown)
+        for number, inner in enumerate(
+            (
+                reactions(event.id, "grue"),
+                f"<body>grue</body>{REPLACE.format('1')}",
+                f"<body>hello</body>{REPLACE.format('1')}<x xmlns='urn:e'>grue</x>",
+                f"{RETRACT.format(event.id)}<body>grue</body>",
+            ),
+            1,
+        ):
+            h.link.receive(groupchat(JULIET, inner, id_="2"))
+            assert error_of(await errors_to(h, JULIET, number)) == "policy-violation", inner
+        await h.govern(Denies("dusk"))
+        await h.enter(EVE, "Eve")
+        (past,) = got(h, EVE)
+        assert (past.findtext(BODY), past.find("{urn:e}x")) == ("hi", None)
+
+
+class Denies:
+    """Denies what says a word."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    async def check(self, crossing: Crossing) -> Verdict | None:
+        if any(self._word in text for text in texts_of(crossing)):
+            return Verdict(Action.DENY, (Reason(code="WORD", policy="p", rule="word"),))
+        return None

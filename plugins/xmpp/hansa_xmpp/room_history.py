@@ -43,7 +43,9 @@ class RoomHistory:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
 
-    async def read(self, muc: Muc, view: RoomView, asked: HistoryRequest, upto: int) -> list[HistoryEntry]:
+    async def read_entries(
+        self, muc: Muc, view: RoomView, asked: HistoryRequest, upto: int
+    ) -> list[HistoryEntry]:
         """The messages up to the event ``upto``, as many as the request and the bounds allow."""
         most, since = self._limits(asked)
         if asked.chars == 0 or not most or upto < 1:
@@ -57,7 +59,7 @@ class RoomHistory:
                 if isinstance(event.content, Edit):
                     latest.setdefault(event.content.target, event)
                     continue
-                inner = await self._inner(muc, view, event, latest.pop(event.id, None))
+                inner = await self._entry_xml(muc, view, event, latest.pop(event.id, None))
                 if inner is None:
                     continue
                 left -= len(inner.encode())
@@ -78,7 +80,7 @@ class RoomHistory:
         most = config.history_most if timed else config.history
         return most if asked.stanzas is None else min(asked.stanzas, config.history_most), since
 
-    async def _inner(self, muc: Muc, view: RoomView, event: Event, edit: Event | None) -> str | None:
+    async def _entry_xml(self, muc: Muc, view: RoomView, event: Event, edit: Event | None) -> str | None:
         content, shown = event.content, event
         if isinstance(content, Custom) and not content.text:
             return None

@@ -206,7 +206,7 @@ class MucService:
         if not await asyncio.shield(room.occupants_verified):
             raise RetryLater("the component lost its connection")
         event = _part_of(delivery)
-        content, target = await self.targets.shown(delivery)
+        content, target = await self.targets.shown_content(delivery)
         await self._ctx.get_judged_view(native)
         async with room.lock:
             if not self.up:
@@ -228,7 +228,7 @@ class MucService:
             return
         async with room.lock:
             upto = max(self._ctx.delivered_seq(native), room.last_seq)
-            history = await self._history.read(room.muc, self.view(native), enter.history, upto)
+            history = await self._history.read_entries(room.muc, self.view(native), enter.history, upto)
             await self._ctx.get_judged_view(native)
             full, view = enter.stanza.sender.full, self.view(native)
             await self._sync_occupants(native, room)

@@ -42,7 +42,7 @@ from hansa_xmpp.proto.payload import payload_of
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
 from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.service import HostedRoom, MucService
-from hansa_xmpp.targets import Refused
+from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import Transport
 from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
 
@@ -377,8 +377,8 @@ class StanzaHandler:
     async def _submit_targeted(self, native: str, room: HostedRoom, said: GroupchatMessage) -> None:
         """Submits what concerns an earlier message: all events of a set of reactions together."""
         try:
-            resolved = await self.service.targets.resolve(native, said)
-        except Refused as refused:
+            resolved = await self.service.targets.resolve_message(native, said)
+        except TargetRefused as refused:
             self._answer(said, (refused.condition, refused.text))
             return
         except StoreFault:

@@ -30,7 +30,7 @@ from hansa_xmpp.proto.targeted import Correction, ReactionSet, Reply, Retraction
 _UNKNOWN = "the message that this is about is not known"
 
 
-class Refused(Exception):
+class TargetRefused(Exception):
     """The message is answered with an error."""
 
     def __init__(self, condition: Condition, text: str) -> None:
@@ -55,39 +55,39 @@ class Targets:
     def __init__(self, ctx: NetworkContext) -> None:
         self._ctx = ctx
 
-    async def resolve(self, native: str, said: GroupchatMessage) -> Resolved:
-        """What a message means. Raises ``Refused``."""
+    async def resolve_message(self, native: str, said: GroupchatMessage) -> Resolved:
+        """What a message means. Raises ``TargetRefused``."""
         content = said.content
         match said.about:
             case Correction(id=chosen) if isinstance(content, Message):
                 target = await self._by_chosen_id(native, said.user, chosen)
                 return Resolved((Edit(target=target.id, message=content),))
             case Reply(id=room_id) if isinstance(content, Message):
-                found = await self.find(native, room_id)
+                found = await self.find_event(native, room_id)
                 if found is None or said.answer is None:
                     return Resolved((content,))
                 return Resolved((replace(said.answer, reply_to=found.id),), whole=said.answer != content)
             case ReactionSet() as wanted:
-                return Resolved(tuple(await self._difference(native, said.user, wanted)))
+                return Resolved(tuple(await self._reaction_changes(native, said.user, wanted)))
             case RetractionRequest() as request:
-                target = await self._known(native, request.id)
+                target = await self._known_event(native, request.id)
                 if not request.moderated and target.sender != said.user:
-                    raise Refused(errors.FORBIDDEN, "only who said it may retract it")
+                    raise TargetRefused(errors.FORBIDDEN, "only who said it may retract it")
                 return Resolved((Retraction(target=target.id, reason=request.reason),))
             case _:
                 return Resolved(() if content is None else (content,))
 
-    async def find(self, native: str, room_id: str) -> Event | None:
+    async def find_event(self, native: str, room_id: str) -> Event | None:
         """The message to which an id of the room belongs, for one of a correction that which it corrects."""
         event = await self._ctx.event_with_id(native, room_id.partition(".")[0])
         if event is not None and isinstance(event.content, Edit):
             event = await self._ctx.event_with_id(native, event.content.target)
         return event
 
-    async def _known(self, native: str, room_id: str) -> Event:
-        event = await self.find(native, room_id)
+    async def _known_event(self, native: str, room_id: str) -> Event:
+        event = await self.find_event(native, room_id)
         if event is None:
-            raise Refused(errors.NOT_FOUND, _UNKNOWN)
+            raise TargetRefused(errors.NOT_FOUND, _UNKNOWN)
         return event
 
     async def _by_chosen_id(self, native: str, sender: NativeId, chosen: str) -> Event:
@@ -95,18 +95,18 @@ class Targets:
         if event is not None and isinstance(event.content, Edit):
             event = await self._ctx.event_with_id(native, event.content.target)
         if event is None:
-            raise Refused(errors.NOT_FOUND, _UNKNOWN)
+            raise TargetRefused(errors.NOT_FOUND, _UNKNOWN)
         return event
 
-    async def _difference(self, native: str, user: NativeId, wanted: ReactionSet) -> list[Content]:
-        target = await self._known(native, wanted.id)
-        present = await self._reactions(native, target, user)
+    async def _reaction_changes(self, native: str, user: NativeId, wanted: ReactionSet) -> list[Content]:
+        target = await self._known_event(native, wanted.id)
+        present = await self._reactions_of(native, target, user)
         known = {content.key for _, content in present}
         removed = [Retraction(target=one.id) for one, content in present if content.key not in wanted.keys]
         added = [Reaction(target=target.id, key=key) for key in wanted.keys if key not in known]
         return [*removed, *added]
 
-    async def _reactions(
+    async def _reactions_of(
         self, native: str, target: Event, user: NativeId
     ) -> Sequence[tuple[Event, Reaction]]:
         """The reactions of a person to a message, as far as the room's people may know them."""
@@ -118,7 +118,7 @@ class Targets:
                     found.append((event, event.content))
         return found
 
-    async def shown(self, delivery: Delivery) -> tuple[Content | ReactionSet | None, Event | None]:
+    async def shown_content(self, delivery: Delivery) -> tuple[Content | ReactionSet | None, Event | None]:
         """What the room is shown of an event, and the message that it is about. Nothing is shown of what is
         about an event that the room's people did not get.
         """
@@ -135,17 +135,19 @@ class Targets:
                 return await self._whole_set(native, message, target.sender), message
             case Retraction(of=Kind.EDIT):
                 message = await self._ctx.event_with_id(native, content.of_target)
-                return (await self._restored(message), message) if message is not None else (None, None)
+                return (
+                    (await self._restored_message(message), message) if message is not None else (None, None)
+                )
             case Retraction():
                 return (content, target) if target is not None else (None, None)
             case _:
                 return content, target
 
     async def _whole_set(self, native: str, message: Event, owner: NativeId) -> ReactionSet:
-        keys = [content.key for _, content in await self._reactions(native, message, owner)]
+        keys = [content.key for _, content in await self._reactions_of(native, message, owner)]
         return ReactionSet(message.id, tuple(dict.fromkeys(keys)), owner)
 
-    async def _restored(self, message: Event) -> Content | None:
+    async def _restored_message(self, message: Event) -> Content | None:
         """What a message says after one of its edits is retracted."""
         edits = await self._ctx.related(message, Kind.EDIT)
         latest = edits[-1].content if edits else message.content

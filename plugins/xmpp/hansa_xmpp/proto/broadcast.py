@@ -81,7 +81,7 @@ class Broadcast:
         x = self._muc_user_element(item, (*parting.codes, *codes)) + self._occupant_id_element(who.user)
         return render.stanza("presence", f"{self.room}/{who.nick}", to, x, type_="unavailable")
 
-    def message(
+    def event_message(
         self,
         event: Event,
         content: Content | ReactionSet,

@@ -376,7 +376,7 @@ class Muc:
             case _:
                 said = self._present_speaker(event.sender, view)
                 nicks = partial(self.nick_of, view=view)
-                if (message := self._say.message(event, content, target, nicks, to)) is not None:
+                if (message := self._say.event_message(event, content, target, nicks, to)) is not None:
                     said.append(message)
         return [SendStanzas(tuple(said))]
 

@@ -107,25 +107,25 @@ def body_without_fallback(stanza: Stanza, body: str, of: str) -> str:
     that is not within the body removes nothing, and a body that would be empty stays whole.
     """
     removed = [False] * len(body)
-    for start, end in islice(_ranges(stanza, len(body), of), _MAX_RANGES):
+    for start, end in islice(_fallback_ranges(stanza, len(body), of), _MAX_RANGES):
         removed[start:end] = [True] * (end - start)
     kept = "".join(c for c, gone in zip(body, removed, strict=True) if not gone)
     return kept.lstrip("\n") if kept.strip() and len(kept) < len(body) else body
 
 
-def _ranges(stanza: Stanza, length: int, of: str) -> list[tuple[int, int]]:
+def _fallback_ranges(stanza: Stanza, length: int, of: str) -> list[tuple[int, int]]:
     found = list[tuple[int, int]]()
     for fallback in stanza.element.iterfind(f"{{{NS_FALLBACK}}}fallback"):
         if fallback.get("for") != of:
             continue
         for part in fallback.iterfind(f"{{{NS_FALLBACK}}}body"):
-            start, end = _offset(part.get("start", "0")), _offset(part.get("end", str(length)))
+            start, end = _parse_offset(part.get("start", "0")), _parse_offset(part.get("end", str(length)))
             if start is not None and end is not None and start < end <= length:
                 found.append((start, end))
     return found
 
 
-def _offset(text: str) -> int | None:
+def _parse_offset(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
 
 
