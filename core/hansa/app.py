@@ -102,7 +102,9 @@ class App:
             ),
             MediaEnvironment(seams=setup.seams, http=setup.http, limits=setup.media),
         )
-        self._judged = BusServices(self.core, self.decisions, setup.seams, self.rejudging, self.media.link_to)
+        self._judged = BusServices(
+            self.core, self.decisions, setup.seams, self.rejudging, self.names, self.media.link_to
+        )
         self._rejections = RejectionNotices(self.core, self.rooms, self.network)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)

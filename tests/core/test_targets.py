@@ -282,3 +282,19 @@ async def test_what_is_retracted_while_it_waits_is_not_sent_nor_quoted(in_words,
         await right.until_shown("b", lambda shown: Message(text="fence") in shown)
         assert "secret" not in str(right.got["b"])
         assert right.texts("b")[-2:] == ["what?", "fence"]
+
+
+async def test_what_was_found_before_it_was_retracted_is_not_remembered():
+    made: dict[str, Actor] = {}
+    async with run_hansa(networks(made), rooms=ROOM) as app:
+        left = made["left"]
+        said = event_of(await left.say("a", "ann@x", "secret"))
+        edit = event_of(await left.do("a", "ann@x", Edit(target=said.id, message=Message(text="secrets"))))
+        for number in range(130):  # more than are in memory anyway
+            await left.say("a", "ann@x", str(number))
+        assert app.rooms.room_of(NativeId("left", "a")).tail[0].seq > edit.seq
+        assert (await logged(left, "a", said), await logged(left, "a", edit)) == (said, edit)
+        await left.do("a", "ann@x", Retraction(target=said.id))
+        for event in (said, edit):
+            kept = await logged(left, "a", event)
+            assert kept is not None and kept.content == Custom(type=REDACTED)

@@ -98,6 +98,7 @@ class BusServices:
     decisions: PolicyEngine
     seams: Environment
     rejudging: PolicyRecheck
+    names: EventNames
     link_of: FileLink = no_file_link
 
 
@@ -117,7 +118,7 @@ class Consumer:
         self._store = judged.store
         self._rejudging = judged.rejudging
         self._decisions = judged.decisions
-        self._names = EventNames(judged.store)
+        self._names = judged.names
         self._link_of = judged.link_of
         self._clock = judged.seams.clock
         self._random = judged.seams.random

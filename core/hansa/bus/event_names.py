@@ -4,7 +4,7 @@ edits and reactions by the event that they are about.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import orjson
@@ -12,19 +12,38 @@ import orjson
 from hansa.bus import schema
 from hansa.bus.rooms import Room
 from hansa.model.content import REDACTED, Custom, Kind
+from hansa.model.crossing_parts import words_of
 from hansa.model.events import Event
+from hansa.model.lru import WeightedLruCache
 from hansa.model.ref import NativeId
 from hansa.store.base import Put, ScopedStore
 
 #: What is read of one event's edits or reactions.
 _MAX_RELATED = 1000
+#: Events that are remembered, and how much they weigh together: characters of text, and some for each.
+_MAX_KNOWN, _MAX_WEIGHT, _EVENT = 4000, 4_000_000, 500
 
 
 class EventNames:
-    """Finds events. ``store`` is the core's."""
+    """Finds events. ``store`` is the core's. Those found by an id are remembered: a popular message gets many
+    reactions, and each of them is delivered to each link.
+    """
 
     def __init__(self, store: ScopedStore) -> None:
         self._store = store
+        self._known = WeightedLruCache[str, Event](_MAX_KNOWN, _MAX_WEIGHT, _weight_of)
+        self._forgotten = 0
+
+    def forget(self, events: Iterable[Event]) -> None:
+        """These events stand otherwise in the log now."""
+        self._forgotten += 1
+        for event in events:
+            self._known.pop(event.id)
+
+    def forget_all(self) -> None:
+        """Another process may have written."""
+        self._forgotten += 1
+        self._known.clear()
 
     async def find(self, ref: NativeId) -> Event | None:
         """The event with a native id."""
@@ -36,8 +55,16 @@ class EventNames:
         for event in room.tail:
             if event.id == event_id:
                 return event
-        rows = await self._store.scan("event", index=("id",), equal=(event_id,), limit=1)
-        return schema.event_of(rows[0]) if rows and rows[0].key[0] == room.id else None
+        found = self._known.get(event_id)
+        if found is None:
+            before = self._forgotten
+            rows = await self._store.scan("event", index=("id",), equal=(event_id,), limit=1)
+            if not rows:
+                return None
+            found = schema.event_of(rows[0])
+            if before == self._forgotten:  # else it may have been retracted while it was read
+                self._known.put(event_id, found)
+        return found if found.room == room.id else None
 
     async def find_chosen(self, room: str, sender: NativeId, chosen: str) -> Event | None:
         """The latest event of a sender in a room to which the sender gave this id."""
@@ -71,6 +98,10 @@ class EventNames:
     async def _at(self, room: str, seq: int) -> Event | None:
         row = await self._store.get("event", (room, seq))
         return schema.event_of(row) if row else None
+
+
+def _weight_of(event: Event) -> int:
+    return _EVENT + len(event.payload) + sum(map(len, words_of(event.content)))
 
 
 def chosen_key(room: str, sender: NativeId, chosen: str) -> str:

@@ -26,7 +26,7 @@ from hansa.api.contracts import Countersign, Missing, Prepared, Turn
 from hansa.bus import schema
 from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission
 from hansa.bus.delivery import BusServices
-from hansa.bus.event_names import EventNames, chosen_put, relation_put
+from hansa.bus.event_names import chosen_put, relation_put
 from hansa.bus.media_references import media_reference_writes
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.target_rules import (
@@ -136,7 +136,7 @@ class Pipeline:
 
     def __init__(self, rooms: Rooms, judged: BusServices, around: BusHost) -> None:
         self._store = judged.store
-        self._names = EventNames(judged.store)
+        self._names = judged.names
         self._rooms = rooms
         self._decisions = judged.decisions
         self._admission = Admission(judged.decisions, around)
@@ -276,6 +276,7 @@ class Pipeline:
                         again.done.set_exception(lost)
                     self._add_count("lost_race")
                     self._log.info("room %s lost a race (%d)", room.id, race + 1)
+                    self._names.forget_all()
                     await self._rooms.reload(room)
                     batch = await self._drop_duplicates([i for i in batch if not i.done.done()])
             self._answer_contended(room, batch)
@@ -315,6 +316,7 @@ class Pipeline:
     async def _reload_room(self, room: Room) -> None:
         """Make a room's memory what the store holds; at its next turn, where the store does not say it."""
         room.stale = True
+        self._names.forget_all()
         try:
             await self._rooms.reload(room)
         except StoreFault:
@@ -402,6 +404,7 @@ class Pipeline:
         if draft.corrects:
             self._around.corrected(room)
         if draft.taken_back:
+            self._names.forget(draft.taken_back)
             self._around.on_taken_back(room, draft.taken_back)
         if draft.events:
             self._add_count("committed", len(draft.events))
