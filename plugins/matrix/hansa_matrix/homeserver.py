@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hansa import NetworkContext
 
-from hansa_matrix.conversion import RoomViewBuilder
+from hansa_matrix.conversion.room_views import RoomViewBuilder
 from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.federation.federation_services import Federation
 from hansa_matrix.federation.keyring import Keyring
@@ -84,7 +84,7 @@ def build_homeserver(ctx: NetworkContext) -> Homeserver:
     local = Local(memberships, memberships.news, memberships.sent, notifier)
     views = RoomViewBuilder(ctx, server)
     events = EventStore(
-        ctx.store, PolicyRechecks(ctx, views.home_of, lambda inbound: facts_of_native(inbound, server))
+        ctx.store, PolicyRechecks(ctx, views.ids, lambda inbound: facts_of_native(inbound, server))
     )
     registry = RoomRegistry(ctx, memberships)
     registry.listeners.on_purged(memberships.purge_room)

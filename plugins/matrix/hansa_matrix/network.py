@@ -33,7 +33,7 @@ from hansa import (
 from hansa_matrix.admin.doctor import Doctor
 from hansa_matrix.admin.tables import build_admin_table
 from hansa_matrix.client_api.endpoints import ClientApi
-from hansa_matrix.conversion import EventDraft
+from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.homeserver import build_homeserver
 from hansa_matrix.local.ghosts import ghost_localpart
 from hansa_matrix.media.shared_files import SharedFiles
@@ -47,17 +47,27 @@ from hansa_matrix.schema import SCHEMA
 from hansa_matrix.server_api.endpoints import add_server_routes
 from hansa_matrix.startup import load_homeserver, spawn_tasks
 
+#: What a person of another network cannot do in a Matrix room: they are told.
+_REJECTED = (
+    Kind.STANDING,
+    Kind.JOIN_RULE,
+    Kind.HISTORY_VISIBILITY,
+    Kind.UPGRADE,
+    Kind.REPORT,
+    Kind.ENCRYPTED,
+    Kind.CUSTOM,
+)
 _FEATURES = Features(
     levels={
-        Kind.MESSAGE: Level.FULL,
-        Kind.MEMBER: Level.FULL,
-        Kind.NAME: Level.FULL,
-        Kind.TOPIC: Level.FULL,
-        Kind.ENCRYPTED: Level.FALLBACK,
-        Kind.CUSTOM: Level.FALLBACK,
+        **dict.fromkeys(Kind, Level.FULL),
+        **dict.fromkeys(_REJECTED, Level.REJECTED),
+        Kind.AVATAR: Level.PARTIAL,
+        Kind.CALL: Level.FALLBACK,
     },
     max_text=40_000,
     formatting=True,
+    replies=True,
+    attachments=True,
 )
 
 

@@ -17,7 +17,7 @@ from hansa import Network, NetworkContext, ScopedStore, WeightedLruCache
 from hansa_matrix.admin.doctor import Doctor
 from hansa_matrix.bounds.fair_slots import FairSlots
 from hansa_matrix.client_api.endpoints import ClientApi
-from hansa_matrix.conversion import RoomViewBuilder
+from hansa_matrix.conversion.room_views import RoomViewBuilder
 from hansa_matrix.federation.client import FederationClient
 from hansa_matrix.federation.destination_queue import DestinationQueue
 from hansa_matrix.federation.keyring import Keyring

@@ -80,7 +80,7 @@ def parse_html(source: str) -> Formatted | None:
     clean = nh3.clean(
         source,
         tags=_TAGS,
-        clean_content_tags={"script", "style"},
+        clean_content_tags={"script", "style", "mx-reply"},
         attributes=_ATTRIBUTES,
         url_schemes=_SCHEMES,
         link_rel=None,

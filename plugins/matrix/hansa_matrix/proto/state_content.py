@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from hansa_matrix.proto.ids import is_valid_room_id
@@ -23,6 +24,14 @@ AUTHORISING_USER: Final = "join_authorised_via_users_server"
 #: The version of a room whose create event names none.
 _FIRST_VERSION: Final = "1"
 _VISIBILITIES: Final = frozenset(["joined", "invited", "shared", "world_readable"])
+_SHARED_RULES: Final = MappingProxyType(
+    {
+        "public": "public",
+        "knock": "knock",
+        "restricted": "restricted",
+        "knock_restricted": "restricted",
+    }
+)
 #: Rooms of one join rule that are read.
 MAX_ALLOWED_ROOMS: Final = 50
 _MAX_ORDER: Final = 50
@@ -142,6 +151,13 @@ def join_rule(content: Content) -> str:
     """How a room is joined; ``invite`` where no word is said."""
     given = string_field(content, "join_rule")
     return "invite" if given is None else given
+
+
+def shared_join_rule(content: Content) -> str:
+    """How a room is joined, in the words that all networks share: ``public``, ``invite``, ``knock`` or
+    ``restricted``. A rule that is none of them lets nobody in without an invite.
+    """
+    return _SHARED_RULES.get(join_rule(content), "invite")
 
 
 def auth_join_rule(content: Content) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hansa import Link, LocalProtocolError, Member, NativeId, Refusal, RefusalCode, Submission
 from hansa import Membership as Standing
 
-from hansa_matrix.conversion import EventDraft
+from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.federation.client import RemoteError, ServerUnreachable
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER

@@ -7,21 +7,29 @@ from itertools import islice
 from typing import Any
 
 from hansa import (
+    Call,
     Countersign,
+    Edit,
     LocalProtocolError,
+    Location,
     Member,
     Membership,
     Message,
     Missing,
+    PollEnd,
+    PollStart,
+    PollVote,
     Prepared,
+    Reaction,
     Refusal,
     RefusalCode,
+    Retraction,
     Submission,
     ViewDelta,
     Write,
 )
 
-from hansa_matrix.conversion import EventDraft, event_from_content
+from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.rules import auth_event_keys
@@ -32,10 +40,13 @@ from hansa_matrix.proto.servers.policy_server import is_exempt
 from hansa_matrix.rooms.event_store import Status
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
 from hansa_matrix.rooms.native_events import ClientEvent, JoinThenSend, refusal_of
+from hansa_matrix.rooms.outbound_content import OutboundContent
 from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room_draft import RoomDraft
 
 _MAX_PREV = 20
+#: What people say: who is not in the room yet joins with it.
+_SPOKEN = (Message, Edit, Reaction, Retraction, Location, PollStart, PollVote, PollEnd, Call)
 
 
 class EventBuilder:
@@ -46,6 +57,7 @@ class EventBuilder:
     def __init__(self, draft: RoomDraft, policing: PolicyServerClient | None = None) -> None:
         self._draft = draft
         self._policing = policing
+        self._outbound = OutboundContent(draft.ctx, draft.room.room_id)
 
     async def local_event(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]
@@ -72,13 +84,15 @@ class EventBuilder:
         elif isinstance(inbound.native, tuple):
             draft = inbound.native
         else:
-            draft = event_from_content(content, target)
+            if isinstance(content, Retraction) and not await self._outbound.is_known(content.target):
+                return self._draft.to_prepared([])  # nobody on Matrix has seen it
+            draft = await self._outbound.draft_of(content)
         if draft is None:
             return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be sent to a Matrix room")
         invite = isinstance(content, Member) and content.membership is Membership.INVITE
         abroad = invite and ids.domain_of(target) != self._draft.own.server
         if abroad or await self._needs_policy_server(*draft[:2]):
-            if not spoken and isinstance(content, Message) and await self._needs_join(sender):
+            if not spoken and isinstance(content, _SPOKEN) and await self._needs_join(sender):
                 return Countersign(draft=JoinThenSend(inbound.sender, draft))
             signed = await self._build_signed(sender, *draft)
             if isinstance(signed, Refusal):
@@ -87,9 +101,9 @@ class EventBuilder:
             return Countersign(draft=signed)
         writes: list[Write] = []
         view, undo = ViewDelta(), None
-        if not spoken and isinstance(content, Message) and await self._needs_join(sender):
+        if not spoken and isinstance(content, _SPOKEN) and await self._needs_join(sender):
             joined = Member(user=inbound.sender, membership=Membership.JOIN)
-            entry = event_from_content(joined, sender)
+            entry = await self._outbound.draft_of(joined)
             assert entry is not None
             undo = self._draft.savepoint()
             made = await self._build_and_append(sender, *entry)

@@ -17,7 +17,8 @@ from hansa import (
     SubmitResult,
 )
 
-from hansa_matrix.conversion import EventDraft
+from hansa_matrix.conversion.from_matrix import names_events
+from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
 from hansa_matrix.proto.servers.server_acl import parse_acl
@@ -48,6 +49,7 @@ async def submit_local_event(
         ts=ctx.clock.now(),
         native=event.native,
         local=True,
+        native_targets=names_events(event.content),
     )
     (result,) = await ctx.submit([submission])
     return result

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hansa import NetworkContext
 
-from hansa_matrix.conversion import RoomViewBuilder
+from hansa_matrix.conversion.room_views import RoomViewBuilder
 from hansa_matrix.crypto import SigningKey
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.federation.signing_keys import SigningKeys

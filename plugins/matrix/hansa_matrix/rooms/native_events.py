@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hansa import NativeId, Refusal, RefusalCode
 from hansa.model.fast_dataclass import quick
 
-from hansa_matrix.conversion import EventDraft
+from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.event import Pdu, StateKey

@@ -8,7 +8,7 @@ from functools import partial
 
 from hansa import Prepared, ViewDelta, Whole, Write
 
-from hansa_matrix.conversion import view_state_keys
+from hansa_matrix.conversion.room_views import view_state_keys
 from hansa_matrix.local.client_stream import stream_write
 from hansa_matrix.local.memberships import LocalMembership, membership_from_event
 from hansa_matrix.proto import ids

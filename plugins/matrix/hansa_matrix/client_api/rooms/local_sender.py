@@ -11,7 +11,8 @@ from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import error_from_refusal
 from hansa_matrix.client_api.remote_refusals import invite_error
 from hansa_matrix.client_api.rooms.invitees import Invitees
-from hansa_matrix.conversion import EventDraft, content_from_event
+from hansa_matrix.conversion.from_matrix import content_from_event
+from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.transaction_ids import ClientTransaction
 from hansa_matrix.proto import ids
@@ -96,7 +97,7 @@ class LocalSender:
                 await self.invitees.require_exists(str(state_key))
             content = self._member_content(user, room_id, str(state_key), content)
             draft = (type_, state_key, content)
-        what = await content_from_event(draft, self._own.views.home_of)
+        what = await content_from_event(draft, self._own.views.ids)
         if isinstance(what, Member) and not ids.is_valid_user_id(state_key):
             raise matrix_error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
         event = LocalEvent(what, ClientEvent(draft=draft, handle=handle, follows=follows))

@@ -106,6 +106,11 @@ class PowerLevels:
         return 50 if level is None else level
 
     @property
+    def default_level(self) -> int:
+        """The level of a user who has none of their own."""
+        return self._users_default
+
+    @property
     def ban(self) -> int:
         """The level to ban, and to lift a ban."""
         return self._scalar_level("ban", 50)

@@ -17,16 +17,18 @@ from hansa import (
     Write,
 )
 
-from hansa_matrix.conversion import content_from_pdu
+from hansa_matrix.conversion.from_matrix import content_from_pdu, names_events
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.native_events import ReceivedPdu
+from hansa_matrix.rooms.redactions import REDACTION, target_of
 
 
 class PduSubmitter:
     """Submits PDUs of other servers, and looks after the rows of those that were staged."""
 
     def __init__(self, own: LocalServer) -> None:
+        self._own = own
         self._ctx: NetworkContext = own.ctx
         self._views = own.views
         self._listeners = own.rooms.listeners
@@ -45,11 +47,15 @@ class PduSubmitter:
         """Returns the submission of a PDU to the core."""
         if not pdu.room_id:
             raise LocalProtocolError(f"{pdu.event_id} has no room")
+        redacts = ""
+        if pdu.type == REDACTION and (room := self._own.rooms.get(pdu.room_id)) is not None:
+            redacts = target_of(pdu, room.version) or ""
+        content = await content_from_pdu(pdu, self._views.ids, redacts)
         return Submission(
             origin=NativeId(self._ctx.id, pdu.event_id),
             room=NativeId(self._ctx.id, pdu.room_id),
             sender=NativeId(self._ctx.id, pdu.sender),
-            content=await content_from_pdu(pdu, self._views.home_of),
+            content=content,
             ts=pdu.origin_server_ts,
             native=ReceivedPdu(
                 pdu=pdu,
@@ -58,6 +64,7 @@ class PduSubmitter:
                 via_handshake=handshake,
                 policy_server_refusal=unwanted,
             ),
+            native_targets=names_events(content),
         )
 
     async def submit(self, items: Sequence[Submission]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 from hansa import NativeId, NetworkContext, OpenedRoom, ViewDelta
 
-from hansa_matrix.conversion import view_state_keys
+from hansa_matrix.conversion.room_views import view_state_keys
 from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_LEVELS_KEY
 from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.room import MatrixRoom

@@ -24,7 +24,9 @@ from hansa import (
     refusal_by,
 )
 
-from hansa_matrix.conversion import EventDraft, RoomViewBuilder, content_from_event
+from hansa_matrix.conversion.from_matrix import content_from_event
+from hansa_matrix.conversion.room_views import RoomViewBuilder
+from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.rooms.native_events import ClientEvent
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 
@@ -58,7 +60,7 @@ class PolicyChecks:
             origin=NativeId(self._ctx.id, ""),
             room=NativeId(self._ctx.id, room_id),
             sender=said.sender,
-            content=await content_from_event(said.draft, self._views.home_of),
+            content=await content_from_event(said.draft, self._views.ids),
             ts=self._ctx.clock.now(),
             native=ClientEvent(draft=said.draft),
             local=True,

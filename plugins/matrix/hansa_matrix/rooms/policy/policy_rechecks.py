@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from hansa import EventIn, Link, LruCache, NativeFacts, NativeId, NetworkContext, RoomView, Submission
 
-from hansa_matrix.conversion import GhostResolver, content_from_pdu
+from hansa_matrix.conversion.from_matrix import content_from_pdu
+from hansa_matrix.conversion.native_ids import NativeIds
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_store import DECISION, Status, StoredEvent
 from hansa_matrix.rooms.native_events import BackfilledPdu
@@ -27,10 +28,10 @@ class PolicyRechecks:
     """See ``EventStore.judge``."""
 
     def __init__(
-        self, ctx: NetworkContext, home_of: GhostResolver, facts: Callable[[Submission], NativeFacts]
+        self, ctx: NetworkContext, ids: NativeIds, facts: Callable[[Submission], NativeFacts]
     ) -> None:
         self._ctx = ctx
-        self._home_of = home_of
+        self._ids = ids
         self._facts = facts
         #: ``event id -> (generation, decision)``; the decision is empty where the event may be shown.
         self._known: LruCache[str, tuple[int, str]] = LruCache(_REMEMBERED)
@@ -66,7 +67,7 @@ class PolicyRechecks:
             origin=NativeId(self._ctx.id, pdu.event_id),
             room=room,
             sender=NativeId(self._ctx.id, pdu.sender),
-            content=await content_from_pdu(pdu, self._home_of),
+            content=await content_from_pdu(pdu, self._ids),
             ts=pdu.origin_server_ts,
             native=BackfilledPdu(pdu),
         )

@@ -1,0 +1,96 @@
+"""What people of other networks do, as events of a Matrix room: what it concerns gets its names there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
+
+from hansa import (
+    Content,
+    Edit,
+    Event,
+    Member,
+    Message,
+    NativeId,
+    NetworkContext,
+    SpanKind,
+    Style,
+    Surroundings,
+    fallback_text,
+    target_of,
+)
+from hansa.model.view import display_of
+
+from hansa_matrix.conversion.to_matrix import EventDraft, MatrixNames, event_from_content
+from hansa_matrix.proto.ids import is_valid_event_id
+from hansa_matrix.proto.message_content import MAX_MENTIONS
+
+
+class OutboundContent:
+    """Makes the drafts of one room."""
+
+    def __init__(self, ctx: NetworkContext, room_id: str) -> None:
+        self._ctx = ctx
+        self._room_id = room_id
+
+    async def draft_of(self, content: Content) -> EventDraft | None:
+        """The event that a content is; None for what nobody can do in a Matrix room. What concerns an event
+        that Matrix does not have is told in words.
+        """
+        wanted, target, native = target_of(content), None, ""
+        if wanted:
+            target = await self._ctx.event_with_id(self._room_id, wanted)
+            native = await self._event_id(target)
+            if not native:
+                content = self._in_words(content, target)
+        message = content.message if isinstance(content, Edit) else content
+        if not isinstance(message, Message):
+            users = (
+                {content.user: await self._ctx.get_ghost_id(content.user)}
+                if isinstance(content, Member)
+                else {}
+            )
+            return event_from_content(content, MatrixNames(events={wanted: native}, users=users))
+        names = MatrixNames(events={wanted: native} if native else {})
+        if message.thread and isinstance(content, Message):
+            root = await self._event_id(await self._ctx.event_with_id(self._room_id, message.thread))
+            names = replace(names, events={**names.events, message.thread: root})
+        if message.mentions or message.spans:
+            names = replace(names, users=await self._user_ids(_mentioned(message)))
+        if native and target is not None and isinstance(content, Message):
+            names = replace(names, answered=target.sender.id if target.sender.network == self._ctx.id else "")
+        return event_from_content(content, names)
+
+    async def is_known(self, event_id: str) -> bool:
+        """True if Matrix has an event of the core."""
+        return bool(await self._event_id(await self._ctx.event_with_id(self._room_id, event_id)))
+
+    async def _event_id(self, event: Event | None) -> str:
+        native = await self._ctx.native_id(event) if event is not None else None
+        return native if native and is_valid_event_id(native) else ""
+
+    async def _user_ids(self, users: Iterable[NativeId]) -> dict[NativeId, str]:
+        return {user: await self._ctx.get_ghost_id(user) for user in islice(users, MAX_MENTIONS)}
+
+    def _in_words(self, content: Content, target: Event | None) -> Content:
+        """A content that concerns an event which Matrix does not have."""
+        if isinstance(content, Message) and target is None:
+            return replace(content, reply_to="")
+        around = Surroundings()
+        if target is not None:
+            view = self._ctx.get_view(self._room_id)
+            person = view.person(target.sender) if view is not None else None
+            name = person.display if person is not None else display_of(target.sender)
+            around = Surroundings(target=target, target_name=name)
+        if isinstance(content, Message):
+            said = replace(content, attachments=())
+            return replace(content, text=fallback_text(said, around), spans=(), reply_to="")
+        if isinstance(content, Edit):
+            return Message(text=fallback_text(content, around), style=content.message.style)
+        return Message(text=fallback_text(content, around), style=Style.NOTICE)
+
+
+def _mentioned(message: Message) -> Iterable[NativeId]:
+    spans = (span.user for span in message.spans if span.kind is SpanKind.MENTION)
+    return dict.fromkeys([*message.mentions, *(user for user in spans if user is not None)])

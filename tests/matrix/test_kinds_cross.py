@@ -1,0 +1,300 @@
+"""Edits, reactions, replies and redactions between a Matrix room and another network, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hansa import (
+    Content,
+    Custom,
+    Edit,
+    Event,
+    HistoryVisibility,
+    JoinRule,
+    Kind,
+    Location,
+    Member,
+    Message,
+    NativeId,
+    PollAnswer,
+    PollEnd,
+    PollStart,
+    PollVote,
+    Reaction,
+    RefusalCode,
+    Retraction,
+    Role,
+    Standing,
+)
+from hansa.model.content import REDACTED
+from hansa.testing.actor import Actor, Config, module
+from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import pdu_from_raw
+from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
+
+MAY = f"@m:{THEIRS}"
+
+
+class House:
+    """A room of Matrix that is linked to a room of a scripted network, on ``stage``."""
+
+    def __init__(self, house: ServerWithPeer, stage: Actor) -> None:
+        self.peer, self.stage = house, stage
+        self.ctx = house.app.contexts["matrix"]
+
+    async def hears(self, type_: str, content: dict[str, Any], **over: Any) -> str:
+        """An event of the other server's user arrives; its id."""
+        room = self.peer.room
+        raw = self.peer.forger.finish(room, self.peer.forger.draft(room, type_, content, **over))
+        assert await self.peer.fate(raw) == "accepted"
+        room.keep(pdu_from_raw(raw, room.version))
+        return event_id(raw, room.version)
+
+    async def core(self, native: str) -> Event:
+        event = await self.ctx.event_by(native)
+        assert event is not None
+        return event
+
+    async def shown(self, count: int) -> list[Content]:
+        """What the other network is shown, once it is so much, without who came and went."""
+
+        def said(shown: list[Content]) -> list[Content]:
+            return [one for one in shown if not isinstance(one, Member)]
+
+        return said(await self.stage.until_shown("lobby", lambda shown: len(said(shown)) >= count))
+
+    async def says(self, content: Content) -> tuple[Event, dict[str, Any]]:
+        """Juliet, of the scripted network, says something; the event, and what other servers get of it."""
+        result = await self.stage.do("lobby", "juliet@x", content)
+        assert result.event is not None, result.refusal
+        native = await self.ctx.native_id(result.event)
+        assert native is not None
+        return result.event, await self.pdu(native)
+
+    async def pdu(self, native: str) -> dict[str, Any]:
+        status, answer = await self.peer.ask("GET", f"{V1}/event/{quote(native, safe='')}")
+        assert status == 200, answer
+        return answer["pdus"][0]
+
+
+@asynccontextmanager
+async def linked(tmp_path: Any, version: str = "12") -> AsyncIterator[House]:
+    made: dict[str, Actor] = {}
+    beside = {"stage": (module(made), Config())}
+    async with server_with_peer(tmp_path, version, beside=beside, linked=["stage:lobby"]) as house:
+        yield House(house, made["stage"])
+
+
+def text(body: str, **more: Any) -> dict[str, Any]:
+    return {"msgtype": "m.text", "body": body, **more}
+
+
+def edit_of(target: str, new: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "msgtype": "m.text",
+        "body": f"* {new['body']}",
+        "m.new_content": new,
+        "m.relates_to": {"rel_type": "m.replace", "event_id": target},
+    }
+
+
+def reaction_to(target: str, key: str) -> dict[str, Any]:
+    return {"m.relates_to": {"rel_type": "m.annotation", "event_id": target, "key": key}}
+
+
+async def redact(house: House, target: str, reason: str = "") -> str:
+    inside = house.peer.room.version.redacts_in_content
+    content = {"reason": reason} if reason else {}
+    if inside:
+        return await house.hears("m.room.redaction", {**content, "redacts": target})
+    return await house.hears("m.room.redaction", content, redacts=target)
+
+
+async def test_an_edit_a_reaction_and_a_reply_come_as_what_they_are(tmp_path):
+    async with linked(tmp_path) as house:
+        first = await house.hears("m.room.message", text("helo"))
+        await house.hears("m.room.message", edit_of(first, text("hello")))
+        await house.hears("m.reaction", reaction_to(first, "👍"))
+        await house.hears(
+            "m.room.message",
+            text(
+                f"> <{MAY}> hello\n> there\n\nhi",
+                format="org.matrix.custom.html",
+                formatted_body="<mx-reply><blockquote>hello</blockquote></mx-reply><b>hi</b>",
+                **{"m.relates_to": {"m.in_reply_to": {"event_id": first}}},
+            ),
+        )
+        target = (await house.core(first)).id
+        edit, reaction, reply = (await house.shown(4))[-3:]
+        assert edit == Edit(target=target, message=Message(text="hello"))
+        assert reaction == Reaction(target=target, key="👍")
+        assert isinstance(reply, Message)
+        assert (reply.text, reply.reply_to, [s.kind.value for s in reply.spans]) == ("hi", target, ["bold"])
+
+
+@pytest.mark.parametrize("version", ["10", "11", "12"])
+async def test_a_redaction_takes_back_and_names_what(tmp_path, version):
+    async with linked(tmp_path, version) as house:
+        first = await house.hears("m.room.message", text("secret"))
+        mark = await house.hears("m.reaction", reaction_to(first, "x"))
+        target, marked = (await house.core(first)).id, (await house.core(mark)).id
+        await redact(house, mark)
+        await redact(house, first, "oops")
+        shown = await house.shown(4)
+        assert shown[-2:] == [
+            Retraction(target=marked, of=Kind.REACTION, of_target=target),
+            Retraction(target=target, reason="oops", of=Kind.MESSAGE),
+        ]
+        assert (await house.core(first)).content == Custom(type=REDACTED)
+
+
+async def test_a_redaction_names_its_target_where_the_rooms_version_has_it(tmp_path):
+    """The other field is no target: it would take back what the sender may not touch."""
+    async with linked(tmp_path, "11") as house:
+        said, _ = await house.says(Message(text="mine"))
+        native = await house.ctx.native_id(said)
+        own = await house.hears("m.room.message", text("theirs"))
+        await house.hears("m.room.redaction", {"redacts": own}, redacts=native)
+        assert (await house.core(native)).content == Message(text="mine")
+        assert (await house.core(own)).content == Custom(type=REDACTED)
+
+
+async def test_what_concerns_an_unknown_event_brings_no_words(tmp_path):
+    async with linked(tmp_path) as house:
+        unknown = "$" + "a" * 43
+        edit = await house.hears("m.room.message", edit_of(unknown, text("secret")))
+        mark = await house.hears("m.reaction", reaction_to(unknown, "x"))
+        reply = await house.hears(
+            "m.room.message", text("hi", **{"m.relates_to": {"m.in_reply_to": {"event_id": unknown}}})
+        )
+        assert (await house.core(edit)).content == Custom(type="edit")
+        assert (await house.core(mark)).content == Custom(type="reaction")
+        assert (await house.core(reply)).content == Message(text="hi")
+
+
+async def test_a_thread_names_its_root_and_answers_only_who_is_answered(tmp_path):
+    async with linked(tmp_path) as house:
+        root = await house.hears("m.room.message", text("root"))
+        inside = {"rel_type": "m.thread", "event_id": root, "m.in_reply_to": {"event_id": root}}
+        await house.hears(
+            "m.room.message", text("one", **{"m.relates_to": {**inside, "is_falling_back": True}})
+        )
+        await house.hears("m.room.message", text("two", **{"m.relates_to": inside}))
+        target = (await house.core(root)).id
+        assert (await house.shown(3))[-2:] == [
+            Message(text="one", thread=target),
+            Message(text="two", thread=target, reply_to=target),
+        ]
+
+
+async def test_people_of_another_network_edit_react_reply_and_retract_in_matrix(tmp_path):
+    async with linked(tmp_path) as house:
+        theirs = await house.hears("m.room.message", text("question"))
+        target = (await house.core(theirs)).id
+        said, pdu = await house.says(Message(text="helo", reply_to=target))
+        native = await house.ctx.native_id(said)
+        assert pdu["content"] == text(
+            "helo",
+            **{"m.relates_to": {"m.in_reply_to": {"event_id": theirs}}, "m.mentions": {"user_ids": [MAY]}},
+        )
+        _, pdu = await house.says(Edit(target=said.id, message=Message(text="hello")))
+        assert pdu["content"] == edit_of(native, text("hello"))
+        mark, pdu = await house.says(Reaction(target=target, key="👍"))
+        assert (pdu["type"], pdu["content"]) == ("m.reaction", reaction_to(theirs, "👍"))
+        marked = await house.ctx.native_id(mark)
+        _, pdu = await house.says(Retraction(target=mark.id))
+        assert (pdu["type"], pdu["content"]) == ("m.room.redaction", {"redacts": marked})
+        assert (await house.pdu(marked))["content"] == {}
+        _, pdu = await house.says(Retraction(target=said.id, reason="oops"))
+        assert pdu["content"] == {"redacts": native, "reason": "oops"}
+        assert (await house.pdu(native))["content"] == {}
+        assert (await house.core(native)).content == Custom(type=REDACTED)
+
+
+async def test_threads_and_mentions_reach_matrix(tmp_path):
+    async with linked(tmp_path) as house:
+        root = await house.hears("m.room.message", text("root"))
+        target = (await house.core(root)).id
+        _, pdu = await house.says(Message(text="one", thread=target, mentions=(NativeId("matrix", MAY),)))
+        assert pdu["content"] == text(
+            "one",
+            **{
+                "m.mentions": {"user_ids": [MAY]},
+                "m.relates_to": {
+                    "rel_type": "m.thread",
+                    "event_id": root,
+                    "m.in_reply_to": {"event_id": root},
+                    "is_falling_back": True,
+                },
+            },
+        )
+
+
+async def test_nobody_takes_back_what_others_said_without_the_level(tmp_path):
+    async with linked(tmp_path) as house:
+        theirs = await house.hears("m.room.message", text("theirs"))
+        target = (await house.core(theirs)).id
+        result = await house.stage.do("lobby", "juliet@x", Retraction(target=target))
+        assert result.refusal is not None and result.refusal.code is RefusalCode.FORBIDDEN
+        assert (await house.core(theirs)).content == Message(text="theirs")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Standing(user=NativeId("stage", "juliet@x"), role=Role.OWNER),
+        JoinRule(rule="public"),
+        HistoryVisibility(visibility="joined"),
+    ],
+)
+async def test_what_a_ghost_may_not_do_is_refused_in_words(tmp_path, content):
+    async with linked(tmp_path) as house:
+        result = await house.stage.do("lobby", "juliet@x", content)
+        assert result.refusal is not None and result.refusal.code is RefusalCode.UNSUPPORTED
+        assert result.refusal.text == "this cannot be sent to a Matrix room"
+
+
+async def test_a_poll_and_a_place_cross_both_ways(tmp_path):
+    async with linked(tmp_path) as house:
+        poll = {
+            "question": {"org.matrix.msc1767.text": "tea?"},
+            "kind": "org.matrix.msc3381.poll.disclosed",
+            "max_selections": 1,
+            "answers": [
+                {"id": "y", "org.matrix.msc1767.text": "yes"},
+                {"id": "n", "org.matrix.msc1767.text": "no"},
+            ],
+        }
+        start = await house.hears("org.matrix.msc3381.poll.start", {"org.matrix.msc3381.poll.start": poll})
+        about = {"m.relates_to": {"rel_type": "m.reference", "event_id": start}}
+        await house.hears(
+            "org.matrix.msc3381.poll.response",
+            {**about, "org.matrix.msc3381.poll.response": {"answers": ["y"]}},
+        )
+        await house.hears("m.poll.end", {**about, "m.text": [{"body": "yes: 1"}]})
+        await house.hears("m.room.message", {"msgtype": "m.location", "body": "here", "geo_uri": "geo:1,2"})
+        target = (await house.core(start)).id
+        asked = PollStart(
+            question="tea?", answers=(PollAnswer(id="y", text="yes"), PollAnswer(id="n", text="no"))
+        )
+        assert await house.shown(4) == [
+            asked,
+            PollVote(target=target, answers=("y",)),
+            PollEnd(target=target, text="yes: 1"),
+            Location(text="here", uri="geo:1,2"),
+        ]
+        ours, pdu = await house.says(asked)
+        assert pdu["type"] == "org.matrix.msc3381.poll.start"
+        assert pdu["content"]["org.matrix.msc3381.poll.start"] == poll
+        native = await house.ctx.native_id(ours)
+        _, pdu = await house.says(PollVote(target=ours.id, answers=("n",)))
+        assert pdu["content"] == {
+            "m.relates_to": {"rel_type": "m.reference", "event_id": native},
+            "org.matrix.msc3381.poll.response": {"answers": ["n"]},
+        }
+        _, pdu = await house.says(Location(text="there", uri="geo:3,4"))
+        assert pdu["content"] == {"msgtype": "m.location", "body": "there", "geo_uri": "geo:3,4"}
