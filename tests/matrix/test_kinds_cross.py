@@ -153,7 +153,7 @@ async def test_a_redaction_takes_back_and_names_what(tmp_path, version):
 
 
 async def test_a_redaction_names_its_target_where_the_rooms_version_has_it(tmp_path):
-    """The other field is no target: it would take back what the sender may not touch."""
+    """Another field would let a sender take back what they may not."""
     async with linked(tmp_path, "11") as house:
         said, _ = await house.says(Message(text="mine"))
         native = await house.ctx.native_id(said)
