@@ -310,6 +310,8 @@ def tables() -> Iterator[tuple[str, type[BaseModel], str]]:
     yield "[media]", settings.MediaConfig, ""
     yield "[networks.<id>]", settings.NetworkTable, "Further keys are those of the plugin, below."
     yield "[policies.<name>]", settings.PolicyTable, "Further keys are those of the plugin, below."
+    further = "Further keys are those of the plugin."
+    yield "[observers.<name>]", settings.ObserverTable, further
     yield "[[rooms]]", settings.RoomTable, ""
     for name in ("matrix", "xmpp", "governance"):
         yield f'plugin = "{name}"', loader.load_plugin(name).Config, ""

@@ -35,6 +35,7 @@ from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.visible_view import VisibleViews
 from hansa.host import loader
+from hansa.host.observers import Observers
 from hansa.host.plugin_contexts import NetworkContextImpl
 from hansa.host.policies import Policies, digest_of
 from hansa.host.supervisor import NetworkSupervisor
@@ -132,6 +133,8 @@ class App:
         self.policy_setups = tuple(setup.policies)
         self._hosts: dict[str, str] = {}
         self._observers = _Observers()
+        self._durable = Observers()
+        self.measures.append(self._durable.measures)
         self._prepared = self._started = self._stopping = False
 
     def count(self, name: str, **labels: str) -> None:
@@ -178,6 +181,7 @@ class App:
             if consumer is not None:
                 consumer.wake()
         self.direct_chats.on_committed(room, events)
+        self._durable.wake(room.id)
         if not self._hook_implementations("event_committed"):
             return
         for event in events:
@@ -245,6 +249,7 @@ class App:
         for room in self.rooms:
             for link in room.links.values():
                 await self.start_consumer(link)
+        await self._durable.open(self, self.setup.observers)
         self.spawn(self._run_observers(), "observers")
         self.spawn(self._prune_decisions(), "decisions")
         self.spawn(self.present.every(), "views")
@@ -261,7 +266,7 @@ class App:
         """
         self._stopping = True
         for task in list(self._tasks):
-            if task.get_name().startswith(("network ", "configured room", "observers")):
+            if task.get_name().startswith(("network ", "configured room", "observer")):
                 task.cancel()
         await asyncio.gather(*(self._end_consumer(name) for name in list(self._consuming)))
         await asyncio.gather(*(runner.stop() for runner in self.runners.values()))

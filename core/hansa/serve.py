@@ -36,7 +36,7 @@ from hansa.logs import log_to
 from hansa.media.configured_limits import to_media_limits
 from hansa.model.errors import HansaError
 from hansa.model.verdict import Action
-from hansa.setup import NetworkSetup, PolicySetup, ProcessListener, RoomSetup, Setup
+from hansa.setup import NetworkSetup, ObserverSetup, PolicySetup, ProcessListener, RoomSetup, Setup
 from hansa.standby import ASK_EVERY, Standby, let_go
 from hansa.standstill import Standstill
 from hansa.store import open_store
@@ -124,6 +124,9 @@ class Process:
                 blobs=self._blobs,
                 networks=networks,
                 policies=_policy_setups(config.policies),
+                observers=[
+                    ObserverSetup(name=o.name, module=o.module, options=o.options) for o in config.observers
+                ],
                 rooms=[
                     RoomSetup(links=r.links, wish=RoomWish(name=r.name, published=r.published))
                     for r in config.rooms

@@ -41,6 +41,15 @@ class PolicySetup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObserverSetup:
+    """One ``[observers.<name>]`` table, checked."""
+
+    name: str
+    module: ModuleType
+    options: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoomSetup:
     """One ``[[rooms]]`` table: each ``NETWORK:ADDRESS`` to keep linked, and how the room is wished to be."""
 
@@ -72,6 +81,7 @@ class Setup:
     blobs: Blobs = field(default_factory=MemoryBlobs)
     networks: Sequence[NetworkSetup] = ()
     policies: Sequence[PolicySetup] = ()
+    observers: Sequence[ObserverSetup] = ()
     rooms: Sequence[RoomSetup] = ()
     retention: Retention = field(default_factory=Retention)
     media: MediaLimits = field(default_factory=MediaLimits)

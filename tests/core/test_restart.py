@@ -11,7 +11,13 @@ import pytest
 from hansa.config.reader import parse
 from hansa.config.restart import needing_restart
 
-FIND = {"matrix": hansa_matrix, "xmpp": hansa_xmpp, "governance": hansa_governance}.__getitem__
+PLUGINS = {"matrix": hansa_matrix, "xmpp": hansa_xmpp, "governance": hansa_governance}
+
+
+def find(name, opens=""):
+    return PLUGINS[name]
+
+
 SECRET = "correct-horse"
 
 
@@ -47,9 +53,9 @@ def _data(folder: Path) -> dict:
     ],
 )  # fmt: skip
 def test_what_waits_for_a_restart(tmp_path, change, named):
-    before = parse(_data(tmp_path), tmp_path, FIND)
+    before = parse(_data(tmp_path), tmp_path, find)
     data = _data(tmp_path)
     change(data)
-    found = needing_restart(before, parse(data, tmp_path, FIND))
+    found = needing_restart(before, parse(data, tmp_path, find))
     assert sorted(found) == named
     assert SECRET not in " ".join(found)

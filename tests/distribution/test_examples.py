@@ -17,6 +17,7 @@ EXAMPLES = {
     "hansa-directory": "hansa_directory",
     "hansa-echo": "hansa_echo",
     "hansa-quiet-hours": "hansa_quiet_hours",
+    "hansa-webhook": "hansa_webhook",
 }
 
 

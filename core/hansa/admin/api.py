@@ -160,6 +160,8 @@ class AdminApi:
             enabled.setdefault(setup.module.__name__, []).append(f"networks.{setup.id}")
         for policy in self._app.policy_setups:
             enabled.setdefault(policy.module.__name__, []).append(f"policies.{policy.name}")
+        for observer in self._app.setup.observers:
+            enabled.setdefault(observer.module.__name__, []).append(f"observers.{observer.name}")
         return [
             {
                 "name": name,

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import HansaError
-from hansa.model.events import Delivery, Link, NativeFacts, Refusal, Submission
+from hansa.model.events import Delivery, Event, Link, NativeFacts, Refusal, Submission
 from hansa.model.fast_dataclass import quick
 from hansa.model.features import PLAIN, Features
 from hansa.model.ref import NativeId
@@ -65,6 +65,32 @@ class Policy(Protocol):
 
     async def check(self, crossing: Crossing) -> Verdict | None:
         """See the hook ``check``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One event for a durable observer. ``key`` is the same at every attempt, also after a restart, so that
+    an observer can tell a repeat. ``attempt`` counts from 1, and from 1 again after a restart.
+    """
+
+    key: str
+    event: Event
+    attempt: int = 1
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """One instance per ``[observers.<name>]`` table. It is told of every event that is committed after it was
+    first configured: in order within a room, at least once, also over a kill.
+    """
+
+    async def observe(self, observation: Observation) -> None:
+        """Takes one event within 60 s; it is told again unless this returns. Up to four rooms are told at a
+        time. ``RetryLater`` asks for another attempt (100 at most, 300 s apart at most, or ``after``),
+        ``DeliveryRejected`` for none. Any other exception counts as a fault of the observer: 10 attempts.
+        An event that is given up is counted (``hansa_observer_given_up_total``), and logged with the reason.
+        """
         ...
 
 

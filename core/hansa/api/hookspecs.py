@@ -10,7 +10,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from hansa.api.context import NetworkContext, PluginContext
-    from hansa.api.contracts import Network, Policy
+    from hansa.api.contracts import Network, Observer, Policy
     from hansa.http.router import Router
     from hansa.model.commands import Commands
     from hansa.model.crossing import Crossing
@@ -38,6 +38,13 @@ class Hooks:
         """Make the policy of one ``[policies.<name>]`` table. No I/O here.
 
         :param ctx: everything the policy may use; ``ctx.config`` is the validated table.
+        """
+
+    @hookspec
+    def open_observer(self, ctx: PluginContext) -> Observer:  # type: ignore[empty-body]
+        """Make the durable observer of one ``[observers.<name>]`` table. No I/O here.
+
+        :param ctx: everything the observer may use; ``ctx.config`` is the validated table.
         """
 
     @hookspec
@@ -76,7 +83,8 @@ class Hooks:
 
     @hookspec
     async def event_committed(self, event: Event) -> None:
-        """An event stands in the log. For observers: an exception is logged and changes nothing.
+        """An event stands in the log. For observers: an exception is logged and changes nothing. Events of a
+        time when the process is down are never told here; ``hansa.Observer`` is told of them.
 
         :param event: as committed, with its ``seq``.
         """

@@ -47,6 +47,7 @@ SCHEMA = Schema(
         Collection(name="chosen", key={"name": str}, fields={"seq": int}),
         Collection(name="told", key={"name": str}),
         Collection(name="cursor", key={"link": str}, fields={"seq": int}),
+        Collection(name="observed", key={"observer": str, "room": str}, fields={"seq": int}),
         Collection(name="dead", key={"link": str, "seq": int}, fields={"room": str, "ts": int}),
         Collection(name="decision", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="stranger", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),

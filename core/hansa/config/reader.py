@@ -17,6 +17,7 @@ from hansa.config.mistakes import confused, describe_mistake
 from hansa.config.settings import (
     MediaConfig,
     NetworkTable,
+    ObserverTable,
     PolicyTable,
     RoomTable,
     ServerConfig,
@@ -53,6 +54,16 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObserverConfig:
+    """One ``[observers.<name>]`` table."""
+
+    name: str
+    plugin: str
+    module: ModuleType
+    options: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration; paths are relative to ``folder``."""
 
@@ -62,6 +73,7 @@ class Config:
     media: MediaConfig
     networks: tuple[NetworkConfig, ...]
     policies: tuple[PolicyConfig, ...]
+    observers: tuple[ObserverConfig, ...]
     rooms: tuple[RoomTable, ...]
 
 
@@ -174,13 +186,14 @@ def load(path: Path, find: PluginFinder) -> Config:
 def parse(data: Mapping[str, Any], folder: Path, find: PluginFinder) -> Config:
     """The same from parsed TOML."""
     reader = _ConfigReader(folder, find)
-    for name in set(data) - {"server", "store", "media", "networks", "policies", "rooms"}:
+    for name in set(data) - {"server", "store", "media", "networks", "policies", "observers", "rooms"}:
         reader.errors.append(ConfigError("there is no such table", path=name))
     server = reader.table(ServerConfig, data.get("server", {}), "server")
     store = reader.table(StoreConfig, data.get("store", {}), "store")
     media = reader.table(MediaConfig, data.get("media", {}), "media")
     networks = [n for n in _for_each(reader, data, "networks", _read_network) if n]
     policies = [p for p in _for_each(reader, data, "policies", _read_policy) if p]
+    observers = [o for o in _for_each(reader, data, "observers", _read_observer) if o]
     rooms = _read_rooms(reader, data.get("rooms", []), {n.id for n in networks})
     if server is not None and server.tls is None and any(u.startswith("https:") for u in server.listen):
         reader.errors.append(ConfigError("an https:// address needs [server] tls", path="server.tls"))
@@ -194,6 +207,7 @@ def parse(data: Mapping[str, Any], folder: Path, find: PluginFinder) -> Config:
         media=media,
         networks=tuple(networks),
         policies=tuple(policies),
+        observers=tuple(observers),
         rooms=tuple(rooms),
     )
 
@@ -285,6 +299,16 @@ def _read_policy(reader: _ConfigReader, key: str, table: Any) -> PolicyConfig | 
         mode=mine.mode,
         timeout=mine.timeout,
     )
+
+
+def _read_observer(reader: _ConfigReader, key: str, table: Any) -> ObserverConfig | None:
+    path = f"observers.{key}"
+    mine, rest = _split_section(reader, ObserverTable, table, path)
+    module = reader.plugin(name, path, "open_observer") if (name := _plugin_name(table)) else None
+    options = reader.options(module, rest, path) if module else None
+    if mine is None or module is None or options is None:
+        return None
+    return ObserverConfig(name=key, plugin=mine.plugin, module=module, options=options)
 
 
 def _read_rooms(reader: _ConfigReader, tables: Any, networks: set[str]) -> list[RoomTable]:

@@ -24,6 +24,12 @@ def needing_restart(before: Config, after: Config) -> list[str]:
             found += [f"networks.{key}.{name}" for name in _of_network(old[key], new[key])]
         else:
             found.append(f"networks.{key}")
+    watched = {one.name: one for one in before.observers}, {one.name: one for one in after.observers}
+    found += [
+        f"observers.{key}"
+        for key in sorted(watched[0].keys() | watched[1].keys())
+        if watched[0].get(key) != watched[1].get(key)
+    ]
     if before.rooms != after.rooms:
         found.append("rooms")
     return found

@@ -214,3 +214,9 @@ class PolicyTable(_Strict):
         default="enforce", description='"shadow" stops nothing and logs what it would have stopped'
     )
     timeout: float = Field(default=1.0, gt=0, le=60, description="seconds allowed for one answer")
+
+
+class ObserverTable(_Strict):
+    """The settings of an ``[observers.<name>]`` table that are Hansa's own; the rest is the plugin's."""
+
+    plugin: str = Field(description="the plugin's name, as `hansa plugins` shows it")

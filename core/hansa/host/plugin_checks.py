@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel
 
 import hansa.api.hookspecs as specs
-from hansa.config.settings import NetworkTable, PolicyTable
+from hansa.config.settings import NetworkTable, ObserverTable, PolicyTable
 from hansa.model.errors import PluginError
 
 _API = (1,)
@@ -18,9 +18,14 @@ _API = (1,)
 _CORE_KEYS = {
     "open_network": frozenset(NetworkTable.model_fields),
     "open_policy": frozenset(PolicyTable.model_fields),
+    "open_observer": frozenset(ObserverTable.model_fields),
 }
 #: The methods of what a hook opens.
-_REQUIRED = {"open_network": ("start", "stop", "send"), "open_policy": ("check",)}
+_REQUIRED = {
+    "open_network": ("start", "stop", "send"),
+    "open_policy": ("check",),
+    "open_observer": ("observe",),
+}
 _HOOKS = frozenset(name for name in vars(specs.Hooks) if not name.startswith("_"))
 #: Names of hooks that a method may have for another reason: ``check`` is asked of a policy, marked or not.
 _UNMARKED = frozenset({"check"})

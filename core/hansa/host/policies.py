@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 
 class PolicyContext(BaseContext):
-    """The context of a policy: see ``hansa.PluginContext``. Its rows are apart from those of any network."""
+    """The context of a policy or an observer: see ``hansa.PluginContext``. Its rows are apart from those of
+    any network.
+    """
 
-    def __init__(self, app: PluginHost, name: str, config: Any) -> None:
-        super().__init__(app, name, config, scope=f"policy:{name}")
+    def __init__(self, app: PluginHost, name: str, config: Any, *, table: str = "policy") -> None:
+        super().__init__(app, name, config, scope=f"{table}:{name}")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Work, name: str) -> asyncio.Task[None]:

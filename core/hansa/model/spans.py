@@ -15,7 +15,7 @@ from itertools import islice, pairwise
 
 from hansa.model.ref import NativeId
 
-#: Bounds of one text. What is beyond them is text without formatting.
+#: Bounds of one text. Text beyond them has no formatting.
 MAX_SPANS, MAX_SPAN_DEPTH, MAX_SPAN_VALUE = 500, 16, 2048
 #: Characters of all values together, and of what marks and links add to a text that is written without spans.
 MAX_VALUES, MAX_MARKS = 16_384, 65_536

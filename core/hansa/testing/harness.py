@@ -21,7 +21,7 @@ from hansa.environment import (
     SystemRandom,
 )
 from hansa.media.quotas import MediaLimits
-from hansa.setup import NetworkSetup, PolicySetup, ProcessListener, Setup
+from hansa.setup import NetworkSetup, ObserverSetup, PolicySetup, ProcessListener, Setup
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs
 from hansa.store.memory import MemoryStore
@@ -47,6 +47,7 @@ async def run_hansa(
     *,
     rooms: Sequence[Sequence[str]] = (),
     policies: Sequence[PolicySetup] = (),
+    observers: Sequence[ObserverSetup] = (),
     store: Store | None = None,
     seams: Environment | None = None,
     clock: Clock | None = None,
@@ -67,6 +68,7 @@ async def run_hansa(
             seams=seams or Environment(clock or SystemClock(), random or SystemRandom()),
             networks=[NetworkSetup(id=k, module=m, options=o) for k, (m, o) in networks.items()],
             policies=policies,
+            observers=observers,
             media=media or MediaLimits(),
             blobs=blobs or MemoryBlobs(),
             listener=listener or ProcessListener(),
