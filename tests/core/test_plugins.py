@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hansa import ConfigError, NativeId, PluginError, Router, hookimpl
+from hansa import ConfigError, NativeId, PluginError, Router, Status, hookimpl
 from hansa.cli.main import main
 from hansa.config.reader import ConfigErrors, parse
 from hansa.config.settings import NetworkTable, PolicyTable
@@ -599,3 +599,14 @@ def test_a_policy_is_no_network(shelf):
     found = mistakes({"server": HTTP, "networks": {"one": {"plugin": "judge"}}})
     assert "does not implement open_network" in found["networks.one.plugin"]
     parse({"server": HTTP, "policies": {"one": {"plugin": "judge"}}}, shelf.folder, loader.load_plugin)
+
+
+async def test_a_network_reports_one_of_three_states_and_no_other_word():
+    made: dict[str, Actor] = {}
+    async with run_hansa({"left": (module(made), ActorConfig())}) as app:
+        for status in Status:
+            made["left"].ctx.report_status(status, "why")
+            assert app.runners["left"].state == status.value
+        with pytest.raises(ValueError, match="degraded"):
+            made["left"].ctx.report_status("degraded")
+        assert app.runners["left"].state == "down"

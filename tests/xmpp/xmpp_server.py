@@ -25,6 +25,7 @@ from hansa import (
     OpenedRoom,
     Refusal,
     RefusalCode,
+    Status,
     Submission,
     SubmitResult,
     hookimpl,
@@ -157,7 +158,7 @@ class ScriptedAuthority:
         self._life, self._count = ctx.random.bytes(6).hex(), 0
 
     async def start(self) -> None:
-        self.ctx.report_status("up")
+        self.ctx.report_status(Status.UP)
 
     async def stop(self) -> None:
         pass

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from asyncio import Task
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from hansa.api.contracts import Status
 from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
@@ -254,8 +255,8 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    def report_status(self, state: Literal["up", "connecting", "down"], text: str = "") -> None:
-        """Report ``up``, ``connecting`` or ``down``, with what an operator should do. Deliveries wait
-        while it is not ``up``; the change to ``up`` wakes them.
+    def report_status(self, state: Status, text: str = "") -> None:
+        """Report ``state``, with what an operator should do. Deliveries wait while it is not ``Status.UP``;
+        the change to it wakes them. Raises ValueError for any other word.
         """
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from hansa.model.crossing import Crossing
@@ -35,6 +36,14 @@ class DeliveryRejected(HansaError):  # likewise
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Status(StrEnum):
+    """The state that a network reports of itself. Deliveries wait while it is not ``UP``."""
+
+    UP = "up"
+    CONNECTING = "connecting"
+    DOWN = "down"
 
 
 @runtime_checkable

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts
+from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts, Status
 from hansa.api.media import MediaService
 from hansa.bus import schema as tables
 from hansa.bus.rooms import Room
@@ -342,9 +342,9 @@ class NetworkContextImpl(BaseContext):
             raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")
         await self._app.signals.relay(self._to_native_id(native), signal)
 
-    def report_status(self, state: Literal["up", "connecting", "down"], text: str = "") -> None:
+    def report_status(self, state: Status, text: str = "") -> None:
         """See ``hansa.NetworkContext.report_status``."""
-        self._runner.report_status(state, text)
+        self._runner.report_status(Status(state).value, text)
 
 
 def _home_of_row(row: Row) -> NativeId:

@@ -22,6 +22,7 @@ from hansa import (
     ProfileQuery,
     Refusal,
     RefusalCode,
+    Status,
     Submission,
 )
 from slixmpp.jid import JID, InvalidJID
@@ -83,7 +84,7 @@ class XmppNetwork:
 
     async def start(self) -> None:
         """See ``Network.start``."""
-        self._ctx.report_status("connecting", f"{self._ctx.config.host}:{self._ctx.config.port}")
+        self._ctx.report_status(Status.CONNECTING, f"{self._ctx.config.host}:{self._ctx.config.port}")
         await self._ingress.service.start()
         self._spawn_task(partial(self._transport.run, self._ingress), "component")
 

@@ -26,6 +26,7 @@ from hansa import (
     NativeId,
     NetworkContext,
     RemoteProtocolError,
+    Status,
     StoreFault,
     Submission,
     SubmitResult,
@@ -95,7 +96,7 @@ class StanzaHandler:
     def on_state(self, up: bool, text: str) -> None:
         """See ``StanzaListener.on_state``."""
         self.service.on_link_state(up)
-        self._ctx.report_status("up" if up else "down", text)
+        self._ctx.report_status(Status.UP if up else Status.DOWN, text)
 
     def on_oversized(self, excess: OversizedStanza) -> None:
         """See ``StanzaListener.on_oversized``."""
