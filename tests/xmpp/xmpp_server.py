@@ -13,10 +13,12 @@ from hansa import (
     CannotOpenRoom,
     Content,
     Delivery,
+    EphemeralEvent,
     Event,
     Features,
     Kind,
     Level,
+    Link,
     Member,
     Membership,
     Message,
@@ -155,6 +157,7 @@ class ScriptedAuthority:
     def __init__(self, ctx: NetworkContext) -> None:
         self.ctx = ctx
         self.got: list[Event] = []
+        self.signals: list[EphemeralEvent] = []
         self._life, self._count = ctx.random.bytes(6).hex(), 0
 
     async def start(self) -> None:
@@ -166,6 +169,9 @@ class ScriptedAuthority:
     async def send(self, delivery: Delivery) -> str:
         self.got.append(delivery.event)
         return f"sent-{delivery.event.id}"
+
+    async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
+        self.signals.append(signal)
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         return OpenedRoom(native=NativeId("matrix", address))

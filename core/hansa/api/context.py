@@ -249,9 +249,10 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    async def send_ephemeral(self, native: str, send_ephemeral: EphemeralEvent) -> None:
+    async def send_ephemeral(self, native: str, send_ephemeral: EphemeralEvent) -> bool:
         """Tells the other networks of a room that a user types or has read. The latest signal wins, nothing
-        is stored, and under load it is dropped first.
+        is stored, and under load it is dropped first. True if the policies and the link let it into the
+        room: then a network whose room is hosted shows it to its own people.
         """
         ...
 

@@ -41,22 +41,22 @@ class EphemeralRelay:
         self._around = around
         self._log = logging.getLogger("hansa.signals")
 
-    async def relay(self, native: NativeId, signal: EphemeralEvent) -> None:
-        """Passes on a signal of a user in a native room."""
+    async def relay(self, native: NativeId, signal: EphemeralEvent) -> bool:
+        """Passes on a signal of a user in a native room; True if it was let in."""
         link = self._rooms.link(native)
         if link is None or not link.direction.inward:
-            return
+            return False
         room = self._rooms.room_of(native)
         if self._pipeline.waiting(room.id) > _BUSY:
             self._around.count("signals", result="busy")
-            return
+            return False
         server = self._pipeline.server_of(native.network, signal.user.id)
         inward = EphemeralIn(
             link=link, sender=signal.user, sender_server=server, kind=signal.kind, view=room.view
         )
         if not (await self._decisions.judge_and_store(inward)).allowed:
             self._around.count("signals", result="denied")
-            return
+            return False
         for other in list(room.links.values()):
             network = self._around.network(other.native.network)
             if (
@@ -75,3 +75,4 @@ class EphemeralRelay:
             except Exception:  # noqa: BLE001  # one network's fault is not the other's, and nothing is lost
                 self._around.count("signals", result="failed")
                 self._log.exception("a %s to %s failed", signal.kind, other.id)
+        return True

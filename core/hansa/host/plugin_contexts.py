@@ -336,11 +336,11 @@ class NetworkContextImpl(BaseContext):
         """See ``hansa.NetworkContext.related``."""
         return await self._app.names.related(event, kind)
 
-    async def send_ephemeral(self, native: str, signal: EphemeralEvent) -> None:
+    async def send_ephemeral(self, native: str, signal: EphemeralEvent) -> bool:
         """See ``hansa.NetworkContext.send_ephemeral``."""
         if signal.user.network != self.id:
             raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")
-        await self._app.signals.relay(self._to_native_id(native), signal)
+        return await self._app.signals.relay(self._to_native_id(native), signal)
 
     def report_status(self, state: Status, text: str = "") -> None:
         """See ``hansa.NetworkContext.report_status``."""

@@ -11,6 +11,7 @@ from typing import Any
 from hansa import (
     CannotOpenRoom,
     Delivery,
+    EphemeralEvent,
     Features,
     Kind,
     Level,
@@ -101,6 +102,11 @@ class XmppNetwork:
         if not delivery.link.hosted:
             return await self._ingress.chats.deliver(delivery)
         return await self._ingress.service.deliver(delivery)
+
+    async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
+        """See ``CarriesEphemeral.show_ephemeral``. A direct chat shows none."""
+        if link.hosted:
+            await self._ingress.signals.show_signal(link.native.id, signal)
 
     async def show_present(self, link: Link) -> None:
         """See ``ShowsPresent.show_present``."""

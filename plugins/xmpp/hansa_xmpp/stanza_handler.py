@@ -35,7 +35,15 @@ from hansa import (
 
 from hansa_xmpp.direct_chats import DirectChats, chat_id, is_chat_id, is_puppet
 from hansa_xmpp.proto import convert, errors, iq, jid
-from hansa_xmpp.proto.commands import Command, GroupchatMessage, Ignored, JoinRequest, NickChange
+from hansa_xmpp.proto.commands import (
+    ChatState,
+    Command,
+    DisplayedMarker,
+    GroupchatMessage,
+    Ignored,
+    JoinRequest,
+    NickChange,
+)
 from hansa_xmpp.proto.convert import StanzaIds
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.parse import OversizedStanza
@@ -43,6 +51,7 @@ from hansa_xmpp.proto.payload import payload_of
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
 from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.service import HostedRoom, MucService
+from hansa_xmpp.signals import Signals
 from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import Transport
 from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
@@ -88,6 +97,7 @@ class StanzaHandler:
         self._ctx = ctx
         self._told = LogLimit(ctx.log)
         self.service = MucService(ctx, transport, spawn, self.on_last_session_closed)
+        self.signals = Signals(ctx, self.service, self.service.targets)
         self.chats = DirectChats(ctx, transport, self.service)
         self._lanes: KeyedQueues[_StanzaTask | _LeaveTask | _Question] = KeyedQueues(
             self._run_lane, spawn, most=config.queue, most_bytes=config.queue_bytes
@@ -272,6 +282,8 @@ class StanzaHandler:
                 await self._submit_messages(native, words)
                 if isinstance(command, GroupchatMessage):
                     await self._submit_targeted(native, room, command)
+                elif isinstance(command, ChatState | DisplayedMarker):
+                    await self._submit_signal(native, room, command)
                 elif isinstance(command, JoinRequest):
                     await self._join_occupant(native, room, command, item.epoch)
                 elif isinstance(command, NickChange):
@@ -395,6 +407,14 @@ class StanzaHandler:
             return
         answers = await self._submit_items(items)
         self._answer(said, next(filter(None, answers), None))
+
+    async def _submit_signal(
+        self, native: str, room: HostedRoom, signal: ChatState | DisplayedMarker
+    ) -> None:
+        try:
+            await self.signals.submit_signal(native, room, signal)
+        except StoreFault:
+            self._ctx.count("xmpp_dropped", why="signals")
 
     def _answer(self, said: GroupchatMessage, refused: tuple[Condition, str] | None) -> None:
         if refused is not None:

@@ -110,6 +110,11 @@ class Broadcast:
         inner, to = reactions_xml(reactions), [said.sender.full]
         return render.stanza("message", f"{self.room}/{nick}", to, inner, type_="groupchat", id_=said.id)
 
+    def signal(self, who: Occupant, inner: str, to: Iterable[str], id_: str) -> OutboundStanza:
+        """What an occupant does, which is not kept."""
+        inner += self._occupant_id_element(who.user)
+        return render.stanza("message", f"{self.room}/{who.nick}", to, inner, type_="groupchat", id_=id_)
+
     def _retraction(
         self, event: Event, content: Retraction, target: Event | None, nick_of: NickOf, to: Iterable[str]
     ) -> OutboundStanza | None:

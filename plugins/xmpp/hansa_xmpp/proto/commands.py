@@ -93,6 +93,24 @@ class SessionClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatState:
+    """``user`` is in a state of XEP-0085, ``composing`` for example."""
+
+    stanza: Stanza
+    user: NativeId
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class DisplayedMarker:
+    """``user`` has read up to the message with the room's ``id``."""
+
+    stanza: Stanza
+    user: NativeId
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """Nothing is done about a stanza; ``why`` is one of a few words, to be counted."""
 
@@ -107,7 +125,17 @@ class NickForced:
     nick: str
 
 
-Command = SendStanzas | JoinRequest | NickChange | GroupchatMessage | SessionClosed | NickForced | Ignored
+Command = (
+    SendStanzas
+    | JoinRequest
+    | NickChange
+    | GroupchatMessage
+    | ChatState
+    | DisplayedMarker
+    | SessionClosed
+    | NickForced
+    | Ignored
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from functools import partial
 
 from hansa import (
     Content,
+    EphemeralEvent,
     Event,
     Member,
     Membership,
@@ -40,10 +41,12 @@ from hansa import (
     Topic,
 )
 
-from hansa_xmpp.proto import broadcast, convert, errors, jid
+from hansa_xmpp.proto import broadcast, convert, errors, jid, signal_xml
 from hansa_xmpp.proto.broadcast import Broadcast, LeaveReason
 from hansa_xmpp.proto.commands import (
+    ChatState,
     Command,
+    DisplayedMarker,
     GroupchatMessage,
     Ignored,
     JoinGrant,
@@ -160,9 +163,31 @@ class Muc:
             return [GroupchatMessage(stanza, self.user(stanza), None, ids, about)]
         content = convert.content_of(stanza)
         if content is None:
-            return [Ignored("no words")]
+            return [self._signal_of(stanza) or Ignored("no words")]
         answer = convert.message_of(stanza, about.body) if isinstance(about, Reply) else None
         return [GroupchatMessage(stanza, self.user(stanza), content, ids, about, answer)]
+
+    def _signal_of(self, stanza: Stanza) -> ChatState | DisplayedMarker | None:
+        if marked := signal_xml.parse_displayed(stanza):
+            return DisplayedMarker(stanza, self.user(stanza), marked)
+        state = signal_xml.parse_chat_state(stanza)
+        return ChatState(stanza, self.user(stanza), state) if state else None
+
+    def reflect_signal(self, signal: ChatState | DisplayedMarker) -> list[OutboundStanza]:
+        """What an occupant signalled, for everybody."""
+        if isinstance(signal, ChatState):
+            inner = signal_xml.chat_state(signal.state)
+        else:
+            inner = signal_xml.displayed(signal.id)
+        return self._signal_stanzas(signal.user, inner, signal.stanza.id)
+
+    def show_signal(self, signal: EphemeralEvent, marked: str) -> list[OutboundStanza]:
+        """What a person of another network signalled; ``marked`` is the id of the message that was read."""
+        return self._signal_stanzas(signal.user, signal_xml.signal(signal, marked), "")
+
+    def _signal_stanzas(self, user: NativeId, inner: str, id_: str) -> list[OutboundStanza]:
+        occupant = self.roster.by_user(user)
+        return [self._say.signal(occupant, inner, self.roster.session_jids(), id_)] if occupant else []
 
     def close_session(self, full: str, *codes: int) -> list[Command]:
         """A connection left, or was found dead."""
