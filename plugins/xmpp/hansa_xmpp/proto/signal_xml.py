@@ -32,7 +32,7 @@ def chat_state(state: str) -> str:
 
 
 def displayed(marked: str) -> str:
-    """Up to which message somebody has read."""
+    """Says that an occupant has read up to the message with the id ``marked``."""
     return xml_element("displayed", NS_MARKERS, id=marked) + xml_element("no-store", NS_HINTS)
 
 
