@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa import Attachment, NativeId
-from hansa_matrix.media.foreign_files import PREFIX
+from hansa_matrix.conversion.native_ids import FOREIGN_PREFIX
 from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.proto.media import parse_mxc
 from matrix.server_with_peer import OURS, V1, ServerWithPeer, server_with_peer
@@ -25,7 +25,7 @@ def repository(house: ServerWithPeer) -> MediaRepository:
 def uri_of(house: ServerWithPeer, attachment: Attachment) -> Any:
     uri = repository(house).foreign.make_uri(attachment.source)
     mxc = parse_mxc(uri)
-    assert mxc is not None and mxc.server == OURS and mxc.media_id.startswith(PREFIX)
+    assert mxc is not None and mxc.server == OURS and mxc.media_id.startswith(FOREIGN_PREFIX)
     return mxc
 
 
@@ -55,8 +55,8 @@ async def test_a_uri_that_this_server_did_not_make_opens_nothing(tmp_path):
         for media_id in (
             mxc.media_id[:-1],
             mxc.media_id + "A",
-            PREFIX,
-            PREFIX + "A" * 40,
+            FOREIGN_PREFIX,
+            FOREIGN_PREFIX + "A" * 40,
             mxc.media_id.swapcase(),
         ):
             status, answer = await house.ask("GET", f"{V1}/media/download/{media_id}")

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from hansa import (
+    Attachment,
     Content,
     Custom,
     Edit,
@@ -18,6 +19,7 @@ from hansa import (
     Kind,
     Location,
     Member,
+    Membership,
     Message,
     NativeId,
     PollAnswer,
@@ -298,3 +300,128 @@ async def test_a_poll_and_a_place_cross_both_ways(tmp_path):
         }
         _, pdu = await house.says(Location(text="there", uri="geo:3,4"))
         assert pdu["content"] == {"msgtype": "m.location", "body": "there", "geo_uri": "geo:3,4"}
+
+
+async def test_a_file_comes_with_its_caption_and_goes_under_a_name_here(tmp_path):
+    async with linked(tmp_path) as house:
+        mxc = f"mxc://{THEIRS}/abc"
+        info = {
+            "mimetype": "image/png",
+            "size": 120,
+            "w": 3,
+            "h": 4,
+            "thumbnail_url": f"mxc://{THEIRS}/small",
+        }
+        sent = {
+            "msgtype": "m.image",
+            "body": "our balcony",
+            "filename": "balcony.png",
+            "url": mxc,
+            "info": info,
+        }
+        await house.hears("m.room.message", sent)
+        await house.hears(
+            "m.room.message", {"msgtype": "m.file", "body": "a.pdf", "url": "https://x.example/"}
+        )
+        voice = {"mimetype": "audio/ogg", "duration": 1500}
+        await house.hears(
+            "m.room.message",
+            {
+                "msgtype": "m.audio",
+                "body": "v.ogg",
+                "url": mxc,
+                "info": voice,
+                "org.matrix.msc3245.voice": {},
+            },
+        )
+        await house.hears("m.sticker", {"body": "wave", "url": mxc, "info": {"mimetype": "image/webp"}})
+        picture = Attachment(
+            name="balcony.png",
+            media_type="image/png",
+            size=120,
+            width=3,
+            height=4,
+            source=NativeId("matrix", mxc),
+            thumbnail=NativeId("matrix", f"mxc://{THEIRS}/small"),
+        )
+        source = NativeId("matrix", mxc)
+        assert await house.shown(4) == [
+            Message(text="our balcony", attachments=(picture,)),
+            Message(text="", attachments=(Attachment(name="a.pdf"),)),
+            Message(
+                text="",
+                attachments=(
+                    Attachment(
+                        name="v.ogg", media_type="audio/ogg", duration=1500, source=source, voice=True
+                    ),
+                ),
+            ),
+            Message(text="", attachments=(Attachment(name="wave", media_type="image/webp", source=source),)),
+        ]
+        _, pdu = await house.says(Message(text="our balcony", attachments=(picture,)))
+        assert pdu["content"] == sent
+        kept = Attachment(name="b.mp4", media_type="video/mp4", source=NativeId("media", "x" * 32), size=9)
+        _, pdu = await house.says(Message(text="", attachments=(kept, picture)))
+        ours = house.peer.matrix.views.ids.uri_of(kept.source)
+        assert ours.startswith("mxc://") and pdu["content"] == {
+            "msgtype": "m.video",
+            "body": "[picture balcony.png, 120 bytes]",
+            "filename": "b.mp4",
+            "url": ours,
+            "info": {"mimetype": "video/mp4", "size": 9},
+        }
+        nowhere = Attachment(name="c.zip", size=5000)
+        _, pdu = await house.says(Message(text="see", attachments=(nowhere,)))
+        assert pdu["content"] == text("see\n[file c.zip, 5 KB]")
+
+
+async def test_people_and_rooms_have_their_pictures(tmp_path):
+    async with linked(tmp_path) as house:
+        mxc = f"mxc://{THEIRS}/face"
+        source = NativeId("matrix", mxc)
+        member = {"membership": "join", "displayname": "May", "avatar_url": mxc}
+        room = house.peer.room
+        await house.hears("m.room.member", member, state_key=MAY)
+        view = house.ctx.get_view(room.room_id)
+        assert view is not None
+        person = view.person(NativeId("matrix", MAY))
+        assert person is not None and (person.avatar, person.voice, person.name) == (source, True, "May")
+        _, pdu = await house.says(
+            Member(
+                user=NativeId("stage", "juliet@x"),
+                membership=Membership.JOIN,
+                name="Juliet",
+                avatar=NativeId("media", "y" * 32),
+            )
+        )
+        uri = house.peer.matrix.views.ids.uri_of(NativeId("media", "y" * 32))
+        assert pdu["content"] == {"membership": "join", "displayname": "Juliet", "avatar_url": uri}
+
+
+async def test_the_facts_of_a_room_follow_its_state(tmp_path):
+    async with linked(tmp_path) as house:
+        room, events = house.peer.room, house.peer.matrix.local_events
+        mxc = f"mxc://{THEIRS}/room"
+
+        async def sends(type_: str, content: dict[str, Any]) -> None:
+            await events.send_state(room.room_id, type_, "", content)
+
+        view = house.ctx.get_view(room.room_id)
+        assert view is not None
+        assert (view.facts.moderated, view.facts.successor) == (False, None)
+        levels = (
+            await house.peer.matrix.get_room(room.room_id).events_of(
+                await house.peer.matrix.get_room(room.room_id).state(), [("m.room.power_levels", "")]
+            )
+        )["m.room.power_levels", ""].content
+        await sends("m.room.power_levels", {**levels, "events_default": 10})
+        await sends("m.room.avatar", {"url": mxc})
+        await sends("m.room.history_visibility", {"history_visibility": "joined"})
+        await sends("m.room.join_rules", {"join_rule": "knock"})
+        facts = view.facts
+        assert facts.moderated and facts.avatar == NativeId("matrix", mxc)
+        assert (facts.history_visibility, facts.join_rule) == ("joined", "knock")
+        person = view.person(NativeId("matrix", MAY))
+        assert person is not None and (person.voice, person.role) == (False, Role.VISITOR)
+        await sends("m.room.tombstone", {"body": "moved", "replacement_room": "!new:a.example"})
+        assert view.facts.successor == NativeId("matrix", "!new:a.example")

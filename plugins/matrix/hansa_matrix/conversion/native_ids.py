@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hansa import NativeId, NetworkContext
 
 from hansa_matrix.proto.ids import domain_of
+from hansa_matrix.proto.media import MxcUri, parse_mxc
 from hansa_matrix.proto.message_content import file_id
+
+#: The beginning of the media ids of other networks' files; ids of files of this server have another length.
+FOREIGN_PREFIX: Final = "foreign_"
 
 
 class NativeIds:
@@ -28,6 +34,17 @@ class NativeIds:
     def file_of(self, url: str | None) -> NativeId | None:
         """The id of a file by its ``mxc:`` URI, None for any other address."""
         return file_id(url, self.network)
+
+    def uri_of(self, source: NativeId | None) -> str:
+        """The ``mxc:`` URI of a file of any network: its own if it is a file of Matrix, else one of this
+        server that names the file. Empty where it cannot have one.
+        """
+        if source is None:
+            return ""
+        if source.network == self.network:
+            return source.id if parse_mxc(source.id) is not None else ""
+        name = self._ctx.media.name_source(source)
+        return str(MxcUri(self._server, FOREIGN_PREFIX + name)) if name else ""
 
     def room_of(self, room_id: str | None) -> NativeId | None:
         """The id of a room."""

@@ -11,11 +11,10 @@ from contextlib import aclosing, asynccontextmanager
 
 from hansa import Attachment, MediaStream, MediaUnavailable, NativeId, NetworkContext, RefusalCode
 
+from hansa_matrix.conversion.native_ids import FOREIGN_PREFIX, NativeIds
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.proto.media import MxcUri
 
-#: The beginning of the ids of such files; ids of files of this server have another length.
-PREFIX = "foreign_"
 _STATUS = {
     RefusalCode.NOT_FOUND: (404, "M_NOT_FOUND"),
     RefusalCode.POLICY: (403, "M_FORBIDDEN"),
@@ -30,21 +29,17 @@ class ForeignFiles:
     def __init__(self, ctx: NetworkContext, server: str) -> None:
         self._ctx = ctx
         self._server = server
+        self._ids = NativeIds(ctx, server)
 
     def make_uri(self, source: NativeId | None) -> str:
         """The ``mxc:`` URI of a file: its own if it is a file of Matrix. Empty where it cannot have one."""
-        if source is None:
-            return ""
-        if source.network == self._ctx.id:
-            return source.id
-        name = self._ctx.media.name_source(source)
-        return str(MxcUri(self._server, PREFIX + name)) if name else ""
+        return self._ids.uri_of(source)
 
     def find_source(self, mxc: MxcUri) -> NativeId | None:
         """The file of another network that a URI names, None for a file of Matrix."""
-        if mxc.server != self._server or not mxc.media_id.startswith(PREFIX):
+        if mxc.server != self._server or not mxc.media_id.startswith(FOREIGN_PREFIX):
             return None
-        return self._ctx.media.find_source(mxc.media_id.removeprefix(PREFIX))
+        return self._ctx.media.find_source(mxc.media_id.removeprefix(FOREIGN_PREFIX))
 
     @asynccontextmanager
     async def open_source(self, source: NativeId) -> AsyncIterator[MediaStream]:

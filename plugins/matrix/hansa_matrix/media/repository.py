@@ -29,7 +29,8 @@ from hansa import (
 )
 from hansa.model.media_types import parse_media_type, sanitise_name
 
-from hansa_matrix.media.foreign_files import PREFIX, ForeignFiles
+from hansa_matrix.conversion.native_ids import FOREIGN_PREFIX
+from hansa_matrix.media.foreign_files import ForeignFiles
 from hansa_matrix.media.quotas import COPIES, OverQuota, Quotas
 from hansa_matrix.proto.media import MxcUri, charset_of
 
@@ -360,9 +361,9 @@ class MediaRepository:
 
     async def _remove_gone_copies(self) -> None:
         """Removes the copies of other networks' files that were deleted there."""
-        last = f"{PREFIX}\x7f"
+        last = f"{FOREIGN_PREFIX}\x7f"
         async for rows in pages(
-            self._ctx.store, "media", equal=(self._server,), after=PREFIX, upto=last, size=_PAGE_SIZE
+            self._ctx.store, "media", equal=(self._server,), after=FOREIGN_PREFIX, upto=last, size=_PAGE_SIZE
         ):
             for row in rows:
                 mxc = MxcUri(self._server, str(row.key[1]))

@@ -57,7 +57,7 @@ class EventBuilder:
     def __init__(self, draft: RoomDraft, policing: PolicyServerClient | None = None) -> None:
         self._draft = draft
         self._policing = policing
-        self._outbound = OutboundContent(draft.ctx, draft.room.room_id)
+        self._outbound = OutboundContent(draft.ctx, draft.own.views.ids, draft.room.room_id)
 
     async def local_event(
         self, sender: str, type_: str, state_key: str | None, content: dict[str, Any]

@@ -8,7 +8,6 @@ from typing import Any
 
 from hansa import (
     Content,
-    Custom,
     LocalProtocolError,
     NativeId,
     NetworkContext,
@@ -17,7 +16,7 @@ from hansa import (
     SubmitResult,
 )
 
-from hansa_matrix.conversion.from_matrix import names_events
+from hansa_matrix.conversion.from_matrix import content_from_event, names_events
 from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
@@ -62,6 +61,7 @@ class LocalEvents:
         self._ctx: NetworkContext = own.ctx
         self._user = own.bridge_user
         self._rooms = own.rooms
+        self._ids = own.views.ids
 
     def require_room(self, room_id: str) -> MatrixRoom:
         """A room that we are in. Raises LocalProtocolError."""
@@ -78,7 +78,8 @@ class LocalEvents:
         if (type_, state_key) == ACL_KEY and not parse_acl(content).allows(server):
             raise LocalProtocolError(f"this server ACL would bar {server} itself")
         draft = (type_, state_key, dict(content))
-        outcome = await self._submit_event(self._user, room_id, Custom(type=type_), draft)
+        what = await content_from_event(draft, self._ids)
+        outcome = await self._submit_event(self._user, room_id, what, draft)
         if outcome.event is None:
             why = outcome.refusal.text if outcome.refusal else outcome.verdict.text
             raise LocalProtocolError(f"{type_} was refused: {why}")

@@ -17,11 +17,13 @@ from hansa import (
     SpanKind,
     Style,
     Surroundings,
+    display_of,
     fallback_text,
     target_of,
 )
-from hansa.model.view import display_of
+from hansa.model.media_sources import sources_of
 
+from hansa_matrix.conversion.native_ids import NativeIds
 from hansa_matrix.conversion.to_matrix import EventDraft, MatrixNames, event_from_content
 from hansa_matrix.proto.ids import is_valid_event_id
 from hansa_matrix.proto.message_content import MAX_MENTIONS
@@ -30,8 +32,9 @@ from hansa_matrix.proto.message_content import MAX_MENTIONS
 class OutboundContent:
     """Makes the drafts of one room."""
 
-    def __init__(self, ctx: NetworkContext, room_id: str) -> None:
+    def __init__(self, ctx: NetworkContext, ids: NativeIds, room_id: str) -> None:
         self._ctx = ctx
+        self._ids = ids
         self._room_id = room_id
 
     async def draft_of(self, content: Content) -> EventDraft | None:
@@ -44,15 +47,12 @@ class OutboundContent:
             native = await self._event_id(target)
             if not native:
                 content = self._in_words(content, target)
+        names = MatrixNames(events={wanted: native} if native else {}, files=self._file_uris(content))
         message = content.message if isinstance(content, Edit) else content
+        if isinstance(content, Member):
+            names = replace(names, users={content.user: await self._ctx.get_ghost_id(content.user)})
         if not isinstance(message, Message):
-            users = (
-                {content.user: await self._ctx.get_ghost_id(content.user)}
-                if isinstance(content, Member)
-                else {}
-            )
-            return event_from_content(content, MatrixNames(events={wanted: native}, users=users))
-        names = MatrixNames(events={wanted: native} if native else {})
+            return event_from_content(content, names)
         if message.thread and isinstance(content, Message):
             root = await self._event_id(await self._ctx.event_with_id(self._room_id, message.thread))
             names = replace(names, events={**names.events, message.thread: root})
@@ -61,6 +61,10 @@ class OutboundContent:
         if native and target is not None and isinstance(content, Message):
             names = replace(names, answered=target.sender.id if target.sender.network == self._ctx.id else "")
         return event_from_content(content, names)
+
+    def _file_uris(self, content: Content) -> dict[NativeId | None, str]:
+        uris = {source: self._ids.uri_of(source) for source in sources_of(content)}
+        return {source: uri for source, uri in uris.items() if uri}
 
     async def is_known(self, event_id: str) -> bool:
         """True if Matrix has an event of the core."""
