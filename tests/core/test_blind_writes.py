@@ -112,6 +112,18 @@ REASONS = {
     ("core/hansa/bus/schema.py", "cursor_put", "Put", "'cursor'"): "last: a cursor behind repeats a delivery",
     ("core/hansa/bus/schema.py", "person_put", "Put", "'person'"): "guarded: the room's row",
     ("core/hansa/bus/schema.py", "people_writes", "Delete", "'person'"): "guarded: the room's row",
+    (
+        "core/hansa/bus/membership_log.py",
+        "membership_writes",
+        "Put",
+        "'membership_log'",
+    ): "guarded: the room's row",
+    (
+        "core/hansa/bus/membership_log.py",
+        "membership_writes",
+        "Put",
+        "'visibility_log'",
+    ): "guarded: the room's row",
     ("core/hansa/bus/schema.py", "event_put", "Put", "'event'"): "guarded: the room's row",
     ("core/hansa/bus/schema.py", "alias_put", "Put", "'alias'"): "same: one native id is one event's",
     (

@@ -41,7 +41,7 @@ from hansa import (
 from hansa.app import App
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.model.crossing import Crossing
-from hansa.model.view import RoomMember, unread
+from hansa.model.view import RoomInfo, RoomMember, unread
 from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.policy_samples import samples
@@ -51,6 +51,8 @@ ASKS, FREE = "asks", "free: "
 POINTS = {
     "NetworkContext.submit": ASKS,
     "NetworkContext.read_history": ASKS,
+    "NetworkContext.read_history_for": ASKS,
+    "NetworkContext.was_joined": FREE + "a membership is looked up",
     "NetworkContext.send_ephemeral": ASKS,
     "NetworkContext.native_ids": FREE + "ids are looked up",
     "NetworkContext.event_with_id": FREE
@@ -145,6 +147,12 @@ async def _history(_: App, made: dict[str, Actor]) -> bool:
     return bool(await made["right"].ctx.read_history("b", limit=5))
 
 
+async def _history_for(_: App, made: dict[str, Actor]) -> bool:
+    user = NativeId("right", "bob@y")
+    await made["right"].ctx.reconcile_view("b", ViewDelta(info=RoomInfo(history_visibility="world_readable")))
+    return bool(await made["right"].ctx.read_history_for("b", user, limit=5))
+
+
 async def _signal(_: App, made: dict[str, Actor]) -> bool:
     await made["left"].typing("a", "ann@x")
     return bool(made["right"].signals)
@@ -186,6 +194,7 @@ async def _send(app: App, made: dict[str, Actor]) -> bool:
 CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[type]]] = {
     "NetworkContext.submit": (_submit, {EventIn, EventOut}),
     "NetworkContext.read_history": (_history, {EventIn}),
+    "NetworkContext.read_history_for": (_history_for, {EventIn}),
     "NetworkContext.send_ephemeral": (_signal, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
     "NetworkContext.require_direct_chat": (_require_direct_chat, {Invite}),

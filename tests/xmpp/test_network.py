@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hansa import (
     Action,
@@ -269,3 +271,20 @@ async def test_a_second_send_of_a_delivery_is_not_shown() -> None:
         again = Delivery(key=f"{link.id}#{event.seq}", link=link, event=event, content=event.content)
         assert await h.xmpp.send(again) == event.id
         assert h.link.bodies(JULIET) == ["once"]
+
+
+async def test_who_was_never_in_the_room_gets_no_history_from_before_they_came() -> None:
+    async with xmpp_server() as h:
+        view = h.other.ctx.get_view("#lobby")
+        assert view is not None
+        closed = ViewDelta(info=replace(view.facts, history_visibility="joined"))
+        await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
+        await h.other.say("alice", "in the open")
+        await h.other.ctx.reconcile_view("#lobby", closed)
+        await h.other.say("alice", "among us")
+        await h.enter(JULIET, "Jule")
+        assert h.link.bodies(JULIET) == ["in the open"]
+        await h.other.say("alice", "welcome")
+        await h.link.until(lambda: h.link.bodies(JULIET)[-1] == "welcome")
+        await h.enter(PHONE, "Jule")
+        assert h.link.bodies(PHONE) == ["in the open", "welcome"]

@@ -163,6 +163,28 @@ class NetworkContext(PluginContext, Protocol):
         """The newest ``limit`` events with ``received >= since`` (ms) that may pass this link, in order."""
         ...
 
+    async def read_history_for(
+        self,
+        native: str,
+        user: NativeId,
+        *,
+        limit: int,
+        since: int = 0,
+        until: int | None = None,
+        after_seq: int | None = None,
+        upto_seq: int | None = None,
+    ) -> list[Event]:
+        """The history of a room as ``user`` may read it, by the room's history visibility and their
+        membership at each event: events with ``since <= received < until`` (ms) that may pass this link, in
+        order. The first ``limit`` after ``after_seq``, if it is given; else the last up to ``upto_seq``. The
+        seq of an id is that of ``event_with_id``. At most 1,000, found among the next 5,000 of the log.
+        """
+        ...
+
+    async def was_joined(self, native: str, user: NativeId, seq: int) -> bool:
+        """True if ``user`` was joined in a room after the event of ``seq``."""
+        ...
+
     def delivered_seq(self, native: str) -> int:
         """The ``seq`` up to which this link's consumer has sent; later events come by ``send``."""
         ...

@@ -28,6 +28,7 @@ from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission
 from hansa.bus.delivery import BusServices
 from hansa.bus.event_names import chosen_put, relation_put
 from hansa.bus.media_references import media_reference_writes
+from hansa.bus.membership_log import membership_writes
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.target_rules import (
     check_target,
@@ -51,6 +52,7 @@ from hansa.model.content import (
 )
 from hansa.model.errors import Busy, InternalError, LocalProtocolError
 from hansa.model.events import Event, Refusal, Submission, SubmitResult, refusal_by
+from hansa.model.history_visibility import position_of
 from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
 from hansa.model.view import RoomView, ViewDelta, unread, view_delta_of
@@ -458,7 +460,10 @@ class Pipeline:
             change = unread(change, content)
         draft.writes += item.writes
         draft.writes += prepared.writes
-        draft.people += schema.people_writes(room.id, change) if change else []
+        if change:
+            draft.people += schema.people_writes(room.id, change)
+            position = position_of(draft.head + shown, after=not shown)
+            draft.writes += membership_writes(room.view, change, position)
         room.view.apply(change)
         for native in prepared.redacted:
             await self._blank_native(room, native, draft)

@@ -11,9 +11,11 @@ from functools import partial
 
 from hansa.bus import schema
 from hansa.bus.large_changes import LargeChanges
+from hansa.bus.membership_log import membership_writes
 from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Link
+from hansa.model.history_visibility import position_of
 from hansa.model.ref import NativeId
 from hansa.model.view import RoomInfo, RoomView, ViewDelta
 from hansa.store.base import CompareAndSwap, Conflict, Delete, Put, Row, ScopedStore, Write
@@ -269,6 +271,8 @@ class Rooms:
             people = schema.people_writes(room.id, change)
             staged = await self._changes.stage(people)
             writes += people if staged is None else ()
+            if room.head:  # what a room begins with has always been so
+                writes += membership_writes(room.view, change, position_of(room.head, after=True))
             row = schema.room_cas(
                 room.id,
                 room.kept,

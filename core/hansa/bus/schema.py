@@ -28,6 +28,8 @@ SCHEMA = Schema(
             indexes=(("room",),),
         ),
         Collection(name="person", key={"room": str, "network": str, "user": str}),
+        Collection(name="membership_log", key={"room": str, "network": str, "user": str, "position": int}),
+        Collection(name="visibility_log", key={"room": str, "position": int}),
         Collection(
             name="people_change", key={"name": str, "part": int}, fields={"at": int}, indexes=(("at",),)
         ),

@@ -205,6 +205,35 @@ class NetworkContextImpl(BaseContext):
                     found.append(event)
         return found[::-1]
 
+    async def read_history_for(
+        self,
+        native: str,
+        user: NativeId,
+        *,
+        limit: int,
+        since: int = 0,
+        until: int | None = None,
+        after_seq: int | None = None,
+        upto_seq: int | None = None,
+    ) -> list[Event]:
+        """See ``hansa.NetworkContext.read_history_for``."""
+        room = self._app.rooms.room_of(self._to_native_id(native))
+        return await self._app.person_history.read(
+            room,
+            room.links[str(self._to_native_id(native))],
+            user,
+            limit=limit,
+            since=since,
+            until=until,
+            after_seq=after_seq,
+            upto_seq=upto_seq,
+        )
+
+    async def was_joined(self, native: str, user: NativeId, seq: int) -> bool:
+        """See ``hansa.NetworkContext.was_joined``."""
+        room = self._app.rooms.room_of(self._to_native_id(native))
+        return await self._app.person_history.log.was_joined(room, user, seq)
+
     def delivered_seq(self, native: str) -> int:
         """See ``hansa.NetworkContext.delivered_seq``."""
         consumer = self._app.consumers.get(str(self._to_native_id(native)))

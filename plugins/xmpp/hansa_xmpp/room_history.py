@@ -14,6 +14,7 @@ from hansa import (
     Event,
     Location,
     Message,
+    NativeId,
     NetworkContext,
     PollEnd,
     PollStart,
@@ -44,16 +45,20 @@ class RoomHistory:
         self._ctx = ctx
 
     async def read_entries(
-        self, muc: Muc, view: RoomView, asked: HistoryRequest, upto: int
+        self, muc: Muc, view: RoomView, user: NativeId, asked: HistoryRequest, upto: int
     ) -> list[HistoryEntry]:
-        """The messages up to the event ``upto``, as many as the request and the bounds allow."""
+        """The messages up to the event ``upto`` that ``user`` may read, as many as the request and the bounds
+        allow.
+        """
         most, since = self._limits(asked)
         if asked.chars == 0 or not most or upto < 1:
             return []
         found, left = deque[HistoryEntry](), _MAX_BYTES
         latest: dict[str, Event] = {}
         for _ in range(_MAX_PAGES):
-            page = await self._ctx.read_history(muc.room, limit=_PAGE_SIZE, since=since, upto_seq=upto)
+            page = await self._ctx.read_history_for(
+                muc.room, user, limit=_PAGE_SIZE, since=since, upto_seq=upto
+            )
             for event in reversed(page):
                 await asyncio.sleep(0)  # formatting a message of 64 KiB may take some milliseconds
                 if isinstance(event.content, Edit):

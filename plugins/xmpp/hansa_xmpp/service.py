@@ -228,7 +228,9 @@ class MucService:
             return
         async with room.lock:
             upto = max(self._ctx.delivered_seq(native), room.last_seq)
-            history = await self._history.read_entries(room.muc, self.view(native), enter.history, upto)
+            history = await self._history.read_entries(
+                room.muc, self.view(native), enter.user, enter.history, upto
+            )
             await self._ctx.get_judged_view(native)
             full, view = enter.stanza.sender.full, self.view(native)
             await self._sync_occupants(native, room)

@@ -1,0 +1,71 @@
+"""Who was in a room when, and who could read its history when. Each change is a row at the place of its event
+in the log, written with that event's commit; what never changed has no row, and is as it is now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from hansa.model.content import Membership
+from hansa.model.history_visibility import Timeline
+from hansa.model.ref import NativeId
+from hansa.model.view import RoomView, ViewDelta
+from hansa.store.base import Put, Row, ScopedStore
+from hansa.store.paging import scan_all
+
+if TYPE_CHECKING:
+    from hansa.bus.rooms import Room
+
+#: Members whose changes are logged in one commit. A state that was found to differ for more of them is taken
+#: as if it had always been so.
+MAX_AT_ONCE = 1000
+
+
+def membership_writes(view: RoomView, change: ViewDelta, position: int) -> list[Put]:
+    """The rows of a change that is not applied to ``view`` yet, and takes place at ``position``
+    (``position_of``).
+    """
+    writes: list[Put] = []
+    if change.info is not None and change.info.history_visibility != view.facts.history_visibility:
+        body = orjson.dumps([view.facts.history_visibility, change.info.history_visibility])
+        writes.append(Put("visibility_log", (view.room, position), body))
+    if len(change.upserts) + len(change.removed) > MAX_AT_ONCE:
+        return writes
+    after = dict.fromkeys(change.removed, "") | {p.user: p.membership.value for p in change.upserts}
+    for user, membership in after.items():
+        person = view.person(user)
+        before = person.membership.value if person is not None else ""
+        if before != membership:
+            key = (view.room, user.network, user.id, position)
+            writes.append(Put("membership_log", key, orjson.dumps([before, membership])))
+    return writes
+
+
+class MembershipLog:
+    """Reads the rows."""
+
+    def __init__(self, store: ScopedStore) -> None:
+        self._store = store
+
+    async def memberships(self, room: Room, user: NativeId) -> Timeline:
+        """The memberships of a person, as values of ``Membership``; empty where they were a stranger."""
+        person = room.view.person(user)
+        rows = scan_all(self._store, "membership_log", equal=(room.id, user.network, user.id))
+        changes = tuple([_change_of(row) async for row in rows])
+        return Timeline(changes, person.membership.value if person is not None else "")
+
+    async def visibilities(self, room: Room) -> Timeline:
+        """The history visibilities of a room."""
+        rows = scan_all(self._store, "visibility_log", equal=(room.id,))
+        return Timeline(tuple([_change_of(row) async for row in rows]), room.view.facts.history_visibility)
+
+    async def was_joined(self, room: Room, user: NativeId, seq: int) -> bool:
+        """True if a person was joined after the event of ``seq``."""
+        return (await self.memberships(room, user)).value_at(seq) == Membership.JOIN.value
+
+
+def _change_of(row: Row) -> tuple[int, str, str]:
+    before, after = orjson.loads(row.body)
+    return int(row.key[-1]), str(before), str(after)

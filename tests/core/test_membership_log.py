@@ -1,0 +1,163 @@
+"""Who was in a room when, and which part of its past a person may read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hansa import Membership, NativeId, RoomInfo, RoomMember, ViewDelta
+from hansa.bus import membership_log, person_history
+from hansa.model.history_visibility import Timeline, can_read_event
+from hansa.model.view import RoomView
+from hansa.store.memory import MemoryDisk, MemoryStore
+from hansa.testing import run_hansa, until
+from hansa.testing.actor import Actor, Config, module
+
+ANN, BOB, EVE = NativeId("left", "ann@x"), NativeId("left", "bob@x"), NativeId("left", "eve@x")
+
+
+def town(made: dict[str, Actor], **more: Any):
+    networks = {"left": (module(made), Config())}
+    return run_hansa(networks, rooms=[("left:a",)], **more)
+
+
+def test_a_timeline_says_what_was_when():
+    line = Timeline(((6, "", "join"), (14, "join", "leave")), "leave")
+    assert [line.value_at(n) for n in (1, 2, 3, 6, 7, 9)] == ["", "", "join", "join", "leave", "leave"]
+    assert line.values_around(3) == {"", "join"}
+    assert line.values_around(7) == {"join", "leave"}
+    assert line.values_around(5) == {"join"}
+    assert line.has_later(2, "join")
+    assert not line.has_later(7, "join")
+    always = Timeline((), "join")
+    assert always.value_at(1) == "join"
+
+
+NEVER, BEFORE_JOIN = Timeline((), ""), Timeline(((10, "", "invite"), (18, "invite", "join")), "join")
+GONE = Timeline(((4, "", "join"), (8, "join", "leave")), "leave")
+
+
+@pytest.mark.parametrize(
+    ("visibility", "person", "seq", "readable"),
+    [
+        ("world_readable", NEVER, 3, True),
+        ("shared", NEVER, 3, False),
+        ("shared", BEFORE_JOIN, 3, True),
+        ("invited", BEFORE_JOIN, 3, False),
+        ("invited", BEFORE_JOIN, 6, True),
+        ("joined", BEFORE_JOIN, 6, False),
+        ("joined", BEFORE_JOIN, 9, True),
+        ("joined", BEFORE_JOIN, 10, True),
+        ("joined", GONE, 3, True),
+        ("joined", GONE, 4, True),  # their own leave
+        ("shared", GONE, 5, False),
+        ("shared", GONE, 1, True),
+        ("invited", Timeline(((10, "", "invite"),), "invite"), 6, False),  # never came in
+    ],
+)
+def test_who_reads_what(visibility: str, person: Timeline, seq: int, readable: bool):
+    assert can_read_event(Timeline((), visibility), person, seq) is readable
+
+
+def test_the_event_that_closes_the_history_is_read_by_the_more_generous_value():
+    closing = Timeline(((10, "shared", "joined"),), "joined")
+    late = Timeline(((18, "", "join"),), "join")
+    assert [can_read_event(closing, late, n) for n in (4, 5, 6)] == [True, True, False]
+
+
+async def test_memberships_are_logged_with_the_event_and_outlive_a_restart():
+    made: dict[str, Actor] = {}
+    disk = MemoryDisk()
+    async with town(made, store=MemoryStore(disk)) as app:
+        left = made["left"]
+        await left.join("a", ANN.id)  # 1
+        await left.say("a", ANN.id, "before bob")  # 2
+        await left.join("a", BOB.id)  # 3
+        await left.join("a", BOB.id, "Bobby")  # 4: a name, and no membership
+        await left.kick("a", ANN.id, BOB)  # 5
+        assert app.rooms.room_of(NativeId("left", "a")).head == 5
+    async with town(made, store=MemoryStore(disk)) as app:
+        ctx = made["left"].ctx
+        await until(lambda: ctx.get_link("a"))
+        found = [await ctx.was_joined("a", BOB, n) for n in range(1, 7)]
+        assert found == [False, False, True, True, False, False]
+        assert [await ctx.was_joined("a", ANN, n) for n in (1, 2, 5)] == [True] * 3
+        assert not await ctx.was_joined("a", EVE, 3)
+        rows = await app.core.scan("membership_log", equal=(app.rooms.room_of(NativeId("left", "a")).id,))
+        assert len(rows) == 3
+
+
+async def test_a_change_without_an_event_is_logged_at_its_place():
+    made: dict[str, Actor] = {}
+    async with town(made) as _:
+        left = made["left"]
+        await left.join("a", ANN.id)
+        row = RoomMember(user=EVE, membership=Membership.JOIN)
+        await left.ctx.reconcile_view("a", ViewDelta(upserts=(row,)))
+        await left.say("a", ANN.id, "two")
+        await left.ctx.reconcile_view("a", ViewDelta(removed=(EVE,)))
+        assert [await left.ctx.was_joined("a", EVE, n) for n in (1, 2, 3)] == [False, True, False]
+
+
+def test_too_many_changes_at_once_are_not_logged(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(membership_log, "MAX_AT_ONCE", 1)
+    people = tuple(RoomMember(user=user, membership=Membership.JOIN) for user in (ANN, BOB))
+    info = RoomInfo(history_visibility="joined")
+    writes = membership_log.membership_writes(RoomView("r"), ViewDelta(upserts=people, info=info), 4)
+    assert [write.collection for write in writes] == ["visibility_log"]
+
+
+async def texts(made: dict[str, Actor], user: NativeId, **what: Any) -> list[str]:
+    found = await made["left"].ctx.read_history_for("a", user, **{"limit": 100, **what})
+    return [getattr(event.content, "text", "") for event in found if hasattr(event.content, "text")]
+
+
+async def test_history_for_a_person_in_both_directions_by_place_time_and_count():
+    made: dict[str, Actor] = {}
+    async with town(made) as app:
+        left = made["left"]
+        await left.join("a", ANN.id)  # 1
+        for n in range(2, 8):
+            await left.say("a", ANN.id, f"m{n}")
+        assert await texts(made, ANN) == ["m2", "m3", "m4", "m5", "m6", "m7"]
+        assert await texts(made, ANN, limit=2) == ["m6", "m7"]
+        assert await texts(made, ANN, limit=2, upto_seq=4) == ["m3", "m4"]
+        assert await texts(made, ANN, limit=2, after_seq=3) == ["m4", "m5"]
+        assert await texts(made, ANN, after_seq=3, upto_seq=5) == ["m4", "m5"]
+        room = app.rooms.room_of(NativeId("left", "a"))
+        times = [event.received for event in room.tail]
+        assert await texts(made, ANN, since=times[-1] + 1) == []
+        assert await texts(made, ANN, until=times[0]) == []
+        assert await texts(made, EVE) == []  # a stranger
+
+
+async def test_who_comes_later_reads_what_the_visibility_of_then_allows():
+    made: dict[str, Actor] = {}
+    async with town(made) as _:
+        left = made["left"]
+        await left.join("a", ANN.id)
+        await left.say("a", ANN.id, "open")
+        await left.ctx.reconcile_view("a", ViewDelta(info=RoomInfo(history_visibility="joined")))
+        await left.say("a", ANN.id, "closed")
+        await left.join("a", BOB.id)
+        await left.say("a", ANN.id, "together")
+        await left.ctx.reconcile_view("a", ViewDelta(info=RoomInfo(history_visibility="world_readable")))
+        await left.say("a", ANN.id, "to all")
+        assert await texts(made, BOB) == ["open", "together", "to all"]
+        assert await texts(made, BOB, after_seq=0) == ["open", "together", "to all"]
+        assert await texts(made, EVE) == ["to all"]
+        assert await texts(made, ANN) == ["open", "closed", "together", "to all"]
+
+
+async def test_one_answer_looks_at_so_many_events(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(person_history, "_PAGE_SIZE", 2)
+    monkeypatch.setattr(person_history, "MAX_EXAMINED", 4)
+    monkeypatch.setattr(person_history, "MAX_EVENTS", 3)
+    made: dict[str, Actor] = {}
+    async with town(made) as _:
+        left = made["left"]
+        await left.join("a", ANN.id)
+        for n in range(2, 10):
+            await left.say("a", ANN.id, f"m{n}")
+        assert await texts(made, ANN) == ["m7", "m8", "m9"]
+        assert await texts(made, ANN, since=1, limit=100, after_seq=0) == ["m2", "m3"]
