@@ -41,7 +41,7 @@ from hansa import (
 from hansa.app import App
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.model.crossing import Crossing
-from hansa.model.view import RoomInfo, RoomMember, unread
+from hansa.model.view import RoomMember, unread
 from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 from hansa.testing.policy_samples import samples
@@ -149,7 +149,8 @@ async def _history(_: App, made: dict[str, Actor]) -> bool:
 
 async def _history_for(_: App, made: dict[str, Actor]) -> bool:
     user = NativeId("right", "bob@y")
-    await made["right"].ctx.reconcile_view("b", ViewDelta(info=RoomInfo(history_visibility="world_readable")))
+    row = RoomMember(user=user, membership=Membership.JOIN)
+    await made["right"].ctx.reconcile_view("b", ViewDelta(upserts=(row,)))
     return bool(await made["right"].ctx.read_history_for("b", user, limit=5))
 
 
