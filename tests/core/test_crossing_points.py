@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from hansa import (
     Action,
+    Attachment,
     CannotOpenRoom,
     CarriesEphemeral,
     Confirms,
@@ -22,8 +23,13 @@ from hansa import (
     EventOut,
     FoundsRooms,
     Invite,
+    KeepsMedia,
     KnowsPeople,
     LinksRooms,
+    MediaService,
+    MediaTransfer,
+    MediaUnavailable,
+    MediaUpload,
     Member,
     Membership,
     Message,
@@ -32,6 +38,7 @@ from hansa import (
     Network,
     NetworkContext,
     OpensDirectChats,
+    PeerConnect,
     PluginContext,
     Reason,
     ShowsPresent,
@@ -90,6 +97,13 @@ POINTS = {
     "NetworkContext.native_id": FREE + "an id is looked up",
     "NetworkContext.event_by": FREE + "by an id that the network has: to answer or take back, never to show",
     "NetworkContext.report_status": FREE + "for the operator",
+    "MediaService.store": ASKS,
+    "MediaService.open": ASKS,
+    "MediaService.fetch": ASKS,
+    "MediaService.link": FREE + "an address; the file is asked about when somebody opens it",
+    "MediaService.name_source": FREE + "a name; the file is asked about when it is opened",
+    "MediaService.find_source": FREE + "the file that a name stands for is looked up",
+    "KeepsMedia.open_media": FREE + "the core asks before it opens a file for others",
     "Network.send": ASKS,
     "CarriesEphemeral.show_ephemeral": ASKS,
     "Network.start": FREE + "the network asks about PeerConnect before it calls anybody",
@@ -130,6 +144,8 @@ def test_every_point_is_in_the_table():
             FoundsRooms,
             NamesRooms,
             KnowsPeople,
+            KeepsMedia,
+            MediaService,
             OpensDirectChats,
         )
         for name, _ in inspect.getmembers(kind)
@@ -192,6 +208,31 @@ async def _send(app: App, made: dict[str, Actor]) -> bool:
     return (await app.retry_dead_letters("right:b", None))["sent"] > 0
 
 
+async def _media(work: Awaitable[object]) -> bool:
+    """Nothing is reachable in this test, which is not a denial."""
+    try:
+        await work
+    except MediaUnavailable as error:
+        return not error.refusal.decision
+    return True
+
+
+async def _store_media(_: App, made: dict[str, Actor]) -> bool:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"words"
+
+    return await _media(made["left"].ctx.media.store(chunks(), name="a.txt", sender="ann@x"))
+
+
+async def _open_media(_: App, made: dict[str, Actor]) -> bool:
+    attachment = Attachment(name="a", source=NativeId("left", "https://files.example/a"))
+    return await _media(made["right"].ctx.media.open(attachment))
+
+
+async def _fetch_media(_: App, made: dict[str, Actor]) -> bool:
+    return await _media(made["left"].ctx.media.fetch("https://files.example/a", sender="ann@x"))
+
+
 CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[type]]] = {
     "NetworkContext.submit": (_submit, {EventIn, EventOut}),
     "NetworkContext.read_history": (_history, {EventIn}),
@@ -201,6 +242,9 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.require_direct_chat": (_require_direct_chat, {Invite}),
     "NetworkContext.connect_direct_chat": (_connect_direct_chat, {Invite}),
     "NetworkContext.open_direct_chat": (_open_direct_chat, {Invite}),
+    "MediaService.store": (_store_media, {MediaUpload}),
+    "MediaService.open": (_open_media, {MediaTransfer}),
+    "MediaService.fetch": (_fetch_media, {PeerConnect}),
     "Network.send": (_send, {EventIn}),
     "CarriesEphemeral.show_ephemeral": (_signal, {EphemeralIn}),
 }

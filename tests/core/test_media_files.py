@@ -103,6 +103,22 @@ async def test_many_uploads_at_once_keep_the_quota_that_each_would_keep(tmp_path
         assert (await usage(rig, "left:ann@x")).size == 800
 
 
+async def test_an_upload_over_the_quota_is_not_read_to_its_end(tmp_path):
+    read = 0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(100):
+            read += 10_000
+            yield b"x" * 10_000
+
+    async with media_rig(tmp_path, quota_per_sender=200_000) as rig:
+        await rig.store(b"a" * 100_000, sender="ann@x")
+        work = rig.left.ctx.media.store(source(), sender="ann@x")
+        assert await refused(work) is RefusalCode.TOO_LARGE
+        assert read <= 120_000
+
+
 async def test_two_processes_keep_one_quota(tmp_path):
     """What is compared is in the store: a second writer that knew nothing of the first is refused."""
     store = MemoryStore()
