@@ -7,7 +7,21 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hansa import Action, EventIn, Invite, Member, Membership, Message, NativeId, Reason, Style, Verdict
+from hansa import (
+    Action,
+    Edit,
+    EventIn,
+    Invite,
+    Member,
+    Membership,
+    Message,
+    NativeId,
+    Reaction,
+    Reason,
+    Retraction,
+    Style,
+    Verdict,
+)
 from hansa_xmpp.proto import jid
 from xmpp.stanzas import GW
 from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
@@ -186,3 +200,62 @@ async def test_policies_judge_the_chat_and_the_words(kind: type):
         assert condition == "policy-violation"
         assert "not here" in text
         assert not [e for e in h.other.got if isinstance(e.content, Message)]
+
+
+async def last_content(h: XmppServer, kind: type) -> Any:
+    """The newest thing of a kind that Alice's network was sent."""
+    return await h.until(
+        lambda: next((e.content for e in reversed(h.other.got) if isinstance(e.content, kind)), None)
+    )
+
+
+async def test_corrections_reactions_replies_and_retractions_cross_from_the_user():
+    async with invited() as h:
+        said = Message(text="over there")
+        (done,) = await h.other.submit((mx("alice"), said), room_id="!room")
+        await h.link.until(lambda: h.link.bodies(JULIET) == ["over there"])
+        hers = done.event.id
+        h.link.receive(chat("helo", id_="m1"))
+        await h.until(lambda: [e for e in h.other.got if e.content == Message(text="helo")])
+        mine = h.other.got[-1].id
+        h.link.receive(chat("hello", inner="<replace xmlns='urn:xmpp:message-correct:0' id='m1'/>", id_="m2"))
+        assert await last_content(h, Edit) == Edit(target=mine, message=Message(text="hello"))
+        reacted = f"<reactions xmlns='urn:xmpp:reactions:0' id='{hers}'><reaction>+</reaction></reactions>"
+        h.link.receive(chat("", inner=reacted, id_="m3"))
+        assert await last_content(h, Reaction) == Reaction(target=hers, key="+")
+        h.link.receive(chat("yes", inner=f"<reply xmlns='urn:xmpp:reply:0' id='{hers}'/>", id_="m4"))
+        await h.until(lambda: [e for e in h.other.got if e.content == Message(text="yes", reply_to=hers)])
+        h.link.receive(chat("", inner="<retract xmlns='urn:xmpp:message-retract:1' id='m1'/>", id_="m5"))
+        assert (await last_content(h, Retraction)).target == mine
+        assert errors_to(h) == []
+        h.link.receive(chat("x", inner="<replace xmlns='urn:xmpp:message-correct:0' id='none'/>", id_="m6"))
+        await h.link.until(lambda: errors_to(h))
+        assert errors_to(h)[0][0] == "item-not-found"
+
+
+async def test_corrections_reactions_and_retractions_cross_to_the_user():
+    async with invited() as h:
+        view = h.other.ctx.get_view("!room")
+        await h.until(lambda: view.membership(xm("juliet")) is Membership.JOIN)
+        (said,) = await h.other.submit((mx("alice"), Message(text="helo")), room_id="!room")
+        first = said.event.id
+        h.link.receive(chat("hi", id_="m1"))
+        await h.until(lambda: [e for e in h.other.got if e.content == Message(text="hi")])
+        hers = h.other.got[-1].id
+        for content in (
+            Edit(target=first, message=Message(text="hello")),
+            Reaction(target=hers, key="+"),
+            Retraction(target=first),
+        ):
+            (done,) = await h.other.submit((mx("alice"), content), room_id="!room")
+            assert done.refusal is None
+
+        def parts(tag: str, name: str = "id") -> list[str | None]:
+            return [
+                p.get(name) for e in h.link.sent if e.get("type") == "chat" for p in e.iter() if p.tag == tag
+            ]
+
+        await h.link.until(lambda: parts("{urn:xmpp:message-retract:1}retract"))
+        assert parts("{urn:xmpp:message-correct:0}replace") == [first]
+        assert parts("{urn:xmpp:reactions:0}reactions") == ["m1"]
+        assert parts("{urn:xmpp:message-retract:1}retract") == [first]

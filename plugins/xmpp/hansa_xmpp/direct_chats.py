@@ -6,33 +6,53 @@ user's. SPEC: RFC 6121 section 5.2.2 (messages of type ``chat``), section 8.3 of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hansa import (
     Busy,
     CannotOpenRoom,
+    Content,
     Delivery,
     Encrypted,
+    Event,
     LocalProtocolError,
+    Member,
     Membership,
     Message,
+    Name,
     NativeId,
     NetworkContext,
     Refusal,
     RefusalCode,
+    RemoteProtocolError,
+    Retraction,
     RetryLater,
     StoreFault,
     Style,
     Submission,
     TokenBuckets,
+    Topic,
     refusal_by,
 )
 
 from hansa_xmpp.proto import convert, errors, jid, render
+from hansa_xmpp.proto.commands import GroupchatMessage
 from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.message_xml import message_xml, shown_id
 from hansa_xmpp.proto.render import xml_element
 from hansa_xmpp.proto.stanza import MAX_ID, NS_SID, Stanza
-from hansa_xmpp.service import MucService
+from hansa_xmpp.proto.targeted import (
+    Correction,
+    ReactionSet,
+    Reply,
+    RetractionRequest,
+    parse_targeted,
+    reactions_xml,
+    retraction_xml,
+)
+from hansa_xmpp.service import MucService, get_delivered_part
+from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import NotConnected, Transport
 
 #: New chats of one user and of all users of one domain: per second, and at once.
@@ -89,16 +109,27 @@ class DirectChats:
             return errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes"
         if len((stanza.text_of("body") or "").encode()) > convert.MAX_TEXT:
             return errors.POLICY_VIOLATION, f"the body has over {convert.MAX_TEXT} bytes"
-        content = convert.content_of(stanza)
+        try:
+            about = parse_targeted(stanza)
+        except RemoteProtocolError as error:
+            return errors.NOT_ACCEPTABLE, error.reason
+        content = None if isinstance(about, ReactionSet | RetractionRequest) else convert.content_of(stanza)
         if isinstance(content, Encrypted):
             return errors.NOT_ACCEPTABLE, "chats with other networks are not encrypted: turn encryption off"
-        if not isinstance(content, Message):
+        if about is None and not isinstance(content, Message):
             self._ctx.count("xmpp_ignored", why="no words")
             return None
         user, chat = NativeId(self._ctx.id, stanza.sender.bare), chat_id(stanza.to.bare, stanza.sender.bare)
+        answer = convert.message_of(stanza, about.body) if isinstance(about, Reply) else None
         try:
             await self._open(chat, user, stanza.to.bare)
-            refusal = await self._submit(chat, user, content, ids, stanza)
+            if about is not None and not isinstance(about, Correction):
+                about = replace(about, id=await self._event_id(chat, user, about.id))
+            said = GroupchatMessage(stanza, user, content, ids, about, answer)
+            resolved = await self._service.targets.resolve_message(chat, said)
+            refusal = await self._submit(said, chat, resolved.contents)
+        except TargetRefused as refused:
+            return refused.condition, refused.text
         except CannotOpenRoom as error:
             refusal = error.refusal
         except Busy as busy:
@@ -109,6 +140,15 @@ class DirectChats:
             self._ctx.log.exception("not submitted")
             return errors.INTERNAL, ""
         return None if refusal is None else (errors.BY_REFUSAL[refusal.code], refusal.text)
+
+    async def _event_id(self, chat: str, user: NativeId, message_id: str) -> str:
+        """The core's id of a message of a chat: what was sent to the user has it, and what the user sent has
+        the id that their client gave it.
+        """
+        if await self._ctx.event_with_id(chat, message_id.partition(".")[0]) is not None:
+            return message_id
+        event = await self._ctx.event_by_chosen_id(chat, user, message_id)
+        return message_id if event is None else event.id
 
     async def _open(self, chat: str, user: NativeId, puppet: str) -> None:
         """Opens the chat if there is none. Raises ``CannotOpenRoom``."""
@@ -122,23 +162,29 @@ class DirectChats:
                 raise CannotOpenRoom(Refusal(code=RefusalCode.RATE, text=text, retry_after=30.0))
         await self._ctx.open_direct_chat(chat, user.id, other)
 
-    async def _submit(
-        self, chat: str, user: NativeId, content: Message, ids: convert.StanzaIds, stanza: Stanza
-    ) -> Refusal | None:
-        submission = Submission(
-            origin=NativeId(self._ctx.id, convert.submission_id(self._ctx.random.bytes(12).hex(), ids)),
-            room=NativeId(self._ctx.id, chat),
-            sender=user,
-            content=content,
-            ts=self._ctx.clock.now(),
-            chosen_ids=tuple(dict.fromkeys(filter(None, (ids.origin, ids.id)))),
-        )
-        if self._ctx.has_policies:
-            submission = replace(submission, native=convert.ParsedMessage(convert.texts_of(stanza)))
-        (outcome,) = await self._ctx.submit([submission])
-        if outcome.refusal is None and not outcome.verdict.allowed:
-            return refusal_by(outcome.verdict)
-        return outcome.refusal
+    async def _submit(self, said: GroupchatMessage, chat: str, contents: Sequence[Content]) -> Refusal | None:
+        """Submits what a message means; the first refusal. The message's ids go with the last content."""
+        items = list[Submission]()
+        for content in contents:
+            ids = said.ids if content is contents[-1] else convert.StanzaIds()
+            submission = Submission(
+                origin=NativeId(self._ctx.id, convert.submission_id(self._ctx.random.bytes(12).hex(), ids)),
+                room=NativeId(self._ctx.id, chat),
+                sender=said.user,
+                content=content,
+                ts=self._ctx.clock.now(),
+                chosen_ids=tuple(dict.fromkeys(filter(None, (ids.origin, ids.id)))),
+            )
+            if self._ctx.has_policies:
+                texts = convert.ParsedMessage(convert.texts_of(said.stanza))
+                submission = replace(submission, native=texts)
+            items.append(submission)
+        for outcome in await self._ctx.submit(items):
+            if outcome.refusal is None and not outcome.verdict.allowed:
+                return refusal_by(outcome.verdict)
+            if outcome.refusal is not None:
+                return outcome.refusal
+        return None
 
     async def _report_undelivered(self, stanza: Stanza) -> None:
         """The user's server could not deliver a message: says so in the chat."""
@@ -151,7 +197,7 @@ class DirectChats:
         content = Message(text=text, style=Style.NOTICE)
         user = NativeId(self._ctx.id, stanza.sender.bare)
         try:
-            await self._submit(chat, user, content, convert.StanzaIds(), stanza)
+            await self._submit(GroupchatMessage(stanza, user, content), chat, [content])
         except (Busy, StoreFault, LocalProtocolError) as error:
             self._ctx.log.warning("%s: %s", text, error)
 
@@ -159,7 +205,7 @@ class DirectChats:
         """One event of a chat's log to its user; the id of the message that was sent, empty where nothing
         was. Raises ``RetryLater``.
         """
-        native, event = delivery.link.native.id, delivery.event
+        native = delivery.link.native.id
         puppet, _, user = native.partition("/")
         view = self._ctx.get_view(native)
         inside = view is not None and view.membership(NativeId(self._ctx.id, user)) in {
@@ -169,13 +215,12 @@ class DirectChats:
         if not inside:
             self._ctx.count("xmpp_dropped", why="not in the chat")
             return ""
-        content = delivery.content
-        if isinstance(content, Message) and jid.puppet(event.sender, self._ctx.config.component) != puppet:
-            content = replace(content, text=f"<{event.sender.id}> {content.text}", spans=())
-        body = convert.body_from_content(content)
-        if body is None:
+        content, target = await self._service.targets.shown_content(delivery)
+        event = get_delivered_part(delivery)
+        inner = None if content is None else self._message_xml(event, content, target, puppet)
+        if inner is None:
             return ""
-        inner = body.to_xml() + xml_element("origin-id", NS_SID, id=event.id)
+        inner += xml_element("origin-id", NS_SID, id=event.id)
         message = render.stanza("message", puppet, [user], inner, type_="chat", id_=event.id)
         if not self._service.up:
             raise RetryLater("the component is not connected")
@@ -184,4 +229,28 @@ class DirectChats:
         except NotConnected as error:
             raise RetryLater(str(error)) from None
         await self._transport.wait_drained()
-        return event.id
+        return delivery.event.id
+
+    def _message_xml(
+        self, event: Event, content: Content | ReactionSet, target: Event | None, puppet: str
+    ) -> str | None:
+        """The children of a message that shows an event to the chat's user; None where nothing shows it. A
+        message of a chat is named by the id that its sender gave it.
+        """
+        name = "" if target is None else shown_id(target, self._ctx.id)
+        if isinstance(content, ReactionSet):
+            return reactions_xml(replace(content, id=name))
+        if isinstance(content, Retraction):
+            return retraction_xml(name, content.reason)
+        if isinstance(content, Member | Name | Topic):
+            return None
+        if isinstance(content, Message) and self._puppet_of(event.sender) != puppet:
+            content = replace(content, text=f"<{event.sender.id}> {content.text}", spans=())
+        if target is not None and isinstance(content, Message):
+            target = replace(target, id=name)
+        return message_xml(
+            event, content, target, room=puppet, network=self._ctx.id, nick_of=lambda user: user.id
+        )
+
+    def _puppet_of(self, user: NativeId) -> str:
+        return user.id if user.network == self._ctx.id else jid.puppet(user, self._ctx.config.component)

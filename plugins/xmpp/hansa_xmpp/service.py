@@ -205,7 +205,7 @@ class MucService:
             raise RetryLater("the component is not connected")
         if not await asyncio.shield(room.occupants_verified):
             raise RetryLater("the component lost its connection")
-        event = _part_of(delivery)
+        event = get_delivered_part(delivery)
         content, target = await self.targets.shown_content(delivery)
         await self._ctx.get_judged_view(native)
         async with room.lock:
@@ -286,7 +286,7 @@ class MucService:
         return made
 
 
-def _part_of(delivery: Delivery) -> Event:
+def get_delivered_part(delivery: Delivery) -> Event:
     """The event, or for a further part of a text that is too long for one message the event with an id of
     its own.
     """
