@@ -23,6 +23,7 @@ REAL = tuple(
 #: Tests in which a failure that does not come again is a finding.
 FINAL = (
     "test_kills",
+    "test_kinds_kills",
     "test_takeover",
     "test_standby",
     "test_store_faults",

@@ -277,7 +277,7 @@ def _line_of_stanza(message: Element, names: dict[str, str]) -> str:
     body = message.findtext("c:body", None, _NS)
     if (target := named("reactions:reactions")) is not None:
         keys = [one.text or "" for one in message.findall("reactions:reactions/reactions:reaction", _NS)]
-        return f'reactions of {_nick(message)} to "{target}": {" ".join(keys)}'.rstrip()
+        return f'reactions to "{target}": {" ".join(keys) or "none"}'
     if (target := named("retract:retract")) is not None:
         return f'removal of "{target}"'
     if (target := named("correct:replace")) is not None:
@@ -292,10 +292,6 @@ def _line_of_stanza(message: Element, names: dict[str, str]) -> str:
         return f"emote: {text.removeprefix('/me ')}"
     bold = re.fullmatch(r"\*([^*\n]+)\*", text)
     return f"bold: {bold[1]}" if bold else text
-
-
-def _nick(message: Element) -> str:
-    return message.get("from", "").partition("/")[2]
 
 
 def _without_fallback(message: Element, body: str) -> str:
