@@ -221,6 +221,7 @@ async def test_the_running_server_answers_over_its_socket_alone(hansa):
         link = listed["links"][0]["link"]
         assert tested["out"] == {link: "allow"}, "what leaves was judged by its words where it came in"
         assert [one["way"] for one in tested["policies"]] == ["in", f"out to {link}"]
+    assert await server.run("media", "revoke-links") == {"revoked": True}
     assert stat.S_IMODE((server.folder / "hansa.sock").stat().st_mode) == 0o600
     with pytest.raises(CommandFailed, match="rooms ls"):
         await server.run("rooms", "show", "nowhere")

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from hansa.admin.deliveries import DeliveryCommands
+from hansa.admin.media_links import MediaLinkCommands
 from hansa.admin.policies import PolicyCommands
 from hansa.admin.policy_gate import AdminGate, Work
 from hansa.admin.room_names import RoomNames, missing
@@ -68,6 +69,7 @@ class AdminApi:
             ("POST", "/policy/test", policies.test),
             ("GET", "/policy/explain/{decision}", policies.explain),
             ("GET", "/policy/log", policies.log),
+            ("POST", "/media/revoke-links", MediaLinkCommands(self._app).revoke_links),
             ("POST", "/reload", self.reload),
             ("POST", "/drain", self.drain),
             ("POST", "/promote", self.promote),

@@ -32,6 +32,7 @@ _OWN = frozenset(
         "where",
         "rooms",
         "deliveries",
+        "media",
         "policy",
         "store",
     }
@@ -105,6 +106,9 @@ def _make_parser(epilog: str = "") -> argparse.ArgumentParser:
             "link", metavar="NETWORK:NATIVE-ID", help="as `hansa deliveries ls` shows it, or NETWORK:ADDRESS"
         )
         one.add_argument("--seq", type=int, default=None, help="only this one")
+
+    media = top.add_parser("media", help="manage links to files").add_subparsers(dest="action", required=True)
+    media.add_parser("revoke-links", parents=[listing], help="end all links to files that were given out")
 
     policy = top.add_parser("policy", help="test policies and explain decisions").add_subparsers(
         dest="action", required=True
@@ -322,6 +326,8 @@ def _make_question(args: argparse.Namespace) -> tuple[_Ask, str]:
                 f"/deliveries/{args.action}",
                 {"link": args.link, "seq": args.seq},
             ), "format_pairs"
+        case "media revoke-links":
+            return ("POST", "/media/revoke-links", {}), "format_pairs"
         case "policy test":
             body = {"room": args.room, "sender": args.sender, "text": args.text}
             return ("POST", "/policy/test", body), "tested"

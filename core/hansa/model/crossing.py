@@ -303,6 +303,9 @@ class MediaTransfer:
     """A file is about to be fetched from another server, or (``outbound``) given to one. ``media`` is its id
     on ``network``, ``server`` the other one. ``size`` in bytes is 0, ``type`` and ``name`` are empty while
     not known.
+
+    A file of another network is given to the people of ``network`` too: ``media`` is then NETWORK:ID, and
+    ``server`` that of the native room whose people open it, or ``network`` itself.
     """
 
     network: str
