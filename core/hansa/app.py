@@ -12,9 +12,6 @@ from typing import Any
 
 from hansa.api.contracts import (
     Authority,
-    CannotOpenRoom,
-    FoundsRooms,
-    LinksRooms,
     Network,
     OpenedRoom,
     RoomWish,
@@ -39,6 +36,7 @@ from hansa.host import loader
 from hansa.host.observers import Observers
 from hansa.host.plugin_contexts import NetworkContextImpl
 from hansa.host.policies import Policies, digest_of
+from hansa.host.room_linker import RoomLinker
 from hansa.host.supervisor import NetworkSupervisor
 from hansa.http.router import Router
 from hansa.media.bus_access import BusAccess
@@ -48,14 +46,12 @@ from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link, Refusal, Submission
 from hansa.model.features import Level
 from hansa.model.ref import NativeId
-from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.pacing.store_retry import Work, patiently
-from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
+from hansa.setup import NetworkSetup, PolicySetup, Setup
 from hansa.store import catalogue
 from hansa.store.base import Delete, Row, ScopedStore, StoreError
 from hansa.store.bounds import pieces
-from hansa.store.faults import StoreFault
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.paging import scan_all
 
@@ -134,6 +130,7 @@ class App:
         #: The policies of now as they were configured.
         self.policy_setups = tuple(setup.policies)
         self._hosts: dict[str, str] = {}
+        self.linker = RoomLinker(self)
         self._observers = _Observers()
         self._durable = Observers()
         self.measures.append(self._durable.measures)
@@ -260,7 +257,7 @@ class App:
             self.spawn(runner.run(), f"network {runner.id}")
         self.direct_chats.resume()
         for wanted in self.setup.rooms:
-            self.spawn(self._keep_room(wanted), "configured room")
+            self.spawn(partial(self.linker.keep_room, wanted), "configured room")
 
     async def stop(self) -> None:
         """Stop the deliveries first, so that no send is cut off, then the networks, then the store. Events
@@ -417,19 +414,8 @@ class App:
             del self.consumers[name]  # not before: a confirmation may come meanwhile
 
     async def link_opened(self, opened: OpenedRoom, room: str | None) -> Link:
-        """Link a native room that is open, to ``room`` or to a core room of its own."""
-        known = self.rooms.link(opened.native)
-        if known is not None and room not in {None, known.room}:
-            await self.stop_consuming(opened.native)
-        link = await self.rooms.open_link(
-            opened.native,
-            room=room,
-            hosted=opened.hosted,
-            authority=opened.authority,
-            view=opened.view_delta if opened.authority and opened.view_delta else None,
-        )
-        await self.start_consumer(link)
-        return link
+        """See ``hansa.host.room_linker.RoomLinker.link_opened``."""
+        return await self.linker.link_opened(opened, room)
 
     async def link_room(
         self,
@@ -439,52 +425,8 @@ class App:
         create: bool = False,
         wish: RoomWish | None = None,
     ) -> str:
-        """Open every ``NETWORK:ADDRESS`` and tie them together; the room's id. ``wish`` is how what is made
-        should be. Raises ``CannotOpenRoom``.
-        """
-        for spec, instance in [
-            (one, self._room_opener(one)) for one in specs
-        ]:  # all of them, before any is made
-            address = spec.partition(":")[2]
-            if create and wish is not None and isinstance(instance, FoundsRooms):
-                opened = await instance.found_room(address, wish)
-            else:
-                opened = await instance.open_room(address, create=create)
-            known = self.rooms.link(opened.native)
-            if known is not None and room is None:
-                room = known.room
-                continue
-            link = await self.link_opened(opened, room)
-            room = link.room
-        if room is None:
-            raise LocalProtocolError("name at least one NETWORK:ADDRESS")
-        return room
-
-    def _room_opener(self, spec: str) -> LinksRooms:
-        network, colon, address = spec.partition(":")
-        if not colon or not address:
-            raise LocalProtocolError(f"{spec} is not NETWORK:ADDRESS, such as matrix:#lobby")
-        instance = self.network(network)
-        if not isinstance(instance, LinksRooms):
-            raise LocalProtocolError(f"{spec}: there is no network {network!r} that opens rooms")
-        return instance
-
-    async def _keep_room(self, wanted: RoomSetup) -> None:
-        specs = list(wanted.links)
-        backoff, failures = Backoff(first=0.2, most=30.0), 0
-        while True:
-            try:
-                for spec in specs:
-                    runner = self.runners.get(spec.partition(":")[0])
-                    if runner is not None:
-                        await runner.up()
-                await self.link_room(specs, create=True, wish=wanted.wish)
-            except (CannotOpenRoom, LocalProtocolError, StoreFault, OSError) as error:
-                failures += 1
-                self.log.warning("room %s waits: %s", " ".join(specs), error)
-                await asyncio.sleep(backoff.delay(failures, self.seams.random.uniform()))
-            else:
-                return
+        """See ``hansa.host.room_linker.RoomLinker.link_room``."""
+        return await self.linker.link_room(specs, room, create=create, wish=wish)
 
     async def _dead_letters(self, link: str, seq: int | None) -> list[Row]:
         rows = scan_all(self.core, "dead", equal=(link,))

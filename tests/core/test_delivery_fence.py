@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hansa import Delivery, Link, NativeId, NetworkContext, Status, hookimpl
+from hansa import Delivery, Link, NativeId, NetworkContext, NetworkStatus, hookimpl
 from hansa.admin.metrics import exposition
 from hansa.bus.confirmation import SentAhead
 from hansa.setup import NetworkSetup
@@ -54,9 +54,9 @@ class Stream(Actor):
             asyncio.get_running_loop().call_later(0.1, self.ctx.confirm_sent, link.native.id, self.reached)
 
     def reconnect(self) -> None:
-        self.ctx.report_status(Status.DOWN, "reset")
+        self.ctx.report_status(NetworkStatus.DOWN, "reset")
         self.peer.hole = False
-        self.ctx.report_status(Status.UP)
+        self.ctx.report_status(NetworkStatus.UP)
 
 
 def _stream(peer: Peer) -> ModuleType:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hansa import ConfigError, NativeId, PluginError, Router, Status, hookimpl
+from hansa import ConfigError, NativeId, NetworkStatus, PluginError, Router, hookimpl
 from hansa.cli.main import main
 from hansa.config.reader import ConfigErrors, parse
 from hansa.config.settings import NetworkTable, PolicyTable
@@ -604,7 +604,7 @@ def test_a_policy_is_no_network(shelf):
 async def test_a_network_reports_one_of_three_states_and_no_other_word():
     made: dict[str, Actor] = {}
     async with run_hansa({"left": (module(made), ActorConfig())}) as app:
-        for status in Status:
+        for status in NetworkStatus:
             made["left"].ctx.report_status(status, "why")
             assert app.runners["left"].state == status.value
         with pytest.raises(ValueError, match="degraded"):

@@ -254,3 +254,17 @@ async def test_every_blocked_room_is_known_after_a_restart(tmp_path):
             await store.commit(piece)
         await rooms.load_blocked()
         assert len(rooms._blocked) == 10_050
+
+
+# A room that fails to be linked.
+
+
+async def test_a_room_that_was_made_for_a_link_that_fails_is_removed_with_its_alias(tmp_path):
+    async with server_with_peer(tmp_path) as house:
+        before = {room.id for room in house.app.rooms}
+        with pytest.raises(CannotOpenRoom):
+            await house.app.link_room(["matrix:#fresh", "matrix:#nowhere:nowhere.example"], create=True)
+        assert await house.matrix.network.room_at(f"#fresh:{OURS}") is None
+        assert {room.id for room in house.app.rooms} == before
+        await house.app.link_room(["matrix:#fresh"], create=True)
+        assert await house.matrix.network.room_at(f"#fresh:{OURS}") is not None

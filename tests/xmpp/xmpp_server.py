@@ -24,10 +24,10 @@ from hansa import (
     Message,
     NativeId,
     NetworkContext,
+    NetworkStatus,
     OpenedRoom,
     Refusal,
     RefusalCode,
-    Status,
     Submission,
     SubmitResult,
     hookimpl,
@@ -161,7 +161,7 @@ class ScriptedAuthority:
         self._life, self._count = ctx.random.bytes(6).hex(), 0
 
     async def start(self) -> None:
-        self.ctx.report_status(Status.UP)
+        self.ctx.report_status(NetworkStatus.UP)
 
     async def stop(self) -> None:
         pass

@@ -127,10 +127,9 @@ class RoomCommands:
             raise RemoteProtocolError(error.refusal.text, hint=409, code=error.refusal.code.value) from error
 
     async def unlink(self, _request: Request, body: Any) -> Any:
-        """Untie a native room; what it holds stays."""
+        """Untie a native room, whose people leave the others; what it holds stays."""
         link = await self._names.link(str(body["link"]))
         if link is None:
             raise missing(f"there is no link {body['link']}: `hansa rooms ls` shows them")
-        await self._app.stop_consuming(link.native)
-        await self._app.rooms.close_link(link.native)
+        await self._app.linker.unlink_room(link)
         return {"unlinked": link.id}

@@ -7,7 +7,7 @@ from asyncio import Task
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from hansa.api.contracts import Status
+from hansa.api.contracts import NetworkStatus
 from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
@@ -278,8 +278,8 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    def report_status(self, state: Status, text: str = "") -> None:
-        """Report ``state``, with what an operator should do. Deliveries wait while it is not ``Status.UP``;
-        the change to it wakes them. Raises ValueError for any other word.
+    def report_status(self, state: NetworkStatus, text: str = "") -> None:
+        """Report ``state``, with what an operator should do. Deliveries wait while it is not ``UP``; the change
+        to it wakes them. Raises ValueError for any other word.
         """
         ...

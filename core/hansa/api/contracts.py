@@ -15,7 +15,7 @@ from hansa.model.fast_dataclass import quick
 from hansa.model.features import PLAIN, Features
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
-from hansa.model.view import ViewDelta
+from hansa.model.view import RoomView, ViewDelta
 from hansa.store.base import Write
 
 # Required: what every network or policy implements.
@@ -38,7 +38,7 @@ class DeliveryRejected(HansaError):  # likewise
         self.reason = reason
 
 
-class Status(StrEnum):
+class NetworkStatus(StrEnum):
     """The state that a network reports of itself. Deliveries wait while it is not ``UP``."""
 
     UP = "up"
@@ -166,6 +166,34 @@ class LinksRooms(Protocol):
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """Join the room at ``address``, or make it (``create``) where it is ours and absent. The same
         address again gives the same room. Raises ``CannotOpenRoom``.
+        """
+        ...
+
+
+@runtime_checkable
+class RemovesRooms(Protocol):
+    """A network that can remove a room which it made a moment ago, because the rest of it failed."""
+
+    async def remove_room(self, native: str) -> None:
+        """Removes a room that nobody else is in, and its address. Its link may be closed."""
+        ...
+
+
+@runtime_checkable
+class FollowsLinks(Protocol):
+    """A network that is told which native rooms are tied to its own. An exception is logged and changes
+    nothing, an answer is waited for 10 s. After a start, ``NetworkContext.list_links`` has all links.
+    """
+
+    async def on_link_added(self, own: Link, added: Link, view: RoomView) -> None:
+        """The core room of ``own`` has a further link: ``own`` itself, or that of another network. ``view``
+        has the members from every network at this time; those who enter because of the link follow as events.
+        """
+        ...
+
+    async def on_link_removed(self, own: Link, removed: Link, view: RoomView) -> None:
+        """``removed`` is unlinked: ``own`` itself, or that of another network. If it is ``own``, everybody in
+        ``view`` of another network has to leave the native room.
         """
         ...
 

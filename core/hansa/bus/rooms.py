@@ -249,6 +249,10 @@ class Rooms:
         self._unindex_link(native)
         self._rooms[link.room].links.pop(link.id, None)
 
+    def forget(self, room: Room) -> None:
+        """Take a room that was removed from the store out of memory."""
+        self._rooms.pop(room.id, None)
+
     async def commit_change(self, room: Room, change: ViewDelta) -> None:
         """Store and apply a change that belongs to no event. Raises ``Conflict`` where another writer came
         between: then the room's next turn reads it again.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts, Status
+from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts, NetworkStatus
 from hansa.api.media import MediaService
 from hansa.bus import schema as tables
 from hansa.bus.rooms import Room
@@ -371,9 +371,9 @@ class NetworkContextImpl(BaseContext):
             raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")
         return await self._app.signals.relay(self._to_native_id(native), signal)
 
-    def report_status(self, state: Status, text: str = "") -> None:
+    def report_status(self, state: NetworkStatus, text: str = "") -> None:
         """See ``hansa.NetworkContext.report_status``."""
-        self._runner.report_status(Status(state).value, text)
+        self._runner.report_status(NetworkStatus(state).value, text)
 
 
 def _home_of_row(row: Row) -> NativeId:

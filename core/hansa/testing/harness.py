@@ -21,7 +21,7 @@ from hansa.environment import (
     SystemRandom,
 )
 from hansa.media.quotas import MediaLimits
-from hansa.setup import NetworkSetup, ObserverSetup, PolicySetup, ProcessListener, Setup
+from hansa.setup import NetworkSetup, ObserverSetup, PolicySetup, ProcessListener, RoomSetup, Setup
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs
 from hansa.store.memory import MemoryStore
@@ -48,6 +48,7 @@ async def run_hansa(
     rooms: Sequence[Sequence[str]] = (),
     policies: Sequence[PolicySetup] = (),
     observers: Sequence[ObserverSetup] = (),
+    kept: Sequence[RoomSetup] = (),
     store: Store | None = None,
     seams: Environment | None = None,
     clock: Clock | None = None,
@@ -57,7 +58,8 @@ async def run_hansa(
     blobs: Blobs | None = None,
     listener: ProcessListener | None = None,
 ) -> AsyncIterator[App]:
-    """Start, and stop at the end. ``networks`` maps an id to a plugin module and its options. ``clock``,
+    """Start, and stop at the end. ``rooms`` are made before it begins, ``kept`` ones as a configuration has
+    them. ``networks`` maps an id to a plugin module and its options. ``clock``,
     ``random`` and ``http`` replace those of the machine: ``ManualClock``, ``ScriptedHttp``. ``seams`` is a
     clock and randomness in one.
     """
@@ -69,6 +71,7 @@ async def run_hansa(
             networks=[NetworkSetup(id=k, module=m, options=o) for k, (m, o) in networks.items()],
             policies=policies,
             observers=observers,
+            rooms=kept,
             media=media or MediaLimits(),
             blobs=blobs or MemoryBlobs(),
             listener=listener or ProcessListener(),

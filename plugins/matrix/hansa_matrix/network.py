@@ -181,6 +181,12 @@ class MatrixNetwork:
         await self._opening.wait()
         return await self._rooms.opener.found_room(address, wish)
 
+    async def remove_room(self, native: str) -> None:
+        """See ``hansa.RemovesRooms.remove_room``."""
+        commands = self.admin_commands()
+        for words in ("rooms leave", "rooms purge"):
+            await commands[words]({"room": native})
+
     async def require_direct_chat(self, user: str, other: NativeId) -> None:  # noqa: ARG002
         """See ``hansa.OpensDirectChats.require_direct_chat``."""
         await self._opening.wait()

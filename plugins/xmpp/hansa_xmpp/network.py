@@ -19,11 +19,11 @@ from hansa import (
     NativeFacts,
     NativeId,
     NetworkContext,
+    NetworkStatus,
     OpenedRoom,
     ProfileQuery,
     Refusal,
     RefusalCode,
-    Status,
     Submission,
 )
 from slixmpp.jid import JID, InvalidJID
@@ -85,7 +85,7 @@ class XmppNetwork:
 
     async def start(self) -> None:
         """See ``Network.start``."""
-        self._ctx.report_status(Status.CONNECTING, f"{self._ctx.config.host}:{self._ctx.config.port}")
+        self._ctx.report_status(NetworkStatus.CONNECTING, f"{self._ctx.config.host}:{self._ctx.config.port}")
         await self._ingress.service.start()
         self._spawn_task(partial(self._transport.run, self._ingress), "component")
 

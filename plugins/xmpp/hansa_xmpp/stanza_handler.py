@@ -25,8 +25,8 @@ from hansa import (
     Message,
     NativeId,
     NetworkContext,
+    NetworkStatus,
     RemoteProtocolError,
-    Status,
     StoreFault,
     Submission,
     SubmitResult,
@@ -106,7 +106,7 @@ class StanzaHandler:
     def on_state(self, up: bool, text: str) -> None:
         """See ``StanzaListener.on_state``."""
         self.service.on_link_state(up)
-        self._ctx.report_status(Status.UP if up else Status.DOWN, text)
+        self._ctx.report_status(NetworkStatus.UP if up else NetworkStatus.DOWN, text)
 
     def on_oversized(self, excess: OversizedStanza) -> None:
         """See ``StanzaListener.on_oversized``."""
