@@ -34,6 +34,7 @@ from hansa import (
 )
 from hansa.model.content import REDACTED
 from hansa.testing.actor import Actor, Config, module
+from hansa_matrix.proto.auth_rules.state_keys import POWER_LEVELS_KEY
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
 from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
@@ -76,6 +77,13 @@ class House:
         native = await self.ctx.native_id(result.event)
         assert native is not None
         return result.event, await self.pdu(native)
+
+    async def levels(self) -> dict[str, Any]:
+        """The content of the room's power levels."""
+        room = self.peer.matrix.get_room(self.peer.room.room_id)
+        assert room is not None
+        found = await room.events_of(await room.state(), [POWER_LEVELS_KEY])
+        return dict(found[POWER_LEVELS_KEY].content)
 
     async def pdu(self, native: str) -> dict[str, Any]:
         status, answer = await self.peer.ask("GET", f"{V1}/event/{quote(native, safe='')}")
@@ -409,11 +417,7 @@ async def test_the_facts_of_a_room_follow_its_state(tmp_path):
         view = house.ctx.get_view(room.room_id)
         assert view is not None
         assert (view.facts.moderated, view.facts.successor) == (False, None)
-        levels = (
-            await house.peer.matrix.get_room(room.room_id).events_of(
-                await house.peer.matrix.get_room(room.room_id).state(), [("m.room.power_levels", "")]
-            )
-        )["m.room.power_levels", ""].content
+        levels = await house.levels()
         await sends("m.room.power_levels", {**levels, "events_default": 10})
         await sends("m.room.avatar", {"url": mxc})
         await sends("m.room.history_visibility", {"history_visibility": "joined"})
@@ -425,3 +429,29 @@ async def test_the_facts_of_a_room_follow_its_state(tmp_path):
         assert person is not None and (person.voice, person.role) == (False, Role.VISITOR)
         await sends("m.room.tombstone", {"body": "moved", "replacement_room": "!new:a.example"})
         assert view.facts.successor == NativeId("matrix", "!new:a.example")
+
+
+async def test_a_new_rank_of_one_person_is_told_and_that_of_several_is_in_the_view(tmp_path):
+    async with linked(tmp_path) as house:
+        room, events = house.peer.room, house.peer.matrix.local_events
+        may, other = NativeId("matrix", MAY), f"@other:{THEIRS}"
+
+        async def gives(**users: int) -> None:
+            levels = await house.levels()
+            new = {**levels, "users": {**levels.get("users", {}), MAY: users["may"], other: users["other"]}}
+            await events.send_state(room.room_id, "m.room.power_levels", "", new)
+
+        await gives(may=50, other=0)
+        await gives(may=51, other=1)
+        await gives(may=-1, other=1)
+        await gives(may=50, other=50)
+        assert await house.shown(4) == [
+            Standing(user=may, role=Role.MODERATOR),
+            Custom(type="m.room.power_levels"),
+            Standing(user=may, role=Role.VISITOR, voice=False),
+            Custom(type="m.room.power_levels"),
+        ]
+        view = house.ctx.get_view(room.room_id)
+        assert view is not None
+        person = view.person(may)
+        assert person is not None and (person.role, person.voice) == (Role.MODERATOR, True)

@@ -39,6 +39,8 @@ ELSEWHERE = ("proto/edus.py", "proto/devices.py", "server_api/edus.py", "federat
 _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 
 EXCEPTIONS = {
+    "rooms/content_in_room.py content_of_pdu": "handed to `changed_users`",
+    "server_api/invite.py _require_reachable": "compared with true",
     "conversion/from_matrix.py content_from_pdu": "handed to `content_from_event`",
     "conversion/from_matrix.py content_from_event": "whether a key is there",
     "conversion/from_matrix.py _words": "whether a key is there",

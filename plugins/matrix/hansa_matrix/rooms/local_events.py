@@ -16,11 +16,12 @@ from hansa import (
     SubmitResult,
 )
 
-from hansa_matrix.conversion.from_matrix import content_from_event, names_events
+from hansa_matrix.conversion.from_matrix import names_events
 from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.state_keys import ACL_KEY, MEMBER
 from hansa_matrix.proto.servers.server_acl import parse_acl
+from hansa_matrix.rooms.content_in_room import content_of_draft
 from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.native_events import ClientEvent
 from hansa_matrix.rooms.room import MatrixRoom
@@ -61,7 +62,7 @@ class LocalEvents:
         self._ctx: NetworkContext = own.ctx
         self._user = own.bridge_user
         self._rooms = own.rooms
-        self._ids = own.views.ids
+        self._own = own
 
     def require_room(self, room_id: str) -> MatrixRoom:
         """A room that we are in. Raises LocalProtocolError."""
@@ -78,7 +79,7 @@ class LocalEvents:
         if (type_, state_key) == ACL_KEY and not parse_acl(content).allows(server):
             raise LocalProtocolError(f"this server ACL would bar {server} itself")
         draft = (type_, state_key, dict(content))
-        what = await content_from_event(draft, self._ids)
+        what = await content_of_draft(self._own, room_id, draft)
         outcome = await self._submit_event(self._user, room_id, what, draft)
         if outcome.event is None:
             why = outcome.refusal.text if outcome.refusal else outcome.verdict.text

@@ -11,7 +11,6 @@ from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import error_from_refusal
 from hansa_matrix.client_api.remote_refusals import invite_error
 from hansa_matrix.client_api.rooms.invitees import Invitees
-from hansa_matrix.conversion.from_matrix import content_from_event
 from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.local.transaction_ids import ClientTransaction
@@ -21,6 +20,7 @@ from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, MEMBER, POWER_L
 from hansa_matrix.proto.canonical_json import check_values
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.state_content import AUTHORISING_USER, membership_of
+from hansa_matrix.rooms.content_in_room import content_of_draft
 from hansa_matrix.rooms.local_events import LocalEvent, submit_local_event
 from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.native_events import ClientEvent
@@ -97,7 +97,7 @@ class LocalSender:
                 await self.invitees.require_exists(str(state_key))
             content = self._member_content(user, room_id, str(state_key), content)
             draft = (type_, state_key, content)
-        what = await content_from_event(draft, self._own.views.ids)
+        what = await content_of_draft(self._own, room_id, draft)
         if isinstance(what, Member) and not ids.is_valid_user_id(state_key):
             raise matrix_error(400, "M_INVALID_PARAM", f"{str(state_key)[:80]!r} is not a user ID")
         event = LocalEvent(what, ClientEvent(draft=draft, handle=handle, follows=follows))

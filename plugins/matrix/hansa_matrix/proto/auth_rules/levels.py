@@ -55,6 +55,16 @@ def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
     return frozenset((create.sender, *additional_creators(create.content)))
 
 
+def changed_users(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str] | None:
+    """The users to whom a power levels event gives another level than the one before it; None where more
+    than that changes.
+    """
+    if {**before, "users": None} != {**after, "users": None}:
+        return None
+    old, new = level_table(before, "users"), level_table(after, "users")
+    return frozenset(user for user in old.keys() | new.keys() if old.get(user) != new.get(user))
+
+
 class PowerLevels:
     """The levels of a room, from its create event and its power levels event (None: the room has none).
 

@@ -17,11 +17,11 @@ from hansa import (
     Write,
 )
 
-from hansa_matrix.conversion.from_matrix import content_from_pdu, names_events
+from hansa_matrix.conversion.from_matrix import names_events
 from hansa_matrix.proto.event import Pdu
+from hansa_matrix.rooms.content_in_room import content_of_pdu
 from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.native_events import ReceivedPdu
-from hansa_matrix.rooms.redactions import REDACTION, target_of
 
 
 class PduSubmitter:
@@ -30,7 +30,6 @@ class PduSubmitter:
     def __init__(self, own: LocalServer) -> None:
         self._own = own
         self._ctx: NetworkContext = own.ctx
-        self._views = own.views
         self._listeners = own.rooms.listeners
         #: Staged rows whose events could not be judged: they are tried again at the next start.
         self.kept_rows: set[int] = set()
@@ -47,10 +46,7 @@ class PduSubmitter:
         """Returns the submission of a PDU to the core."""
         if not pdu.room_id:
             raise LocalProtocolError(f"{pdu.event_id} has no room")
-        redacts = ""
-        if pdu.type == REDACTION and (room := self._own.rooms.get(pdu.room_id)) is not None:
-            redacts = target_of(pdu, room.version) or ""
-        content = await content_from_pdu(pdu, self._views.ids, redacts)
+        content = await content_of_pdu(self._own, pdu)
         return Submission(
             origin=NativeId(self._ctx.id, pdu.event_id),
             room=NativeId(self._ctx.id, pdu.room_id),
