@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from hansa import __version__, terminal
-from hansa.cli import store_parser
+from hansa.cli import new_plugin, store_parser
 from hansa.model.errors import HansaError, LocalProtocolError
 from hansa.model.printable import printable
 
@@ -25,6 +25,7 @@ _OWN = frozenset(
         "run",
         "check",
         "status",
+        "plugin",
         "plugins",
         "reload",
         "drain",
@@ -125,6 +126,7 @@ def _make_parser(epilog: str = "") -> argparse.ArgumentParser:
         "log", parents=[listing], help="list the newest decisions, including those of shadow mode"
     )
     store_parser.add_parsers(top, listing)
+    new_plugin.add_parsers(top)
     return parser
 
 
@@ -337,6 +339,16 @@ def _make_question(args: argparse.Namespace) -> tuple[_Ask, str]:
             return ("GET", f"/policy/explain/{quote(args.decision, safe='')}", None), "explanation"
 
 
+def _write_plugin(args: argparse.Namespace) -> int:
+    from hansa.host import loader as plugins  # noqa: PLC0415
+
+    taken = dict.fromkeys(_OWN, "a command") | dict.fromkeys(
+        plugins.installed_plugins(), "an installed plugin"
+    )
+    terminal.page(new_plugin.write_plugin(args.name, args.kind, args.into, taken))
+    return 0
+
+
 def _check_config(args: argparse.Namespace) -> int:
     from hansa.config.private_files import exposed  # noqa: PLC0415
     from hansa.config.reader import ConfigErrors, load  # noqa: PLC0415
@@ -414,6 +426,8 @@ def _run_words(words: list[str]) -> int:
 
         terminal.page(init(args.folder, args.name))
         return 0
+    if args.command == "plugin":
+        return _write_plugin(args)
     if args.command == "store":
         from hansa.cli import store  # noqa: PLC0415
 

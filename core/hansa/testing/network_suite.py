@@ -3,106 +3,50 @@
 
 Each test runs the network in a whole Hansa in memory, under the id ``tested``, in one room with a scripted
 network, ``other``. ``shown`` returns what a test has sent. Override it where the native side can be
-inspected; otherwise it returns what ``send`` claims to have done.
+inspected; otherwise it returns what ``send`` claims to have done. ``network_bench.py`` has the settings,
+``network_conduct.py`` and ``network_peer.py`` have the tests of faults.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from hansa.api.contracts import LinksRooms, OpenedRoom, RetryLater, features_of
-from hansa.app import App
-from hansa.bus.schema import event_of
+from hansa.api.contracts import RetryLater
 from hansa.host.plugin_checks import check_module
 from hansa.model.content import (
     Content,
-    Custom,
-    Encrypted,
-    Member,
-    Membership,
+    Edit,
+    Kind,
     Message,
-    Name,
+    PollAnswer,
+    PollStart,
+    Reaction,
+    Retraction,
     Style,
-    Topic,
 )
 from hansa.model.errors import RemoteProtocolError
-from hansa.model.events import Delivery, Event, Submission
-from hansa.model.features import Features, Level
+from hansa.model.events import Delivery, Submission
+from hansa.model.fallback_text import fallback_text
+from hansa.model.features import Level
 from hansa.model.ref import NativeId
-from hansa.testing.actor import Actor, module
-from hansa.testing.actor import Config as ActorConfig
-from hansa.testing.harness import run_hansa
-from hansa.testing.waiting import until
+from hansa.testing.network_conduct import ConductChecks
+from hansa.testing.network_peer import PeerChecks
+from hansa.testing.network_samples import TARGETED, sample_contents, targeted_contents
+from hansa.testing.stage import Stage
 
 _MANY = 20
 
 
-@dataclass(slots=True)
-class Stage:
-    """One running test: the network under test, the scripted one beside it, the room they share.
-
-    ``sends`` are the calls of ``send`` that returned, each with the native id it gave. ``within`` is how many
-    seconds anything may take.
-    """
-
-    app: App
-    net: Any
-    other: Actor
-    room: str
-    within: float
-    sends: list[tuple[Delivery, str]] = field(default_factory=list)
-
-    @property
-    def features(self) -> Features:
-        """The features of the network under test."""
-        return features_of(self.net)
-
-    async def log(self) -> list[Event]:
-        """Everything that happened in the room, in order."""
-        room = self.app.rooms.room_of(NativeId("tested", self.room))
-        return [event_of(row) for row in await self.app.core.scan("event", equal=(room.id,), limit=10_000)]
-
-    async def seen(self, content: Content) -> list[Content]:
-        """Returns the contents that the scripted network got, once ``content`` is among them. Raises
-        TimeoutError.
-        """
-        await self.other.until_shown("other", lambda found: content in found, self.within)
-        return self.other.contents("other")
-
-    async def until(self, what: str, holds: Callable[[], bool]) -> None:
-        """Wait for a condition. Raises AssertionError, naming it, when it does not come."""
-        try:
-            await until(holds, self.within)
-        except TimeoutError:
-            raise AssertionError(f"not within {self.within:g} s: {what}") from None
-
-
 @pytest.mark.asyncio
-class NetworkSuite:
+class NetworkSuite(ConductChecks, PeerChecks):
     """The contract of ``hansa.Network`` as tests."""
-
-    #: The plugin's module, as the entry point names it.
-    plugin: ModuleType
-    #: Its table without ``plugin``: what ``plugin.Config`` is validated from.
-    options: dict[str, Any] = {}  # noqa: RUF012  # read only; pydantic makes its own copy
-    #: An address that the network opens, or the native id of a room where it opens none.
-    address = "room"
-    #: A user of the network, as a native id.
-    sender = "ann"
-    #: Seconds that ``stop`` may take.
-    stop_within = 5.0
-    #: Seconds that anything else may take.
-    within = 10.0
 
     async def inject(self, net: Any, room: str, sender: str, text: str) -> None:
         """Make a message arrive from the native side, as its peer would. ``room`` and ``sender`` are native
@@ -122,52 +66,14 @@ class NetworkSuite:
         """
         found: dict[str, Content] = {}
         for delivery, native in stage.sends:
-            found.setdefault(native or delivery.key, delivery.content)
+            if delivery.link.native.id == stage.room:
+                found.setdefault(native or delivery.key, delivery.content)
         return list(found.values())
 
     def malformed(self, net: Any) -> Iterable[Callable[[], Any]]:
         """Calls (sync or async), each of which feeds the network one thing that its protocol forbids."""
         del net
         return ()
-
-    @asynccontextmanager
-    async def stage(self) -> AsyncIterator[Stage]:
-        """The network, up, in a room with the scripted one."""
-        made: dict[str, Actor] = {}
-        networks = {
-            "tested": (self.plugin, self.plugin.Config.model_validate(self.options)),
-            "other": (module(made), ActorConfig()),
-        }
-        async with run_hansa(networks) as app:
-            async with asyncio.timeout(self.within):
-                await app.runners["tested"].up()
-                await app.runners["other"].up()
-            net = app.runners["tested"].network
-            if isinstance(net, LinksRooms):
-                opened = await net.open_room(self.address, create=True)
-            else:
-                opened = OpenedRoom(native=NativeId("tested", self.address))
-            link = await app.link_opened(opened, None)
-            await app.link_opened(OpenedRoom(native=NativeId("other", "other")), link.room)
-            stage = Stage(app, net, made["other"], link.native.id, self.within)
-            with pytest.MonkeyPatch.context() as patch:
-                _record_sends(patch, stage)
-                yield stage
-
-    async def _says(self, stage: Stage, *contents: Content) -> None:
-        """The scripted network's person does this, and it was sent."""
-        said: set[str] = set()
-        for content in contents:
-            outcome = await stage.other.do("other", "zoe@elsewhere", content)
-            assert outcome.event is not None, f"the core refused {content}: {outcome.refusal}"
-            said.add(outcome.event.id)
-        await stage.until(
-            f"send returned for {contents[-1]}",
-            lambda: said <= {delivery.event.id for delivery, _ in stage.sends},
-        )
-
-    def _is_shown(self, stage: Stage, content: Content) -> bool:
-        return content in self.shown(stage)
 
     def _has_more(self, stage: Stage, than: int) -> bool:
         return len(self.shown(stage)) > than
@@ -265,20 +171,12 @@ class NetworkSuite:
         """Each kind declared FULL arrives as it was: from the native side, and on the native side."""
         async with self.stage() as stage:
             own = NativeId("tested", self.sender)
-            for content in _sample_contents(own):
-                if stage.features.level(content.kind) is not Level.FULL:
-                    continue
-                try:
-                    await self.inject_content(stage.net, stage.room, self.sender, content)
-                except NotImplementedError:
-                    plain = isinstance(content, Message)
-                    assert plain, f"{content.kind} is declared FULL: write inject_content for it"
-                    continue
-                await stage.seen(content)
+            for content in sample_contents(own):
+                await self._inject_full(stage, content)
+            await self._inject_about_a_message(stage)
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
-            for content in _sample_contents(NativeId("other", "zoe@elsewhere")):
-                if stage.features.level(content.kind) is Level.FULL:
-                    await self._says(stage, content)
+            for content in await self._outward_contents(stage, Level.FULL):
+                if await self._may_say(stage, content):
                     await stage.until(
                         f"{content} was shown as it is", partial(self._is_shown, stage, content)
                     )
@@ -287,11 +185,10 @@ class NetworkSuite:
         """Each kind declared FALLBACK is shown as a message that says something."""
         async with self.stage() as stage:
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
-            for content in _sample_contents(NativeId("other", "zoe@elsewhere")):
-                if stage.features.level(content.kind) is not Level.FALLBACK:
-                    continue
+            for content in await self._outward_contents(stage, Level.FALLBACK):
                 before = len(self.shown(stage))
-                await self._says(stage, content)
+                if not await self._may_say(stage, content):
+                    continue
                 await stage.until(
                     f"something was shown for {content.kind}",
                     partial(self._has_more, stage, before),
@@ -299,6 +196,65 @@ class NetworkSuite:
                 told = self.shown(stage)[-1]
                 assert isinstance(told, Message), f"{content.kind} was shown as {told}"
                 assert told.text.strip(), f"{content.kind} was shown without a text"
+
+    async def _inject_full(self, stage: Stage, content: Content) -> None:
+        """Injects a content that is declared FULL, and waits for it on the other side."""
+        if stage.features.level(content.kind) is not Level.FULL:
+            return
+        try:
+            await self.inject_content(stage.net, stage.room, self.sender, content)
+        except NotImplementedError:
+            plain = isinstance(content, Message)
+            assert plain, f"{content.kind} is declared FULL: write inject_content for it"
+            return
+        await stage.seen(content)
+
+    async def _inject_about_a_message(self, stage: Stage) -> None:
+        """Injects what concerns an earlier message: its target is the core's id of that message."""
+        about = (Kind.EDIT, Kind.REACTION, Kind.RETRACTION)
+        if all(stage.features.level(kind) is not Level.FULL for kind in about):
+            return
+        await self.inject(stage.net, stage.room, self.sender, "a first try")
+        await stage.seen(Message(text="a first try"))
+        target = next(e.id for e in await stage.log() if e.content == Message(text="a first try"))
+        await self._inject_full(stage, Edit(target=target, message=Message(text="a better one")))
+        await self._inject_full(stage, Reaction(target=target, key="👍"))
+        await self._inject_full(stage, Retraction(target=target))
+
+    async def _outward_contents(self, stage: Stage, level: Level) -> list[Content]:
+        """Returns contents of the scripted network's person that the network declares at this level."""
+        zoe = NativeId("other", "zoe@elsewhere")
+        wanted = {kind for kind in Kind if stage.features.level(kind) is level}
+        found = [content for content in sample_contents(zoe) if content.kind in wanted]
+        if wanted & TARGETED:
+            message = await self._event_by_zoe(stage, Message(text="to be spoken about"), level)
+            reaction = await self._event_by_zoe(stage, Reaction(target=message, key="🎉"), level)
+            answers = (PollAnswer(id="a", text="Tea"), PollAnswer(id="b", text="Coffee"))
+            poll = await self._event_by_zoe(stage, PollStart(question="What?", answers=answers), level)
+            about = targeted_contents(message, reaction, poll)
+            found += [c for c in about if c.kind in wanted and fallback_text(c)]
+        return found
+
+    async def _event_by_zoe(self, stage: Stage, content: Content, wanted: Level) -> str:
+        """Returns the id of a new event. If its level is the wanted one, it is shown before the next one."""
+        before = len(self.shown(stage))
+        outcome = await stage.other.do("other", "zoe@elsewhere", content)
+        assert outcome.event is not None, f"the core refused {content}: {outcome.refusal}"
+        event, level = outcome.event.id, stage.features.level(content.kind)
+        if level >= Level.FALLBACK:
+            await stage.until(f"send returned for {content}", lambda: stage.has_returned(event))
+        if level in {wanted, Level.FULL}:
+            await stage.until(f"{content} was shown", partial(self._has_more, stage, before))
+        return event
+
+    async def _may_say(self, stage: Stage, content: Content) -> bool:
+        """Sends a content, if the rules of the room allow it: False if not."""
+        outcome = await stage.other.do("other", "zoe@elsewhere", content)
+        event = outcome.event
+        if event is None:
+            return False
+        await stage.until(f"send returned for {content}", lambda: stage.has_returned(event.id))
+        return True
 
     async def test_bad_input_is_the_peers_fault(self) -> None:
         """Everything of ``malformed`` raises RemoteProtocolError, never anything else."""
@@ -321,40 +277,13 @@ async def _raised_by(call: Callable[[], Any]) -> Exception | None:
     return None
 
 
-def _record_sends(patch: pytest.MonkeyPatch, stage: Stage) -> None:
-    real = type(stage.net).send
-
-    async def send(self: Any, delivery: Delivery) -> str:
-        native: str = await real(self, delivery)
-        if self is stage.net:
-            stage.sends.append((delivery, native))
-        return native
-
-    patch.setattr(type(stage.net), "send", send)
-
-
 def _fail_sends(patch: pytest.MonkeyPatch, stage: Stage, failing: list[Exception]) -> None:
     real = type(stage.net).send
 
-    async def send(self: Any, delivery: Delivery) -> str:
-        if self is stage.net and failing:
+    async def send(network: Any, delivery: Delivery) -> str:
+        if failing:
             raise failing.pop(0)
-        native: str = await real(self, delivery)
+        native: str = await real(network, delivery)
         return native
 
     patch.setattr(type(stage.net), "send", send)
-
-
-def _sample_contents(person: NativeId) -> list[Content]:
-    """One content or more of each kind, by ``person``, in an order that a room allows."""
-    found: list[Content] = [
-        Member(user=person, membership=Membership.JOIN, name="Known As"),
-        Message(text="two\nlines,  é, 😀 <b>&amp;</b>"),
-        Message(text="waves", style=Style.EMOTE),
-        Message(text="is told", style=Style.NOTICE),
-        Name(text="A room & its name"),
-        Topic(text="What we\ntalk about"),
-        Encrypted(),
-        Custom(type="org.example.poll", text="Tea or coffee?"),
-    ]
-    return found

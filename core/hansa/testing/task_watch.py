@@ -71,11 +71,12 @@ async def finish_within(
         ending.result()
         return []
     others = asyncio.all_tasks() - set(before) - {ending}
+    of_core = {task for task in others if _is_of_core(task)}
     stubborn = await end_tasks([task for task in others if task is not asyncio.current_task()])
     await asyncio.wait({ending}, timeout=seconds)
     if not ending.done():
         stubborn += await end_tasks([ending])
-    return [task for task in stubborn if not _is_of_core(task)] or stubborn
+    return [task for task in stubborn if task not in of_core] or stubborn
 
 
 def _is_of_core(task: asyncio.Task[Any]) -> bool:
