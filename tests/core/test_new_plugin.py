@@ -40,7 +40,7 @@ def test_the_distribution_is_complete(kind, tmp_path, capsys):
         if path.suffix == ".py":
             modules = {n.module for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)}
             own = {m for m in modules if m and m.partition(".")[0] == "hansa"}
-            assert own <= {"hansa", "hansa.testing"}, path
+            assert own <= {"hansa", "hansa.testing", "hansa.testing.actor"}, path
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hansa.setup import PolicySetup
+    from hansa.setup import ObserverSetup, PolicySetup
     from hansa.testing.actor import Actor
     from hansa.testing.asking import judged, requested
     from hansa.testing.clock import ManualClock
@@ -27,6 +27,7 @@ __all__ = [
     "Actor",
     "ManualClock",
     "NetworkSuite",
+    "ObserverSetup",
     "PolicySetup",
     "PolicySuite",
     "RunningPolicy",
@@ -45,6 +46,7 @@ _HOMES = {
     "Actor": "testing.actor",
     "ManualClock": "testing.clock",
     "NetworkSuite": "testing.network_suite",
+    "ObserverSetup": "setup",
     "PolicySetup": "setup",
     "PolicySuite": "testing.policy_suite",
     "RunningPolicy": "testing.running_policy",

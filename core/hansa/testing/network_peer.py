@@ -123,7 +123,7 @@ class PeerChecks(NetworkBench):
             raise AssertionError(
                 f"{cause}, and {len(lost)} of {_BURST} messages were not shown within {self.within:g} s; "
                 f"send had returned for {len(returned)} of them. Return from send when the peer has the "
-                "message, and not when it is in a queue"
+                "message, and not when it is in a queue; or confirm later what the peer has (hansa.Confirms)"
             ) from None
 
 

@@ -107,7 +107,7 @@ async def test_an_observer_that_hangs_is_not_waited_for(monkeypatch):
             await running.observe(event("hang"))
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*/tests/*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*/tests/test_*.py")), ids=lambda path: path.name)
 def test_the_examples_need_public_modules_only(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hansa":
