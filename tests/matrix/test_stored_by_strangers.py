@@ -16,6 +16,7 @@ import hansa_xmpp.occupant_store as xmpp
 import pytest
 from hansa import Collection
 from hansa.bus.schema import SCHEMA as CORE
+from hansa.media.schema import SCHEMA as MEDIA
 from hansa_matrix.config import Config
 from hansa_matrix.retention import COUNTED
 from hansa_matrix.rooms.redactions import PendingRedaction, PendingRedactions
@@ -359,8 +360,20 @@ OTHERS: dict[str, Kept] = {
         f"core/{name}": history("as the events of rooms")
         for name in ("room", "link", "person", "event", "alias", "cursor", "dead", "ghost")
     },
+    "core/relation": history("one of each edit, reaction, vote and report"),
+    "core/chosen": history("eight of each event at most"),
+    "core/told": history("one of each person, room and kind of content that a network rejects"),
+    "core/membership_log": history("one of each change of a membership"),
+    "core/visibility_log": history("one of each change of who may read a room's history"),
+    "core/observed": ours("a position of each room and durable observer"),
     "core/people_change": history("people of one change of a room, until it is done; left over, an hour"),
     "core/generation": ours("a number"),
+    **{
+        f"media/{name}": history("as many files as the quotas of a sender and of a server allow")
+        for name in ("file", "reference", "usage", "removal")
+    },
+    "media/name_key": ours("one"),
+    "media/link_key": ours("one, and one more each time that an operator revokes links"),
     "xmpp/occupant": history("as many as the rooms let in"),
     "xmpp/secret": ours("one"),
 }
@@ -369,7 +382,7 @@ OTHERS: dict[str, Kept] = {
 def collections() -> Iterator[tuple[str, Collection, Kept | None]]:
     for collection in SCHEMA.collections:
         yield collection.name, collection, MATRIX.get(collection.name)
-    for owner, schema in (("core", CORE), ("xmpp", xmpp.SCHEMA)):
+    for owner, schema in (("core", CORE), ("media", MEDIA), ("xmpp", xmpp.SCHEMA)):
         for collection in schema.collections:
             name = f"{owner}/{collection.name}"
             yield name, collection, OTHERS.get(name)
