@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, xmpp_config
+from e2e.three_servers import (
+    LOBBY,
+    MUC,
+    wait_linked,
+    wait_matrix_member,
+    wait_matrix_messages,
+    xmpp_config,
+)
 from peers.hansa import Hansa
 from peers.prosody import StanzaError, XmppUser
 from peers.synapse import MatrixUser
@@ -86,12 +93,16 @@ async def test_leaving_kicking_and_losing_the_connection(lobby, xmpp_user):
         await (await xmpp_user("tybalt")).join(MUC, "Romeo")
     assert taken.value.condition == "conflict"
 
+    before = len(await alice.history(room))
     romeo.cut()
     await juliet.until("Romeo gone", lambda: "Romeo" not in juliet.occupants(MUC))
-    await until("his ghost gone", lambda: _is_gone(alice, room, his))
-
     assert await juliet.ping(f"{MUC}/Juliet") is None
     await romeo.connect()
+    await romeo.join(MUC, "Romeo")
+    assert his in await alice.members(room)
+    assert len(await alice.history(room)) == before
+    romeo.leave(MUC, "Romeo")
+    await until("his ghost gone", lambda: _is_gone(alice, room, his))
     outside = await romeo.ping(f"{MUC}/Romeo")
     assert outside is not None and outside.condition == "not-acceptable"
 
@@ -166,3 +177,33 @@ async def test_invites_cross_both_ways(lobby, synapse, matrix_user, xmpp_user):
 
 async def _invited(user, room):
     return room in await user.invites()
+
+
+async def test_a_restart_of_the_xmpp_server_writes_no_lines_and_members_come_back(
+    hansa, prosody, matrix_user, xmpp_user
+):
+    """Also into a room that takes invites alone."""
+    server = await hansa(xmpp_config(prosody))
+    await wait_linked(server, rooms=0)
+    juliet, alice = await xmpp_user("juliet"), await matrix_user("alice")
+    room = await alice.create_room(room_alias_name="vault" + alice.id[1:9])
+    alias = (await alice.state(room))["m.room.canonical_alias", ""]["content"]["alias"]
+    await server.run("rooms", "create", f"matrix:{alias}", "xmpp:lobby")
+    await juliet.join(MUC, "Juliet")
+    ghost = await wait_matrix_member(alice, room, "Juliet")
+    await alice.set_state(room, "m.room.join_rules", {"join_rule": "invite"})
+    before = [event["event_id"] for event in await alice.history(room)]
+    await juliet.close()
+    await prosody.stop()
+    await prosody.start()
+
+    async def component() -> bool:
+        return (await server.run("status"))["networks"][1]["state"] == "up"
+
+    await until("the component is back", component, 60)
+    await juliet.connect()
+    await juliet.join(MUC, "Juliet")
+    assert await juliet.verdict(juliet.say(MUC, "back"), MUC) is None
+    await wait_matrix_messages(alice, room, ghost, ["back"])
+    events = [event["event_id"] for event in await alice.history(room)]
+    assert events[:-1] == before

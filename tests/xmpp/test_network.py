@@ -13,12 +13,15 @@ from hansa import (
     Membership,
     Message,
     Name,
+    NativeId,
     Reason,
     RoomMember,
     Topic,
     Verdict,
     ViewDelta,
 )
+from hansa.environment import SystemClock
+from peers.waiting import until
 from xmpp.stanzas import ROOM, join
 from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
 
@@ -136,6 +139,72 @@ async def test_a_kick_from_the_other_network() -> None:
         assert not [o for o in await kept(h) if o.startswith("juliet")]
 
 
+async def until_kept(h: XmppServer, *fulls: str) -> None:
+    """Wait until these connections are stored, and no others."""
+
+    async def are_kept() -> bool:
+        return await kept(h) == list(fulls)
+
+    await until("the connections that are left", are_kept)
+
+
+async def test_a_lost_connection_is_no_leave_and_who_comes_back_joins_nothing() -> None:
+    async with xmpp_server() as h:
+        await h.enter(ROMEO, "Romeo")
+        await h.enter(JULIET, "Jule")
+        before = h.app.rooms.room_of(NativeId("xmpp", ROOM)).head
+        h.link.online.discard(JULIET)
+        h.leave(JULIET)  # her server says so for her
+        await h.link.line("romeo/b < Jule presence unavailable:")
+        await h.until(lambda: h.counted("xmpp_sessions_lost") == {"": 1})
+        assert h.membership(xm("juliet")) is Membership.JOIN
+        await h.enter(JULIET, "Jule")
+        assert h.app.rooms.room_of(NativeId("xmpp", ROOM)).head == before
+        h.say(JULIET, "here again")
+        await h.link.until(lambda: h.link.bodies(ROMEO) == ["here again"])
+
+
+class LateClock(SystemClock):
+    """The clock of a process; ``late`` are the ms that it is ahead."""
+
+    late = 0
+
+    def now(self) -> int:
+        return super().now() + self.late
+
+
+async def test_who_stays_away_for_days_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hansa_xmpp.stanza_handler._IDLE_INTERVAL_S", 0.01)
+    async with xmpp_server(member_idle_days=3) as h:
+        clock = LateClock()
+        monkeypatch.setattr(h.ctx, "clock", clock)
+        await h.enter(ROMEO, "Romeo")
+        await h.enter(JULIET, "Jule")
+        h.link.online.discard(JULIET)
+        h.leave(JULIET)
+        await h.until(lambda: h.counted("xmpp_sessions_lost"))
+        assert h.membership(xm("juliet")) is Membership.JOIN
+        clock.late = 3 * 86_400_000 + 1000
+        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
+        assert h.membership(xm("romeo")) is Membership.JOIN
+
+        async def is_forgotten() -> bool:
+            return await h.ctx.store.scan("absence") == []
+
+        await until("the absence is over", is_forgotten)
+
+
+async def test_who_comes_back_in_time_is_not_away() -> None:
+    async with xmpp_server() as h:
+        await h.enter(JULIET, "Jule")
+        h.link.online.discard(JULIET)
+        h.leave(JULIET)
+        await h.until(lambda: h.counted("xmpp_sessions_lost"))
+        assert [row.key for row in await h.ctx.store.scan("absence")] == [(ROOM, "juliet@x.example")]
+        await h.enter(JULIET, "Jule")
+        assert await h.ctx.store.scan("absence") == []
+
+
 async def kept(h: XmppServer) -> list[str]:
     return [str(row.key[1]) for row in await h.ctx.store.scan("occupant")]
 
@@ -245,8 +314,8 @@ async def test_an_error_from_an_occupant_ends_its_stay() -> None:
         error = "<error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
         h.link.receive(f"<message from='{JULIET}' to='{ROOM}/Romeo' type='error'>{error}</message>")
         await h.link.line("romeo/b < Jule presence unavailable: [307 333]")
-        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
-        assert await kept(h) == [ROMEO]
+        await until_kept(h, ROMEO)
+        assert h.membership(xm("juliet")) is Membership.JOIN
 
 
 async def test_people_found_by_the_core_without_an_event_appear() -> None:

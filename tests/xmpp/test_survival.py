@@ -8,6 +8,7 @@ import random
 import pytest
 from hansa import Membership, Message
 from hansa.store.memory import MemoryDisk
+from peers.waiting import until
 from xmpp.stanzas import ROOM, join
 from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
 
@@ -16,6 +17,15 @@ JULIET, PHONE, ROMEO = "juliet@x.example/a", "juliet@x.example/p", "romeo@x.exam
 
 def history(attributes: str) -> str:
     return f"<x xmlns='http://jabber.org/protocol/muc'><history {attributes}/></x>"
+
+
+async def until_kept(h: XmppServer, *fulls: str) -> None:
+    """Wait until these connections are stored, and no others."""
+
+    async def are_kept() -> bool:
+        return await kept(h) == list(fulls)
+
+    await until("the connections that are left", are_kept)
 
 
 async def kept(h: XmppServer) -> list[str]:
@@ -68,11 +78,12 @@ async def test_an_answer_counts_only_from_the_one_who_was_asked() -> None:
         ping = await h.link.until(lambda: next((e for e in h.link.sent if e.get("to") == JULIET), None))
         h.link.receive(f"<iq from='{ROMEO}' to='{ROOM}' id='{ping.get('id')}' type='result'/>")
         h.link.receive(f"<iq from='{JULIET}' to='{ROOM}' id='other' type='result'/>")
-        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
+        await until_kept(h)
+        assert h.membership(xm("juliet")) is Membership.JOIN
 
 
 @pytest.mark.parametrize("how", ["error", "silence"])
-async def test_who_is_gone_after_a_restart_has_left(how: str) -> None:
+async def test_who_is_gone_after_a_restart_is_no_occupant_and_stays_a_member(how: str) -> None:
     disk = MemoryDisk()
     async with xmpp_server(disk) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
@@ -90,20 +101,25 @@ async def test_who_is_gone_after_a_restart_has_left(how: str) -> None:
         await h.link.line("romeo/b < Jule presence unavailable: [307 333]")
         await h.link.until(lambda: h.link.bodies(ROMEO))
         assert h.link.lines("juliet") == []
-        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
+        await until_kept(h, ROMEO)
+        assert h.membership(xm("juliet")) is Membership.JOIN
         assert h.membership(xm("romeo")) is Membership.JOIN
-        assert await kept(h) == [ROMEO]
         h.say(ROMEO, "alone")
         await h.link.line("romeo/b < Romeo message groupchat: body=alone")
 
 
-async def test_a_member_whose_connection_nobody_remembers_has_left() -> None:
+async def test_a_member_whose_connection_nobody_remembers_is_away() -> None:
     disk = MemoryDisk()
     async with xmpp_server(disk) as h:
         await h.enter(JULIET, "Jule")
         await h.ctx.store.commit([_delete(JULIET)])
     async with xmpp_server(disk) as h:
-        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
+
+        async def is_noted() -> bool:
+            return [row.key for row in await h.ctx.store.scan("absence")] == [(ROOM, "juliet@x.example")]
+
+        await until("her absence is noted", is_noted)
+        assert h.membership(xm("juliet")) is Membership.JOIN
 
 
 def _delete(full: str) -> object:
@@ -219,7 +235,8 @@ async def test_who_begins_anew_and_is_refused_is_out() -> None:
         h.link.online = {JULIET, ROMEO}
         h.link.up()
         h.link.receive(join(JULIET, "Romeo"))
-        await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
+        await until_kept(h, ROMEO)
+        assert h.membership(xm("juliet")) is Membership.JOIN
         assert [x for x in h.link.lines("juliet") if "error" in x]
         h.say(ROMEO, "alone")
         await h.link.line("romeo/b < Romeo message groupchat: body=alone")

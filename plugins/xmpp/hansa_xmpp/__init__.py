@@ -60,6 +60,13 @@ class Config(BaseModel):
         description="Seconds for an occupant to answer a ping after a reconnect before it is removed.",
     )
 
+    member_idle_days: int = Field(
+        30,
+        ge=0,
+        le=3650,
+        description="Days after which a member of a room without a connection leaves it; 0: never.",
+    )
+
     @field_validator("component")
     @classmethod
     def _is_a_domain(cls, value: str) -> str:

@@ -88,6 +88,7 @@ class XmppNetwork:
         self._ctx.report_status(NetworkStatus.CONNECTING, f"{self._ctx.config.host}:{self._ctx.config.port}")
         await self._ingress.service.start()
         self._spawn_task(partial(self._transport.run, self._ingress), "component")
+        self._spawn_task(self._ingress.leave_idle_members, "members who are away")
 
     async def stop(self) -> None:
         """See ``Network.stop``. The occupants stay: they are asked at the next start."""

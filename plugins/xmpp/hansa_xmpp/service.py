@@ -17,6 +17,7 @@ from functools import partial
 
 from hansa import Delivery, Event, NativeId, NetworkContext, RetryLater, RoomView, StoreFault
 
+from hansa_xmpp.absences import Absences
 from hansa_xmpp.occupant_store import OccupantStore, SelfPing, StoredSession
 from hansa_xmpp.proto.commands import (
     Command,
@@ -34,8 +35,8 @@ from hansa_xmpp.transport import NotConnected, Transport
 from hansa_xmpp.user_existence import UserExistenceQueries
 from hansa_xmpp.user_queues import TaskSpawner
 
-#: Told that a person's last connection to a room is gone.
-OnGone = Callable[[str, NativeId], None]
+#: Told that a person's last connection to a room, the full JID, has left it.
+OnGone = Callable[[str, NativeId, str], None]
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class MucService:
         self._spawn = spawn
         self._on_gone = on_gone
         self._table = OccupantStore(ctx.store)
+        self.absences = Absences(ctx)
         self._history = RoomHistory(ctx)
         self.targets = Targets(ctx)
         self._rooms: dict[str, HostedRoom] = {}
@@ -164,10 +166,12 @@ class MucService:
                 room.occupants_verified.set_result(True)
         if room.stale:
             await self.show_present(native)
-        for person in list(self.view(native).joined()):
-            user = person.user
-            if user.network == self._ctx.id and not room.muc.roster.is_present_or_joining(user):
-                self._on_gone(native, user)
+        without = [
+            person.user
+            for person in self.view(native).joined()
+            if person.user.network == self._ctx.id and not room.muc.roster.is_present_or_joining(person.user)
+        ]
+        await self.absences.note_absent(native, without)
 
     async def is_session_alive(self, native: str, full: str) -> bool:
         """True if a connection answers a ping of the room."""
@@ -189,11 +193,12 @@ class MucService:
             for one in renamed:
                 await self._keep_nick(native, one.user, one.nick)
             await self._table.remove(native, [g.full for g in gone])
+            await self.absences.note_absent(native, [g.user for g in gone if g.last])
         except StoreFault as fault:  # at the next start they are asked whether they are there
             self._ctx.log.warning("who left %s, or was renamed, is not stored yet: %s", native, fault)
         for left in gone:
-            if left.last:
-                self._on_gone(native, left.user)
+            if left.last and not left.lost:
+                self._on_gone(native, left.user, left.full)
 
     async def deliver(self, delivery: Delivery) -> str:
         """One event of the log to everybody in the room; the room's stable id of it. Raises
@@ -237,6 +242,7 @@ class MucService:
             # Stored before they are told: after a crash every stored session is asked whether it is still
             # there.
             await self._table.put([StoredSession(room=native, jid=full, nick=enter.nick, joined_seq=upto)])
+            await self.absences.end(native, enter.user)
             admission = JoinGrant(upto=upto, history=history, subject=view.facts.topic)
             for some in batches(room.muc.complete_join(enter, admission, view)):
                 self.send_stanzas(some)

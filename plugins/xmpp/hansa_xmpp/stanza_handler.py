@@ -57,6 +57,8 @@ from hansa_xmpp.transport import Transport
 from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
 
 _LEAVE_TRIES = 20
+#: Seconds between two looks for members who are away for too long.
+_IDLE_INTERVAL_S = 3600.0
 #: Seconds after which a leave is tried again that the database did not take.
 _LEAVE_AGAIN = 5.0
 #: Characters of a domain by which those whose stanzas are dropped are told apart in the log.
@@ -69,9 +71,12 @@ _STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
 
 @dataclass(frozen=True, slots=True)
 class _LeaveTask:
-    """The last connection of ``user`` to a room is gone; the core has to be told."""
+    """The last connection of ``user`` to a room left it. ``full`` is its full JID: if it is alive, the user
+    leaves. It is empty where they leave in any case.
+    """
 
     user: NativeId
+    full: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +208,20 @@ class StanzaHandler:
         else:
             self._handle_iq(stanza, room)
 
-    def on_last_session_closed(self, native: str, user: NativeId) -> None:
-        """Submits the leave of a user, unless they are back when their turn comes."""
-        self._enqueue_item(native, user.id, _LeaveTask(user), 0, must=True)
+    def on_last_session_closed(self, native: str, user: NativeId, full: str = "") -> None:
+        """Submits the leave of a user, unless they are back when their turn comes. A server says that a
+        connection has left a room also where it is lost: who cannot be reached by it any more has not left.
+        """
+        self._enqueue_item(native, user.id, _LeaveTask(user, full), 0, must=True)
+
+    async def leave_idle_members(self) -> None:
+        """Lets members leave whose absence has lasted too long, for as long as the network runs."""
+        while True:
+            while idle := await self.service.absences.list_idle():
+                for native, user in idle:
+                    await self._submit_leave(native, user)
+                    await self.service.absences.end(native, user)
+            await asyncio.sleep(_IDLE_INTERVAL_S)
 
     def _enqueue_item(
         self, native: str, bare: str, item: _StanzaTask | _LeaveTask | _Question, size: int, *, must: bool
@@ -268,7 +284,10 @@ class StanzaHandler:
             await self.service.wait_verified(room)
             if isinstance(item, _LeaveTask):
                 await self._submit_messages(native, words)
-                await self._submit_leave(native, item.user)
+                if not item.full or await self.service.is_session_alive(native, item.full):
+                    await self._submit_leave(native, item.user)
+                else:
+                    self._ctx.count("xmpp_sessions_lost")
                 continue
             stanza = item.stanza
             if stanza.kind == "iq":
@@ -318,10 +337,13 @@ class StanzaHandler:
             except StoreFault:
                 self._ctx.count("xmpp_refused", why=errors.RESOURCE_CONSTRAINT.name)
                 self.service.send_stanzas(room.muc.reply_error(enter, *_FAULT))
-                self.on_last_session_closed(native, enter.user)
+                room.muc.roster.release(enter.user)
+                if not joined:
+                    self.on_last_session_closed(native, enter.user)
         else:
             room.muc.roster.release(enter.user)
-            await self._submit_leave(native, enter.user)
+            if not joined:
+                await self._submit_leave(native, enter.user)
 
     async def _join_refusal(self, native: str, enter: JoinRequest) -> tuple[Condition, str] | None:
         """Returns the error for a denied join. An occupant who enters on one more connection does not join a

@@ -420,7 +420,7 @@ def test_an_error_from_a_dead_connection_evicts_it(kind: str) -> None:
         "juliet/a < juliet presence unavailable: [110 307 333]",
         "romeo/b < juliet presence unavailable: [307 333]",
     ]
-    assert others(commands) == [SessionClosed(J, JULIET, last=True)]
+    assert others(commands) == [SessionClosed(J, JULIET, last=True, lost=True)]
 
 
 def test_people_unknown_to_events_are_found_in_the_view() -> None:

@@ -85,11 +85,14 @@ class GroupchatMessage:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """A connection is out. ``last``: it was the person's last one here."""
+    """A connection is out. ``last``: it was the person's last one here. ``lost``: it was found dead, and
+    nobody left.
+    """
 
     user: NativeId
     full: str
     last: bool
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

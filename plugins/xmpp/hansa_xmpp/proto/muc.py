@@ -12,8 +12,8 @@
 5. A granted join is stored (``occupant_store.py``). Then ``complete_join`` sends the presences, the history
    and the subject, in this order (``proto/broadcast.py``).
 6. A message is shown when the log delivers it (``service.py``), by ``broadcast_event``, and not before.
-7. A connection that leaves, or is found dead, is removed at once. After the last one of a user the caller
-   submits the leave (``stanza_handler.py``).
+7. A connection that leaves, or is found dead, is removed at once. A user whose last connection left, and is
+   alive, leaves the room (``stanza_handler.py``). Who lost it stays a member (``absences.py``).
 8. Where events did not tell of a change, ``sync_occupants`` makes the occupants those of the view
    (``service.py``).
 
@@ -91,7 +91,8 @@ class Muc:
         """A message or presence to the room or one of its occupants."""
         if stanza.type == "error":
             if stanza.condition in errors.KICKABLE:
-                return self.close_session(stanza.sender.full, broadcast.KICKED, broadcast.SERVICE_ERROR)
+                codes = broadcast.KICKED, broadcast.SERVICE_ERROR
+                return self.close_session(stanza.sender.full, *codes, lost=True)
             return [Ignored("error")]
         if len(stanza.id.encode()) > MAX_ID:
             return _refuse_stanza(
@@ -189,8 +190,8 @@ class Muc:
         occupant = self.roster.by_user(user)
         return [self._say.signal(occupant, inner, self.roster.session_jids(), id_)] if occupant else []
 
-    def close_session(self, full: str, *codes: int) -> list[Command]:
-        """A connection left, or was found dead."""
+    def close_session(self, full: str, *codes: int, lost: bool = False) -> list[Command]:
+        """A connection left, or was found dead (``lost``)."""
         occupant = self.roster.by_session(full)
         if occupant is None:
             return [Ignored("not here")]
@@ -202,7 +203,7 @@ class Muc:
             stanzas.append(
                 self._say.unavailable_presence(occupant, self.roster.session_jids(), LeaveReason(codes=codes))
             )
-        return [SendStanzas(tuple(stanzas)), SessionClosed(occupant.user, full, last)]
+        return [SendStanzas(tuple(stanzas)), SessionClosed(occupant.user, full, last, lost)]
 
     def close_sessions(self, fulls: Iterable[str]) -> list[Command]:
         """Connections that are gone and get nothing any more; the others are told of the people who left."""
@@ -211,7 +212,7 @@ class Muc:
             occupant = self.roster.remove_session(full)
             if occupant is not None:
                 last = not occupant.sessions
-                commands.append(SessionClosed(occupant.user, full, last))
+                commands.append(SessionClosed(occupant.user, full, last, lost=True))
                 if last:
                     left.append(occupant)
         parting = LeaveReason(codes=(broadcast.KICKED, broadcast.SERVICE_ERROR))
