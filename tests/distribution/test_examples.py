@@ -16,6 +16,7 @@ from .environments import PLAIN, ROOT, Environment, build, command
 EXAMPLES = {
     "hansa-directory": "hansa_directory",
     "hansa-echo": "hansa_echo",
+    "hansa-irc": "hansa_irc",
     "hansa-quiet-hours": "hansa_quiet_hours",
     "hansa-webhook": "hansa_webhook",
 }
@@ -108,9 +109,13 @@ def test_its_own_tests_pass_where_it_is_installed(name, with_examples, tmp_path)
 
 def test_they_type_check_against_what_is_installed(with_examples, tmp_path):
     for name, module in EXAMPLES.items():
-        shutil.copy(ROOT / "examples" / name / f"{module}.py", tmp_path)
+        source = ROOT / "examples" / name / module
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / module)
+        else:
+            shutil.copy(source.with_suffix(".py"), tmp_path)
     command(
         *(sys.executable, "-m", "mypy", "--strict", "--python-executable", with_examples.python),
-        *("--cache-dir", tmp_path / "cache", *(f"{module}.py" for module in EXAMPLES.values())),
+        *("--cache-dir", tmp_path / "cache", *(path.name for path in tmp_path.glob("hansa_*"))),
         cwd=tmp_path,
     )

@@ -14,9 +14,10 @@ from peers.ca import PrivateCA
 from peers.dendrite import Dendrite
 from peers.hansa import Hansa
 from peers.mongo import Mongo
+from peers.ngircd import IrcUser, Ngircd
 from peers.postgres import Postgres
 from peers.prosody import Prosody, XmppUser
-from peers.require import require_prosody, require_synapse
+from peers.require import require_ngircd, require_prosody, require_synapse
 from peers.scripted_hansa import ScriptedHansa
 from peers.synapse import MatrixUser, Synapse
 
@@ -69,6 +70,29 @@ async def prosody(ca, tmp_path) -> AsyncIterator[Prosody]:
     server = await Prosody(tmp_path / "prosody", ca).start()
     yield server
     await server.stop()
+
+
+@pytest.fixture
+async def ngircd(ca, tmp_path) -> AsyncIterator[Ngircd]:
+    """An ngircd of the test's own."""
+    require_ngircd()
+    server = await Ngircd(tmp_path / "ngircd", ca).start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def irc_user(ngircd) -> AsyncIterator[Callable[..., Awaitable[IrcUser]]]:
+    """Makes users of the test's ngircd."""
+    made: list[IrcUser] = []
+
+    async def make(nick: str) -> IrcUser:
+        made.append(await ngircd.user(nick))
+        return made[-1]
+
+    yield make
+    for user in made:
+        await user.close()
 
 
 @pytest.fixture

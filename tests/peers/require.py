@@ -36,6 +36,13 @@ def require_prosody() -> str:
     return found or ""
 
 
+def require_ngircd() -> str:
+    found = shutil.which("ngircd") or shutil.which("ngircd", path="/usr/sbin")
+    if found is None:
+        absent("ngircd", "run scripts/bootstrap-peers, or apt-get install ngircd")
+    return found or ""
+
+
 def require_dendrite() -> str:
     """The program. It is built from its sources: without Go there is none, which no setting makes a failure."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -1,0 +1,348 @@
+"""The network: one connection of the bridge, and those of puppets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from types import MappingProxyType
+
+from hansa import (
+    Backoff,
+    CannotOpenRoom,
+    Delivery,
+    DeliveryRejected,
+    Features,
+    Kind,
+    Level,
+    Member,
+    Membership,
+    Message,
+    NativeId,
+    NetworkContext,
+    OpenedRoom,
+    Refusal,
+    RefusalCode,
+    RetryLater,
+    Role,
+    Standing,
+    Style,
+    Topic,
+    display_of,
+)
+
+from hansa_irc.channels import MAX_CHANNELS, Channels
+from hansa_irc.config import Config
+from hansa_irc.connection import Connection, ConnectionLost
+from hansa_irc.formatting import plain_word
+from hansa_irc.inbound import Inbound
+from hansa_irc.lines import Line, divide_text, format_line, room_for_text
+from hansa_irc.puppets import Puppets
+from hansa_irc.rendering import Speaker, render_message
+from hansa_irc.sent import SentDeliveries, schema
+
+_OPEN_TIMEOUT_S = 10.0
+#: Seconds between two looks at idle puppets, channels that could not be entered, and splits.
+_HOUSEKEEPING_S = 60
+#: Seconds after which people who were lost in a split have left.
+_SPLIT_S = 600
+_WORDS = (
+    Kind.EDIT,
+    Kind.REACTION,
+    Kind.RETRACTION,
+    Kind.NAME,
+    Kind.UPGRADE,
+    Kind.LOCATION,
+    Kind.POLL_START,
+    Kind.POLL_VOTE,
+    Kind.POLL_END,
+    Kind.CALL,
+    Kind.ENCRYPTED,
+    Kind.CUSTOM,
+)
+
+
+class Irc:
+    """Channels are rooms; nicks, folded as the server says, are people."""
+
+    features = Features(
+        levels=MappingProxyType(
+            {
+                **dict.fromkeys((Kind.MESSAGE, Kind.TOPIC, Kind.MEMBER, Kind.STANDING), Level.PARTIAL),
+                **dict.fromkeys(_WORDS, Level.FALLBACK),
+            }
+        ),
+        max_text=4000,
+        formatting=True,
+    )
+
+    def __init__(self, ctx: NetworkContext) -> None:
+        self.ctx = ctx
+        self.config: Config = ctx.config
+        self.puppets = Puppets(ctx, self.config)
+        self.channels = Channels(ctx.id, self.puppets.ours, self.config.members)
+        self.inbound = Inbound(ctx, self.channels)
+        self._sent = SentDeliveries(ctx)
+        self._connection: Connection | None = None
+        self._inside: set[str] = set()
+        self._up = asyncio.Event()
+        self._unlinked: set[str] = set()
+        ctx.declare(schema(ctx.id))
+
+    async def start(self) -> None:
+        """See ``hansa.Network.start``."""
+        self.ctx.report_status("connecting", self.config.host)
+        for link in self.ctx.list_links():
+            self._open_channel(link.native.id)
+        self.ctx.spawn(self._keep_connected(), "connection")
+        self.ctx.spawn(self.inbound.run, "lines")
+        self.ctx.spawn(self._keep_house, "housekeeping")
+
+    async def stop(self) -> None:
+        """See ``hansa.Network.stop``."""
+        await self.puppets.close()
+        if self._connection is not None:
+            await self._connection.close("the bridge stops")
+
+    async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
+        """Enters a channel; IRC makes it where it does not exist."""
+        del create
+        if not self.channels.features.is_channel(address):
+            raise self._cannot_open(RefusalCode.INVALID, f"{address[:80]!r} is not the name of a channel")
+        key = self.channels.features.fold(address)
+        if self.ctx.get_link(key) is not None:
+            return OpenedRoom(native=NativeId(self.ctx.id, key))
+        if len(self.channels.by_name) >= MAX_CHANNELS:
+            raise self._cannot_open(RefusalCode.TOO_LARGE, f"there are {MAX_CHANNELS} channels")
+        try:
+            async with asyncio.timeout(_OPEN_TIMEOUT_S):
+                await self._up.wait()
+            self._open_channel(key)
+            errors = await self._require_connection().tell(format_line("JOIN", key))
+        except (TimeoutError, ConnectionLost, RetryLater) as error:
+            raise self._cannot_open(
+                RefusalCode.UNREACHABLE, f"{self.config.host} cannot be reached"
+            ) from error
+        if key not in self._inside:
+            self.channels.by_name.pop(key, None)
+            raise self._cannot_open(
+                RefusalCode.FORBIDDEN, _reason(errors) or "the server does not answer JOIN"
+            )
+        self._unlinked.add(key)
+        return OpenedRoom(native=NativeId(self.ctx.id, key))
+
+    async def send(self, delivery: Delivery) -> str:
+        """See ``hansa.Network.send``: returns when the server has worked on all lines."""
+        native = await self._sent.find(delivery)
+        if native is not None:
+            return native
+        channel = delivery.link.native.id
+        await self._sync_linked()
+        if channel not in self._inside:
+            raise RetryLater(f"the bridge is not in {channel}")
+        try:
+            await self._send_content(delivery, channel)
+        except ConnectionLost as error:
+            raise RetryLater(str(error)) from error
+        return await self._sent.put(delivery)
+
+    async def _send_content(self, delivery: Delivery, channel: str) -> None:
+        content, person = delivery.content, delivery.event.sender
+        match content:
+            case Message():
+                await self._say(delivery, channel, content)
+            case Topic():
+                await self._set_topic(delivery, channel, content)
+            case Member():
+                await self._change_member(channel, person, content)
+            case Standing():
+                await self._change_rank(channel, content)
+            case _:
+                raise DeliveryRejected(f"{content.kind} has no form on IRC")
+
+    async def _say(self, delivery: Delivery, channel: str, message: Message) -> None:
+        person = delivery.event.sender
+        name = self._name_of(person, channel)
+        connection, speaker = await self._speaker(person, name, channel)
+        lines = render_message(message, channel, speaker)
+        for number in range(self._sent.lines_of(delivery.key), len(lines)):
+            errors = await connection.tell(lines[number])
+            if refused := [one for one in errors if self.channels.features.fold(one.param(1)) == channel]:
+                raise DeliveryRejected(_reason(refused))
+            self._sent.on_lines(delivery.key, number + 1)
+
+    async def _speaker(self, person: NativeId, name: str, channel: str) -> tuple[Connection, Speaker]:
+        own = self._require_connection()
+        puppet = await self.puppets.speaker(person, name, channel, self.channels.features)
+        if puppet is not None:
+            return puppet, Speaker(source=_source(puppet))
+        return own, Speaker(source=_source(own), name=name)
+
+    async def _set_topic(self, delivery: Delivery, channel: str, content: Topic) -> None:
+        known = self.channels.find(channel)
+        text = " ".join(content.text.split())
+        if known is not None and known.topic == text:
+            return
+        own = self._require_connection()
+        fitting = next(divide_text(text, room_for_text(_source(own), "TOPIC", channel)), "")
+        if fitting == text and not await own.tell(format_line("TOPIC", channel, text)):
+            if known is not None:
+                known.topic = text
+            return
+        # It does not fit, or the bridge may not set it: people read it all the same.
+        await self._say(
+            delivery, channel, Message(text=f"[the topic is: {content.text}]", style=Style.NOTICE)
+        )
+
+    async def _change_member(self, channel: str, sender: NativeId, content: Member) -> None:
+        own = self._require_connection()
+        if content.user.network != self.ctx.id:
+            if content.membership is not Membership.JOIN:
+                await self.puppets.leave(content.user, channel, plain_word(content.reason, 200) or "left")
+            return
+        channel_now = self.channels.find(channel)
+        key = content.user.id
+        mask = f"{key}!*@*"
+        lines: list[bytes] = []
+        if content.membership is Membership.BAN:
+            lines.append(format_line("MODE", channel, "+b", mask))
+        elif content.former_membership is Membership.BAN:
+            lines.append(format_line("MODE", channel, "-b", mask))
+        leaves = content.membership in {Membership.BAN, Membership.LEAVE}
+        if leaves and channel_now is not None and key in channel_now.ranks:
+            by = self._name_of(sender, channel)
+            reason = plain_word(f"by {by}: {content.reason}" if content.reason else f"by {by}", 200)
+            lines.append(format_line("KICK", channel, key, reason))
+        elif content.membership is Membership.INVITE:
+            lines.append(format_line("INVITE", key, channel))
+        if lines and (refused := await own.tell(*lines)):
+            raise DeliveryRejected(_reason(refused))
+
+    async def _change_rank(self, channel: str, content: Standing) -> None:
+        known = self.channels.find(channel)
+        if content.user.network == self.ctx.id:
+            nick = content.user.id
+        elif puppet := self.puppets.find(content.user):
+            nick = puppet.nick
+        else:
+            return
+        key = self.channels.features.fold(nick)
+        modes = known.ranks.get(key) if known is not None else None
+        if modes is None:
+            return
+        changes = ""
+        if (content.role >= Role.MODERATOR) != ("o" in modes):
+            changes += "+o" if content.role >= Role.MODERATOR else "-o"
+        if changes and (
+            refused := await self._require_connection().tell(format_line("MODE", channel, changes, nick))
+        ):
+            raise DeliveryRejected(_reason(refused))
+
+    def _name_of(self, person: NativeId, channel: str) -> str:
+        view = self.ctx.get_view(channel)
+        row = view.person(person) if view is not None else None
+        return plain_word(row.display if row is not None else display_of(person), 32) or "unnamed"
+
+    def _require_connection(self) -> Connection:
+        if self._connection is None or not self._connection.up.is_set():
+            raise RetryLater("there is no connection to the server")
+        return self._connection
+
+    def _open_channel(self, key: str) -> None:
+        view = self.ctx.get_view(key)
+        rows = view.joined() if view is not None else ()
+        self.channels.open(key, {row.user.id for row in rows if row.user.network == self.ctx.id})
+
+    async def _keep_connected(self) -> None:
+        backoff, failures = Backoff(), 0
+        while True:
+            connection = Connection(self.ctx, self.config, self.config.nick, self._receive, self._on_up)
+            self._connection = connection
+            began = self.ctx.clock.monotonic()
+            try:
+                await connection.run()
+            except ConnectionLost as error:
+                self._up.clear()
+                self._inside.clear()
+                failures = 1 if self.ctx.clock.monotonic() - began > 2 * backoff.most else failures + 1
+                self.ctx.report_status("connecting", f"{self.config.host}: {error}")
+                self.ctx.count("irc_connections_lost")
+            await asyncio.sleep(backoff.delay(failures, self.ctx.random.uniform()))
+
+    def _on_up(self) -> None:
+        assert self._connection is not None
+        self.channels.features = self._connection.features
+        ours = self.puppets.ours
+        for key in [key for key, person in ours.items() if person is None]:
+            del ours[key]
+        ours[self.channels.features.fold(self._connection.nick)] = None
+        self._connection.post(*(format_line("JOIN", key) for key in self.channels.by_name))
+        self._up.set()
+        self.ctx.report_status("up")
+
+    async def _receive(self, line: Line) -> None:
+        """A line of the bridge's connection."""
+        fold = self.channels.features.fold
+        own = self.puppets.ours.get(fold(line.nick), "") is None
+        ended = line.param(1) if line.command == "KICK" else line.nick
+        happenings = self.channels.receive(line)
+        match line.command:
+            case "JOIN" if own:
+                self._inside.add(fold(line.param(0)))
+            case "PART" | "KICK" if self.puppets.ours.get(fold(ended), "") is None:
+                self._inside.discard(fold(line.param(0)))
+            case "NICK" if own:
+                self.puppets.ours.pop(fold(line.nick), None)
+                self.puppets.ours[fold(line.param(0))] = None
+            case "QUIT":
+                self.puppets.on_quit(fold(line.nick))
+            case _:
+                pass
+        for happening in happenings:
+            await self.inbound.put(
+                happening, line.tags.get("msgid", "") if happening is happenings[-1] else ""
+            )
+        if line.command in {"366", "MODE"}:
+            await self.inbound.rank(fold(line.param(1 if line.command == "366" else 0)))
+
+    async def _sync_linked(self) -> None:
+        """Show those who were in a channel before it was linked."""
+        for key in [key for key in self._unlinked if self.ctx.get_link(key) is not None]:
+            self._unlinked.discard(key)
+            for happening in self.channels.resync(key):
+                await self.inbound.put(happening)
+            await self.inbound.rank(key)
+
+    async def _keep_house(self) -> None:
+        looks = 0
+        while True:
+            await asyncio.sleep(1.0)
+            looks += 1
+            await self._sync_linked()
+            if looks % _HOUSEKEEPING_S == 0:
+                await self.puppets.close_idle()
+                self._enter_again()
+            if looks % _SPLIT_S == 0:
+                for happening in self.channels.give_up_split():
+                    await self.inbound.put(happening)
+
+    def _enter_again(self) -> None:
+        """Channels that the bridge was thrown out of, or could not enter."""
+        if self._connection is None or not self._up.is_set():
+            return
+        with contextlib.suppress(ConnectionLost):
+            self._connection.post(
+                *(format_line("JOIN", key) for key in set(self.channels.by_name) - self._inside)
+            )
+
+    def _cannot_open(self, code: RefusalCode, text: str) -> CannotOpenRoom:
+        return CannotOpenRoom(Refusal(code=code, text=text))
+
+
+def _reason(errors: Sequence[Line]) -> str:
+    return plain_word(errors[0].params[-1], 200) if errors and errors[0].params else ""
+
+
+def _source(connection: Connection) -> str:
+    """How others see a connection; while that is not known, the longest that it can be (RFC 2812)."""
+    return connection.source or f"{connection.nick}!{'u' * 11}@{'h' * 63}"

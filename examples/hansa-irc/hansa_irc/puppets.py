@@ -1,0 +1,140 @@
+"""Connections of people of other networks: each has its own nick on IRC."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+from hansa import LruCache, NativeId, NetworkContext
+
+from hansa_irc.config import Config
+from hansa_irc.connection import Connection, ConnectionLost
+from hansa_irc.isupport import ServerFeatures, make_nick
+from hansa_irc.lines import Line, format_line
+
+#: Seconds that a message waits for its sender's connection, before the bridge says it.
+_OPEN_TIMEOUT_S = 15.0
+#: Seconds until a person whose connection failed gets another one.
+_FAILED_S = 300.0
+#: People whose connection failed.
+_MAX_REMEMBERED = 1000
+
+
+@dataclass(slots=True)
+class Puppet:
+    """One person's connection."""
+
+    person: NativeId
+    connection: Connection
+    used: float
+    channels: set[str] = field(default_factory=set)
+
+
+class Puppets:
+    """At most ``config.puppets``. ``ours`` maps folded nicks to the people they stand for: lines of these
+    nicks are our own, which the bridge must not read as those of other people.
+    """
+
+    def __init__(self, ctx: NetworkContext, config: Config) -> None:
+        self.ours: dict[str, NativeId | None] = {}
+        self._ctx, self._config = ctx, config
+        self._puppets: dict[NativeId, Puppet] = {}
+        self._failed: LruCache[NativeId, float] = LruCache(_MAX_REMEMBERED)
+        self._number = 0
+
+    async def speaker(
+        self, person: NativeId, name: str, channel: str, features: ServerFeatures
+    ) -> Connection | None:
+        """The connection of a person, in the channel; None where the bridge must speak for them."""
+        puppet = self._puppets.get(person) or await self._open(person, name, features)
+        if puppet is None:
+            return None
+        puppet.used = self._ctx.clock.monotonic()
+        if channel not in puppet.channels:
+            refused = await puppet.connection.tell(format_line("JOIN", channel))
+            if refused:
+                self._ctx.log.info(
+                    "%s cannot enter %s: %s", puppet.connection.nick, channel, refused[0].params[-1]
+                )
+                return None
+            puppet.channels.add(channel)
+        return puppet.connection
+
+    def on_quit(self, key: str) -> None:
+        """The server said that a nick of our connections has left: its next holder is another person."""
+        person = self.ours.get(key)
+        if person is not None and person not in self._puppets:
+            del self.ours[key]
+
+    def find(self, person: NativeId) -> Connection | None:
+        """The connection of a person who has one."""
+        puppet = self._puppets.get(person)
+        return puppet.connection if puppet is not None else None
+
+    async def leave(self, person: NativeId, channel: str, reason: str) -> None:
+        """A person is not in a room any more."""
+        puppet = self._puppets.get(person)
+        if puppet is None or channel not in puppet.channels:
+            return
+        puppet.channels.discard(channel)
+        with contextlib.suppress(ConnectionLost):
+            await puppet.connection.tell(format_line("PART", channel, reason))
+        if not puppet.channels:
+            await puppet.connection.close("left")
+
+    async def close_idle(self) -> None:
+        """Those who have said nothing for long leave; they come back when they speak."""
+        now = self._ctx.clock.monotonic()
+        for puppet in list(self._puppets.values()):
+            if now - puppet.used > self._config.puppet_idle:
+                await puppet.connection.close("idle")
+
+    async def close(self) -> None:
+        """All leave."""
+        await asyncio.gather(*(p.connection.close("the bridge stops") for p in list(self._puppets.values())))
+
+    async def _open(self, person: NativeId, name: str, features: ServerFeatures) -> Puppet | None:
+        now = self._ctx.clock.monotonic()
+        if len(self._puppets) >= self._config.puppets or now - (self._failed.get(person) or -1e9) < _FAILED_S:
+            return None
+        nick = make_nick(name, features.nick_length)
+
+        async def receive(line: Line) -> None:
+            await self._receive(person, line)
+
+        def on_up() -> None:
+            self.ours[features.fold(connection.nick)] = person
+
+        connection = Connection(self._ctx, self._config, nick, receive, on_up)
+        puppet = self._puppets[person] = Puppet(person=person, connection=connection, used=now)
+        self._number += 1
+        self._ctx.spawn(self._run(puppet), f"puppet {self._number}")
+        waits = [asyncio.ensure_future(event.wait()) for event in (connection.up, connection.ended)]
+        try:
+            await asyncio.wait(waits, timeout=_OPEN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if connection.up.is_set():
+            return puppet
+        self._failed.put(person, now)
+        await connection.close("too late")
+        return None
+
+    async def _run(self, puppet: Puppet) -> None:
+        try:
+            await puppet.connection.run()
+        except ConnectionLost as error:
+            self._ctx.log.info("the connection of %s ended: %s", puppet.person, error)
+        finally:
+            if self._puppets.get(puppet.person) is puppet:
+                del self._puppets[puppet.person]
+
+    async def _receive(self, person: NativeId, line: Line) -> None:
+        puppet = self._puppets.get(person)
+        if puppet is None:
+            return
+        own = puppet.connection.features.fold
+        if line.command == "KICK" and own(line.param(1)) == own(puppet.connection.nick):
+            puppet.channels.discard(own(line.param(0)))

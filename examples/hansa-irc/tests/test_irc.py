@@ -1,0 +1,130 @@
+"""The network keeps the contract of networks, beside a small server."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import hansa_irc
+from hansa import Member, Membership, Message, NativeId, Style, Topic
+from hansa.testing import NetworkSuite
+from hansa_irc.lines import parse_line
+from irc_server import IrcServer
+
+ROOM = "#room"
+
+
+class TestIrc(NetworkSuite):
+    plugin = hansa_irc
+    address = ROOM
+
+    @asynccontextmanager
+    async def stage(self, **more):
+        self.server = await IrcServer().start()
+        self.options = {
+            "host": "127.0.0.1",
+            "port": self.server.port,
+            "transport": "tcp",
+            "lines_per_second": 0,
+            **more,
+        }
+        try:
+            async with super().stage() as stage:
+                yield stage
+        finally:
+            await self.server.stop()
+
+    options = {"host": "127.0.0.1"}  # noqa: RUF012  # read only
+
+    async def inject(self, _net, room, sender, text):
+        self.server.person(sender, room)
+        self.server.act(sender, "PRIVMSG", room, text)
+
+    def malformed(self, _net):
+        return [
+            lambda raw=raw: parse_line(raw)
+            for raw in (b"", b":only.source", b"@a=b", b"PRIV\0MSG x", b"1234")
+        ]
+
+    async def said(self, stage, text):
+        """Waits until a line was said in the channel."""
+        await stage.until(f"{text!r} was said", lambda: text in self.server.texts(ROOM))
+
+    async def test_people_of_other_networks_are_named(self):
+        async with self.stage() as stage:
+            await stage.other.join("other", "zoe@elsewhere", "Zoe")
+            await stage.other.say("other", "zoe@elsewhere", "ahoy")
+            await self.said(stage, "<Zoe> ahoy")
+            await stage.other.emote("other", "zoe@elsewhere", "waves")
+            await self.said(stage, "* Zoe waves")
+            await stage.other.say("other", "zoe@elsewhere", "one\n\rQUIT :x\ntwo")
+            await self.said(stage, "<Zoe> two")
+            assert "<Zoe> QUIT :x" in self.server.texts(ROOM)
+
+    async def test_a_channel_before_it_was_linked_is_shown(self):
+        async with self.stage() as stage:
+            self.server.person("Late", ROOM)
+            await stage.seen(Member(user=NativeId("tested", "late"), membership=Membership.JOIN, name="Late"))
+
+    async def test_topics_kicks_and_nicks_cross(self):
+        async with self.stage() as stage:
+            for nick in ("Ann", "Bob"):
+                self.server.person(nick, ROOM)
+            self.server.act("Ann", "TOPIC", ROOM, "tea \x02now\x02")
+            await stage.seen(Topic(text="tea now"))
+            self.server.act("Ann", "KICK", ROOM, "Bob", "enough")
+            await stage.seen(
+                Member(user=NativeId("tested", "bob"), membership=Membership.LEAVE, reason="enough")
+            )
+            self.server.act("Ann", "NICK", "Anna")
+            await stage.seen(Member(user=NativeId("tested", "anna"), membership=Membership.JOIN, name="Anna"))
+            self.server.act("Anna", "PRIVMSG", ROOM, "\x01ACTION waves\x01")
+            await stage.seen(Message(text="waves", style=Style.EMOTE))
+
+    async def test_a_puppet_speaks_for_itself_and_is_not_heard_again(self):
+        async with self.stage(puppets=1) as stage:
+            await stage.other.join("other", "zoe@elsewhere", "Zoe")
+            await stage.other.say("other", "zoe@elsewhere", "ahoy")
+            await self.said(stage, "ahoy")
+            assert "zoe" in self.server.users
+            await stage.other.join("other", "max@elsewhere", "Max")
+            await stage.other.say("other", "max@elsewhere", "me too")
+            await self.said(stage, "<Max> me too")
+            await self.inject(stage.net, ROOM, "ann", "fence")
+            await stage.seen(Message(text="fence"))
+            texts = [e.content.text for e in await stage.log() if isinstance(e.content, Message)]
+            assert texts == ["ahoy", "me too", "fence"]
+
+    async def test_a_lost_connection_comes_back_and_nothing_is_lost(self):
+        async with self.stage() as stage:
+            for number in range(40):
+                await stage.other.say("other", "zoe@elsewhere", f"line {number}")
+                if number in {10, 25}:
+                    await self.said(stage, f"<zoe> line {number}")
+                    self.server.cut()
+            await self.said(stage, "<zoe> line 39")
+            texts = self.server.texts(ROOM)
+            assert list(dict.fromkeys(texts)) == [f"<zoe> line {number}" for number in range(40)]
+            assert len(texts) <= 42
+
+    async def test_a_split_is_no_leave_of_those_who_come_back(self):
+        async with self.stage() as stage:
+            self.server.person("Ann", ROOM)
+            await self.inject(stage.net, ROOM, "Ann", "before")
+            await stage.seen(Message(text="before"))
+            self.server.act("Ann", "QUIT", "hub.example leaf.example")
+            await self.inject(stage.net, ROOM, "Ann", "after")
+            await stage.seen(Message(text="after"))
+            changes = [e.content.membership for e in await stage.log() if isinstance(e.content, Member)]
+            assert changes == [Membership.JOIN]
+
+    async def test_sasl_is_required_where_an_account_is_configured(self):
+        async with self.stage() as stage:
+            stage.net.config = self.plugin.Config.model_validate(
+                {**self.options, "sasl_account": "hansa", "sasl_password": "secret"}
+            )
+            self.server.accounts = {"hansa": "wrong"}
+            self.server.cut()
+            status = stage.app.runners["tested"]
+            await stage.until("it is refused", lambda: "SASL" in status.text)
+            self.server.accounts = {"hansa": "secret"}
+            await stage.until("it is up again", lambda: status.state == "up")

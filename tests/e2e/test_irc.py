@@ -1,0 +1,194 @@
+"""Channels of a real ngircd: the example ``hansa-irc`` as a third party's distribution, in one room with Hansa."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+from peers.hansa import Hansa
+from peers.synapse import Refusal
+from peers.tcp_cutter import TcpCutter
+from peers.waiting import until
+
+pytestmark = pytest.mark.e2e
+EXAMPLE = Path(__file__).parents[2] / "examples" / "hansa-irc"
+CHANNEL = "#lobby"
+BURST = 1000
+TABLE = """
+[networks.irc]
+plugin = "irc"
+host = "127.0.0.1"
+port = {port}
+transport = "tls"
+ca_file = "{ca}"
+lines_per_second = 0
+puppets = {puppets}
+[[rooms]]
+links = ["matrix:#lobby:{name}", "irc:#lobby"]
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> None:
+    """The example as if it were installed: importable, with its entry point."""
+    info = tmp_path / "site" / "hansa_irc-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hansa-irc\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[hansa.plugins]\nirc = hansa_irc\n")
+    paths = [str(info.parent), str(EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    for path in paths[:2]:
+        monkeypatch.syspath_prepend(path)
+
+
+@pytest.fixture
+def bridged(installed, hansa, ngircd) -> Callable[..., Awaitable[Hansa]]:
+    """Makes a Hansa whose lobby is linked with the channel."""
+
+    async def make(port: int = 0, puppets: int = 0):
+        def table(server) -> str:
+            return TABLE.format(
+                port=port or ngircd.tls_port, ca=server.ca.certificate, puppets=puppets, name=server.name
+            )
+
+        server = await hansa(table)
+
+        async def linked():
+            rooms = await server.run("rooms", "ls")
+            return any(len(room["links"]) == 2 for room in rooms)
+
+        await until("the lobby is linked", linked)
+        return server
+
+    return make
+
+
+async def reads(user, room: str, body: str):
+    """Waits until a Matrix user reads a message, and returns its event."""
+
+    async def found():
+        return [e for e in await user.history(room) if e["content"].get("body") == body]
+
+    return (await until(f"{body!r} is read", found))[0]
+
+
+async def test_people_of_irc_and_of_hansa_talk(bridged, irc_user, local_user):
+    romeo = await irc_user("Romeo")
+    await romeo.join(CHANNEL)
+    server = await bridged()
+    ann = await local_user(server, "ann")
+    room = await ann.join(f"#lobby:{server.name}")
+
+    romeo.say(CHANNEL, "with \x02bold\x02 and é")
+    event = await reads(ann, room, "with bold and é")
+    assert event["content"]["formatted_body"] == "with <strong>bold</strong> and é"
+    members = await ann.members(room)
+    assert members[event["sender"]] == "Romeo"
+    romeo.say(CHANNEL, "\x01ACTION waves\x01")
+    assert (await reads(ann, room, "waves"))["content"]["msgtype"] == "m.emote"
+
+    await ann.say(room, "ahoy, Romeo")
+    await romeo.seen(CHANNEL, "<ann> ahoy, Romeo")
+    await ann.say(room, "waves back", "m.emote")
+    await romeo.seen(CHANNEL, "* ann waves back")
+    await ann.say(room, "long " + "wörd " * 200)
+    await romeo.until("all of a long text", lambda: " ".join(romeo.texts(CHANNEL)).count("wörd") == 200)
+    assert all(len(one.encode()) <= 510 for one in romeo.lines)
+
+    romeo.send(f"TOPIC {CHANNEL} :tea at five")
+
+    async def topic():
+        state = await ann.state(room)
+        event = state.get(("m.room.topic", "")) or {"content": {}}
+        return event["content"].get("topic") == "tea at five"
+
+    await until("the topic", topic)
+    romeo.send("NICK Montague")
+    romeo.say(CHANNEL, "it is me")
+    assert "montague" in (await reads(ann, room, "it is me"))["sender"]
+
+
+async def test_a_puppet_is_a_person_of_its_own(bridged, irc_user, local_user):
+    romeo = await irc_user("Romeo")
+    await romeo.join(CHANNEL)
+    server = await bridged(puppets=5)
+    ann = await local_user(server, "ann")
+    room = await ann.join(f"#lobby:{server.name}")
+    await ann.say(room, "ahoy")
+    await romeo.seen(CHANNEL, "ahoy")
+    assert romeo.texts(CHANNEL, by="ann!") == ["ahoy"]
+    romeo.say(CHANNEL, "fence")
+    await reads(ann, room, "fence")
+    bodies = [e["content"]["body"] for e in await ann.history(room) if e["type"] == "m.room.message"]
+    assert bodies == ["ahoy", "fence"]
+
+
+async def burst(user, room: str) -> None:
+    """A thousand messages, in order, each said again under its id until the server has taken it."""
+    for number in range(BURST):
+        path = f"/rooms/{quote(room, safe='')}/send/m.room.message/burst{number}"
+
+        async def taken(path=path, number=number):
+            try:
+                return await user.call("PUT", path, {"msgtype": "m.text", "body": f"line {number}"})
+            except (aiohttp.ClientError, Refusal):
+                return None
+
+        await until(f"line {number} is taken", taken)
+
+
+def check_burst(texts: list[str], kills: int) -> None:
+    """None lost, the order kept, one doubled at most by each kill."""
+    lines = [text for text in texts if " line " in text]
+    assert list(dict.fromkeys(lines)) == [f"<ann> line {number}" for number in range(BURST)]
+    doubled = {text: count for text, count in Counter(lines).items() if count > 1}
+    assert len(lines) - BURST <= kills, doubled
+
+
+async def test_a_killed_hansa_loses_nothing_and_doubles_one_line_at_most(bridged, irc_user, local_user):
+    romeo = await irc_user("Romeo")
+    await romeo.join(CHANNEL)
+    server = await bridged()
+    ann = await local_user(server, "ann")
+    room = await ann.join(f"#lobby:{server.name}")
+    saying = asyncio.ensure_future(burst(ann, room))
+    await romeo.seen(CHANNEL, "<ann> line 150")
+    await server.kill()
+    await server.start()
+    await romeo.seen(CHANNEL, "<ann> line 500")
+    await server.kill()
+    await server.start()
+    await saying
+    await romeo.until("the last line", lambda: f"<ann> line {BURST - 1}" in romeo.texts(CHANNEL), 120)
+    check_burst(romeo.texts(CHANNEL), 2)
+
+
+async def test_a_killed_ngircd_loses_nothing_and_doubles_one_line_at_most(
+    bridged, ngircd, irc_user, local_user
+):
+    romeo = await irc_user("Romeo")
+    await romeo.join(CHANNEL)
+    cable = await TcpCutter().lay(ngircd.tls_port)
+    server = await bridged(port=cable.port)
+    ann = await local_user(server, "ann")
+    room = await ann.join(f"#lobby:{server.name}")
+    saying = asyncio.ensure_future(burst(ann, room))
+    await romeo.seen(CHANNEL, "<ann> line 150")
+    await ngircd.kill()
+    # Nobody who is away reads what is said: Romeo is back before the bridge is.
+    await cable.cut()
+    await romeo.close()
+    await ngircd.start()
+    await romeo.connect()
+    await romeo.join(CHANNEL)
+    await cable.mend()
+    await saying
+    await romeo.until("the last line", lambda: f"<ann> line {BURST - 1}" in romeo.texts(CHANNEL), 200)
+    check_burst(romeo.texts(CHANNEL), 1)
+    await cable.cut()
