@@ -58,6 +58,8 @@ from hansa_matrix.proto.state_content import (
 Draft = tuple[str, str | None, Mapping[str, Any]]
 
 _STYLES = {"m.text": Style.TEXT, "m.emote": Style.EMOTE, "m.notice": Style.NOTICE}
+#: Fields without which a message is its body alone.
+_RICH = frozenset({"m.relates_to", "format", "m.mentions"})
 _MEMBERSHIPS = {m.value: m for m in Membership}
 _REDACTION = "m.room.redaction"
 _NAMING = (Edit, Reaction, Retraction, PollVote, PollEnd)
@@ -91,6 +93,10 @@ async def content_from_event(draft: Draft, ids: NativeIds) -> Content:
     if state_key is not None:
         return await _state_content(type_, state_key, content, ids)
     if type_ == "m.room.message":
+        if _RICH.isdisjoint(content):
+            style = _STYLES.get(string_field(content, "msgtype") or "")
+            if style is not None:  # as most are
+                return Message(text=truncated_text(string_field(content, "body")), style=style)
         if "m.relates_to" in content:
             return await _related_message(content, ids)
         return await _message(content, ids)
@@ -204,11 +210,12 @@ async def _words(content: Mapping[str, Any], ids: NativeIds, style: Style, *, is
     if is_reply:
         body = said.without_reply_fallback(body)
     formatted = await _formatted(content, ids, is_reply=is_reply) if "format" in content else None
-    if "m.mentions" not in content:
+    mentioned = said.mentioned_users(content) if "m.mentions" in content else ()
+    if not mentioned:
         if formatted is None:
             return Message(text=body, style=style)
         return Message(text=formatted.text, style=style, spans=formatted.spans)
-    mentions = tuple([await ids.home_of(user) for user in said.mentioned_users(content)])
+    mentions = tuple([await ids.home_of(user) for user in mentioned])
     if formatted is None:
         return Message(text=body, style=style, mentions=mentions)
     return Message(text=formatted.text, style=style, spans=formatted.spans, mentions=mentions)

@@ -98,8 +98,10 @@ def new_content(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def mentioned_users(content: Mapping[str, Any]) -> tuple[str, ...]:
     """The ids of the people that a message mentions, ``MAX_MENTIONS`` at most."""
     listed = _object(content.get("m.mentions")).get("user_ids")
-    named = (one for one in listed if is_valid_user_id(one)) if isinstance(listed, list) else ()
-    return tuple(islice(dict.fromkeys(named), MAX_MENTIONS))
+    if not listed or not isinstance(listed, list):
+        return ()
+    named = dict.fromkeys(one for one in listed if is_valid_user_id(one))
+    return tuple(islice(named, MAX_MENTIONS))
 
 
 def without_reply_fallback(body: str) -> str:

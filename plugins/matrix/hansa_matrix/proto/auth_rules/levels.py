@@ -56,8 +56,8 @@ def creators_of(create: Pdu, version: RoomVersion) -> frozenset[str]:
 
 
 def changed_users(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str] | None:
-    """The users to whom a power levels event gives another level than the one before it; None where more
-    than that changes.
+    """Returns the users whose level differs between two power levels events; None if anything else differs
+    too.
     """
     if {**before, "users": None} != {**after, "users": None}:
         return None
