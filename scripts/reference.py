@@ -265,13 +265,15 @@ def parsers(parser: argparse.ArgumentParser, words: str = "hansa") -> Iterator[t
         helps = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
         for name, sub in action.choices.items():
             inner = list(parsers(sub, f"{words} {name}"))
-            yield from inner or [(f"{words} {name}", helps.get(name, ""), sub)]
+            if not any(isinstance(one, argparse._SubParsersAction) and one.required for one in sub._actions):  # noqa: SLF001
+                yield f"{words} {name}", helps.get(name, ""), sub
+            yield from inner
 
 
 def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
     """``(how it is written, help)`` of each argument."""
     for action in parser._actions:  # noqa: SLF001
-        if isinstance(action, argparse._HelpAction):  # noqa: SLF001
+        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):  # noqa: SLF001
             continue
         shown = ", ".join(action.option_strings) or str(action.metavar or action.dest)
         takes = (

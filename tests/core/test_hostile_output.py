@@ -50,7 +50,7 @@ CORE: dict[str, list[Any]] = {
         {"state": "degraded", "store": {"state": "degraded", "kind": WORD, "since": 1, "text": WORD}, "networks": [],
          "policies": [], "rooms": 1},
     ],
-    "plugins": [[{"name": WORD, "module": WORD, "distributions": [WORD], "enabled": [WORD]}]],
+    "plugins": [[{"name": WORD, "module": WORD, "distributions": [WORD], "versions": [WORD], "enabled": [WORD]}]],
     "format_pairs": [{"a": WORD, "b": [WORD, WORD], "c": {"d": WORD}, "e": None, "f": True}],
     "where": [{"event": WORD, "room": WORD, "seq": 1, "sender": WORD, "content": WORD, "destinations": [
         {"destination": WORD, "state": WORD, "since": 5, "reason": WORD}]}],

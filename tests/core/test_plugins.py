@@ -610,3 +610,50 @@ async def test_a_network_reports_one_of_three_states_and_no_other_word():
         with pytest.raises(ValueError, match="degraded"):
             made["left"].ctx.report_status("degraded")
         assert app.runners["left"].state == "down"
+
+
+def test_plugins_are_listed_without_a_server_or_a_configuration(shelf, capsys, tmp_path):
+    shelf.put("acme-loud", "loud", source="raise RuntimeError('nobody asked for me')")
+    path = tmp_path / "hansa.toml"
+    assert main(["plugins", "--json", "-c", str(path)]) == 0
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert found["loud"]["versions"] == ["1.0"] and found["loud"]["enabled"] == []
+    assert {"matrix", "xmpp", "governance"} <= set(found)
+    path.write_text('[networks.a]\nplugin = "loud"\n[observers.b]\nplugin = "loud"\n[policies]\nx = 1\n')
+    assert main(["plugins", "-c", str(path)]) == 0
+    line = next(one for one in capsys.readouterr().out.splitlines() if one.startswith("loud"))
+    assert line.split() == ["loud", "acme-loud", "1.0", "networks.a,", "observers.b"]
+    path.write_text("[[[")
+    assert main(["plugins", "-c", str(path)]) == 1
+    assert "is not TOML" in capsys.readouterr().err
+
+
+def test_one_plugin_is_shown_with_what_it_is_and_takes(shelf, capsys, tmp_path):
+    name = shelf.put("acme-loud", "loud", source=f'"""Says it loudly.\n\nAnd more."""\n{SOUND}')
+    path = tmp_path / "hansa.toml"
+    path.write_text('[networks.a]\nplugin = "loud"\n')
+    assert main(["plugins", "show", "loud", "--json", "-c", str(path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["about"] == "Says it loudly." and found["enabled"] == ["networks.a"] and found["api"] == 1
+    assert found["distributions"] == ["acme-loud"] and found["versions"] == ["1.0"]
+    assert [hook["hook"] for hook in found["hooks"]] == ["open_network"]
+    assert found["hooks"][0]["place"].startswith(f"{shelf.folder / name}.py:")
+    assert [(one["setting"], one["default"]) for one in found["settings"]] == [
+        ("word", ""),
+        ("inner", None),
+        ("inner.size", "1"),
+    ]
+    assert main(["plugins", "show", "loud", "-c", str(path)]) == 0
+    assert "loud: Says it loudly." in capsys.readouterr().out
+    assert main(["plugins", "show", "xmpp", "-c", str(path)]) == 0
+    assert "(required)" in capsys.readouterr().out
+    assert main(["plugins", "show", "matrix", "-c", str(path)]) == 0
+    assert "hansa matrix rooms purge" in capsys.readouterr().out
+
+
+def test_a_plugin_that_cannot_be_used_is_shown_with_why(shelf, capsys, tmp_path):
+    shelf.put("acme-old", "old", source=SOUND.replace("api = 1", "api = 0"))
+    assert main(["plugins", "show", "old", "-c", str(tmp_path / "none.toml")]) == 1
+    assert "it cannot be used: plugin 'old' is written for api 0" in capsys.readouterr().out
+    assert main(["plugins", "show", "nothing", "-c", str(tmp_path / "none.toml")]) == 1
+    assert "no plugin named 'nothing' is installed" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from hansa.store.faults import StoreFault
 
 _BODY = 1024 * 1024
 #: The work of a process that waits for the database of another.
-_STANDBY = frozenset({"/status", "/plugins", "/progress", "/reload", "/drain", "/promote"})
+_STANDBY = frozenset({"/status", "/progress", "/reload", "/drain", "/promote"})
 #: Reads the configuration again: what was taken up, and which settings wait for a restart.
 Reload = Callable[[], Awaitable[tuple[list[str], list[str]]]]
 
@@ -56,7 +56,6 @@ class AdminApi:
         policies = PolicyCommands(self._app, names)
         for method, pattern, work in (
             ("GET", "/status", self.status),
-            ("GET", "/plugins", self.plugins),
             ("GET", "/rooms", rooms.rooms),
             ("GET", "/rooms/{room}", rooms.room),
             ("POST", "/rooms/create", rooms.create),
@@ -154,25 +153,6 @@ class AdminApi:
         if self._active_standby() is None:
             await self._app.store.check()
         return Response(body=exposition(self._app), content_type="text/plain")
-
-    async def plugins(self, _request: Request, _body: Any) -> Any:
-        """Installed and enabled plugins."""
-        enabled: dict[str, list[str]] = {}
-        for setup in self._app.setup.networks:
-            enabled.setdefault(setup.module.__name__, []).append(f"networks.{setup.id}")
-        for policy in self._app.policy_setups:
-            enabled.setdefault(policy.module.__name__, []).append(f"policies.{policy.name}")
-        for observer in self._app.setup.observers:
-            enabled.setdefault(observer.module.__name__, []).append(f"observers.{observer.name}")
-        return [
-            {
-                "name": name,
-                "module": entries[0].value,
-                "distributions": sorted({e.dist.name for e in entries if e.dist}),
-                "enabled": enabled.get(entries[0].value, []),
-            }
-            for name, entries in sorted(loader.installed_plugins().items())
-        ]
 
     async def operate(self, request: Request, body: Any) -> Any:
         """A command of a plugin, done by its network."""

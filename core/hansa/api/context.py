@@ -279,7 +279,7 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     def report_status(self, state: NetworkStatus, text: str = "") -> None:
-        """Report ``state``, with what an operator should do. Deliveries wait while it is not ``UP``; the change
-        to it wakes them. Raises ValueError for any other word.
+        """Report ``state``, with what an operator should do. Deliveries wait while it is not ``UP``; a
+        change to it wakes them. Raises ValueError for any other word.
         """
         ...

@@ -72,7 +72,13 @@ def _make_parser(epilog: str = "") -> argparse.ArgumentParser:
     run.add_argument("-v", "--verbose", action="store_true", help="log what happens")
     top.add_parser("check", parents=[listing], help="check a configuration and list every mistake")
     top.add_parser("status", parents=[listing], help="show what is up and what is waiting")
-    top.add_parser("plugins", parents=[listing], help="installed plugins, and where they are enabled")
+    plugins = top.add_parser(
+        "plugins", parents=[listing], help="list installed plugins, and where they are enabled"
+    ).add_subparsers(dest="action", required=False)
+    plugin = plugins.add_parser(
+        "show", parents=[listing], help="show where a plugin is from, its hooks, settings and commands"
+    )
+    plugin.add_argument("name", help="its name, as `hansa plugins` shows it")
     top.add_parser("reload", parents=[listing], help="reload policies and certificates")
     top.add_parser("drain", parents=[listing], help="stop, and leave the database to a standby")
     top.add_parser("promote", parents=[listing], help="make this standby take over the database")
@@ -304,7 +310,7 @@ def _make_question(args: argparse.Namespace) -> tuple[_Ask, str]:
     """Returns the request to make, and the name of the function of ``show`` that prints the answer."""
     name = f"{args.command} {getattr(args, 'action', '')}".strip()
     match name:
-        case "status" | "plugins":
+        case "status":
             return ("GET", f"/{name}", None), name
         case "reload" | "drain" | "promote":
             return ("POST", f"/{name}", {}), "format_pairs"
@@ -385,6 +391,17 @@ def _check_config(args: argparse.Namespace) -> int:
     return 0
 
 
+def _show_plugins(args: argparse.Namespace) -> int:
+    from hansa.cli import plugins, show  # noqa: PLC0415
+
+    if args.action is None:
+        _print_answer(plugins.list_plugins(args.config), show.plugins, as_json=args.json)
+        return 0
+    found = plugins.describe_plugin(args.name, args.config)
+    _print_answer(found, plugins.show_plugin, as_json=args.json)
+    return 1 if found["mistake"] else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; the exit code: 0 done, 1 refused or something is wrong, 2 wrong use or
     configuration; ``hansa run`` has more (``hansa.serve``).
@@ -421,6 +438,8 @@ def _run_words(words: list[str]) -> int:
         return run(args.config, verbose=args.verbose)
     if args.command == "check":
         return _check_config(args)
+    if args.command == "plugins":
+        return _show_plugins(args)
     if args.command == "init":
         from hansa.cli.init import init  # noqa: PLC0415
 

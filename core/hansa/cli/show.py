@@ -25,9 +25,15 @@ __all__ = [
 def plugins(found: Any) -> str:
     """``hansa plugins``."""
     rows = [
-        [p["name"], ", ".join(p["distributions"]), ", ".join(p["enabled"]) or "not enabled"] for p in found
+        [
+            p["name"],
+            ", ".join(p["distributions"]),
+            ", ".join(p["versions"]),
+            ", ".join(p["enabled"]) or "not enabled",
+        ]
+        for p in found
     ]
-    return format_table(["plugin", "from", "enabled as"], rows)
+    return format_table(["plugin", "from", "version", "enabled as"], rows)
 
 
 def rooms(found: Any) -> str:

@@ -101,6 +101,11 @@ def check_hooks(name: str, plugin: object) -> None:
             raise PluginError(f"{text}, not ({', '.join(taken)}) ({_source_place(method)})")
 
 
+def implemented_hooks(plugin: object) -> list[tuple[str, str]]:
+    """The hooks that a module or an object implements, each with its file and line."""
+    return [(hook, _source_place(method)) for hook, method in _hook_methods(plugin)]
+
+
 def _routine(plugin: object, attribute: str) -> Any:
     if inspect.isroutine(inspect.getattr_static(plugin, attribute, None)):
         return getattr(plugin, attribute)
