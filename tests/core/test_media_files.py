@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -23,8 +24,9 @@ from hansa.media.cleaning import ORPHAN_TTL_MS, UNNAMED_TTL_MS
 from hansa.media.configured_limits import to_media_limits
 from hansa.media.quotas import ALL, MediaUsage
 from hansa.model.content import REDACTED, Custom
+from hansa.store import open_store
 from hansa.store.base import ScopedStore
-from hansa.store.blobs import CHUNK
+from hansa.store.blobs import CHUNK, FileBlobs
 from hansa.store.memory import MemoryStore
 from hansa.testing import until
 
@@ -165,6 +167,42 @@ async def test_an_upload_that_breaks_off_leaves_nothing(rig):
     assert rig.files == [] and rig.app.media.opener.slots.taken == 0
     assert rig.app.media.files.quotas.reserved == []
     assert await ScopedStore(rig.app.store, "media").count("file") == 0
+
+
+UPLOADER = """
+import asyncio, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from core.media_rig import media_rig
+from hansa.store import open_store
+
+async def chunks():
+    for _ in range(20):
+        yield b"x" * 65536
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield b"never"
+
+async def main():
+    folder = Path(sys.argv[1])
+    async with media_rig(folder / "media", store=open_store("sqlite:hansa.db", folder)) as rig:
+        await rig.left.ctx.media.store(chunks(), name="a", sender="ann@x")
+
+asyncio.run(main())
+"""
+
+
+async def test_a_kill_in_the_middle_of_an_upload_leaves_nothing(tmp_path):
+    tests = Path(__file__).parents[1]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", UPLOADER, str(tmp_path), str(tests), cwd=tests.parent
+    )
+    assert await child.wait() == -9
+    assert [path for path in (tmp_path / "media").rglob("*") if path.is_file()]
+    FileBlobs(tmp_path / "media").remove_unfinished()  # as a process does when it starts
+    async with media_rig(tmp_path / "media", store=open_store("sqlite:hansa.db", tmp_path)) as rig:
+        assert rig.files == []
+        assert await usage(rig, ALL) == MediaUsage() == await usage(rig, "left:ann@x")
+        await rig.store(b"x", sender="ann@x")
 
 
 async def test_uploads_of_one_sender_have_a_share(rig):

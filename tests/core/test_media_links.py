@@ -16,6 +16,9 @@ from hansa import (
     Action,
     Attachment,
     Edit,
+    Features,
+    Kind,
+    Level,
     MediaStream,
     MediaTransfer,
     MediaUnavailable,
@@ -30,6 +33,7 @@ from hansa import (
 )
 from hansa.admin.media_links import MediaLinkCommands
 from hansa.testing import until
+from hansa.testing.actor import Actor
 from PIL import Image
 
 DAY_MS = 86_400_000
@@ -253,6 +257,19 @@ async def test_a_file_of_a_withheld_event_is_withheld(rig):
     judge = rig.judged()
     judge.denies = lambda one: denied() if isinstance(one, EventOut) and one.link.id == "right:b" else None
     assert (await rig.get(url)).status == 403
+
+
+async def test_a_network_without_files_is_sent_the_name_and_a_link(tmp_path, monkeypatch):
+    """The way of a picture to IRC: what the people there read is what they can open."""
+    plain = Features(levels={Kind.MESSAGE: Level.FULL})
+    monkeypatch.setattr(Actor, "features", property(lambda self: plain))
+    async with media_rig(tmp_path) as rig:
+        data = picture()
+        await rig.send(await rig.store(data, "balcony.png", "image/png"), text="our view")
+        (text,) = await rig.right.until("b", 1)
+        words, _, url = text.rpartition(" ")
+        assert words.startswith("our view") and "balcony.png" in words
+        assert (await rig.get(url)).body == data
 
 
 # Files that a network keeps.
