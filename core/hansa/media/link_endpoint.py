@@ -66,6 +66,7 @@ class LinkEndpoint:
 
     async def answer_link(self, request: Request) -> Response:
         """Answers one request with the file, a part of it, or the reason why there is none."""
+        request.reads_only()
         try:
             answer = await self._open_link(request)
         except LinkRefused as refused:
