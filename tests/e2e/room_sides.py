@@ -13,6 +13,7 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
+from peers.ngircd import IrcUser
 from peers.prosody import XmppUser
 from peers.synapse import MatrixUser
 from peers.waiting import until
@@ -292,6 +293,60 @@ def _line_of_stanza(message: Element, names: dict[str, str]) -> str:
         return f"emote: {text.removeprefix('/me ')}"
     bold = re.fullmatch(r"\*([^*\n]+)\*", text)
     return f"bold: {bold[1]}" if bold else text
+
+
+class IrcSide:
+    """A person with an IRC client."""
+
+    def __init__(self, name: str, user: IrcUser, channel: str) -> None:
+        self.name = name
+        self.user = user
+        self.channel = channel
+        #: Where in what arrived an own line was sent: a server does not send it back.
+        self._own: list[tuple[int, str]] = []
+
+    async def say(self, text: str) -> None:
+        self._own.append((len(self.user.lines), text))
+        self.user.send(f"PRIVMSG {self.channel} :{text}")
+
+    async def emote(self, text: str) -> None:
+        self.user.send(f"PRIVMSG {self.channel} :\1ACTION {text}\1")
+
+    async def say_bold(self, text: str) -> None:
+        self.user.send(f"PRIVMSG {self.channel} :\2{text}\2")
+
+    async def set_topic(self, text: str) -> None:
+        self.user.send(f"TOPIC {self.channel} :{text}")
+
+    async def see(self, text: str) -> None:
+        await self.user.until(text, lambda: any(text in line for line in self._lines()))
+
+    async def lines(self) -> list[str]:
+        return self._lines()
+
+    def _lines(self) -> list[str]:
+        found: list[str] = []
+        own = list(self._own)
+        for number, line in enumerate(self.user.lines):
+            while own and own[0][0] <= number:
+                found.append(own.pop(0)[1])
+            if shown := self._line(line):
+                found.append(shown)
+        return [*found, *(text for _, text in own)]
+
+    def _line(self, line: str) -> str:
+        source, _, rest = line.partition(" ")
+        command, _, rest = rest.partition(" ")
+        target, _, text = rest.partition(" :")
+        if target != self.channel or command not in {"PRIVMSG", "NOTICE", "TOPIC"}:
+            return ""
+        if command == "TOPIC":
+            return "" if source.startswith(f":{self.user.nick}!") else f"topic: {text}"
+        text = re.sub(r"^<([^>]*)> ", "", _LINK.sub("LINK", text.replace("\x0f", "")))
+        if action := re.fullmatch(r"\x01ACTION (.*)\x01", text):
+            return f"emote: {action[1]}"
+        text = re.sub(r"\x02([^\x02]*)\x02?", r"bold: \1", text)
+        return f"notice: {text}" if command == "NOTICE" else text
 
 
 def _without_fallback(message: Element, body: str) -> str:

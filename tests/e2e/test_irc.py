@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
@@ -17,7 +15,6 @@ from peers.tcp_cutter import TcpCutter
 from peers.waiting import until
 
 pytestmark = pytest.mark.e2e
-EXAMPLE = Path(__file__).parents[2] / "examples" / "hansa-irc"
 CHANNEL = "#lobby"
 BURST = 1000
 TABLE = """
@@ -35,20 +32,7 @@ links = ["matrix:#lobby:{name}", "irc:#lobby"]
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch) -> None:
-    """The example as if it were installed: importable, with its entry point."""
-    info = tmp_path / "site" / "hansa_irc-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hansa-irc\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[hansa.plugins]\nirc = hansa_irc\n")
-    paths = [str(info.parent), str(EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    for path in paths[:2]:
-        monkeypatch.syspath_prepend(path)
-
-
-@pytest.fixture
-def bridged(installed, hansa, ngircd) -> Callable[..., Awaitable[Hansa]]:
+def bridged(installed_irc, hansa, ngircd) -> Callable[..., Awaitable[Hansa]]:
     """Makes a Hansa whose lobby is linked with the channel."""
 
     async def make(port: int = 0, puppets: int = 0):

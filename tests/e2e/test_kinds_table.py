@@ -7,13 +7,16 @@ by ``HANSA_WRITE_TABLE=1``.
 from __future__ import annotations
 
 import os
+import re
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from e2e.room_sides import MatrixSide, Side, XmppSide
-from e2e.three_servers import LOBBY, MUC, wait_linked, wait_matrix_member, xmpp_config
+from e2e.room_sides import PIXEL, IrcSide, MatrixSide, Side, XmppSide
+from e2e.three_servers import MUC, wait_linked, wait_matrix_member, xmpp_config
 
 pytestmark = pytest.mark.e2e
 PAGE = Path(__file__).parents[2] / "docs" / "what-people-see.md"
@@ -87,11 +90,28 @@ def page_of(found: dict[tuple[str, str, str], str], sides: list[Side]) -> str:
     return "\n".join(lines) + "\n"
 
 
+IRC = """
+[networks.irc]
+plugin = "irc"
+host = "127.0.0.1"
+port = {port}
+transport = "tls"
+ca_file = "{ca}"
+lines_per_second = 0
+[[rooms]]
+links = ["matrix:#lobby", "xmpp:lobby", "irc:#lobby"]
+"""
+
+
 async def test_every_side_sees_what_the_documentation_says(
-    hansa, prosody, matrix_user, xmpp_user, local_user
+    hansa, prosody, matrix_user, xmpp_user, local_user, installed_irc, ngircd, irc_user
 ):
-    server = await hansa(xmpp_config(prosody) + LOBBY)
+    irene = await irc_user("irene")
+    await irene.join("#lobby")
+    irc = IRC.format(port=ngircd.tls_port, ca=ngircd.ca.certificate)
+    server = await hansa(xmpp_config(prosody) + irc)
     await wait_linked(server)
+    await irene.until("Hansa in the channel", lambda: any(" JOIN " in line for line in irene.lines[-20:]))
     juliet, romeo = await xmpp_user("juliet"), await xmpp_user("romeo")
     alice, hugo = await matrix_user("alice"), await local_user(server, "hugo")
     await juliet.join(MUC, "Juliet")
@@ -104,8 +124,15 @@ async def test_every_side_sees_what_the_documentation_says(
         MatrixSide("Hansa", hugo, room),
         XmppSide("XMPP", juliet, MUC),
         XmppSide("another XMPP", romeo, MUC),
+        IrcSide("IRC", irene, "#lobby"),
     ]
-    page = page_of(await observe(sides), sides)
+    found = await observe(sides)
+    link = next(re.findall(r"https://\S+", line)[0] for line in irene.lines if "picture h.png" in line)
+    context = ssl.create_default_context(cafile=str(server.ca.certificate))
+    async with aiohttp.ClientSession() as http, http.get(link, ssl=context) as answer:
+        assert (answer.status, await answer.read()) == (200, PIXEL)
+    # Users of the shared Synapse have names that no other test has.
+    page = re.sub(r"alice[0-9a-f]{6}", "alice", page_of(found, sides))
     if os.environ.get("HANSA_WRITE_TABLE"):
         PAGE.write_text(page, encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == page

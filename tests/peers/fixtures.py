@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import secrets
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +26,8 @@ from peers.synapse import MatrixUser, Synapse
 if TYPE_CHECKING:  # their packages are asked for by the tests that need them
     from peers.browser import Page
     from peers.nio import NioUser
+
+IRC_EXAMPLE = Path(__file__).parents[2] / "examples" / "hansa-irc"
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +74,19 @@ async def prosody(ca, tmp_path) -> AsyncIterator[Prosody]:
     server = await Prosody(tmp_path / "prosody", ca).start()
     yield server
     await server.stop()
+
+
+@pytest.fixture
+def installed_irc(tmp_path, monkeypatch) -> None:
+    """The example hansa-irc as if it were installed: importable, with its entry point."""
+    info = tmp_path / "site" / "hansa_irc-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hansa-irc\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[hansa.plugins]\nirc = hansa_irc\n")
+    paths = [str(info.parent), str(IRC_EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    for path in paths[:2]:
+        monkeypatch.syspath_prepend(path)
 
 
 @pytest.fixture
