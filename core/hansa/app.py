@@ -135,6 +135,12 @@ class App:
         self._durable = Observers()
         self.measures.append(self._durable.measures)
         self._prepared = self._started = self._stopping = False
+        self._reloading = asyncio.Lock()
+
+    @property
+    def started(self) -> bool:
+        """True once the store is this process's own, and networks run."""
+        return self._started
 
     def count(self, name: str, **labels: str) -> None:
         """Add one to a counter. Labels beyond the 500th combination of a name count as ``other``: whatever a
@@ -301,6 +307,69 @@ class App:
         self.contexts[setup.id] = NetworkContextImpl(self, runner, setup.options)
         runner.open()
 
+    async def reload_networks(self, setups: Sequence[NetworkSetup]) -> dict[str, str]:
+        """Take other networks: one whose settings differ is restarted, a new one is started, one that is gone
+        is stopped. The others do not notice. Returns the ids of these, each with an empty text, or with the
+        reason why it stays as it was. Before ``start`` nothing is done.
+        """
+        if not self._started:
+            return {}
+        done: dict[str, str] = {}
+        async with self._reloading:
+            old, new = {one.id: one for one in self.setup.networks}, {one.id: one for one in setups}
+            differing = [key for key in (old | new) if old.get(key) != new.get(key)]
+            for key in differing:
+                try:
+                    await self._replace_network(key, old.get(key), new.get(key))
+                except Exception as error:  # a plugin's fault: the other networks are reloaded all the same
+                    self.log.exception("network %s stays as it was", key)
+                    done[key] = str(error) or type(error).__name__
+                else:
+                    done[key] = ""
+        return done
+
+    async def _replace_network(self, key: str, old: NetworkSetup | None, new: NetworkSetup | None) -> None:
+        if old is not None:
+            await self._close_network(key)
+        try:
+            if new is not None:
+                await self._start_network(new)
+        except BaseException:
+            await self._close_network(key)
+            if old is not None:
+                await self._start_network(old)
+            raise
+        others = [one for one in self.setup.networks if one.id != key]
+        self.setup = replace(self.setup, networks=(*others, new) if new is not None else tuple(others))
+
+    async def _start_network(self, setup: NetworkSetup) -> None:
+        self._open_network(setup)
+        for schema in self.contexts[setup.id].schemas:
+            await self.store.declare(setup.id, schema)
+        for link in self.rooms.links(setup.id):
+            await self.start_consumer(link)
+        self.spawn(self.runners[setup.id].run(), f"network {setup.id}")
+
+    async def _close_network(self, network: str) -> None:
+        """Stop a network, as far as it was opened; its links and its data stay."""
+        for task in [task for task in self._tasks if task.get_name() == f"network {network}"]:
+            task.cancel()
+            await asyncio.wait({task})
+        await asyncio.gather(*(self._end_consumer(link.id) for link in self.rooms.links(network)))
+        self.on_network_crashed(network)
+        runner = self.runners.pop(network, None)
+        if runner is not None:
+            await runner.stop()
+            self.on_status_changed(network, "stopped", "")
+        self.contexts.pop(network, None)
+        if self._manager.has_plugin(f"network:{network}"):
+            self._manager.unregister(name=f"network:{network}")
+        for host in [host for host, whose in self._hosts.items() if whose == network]:
+            del self._hosts[host]
+            self.routers.pop(host, None)
+        if "" not in self.routers:
+            self.routers[""] = self._new_router("")
+
     def _make_network(self, setup: NetworkSetup) -> Network:
         context = self.contexts[setup.id]
         context.schemas.clear()
@@ -332,7 +401,7 @@ class App:
     def on_network_crashed(self, network: str) -> None:
         """The answer of a network that is stopped and will be started again: the request must be repeated."""
         for host, whose in self._hosts.items():
-            if whose == network:
+            if whose == network and host in self.routers:
                 self.routers[host].close()
 
     async def _prune_decisions(self) -> None:

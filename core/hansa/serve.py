@@ -22,7 +22,7 @@ from hansa.api.contracts import RoomWish
 from hansa.app import App
 from hansa.bus.decision_log import Retention
 from hansa.config.private_files import exposed
-from hansa.config.reader import Config, ConfigErrors, PolicyConfig, load
+from hansa.config.reader import Config, ConfigErrors, NetworkConfig, PolicyConfig, load
 from hansa.config.restart import needing_restart
 from hansa.config.settings import TlsConfig
 from hansa.environment import Environment, SystemClock, SystemRandom
@@ -72,6 +72,15 @@ def _policy_setups(configs: Sequence[PolicyConfig]) -> list[PolicySetup]:
     ]
 
 
+def _network_setups(configs: Sequence[NetworkConfig]) -> list[NetworkSetup]:
+    return [
+        NetworkSetup(
+            id=n.id, module=n.module, options=n.options, rate=n.throttle.rate, burst=n.throttle.burst
+        )
+        for n in configs
+    ]
+
+
 def _to_certificate(folder: Path, tls: TlsConfig) -> Certificate:
     return Certificate(certificate=folder / tls.certificate, key=folder / tls.key)
 
@@ -105,16 +114,6 @@ class Process:
             count=self._add_count,
             may_speak=self._standstill.may_speak,
         )
-        networks = [
-            NetworkSetup(
-                id=n.id,
-                module=n.module,
-                options=n.options,
-                rate=n.throttle.rate,
-                burst=n.throttle.burst,
-            )
-            for n in config.networks
-        ]
         self._blobs = FileBlobs(folder / config.media.folder)
         self.app = App(
             Setup(
@@ -122,7 +121,7 @@ class Process:
                 http=self._http,
                 seams=seams,
                 blobs=self._blobs,
-                networks=networks,
+                networks=_network_setups(config.networks),
                 policies=_policy_setups(config.policies),
                 observers=[
                     ObserverSetup(name=o.name, module=o.module, options=o.options) for o in config.observers
@@ -278,17 +277,21 @@ class Process:
         return self._standby is not None and self._standby.active and not self._starting
 
     async def reload(self) -> tuple[list[str], list[str]]:
-        """Read policies and certificates again; on a mistake everything stays as it is, and it is raised.
-        Returns the applied settings, and those that changed and need a restart. A standby checks the
-        certificates, and reads them once it serves.
+        """Read policies, certificates and networks again; on a mistake in the file everything stays as it is,
+        and it is raised. Returns the applied settings, and those that changed and need a restart. A standby
+        checks the certificates, and reads them once it serves.
         """
         config = load(self._path, loader.load_plugin)
         tls = self._tls or self._tls_contexts()
         if tls is not None:
             tls.reload()
         await self.app.reload_policies(_policy_setups(config.policies))
+        changed = await self.app.reload_networks(_network_setups(config.networks))
         taken = [f"policy {p.name}" for p in config.policies] + (["certificates"] if tls else [])
-        return taken, needing_restart(self._config, config)
+        taken += [
+            f"network {key}{f' stays as it was ({why})' if why else ''}" for key, why in changed.items()
+        ]
+        return taken, needing_restart(self._config, config, networks_reload=self.app.started)
 
     async def stop(self) -> None:
         """Refuse new work, let go of what is under way, store what must be stored."""

@@ -302,7 +302,14 @@ async def test_policies_and_certificates_are_read_again(hansa, ca):
     await until("SIGHUP is heard", lambda: denied("gamma"))
     more = server.base.replace('plugin = "matrix"', 'plugin = "matrix"\npresence_enabled = true')
     server.config.write_text(more + words.format(word="gamma"))
-    assert (await server.run("reload"))["needs_restart"] == ["networks.matrix.presence_enabled"]
+    found = await server.run("reload")
+    assert found == {
+        "reloaded": ["policy words", "certificates", "network matrix"],
+        "needs_restart": [],
+    }
+    more = server.base.replace("[server]", "[server]\nconnections = 2000", 1)
+    server.config.write_text(more + words.format(word="gamma"))
+    assert (await server.run("reload"))["needs_restart"] == ["server.connections"]
     server.hang_up()
     await until("what waits for a restart is told", lambda: _waits(server))
     asked_by_name = ("policy", "test", "--room", "matrix:#here", *asked[2:])
@@ -317,7 +324,7 @@ async def test_policies_and_certificates_are_read_again(hansa, ca):
 
 
 async def _waits(server) -> bool:
-    return "changes with a restart: networks.matrix.presence_enabled" in server.log()
+    return "changes with a restart: server.connections" in server.log()
 
 
 async def _told(server) -> bool:

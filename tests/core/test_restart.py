@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import hansa_governance
@@ -10,6 +11,7 @@ import hansa_xmpp
 import pytest
 from hansa.config.reader import parse
 from hansa.config.restart import needing_restart
+from hansa.config.settings import TlsConfig
 
 PLUGINS = {"matrix": hansa_matrix, "xmpp": hansa_xmpp, "governance": hansa_governance}
 
@@ -59,3 +61,13 @@ def test_what_waits_for_a_restart(tmp_path, change, named):
     found = needing_restart(before, parse(data, tmp_path, find))
     assert sorted(found) == named
     assert SECRET not in " ".join(found)
+    live = needing_restart(before, parse(data, tmp_path, find), networks_reload=True)
+    assert sorted(live) == [name for name in named if not name.startswith("networks.")]
+
+
+def test_the_certificate_of_a_network_waits_for_a_restart(tmp_path):
+    before = parse(_data(tmp_path), tmp_path, find)
+    (changed,) = [one for one in before.networks if one.id == "matrix"]
+    named = replace(changed, tls=TlsConfig(certificate=Path("a"), key=Path("b")))
+    after = replace(before, networks=(named,))
+    assert needing_restart(before, after, networks_reload=True) == ["networks.matrix.tls"]

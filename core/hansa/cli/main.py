@@ -79,7 +79,7 @@ def _make_parser(epilog: str = "") -> argparse.ArgumentParser:
         "show", parents=[listing], help="show where a plugin is from, its hooks, settings and commands"
     )
     plugin.add_argument("name", help="its name, as `hansa plugins` shows it")
-    top.add_parser("reload", parents=[listing], help="reload policies and certificates")
+    top.add_parser("reload", parents=[listing], help="reload policies, certificates and networks")
     top.add_parser("drain", parents=[listing], help="stop, and leave the database to a standby")
     top.add_parser("promote", parents=[listing], help="make this standby take over the database")
     where = top.add_parser("where", parents=[listing], help="show which destinations have received an event")

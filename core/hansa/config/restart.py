@@ -10,8 +10,10 @@ from pydantic import BaseModel
 from hansa.config.reader import Config, NetworkConfig
 
 
-def needing_restart(before: Config, after: Config) -> list[str]:
-    """The TOML paths of settings that differ and that a reload does not take up; never their values."""
+def needing_restart(before: Config, after: Config, *, networks_reload: bool = False) -> list[str]:
+    """The TOML paths of settings that differ and that a reload does not take up; never their values.
+    ``networks_reload``: the tables of networks were taken up, but for their certificates.
+    """
     found = [
         f"{table}.{name}"
         for table in ("server", "store", "media")
@@ -20,7 +22,10 @@ def needing_restart(before: Config, after: Config) -> list[str]:
     old = {network.id: network for network in before.networks}
     new = {network.id: network for network in after.networks}
     for key in sorted(old.keys() | new.keys()):
-        if key in old and key in new:
+        if networks_reload:
+            tls = [networks[key].tls if key in networks else None for networks in (old, new)]
+            found += [f"networks.{key}.tls"] if key in new and tls[0] != tls[1] else []
+        elif key in old and key in new:
             found += [f"networks.{key}.{name}" for name in _of_network(old[key], new[key])]
         else:
             found.append(f"networks.{key}")

@@ -29,6 +29,8 @@ _BATCH = 50
 #: Seconds that a network has to take notice of a link, and to show what went before a link's end.
 _FOLLOW_TIMEOUT_S, _CATCH_UP_S = 10.0, 5.0
 _POLL_S = 0.02
+#: Seconds after which a configured room looks at its networks again: a reload may have replaced one.
+_LOOK_EVERY_S = 10.0
 
 
 class RoomLinker:
@@ -260,11 +262,11 @@ class RoomLinker:
         return runner is None or runner.state == "up"
 
     async def _wait_any_up(self, specs: Sequence[str]) -> None:
-        """Wait until the network of one of these rooms is up."""
+        """Wait until the network of one of these rooms is up, or was perhaps replaced."""
         runners = [self._host.runners[spec.partition(":")[0]] for spec in specs]
         tasks = [asyncio.ensure_future(runner.up()) for runner in runners]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
