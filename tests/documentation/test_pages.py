@@ -55,7 +55,7 @@ def test_metrics_that_the_pages_name_exist():
     trees = [ROOT / "core/hansa", ROOT / "plugins"]
     sources = [path.read_text(encoding="utf-8") for tree in trees for path in sorted(tree.rglob("*.py"))]
     strings = set(re.findall(r"\"(\w+)\"", "".join(sources)))
-    modules = {path.stem for path in (ROOT / "examples").glob("*/hansa_*.py")}
+    modules = {path.stem for path in (ROOT / "examples").glob("*/hansa_*")}
     modules |= {"hansa_lease", "hansa_matrix", "hansa_xmpp", "hansa_governance"}
     pages = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))]
     metrics = {name for page in pages for name in re.findall(r"\bhansa_\w+", page)} - modules
