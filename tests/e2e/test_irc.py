@@ -113,6 +113,67 @@ async def test_a_puppet_is_a_person_of_its_own(bridged, irc_user, local_user):
     assert bodies == ["ahoy", "fence"]
 
 
+async def test_a_private_message_is_a_direct_chat(bridged, irc_user, local_user):
+    romeo = await irc_user("Romeo")
+    await romeo.join(CHANNEL)
+    server = await bridged(puppets=5)
+    ann, bob = await local_user(server, "ann"), await local_user(server, "bob")
+    room = await ann.join(f"#lobby:{server.name}")
+    romeo.say(CHANNEL, "hello")
+    ghost = (await reads(ann, room, "hello"))["sender"]
+
+    chat = await ann.create_room(is_direct=True, invite=[ghost], preset="trusted_private_chat")
+    await ann.say(chat, "for you alone")
+    await romeo.seen("Romeo", "for you alone")
+    assert romeo.texts("Romeo", by="ann!") == ["for you alone"]
+    romeo.say("ann", "thank you")
+    assert (await reads(ann, chat, "thank you"))["sender"] == ghost
+
+    await bob.join(room)
+    await bob.say(room, "I am here")
+    await romeo.seen(CHANNEL, "I am here")
+    romeo.say("bob", "and for you")
+
+    async def invited():
+        return await bob.invites()
+
+    (first,) = await until("bob is invited", invited)
+    await bob.join(first)
+    assert (await reads(bob, first, "and for you"))["sender"] == ghost
+    assert "and for you" not in await ann.bodies(room)
+
+    nobody = ghost.replace("romeo", "mercutio")
+    with pytest.raises(Refusal, match="nobody with the nick mercutio"):
+        await ann.create_room(is_direct=True, invite=[nobody], preset="trusted_private_chat")
+
+
+async def test_edits_reactions_replies_and_deletions_are_words(bridged, irc_user, local_user):
+    romeo = await irc_user("Romeo")
+    await romeo.join(CHANNEL)
+    server = await bridged()
+    ann = await local_user(server, "ann")
+    room = await ann.join(f"#lobby:{server.name}")
+    romeo.say(CHANNEL, "tea at five")
+    tea = (await reads(ann, room, "tea at five"))["event_id"]
+    base = f"/rooms/{quote(room, safe='')}"
+    first = await ann.say(room, "at sx")
+    await romeo.seen(CHANNEL, "<ann> at sx")
+    new = {"msgtype": "m.text", "body": "at six"}
+    relation = {"rel_type": "m.replace", "event_id": first}
+    edit = {"msgtype": "m.text", "body": "* at six", "m.new_content": new, "m.relates_to": relation}
+    await ann.call("PUT", f"{base}/send/m.room.message/edit", edit)
+    await romeo.seen(CHANNEL, "<ann> edited: at six")
+    reaction = {"m.relates_to": {"rel_type": "m.annotation", "event_id": tea, "key": "👍"}}
+    await ann.call("PUT", f"{base}/send/m.reaction/react", reaction)
+    await romeo.seen(CHANNEL, "<ann> [reacted with 👍 to “tea at five”]")
+    reply = {"msgtype": "m.text", "body": "gladly", "m.relates_to": {"m.in_reply_to": {"event_id": tea}}}
+    await ann.call("PUT", f"{base}/send/m.room.message/reply", reply)
+    await romeo.seen(CHANNEL, "<ann> gladly")
+    assert "<ann> > Romeo: tea at five" in romeo.texts(CHANNEL)
+    await ann.call("PUT", f"{base}/redact/{quote(first, safe='')}/gone", {"reason": "wrong"})
+    await romeo.until("the deletion", lambda: any("was removed" in text for text in romeo.texts(CHANNEL)))
+
+
 async def burst(user, room: str) -> None:
     """A thousand messages, in order, each said again under its id until the server has taken it."""
     for number in range(BURST):

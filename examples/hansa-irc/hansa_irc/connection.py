@@ -58,6 +58,11 @@ class Connection:
         self._asked = 0
         self._bad_lines = 0
 
+    @property
+    def shown_source(self) -> str:
+        """How others see us; while that is not known, the longest that it can be (RFC 2812)."""
+        return self.source or f"{self.nick}!{'u' * 11}@{'h' * 63}"
+
     async def run(self) -> None:
         """Raises ConnectionLost, or RemoteProtocolError for what is not IRC."""
         try:

@@ -20,6 +20,7 @@ from hansa import (
     Message,
     NativeId,
     NetworkContext,
+    NetworkStatus,
     OpenedRoom,
     Refusal,
     RefusalCode,
@@ -34,6 +35,7 @@ from hansa import (
 from hansa_irc.channels import MAX_CHANNELS, Channels
 from hansa_irc.config import Config
 from hansa_irc.connection import Connection, ConnectionLost
+from hansa_irc.direct import DirectChats, people_of_chat
 from hansa_irc.formatting import plain_word
 from hansa_irc.inbound import Inbound
 from hansa_irc.lines import Line, divide_text, format_line, room_for_text
@@ -79,9 +81,10 @@ class Irc:
     def __init__(self, ctx: NetworkContext) -> None:
         self.ctx = ctx
         self.config: Config = ctx.config
-        self.puppets = Puppets(ctx, self.config)
+        self.puppets = Puppets(ctx, self.config, self._receive_private)
         self.channels = Channels(ctx.id, self.puppets.ours, self.config.members)
         self.inbound = Inbound(ctx, self.channels)
+        self.direct = DirectChats(ctx, self.channels, self.inbound, self.puppets)
         self._sent = SentDeliveries(ctx)
         self._connection: Connection | None = None
         self._inside: set[str] = set()
@@ -91,11 +94,16 @@ class Irc:
 
     async def start(self) -> None:
         """See ``hansa.Network.start``."""
-        self.ctx.report_status("connecting", self.config.host)
+        self.ctx.report_status(NetworkStatus.CONNECTING, self.config.host)
         for link in self.ctx.list_links():
-            self._open_channel(link.native.id)
+            chat = people_of_chat(link.native.id)
+            if chat is None:
+                self._open_channel(link.native.id)
+            else:
+                self.puppets.kept.add(chat[1])
         self.ctx.spawn(self._keep_connected(), "connection")
         self.ctx.spawn(self.inbound.run, "lines")
+        self.ctx.spawn(self.direct.run, "private messages")
         self.ctx.spawn(self._keep_house, "housekeeping")
 
     async def stop(self) -> None:
@@ -131,17 +139,38 @@ class Irc:
         self._unlinked.add(key)
         return OpenedRoom(native=NativeId(self.ctx.id, key))
 
+    async def require_direct_chat(self, user: str, other: NativeId) -> None:
+        """See ``hansa.OpensDirectChats``: a nick that nobody has now does not exist."""
+        del other
+        try:
+            await self.direct.require(user, self._require_connection())
+        except (RetryLater, ConnectionLost) as error:
+            raise self._cannot_open(
+                RefusalCode.UNREACHABLE, f"{self.config.host} cannot be reached"
+            ) from error
+
+    async def open_direct_chat(self, user: str, other: NativeId) -> OpenedRoom:
+        """See ``hansa.OpensDirectChats``."""
+        await self.require_direct_chat(user, other)
+        return self.direct.open(user, other)
+
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``: returns when the server has worked on all lines."""
         native = await self._sent.find(delivery)
         if native is not None:
             return native
         channel = delivery.link.native.id
+        chat = people_of_chat(channel)
         await self._sync_linked()
-        if channel not in self._inside:
+        if chat is None and channel not in self._inside:
             raise RetryLater(f"the bridge is not in {channel}")
         try:
-            await self._send_content(delivery, channel)
+            if chat is not None:
+                self._require_connection()
+                name = self._name_of(delivery.event.sender, channel)
+                await self.direct.send(delivery, chat[0], name, self._sent)
+            else:
+                await self._send_content(delivery, channel)
         except ConnectionLost as error:
             raise RetryLater(str(error)) from error
         return await self._sent.put(delivery)
@@ -175,8 +204,8 @@ class Irc:
         own = self._require_connection()
         puppet = await self.puppets.speaker(person, name, channel, self.channels.features)
         if puppet is not None:
-            return puppet, Speaker(source=_source(puppet))
-        return own, Speaker(source=_source(own), name=name)
+            return puppet, Speaker(source=puppet.shown_source)
+        return own, Speaker(source=own.shown_source, name=name)
 
     async def _set_topic(self, delivery: Delivery, channel: str, content: Topic) -> None:
         known = self.channels.find(channel)
@@ -184,7 +213,7 @@ class Irc:
         if known is not None and known.topic == text:
             return
         own = self._require_connection()
-        fitting = next(divide_text(text, room_for_text(_source(own), "TOPIC", channel)), "")
+        fitting = next(divide_text(text, room_for_text(own.shown_source, "TOPIC", channel)), "")
         if fitting == text and not await own.tell(format_line("TOPIC", channel, text)):
             if known is not None:
                 known.topic = text
@@ -265,7 +294,7 @@ class Irc:
                 self._up.clear()
                 self._inside.clear()
                 failures = 1 if self.ctx.clock.monotonic() - began > 2 * backoff.most else failures + 1
-                self.ctx.report_status("connecting", f"{self.config.host}: {error}")
+                self.ctx.report_status(NetworkStatus.CONNECTING, f"{self.config.host}: {error}")
                 self.ctx.count("irc_connections_lost")
             await asyncio.sleep(backoff.delay(failures, self.ctx.random.uniform()))
 
@@ -278,13 +307,15 @@ class Irc:
         ours[self.channels.features.fold(self._connection.nick)] = None
         self._connection.post(*(format_line("JOIN", key) for key in self.channels.by_name))
         self._up.set()
-        self.ctx.report_status("up")
+        self.ctx.report_status(NetworkStatus.UP)
 
     async def _receive(self, line: Line) -> None:
         """A line of the bridge's connection."""
         fold = self.channels.features.fold
         own = self.puppets.ours.get(fold(line.nick), "") is None
         ended = line.param(1) if line.command == "KICK" else line.nick
+        if line.command == "PRIVMSG" and self.puppets.ours.get(fold(line.param(0)), "") is None:
+            await self.direct.answer(self._require_connection(), line)
         happenings = self.channels.receive(line)
         match line.command:
             case "JOIN" if own:
@@ -305,6 +336,17 @@ class Irc:
         if line.command in {"366", "MODE"}:
             await self.inbound.rank(fold(line.param(1 if line.command == "366" else 0)))
 
+    def _receive_private(self, person: NativeId, line: Line) -> None:
+        self.direct.receive(person, line)
+
+    async def _connect_kept(self) -> None:
+        """People with direct chats can be written to at all times."""
+        for link in self.ctx.list_links():
+            chat = people_of_chat(link.native.id)
+            if chat is not None and self._up.is_set() and self.puppets.find(chat[1]) is None:
+                name = self._name_of(chat[1], link.native.id)
+                await self.puppets.get(chat[1], name, self.channels.features)
+
     async def _sync_linked(self) -> None:
         """Show those who were in a channel before it was linked."""
         for key in [key for key in self._unlinked if self.ctx.get_link(key) is not None]:
@@ -321,6 +363,7 @@ class Irc:
             await self._sync_linked()
             if looks % _HOUSEKEEPING_S == 0:
                 await self.puppets.close_idle()
+                await self._connect_kept()
                 self._enter_again()
             if looks % _SPLIT_S == 0:
                 for happening in self.channels.give_up_split():
@@ -341,8 +384,3 @@ class Irc:
 
 def _reason(errors: Sequence[Line]) -> str:
     return plain_word(errors[0].params[-1], 200) if errors and errors[0].params else ""
-
-
-def _source(connection: Connection) -> str:
-    """How others see a connection; while that is not known, the longest that it can be (RFC 2812)."""
-    return connection.source or f"{connection.nick}!{'u' * 11}@{'h' * 63}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hansa import LruCache, NativeId, NetworkContext
@@ -36,7 +37,12 @@ class Puppets:
     nicks are our own, which the bridge must not read as those of other people.
     """
 
-    def __init__(self, ctx: NetworkContext, config: Config) -> None:
+    def __init__(
+        self, ctx: NetworkContext, config: Config, on_private: Callable[[NativeId, Line], None]
+    ) -> None:
+        #: People whose puppets stay, because they have direct chats.
+        self.kept: set[NativeId] = set()
+        self._on_private = on_private
         self.ours: dict[str, NativeId | None] = {}
         self._ctx, self._config = ctx, config
         self._puppets: dict[NativeId, Puppet] = {}
@@ -47,10 +53,10 @@ class Puppets:
         self, person: NativeId, name: str, channel: str, features: ServerFeatures
     ) -> Connection | None:
         """The connection of a person, in the channel; None where the bridge must speak for them."""
-        puppet = self._puppets.get(person) or await self._open(person, name, features)
+        await self.get(person, name, features)
+        puppet = self._puppets.get(person)
         if puppet is None:
             return None
-        puppet.used = self._ctx.clock.monotonic()
         if channel not in puppet.channels:
             refused = await puppet.connection.tell(format_line("JOIN", channel))
             if refused:
@@ -59,6 +65,14 @@ class Puppets:
                 )
                 return None
             puppet.channels.add(channel)
+        return puppet.connection
+
+    async def get(self, person: NativeId, name: str, features: ServerFeatures) -> Connection | None:
+        """The connection of a person, None where they can have none now."""
+        puppet = self._puppets.get(person) or await self._open(person, name, features)
+        if puppet is None:
+            return None
+        puppet.used = self._ctx.clock.monotonic()
         return puppet.connection
 
     def on_quit(self, key: str) -> None:
@@ -80,14 +94,14 @@ class Puppets:
         puppet.channels.discard(channel)
         with contextlib.suppress(ConnectionLost):
             await puppet.connection.tell(format_line("PART", channel, reason))
-        if not puppet.channels:
+        if not puppet.channels and person not in self.kept:
             await puppet.connection.close("left")
 
     async def close_idle(self) -> None:
         """Those who have said nothing for long leave; they come back when they speak."""
         now = self._ctx.clock.monotonic()
         for puppet in list(self._puppets.values()):
-            if now - puppet.used > self._config.puppet_idle:
+            if now - puppet.used > self._config.puppet_idle and puppet.person not in self.kept:
                 await puppet.connection.close("idle")
 
     async def close(self) -> None:
@@ -136,5 +150,8 @@ class Puppets:
         if puppet is None:
             return
         own = puppet.connection.features.fold
+        private = line.command in {"PRIVMSG", "NOTICE"} and own(line.param(0)) == own(puppet.connection.nick)
+        if private:
+            self._on_private(person, line)
         if line.command == "KICK" and own(line.param(1)) == own(puppet.connection.nick):
             puppet.channels.discard(own(line.param(0)))

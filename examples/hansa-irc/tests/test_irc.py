@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-
 import hansa_irc
 from hansa import Member, Membership, Message, NativeId, Style, Topic
 from hansa.testing import NetworkSuite
@@ -16,22 +14,29 @@ ROOM = "#room"
 class TestIrc(NetworkSuite):
     plugin = hansa_irc
     address = ROOM
+    other_address = "#second"
 
-    @asynccontextmanager
-    async def stage(self, **more):
-        self.server = await IrcServer().start()
+    more: dict = {}  # noqa: RUF012  # replaced, not changed
+    server: IrcServer | None = None
+
+    async def start_peer(self):
+        self.server = self.server or IrcServer()
+        await self.server.start()
         self.options = {
             "host": "127.0.0.1",
             "port": self.server.port,
             "transport": "tcp",
             "lines_per_second": 0,
-            **more,
+            **self.more,
         }
-        try:
-            async with super().stage() as stage:
-                yield stage
-        finally:
-            await self.server.stop()
+
+    async def stop_peer(self):
+        await self.server.stop()
+
+    def told(self, **more):
+        """A stage with further settings."""
+        self.more = more
+        return self.stage()
 
     options = {"host": "127.0.0.1"}  # noqa: RUF012  # read only
 
@@ -81,7 +86,7 @@ class TestIrc(NetworkSuite):
             await stage.seen(Message(text="waves", style=Style.EMOTE))
 
     async def test_a_puppet_speaks_for_itself_and_is_not_heard_again(self):
-        async with self.stage(puppets=1) as stage:
+        async with self.told(puppets=1) as stage:
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
             await stage.other.say("other", "zoe@elsewhere", "ahoy")
             await self.said(stage, "ahoy")
