@@ -1,5 +1,5 @@
-"""Members of a room without a connection to it. They stay members: a closed client, a lost connection and a
-restart of the XMPP server are no leave. A member who stays away for ``member_idle_days`` leaves.
+"""Members of a room without a connection to it. They stay members: a closed client, a lost connection or a
+restart of the XMPP server does not end a membership. A member who stays away for ``member_idle_days`` leaves.
 """
 
 from __future__ import annotations
