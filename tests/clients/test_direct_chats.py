@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import hansa_matrix
 import pytest
 from clients.matrix_server import MatrixServer, Refused, part
-from hansa import CannotOpenRoom, NativeId, OpenedRoom, Refusal, RefusalCode, hookimpl
+from hansa import CannotOpenRoom, NativeId, OpenedRoom, PersonMatch, Refusal, RefusalCode, hookimpl
 from hansa.testing import Actor, run_hansa, until
 from hansa.testing.actor import Config as ActorConfig
 from hansa.testing.actor import module
@@ -31,6 +31,12 @@ class Chat(Actor):
         del other
         if user.startswith("annoyed"):
             raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=f"{user} takes no messages"))
+
+    async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
+        if text == "broken":
+            raise RuntimeError("a fault of the network")
+        people = [PersonMatch(user=NativeId(self.ctx.id, ANN), name="Ann")] if text in ANN else []
+        return [*people, PersonMatch(user=NativeId("matrix", "@forged:x"))][:limit]
 
     async def open_direct_chat(self, user: str, other: NativeId) -> OpenedRoom:
         await self.require_direct_chat(user, other)
@@ -187,3 +193,16 @@ async def test_clients_are_told_not_to_encrypt_new_chats(tmp_path):
         alice = await home.person("alice")
         found = await alice.get("/.well-known/matrix/client")
         assert found["io.element.e2ee"] == {"default": False}
+
+
+async def test_people_of_other_networks_are_found_in_the_user_directory(tmp_path):
+    async with bridged(tmp_path) as (home, _):
+        alice = await home.person("alice")
+
+        async def search(term: str) -> list[dict[str, str]]:
+            answer = await alice.call("POST", "/user_directory/search", {"search_term": term})
+            return answer["results"]
+
+        assert await search("ann@x") == [{"user_id": ghost(ANN), "display_name": "Ann"}]
+        assert await search("zoe") == []
+        assert await search("broken") == []

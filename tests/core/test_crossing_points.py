@@ -26,6 +26,7 @@ from hansa import (
     KeepsMedia,
     KnowsPeople,
     LinksRooms,
+    LooksUp,
     MediaService,
     MediaTransfer,
     MediaUnavailable,
@@ -39,7 +40,9 @@ from hansa import (
     NetworkContext,
     OpensDirectChats,
     PeerConnect,
+    PersonMatch,
     PluginContext,
+    ProfileQuery,
     Reason,
     ShowsPresent,
     Verdict,
@@ -67,6 +70,8 @@ POINTS = {
     "NetworkContext.event_by_chosen_id": FREE + "by an id of the network's own people",
     "NetworkContext.related": FREE + "to answer or take back, never to show",
     "NetworkContext.open_address": ASKS,
+    "NetworkContext.find_people": ASKS,
+    "LooksUp.find_people": FREE + "the core asks about each of them before it tells",
     "NetworkContext.require_direct_chat": ASKS,
     "NetworkContext.connect_direct_chat": ASKS,
     "NetworkContext.open_direct_chat": ASKS,
@@ -147,6 +152,7 @@ def test_every_point_is_in_the_table():
             KeepsMedia,
             MediaService,
             OpensDirectChats,
+            LooksUp,
         )
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
@@ -190,6 +196,14 @@ async def _direct_chat(made: dict[str, Actor], act: str, *args: Any) -> bool:
     except CannotOpenRoom as error:
         return not error.refusal.decision
     return True
+
+
+async def _find_people(_: App, made: dict[str, Actor]) -> bool:
+    async def find_people(text: str, *, limit: int) -> list[PersonMatch]:
+        return [PersonMatch(user=NativeId("right", text))][:limit]
+
+    made["right"].find_people = find_people  # type: ignore[attr-defined]
+    return bool(await made["left"].ctx.find_people("bob@y", limit=3))
 
 
 async def _require_direct_chat(_: App, made: dict[str, Actor]) -> bool:
@@ -239,6 +253,7 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.read_history_for": (_history_for, {EventIn}),
     "NetworkContext.send_ephemeral": (_signal, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
+    "NetworkContext.find_people": (_find_people, {ProfileQuery}),
     "NetworkContext.require_direct_chat": (_require_direct_chat, {Invite}),
     "NetworkContext.connect_direct_chat": (_connect_direct_chat, {Invite}),
     "NetworkContext.open_direct_chat": (_open_direct_chat, {Invite}),

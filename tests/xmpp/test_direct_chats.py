@@ -259,3 +259,22 @@ async def test_corrections_reactions_and_retractions_cross_to_the_user():
         assert parts("{urn:xmpp:message-correct:0}replace") == [first]
         assert parts("{urn:xmpp:reactions:0}reactions") == ["m1"]
         assert parts("{urn:xmpp:message-retract:1}retract") == [first]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("juliet@x.example", [JULIET]),
+        (" xmpp:Juliet@X.example", [JULIET]),
+        ("juliet", []),
+        ("juliet@x", []),
+        (PHONE, []),
+        (f"someone@{GW}", []),
+        ("a b@x.example", []),
+        ("@alice:m.example", []),
+        ("j" * 2000 + "@x.example", []),
+    ],
+)
+async def test_a_search_finds_who_has_the_address(text: str, found: list[str]):
+    async with xmpp_server() as h:
+        assert [person.user.id for person in await h.xmpp.find_people(text, limit=5)] == found

@@ -7,7 +7,7 @@ from asyncio import Task
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from hansa.api.contracts import NetworkStatus
+from hansa.api.contracts import NetworkStatus, PersonMatch
 from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
@@ -199,6 +199,12 @@ class NetworkContext(PluginContext, Protocol):
     async def open_address(self, network: str, address: str, native: str) -> Link:
         """Open the room at another network's ``address`` and link our hosted room ``native`` to it.
         Raises ``CannotOpenRoom``.
+        """
+        ...
+
+    async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
+        """People of other networks that a user searches for by ``text``: see ``hansa.LooksUp``. Those of whom
+        no policy denies a ``ProfileQuery``, at most ``limit``.
         """
         ...
 

@@ -261,6 +261,25 @@ class CannotOpenRoom(HansaError):  # an answer
         self.refusal = refusal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonMatch:
+    """A person that a search of ``LooksUp`` finds. ``name`` is what they are called, empty if unknown."""
+
+    user: NativeId
+    name: str = ""
+
+
+@runtime_checkable
+class LooksUp(Protocol):
+    """A network whose people can be searched for from other networks."""
+
+    async def find_people(self, text: str, *, limit: int) -> Sequence[PersonMatch]:
+        """People of this network whose address or name a user of another network typed, which may be a part
+        of it; at most ``limit``. Asks no other server: this is called while the user types.
+        """
+        ...
+
+
 @runtime_checkable
 class OpensDirectChats(Protocol):
     """A network on which one person can write to another alone. The chat is a native room of two people:

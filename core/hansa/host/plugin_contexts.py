@@ -8,14 +8,22 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hansa.api.contracts import CannotOpenRoom, KnowsPeople, LinksRooms, MakesGhosts, NetworkStatus
+from hansa.api.contracts import (
+    CannotOpenRoom,
+    KnowsPeople,
+    LinksRooms,
+    LooksUp,
+    MakesGhosts,
+    NetworkStatus,
+    PersonMatch,
+)
 from hansa.api.media import MediaService
 from hansa.bus import schema as tables
 from hansa.bus.rooms import Room
 from hansa.environment import Clock, Http, Random
 from hansa.media.network_media import NetworkMedia
 from hansa.model.content import Kind
-from hansa.model.crossing import Crossing, DirectoryQuery
+from hansa.model.crossing import Crossing, DirectoryQuery, ProfileQuery
 from hansa.model.ephemeral import EphemeralEvent
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import (
@@ -41,6 +49,8 @@ if TYPE_CHECKING:
     from hansa.host.supervisor import NetworkSupervisor
 
 _PAGE_SIZE = 100
+#: Seconds that a network has to search for people.
+_SEARCH_TIMEOUT_S = 5.0
 #: People of other networks whose names here are remembered.
 _MAX_GHOSTS = 20_000
 
@@ -262,6 +272,31 @@ class NetworkContextImpl(BaseContext):
         made = await self._app.rooms.open_link(self._to_native_id(native), room=link.room, hosted=True)
         await self._app.start_consumer(made)
         return made
+
+    async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
+        """See ``hansa.NetworkContext.find_people``."""
+        matches: list[PersonMatch] = []
+        for name, runner in self._app.runners.items():
+            network = runner.network
+            if name == self.id or not isinstance(network, LooksUp):
+                continue
+            try:
+                async with asyncio.timeout(_SEARCH_TIMEOUT_S):
+                    people = await network.find_people(text, limit=limit)
+            except Exception:  # one network's fault is no other's
+                self.log.exception("%s could not search for people", name)
+                continue
+            matches += [
+                person
+                for person in people[:limit]
+                if person.user.network == name and await self._may_ask_profile(person.user)
+            ]
+        return matches[:limit]
+
+    async def _may_ask_profile(self, user: NativeId) -> bool:
+        server = self._app.pipeline.server_of(user.network, user.id)
+        crossing = ProfileQuery(network=user.network, server=server, user=user, outbound=True)
+        return (await self.check(crossing)).allowed
 
     async def require_direct_chat(self, native: str, user: NativeId, other: str) -> None:
         """See ``hansa.NetworkContext.require_direct_chat``."""

@@ -21,6 +21,7 @@ from hansa import (
     NetworkContext,
     NetworkStatus,
     OpenedRoom,
+    PersonMatch,
     ProfileQuery,
     Refusal,
     RefusalCode,
@@ -61,9 +62,13 @@ _FEATURES = Features(
 )
 
 
+#: The longest text that is searched for (characters).
+_MAX_SEARCH = 1023
+
+
 class XmppNetwork:
     """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts``, ``LinksRooms``,
-    ``NamesRooms``, ``KnowsPeople``, ``ShowsPresent`` and ``OpensDirectChats``.
+    ``NamesRooms``, ``KnowsPeople``, ``ShowsPresent``, ``OpensDirectChats`` and ``LooksUp``.
 
     People are bare JIDs, rooms are bare JIDs of our component, an event's id is the room's stanza-id.
     """
@@ -157,6 +162,18 @@ class XmppNetwork:
         if not create and self._ctx.get_link(room.bare) is None:
             raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
         return OpenedRoom(native=NativeId(self._ctx.id, room.bare), hosted=True)
+
+    async def find_people(self, text: str, *, limit: int) -> Sequence[PersonMatch]:  # noqa: ARG002
+        """See ``LooksUp.find_people``: the user whose bare JID the text is, whether or not they exist."""
+        try:
+            found = JID(text.strip().removeprefix("xmpp:"))
+        except InvalidJID:
+            return ()
+        domain = found.domain
+        ours = domain == self._ctx.config.component
+        if not found.local or found.resource or "." not in domain or ours or len(text) > _MAX_SEARCH:
+            return ()
+        return [PersonMatch(user=NativeId(self._ctx.id, found.bare), name=found.bare)]
 
     async def require_direct_chat(self, user: str, other: NativeId) -> None:  # noqa: ARG002
         """See ``OpensDirectChats.require_direct_chat``: the user's own server is asked whether they exist."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hansa import Membership, NetworkContext, Request, RoomMember
+from hansa import LocalProtocolError, Membership, NetworkContext, Request, RoomMember
 
 from hansa_matrix.client_api.account.accounts import Accounts, Requester
 from hansa_matrix.client_api.http import Handler, RateLimited
@@ -38,7 +38,8 @@ class _Look:
 
 class UserDirectory:
     """The search for users. ``user_directory`` of the configuration sets its range: no users, users in rooms
-    that the caller is in or could join as every user may, or those and all local users.
+    that the caller is in or could join as every user may, or those and all local users. Other networks add
+    people by their addresses (``hansa.LooksUp``).
     """
 
     def __init__(
@@ -71,6 +72,13 @@ class UserDirectory:
         if allowed == "accounts" and len(found) <= MAX_PROFILES_READ:
             but = found.keys() | {caller.user}
             found |= {user: profile async for user, profile in self._with_accounts(look, but)}
+        for person in await self._ctx.find_people(term[:_MAX_TERM], limit=most):
+            try:
+                ghost = await self._ctx.get_ghost_id(person.user)
+            except LocalProtocolError:  # too long for a user id
+                continue
+            named = {"displayname": person.name} if person.name else {}
+            found.setdefault(ghost, _user_json(ghost, named))
         found.pop(caller.user, None)
         results = sorted(found.values(), key=lambda one: (not _starts_with(one, wanted), one["user_id"]))
         return {"results": results[:most], "limited": look.cut or len(results) > most}
