@@ -15,6 +15,7 @@ from hansa import (
     Features,
     Kind,
     Level,
+    Link,
     Member,
     Membership,
     Message,
@@ -26,6 +27,7 @@ from hansa import (
     RefusalCode,
     RetryLater,
     Role,
+    RoomView,
     Standing,
     Style,
     Topic,
@@ -153,6 +155,29 @@ class Irc:
         """See ``hansa.OpensDirectChats``."""
         await self.require_direct_chat(user, other)
         return self.direct.open(user, other)
+
+    async def on_link_added(self, own: Link, added: Link, view: RoomView) -> None:
+        """See ``hansa.FollowsLinks``: those who were in the channel before it was linked are shown."""
+        del view
+        if added.id == own.id:
+            await self._sync_linked()
+
+    async def on_link_removed(self, own: Link, removed: Link, view: RoomView) -> None:
+        """See ``hansa.FollowsLinks``: the puppets and the bridge leave the channel that is unlinked."""
+        if removed.id != own.id:
+            return
+        channel = own.native.id
+        self.channels.by_name.pop(channel, None)
+        self._unlinked.discard(channel)
+        for person in list(view.joined()):
+            if person.user.network != self.ctx.id:
+                await self.puppets.leave(person.user, channel, "the channel is no longer linked")
+        if channel in self._inside:
+            self._inside.discard(channel)
+            with contextlib.suppress(ConnectionLost, RetryLater):
+                await self._require_connection().tell(
+                    format_line("PART", channel, "the channel is no longer linked")
+                )
 
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``: returns when the server has worked on all lines."""

@@ -133,3 +133,22 @@ class TestIrc(NetworkSuite):
             await stage.until("it is refused", lambda: "SASL" in status.text)
             self.server.accounts = {"hansa": "secret"}
             await stage.until("it is up again", lambda: status.state == "up")
+
+    async def test_a_channel_that_is_unlinked_is_left_by_the_bridge_and_the_puppets(self):
+        async with self.told(puppets=5) as stage:
+            self.server.person("Ann", ROOM)
+            await stage.other.join("other", "zoe@elsewhere", "Zoe")
+            await stage.other.say("other", "zoe@elsewhere", "ahoy")
+            await self.said(stage, "ahoy")
+            await stage.app.linker.unlink_room(stage.app.rooms.link(NativeId("tested", ROOM)))
+            await stage.until(
+                "only people are left", lambda: [user.nick for user in self.server.channels[ROOM]] == ["Ann"]
+            )
+            gone = Member(user=NativeId("tested", "ann"), membership=Membership.LEAVE)
+            await stage.until(
+                "Ann has left the other room",
+                lambda: any(
+                    isinstance(one, Member) and (one.user, one.membership) == (gone.user, gone.membership)
+                    for one in stage.other.contents("other")
+                ),
+            )
