@@ -124,6 +124,12 @@ REASONS = {
         "Put",
         "'visibility_log'",
     ): "guarded: the room's row",
+    (
+        "plugins/xmpp/hansa_xmpp/absences.py",
+        "end",
+        "Delete",
+        "'absence'",
+    ): "last: an absence that is noted again begins later",
     ("core/hansa/bus/schema.py", "event_put", "Put", "'event'"): "guarded: the room's row",
     ("core/hansa/bus/schema.py", "alias_put", "Put", "'alias'"): "same: one native id is one event's",
     (

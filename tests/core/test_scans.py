@@ -29,6 +29,7 @@ REASONS = {
     "hansa/admin/deliveries.py _require_event": _ONE,
     "hansa/bus/rooms.py _fill_room": "the last one",
     "hansa/bus/person_history.py read": _CURSOR,
+    "hansa_xmpp/absences.py list_idle": _DRAINED,
     "hansa/host/plugin_contexts.py read_history": _CURSOR,
     "hansa/host/plugin_contexts.py native_id": "the names of one event, of which each network gives a few",
     "hansa/media/bus_access.py find_event": _ONE,

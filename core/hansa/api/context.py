@@ -203,8 +203,8 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
-        """People of other networks that a user searches for by ``text``: see ``hansa.LooksUp``. Those of whom
-        no policy denies a ``ProfileQuery``, at most ``limit``.
+        """People of other networks that a user searches for by ``text``: see ``hansa.LooksUp``. At most
+        ``limit``, without those whose ``ProfileQuery`` a policy denies.
         """
         ...
 

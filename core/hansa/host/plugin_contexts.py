@@ -283,7 +283,7 @@ class NetworkContextImpl(BaseContext):
             try:
                 async with asyncio.timeout(_SEARCH_TIMEOUT_S):
                     people = await network.find_people(text, limit=limit)
-            except Exception:  # one network's fault is no other's
+            except Exception:  # a faulty network must not hide what others find
                 self.log.exception("%s could not search for people", name)
                 continue
             matches += [
