@@ -130,6 +130,26 @@ REASONS = {
         "Delete",
         "'absence'",
     ): "last: an absence that is noted again begins later",
+    ("core/hansa/bus/event_names.py", "chosen_put", "Put", "'chosen'"): "guarded: the room's row",
+    ("core/hansa/bus/event_names.py", "relation_put", "Put", "'relation'"): "guarded: the room's row",
+    (
+        "core/hansa/bus/durable_observers.py",
+        "_put_position",
+        "Put",
+        "'observed'",
+    ): "last: a position behind repeats an event",
+    (
+        "core/hansa/bus/room_removal.py",
+        "remove_room",
+        "Delete",
+        "collection",
+    ): "gone: nothing is linked to the room",
+    (
+        "core/hansa/bus/room_removal.py",
+        "remove_room",
+        "Delete",
+        "'room'",
+    ): "gone: nothing is linked to the room",
     ("core/hansa/bus/schema.py", "event_put", "Put", "'event'"): "guarded: the room's row",
     ("core/hansa/bus/schema.py", "alias_put", "Put", "'alias'"): "same: one native id is one event's",
     (

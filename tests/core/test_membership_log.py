@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from hansa import Membership, NativeId, RoomInfo, RoomMember, ViewDelta
-from hansa.bus import membership_log, person_history
+from hansa.bus import membership_log, person_history, schema
+from hansa.bus.room_removal import remove_room
 from hansa.model.history_visibility import Timeline, can_read_event
 from hansa.model.view import RoomView
 from hansa.store.memory import MemoryDisk, MemoryStore
@@ -161,3 +162,19 @@ async def test_one_answer_looks_at_so_many_events(monkeypatch: pytest.MonkeyPatc
             await left.say("a", ANN.id, f"m{n}")
         assert await texts(made, ANN) == ["m7", "m8", "m9"]
         assert await texts(made, ANN, since=1, limit=100, after_seq=0) == ["m2", "m3"]
+
+
+async def test_a_removed_room_leaves_no_rows():
+    made: dict[str, Actor] = {}
+    async with town(made) as app:
+        left = made["left"]
+        await left.join("a", ANN.id)
+        await left.ctx.reconcile_view("a", ViewDelta(info=RoomInfo(history_visibility="joined")))
+        room = app.rooms.room_of(NativeId("left", "a"))
+        await left.ctx.close_link("a")
+        of_room = [one.name for one in schema.SCHEMA.collections if next(iter(one.key)) == "room"]
+        assert {"event", "membership_log", "visibility_log"} <= set(of_room)
+        assert await app.core.scan("membership_log", equal=(room.id,))
+        await remove_room(app.core, app.rooms, room)
+        for collection in of_room:
+            assert await app.core.scan(collection, equal=(room.id,)) == [], collection

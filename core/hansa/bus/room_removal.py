@@ -13,6 +13,8 @@ _OF_ROOM: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("relation", ()),
     ("event", ()),
     ("person", ()),
+    ("membership_log", ()),
+    ("visibility_log", ()),
 )
 
 
