@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -248,6 +248,36 @@ async def test_the_policies_of_now_judge_a_link_when_it_is_opened(rig):
     )
     answer = await rig.get(url)
     assert answer.status == 403 and answer.body.startswith(b"no pictures [d-")
+
+
+async def test_a_link_is_judged_for_each_server_of_the_people_who_get_it(rig):
+    await rig.right.join("b", "bob@near.example")
+    await rig.right.join("b", "eve@far.example")
+    await rig.left.join("a", "ann@left.example")
+    attachment = await rig.store(b"words")
+    event = (await rig.left.do("a", "ann@left.example", Message(text="", attachments=(attachment,)))).event
+    assert event is not None
+    url = rig.right.ctx.media.link(attachment, "b", event.id)
+    judge = rig.judged()
+    assert (await rig.get(url)).status == 200
+    servers = [one.server for one in judge.asked if isinstance(one, MediaTransfer)]
+    assert servers == ["far.example", "near.example"]
+    judge.denies = lambda one: (
+        denied() if isinstance(one, MediaTransfer) and one.server == "near.example" else None
+    )
+    assert (await rig.get(url)).status == 403
+
+
+async def test_an_opened_file_is_judged_by_the_server_that_it_comes_from(rig):
+    rig.left.open_media = Keeper({"mxc://far.example/f": b"01234", "f": b"01234"}).open_media
+    judge = rig.judged()
+    own = await rig.store(b"words", sender="ann@home.example")
+    for attachment in (own, kept("mxc://far.example/f"), kept("f"), kept("http://[")):
+        with suppress(MediaUnavailable):
+            await (await rig.right.ctx.media.open(attachment)).chunks.aclose()
+    transfers = [one for one in judge.asked if isinstance(one, MediaTransfer)]
+    assert [one.server for one in transfers] == ["home.example", "far.example", "left", "left"]
+    assert {(one.network, one.outbound) for one in transfers} == {("right", False)}
 
 
 async def test_a_file_of_a_withheld_event_is_withheld(rig):

@@ -37,6 +37,12 @@ class BusAccess:
         """The core room with an id."""
         return self.rooms.get(room_id)
 
+    def servers_of(self, link: Link) -> list[str]:
+        """The servers of the people of a link, or the id of the network if none is known."""
+        network = link.native.network
+        view = self.rooms.room_of(link.native).view
+        return sorted(server for of, server in view.joined_servers if of == network) or [network]
+
     async def can_pass(self, room: Room, link: Link, event: Event) -> bool:
         """True if the event may be shown to the people of a link now."""
         return link.direction.outward and await self.rejudging.passes(room, link, event)

@@ -22,6 +22,9 @@ from hansa.model.events import Link, RefusalCode
 from hansa.model.media_types import INLINE, UNKNOWN_TYPE, content_disposition, parse_byte_range, sanitise_name
 
 PREFIX = "/_hansa/media"
+#: Servers of a link's people that policies are asked about for one answer. The event itself was judged with
+#: all servers of the room.
+MAX_SERVERS_ASKED = 10
 _HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cross-Origin-Resource-Policy": "cross-origin",
@@ -84,19 +87,25 @@ class LinkEndpoint:
             raise LinkRefused(410, "this link has ended")
         attachment, link = await self._find_attachment(claim)
         assert attachment.source is not None
-        crossing = MediaTransfer(
-            network=link.native.network,
-            server=self._access.server_of(link.native.network, link.native.id),
-            media=str(attachment.source),
-            outbound=True,
-            type=attachment.media_type,
-            size=attachment.size,
-            name=attachment.name,
-        )
-        verdict = await self._access.decisions.judge_and_store(crossing)
-        if not verdict.allowed:
-            raise LinkRefused(403, verdict.text)
+        if self._access.decisions.policies:
+            await self._require_allowed(attachment, link)
         return await self._open_attachment(request, attachment, link)
+
+    async def _require_allowed(self, attachment: Attachment, link: Link) -> None:
+        """Asks the policies about the file, for each server of the link's people."""
+        for server in self._access.servers_of(link)[:MAX_SERVERS_ASKED]:
+            crossing = MediaTransfer(
+                network=link.native.network,
+                server=server,
+                media=str(attachment.source),
+                outbound=True,
+                type=attachment.media_type,
+                size=attachment.size,
+                name=attachment.name,
+            )
+            verdict = await self._access.decisions.judge_and_store(crossing)
+            if not verdict.allowed:
+                raise LinkRefused(403, verdict.text)
 
     async def _find_attachment(self, claim: LinkClaim) -> tuple[Attachment, Link]:
         event = await self._access.find_event(claim.event_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 from hansa.api.media import MediaStream, MediaUnavailable
 from hansa.bus.media_references import MEDIA
@@ -84,9 +85,9 @@ class NetworkMedia:
             await self._media.fetcher.require_allowed(
                 MediaTransfer(
                     network=self._network,
-                    server=self._network,
+                    server=await self._server_of_file(source),
                     media=str(source),
-                    outbound=True,
+                    outbound=False,
                     type=attachment.media_type,
                     size=attachment.size,
                     name=attachment.name,
@@ -94,6 +95,17 @@ class NetworkMedia:
             )
         share = f"{self._network}:"
         return await self._media.opener.open_source(source, self._network, share, first=first, last=last)
+
+    async def _server_of_file(self, source: NativeId) -> str:
+        """The server that a file comes from: that of its sender, else that of its URI, else its network."""
+        if source.network != MEDIA:
+            try:
+                return urlsplit(source.id).netloc or source.network
+            except ValueError:
+                return source.network
+        file = await self._media.files.find_file(source.id)
+        network, _, user = file.owner.partition(":") if file is not None else (MEDIA, "", "")
+        return self._media.access.server_of(network, user) if user else network
 
     def link(self, attachment: Attachment, native_room: str, event_id: str) -> str:
         """See ``hansa.MediaService.link``."""

@@ -304,8 +304,9 @@ class MediaTransfer:
     on ``network``, ``server`` the other one. ``size`` in bytes is 0, ``type`` and ``name`` are empty while
     not known.
 
-    A file of another network is given to the people of ``network`` too: ``media`` is then NETWORK:ID, and
-    ``server`` that of the native room whose people open it, or ``network`` itself.
+    A file of another network crosses to the people of ``network``: ``media`` is then NETWORK:ID. ``server``
+    is one of those people's where a link is opened, and else the one that the file comes from; it is the id
+    of the network if none is known.
     """
 
     network: str
