@@ -24,16 +24,21 @@ from hansa import (
     MediaUnavailable,
     Message,
     NativeId,
+    NetworkContext,
     Reason,
     Refusal,
     RefusalCode,
     Request,
+    Response,
     Retraction,
+    Router,
     Verdict,
+    hookimpl,
 )
 from hansa.admin.media_links import MediaLinkCommands
-from hansa.testing import until
-from hansa.testing.actor import Actor
+from hansa.http.listener import Dispatcher
+from hansa.testing import run_hansa, until
+from hansa.testing.actor import Actor, Config, module
 from PIL import Image
 
 DAY_MS = 86_400_000
@@ -383,3 +388,34 @@ async def test_too_many_transfers_of_one_address_are_refused(rig: MediaRig):
         assert (await rig.get(url)).status == 429
     assert (await rig.get(url)).status == 200
     await until(lambda: slots.taken == 0)
+
+
+class Serving(Actor):
+    """A network with a route and without a server name."""
+
+    @hookimpl
+    def register_routes(self, router: Router) -> None:
+        async def answer(_: Request) -> Response:
+            return Response(body=b"mine")
+
+        router.add("GET", "/mine", answer)
+
+
+async def test_a_network_without_a_server_name_shares_its_router_with_the_links():
+    def open_network(ctx: NetworkContext) -> Actor:
+        return Serving(ctx)
+
+    plugin: Any = module({})
+    plugin.open_network = hookimpl(open_network)
+    async with run_hansa({"left": (plugin, Config())}) as app:
+        dispatcher = Dispatcher(app.routers, app.count)
+
+        async def read(_limit: int) -> bytes:
+            return b""
+
+        statuses = [
+            (await dispatcher.answer(Request(method="GET", target=target, host="any.example"), read)).status
+            for target in ("/mine", "/_hansa/media/none", "/nowhere")
+        ]
+        assert statuses == [200, 404, 404]
+        assert app.counters["media_links", (("status", "404"),)] == 1
