@@ -657,3 +657,38 @@ def test_a_plugin_that_cannot_be_used_is_shown_with_why(shelf, capsys, tmp_path)
     assert "it cannot be used: plugin 'old' is written for api 0" in capsys.readouterr().out
     assert main(["plugins", "show", "nothing", "-c", str(tmp_path / "none.toml")]) == 1
     assert "no plugin named 'nothing' is installed" in capsys.readouterr().err
+
+
+OBSERVER = SOUND.replace("open_network", "open_observer").replace(
+    'async def send(self, delivery): return ""', "async def observe(self, observation): ..."
+)
+
+
+def test_check_holds_observers_to_their_contract(shelf, tmp_path, capsys):
+    shelf.put("acme-ear", "ear", source=OBSERVER)
+    shelf.put(
+        "acme-deaf",
+        "deaf",
+        source=OBSERVER.replace("observe(", "look(").replace("(ctx):", "(ctx) -> Network:"),
+    )
+    shelf.put("acme-loud", "loud")
+    good = {"server": HTTP, "observers": {"one": {"plugin": "ear", "word": "w"}}}
+    path = tmp_path / "hansa.toml"
+    path.write_text('[server]\nlisten = ["http://127.0.0.1:1"]\n[observers.one]\nplugin = "ear"\n')
+    assert main(["check", "-c", str(path)]) == 0
+    assert capsys.readouterr().out.endswith("is good: 0 networks, 0 policies, 0 rooms, 1 observer\n")
+    (read,) = parse(good, shelf.folder, loader.load_plugin).observers
+    assert (read.name, read.options.word) == ("one", "w")
+    found = mistakes(
+        {
+            "server": HTTP,
+            "observers": {
+                "deaf": {"plugin": "deaf"},
+                "net": {"plugin": "loud"},
+                "odd": {"plugin": "ear", "mode": "x"},
+            },
+        }
+    )
+    assert "Network lacks observe" in found["observers.deaf.plugin"]
+    assert "does not implement open_observer" in found["observers.net.plugin"]
+    assert found["observers.odd.mode"] == "there is no such setting"

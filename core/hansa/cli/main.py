@@ -385,6 +385,7 @@ def _check_config(args: argparse.Namespace) -> int:
                 counted(len(config.networks), "network"),
                 counted(len(config.policies), "policy", "policies"),
                 counted(len(config.rooms), "room"),
+                *((counted(len(config.observers), "observer"),) if config.observers else ()),
             )
         )
         terminal.say(f"{args.config} is good: {has}")
