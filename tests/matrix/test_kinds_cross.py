@@ -37,6 +37,7 @@ from hansa.testing.actor import Actor, Config, module
 from hansa_matrix.proto.auth_rules.state_keys import POWER_LEVELS_KEY
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
+from hansa_matrix.texts import texts_of_event
 from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
 
 MAY = f"@m:{THEIRS}"
@@ -455,3 +456,53 @@ async def test_a_new_rank_of_one_person_is_told_and_that_of_several_is_in_the_vi
         assert view is not None
         person = view.person(may)
         assert person is not None and (person.role, person.voice) == (Role.MODERATOR, True)
+
+
+async def test_the_edits_of_a_retracted_message_lose_their_words_in_matrix_too(tmp_path):
+    async with linked(tmp_path) as house:
+        said, pdu = await house.says(Message(text="secret"))
+        edit, pdu = await house.says(Edit(target=said.id, message=Message(text="more secret")))
+        native = await house.ctx.native_id(edit)
+        assert native is not None and pdu["content"]["m.new_content"]["body"] == "more secret"
+        await house.says(Retraction(target=said.id))
+        assert (await house.pdu(native))["content"] == {}
+
+
+async def test_nobody_edits_what_others_said(tmp_path):
+    async with linked(tmp_path) as house:
+        said, _ = await house.says(Message(text="mine"))
+        native = await house.ctx.native_id(said)
+        assert native is not None
+        forged = await house.hears("m.room.message", edit_of(native, text("yours")))
+        assert (await house.core(forged)).content == Custom(type="edit")
+        assert [one.kind for one in await house.shown(1)] == [Kind.CUSTOM]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        edit_of("$" + "a" * 43, text("a secret")),
+        reaction_to("$" + "a" * 43, "a secret"),
+        {"msgtype": "m.image", "body": "a secret", "filename": "x.png", "url": "mxc://a.example/b"},
+        {"msgtype": "m.image", "body": "x", "filename": "a secret", "url": "mxc://a.example/b"},
+        {
+            "m.poll": {
+                "question": {"m.text": [{"body": "?"}]},
+                "answers": [{"m.id": "y", "m.text": "a secret"}],
+            }
+        },
+        {
+            "org.matrix.msc3381.poll.start": {
+                "question": {"org.matrix.msc1767.text": "a secret"},
+                "answers": [],
+            }
+        },
+        {"redacts": "$" + "a" * 43, "reason": "a secret"},
+        {
+            "m.relates_to": {"rel_type": "m.reference"},
+            "org.matrix.msc3381.poll.response": {"answers": ["a secret"]},
+        },
+    ],
+)
+def test_policies_read_every_word_of_it(content):
+    assert "a secret" in texts_of_event("m.room.message", None, content)

@@ -116,6 +116,10 @@ class EventBuilder:
                 undo()
             return made
         pdu, more, change = made
+        if isinstance(content, Retraction) and inbound.native is None:
+            for redaction in await self._outbound.redactions_of_edits(content):
+                also = await self._build_and_append(sender, *redaction)
+                more += [] if isinstance(also, Refusal) else also[1]
         self._remember_txn(pdu, handle)
         both = ViewDelta(upserts=view.upserts + change.upserts, removed=change.removed, info=change.info)
         return self._draft.to_prepared([*writes, *more], native_id=pdu.event_id, view=both)

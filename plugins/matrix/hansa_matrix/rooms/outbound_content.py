@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
+from typing import Final
 
 from hansa import (
     Content,
     Edit,
     Event,
+    Kind,
     Member,
     Message,
     NativeId,
     NetworkContext,
+    Retraction,
     SpanKind,
     Style,
     Surroundings,
@@ -27,6 +30,9 @@ from hansa_matrix.conversion.native_ids import NativeIds
 from hansa_matrix.conversion.to_matrix import EventDraft, MatrixNames, event_from_content
 from hansa_matrix.proto.ids import is_valid_event_id
 from hansa_matrix.proto.message_content import MAX_MENTIONS
+
+#: Edits of one message that are redacted with it.
+MAX_EDITS: Final = 50
 
 
 class OutboundContent:
@@ -69,6 +75,15 @@ class OutboundContent:
     async def is_known(self, event_id: str) -> bool:
         """True if Matrix has an event of the core."""
         return bool(await self._event_id(await self._ctx.event_with_id(self._room_id, event_id)))
+
+    async def redactions_of_edits(self, content: Retraction) -> list[EventDraft]:
+        """The redactions of a retracted message's edits, whose words would stay; ``MAX_EDITS`` at most."""
+        target = await self._ctx.event_with_id(self._room_id, content.target)
+        if target is None or not isinstance(target.content, Message):
+            return []
+        edits = (await self._ctx.related(target, Kind.EDIT))[:MAX_EDITS]
+        natives = [await self._event_id(edit) for edit in edits]
+        return [("m.room.redaction", None, {"redacts": native}) for native in natives if native]
 
     async def _event_id(self, event: Event | None) -> str:
         native = await self._ctx.native_id(event) if event is not None else None
