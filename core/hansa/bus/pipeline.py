@@ -32,20 +32,15 @@ from hansa.bus.membership_log import membership_writes
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.target_rules import (
     check_target,
-    named_events,
-    with_event_ids,
-    with_known_target,
     without_target,
 )
+from hansa.bus.turn_draft import TargetFinder, TurnDraft
 from hansa.bus.view_rules import ViewRulesTurn
 from hansa.model.content import (
     REDACTED,
     Content,
     Custom,
-    Edit,
-    Kind,
     Member,
-    Message,
     Retraction,
     Targeted,
     target_of,
@@ -56,7 +51,7 @@ from hansa.model.history_visibility import position_of
 from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
 from hansa.model.view import RoomView, ViewDelta, unread, view_delta_of
-from hansa.store.base import Conflict, Delete, Insert, Put, TooLarge, Write
+from hansa.store.base import Conflict, Insert, TooLarge
 from hansa.store.bounds import Whole
 from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.faults import StoreFault
@@ -100,45 +95,13 @@ class _Queue:
     running: bool = False
 
 
-@dataclass(slots=True)
-class _Draft:
-    """The writes and outcomes that one turn will commit."""
-
-    writes: list[Write] = field(default_factory=list)
-    #: Those of who came and went, which wait for the end: many take a way of their own.
-    people: list[Put | Delete] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    outcomes: list[tuple[PendingSubmission, SubmitResult]] = field(default_factory=list)
-    #: Those whose receipt is written with them.
-    receipted: list[PendingSubmission] = field(default_factory=list)
-    #: Events that say nothing any more, as they stand in the log now, and as they were.
-    blanked: list[Event] = field(default_factory=list)
-    taken_back: list[Event] = field(default_factory=list)
-    #: Counters that rise once the turn is committed: a turn may be repeated.
-    counts: list[str] = field(default_factory=list)
-    #: True if an event that is not shown changes the view.
-    corrects: bool = False
-    head: int = 0
-    received: int = 0
-
-    def add(self, item: PendingSubmission, outcome: SubmitResult) -> None:
-        """Records the outcome of one submission. Its receipt is committed with it, unless an earlier
-        submission left the turn or failed and is therefore not durable.
-        """
-        if item.receipt is not None:
-            here = {id(one) for one, _ in self.outcomes}
-            if all(one.taken or id(one) in here for one in item.before):
-                self.writes.append(item.receipt)
-                self.receipted.append(item)
-        self.outcomes.append((item, outcome))
-
-
 class Pipeline:
     """Takes what networks submit. ``rooms``, ``decisions`` and the store are the core's own."""
 
     def __init__(self, rooms: Rooms, judged: BusServices, around: BusHost) -> None:
         self._store = judged.store
         self._names = judged.names
+        self._targets = TargetFinder(judged.names)
         self._rooms = rooms
         self._decisions = judged.decisions
         self._admission = Admission(judged.decisions, around)
@@ -358,7 +321,7 @@ class Pipeline:
                 raise Busy("the room's network is not running", after=1.0)
             if network is not None:
                 turn = await network.begin_turn(authority, [i.inbound for i in batch if not i.done.done()])
-        draft = _Draft(head=room.head, received=room.received)
+        draft = TurnDraft(head=room.head, received=room.received)
         facts_before = room.view.facts
         try:
             for item in batch:
@@ -413,7 +376,7 @@ class Pipeline:
             self._around.on_committed(room, draft.events)
         await self._rooms.settle(room)
 
-    async def _prepare_item(self, room: Room, turn: Turn, item: PendingSubmission, draft: _Draft) -> None:
+    async def _prepare_item(self, room: Room, turn: Turn, item: PendingSubmission, draft: TurnDraft) -> None:
         if item.generation != self._decisions.generation:  # the policies changed while it waited
             item.judged = False
             self._enqueue_item(room.id, item)
@@ -427,7 +390,7 @@ class Pipeline:
             return
         content, target = inbound.content, None
         if inbound.native_targets or target_of(content):
-            content, target = await self._with_target(room, draft, inbound)
+            content, target = await self._targets.resolve(room, draft, inbound)
             if inbound.native_targets:
                 inbound = replace(inbound, content=content)
         if isinstance(content, Targeted):
@@ -466,9 +429,9 @@ class Pipeline:
             draft.writes += membership_writes(room.view, change, position)
         room.view.apply(change)
         for native in prepared.redacted:
-            await self._blank_native(room, native, draft)
+            await self._targets.blank_native(room, native, draft)
         if shown and target is not None and isinstance(content, Retraction):
-            await self._blank_event(target, draft)
+            await self._targets.blank_event(target, draft)
         event = self._make_event(room, item, draft, prepared, content) if shown else None
         if event is not None and target is not None and isinstance(event.content, Targeted):
             draft.writes.append(relation_put(event, target))
@@ -482,68 +445,8 @@ class Pipeline:
         authority = room.authority
         return check_target(inbound.content, target, inbound.sender, room.view, decided=authority is not None)
 
-    async def _with_target(
-        self, room: Room, draft: _Draft, inbound: Submission
-    ) -> tuple[Content, Event | None]:
-        """The content as it enters the log, with the event that it concerns."""
-        content = inbound.content
-        if not inbound.native_targets:
-            target = await self._find_target(room, draft, target_of(content))
-            return with_known_target(content, target), target
-        found: dict[str, Event] = {}
-        for name in named_events(content):
-            event = await self._find_native(room, draft, NativeId(inbound.origin.network, name))
-            if event is not None:
-                found[name] = event
-        target = found.get(target_of(content))
-        content = with_event_ids(content, {name: event.id for name, event in found.items()})
-        return with_known_target(content, target), target
-
-    async def _find_native(self, room: Room, draft: _Draft, ref: NativeId) -> Event | None:
-        """An event of the room by a native id, as this turn leaves it."""
-        for event in (*draft.blanked, *draft.events, *room.tail):
-            if event.origin == ref:
-                return event
-        stored = await self._names.find(ref)
-        if stored is None or stored.room != room.id:
-            return None
-        return next((blank for blank in draft.blanked if blank.seq == stored.seq), stored)
-
-    async def _find_target(self, room: Room, draft: _Draft, event_id: str) -> Event | None:
-        """An event of the room, as this turn leaves it."""
-        for event in (*draft.blanked, *draft.events):
-            if event.id == event_id:
-                return event
-        return await self._names.find_in_room(room, event_id)
-
-    async def _blank_native(self, room: Room, native: str, draft: _Draft) -> None:
-        """Take the words of an event out of the log, named by the room's authority."""
-        if room.authority is None:
-            return
-        ref = NativeId(room.authority.native.network, native)
-        event = next((e for e in draft.events if e.origin == ref), None) or await self._names.find(ref)
-        if event is not None and event.room == room.id:
-            await self._blank_event(event, draft)
-
-    async def _blank_event(self, event: Event, draft: _Draft) -> None:
-        """Take the words of an event out of the log, and those of its edits."""
-        if any(blank.seq == event.seq for blank in draft.blanked):
-            return
-        events = [event]
-        if isinstance(event.content, Message):
-            events += await self._names.related(event, Kind.EDIT)
-            events += [
-                e for e in draft.events if isinstance(e.content, Edit) and e.content.target == event.id
-            ]
-        for one in events:
-            blank = replace(one, content=Custom(type=REDACTED), payload=b"")
-            draft.writes.append(schema.event_put(blank))
-            draft.events = [blank if drafted.seq == one.seq else drafted for drafted in draft.events]
-            draft.blanked.append(blank)
-            draft.taken_back.append(one)
-
     def _make_event(
-        self, room: Room, item: PendingSubmission, draft: _Draft, prepared: Prepared, content: Content
+        self, room: Room, item: PendingSubmission, draft: TurnDraft, prepared: Prepared, content: Content
     ) -> Event:
         inbound = item.inbound
         draft.head += 1
@@ -580,7 +483,7 @@ class Pipeline:
         draft.writes += media_reference_writes(event)
         return event
 
-    def _refuse_item(self, draft: _Draft, item: PendingSubmission, refusal: Refusal) -> None:
+    def _refuse_item(self, draft: TurnDraft, item: PendingSubmission, refusal: Refusal) -> None:
         draft.counts.append(f"refused_{refusal.code.value}")
         draft.writes += item.writes
         draft.add(item, SubmitResult(verdict=item.verdict, refusal=refusal))

@@ -1,0 +1,123 @@
+"""What a turn of a room will commit, and the earlier events that its submissions concern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from hansa.bus import schema
+from hansa.bus.admission import PendingSubmission
+from hansa.bus.event_names import EventNames
+from hansa.bus.rooms import Room
+from hansa.bus.target_rules import named_events, with_event_ids, with_known_target
+from hansa.model.content import (
+    REDACTED,
+    Content,
+    Custom,
+    Edit,
+    Kind,
+    Message,
+    target_of,
+)
+from hansa.model.events import Event, Submission, SubmitResult
+from hansa.model.ref import NativeId
+from hansa.store.base import Delete, Put, Write
+
+
+@dataclass(slots=True)
+class TurnDraft:
+    """The writes and outcomes that one turn will commit."""
+
+    writes: list[Write] = field(default_factory=list)
+    #: Those of who came and went, which wait for the end: many take a way of their own.
+    people: list[Put | Delete] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    outcomes: list[tuple[PendingSubmission, SubmitResult]] = field(default_factory=list)
+    #: Those whose receipt is written with them.
+    receipted: list[PendingSubmission] = field(default_factory=list)
+    #: Events that say nothing any more, as they stand in the log now, and as they were.
+    blanked: list[Event] = field(default_factory=list)
+    taken_back: list[Event] = field(default_factory=list)
+    #: Counters that rise once the turn is committed: a turn may be repeated.
+    counts: list[str] = field(default_factory=list)
+    #: True if an event that is not shown changes the view.
+    corrects: bool = False
+    head: int = 0
+    received: int = 0
+
+    def add(self, item: PendingSubmission, outcome: SubmitResult) -> None:
+        """Records the outcome of one submission. Its receipt is committed with it, unless an earlier
+        submission left the turn or failed and is therefore not durable.
+        """
+        if item.receipt is not None:
+            here = {id(one) for one, _ in self.outcomes}
+            if all(one.taken or id(one) in here for one in item.before):
+                self.writes.append(item.receipt)
+                self.receipted.append(item)
+        self.outcomes.append((item, outcome))
+
+
+class TargetFinder:
+    """Finds the events that submissions concern, as a turn leaves them, and blanks retracted ones."""
+
+    def __init__(self, names: EventNames) -> None:
+        self._names = names
+
+    async def resolve(
+        self, room: Room, draft: TurnDraft, inbound: Submission
+    ) -> tuple[Content, Event | None]:
+        """The content as it enters the log, with the event that it concerns."""
+        content = inbound.content
+        if not inbound.native_targets:
+            target = await self._find_target(room, draft, target_of(content))
+            return with_known_target(content, target), target
+        found: dict[str, Event] = {}
+        for name in named_events(content):
+            event = await self._find_native(room, draft, NativeId(inbound.origin.network, name))
+            if event is not None:
+                found[name] = event
+        target = found.get(target_of(content))
+        content = with_event_ids(content, {name: event.id for name, event in found.items()})
+        return with_known_target(content, target), target
+
+    async def _find_native(self, room: Room, draft: TurnDraft, ref: NativeId) -> Event | None:
+        """An event of the room by a native id, as this turn leaves it."""
+        for event in (*draft.blanked, *draft.events, *room.tail):
+            if event.origin == ref:
+                return event
+        stored = await self._names.find(ref)
+        if stored is None or stored.room != room.id:
+            return None
+        return next((blank for blank in draft.blanked if blank.seq == stored.seq), stored)
+
+    async def _find_target(self, room: Room, draft: TurnDraft, event_id: str) -> Event | None:
+        """An event of the room, as this turn leaves it."""
+        for event in (*draft.blanked, *draft.events):
+            if event.id == event_id:
+                return event
+        return await self._names.find_in_room(room, event_id)
+
+    async def blank_native(self, room: Room, native: str, draft: TurnDraft) -> None:
+        """Take the words of an event out of the log, named by the room's authority."""
+        if room.authority is None:
+            return
+        ref = NativeId(room.authority.native.network, native)
+        event = next((e for e in draft.events if e.origin == ref), None) or await self._names.find(ref)
+        if event is not None and event.room == room.id:
+            await self.blank_event(event, draft)
+
+    async def blank_event(self, event: Event, draft: TurnDraft) -> None:
+        """Take the words of an event out of the log, and those of its edits."""
+        if any(blank.seq == event.seq for blank in draft.blanked):
+            return
+        events = [event]
+        if isinstance(event.content, Message):
+            events += await self._names.related(event, Kind.EDIT)
+            events += [
+                e for e in draft.events if isinstance(e.content, Edit) and e.content.target == event.id
+            ]
+        for one in events:
+            blank = replace(one, content=Custom(type=REDACTED), payload=b"")
+            draft.writes.append(schema.event_put(blank))
+            draft.events = [blank if drafted.seq == one.seq else drafted for drafted in draft.events]
+            draft.blanked.append(blank)
+            draft.taken_back.append(one)
