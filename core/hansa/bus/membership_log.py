@@ -4,8 +4,6 @@ in the log, written with that event's commit; what never changed has no row, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import orjson
 
 from hansa.model.content import Membership
@@ -14,9 +12,6 @@ from hansa.model.ref import NativeId
 from hansa.model.view import RoomView, ViewDelta
 from hansa.store.base import Put, Row, ScopedStore
 from hansa.store.paging import scan_all
-
-if TYPE_CHECKING:
-    from hansa.bus.rooms import Room
 
 #: Members whose changes are logged in one commit. A state that was found to differ for more of them is taken
 #: as if it had always been so.
@@ -49,21 +44,21 @@ class MembershipLog:
     def __init__(self, store: ScopedStore) -> None:
         self._store = store
 
-    async def memberships(self, room: Room, user: NativeId) -> Timeline:
+    async def memberships(self, view: RoomView, user: NativeId) -> Timeline:
         """The memberships of a person, as values of ``Membership``; empty where they were a stranger."""
-        person = room.view.person(user)
-        rows = scan_all(self._store, "membership_log", equal=(room.id, user.network, user.id))
+        person = view.person(user)
+        rows = scan_all(self._store, "membership_log", equal=(view.room, user.network, user.id))
         changes = tuple([_change_of(row) async for row in rows])
         return Timeline(changes, person.membership.value if person is not None else "")
 
-    async def visibilities(self, room: Room) -> Timeline:
+    async def visibilities(self, view: RoomView) -> Timeline:
         """The history visibilities of a room."""
-        rows = scan_all(self._store, "visibility_log", equal=(room.id,))
-        return Timeline(tuple([_change_of(row) async for row in rows]), room.view.facts.history_visibility)
+        rows = scan_all(self._store, "visibility_log", equal=(view.room,))
+        return Timeline(tuple([_change_of(row) async for row in rows]), view.facts.history_visibility)
 
-    async def was_joined(self, room: Room, user: NativeId, seq: int) -> bool:
+    async def was_joined(self, view: RoomView, user: NativeId, seq: int) -> bool:
         """True if a person was joined after the event of ``seq``."""
-        return (await self.memberships(room, user)).value_at(seq) == Membership.JOIN.value
+        return (await self.memberships(view, user)).value_at(seq) == Membership.JOIN.value
 
 
 def _change_of(row: Row) -> tuple[int, str, str]:

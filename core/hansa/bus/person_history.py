@@ -37,8 +37,8 @@ class PersonHistory:
         upto_seq: int | None = None,
     ) -> list[Event]:
         """See ``hansa.NetworkContext.read_history_for``."""
-        visibilities = await self.log.visibilities(room)
-        memberships = await self.log.memberships(room, user)
+        visibilities = await self.log.visibilities(room.view)
+        memberships = await self.log.memberships(room.view, user)
         forward, limit = after_seq is not None, min(limit, MAX_EVENTS)
         upto = room.head if upto_seq is None else min(upto_seq, room.head)
         position = after_seq if after_seq is not None else upto + 1
