@@ -225,6 +225,9 @@ async def test_a_killed_ngircd_loses_nothing_and_doubles_one_line_at_most(
     room = await ann.join(f"#lobby:{server.name}")
     saying = asyncio.ensure_future(burst(ann, room))
     await romeo.seen(CHANNEL, "<ann> line 150")
+    # Lines that wait in the socket of a server that dies are lost to it.
+    ngircd.freeze()
+    await reads(ann, room, "line 300")
     await ngircd.kill()
     # Nobody who is away reads what is said: Romeo is back before the bridge is.
     await cable.cut()

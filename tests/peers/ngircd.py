@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,11 @@ class Ngircd:
         if self._process is not None:
             process, self._process = self._process, None
             await asyncio.to_thread(process.stop)
+
+    def freeze(self) -> None:
+        """The process stops without a word: what it is sent waits in its socket."""
+        assert self._process is not None
+        self._process.send(signal.SIGSTOP)
 
     async def kill(self) -> None:
         assert self._process is not None
