@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hansa_irc
-from hansa import Member, Membership, Message, NativeId, Style, Topic
+import pytest
+from hansa import CannotOpenRoom, Member, Membership, Message, NativeId, Role, Standing, Style, Topic
 from hansa.testing import NetworkSuite
 from hansa_irc.lines import parse_line
 from irc_server import IrcServer
@@ -152,3 +153,80 @@ class TestIrc(NetworkSuite):
                     for one in stage.other.contents("other")
                 ),
             )
+
+    async def test_moderators_of_other_networks_act_on_irc(self):
+        async with self.stage() as stage:
+            ann, bob = NativeId("tested", "ann"), NativeId("tested", "bob")
+            for nick in ("Ann", "Bob"):
+                await self.inject(stage.net, ROOM, nick, f"{nick} is here")
+                await stage.seen(Message(text=f"{nick} is here"))
+            await stage.other.join("other", "zoe@elsewhere", "Zoe")
+            await stage.other.kick("other", "zoe@elsewhere", ann, "enough")
+            await self.done(stage, "KICK", ROOM, "ann", "by Zoe: enough")
+            await stage.other.ban("other", "zoe@elsewhere", bob)
+            await self.done(stage, "MODE", ROOM, "+b", "bob!*@*")
+            await self.done(stage, "KICK", ROOM, "bob", "by Zoe")
+            await stage.other.kick("other", "zoe@elsewhere", bob)
+            await self.done(stage, "MODE", ROOM, "-b", "bob!*@*")
+
+    async def test_a_topic_that_the_bridge_may_not_set_is_said(self):
+        async with self.stage() as stage:
+            await stage.other.join("other", "zoe@elsewhere", "Zoe")
+            await stage.other.set_topic("other", "zoe@elsewhere", "tea at five")
+            await self.done(stage, "TOPIC", ROOM, "tea at five")
+            self.server.refuse["TOPIC"] = "482"
+            await stage.other.set_topic("other", "zoe@elsewhere", "tea at six")
+            await self.said(stage, "<Zoe> [the topic is: tea at six]")
+
+    async def test_an_operators_rank_is_that_of_a_moderator(self):
+        async with self.stage() as stage:
+            for nick, modes in (("Ann", "o"), ("Bob", "")):
+                self.server.person(nick, ROOM, modes)
+                await self.inject(stage.net, ROOM, nick, f"{nick} is here")
+                await stage.seen(Message(text=f"{nick} is here"))
+            self.server.cut()
+            view = stage.net.ctx.get_view(ROOM)
+            ann, bob = NativeId("tested", "ann"), NativeId("tested", "bob")
+            await stage.until("the names are read", lambda: view.person(ann).role is Role.MODERATOR)
+            self.server.act("Ann", "MODE", ROOM, "+o", "Bob")
+            await stage.seen(Standing(user=bob, role=Role.MODERATOR))
+            await stage.until("Bob moderates", lambda: view.person(bob).role is Role.MODERATOR)
+
+    async def test_a_kicked_puppet_is_a_person_who_was_kicked(self):
+        async with self.told(puppets=1) as stage:
+            await self.inject(stage.net, ROOM, "Ann", "here")
+            await stage.seen(Message(text="here"))
+            await stage.other.join("other", "zoe@elsewhere", "Zoe")
+            await stage.other.say("other", "zoe@elsewhere", "ahoy")
+            await self.said(stage, "ahoy")
+            self.server.act("Ann", "KICK", ROOM, "zoe", "no pirates")
+            zoe = NativeId("other", "zoe@elsewhere")
+            await stage.seen(Member(user=zoe, membership=Membership.LEAVE, reason="no pirates"))
+
+    async def test_a_channel_that_lets_nobody_in_is_refused_in_words(self):
+        async with self.stage() as stage:
+            self.server.refuse["JOIN"] = "473"
+            with pytest.raises(CannotOpenRoom, match="it is refused"):
+                await stage.net.open_room("#closed", create=True)
+            with pytest.raises(CannotOpenRoom, match="not the name of a channel"):
+                await stage.net.open_room("lobby", create=True)
+
+    async def test_a_private_message_opens_no_chat_of_the_bridge_and_is_answered_once(self):
+        async with self.told(puppets=1) as stage:
+            await self.inject(stage.net, ROOM, "Ann", "here")
+            await stage.seen(Message(text="here"))
+            ann = self.server.users["ann"]
+            for text in ("hello", "hello?"):
+                self.server.act("Ann", "PRIVMSG", "hansa", text)
+            await stage.until("it is answered", lambda: any(one.param(0) == "Ann" for one in ann.got))
+            await self.inject(stage.net, ROOM, "Ann", "fence")
+            await stage.seen(Message(text="fence"))
+            answers = [one for one in self.server.commands if one.command == "NOTICE"]
+            assert [one.params[0] for one in answers] == ["Ann"]
+
+    async def done(self, stage, command, *params):
+        """Waits for a command of the bridge."""
+        wanted = (command, params)
+        await stage.until(
+            f"{wanted}", lambda: wanted in [(one.command, one.params) for one in self.server.commands]
+        )
