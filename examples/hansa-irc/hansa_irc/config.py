@@ -28,7 +28,9 @@ class Config(BaseModel):
     sasl_account: str = Field(default="", description="account for SASL PLAIN; empty for no account")
     sasl_password: SecretStr | None = Field(default=None, description="its password")
     lines_per_second: float = Field(
-        default=0.5, ge=0, description="lines that a connection may send per second; 0 for no limit"
+        default=0.5,
+        ge=0,
+        description="lines of text that a connection sends per second, each with a PING; 0 for no limit",
     )
     burst: int = Field(default=5, ge=1, le=1000, description="lines that it may send at once")
     puppets: int = Field(
