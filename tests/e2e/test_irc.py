@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
@@ -145,6 +146,27 @@ async def test_a_private_message_is_a_direct_chat(bridged, irc_user, local_user)
     nobody = ghost.replace("romeo", "mercutio")
     with pytest.raises(Refusal, match="nobody with the nick mercutio"):
         await ann.create_room(is_direct=True, invite=[nobody], preset="trusted_private_chat")
+
+
+async def test_a_picture_is_a_link_that_everybody_opens(bridged, irc_user, local_user):
+    romeo = await irc_user("Romeo")
+    await romeo.join(CHANNEL)
+    server = await bridged()
+    ann = await local_user(server, "ann")
+    room = await ann.join(f"#lobby:{server.name}")
+    data = b"\x89PNG\r\n\x1a\n" + bytes(4000)
+    mxc = await ann.upload(data, "image/png", "balcony.png")
+    info = {"mimetype": "image/png", "size": len(data)}
+    picture = {"msgtype": "m.image", "body": "balcony.png", "url": mxc, "info": info}
+    await ann.call("PUT", f"/rooms/{quote(room, safe='')}/send/m.room.message/picture", picture)
+    await romeo.until(
+        "the picture", lambda: any("balcony.png, 4 KB" in text for text in romeo.texts(CHANNEL))
+    )
+    (text,) = [text for text in romeo.texts(CHANNEL) if "balcony" in text]
+    link = text.rpartition(" ")[2]
+    tls = ssl.create_default_context(cafile=str(server.ca.certificate))
+    async with aiohttp.ClientSession() as http, http.get(link, ssl=tls) as answer:
+        assert (answer.status, await answer.read()) == (200, data)
 
 
 async def test_edits_reactions_replies_and_deletions_are_words(bridged, irc_user, local_user):
