@@ -1,0 +1,69 @@
+"""Invites of another server for the ghosts of people of other networks, as its requests have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hansa import CannotOpenRoom, NativeId, Refusal, RefusalCode, hookimpl
+from hansa.testing import Actor
+from hansa.testing.actor import Config, module
+from hansa_matrix.local.ghosts import escape_localpart
+from hansa_matrix.proto.hashing import event_id
+from matrix.server_with_peer import OURS, V2, server_with_peer
+from matrix.test_invites import foreign_room
+from matrix.two_servers import at
+
+
+class Chat(Actor):
+    """A network with direct chats, whose users' names begin with ``ann``."""
+
+    async def is_nonexistent_user(self, user: str) -> bool:
+        return not user.startswith("ann")
+
+    async def require_direct_chat(self, user: str, other: NativeId) -> None:
+        del other
+        if user.startswith("annoyed"):
+            raise CannotOpenRoom(Refusal(code=RefusalCode.FORBIDDEN, text=f"{user} takes no messages"))
+
+    async def open_direct_chat(self, user: str, other: NativeId) -> Any:
+        raise NotImplementedError(user, other)
+
+
+def chat_network() -> tuple[Any, Config]:
+    plugin = module({})
+
+    @hookimpl
+    def open_network(ctx: Any) -> Chat:
+        return Chat(ctx)
+
+    plugin.open_network = open_network
+    return plugin, Config()
+
+
+ENCRYPTED = {"type": "m.room.encryption", "state_key": "", "content": {}, "sender": "@m:127.0.0.2:2"}
+
+
+@pytest.mark.parametrize(
+    ("person", "direct", "state", "status", "text"),
+    [
+        ("ann@x", True, [], 200, ""),
+        ("ann@x", False, [], 403, "only a direct chat"),
+        ("ann@x", True, [ENCRYPTED], 403, "cannot read encrypted"),
+        ("annoyed@x", True, [], 403, "takes no messages"),
+        ("nobody@x", True, [], 404, "there is no"),
+    ],
+)
+async def test_an_invite_for_a_ghost_is_answered_in_words(tmp_path, person, direct, state, status, text):
+    async with server_with_peer(tmp_path, "11", beside={"chat": chat_network()}) as house:
+        room = foreign_room(house, "11")
+        ghost = f"@_chat_{escape_localpart(person)}:{OURS}"
+        content = {"membership": "invite", **({"is_direct": True} if direct else {})}
+        raw = house.forger.finish(room, house.forger.draft(room, "m.room.member", content, ghost))
+        body = {"room_version": "11", "event": raw, "invite_room_state": state}
+        name = event_id(raw, room.version)
+        answered, answer = await house.ask("PUT", f"{V2}/invite/{at(room.room_id, name)}", body)
+        assert answered == status, answer
+        assert text in answer.get("error", "")
+        waiting = await house.matrix.store.get("invite", (room.room_id, ghost))
+        assert (waiting is not None) is (status == 200)
