@@ -37,6 +37,7 @@ from hansa.testing.actor import Actor, Config, module
 from hansa_matrix.proto.auth_rules.state_keys import POWER_LEVELS_KEY
 from hansa_matrix.proto.hashing import event_id
 from hansa_matrix.proto.pdu import pdu_from_raw
+from hansa_matrix.proto.room_versions import VERSIONS
 from hansa_matrix.texts import texts_of_event
 from matrix.server_with_peer import THEIRS, V1, ServerWithPeer, server_with_peer
 
@@ -506,3 +507,31 @@ async def test_nobody_edits_what_others_said(tmp_path):
 )
 def test_policies_read_every_word_of_it(content):
     assert "a secret" in texts_of_event("m.room.message", None, content)
+
+
+async def test_what_concerns_an_event_from_before_the_link_is_told_in_words(tmp_path):
+    async with linked(tmp_path) as house:
+        app, stage = house.peer.app, house.stage
+        await app.link_room(["stage:den"], create=True)
+        await stage.join("den", "juliet@x", "Juliet")
+        old = await stage.say("den", "juliet@x", "before")
+        gone = await stage.say("den", "juliet@x", "a secret")
+        assert old.event is not None and gone.event is not None
+        await app.link_room(["stage:den", "matrix:#den"], create=True)
+
+        async def body(content: Content) -> str:
+            result = await stage.do("den", "juliet@x", content)
+            assert result.event is not None, result.refusal
+            native = await house.ctx.native_id(result.event)
+            pdu = (await house.peer.matrix.event_store.load([native or ""], VERSIONS["12"]))[native or ""].pdu
+            assert pdu.type == "m.room.message" and "m.relates_to" not in pdu.content
+            return str(pdu.content["body"])
+
+        target = old.event.id
+        assert await body(Edit(target=target, message=Message(text="after"))) == "edited: after"
+        assert await body(Reaction(target=target, key="x")) == "[reacted with x to “before”]"
+        assert await body(Message(text="so", reply_to=target)) == "> Juliet: before\nso"
+        result = await stage.do("den", "juliet@x", Retraction(target=gone.event.id))
+        assert result.event is not None and await house.ctx.native_id(result.event) is None
+        kept = await stage.ctx.event_with_id("den", gone.event.id)
+        assert kept is not None and kept.content == Custom(type=REDACTED)
