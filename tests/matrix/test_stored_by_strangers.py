@@ -375,6 +375,7 @@ OTHERS: dict[str, Kept] = {
     "media/name_key": ours("one"),
     "media/link_key": ours("one, and one more each time that an operator revokes links"),
     "xmpp/occupant": history("as many as the rooms let in"),
+    "xmpp/absence": history("one of each member without a connection, for member_idle_days"),
     "xmpp/secret": ours("one"),
 }
 

@@ -12,7 +12,13 @@ from hansa import Membership, NativeId, NetworkContext, Role, RoomInfo, RoomMemb
 from hansa_matrix.conversion.from_matrix import truncated_text
 from hansa_matrix.conversion.native_ids import NativeIds
 from hansa_matrix.proto.auth_rules.levels import PowerLevels
-from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, JOIN_RULES_KEY, MEMBER, POWER_LEVELS_KEY
+from hansa_matrix.proto.auth_rules.state_keys import (
+    CREATE_KEY,
+    HISTORY_VISIBILITY_KEY,
+    JOIN_RULES_KEY,
+    MEMBER,
+    POWER_LEVELS_KEY,
+)
 from hansa_matrix.proto.event import Pdu, StateKey
 from hansa_matrix.proto.ids import domain_of
 from hansa_matrix.proto.state_content import Content as Said
@@ -28,7 +34,7 @@ from hansa_matrix.proto.state_content import (
 )
 
 _NAME_KEY, _TOPIC_KEY, _AVATAR_KEY = ("m.room.name", ""), ("m.room.topic", ""), ("m.room.avatar", "")
-_VISIBILITY_KEY, _TOMBSTONE_KEY = ("m.room.history_visibility", ""), ("m.room.tombstone", "")
+_TOMBSTONE_KEY = ("m.room.tombstone", "")
 _ENCRYPTION_KEY = ("m.room.encryption", "")
 _FACT_KEYS = frozenset(
     {
@@ -37,7 +43,7 @@ _FACT_KEYS = frozenset(
         _NAME_KEY,
         _TOPIC_KEY,
         _AVATAR_KEY,
-        _VISIBILITY_KEY,
+        HISTORY_VISIBILITY_KEY,
         _TOMBSTONE_KEY,
         _ENCRYPTION_KEY,
     }
@@ -75,7 +81,7 @@ def room_info(state: Mapping[StateKey, Pdu], version: str, levels: PowerLevels, 
         encrypted=_ENCRYPTION_KEY in state,
         version=version,
         avatar=ids.file_of(room_avatar(said(_AVATAR_KEY))),
-        history_visibility=history_visibility(said(_VISIBILITY_KEY)),
+        history_visibility=history_visibility(said(HISTORY_VISIBILITY_KEY)),
         moderated=levels.required_level("m.room.message", False) > levels.default_level,
         successor=ids.room_of(replacement_room(said(_TOMBSTONE_KEY))),
     )
