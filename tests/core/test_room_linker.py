@@ -25,6 +25,7 @@ from hansa import (
 )
 from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomCommands
+from hansa.bus import room_removal
 from hansa.setup import RoomSetup
 from hansa.testing import Actor, run_hansa, until
 from hansa.testing.actor import Config
@@ -141,7 +142,9 @@ async def test_a_room_that_fails_leaves_nothing_behind(made):
             await commands(app).create(request(), {"links": ["left:a", "hosted:c", "right:bad"]})
         assert list(app.rooms) == [] and not app.rooms.links("left") and not app.rooms.links("hosted")
         assert made["left"].removed == ["a"] and made["hosted"].removed == ["c"]
-        for collection in ("room", "link", "person", "event", "alias"):
+        kept = {"membership_log", "visibility_log", "event", "person", "relation", "alias"}
+        assert {name for name, _ in room_removal.OF_ROOM} >= kept
+        for collection in ("room", "link", *kept):
             assert await app.core.scan(collection, limit=10) == [], collection
         assert (await commands(app).create(request(), {"links": ["left:a", "right:b"]}))["room"]
 
