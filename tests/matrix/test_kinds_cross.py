@@ -140,8 +140,11 @@ async def test_an_edit_a_reaction_and_a_reply_come_as_what_they_are(tmp_path):
                 **{"m.relates_to": {"m.in_reply_to": {"event_id": first}}},
             ),
         )
+        answer = {"m.in_reply_to": {"event_id": first}}
+        await house.hears("m.room.message", text(f"> <{MAY}> hello\n\nplain", **{"m.relates_to": answer}))
         target = (await house.core(first)).id
-        edit, reaction, reply = (await house.shown(4))[-3:]
+        edit, reaction, reply, plain = (await house.shown(5))[-4:]
+        assert plain == Message(text="plain", reply_to=target)
         assert edit == Edit(target=target, message=Message(text="hello"))
         assert reaction == Reaction(target=target, key="👍")
         assert isinstance(reply, Message)
