@@ -84,5 +84,5 @@ def test_what_is_imported_is_public():
 
 def test_every_name_in_the_text_exists():
     for name in re.findall(r"`([A-Z][A-Za-z]+)`", PAGE):
-        known = hasattr(hansa, name) or name in {"Config", "NetworkSuite", "Actor", "FULL", "FALLBACK"}
+        known = hasattr(hansa, name) or name in {*hansa.testing.__all__, "Config", "FULL", "FALLBACK"}
         assert known, name
