@@ -38,6 +38,7 @@ async def test_a_message_while_the_link_is_down_is_shown_once_when_it_is_back() 
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.other.say("alice", "before")
         await h.link.until(lambda: h.link.bodies(JULIET))
+        await h.confirmed()
         h.link.down()
         await h.other.say("alice", "one", "two")
         h.link.up()
@@ -207,6 +208,7 @@ async def test_a_backlog_a_crash_and_a_rejoin_since() -> None:
         await h.enter(JULIET, "Jule")
         await h.other.say("alice", "last seen")
         await h.link.until(lambda: h.link.bodies(JULIET))
+        await h.confirmed()
         since = (await h.ctx.read_history(ROOM, limit=1))[0].received + 1
         await h.until(lambda: h.ctx.clock.now() >= since)  # what comes now is of a later millisecond
         h.link.down()

@@ -61,6 +61,12 @@ class ScriptedLink:
         self.absent: set[str] = set()
         self.listener: StanzaListener | None = None
         self.is_up = False
+        #: Pings of the component to itself, and whether they come back.
+        self.link_pings, self.is_echoing = 0, True
+        #: True while everything is lost that is sent to anybody.
+        self.is_hole = False
+        #: Why the component ended its connections.
+        self.ended: list[str] = []
         self._news = asyncio.Event()
 
     async def run(self, listener: StanzaListener) -> None:
@@ -70,6 +76,12 @@ class ScriptedLink:
 
     async def stop(self) -> None:
         self.is_up = False
+
+    def end_connection(self, reason: str) -> None:
+        assert self.listener is not None
+        self.is_up = False
+        self.ended.append(reason)
+        self.listener.on_state(False, reason)
 
     async def wait_drained(self) -> None:
         await asyncio.sleep(0)
@@ -84,6 +96,13 @@ class ScriptedLink:
         self._tell()
 
     def _sent(self, e: Element) -> None:
+        if e.get("to") == GW:  # the component's own ping, which comes back
+            self.link_pings += 1
+            if self.is_echoing:
+                asyncio.get_running_loop().call_soon(self.receive_element, e)
+            return
+        if self.is_hole:
+            return
         self.sent.append(e)
         if e.find("{urn:xmpp:ping}ping") is not None and e.get("type") == "get":
             to = e.get("to", "")
@@ -107,9 +126,12 @@ class ScriptedLink:
         self._news = asyncio.Event()
 
     def receive(self, text: str) -> None:
+        self.receive_element(element(text))
+
+    def receive_element(self, e: Element) -> None:
         assert self.listener is not None
         if self.is_up:
-            self.listener.on_stanza(element(text))
+            self.listener.on_stanza(e)
 
     def up(self) -> None:
         assert self.listener is not None
@@ -288,6 +310,11 @@ class XmppServer:
                 > before
             )
         )
+
+    async def confirmed(self) -> None:
+        """Wait until the server has confirmed what the room was sent."""
+        consumer = self.app.consumers[f"xmpp:{ROOM}"]
+        await self.until(lambda: consumer.confirmed == consumer.position == consumer.room.head)
 
     def leave(self, full: str) -> None:
         self.link.receive(f"<presence from='{full}' to='{ROOM}/x' type='unavailable'/>")

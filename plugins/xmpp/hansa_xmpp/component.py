@@ -332,6 +332,12 @@ class ComponentConnection:
             if stanza.to:
                 self._stream.put(stanza)
 
+    def end_connection(self, reason: str) -> None:
+        """See ``Transport.end_connection``."""
+        if self._stream is not None:
+            self._stream.reason = self._stream.reason or reason
+            self._stream.abort()
+
     async def wait_drained(self) -> None:
         """See ``Transport.wait_drained``."""
         stream = self._stream

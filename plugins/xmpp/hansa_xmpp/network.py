@@ -94,6 +94,7 @@ class XmppNetwork:
         await self._ingress.service.start()
         self._spawn_task(partial(self._transport.run, self._ingress), "component")
         self._spawn_task(self._ingress.leave_idle_members, "members who are away")
+        self._spawn_task(self._ingress.service.link_ping.run, "pings of the link")
 
     async def stop(self) -> None:
         """See ``Network.stop``. The occupants stay: they are asked at the next start."""
@@ -105,14 +106,20 @@ class XmppNetwork:
 
     async def send(self, delivery: Delivery) -> str:
         """See ``Network.send``."""
-        if not delivery.link.hosted:
-            return await self._ingress.chats.deliver(delivery)
-        return await self._ingress.service.deliver(delivery)
+        service, chats = self._ingress.service, self._ingress.chats
+        connection = service.link_ping.connection
+        sent = await (service.deliver(delivery) if delivery.link.hosted else chats.deliver(delivery))
+        service.link_ping.on_sent(delivery.link.native.id, delivery.event.seq, connection)
+        return sent
 
     async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
         """See ``CarriesEphemeral.show_ephemeral``. A direct chat shows none."""
         if link.hosted:
             await self._ingress.signals.show_signal(link.native.id, signal)
+
+    def request_confirmation(self, link: Link) -> None:
+        """See ``Confirms.request_confirmation``: a ping that comes back through the server."""
+        self._ingress.service.link_ping.request(link.native.id)
 
     async def show_present(self, link: Link) -> None:
         """See ``ShowsPresent.show_present``."""

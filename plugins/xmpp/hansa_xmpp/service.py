@@ -18,6 +18,7 @@ from functools import partial
 from hansa import Delivery, Event, NativeId, NetworkContext, RetryLater, RoomView, StoreFault
 
 from hansa_xmpp.absences import Absences
+from hansa_xmpp.link_ping import LinkPing
 from hansa_xmpp.occupant_store import OccupantStore, SelfPing, StoredSession
 from hansa_xmpp.proto.commands import (
     Command,
@@ -41,9 +42,9 @@ OnGone = Callable[[str, NativeId, str], None]
 
 @dataclass(slots=True)
 class HostedRoom:
-    """One room. ``last_seq`` is the ``seq`` of the newest event shown, ``last_ids`` the ids of its parts that
-    were, ``room_id`` the core room it counts in. ``stale``: what its occupants were shown of it may not be
-    what it is.
+    """One room. ``last_seq`` is the ``seq`` of the newest event shown over this connection of the component,
+    ``last_ids`` the ids of its parts that were, ``room_id`` the core room it counts in. ``stale``: what its
+    occupants were shown of it may not be what it is.
     """
 
     muc: Muc
@@ -75,6 +76,7 @@ class MucService:
         self.existence_queries = UserExistenceQueries(
             ctx.config.component, ctx.clock, ctx.random, self.send_stanzas
         )
+        self.link_ping = LinkPing(ctx, self.send_stanzas, transport.end_connection)
         #: True while the link is up; ``epoch`` counts how often it came up.
         self.up = False
         self.epoch = 0
@@ -135,12 +137,14 @@ class MucService:
     def on_link_state(self, up: bool) -> None:
         """The link came up or went down."""
         self.up = up
+        self.link_ping.on_link_state(up)
         if up:
             self.epoch += 1
             for native in list(self._rooms):
                 self._spawn(partial(self._ping_occupants, native), f"ask the occupants of {native}")
             return
         for room in self._rooms.values():
+            room.last_seq = 0  # what the server did not confirm is sent again
             old, room.occupants_verified = room.occupants_verified, asyncio.get_running_loop().create_future()
             if not old.done():
                 old.set_result(False)

@@ -129,6 +129,8 @@ class StanzaHandler:
 
     def on_stanza(self, element: Element) -> None:
         """See ``StanzaListener.on_stanza``."""
+        if self.service.link_ping.answered(element):
+            return
         stanza = self._parse_stanza(element)
         if stanza is None:
             return

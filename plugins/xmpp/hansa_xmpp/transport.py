@@ -53,6 +53,10 @@ class Transport(Protocol):
         """
         ...
 
+    def end_connection(self, reason: str) -> None:
+        """End a connection that carries nothing any more; another one is made."""
+        ...
+
     async def wait_drained(self) -> None:
         """Wait until what was sent is mostly written, or the link is down."""
         ...
