@@ -63,7 +63,7 @@ class ScriptedLink:
         self.is_up = False
         #: Pings of the component to itself, and whether they come back.
         self.link_pings, self.is_echoing = 0, True
-        #: True while everything is lost that is sent to anybody.
+        #: While this is true, stanzas to anybody are lost.
         self.is_hole = False
         #: Why the component ended its connections.
         self.ended: list[str] = []
