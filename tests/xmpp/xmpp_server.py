@@ -63,7 +63,7 @@ class ScriptedLink:
         self.is_up = False
         #: Pings of the component to itself, and whether they come back.
         self.link_pings, self.is_echoing = 0, True
-        #: While this is true, stanzas to anybody are lost.
+        #: True for a link that loses every stanza but pings of the component to itself.
         self.is_hole = False
         #: Why the component ended its connections.
         self.ended: list[str] = []
