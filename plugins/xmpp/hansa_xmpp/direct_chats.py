@@ -113,14 +113,16 @@ class DirectChats:
             about = parse_targeted(stanza)
         except RemoteProtocolError as error:
             return errors.NOT_ACCEPTABLE, error.reason
-        content = None if isinstance(about, ReactionSet | RetractionRequest) else convert.content_of(stanza)
+        content = None
+        if not isinstance(about, ReactionSet | RetractionRequest):
+            content = convert.content_of(stanza, self._ctx.id)
         if isinstance(content, Encrypted):
             return errors.NOT_ACCEPTABLE, "chats with other networks are not encrypted: turn encryption off"
         if about is None and not isinstance(content, Message):
             self._ctx.count("xmpp_ignored", why="no words")
             return None
         user, chat = NativeId(self._ctx.id, stanza.sender.bare), chat_id(stanza.to.bare, stanza.sender.bare)
-        answer = convert.message_of(stanza, about.body) if isinstance(about, Reply) else None
+        answer = convert.message_of(stanza, about.body, self._ctx.id) if isinstance(about, Reply) else None
         try:
             await self._open(chat, user, stanza.to.bare)
             if about is not None and not isinstance(about, Correction):
@@ -217,7 +219,7 @@ class DirectChats:
             return ""
         content, target = await self._service.targets.shown_content(delivery)
         event = get_delivered_part(delivery)
-        inner = None if content is None else self._message_xml(event, content, target, puppet)
+        inner = None if content is None else self._message_xml(event, content, target, native)
         if inner is None:
             return ""
         inner += xml_element("origin-id", NS_SID, id=event.id)
@@ -232,11 +234,12 @@ class DirectChats:
         return delivery.event.id
 
     def _message_xml(
-        self, event: Event, content: Content | ReactionSet, target: Event | None, puppet: str
+        self, event: Event, content: Content | ReactionSet, target: Event | None, native: str
     ) -> str | None:
         """The children of a message that shows an event to the chat's user; None where nothing shows it. A
         message of a chat is named by the id that its sender gave it.
         """
+        puppet = native.partition("/")[0]
         name = "" if target is None else shown_id(target, self._ctx.id)
         if isinstance(content, ReactionSet):
             return reactions_xml(replace(content, id=name))
@@ -249,7 +252,13 @@ class DirectChats:
         if target is not None and isinstance(content, Message):
             target = replace(target, id=name)
         return message_xml(
-            event, content, target, room=puppet, network=self._ctx.id, nick_of=lambda user: user.id
+            event,
+            content,
+            target,
+            room=puppet,
+            network=self._ctx.id,
+            nick_of=lambda user: user.id,
+            link_of=lambda file: self._ctx.media.link(file, native, event.id.partition(".")[0]),
         )
 
     def _puppet_of(self, user: NativeId) -> str:

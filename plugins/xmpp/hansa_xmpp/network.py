@@ -59,6 +59,7 @@ _FEATURES = Features(
     max_text=convert.MAX_TEXT,
     formatting=True,
     replies=True,
+    attachments=True,
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import replace
-from functools import partial
 
 from hansa import (
     Call,
@@ -26,7 +25,6 @@ from hansa import (
 )
 
 from hansa_xmpp.proto.commands import HistoryEntry, HistoryRequest
-from hansa_xmpp.proto.message_xml import message_xml
 from hansa_xmpp.proto.muc import Muc
 
 #: Kinds that are shown in words.
@@ -98,11 +96,4 @@ class RoomHistory:
             content = Message(text=fallback_text(content), style=Style.NOTICE)
         if self._ctx.has_policies and shown.generation != self._ctx.policy_generation:
             shown = replace(shown, payload=b"")  # the policies of now have not read it
-        return message_xml(
-            shown,
-            content,
-            target,
-            room=muc.room,
-            network=self._ctx.id,
-            nick_of=partial(muc.nick_of, view=view),
-        )
+        return muc.message_inner(shown, content, target, view)

@@ -104,7 +104,13 @@ class MucService:
         room = self._rooms.get(native)
         if room is None:
             config = self._ctx.config
-            muc = Muc(native, self._ctx.id, self._occupant_id(native), max_sessions=config.max_occupants)
+            muc = Muc(
+                native,
+                self._ctx.id,
+                self._occupant_id(native),
+                max_sessions=config.max_occupants,
+                link_of=lambda file, event_id: self._ctx.media.link(file, native, event_id),
+            )
             gate: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             if self.up:  # a room that is new has no occupants to ask
                 gate.set_result(True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from hansa import Content, Event, Kind, Member, NativeId, Retraction, Role
+from hansa import Attachment, Content, Event, Kind, Member, NativeId, Retraction, Role
 
 from hansa_xmpp.proto import convert, jid, render
 from hansa_xmpp.proto.convert import StanzaIds
@@ -43,11 +43,23 @@ class LeaveReason:
     banned: bool = False
 
 
+#: Returns a URL at which a file of the event with an id can be read, empty if there is none.
+EventLinkOf = Callable[[Attachment, str], str]
+
+
+def no_link(file: Attachment, event_id: str) -> str:  # noqa: ARG001
+    """No file can be read anywhere."""
+    return ""
+
+
 class Broadcast:
     """Makes a room's stanzas. ``occupant_id`` is XEP-0421's: the same person, the same id, for ever."""
 
-    def __init__(self, room: str, network: str, occupant_id: Callable[[NativeId], str]) -> None:
+    def __init__(
+        self, room: str, network: str, occupant_id: Callable[[NativeId], str], link_of: EventLinkOf
+    ) -> None:
         self.room = room
+        self.link_of = link_of
         self._network = network
         self._occupant_id = occupant_id
 
@@ -97,13 +109,27 @@ class Broadcast:
             return self.groupchat_message(event, reactions_xml(content), nick_of(owner), to, sender=owner)
         if isinstance(content, Retraction):
             return self._retraction(event, content, target, nick_of, to)
-        inner = message_xml(event, content, target, room=self.room, network=self._network, nick_of=nick_of)
+        inner = self.message_inner(event, content, target, nick_of)
         # Another person may have retracted the last correction of a message: its sender says what it is now.
         edited = target if content.kind is Kind.EDIT else None
         sender = event.sender if edited is None else edited.sender
         if inner is None:
             return None
         return self.groupchat_message(event, inner, nick_of(sender), to, sender=sender)
+
+    def message_inner(
+        self, event: Event, content: Content, target: Event | None, nick_of: NickOf
+    ) -> str | None:
+        """The children of the message that shows ``content``: see ``message_xml``."""
+        return message_xml(
+            event,
+            content,
+            target,
+            room=self.room,
+            network=self._network,
+            nick_of=nick_of,
+            link_of=lambda file: self.link_of(file, event.id.partition(".")[0]),
+        )
 
     def echo_reactions(self, said: Stanza, reactions: ReactionSet, nick: str) -> OutboundStanza:
         """A set of reactions for the occupant who sent it."""

@@ -27,6 +27,8 @@ from hansa import (
 )
 from slixmpp.jid import JID, InvalidJID
 
+from hansa_xmpp.proto.fallbacks import body_without_fallback
+from hansa_xmpp.proto.files import NS_FILES, is_only_link, parse_files
 from hansa_xmpp.proto.payload import kept_children
 from hansa_xmpp.proto.render import xml_element, xml_text
 from hansa_xmpp.proto.stanza import (
@@ -63,9 +65,10 @@ _MAX_TYPE = 255
 _UNREADABLE = "[encrypted message, not readable here]"
 
 
-def content_of(stanza: Stanza) -> Content | None:
+def content_of(stanza: Stanza, network: str = "xmpp") -> Content | None:
     """Returns the content of a groupchat message; None for one that says nothing (chat states, markers).
     Without a body, but with an extension, it is ``Custom`` without text: only XMPP people read it.
+    ``network`` is our own network's id, which names the URLs of files.
 
     A subject without a body sets the topic (XEP-0045 section 8.1); a body that starts with ``/me `` is an
     emote (XEP-0245); encrypted payloads come with a body that is not theirs to show.
@@ -76,8 +79,9 @@ def content_of(stanza: Stanza) -> Content | None:
     if not body:
         if body is None and subject is not None and stanza.child("thread") is None:
             return Topic(text=subject)
-        return _extension_of(stanza)
-    return message_of(stanza, body)
+        files = parse_files(stanza, network)
+        return Message(text="", attachments=files) if files else _extension_of(stanza)
+    return message_of(stanza, body, network)
 
 
 def _extension_of(stanza: Stanza) -> Custom | None:
@@ -90,14 +94,18 @@ def _extension_of(stanza: Stanza) -> Custom | None:
 
 def is_more_than_text(stanza: Stanza, content: Content) -> bool:
     """True if the body cannot be written again from the content as it was."""
-    if not isinstance(content, Message | Edit):
+    message = content.message if isinstance(content, Edit) else content
+    if not isinstance(message, Message) or message.attachments:
         return True
     bodies = [child for child in stanza.element if child.tag == f"{{{stanza.namespace}}}body"]
     return len(bodies) != 1 or bool(bodies[0].attrib or len(bodies[0]))
 
 
-def message_of(stanza: Stanza, body: str) -> Message:
+def message_of(stanza: Stanza, body: str, network: str = "xmpp") -> Message:
     """The message with ``body``, which may be a part of the stanza's: an answer without the quote."""
+    files = parse_files(stanza, network)
+    if files:
+        body = "" if is_only_link(stanza, body) else body_without_fallback(stanza, body, NS_FILES).strip("\n")
     style = Style.EMOTE if body.startswith(_ME) else Style.TEXT
     text = body.removeprefix(_ME)
     if stanza.child("unstyled", NS_STYLING) is None:
@@ -105,8 +113,8 @@ def message_of(stanza: Stanza, body: str) -> Message:
         # Who sent the message gets it back as it was, and others of the network too. An emote is one line.
         plain = style is Style.EMOTE and any(span.kind in SPAN_BLOCKS for span in formatted.spans)
         if formatted.spans and not plain and render_styling(formatted) == (text, False):
-            return Message(text=formatted.text, style=style, spans=formatted.spans)
-    return Message(text=text, style=style)
+            return Message(text=formatted.text, style=style, spans=formatted.spans, attachments=files)
+    return Message(text=text, style=style, attachments=files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +247,8 @@ def texts_of(stanza: Stanza) -> tuple[str, ...]:
 def policy_facts(content: Content, server: str, heard: ParsedMessage | None = None) -> NativeFacts:
     """Returns the facts of a local event for policies. ``size`` is that of the text."""
     match content:
-        case Message(text=text):
-            kind, texts = "message", [text]
+        case Message():
+            kind, texts = "message", list(words_of(content))
         case Topic(text=text):
             kind, texts = "subject", [text]
         case Name(text=text):

@@ -7,19 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hansa import Content, Edit, Event, Message, NativeId, Style
+from hansa import Attachment, Content, Edit, Event, Message, NativeId, Style, Surroundings, fallback_text
 
 from hansa_xmpp.proto import convert
 from hansa_xmpp.proto.convert import MAX_TEXT, Body
+from hansa_xmpp.proto.fallbacks import fallback_xml
+from hansa_xmpp.proto.files import NS_FILES, file_xml, oob_xml
 from hansa_xmpp.proto.payload import is_whole, payload_xml
 from hansa_xmpp.proto.targeted import correction_xml, quote_for, reply_xml
 
+#: Returns a URL at which a file can be read, empty if there is none.
+LinkOf = Callable[[Attachment], str]
 #: Returns the nick under which a room knows a user.
 NickOf = Callable[[NativeId], str]
 
 
 def message_xml(
-    event: Event, content: Content, target: Event | None, *, room: str, network: str, nick_of: NickOf
+    event: Event,
+    content: Content,
+    target: Event | None,
+    *,
+    room: str,
+    network: str,
+    nick_of: NickOf,
+    link_of: LinkOf,
 ) -> str | None:
     """The children that show ``content``, the event's own or what stands for it; None where there is nothing
     to show. ``target`` is the message that it is about. What came from a user of ``network`` with a payload
@@ -32,21 +43,46 @@ def message_xml(
     payload = event.payload if own else b""
     if is_whole(payload):
         return payload_xml(payload) + replaced
+    if payload:
+        inner = content_xml(content, own=own, link_of=link_of)
+        return None if inner is None else inner + payload_xml(payload) + replaced
+    if isinstance(content, Message) and content.reply_to and target is not None:
+        nick = nick_of(target.sender)
+        inner = answer_xml(content, link_of, quote_for(target, nick), target.id, f"{room}/{nick}")
+    else:
+        inner = content_xml(content, own=own, link_of=link_of)
+    return None if inner is None else inner + replaced
+
+
+def content_xml(content: Content, *, own: bool = False, link_of: LinkOf, quote: str = "") -> str | None:
+    """The body of a message, after ``quote``, with the files that it brings; None where there is nothing to
+    show. ``own``: an XMPP user said it, as it stands.
+    """
     body = convert.body_from_content(content, own=own)
-    if body is None:
-        return None
-    if not payload and isinstance(content, Message) and content.reply_to and target is not None:
-        return _reply_xml(content, body, target, room, nick_of) + replaced
-    return body.to_xml() + (payload_xml(payload) if payload else "") + replaced
+    files = content.attachments if isinstance(content, Message) else ()
+    if files:
+        return _files_xml(files, quote, body, link_of)
+    return None if body is None else Body(quote + body.text, body.unstyled).to_xml()
 
 
-def _reply_xml(content: Message, body: Body, target: Event, room: str, nick_of: NickOf) -> str:
-    nick = nick_of(target.sender)
-    quote = "" if content.style is Style.EMOTE else quote_for(target, nick)
-    if len((quote + body.text).encode()) > MAX_TEXT:
+def answer_xml(content: Message, link_of: LinkOf, quote: str, target: str, author: str) -> str | None:
+    """A message that answers the one with the id ``target``, of the address ``author``."""
+    if content.style is Style.EMOTE or len((quote + content.text).encode()) > MAX_TEXT // 2:
         quote = ""
-    said = Body(quote + body.text, body.unstyled)
-    return said.to_xml() + reply_xml(target.id, f"{room}/{nick}", len(quote))
+    inner = content_xml(content, link_of=link_of, quote=quote)
+    return None if inner is None else inner + reply_xml(target, author, len(quote))
+
+
+def _files_xml(files: tuple[Attachment, ...], quote: str, body: Body | None, link_of: LinkOf) -> str:
+    urls = [link_of(file) for file in files]
+    shared = "".join(file_xml(file, url) for file, url in zip(files, urls, strict=True) if url)
+    if body is None and not quote and len(files) == 1 and urls[0]:
+        return Body(urls[0]).to_xml() + oob_xml(urls[0]) + shared + fallback_xml(NS_FILES)
+    lines = fallback_text(Message(text="", attachments=files), Surroundings(link_of=link_of))
+    before = quote if body is None else f"{quote}{body.text}\n"
+    text = Body(before + lines, body is not None and body.unstyled).to_xml()
+    at = (len(before), len(before) + len(lines))
+    return text + shared + (fallback_xml(NS_FILES, at) if all(urls) else "")
 
 
 def shown_id(event: Event, network: str) -> str:

@@ -42,7 +42,7 @@ from hansa import (
 )
 
 from hansa_xmpp.proto import broadcast, convert, errors, jid, signal_xml
-from hansa_xmpp.proto.broadcast import Broadcast, LeaveReason
+from hansa_xmpp.proto.broadcast import Broadcast, EventLinkOf, LeaveReason, no_link
 from hansa_xmpp.proto.commands import (
     ChatState,
     Command,
@@ -72,13 +72,19 @@ class Muc:
     """One room. ``network`` is our own network's id: its people come by stanzas, all others by events."""
 
     def __init__(
-        self, room: str, network: str, occupant_id: Callable[[NativeId], str], *, max_sessions: int
+        self,
+        room: str,
+        network: str,
+        occupant_id: Callable[[NativeId], str],
+        *,
+        max_sessions: int,
+        link_of: EventLinkOf = no_link,
     ) -> None:
         self.room = room
         self.roster = OccupantList()
         self._network = network
         self._max_sessions = max_sessions
-        self._say = Broadcast(room, network, occupant_id)
+        self._say = Broadcast(room, network, occupant_id, link_of)
         #: The topic and the name that all who are here were shown; None where that is not known.
         self._topic: str | None = None
         self._name: str | None = None
@@ -162,10 +168,10 @@ class Muc:
             return _refuse_stanza(stanza, errors.NOT_ACCEPTABLE, error.reason)
         if isinstance(about, ReactionSet | RetractionRequest):
             return [GroupchatMessage(stanza, self.user(stanza), None, ids, about)]
-        content = convert.content_of(stanza)
+        content = convert.content_of(stanza, self._network)
         if content is None:
             return [self._signal_of(stanza) or Ignored("no words")]
-        answer = convert.message_of(stanza, about.body) if isinstance(about, Reply) else None
+        answer = convert.message_of(stanza, about.body, self._network) if isinstance(about, Reply) else None
         return [GroupchatMessage(stanza, self.user(stanza), content, ids, about, answer)]
 
     def _signal_of(self, stanza: Stanza) -> ChatState | DisplayedMarker | None:
@@ -405,6 +411,12 @@ class Muc:
                 if (message := self._say.event_message(event, content, target, nicks, to)) is not None:
                     said.append(message)
         return [SendStanzas(tuple(said))]
+
+    def message_inner(
+        self, event: Event, content: Content, target: Event | None, view: RoomView
+    ) -> str | None:
+        """The children of the message that shows ``content``, None where there is nothing to show."""
+        return self._say.message_inner(event, content, target, partial(self.nick_of, view=view))
 
     def nick_of(self, user: NativeId, view: RoomView) -> str:
         """The nick under which a person is known."""

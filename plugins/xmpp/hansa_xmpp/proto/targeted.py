@@ -9,11 +9,11 @@ SPEC: XEP-0308 section 3 (corrections); XEP-0444 section 3 and section 4 (reacti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from xml.etree.ElementTree import Element
 
 from hansa import Event, NativeId, RemoteProtocolError, excerpt_of, truncate_utf8
 
+from hansa_xmpp.proto.fallbacks import body_without_fallback, fallback_xml
 from hansa_xmpp.proto.render import xml_element, xml_text
 from hansa_xmpp.proto.stanza import (
     MAX_ID,
@@ -30,8 +30,6 @@ from hansa_xmpp.proto.stanza import (
 
 #: The reactions of one person to one message, and the bytes of one.
 MAX_REACTIONS, MAX_REACTION = 16, 64
-#: The parts of a body that may be marked as a fallback.
-_MAX_RANGES = 16
 #: The longest reason of a retraction (bytes).
 _MAX_REASON = 1024
 _RETRACTED = "/me retracted a previous message, but it's unsupported by your client."
@@ -102,33 +100,6 @@ def parse_moderation(moderate: Element) -> RetractionRequest | None:
     return RetractionRequest(_id_of(moderate), _reason_of(moderate), moderated=True)
 
 
-def body_without_fallback(stanza: Stanza, body: str, of: str) -> str:
-    """``body`` without the parts that are there for clients that do not know the namespace ``of``. A range
-    that is not within the body removes nothing, and a body that would be empty stays whole.
-    """
-    removed = [False] * len(body)
-    for start, end in islice(_fallback_ranges(stanza, len(body), of), _MAX_RANGES):
-        removed[start:end] = [True] * (end - start)
-    kept = "".join(c for c, gone in zip(body, removed, strict=True) if not gone)
-    return kept.lstrip("\n") if kept.strip() and len(kept) < len(body) else body
-
-
-def _fallback_ranges(stanza: Stanza, length: int, of: str) -> list[tuple[int, int]]:
-    found = list[tuple[int, int]]()
-    for fallback in stanza.element.iterfind(f"{{{NS_FALLBACK}}}fallback"):
-        if fallback.get("for") != of:
-            continue
-        for part in fallback.iterfind(f"{{{NS_FALLBACK}}}body"):
-            start, end = _parse_offset(part.get("start", "0")), _parse_offset(part.get("end", str(length)))
-            if start is not None and end is not None and start < end <= length:
-                found.append((start, end))
-    return found
-
-
-def _parse_offset(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
-
-
 def _is_all_fallback(stanza: Stanza, of: str) -> bool:
     for fallback in stanza.element.iterfind(f"{{{NS_FALLBACK}}}fallback"):
         if fallback.get("for") == of:
@@ -182,8 +153,7 @@ def retraction_xml(target: str, reason: str, *, moderator: str = "", occupant: s
     said = xml_element("retract", NS_RETRACT, inner, id=target) + xml_element("store", NS_HINTS)
     if moderator:
         return said
-    fallback = xml_element("fallback", NS_FALLBACK, **{"for": NS_RETRACT})
-    return said + fallback + xml_element("body", "", xml_text(_RETRACTED))
+    return said + fallback_xml(NS_RETRACT) + xml_element("body", "", xml_text(_RETRACTED))
 
 
 def quote_for(target: Event, nick: str) -> str:
@@ -197,7 +167,4 @@ def reply_xml(message_id: str, author: str, quoted: int) -> str:
     characters of the body are the quote of it.
     """
     said = xml_element("reply", NS_REPLY, id=message_id, to=author)
-    if quoted:
-        part = xml_element("body", "", start="0", end=str(quoted))
-        said += xml_element("fallback", NS_FALLBACK, part, **{"for": NS_REPLY})
-    return said
+    return said + fallback_xml(NS_REPLY, (0, quoted)) if quoted else said
