@@ -286,8 +286,8 @@ class Consumer:
         """Send what the network gets of an event; False if its words, or those that it quotes, were retracted
         meanwhile.
         """
-        if event.seq in self._retracted:
-            event = replace(event, content=Custom(type=REDACTED), payload=b"")
+        if event.seq in self._retracted or event.content == Custom(type=REDACTED):
+            return True  # it was never shown here
         deliveries = await self._deliveries_of(event)
         if not deliveries:
             self._gate.on_unsupported(self.link, event)
