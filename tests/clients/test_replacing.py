@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from clients.matrix_server import LocalUser, MatrixServer, Refused, matrix_server, part
-from hansa import ALLOW, Action, Custom, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
+from hansa import ALLOW, Action, EventIn, Invite, Put, Reason, RoomUpgrade, Verdict
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa_matrix.rooms.directory.aliases import (
     RoomAlias,
@@ -179,7 +179,7 @@ class Strict:
 
 
 def _of_type(type_: str) -> Any:
-    return lambda crossing: isinstance(crossing, EventIn) and crossing.content == Custom(type=type_)
+    return lambda crossing: isinstance(crossing, EventIn) and crossing.facts.type == type_
 
 
 @pytest.mark.parametrize(

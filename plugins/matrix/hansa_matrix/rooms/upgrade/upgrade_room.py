@@ -28,6 +28,7 @@ from hansa import (
     Remove,
     RoomUpgrade,
     RoomView,
+    Upgrade,
     ViewDelta,
     Write,
 )
@@ -126,8 +127,8 @@ class RoomUpgrades:
             tombstone = CheckedEvent(NativeId(self._ctx.id, user), self._own.server, (TOMBSTONE, "", body))
             await self._judging.drafts(old.room_id, view, [tombstone])
         names = await aliases_of(self._ctx.store, old.room_id)
-        said = [key for key, event in state.items() if is_copied(event)]
-        shown = await old.shown_of(present, said)
+        copied = [key for key, event in state.items() if is_copied(event)]
+        shown = await old.shown_of(present, copied)
         state = {key: event for key, event in state.items() if not is_copied(event)} | shown
         founding = successor_template(old, state, VERSIONS[version], (user, *creators), names)
         try:
@@ -137,9 +138,8 @@ class RoomUpgrades:
         begun = UnfinishedUpgrade(old=old.room_id, new=new.room_id)
         body["replacement_room"] = new.room_id
         try:
-            refusal = await self._administration.send(
-                user, old.room_id, Custom(type=TOMBSTONE), (TOMBSTONE, "", body)
-            )
+            said = Upgrade(successor=NativeId(self._ctx.id, new.room_id), text=body["body"])
+            refusal = await self._administration.send(user, old.room_id, said, (TOMBSTONE, "", body))
         except Busy:
             await self._undo_upgrade(begun)
             raise
