@@ -24,6 +24,7 @@ from hansa import (
     ViewDelta,
     texts_of,
 )
+from hansa_xmpp.proto.payload import MAX_PAYLOAD
 from hansa_xmpp.proto.targeted import MAX_REACTIONS
 from xmpp.stanzas import NS, ROOM, groupchat, iq
 from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
@@ -132,6 +133,20 @@ async def test_two_occupants_lose_nothing_that_a_message_brings() -> None:
         assert child(past, "x", "urn:some:ext").text == "t"
         assert past.find("{urn:xmpp:delay}delay") is not None
         assert h.other.got[-2].payload == b""
+
+
+async def test_a_message_that_carries_too_much_is_refused_alone() -> None:
+    async with xmpp_server() as h:
+        await enter_both(h)
+        much = f"<x xmlns='urn:some:ext'>{'x' * MAX_PAYLOAD}</x>"
+        h.link.receive(groupchat(JULIET, "<body>before</body>", id_="m1"))
+        h.link.receive(groupchat(JULIET, f"<body>too much</body>{much}", id_="m2"))
+        h.link.receive(groupchat(JULIET, "<body>after</body>", id_="m3"))
+        assert (await message(h, ROMEO, 2)).findtext(BODY) == "after"
+        assert [one.findtext(BODY) for one in got(h, ROMEO)] == ["before", "after"]
+        [error] = [one for one in got(h, JULIET) if one.get("type") == "error"]
+        assert error.get("id") == "m2"
+        assert error.find(".//{urn:ietf:params:xml:ns:xmpp-stanzas}policy-violation") is not None
 
 
 async def test_an_encrypted_message_and_one_without_words_reach_the_others() -> None:

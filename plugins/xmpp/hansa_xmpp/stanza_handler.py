@@ -47,7 +47,7 @@ from hansa_xmpp.proto.commands import (
 from hansa_xmpp.proto.convert import StanzaIds
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.parse import OversizedStanza
-from hansa_xmpp.proto.payload import payload_of
+from hansa_xmpp.proto.payload import MAX_PAYLOAD, payload_of
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
 from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.service import HostedRoom, MucService
@@ -64,6 +64,7 @@ _LEAVE_AGAIN = 5.0
 #: Characters of a domain by which those whose stanzas are dropped are told apart in the log.
 _SOURCE = 255
 #: The error for a stanza that may be sent again later, while the database fails.
+_TOO_LARGE = (errors.POLICY_VIOLATION, "what this message carries besides its text is too large")
 _FAULT = (errors.RESOURCE_CONSTRAINT, "the storage of this server fails")
 #: The memory of a stanza with its addresses, of an element and of an attribute, besides their text (bytes).
 _STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
@@ -494,7 +495,8 @@ class StanzaHandler:
         """
         if isinstance(inbound.content, Message | Edit | Encrypted | Custom):
             whole = whole or convert.is_more_than_text(said.stanza, inbound.content)
-            ids = tuple(dict.fromkeys(filter(None, (said.ids.id, said.ids.origin))))
+            named = (one for one in (said.ids.id, said.ids.origin) if 0 < len(one) <= MAX_ID)
+            ids = tuple(dict.fromkeys(named))
             inbound = replace(inbound, chosen_ids=ids, payload=payload_of(said.stanza, whole=whole))
         return self._with_policy_texts(inbound, said.stanza)
 
@@ -515,6 +517,11 @@ class StanzaHandler:
 
     async def _submit_items(self, items: Sequence[Submission]) -> list[tuple[Condition, str] | None]:
         """Submit; for each what it is refused with, None where it happened."""
+        if any(len(item.payload) > MAX_PAYLOAD for item in items):
+            fitting = iter(await self._submit_items([i for i in items if len(i.payload) <= MAX_PAYLOAD]))
+            return [_TOO_LARGE if len(item.payload) > MAX_PAYLOAD else next(fitting) for item in items]
+        if not items:
+            return []
         try:
             return [_refusal_condition(outcome) for outcome in await self._ctx.submit(items)]
         except Busy as busy:
