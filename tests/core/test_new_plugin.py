@@ -54,7 +54,7 @@ def test_the_distribution_is_complete(kind, tmp_path, capsys):
         ("1owl", "cannot be the name"),
         ("owl-", "cannot be the name"),
         ("o" * 41, "cannot be the name"),
-        ("media", "media is taken: it is a word of Hansa itself"),
+        ("media", "media is taken: it is a command"),
         ("rooms", "rooms is taken: it is a command"),
         ("matrix", "matrix is taken: it is an installed plugin"),
     ],

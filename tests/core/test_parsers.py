@@ -35,6 +35,7 @@ UNBOUNDED = {
     ("core/hansa/model/codec.py", "body"): "a row of the store",
     ("core/hansa/config/reader.py", "path.read_text(encoding='utf-8')"): "the operator's configuration",
     ("core/hansa/cli/socket_client.py", "config.read_text(encoding='utf-8')"): "the operator's configuration",
+    ("core/hansa/cli/plugins.py", "config.read_text(encoding='utf-8')"): "the operator's configuration",
     ("core/hansa/cli/socket_client.py", "answer.read()"): "our own server's answer, over its socket",
     ("core/hansa/admin/api.py", "request.body"): "the operator's request, over a socket of mode 0600",
     ("core/hansa/store/mongo.py", "mark"): "a name of ours in the store",
