@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -28,6 +28,7 @@ from hansa import (
     Reason,
     Refusal,
     RefusalCode,
+    RemoteProtocolError,
     Request,
     Response,
     Retraction,
@@ -37,6 +38,7 @@ from hansa import (
 )
 from hansa.admin.media_links import MediaLinkCommands
 from hansa.http.listener import Dispatcher
+from hansa.media.transfer_slots import MAX_TRANSFERS
 from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 from PIL import Image
@@ -53,6 +55,11 @@ async def rig(tmp_path) -> AsyncIterator[MediaRig]:
     """Gives a running service with two networks."""
     async with media_rig(tmp_path / "media") as made:
         yield made
+
+
+def in_use(rig: MediaRig) -> int:
+    opener = rig.app.media.opener
+    return opener.slots.taken + opener.link_slots.taken
 
 
 def picture() -> bytes:
@@ -88,7 +95,7 @@ async def test_head_tells_the_size_and_gives_no_byte(rig):
     url, _ = await rig.linked(b"0123456789")
     answer = await rig.get(url, "HEAD")
     assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "10")
-    await until(lambda: rig.app.media.opener.slots.taken == 0)
+    await until(lambda: in_use(rig) == 0)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,7 @@ async def test_a_part_of_a_file(rig, asked, status, body, shown):
     url, _ = await rig.linked(b"0123456789")
     answer = await rig.get(url, Range=asked)
     assert (answer.status, answer.body, answer.headers.get("content-range")) == (status, body, shown)
-    await until(lambda: rig.app.media.opener.slots.taken == 0)
+    await until(lambda: in_use(rig) == 0)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +351,7 @@ async def test_a_file_that_a_network_keeps_is_opened_there(rig):
     assert (await rig.get(url, Range="bytes=1-2")).body == b"12"
     async with aclosing((await rig.right.ctx.media.open(kept("mxc://x/y"), first=3)).chunks) as chunks:
         assert b"".join([chunk async for chunk in chunks]) == b"34"
-    await until(lambda: rig.app.media.opener.slots.taken == 0)
+    await until(lambda: in_use(rig) == 0)
 
 
 async def test_a_network_that_breaks_is_an_answer(rig):
@@ -358,7 +365,7 @@ async def test_a_network_that_breaks_is_an_answer(rig):
 
     rig.left.open_media = broken
     assert (await rig.get(url)).status == 502
-    await until(lambda: rig.app.media.opener.slots.taken == 0)
+    await until(lambda: in_use(rig) == 0)
 
 
 async def test_opening_for_another_network_asks_the_policies(rig):
@@ -383,11 +390,39 @@ async def test_without_an_address_there_is_no_link(tmp_path):
 
 async def test_too_many_transfers_of_one_address_are_refused(rig: MediaRig):
     url, _ = await rig.linked(b"words")
-    slots = rig.app.media.opener.slots
+    slots = rig.app.media.opener.link_slots
     with slots.hold_slot(*["127.0.0.0/24"] * 8):
         assert (await rig.get(url)).status == 429
     assert (await rig.get(url)).status == 200
     await until(lambda: slots.taken == 0)
+
+
+async def test_readers_of_links_hold_up_no_transfer_of_a_network(rig: MediaRig):
+    url, event = await rig.linked(b"words")
+    (named,) = event.content.attachments
+    async with AsyncExitStack() as held:
+        for reader in range(MAX_TRANSFERS):
+            stream = await rig.app.media.opener.open_linked(named.source, "right", f"10.0.{reader}.0/24")
+            held.push_async_callback(stream.chunks.aclose)
+        assert (await rig.get(url)).status == 429
+        assert (await rig.store(b"more")).size == 4
+        opened = await rig.right.ctx.media.open(named)
+        await opened.chunks.aclose()
+    assert (await rig.get(url)).status == 200
+
+
+async def test_who_takes_a_file_too_slowly_is_let_go(rig: MediaRig):
+    _, event = await rig.linked(b"words" * 20_000)
+    (named,) = event.content.attachments
+    stream = await rig.app.media.opener.open_linked(named.source, "right", "10.0.0.0/24")
+    await anext(stream.chunks)
+    rig.clock.advance(59)
+    await anext(stream.chunks)
+    rig.clock.advance(100)
+    with pytest.raises(RemoteProtocolError, match="too slowly"):
+        async for _ in stream.chunks:
+            pass
+    assert in_use(rig) == 0
 
 
 class Serving(Actor):

@@ -43,7 +43,7 @@ class CoreMedia:
         self.keys = LinkKeys(store, seams.clock, seams.random, limits.link_ttl_s)
         self.files = MediaFiles(store, ScopedBlobs(blobs, MEDIA), seams, limits)
         self.fetcher = MediaFetcher(environment.http, access.decisions)
-        self.opener = MediaOpener(self.files, self.fetcher, access)
+        self.opener = MediaOpener(self.files, self.fetcher, access, seams.clock)
         self.cleaner = MediaCleaner(store, self.files, access, seams)
         self._store = store
         self._clock = seams.clock

@@ -128,7 +128,7 @@ class LinkEndpoint:
     async def _open_attachment(self, request: Request, attachment: Attachment, link: Link) -> Response:
         assert attachment.source is not None
         source, network, share = attachment.source, link.native.network, neighbourhood(request.remote)
-        stream = await self._opener.open_source(source, network, share)
+        stream = await self._opener.open_linked(source, network, share)
         asked = request.headers.get("range", "") if request.method == "GET" and stream.size else ""
         # Without a validator no condition can hold: the answer is the whole file then.
         part = None if "if-range" in request.headers else parse_byte_range(asked, stream.size)
@@ -141,7 +141,7 @@ class LinkEndpoint:
                 return Response(
                     status=416, body=refusal.body, headers=headers, content_type=refusal.content_type
                 )
-            stream = await self._opener.open_source(
+            stream = await self._opener.open_linked(
                 source, network, share, first=part.start, last=part.stop - 1
             )
         chunks = _nothing() if request.method == "HEAD" else stream.chunks

@@ -93,8 +93,7 @@ class NetworkMedia:
                     name=attachment.name,
                 )
             )
-        share = f"{self._network}:"
-        return await self._media.opener.open_source(source, self._network, share, first=first, last=last)
+        return await self._media.opener.open_source(source, self._network, first=first, last=last)
 
     async def _server_of_file(self, source: NativeId) -> str:
         """The server that a file comes from: that of its sender, else that of its URI, else its network."""
