@@ -19,9 +19,12 @@ from hansa import (
     Reaction,
     Reason,
     Retraction,
+    RoomMember,
     Style,
     Verdict,
+    ViewDelta,
 )
+from hansa_xmpp import direct_chats
 from hansa_xmpp.proto import jid
 from xmpp.stanzas import GW
 from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
@@ -126,6 +129,39 @@ async def test_a_user_opens_so_many_new_chats_at_once():
         for n in range(11):
             h.link.receive(chat("x", to=jid.puppet(mx(f"user{n}"), GW), id_=f"m{n}"))
         await h.link.until(lambda: errors_to(h))
+        assert errors_to(h) == [("resource-constraint", "too many new chats; try again later")]
+
+
+async def test_so_many_chats_of_a_user_wait_for_an_answer(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(direct_chats, "MAX_UNANSWERED", 2)
+    async with xmpp_server() as h:
+        for n in range(2):
+            other = mx(f"user{n}")
+            h.link.receive(chat("x", to=jid.puppet(other, GW), id_=f"m{n}"))
+            await h.until(lambda n=n: len([e for e in h.other.got if e.content == Message(text="x")]) > n)
+            waits = RoomMember(user=other, membership=Membership.INVITE)
+            await h.other.ctx.reconcile_view(f"!dm {other.id} {JULIET}", ViewDelta(upserts=(waits,)))
+        h.link.receive(chat("x", id_="m3"))
+        await h.link.until(lambda: errors_to(h))
+        assert errors_to(h) == [
+            ("resource-constraint", "too many chats that nobody has answered; wait until someone does")
+        ]
+        assert h.ctx.get_link(CHAT) is None
+        came = ViewDelta(upserts=(RoomMember(user=mx("user0"), membership=Membership.JOIN),))
+        await h.other.ctx.reconcile_view(f"!dm {mx('user0').id} {JULIET}", came)
+        h.link.receive(chat("x", id_="m4"))
+        await h.until(lambda: h.ctx.get_link(CHAT))
+
+
+async def test_words_to_who_leaves_each_time_invite_so_often():
+    async with xmpp_server() as h:
+        h.link.receive(chat("x"))
+        await h.until(lambda: h.ctx.get_view(CHAT) and h.ctx.get_view(CHAT).membership(mx("alice")))
+        out = ViewDelta(upserts=(RoomMember(user=mx("alice"), membership=Membership.LEAVE),))
+        for n in range(10):
+            await h.other.ctx.reconcile_view(ROOM_ID, out)
+            h.link.receive(chat(f"again {n}", id_=f"n{n}"))
+            await h.until(lambda n=n: errors_to(h) or h.other.got[-1].content == Message(text=f"again {n}"))
         assert errors_to(h) == [("resource-constraint", "too many new chats; try again later")]
 
 

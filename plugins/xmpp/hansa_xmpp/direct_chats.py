@@ -57,9 +57,13 @@ from hansa_xmpp.transport import NotConnected, Transport
 
 #: New chats of one user and of all users of one domain: per second, and at once.
 _USER_RATE, _MAX_OF_USER, _DOMAIN_RATE, _MAX_OF_DOMAIN = 1 / 30, 10.0, 1.0, 100.0
+#: Chats of one user, and of all users of one domain, to which the other person is invited and has not come.
+MAX_UNANSWERED, MAX_UNANSWERED_OF_DOMAIN = 20, 1000
 #: Notices in one chat that a message was not delivered.
 _NOTICE_RATE, _MAX_NOTICES = 1 / 60, 3.0
 _FAULT = (errors.RESOURCE_CONSTRAINT, "the storage of this server fails")
+#: Who is in a chat.
+_IN = frozenset({Membership.JOIN, Membership.INVITE})
 
 
 def chat_id(puppet: str, user: str) -> str:
@@ -157,12 +161,36 @@ class DirectChats:
         other = jid.person(puppet, self._ctx.config.component) or await self._ctx.home_of(puppet)
         if other.network == self._ctx.id:
             raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text="nobody has this address"))
-        if self._ctx.get_link(chat) is None:
-            domain = jid.domain_of(user.id)
-            if self._of_user.take(user.id) or self._of_domain.take(domain):
-                text = "too many new chats; try again later"
-                raise CannotOpenRoom(Refusal(code=RefusalCode.RATE, text=text, retry_after=30.0))
+        if not self._is_open(chat, user, other):
+            self._require_few_new(user)
         await self._ctx.open_direct_chat(chat, user.id, other)
+
+    def _is_open(self, chat: str, user: NativeId, other: NativeId) -> bool:
+        """True if a message makes no room and invites nobody: both are in the chat, or invited."""
+        view = self._ctx.get_view(chat)
+        return view is not None and all(view.membership(one) in _IN for one in (user, other))
+
+    def _require_few_new(self, user: NativeId) -> None:
+        """Raises ``CannotOpenRoom`` where a user, or their domain, invites too many."""
+        domain = jid.domain_of(user.id)
+        if self._of_user.take(user.id) or self._of_domain.take(domain):
+            text = "too many new chats; try again later"
+            raise CannotOpenRoom(Refusal(code=RefusalCode.RATE, text=text, retry_after=30.0))
+        mine = of_domain = 0
+        for link in self._ctx.list_links():
+            _, is_chat, who = link.native.id.partition("/")
+            if is_chat and jid.domain_of(who) == domain and self._is_unanswered(link.native.id):
+                of_domain += 1
+                mine += who == user.id
+        if mine >= MAX_UNANSWERED or of_domain >= MAX_UNANSWERED_OF_DOMAIN:
+            text = "too many chats that nobody has answered; wait until someone does"
+            raise CannotOpenRoom(Refusal(code=RefusalCode.RATE, text=text, retry_after=3600.0))
+
+    def _is_unanswered(self, chat: str) -> bool:
+        view = self._ctx.get_view(chat)
+        people = () if view is None else view.people.values()
+        others = {one.membership for one in people if one.user.network != self._ctx.id}
+        return Membership.INVITE in others and Membership.JOIN not in others
 
     async def _submit(self, said: GroupchatMessage, chat: str, contents: Sequence[Content]) -> Refusal | None:
         """Submits what a message means; the first refusal. The message's ids go with the last content."""
@@ -210,10 +238,7 @@ class DirectChats:
         native = delivery.link.native.id
         puppet, _, user = native.partition("/")
         view = self._ctx.get_view(native)
-        inside = view is not None and view.membership(NativeId(self._ctx.id, user)) in {
-            Membership.JOIN,
-            Membership.INVITE,
-        }
+        inside = view is not None and view.membership(NativeId(self._ctx.id, user)) in _IN
         if not inside:
             self._ctx.count("xmpp_dropped", why="not in the chat")
             return ""
