@@ -100,6 +100,24 @@ async def test_a_change_without_an_event_is_logged_at_its_place():
         assert [await left.ctx.was_joined("a", EVE, n) for n in (1, 2, 3)] == [False, True, False]
 
 
+async def test_changes_without_an_event_at_one_place_keep_what_was_before_them():
+    made: dict[str, Actor] = {}
+    async with town(made) as _:
+        left = made["left"]
+        await left.ctx.reconcile_view("a", ViewDelta(info=RoomInfo(history_visibility="joined")))
+        await left.join("a", ANN.id)  # 1
+        await left.say("a", ANN.id, "before eve")  # 2
+        for membership in (Membership.JOIN, Membership.LEAVE):
+            row = RoomMember(user=EVE, membership=membership)
+            await left.ctx.reconcile_view("a", ViewDelta(upserts=(row,)))
+        for visibility in ("world_readable", "joined"):
+            info = RoomInfo(history_visibility=visibility)
+            await left.ctx.reconcile_view("a", ViewDelta(info=info))
+        await left.say("a", ANN.id, "after eve")  # 3
+        assert [await left.ctx.was_joined("a", EVE, n) for n in (1, 2, 3)] == [False] * 3
+        assert await texts(made, EVE) == []
+
+
 def test_too_many_changes_at_once_are_not_logged(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(membership_log, "MAX_AT_ONCE", 1)
     people = tuple(RoomMember(user=user, membership=Membership.JOIN) for user in (ANN, BOB))

@@ -4,6 +4,9 @@ in the log, written with that event's commit; what never changed has no row, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import orjson
 
 from hansa.model.content import Membership
@@ -36,6 +39,21 @@ def membership_writes(view: RoomView, change: ViewDelta, position: int) -> list[
             key = (view.room, user.network, user.id, position)
             writes.append(Put("membership_log", key, orjson.dumps([before, membership])))
     return writes
+
+
+async def since_position(store: ScopedStore, writes: Sequence[Put]) -> list[Put]:
+    """The same rows, for changes at a place at which there may be earlier ones: what was before the first of
+    them stays.
+    """
+    merged = list(writes)
+    for collection in ("membership_log", "visibility_log"):
+        keys = [write.key for write in writes if write.collection == collection]
+        rows = await store.get_many(collection, keys) if keys else {}
+        for at, write in enumerate(merged):
+            if write.collection == collection and (row := rows.get(write.key)) is not None:
+                body = orjson.dumps([orjson.loads(row.body)[0], orjson.loads(write.body)[1]])
+                merged[at] = replace(write, body=body)
+    return merged
 
 
 class MembershipLog:

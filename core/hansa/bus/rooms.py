@@ -11,7 +11,7 @@ from functools import partial
 
 from hansa.bus import schema
 from hansa.bus.large_changes import LargeChanges
-from hansa.bus.membership_log import membership_writes
+from hansa.bus.membership_log import membership_writes, since_position
 from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Link
@@ -276,7 +276,8 @@ class Rooms:
             staged = await self._changes.stage(people)
             writes += people if staged is None else ()
             if room.head:  # what a room begins with has always been so
-                writes += membership_writes(room.view, change, position_of(room.head, after=True))
+                logged = membership_writes(room.view, change, position_of(room.head, after=True))
+                writes += await since_position(self._store, logged)
             row = schema.room_cas(
                 room.id,
                 room.kept,
