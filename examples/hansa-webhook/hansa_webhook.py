@@ -27,6 +27,8 @@ api = 1
 _PASSING = frozenset({401, 403, 404, 408, 425, 429})
 #: The longest wait in seconds that the service may ask for.
 _MAX_RETRY_AFTER = 3600
+#: Digits of the number of seconds that are read.
+_MAX_DIGITS = 9
 
 
 class Config(BaseModel):
@@ -125,7 +127,9 @@ def signature(secret: str, sent: str, body: bytes) -> str:
 def retry_after(answer: HttpResponse) -> float:
     """The seconds that the service asks to wait, 0 if it asks for none."""
     asked = answer.headers.get("retry-after", "")
-    return float(min(int(asked), _MAX_RETRY_AFTER)) if asked.isascii() and asked.isdigit() else 0.0
+    if not (asked.isascii() and asked.isdigit()):
+        return 0.0
+    return float(min(int(asked[:_MAX_DIGITS]), _MAX_RETRY_AFTER))
 
 
 @hookimpl

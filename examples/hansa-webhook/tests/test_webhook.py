@@ -141,6 +141,7 @@ SAID = Observation(
         (503, {}, RetryLater, 0),
         (429, {"retry-after": "7"}, RetryLater, 7),
         (429, {"retry-after": "999999"}, RetryLater, 3600),
+        (503, {"retry-after": "9" * 8000}, RetryLater, 3600),
         (401, {}, RetryLater, 0),
         (302, {}, RetryLater, 0),
         (400, {}, DeliveryRejected, 0),
