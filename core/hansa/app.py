@@ -15,7 +15,6 @@ from hansa.api.contracts import (
     Network,
     OpenedRoom,
     RoomWish,
-    ShowsPresent,
     features_of,
 )
 from hansa.bus import schema as tables
@@ -28,6 +27,7 @@ from hansa.bus.observers import notify_observers
 from hansa.bus.person_history import PersonHistory
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
+from hansa.bus.presents import Presents
 from hansa.bus.rejections import RejectionNotices
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room, Rooms
@@ -50,7 +50,7 @@ from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.pacing.store_retry import Work, patiently
 from hansa.setup import NetworkSetup, PolicySetup, Setup
 from hansa.store import catalogue
-from hansa.store.base import Delete, Row, ScopedStore, StoreError
+from hansa.store.base import Delete, Row, ScopedStore, StoreError, Write
 from hansa.store.bounds import pieces
 from hansa.store.health import StoreHealth, WatchedStore
 from hansa.store.paging import scan_all
@@ -103,6 +103,7 @@ class App:
         self._judged = BusServices(
             self.core, self.decisions, setup.seams, self.rejudging, self.names, self.media.link_to
         )
+        self.presents = Presents(self.core, self.rooms, setup.seams.random, self)
         self._rejections = RejectionNotices(self.core, self.rooms, self.network)
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
@@ -201,10 +202,17 @@ class App:
 
     def corrected(self, room: Room) -> None:
         """A room's present changed and no event says so: tell the networks that show it."""
-        for link in room.links.values():
-            network = self.network(link.native.network)
-            if isinstance(network, ShowsPresent):
-                self.spawn(self._show_present(network, link), f"present of {link.id}")
+        self.presents.show(room)
+
+    def marks_of_correction(self, room: Room) -> Sequence[Write]:
+        """See ``hansa.bus.pipeline.BusHost.marks_of_correction``."""
+        return self.presents.marks(room)
+
+    async def wait_up(self, network: str) -> None:
+        """Wait until a network is up."""
+        runner = self.runners.get(network)
+        if runner is not None:
+            await runner.up()
 
     def on_taken_back(self, room: Room, events: Sequence[Event]) -> None:
         """Events left the log: what waits to be sent of them is not sent, and their files go too."""
@@ -217,12 +225,6 @@ class App:
 
     async def _release_files(self, event_ids: Sequence[str]) -> None:
         await self.media.cleaner.release_files(event_ids)
-
-    async def _show_present(self, network: ShowsPresent, link: Link) -> None:
-        try:
-            await network.show_present(link)
-        except Exception:  # a network's fault: what it shows is put right at its next chance
-            self.log.exception("the present of %s could not be shown", link.id)
 
     def _server_of(self, network: str, user: str) -> str:
         return self.pipeline.server_of(network, user)
@@ -262,6 +264,7 @@ class App:
         for runner in self.runners.values():
             self.spawn(runner.run(), f"network {runner.id}")
         self.direct_chats.resume()
+        self.spawn(self.presents.resume, "presents")
         for wanted in self.setup.rooms:
             self.spawn(partial(self.linker.keep_room, wanted), "configured room")
 

@@ -130,6 +130,12 @@ REASONS = {
         "Delete",
         "'absence'",
     ): "last: an absence that is noted again begins later",
+    (
+        "core/hansa/bus/presents.py",
+        "marks",
+        "Put",
+        "'unshown'",
+    ): "guarded: the room's row",
     ("core/hansa/bus/event_names.py", "chosen_put", "Put", "'chosen'"): "guarded: the room's row",
     ("core/hansa/bus/event_names.py", "relation_put", "Put", "'relation'"): "guarded: the room's row",
     (

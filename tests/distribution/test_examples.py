@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from peers.process import free_port
@@ -82,6 +83,7 @@ async def test_hansa_loads_and_runs_them_by_entry_point(with_examples, tmp_path)
             "module": "hansa_matrix",
             "distributions": ["hansa"],
             "enabled": [],
+            "versions": [version("hansa")],
         }
         assert {n["id"]: n["state"] for n in asked("status")["networks"]} == {"echo": "up", "other": "up"}
         (room,) = asked("rooms", "ls")

@@ -206,11 +206,6 @@ MESSAGES = [
         _message("<subject>" + "&#x1;".replace("&#x1;", "\\\\") * 16_380 + "</subject>"),
         _POLICY,
     ),
-    Case(
-        "message: no words",
-        _message("<active xmlns='http://jabber.org/protocol/chatstates'/>"),
-        "dropped no words",
-    ),
     Case("message: an empty body", _message("<body/>"), "dropped no words"),
     Case(
         "message: an invite of nobody",

@@ -363,6 +363,7 @@ OTHERS: dict[str, Kept] = {
     "core/relation": history("one of each edit, reaction, vote and report"),
     "core/chosen": history("eight of each event at most"),
     "core/told": history("one of each person, room and kind of content that a network rejects"),
+    "core/unshown": ours("one of each link at most"),
     "core/membership_log": history("one of each change of a membership"),
     "core/visibility_log": history("one of each change of who may read a room's history"),
     "core/observed": ours("a position of each room and durable observer"),

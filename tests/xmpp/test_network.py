@@ -15,12 +15,14 @@ from hansa import (
     Name,
     NativeId,
     Reason,
+    Role,
     RoomMember,
     Topic,
     Verdict,
     ViewDelta,
 )
 from hansa.environment import SystemClock
+from hansa_xmpp.proto.stanza import NS_MUC_USER
 from peers.waiting import until
 from xmpp.stanzas import ROOM, join
 from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
@@ -326,6 +328,38 @@ async def test_people_found_by_the_core_without_an_event_appear() -> None:
         await h.enter(JULIET, "Jule")
         assert "juliet/a < Bob presence:" in h.link.lines()
         assert "romeo/b < Bob presence:" in h.link.lines()
+
+
+def ranks_shown(h: XmppServer, full: str, nick: str) -> list[tuple[str, str]]:
+    """Affiliation and role of an occupant, as each presence told a client."""
+    item = f".//{{{NS_MUC_USER}}}item"
+    return [
+        (found.get("affiliation", ""), found.get("role", ""))
+        for e in h.link.sent
+        if e.tag.endswith("}presence") and e.get("to") == full and e.get("from") == f"{ROOM}/{nick}"
+        for found in e.findall(item)
+    ]
+
+
+async def test_another_rank_is_shown_to_everybody_in_the_room() -> None:
+    async with xmpp_server() as h:
+        await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
+        await h.enter(ROMEO, "Romeo")
+        await h.enter(JULIET, "Jule")
+        for user in (mx("alice"), xm("juliet")):
+            view = h.ctx.get_view(ROOM)
+            assert view is not None
+            person = view.person(user)
+            assert person is not None
+            change = ViewDelta(upserts=(replace(person, role=Role.MODERATOR),))
+            await h.other.ctx.reconcile_view("#lobby", change)
+        moderator = ("admin", "moderator")
+        for full, nick in ((ROMEO, "Alice"), (ROMEO, "Jule"), (JULIET, "Jule")):
+            await h.link.until(lambda full=full, nick=nick: moderator in ranks_shown(h, full, nick))
+        shown = len(ranks_shown(h, ROMEO, "Jule"))
+        await h.other.say("alice", "fence")
+        await h.link.until(lambda: "fence" in h.link.bodies(ROMEO))
+        assert len(ranks_shown(h, ROMEO, "Jule")) == shown
 
 
 async def test_a_second_send_of_a_delivery_is_not_shown() -> None:

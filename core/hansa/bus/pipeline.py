@@ -51,7 +51,7 @@ from hansa.model.history_visibility import position_of
 from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
 from hansa.model.view import RoomView, ViewDelta, unread, view_delta_of
-from hansa.store.base import Conflict, Insert, TooLarge
+from hansa.store.base import Conflict, Insert, TooLarge, Write
 from hansa.store.bounds import Whole
 from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.faults import StoreFault
@@ -76,6 +76,10 @@ class BusHost(NetworkLookup, Protocol):
 
     def corrected(self, room: Room) -> None:
         """The present of a room changed, and no event says so."""
+        ...
+
+    def marks_of_correction(self, room: Room) -> Sequence[Write]:
+        """Writes for the commit of such a change: to whom it is to be shown, also after a crash."""
         ...
 
     def on_taken_back(self, room: Room, events: Sequence[Event]) -> None:
@@ -210,7 +214,7 @@ class Pipeline:
             if room.stale:
                 await self._rooms.reload(room)
             change = await correction.change() if callable(correction.change) else correction.change
-            await self._rooms.commit_change(room, change)
+            await self._rooms.commit_change(room, change, *self._around.marks_of_correction(room))
 
         try:
             await again_on_conflict(turn)
@@ -328,6 +332,8 @@ class Pipeline:
                 if item.done.done():
                     continue
                 await self._prepare_item(room, turn, item, draft)
+            if draft.corrects:
+                draft.writes += self._around.marks_of_correction(room)
             if draft.writes or draft.people:
                 draft.writes += turn.final_writes()
                 change = await self._rooms.stage(draft.people)
@@ -435,9 +441,9 @@ class Pipeline:
         event = self._make_event(room, item, draft, prepared, content) if shown else None
         if event is not None and target is not None and isinstance(event.content, Targeted):
             draft.writes.append(relation_put(event, target))
+        draft.corrects = draft.corrects or (_says_less(content, change) if shown else bool(change))
         if not shown:
             draft.counts.append("not_shown")
-            draft.corrects = draft.corrects or bool(change)
         draft.add(item, SubmitResult(verdict=verdict, event=event, native_id=prepared.native_id))
 
     @staticmethod
@@ -506,6 +512,14 @@ def _require_bounds(inbound: Submission) -> None:
         raise LocalProtocolError(f"the payload of {inbound.origin} is over {_MAX_PAYLOAD} bytes")
     if len(names) > _MAX_NAMES or any(len(name) > _MAX_NAME for name in names):
         raise LocalProtocolError(f"{inbound.origin} has too many names, or too long ones")
+
+
+def _says_less(content: Content, change: ViewDelta) -> bool:
+    """True if an event changes people of whom it says nothing, as new power levels do."""
+    if not change:
+        return False
+    user = content.user if isinstance(content, Member) else None
+    return bool(change.removed) or any(person.user != user for person in change.upserts)
 
 
 def _with_former(content: Member, view: RoomView) -> Member:

@@ -253,13 +253,13 @@ class Rooms:
         """Take a room that was removed from the store out of memory."""
         self._rooms.pop(room.id, None)
 
-    async def commit_change(self, room: Room, change: ViewDelta) -> None:
-        """Store and apply a change that belongs to no event. Raises ``Conflict`` where another writer came
-        between: then the room's next turn reads it again.
+    async def commit_change(self, room: Room, change: ViewDelta, *beside: Write) -> None:
+        """Store and apply a change that belongs to no event, and what is ``beside`` it. Raises ``Conflict``
+        where another writer came between: then the room's next turn reads it again.
         """
         if change:
             try:
-                await self._commit_rooms([(room, change)])
+                await self._commit_rooms([(room, change)], *beside)
             except Conflict:
                 room.stale = True
                 raise

@@ -48,6 +48,7 @@ SCHEMA = Schema(
         Collection(name="relation", key={"room": str, "target": int, "seq": int}),
         Collection(name="chosen", key={"name": str}, fields={"seq": int}),
         Collection(name="told", key={"name": str}),
+        Collection(name="unshown", key={"link": str}),
         Collection(name="cursor", key={"link": str}, fields={"seq": int}),
         Collection(name="observed", key={"observer": str, "room": str}, fields={"seq": int}),
         Collection(name="dead", key={"link": str, "seq": int}, fields={"room": str, "ts": int}),

@@ -359,17 +359,18 @@ class Muc:
         if person is None:
             return []
         if person.membership is Membership.JOIN:
+            ranked = self._announce_rank(occupant, person.role)
             if person.name is None:
                 nick = nick_for(user, None, lambda n: not self.roster.is_nick_free(n, user))
                 occupant.taken = True
             elif occupant.taken and self.roster.is_nick_free(person.name, user):
                 nick, occupant.taken = person.name, False
             else:
-                return []
+                return [SendStanzas(tuple(ranked))] if ranked else []
             said = self._announce_rename(
                 occupant, nick, "", tuple(occupant.sessions), broadcast.RENAMED_BY_ROOM
             )
-            return [SendStanzas(tuple(said)), NickForced(user, nick)] if said else []
+            return [SendStanzas((*ranked, *said)), *([NickForced(user, nick)] if said else [])]
         banned = person.membership is Membership.BAN
         sessions = tuple(occupant.sessions)
         code = broadcast.BANNED if banned else broadcast.KICKED
@@ -472,14 +473,22 @@ class Muc:
         """Shows a user of another network, perhaps under a new name."""
         name, occupant = person.name or "", self.roster.by_user(person.user)
         if occupant is not None and occupant.name == name:
-            occupant.role = person.role
-            return []
+            return self._announce_rank(occupant, person.role)
         nick = nick_for(person.user, person.name, lambda n: not self.roster.is_nick_free(n, person.user))
         if occupant is not None:
             return self.announce_nick(person.user, nick, name)
         occupant = Occupant(person.user, nick, name, person.role)
         self.roster.add(occupant)
         return [self._say.available_presence(occupant, self.roster.session_jids())]
+
+    def _announce_rank(self, occupant: Occupant, role: Role) -> list[OutboundStanza]:
+        """Shows everybody another rank of an occupant (XEP-0045 sections 8.3 to 9.8)."""
+        if occupant.role is role:
+            return []
+        occupant.role = role
+        own, others = tuple(occupant.sessions), self._other_sessions(occupant.user)
+        said = [self._say.available_presence(occupant, others)] if others else []
+        return [*said, self._say.available_presence(occupant, own, [broadcast.SELF])] if own else said
 
     def _remove_occupant(self, occupant: Occupant, parting: LeaveReason) -> list[OutboundStanza]:
         own, others = tuple(occupant.sessions), self._other_sessions(occupant.user)
