@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import tomllib
 
 import pytest
@@ -38,9 +39,12 @@ def test_the_distribution_is_complete(kind, tmp_path, capsys):
         text = path.read_text()
         assert not any(word in text for word in ("@NAME@", "@MODULE@", "@CLASS@", "@TABLE@", ".tmpl")), path
         if path.suffix == ".py":
-            modules = {n.module for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)}
-            own = {m for m in modules if m and m.partition(".")[0] == "hansa"}
-            assert own <= {"hansa", "hansa.testing", "hansa.testing.actor"}, path
+            for imported in (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)):
+                if imported.module is None or imported.module.partition(".")[0] != "hansa":
+                    continue
+                assert imported.module in {"hansa", "hansa.testing", "hansa.testing.actor"}, path
+                module = importlib.import_module(imported.module)
+                assert [name.name for name in imported.names if not hasattr(module, name.name)] == [], path
 
 
 @pytest.mark.parametrize(
