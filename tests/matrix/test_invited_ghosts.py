@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hansa import CannotOpenRoom, NativeId, Refusal, RefusalCode, hookimpl
-from hansa.testing import Actor
+from hansa.testing import Actor, until
 from hansa.testing.actor import Config, module
 from hansa_matrix.local.ghosts import escape_localpart
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.rooms.membership.direct_chats import INVITES
+from hansa_matrix.rooms.membership.remote_membership import JOINS
 from matrix.server_with_peer import OURS, V2, server_with_peer
 from matrix.test_invites import foreign_room
 from matrix.two_servers import at
@@ -67,3 +71,23 @@ async def test_an_invite_for_a_ghost_is_answered_in_words(tmp_path, person, dire
         assert text in answer.get("error", "")
         waiting = await house.matrix.store.get("invite", (room.room_id, ghost))
         assert (waiting is not None) is (status == 200)
+
+
+async def test_a_server_that_lets_ghosts_wait_holds_up_its_own_invites_alone(tmp_path, monkeypatch):
+    """The joins of ghosts wait for a server in turn, and leave one join to people of this server."""
+    async with server_with_peer(tmp_path, "11", beside={"chat": chat_network()}) as house:
+        chats = house.matrix.network.homeserver.rooms.direct_chats
+        begun = list[str]()
+
+        async def hanging(room_id: str, *_: Any) -> None:
+            begun.append(room_id)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(chats.joiner, "join", hanging)
+        ghost = f"@_chat_{escape_localpart('ann@x')}:{OURS}"
+        for room, server in ("!a", "slow"), ("!b", "slow"), ("!c", "slow"), ("!d", "quick"), ("!e", "third"):
+            invite: Any = SimpleNamespace(room_id=room, state_key=ghost, sender=f"@mallory:{server}")
+            chats.accept_invite(invite, server)
+        await until(lambda: len(begun) == INVITES.in_all)
+        assert sorted(begun) == ["!a", "!d", "!e"]
+        assert INVITES.in_all < JOINS.in_all

@@ -23,6 +23,7 @@ from hansa import (
     StoreFault,
 )
 
+from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.create_room import InitialEvent, RoomCreator, RoomTemplate, default_power_levels
@@ -40,8 +41,9 @@ _PRIVATE: tuple[InitialEvent, ...] = (
 #: before the invite is a part of the room.
 _MAX_TRIES, _BACKOFF = 8, Backoff(first=0.5, most=8.0)
 _PASSING = frozenset({RefusalCode.INVITE_ONLY, RefusalCode.BUSY, RefusalCode.UNREACHABLE, RefusalCode.RATE})
-#: Invites that are followed at one time; others wait for their turn.
-_MAX_JOINS = 4
+#: Invites that are followed at one time, in all and of one server. One join is left for people of this server
+#: (``remote_membership.JOINS``).
+INVITES = SlotLimits(in_all=3, each={"server": 1}, waiting=20)
 
 
 class DirectChatRooms:
@@ -55,7 +57,7 @@ class DirectChatRooms:
         self._creator = creator
         self.joiner = joiner
         self._local_events = local_events
-        self._places = asyncio.Semaphore(_MAX_JOINS)
+        self._places = FairSlots(INVITES)
 
     async def require_user(self, user: str) -> None:
         """Raises ``CannotOpenRoom`` for an id that is not a user's, or that nobody of this server has. Users
@@ -132,7 +134,7 @@ class DirectChatRooms:
         person = await self._ctx.home_of(ghost)
         for tried in range(1, _MAX_TRIES + 1):
             try:
-                async with self._places:
+                async with self._places.hold_slot(("server", origin)):
                     await self.joiner.join(room_id, [origin], ghost, {"displayname": person.id[:100]})
                     await self.joiner.pending.drop(room_id, ghost)
                 await self._ctx.connect_direct_chat(room_id, person, inviter)
