@@ -95,6 +95,25 @@ async def test_a_sender_has_a_quota_of_bytes_and_of_files(tmp_path):
         assert await refused(rig.store(b"b", sender="bob@x")) is RefusalCode.TOO_LARGE
 
 
+async def test_the_senders_of_one_server_have_a_quota_together(tmp_path):
+    async with media_rig(tmp_path, quota_per_server=1000) as rig:
+        for n in range(3):
+            await rig.store(bytes([n]) * 300, sender=f"user{n}@x")
+        assert await refused(rig.store(b"x" * 101, sender="user4@x")) is RefusalCode.TOO_LARGE
+        await rig.store(b"y" * 101, sender="user4@y")
+        assert (await usage(rig, "*left:x")).size == 900
+        results = await asyncio.gather(
+            *(rig.store(bytes([n]) * 60, sender=f"user{n}@x", size=60) for n in range(5)),
+            return_exceptions=True,
+        )
+        assert sum(not isinstance(one, BaseException) for one in results) == 1
+        assert (await usage(rig, "*left:x")).size == 960
+        rig.clock.advance(2 * 86_400)
+        for _ in range(2):  # it begins anywhere
+            await rig.app.media.cleaner.sweep_files()
+        assert (await usage(rig, "*left:x")).size == 0
+
+
 async def test_many_uploads_at_once_keep_the_quota_that_each_would_keep(tmp_path):
     async with media_rig(tmp_path, quota_per_sender=1000) as rig:
         results = await asyncio.gather(

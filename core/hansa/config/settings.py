@@ -164,6 +164,11 @@ class MediaConfig(_Strict):
     quota_per_sender: int = Field(
         default=1_073_741_824, ge=1024, description="bytes that the stored files of one sender may take"
     )
+    quota_per_server: int = Field(
+        default=10_737_418_240,
+        ge=1024,
+        description="bytes that the stored files of all senders of one server may take",
+    )
     files_per_sender: int = Field(default=10_000, ge=1, description="number of stored files of one sender")
     reserve: int = Field(
         default=1_073_741_824,

@@ -16,6 +16,7 @@ def to_media_limits(config: Config) -> MediaLimits:
     return MediaLimits(
         max_file=media.max_file,
         quota_per_sender=media.quota_per_sender,
+        quota_per_server=media.quota_per_server,
         files_per_sender=media.files_per_sender,
         quota=media.quota,
         reserve=media.reserve,

@@ -12,7 +12,7 @@ import orjson
 
 from hansa.api.media import MediaStream, MediaUnavailable
 from hansa.environment import Environment
-from hansa.media.quotas import MediaLimits, MediaQuotas
+from hansa.media.quotas import FileOwner, MediaLimits, MediaQuotas
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Refusal, RefusalCode
 from hansa.model.image_size import HEADER_BYTES, read_image_size
@@ -33,7 +33,7 @@ class StoredFile:
     blob: Blob
     name: str
     media_type: str
-    owner: str
+    owner: FileOwner
     stored: int
     width: int = 0
     height: int = 0
@@ -90,7 +90,7 @@ class MediaFiles:
         return urlsafe_b64encode(self._seams.random.bytes(18)).decode()
 
     async def add_file(
-        self, id_: str, begun: FileBeginning, *, name: str, media_type: str, owner: str, size: int = 0
+        self, id_: str, begun: FileBeginning, *, name: str, media_type: str, owner: FileOwner, size: int = 0
     ) -> StoredFile:
         """Stores a stream as the file ``id_``: durable on return, and nothing is left where it fails.
         ``media_type`` was found from its first bytes; ``size`` is 0 where it is not known. Raises
@@ -234,7 +234,7 @@ def _file_insert(file: StoredFile) -> Insert:
         "name": file.name,
         "type": file.media_type,
         "size": file.blob.size,
-        "owner": file.owner,
+        "owner": [file.owner.sender, file.owner.server],
         "pixels": [file.width, file.height],
     }
     return Insert("file", (file.id,), orjson.dumps(body), fields)
@@ -248,7 +248,7 @@ def _file_from_row(row: Row) -> StoredFile:
         blob=Blob(str(row.fields["digest"]), body["size"]),
         name=body["name"],
         media_type=body["type"],
-        owner=body["owner"],
+        owner=FileOwner(*body["owner"]),
         stored=int(row.fields["stored"] or 0),
         width=width,
         height=height,

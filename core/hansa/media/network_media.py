@@ -12,6 +12,7 @@ from hansa.bus.media_references import MEDIA
 from hansa.media.core_media import CoreMedia
 from hansa.media.fetcher import refuse_media
 from hansa.media.files import FileBeginning, StoredFile
+from hansa.media.quotas import FileOwner
 from hansa.media.signed_links import sign_source, verify_source
 from hansa.model.content import Attachment
 from hansa.model.crossing import MediaTransfer, MediaUpload
@@ -47,7 +48,9 @@ class NetworkMedia:
         self, chunks: AsyncIterator[bytes], name: str, media_type: str, sender: str, size: int
     ) -> Attachment:
         files, name = self._media.files, sanitise_name(name)
-        id_ = files.new_id()
+        id_, server = files.new_id(), self._network
+        if sender:
+            server = self._media.access.server_of(self._network, sender)
         try:
             async with asyncio.timeout(TRANSFER_TIMEOUT_S):
                 begun = FileBeginning(chunks)
@@ -56,16 +59,14 @@ class NetworkMedia:
                     MediaUpload(
                         network=self._network,
                         user=NativeId(self._network, sender),
-                        user_server=self._media.access.server_of(self._network, sender)
-                        if sender
-                        else self._network,
+                        user_server=server,
                         media=id_,
                         name=name,
                         type=kind,
                         size=size,
                     )
                 )
-                owner = f"{self._network}:{sender}"
+                owner = FileOwner(f"{self._network}:{sender}", f"*{self._network}:{server}")
                 file = await files.add_file(id_, begun, name=name, media_type=kind, owner=owner, size=size)
         except MediaUnavailable as error:
             self._media.access.count("media_refused", reason=error.refusal.code.value)
@@ -103,7 +104,7 @@ class NetworkMedia:
             except ValueError:
                 return source.network
         file = await self._media.files.find_file(source.id)
-        network, _, user = file.owner.partition(":") if file is not None else (MEDIA, "", "")
+        network, _, user = file.owner.sender.partition(":") if file is not None else (MEDIA, "", "")
         return self._media.access.server_of(network, user) if user else network
 
     def link(self, attachment: Attachment, native_room: str, event_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Quotas of files: of each sender, of all together, and of the disk.
+"""Quotas of files: of each sender, of all senders of one server, of all together, and of the disk.
 
 What counts is in the store, and is compared when a file is committed. An upload also takes its place in
 memory before its first byte, so that many at once do not fill the disk first.
@@ -23,6 +23,16 @@ ALL = "*"
 _RESERVE_SHARE = 20
 
 
+@dataclass(frozen=True, slots=True)
+class FileOwner:
+    """The rows of usage that a file counts in, besides that of all: ``NETWORK:SENDER``, and the sender's
+    server, ``*NETWORK:SERVER``.
+    """
+
+    sender: str
+    server: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaLimits:
     """Limits of the files that the core keeps, in bytes and files. ``reserve`` bytes of the disk stay free.
@@ -32,6 +42,7 @@ class MediaLimits:
 
     max_file: int = 50 * 1024 * 1024
     quota_per_sender: int = 1024**3
+    quota_per_server: int = 10 * 1024**3
     files_per_sender: int = 10_000
     quota: int = 20 * 1024**3
     reserve: int = 1024**3
@@ -59,7 +70,7 @@ class MediaQuotas:
         self._blobs = blobs
         self._limits = limits
         #: Bytes that uploads under way may take, by owner.
-        self.reserved: list[tuple[str, int]] = []
+        self.reserved: list[tuple[FileOwner, int]] = []
 
     async def read_usage(self, owner: str) -> tuple[MediaUsage, bytes | None]:
         """The use of an owner, and the body of the row that holds it."""
@@ -67,25 +78,28 @@ class MediaQuotas:
         return (MediaUsage(*orjson.loads(row.body)), row.body) if row is not None else (MediaUsage(), None)
 
     @asynccontextmanager
-    async def reserve_space(self, owner: str, size: int) -> AsyncIterator[int]:
+    async def reserve_space(self, owner: FileOwner, size: int) -> AsyncIterator[int]:
         """Reserves the place of a file of ``size`` bytes, or of an unknown size (0). The value is the number
         of bytes that the file may have. Raises ``MediaUnavailable``, OSError.
         """
         limits = self._limits
         if size > limits.max_file:
             raise _no_space(f"the file is over {limits.max_file} bytes")
-        mine, _ = await self.read_usage(owner)
+        mine, _ = await self.read_usage(owner.sender)
+        neighbours, _ = await self.read_usage(owner.server)
         every, _ = await self.read_usage(ALL)
         space = await self._blobs.space()
         # Nothing is awaited from here until the place is taken.
         all_reserved = sum(most for _, most in self.reserved)
-        own = [most for one, most in self.reserved if one == owner]
+        own = [most for one, most in self.reserved if one.sender == owner.sender]
+        of_server = sum(most for one, most in self.reserved if one.server == owner.server)
         if mine.files + len(own) >= limits.files_per_sender:
             raise _no_space(f"the sender has {mine.files} files, which is the limit")
         free = space.free - min(limits.reserve, space.total // _RESERVE_SHARE) - all_reserved
         left = min(
             limits.max_file,
             limits.quota_per_sender - mine.size - sum(own),
+            limits.quota_per_server - neighbours.size - of_server,
             limits.quota - every.size - all_reserved,
             free,
         )
@@ -98,16 +112,22 @@ class MediaQuotas:
         finally:
             self.reserved.remove(place)
 
-    async def usage_writes(self, owner: str, size: int, files: int) -> list[Write]:
-        """The writes that add to the use of an owner and of all; they conflict if that changed meanwhile.
-        Raises ``MediaUnavailable`` where an addition is over a quota.
+    async def usage_writes(self, owner: FileOwner, size: int, files: int) -> list[Write]:
+        """The writes that add to the use of a sender, of a server and of all; they conflict if that changed
+        meanwhile. Raises ``MediaUnavailable`` where an addition is over a quota.
         """
         writes: list[Write] = []
-        for one in (owner, ALL):
+        limits = self._limits
+        quotas = {
+            owner.sender: limits.quota_per_sender,
+            owner.server: limits.quota_per_server,
+            ALL: limits.quota,
+        }
+        for one, quota in quotas.items():
             usage, body = await self.read_usage(one)
             now = MediaUsage(max(0, usage.size + size), max(0, usage.files + files))
-            quota = self._limits.quota if one == ALL else self._limits.quota_per_sender
-            if files > 0 and (now.size > quota or (one != ALL and now.files > self._limits.files_per_sender)):
+            too_many = one == owner.sender and now.files > limits.files_per_sender
+            if files > 0 and (now.size > quota or too_many):
                 raise _no_space("there is no space for the file: a quota is full")
             if now.files or body is None:
                 writes.append(CompareAndSwap("usage", (one,), body, orjson.dumps([now.size, now.files])))
