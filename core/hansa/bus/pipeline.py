@@ -79,7 +79,7 @@ class BusHost(NetworkLookup, Protocol):
         ...
 
     def marks_of_correction(self, room: Room) -> Sequence[Write]:
-        """Writes for the commit of such a change: to whom it is to be shown, also after a crash."""
+        """Writes for the commit of such a change: the links where it is to be shown, also after a crash."""
         ...
 
     def on_taken_back(self, room: Room, events: Sequence[Event]) -> None:
@@ -515,7 +515,7 @@ def _require_bounds(inbound: Submission) -> None:
 
 
 def _says_less(content: Content, change: ViewDelta) -> bool:
-    """True if an event changes people of whom it says nothing, as new power levels do."""
+    """True if an event changes people that it does not name, as new power levels do."""
     if not change:
         return False
     user = content.user if isinstance(content, Member) else None
