@@ -43,7 +43,7 @@ plugin = "my-network"
 [policies.my_policy]
 plugin = "my-policy"
 words = ["classified"]
-[policies.my_observer]
+[observers.my_observer]
 plugin = "my-observer"
 """
 
@@ -53,7 +53,7 @@ def test_a_configuration_with_them_is_good(with_plugins, tmp_path):
     file.touch(0o600)
     file.write_text(f'[server]\nlisten = ["http://127.0.0.1:1"]\n{CONFIGURATION}')
     said = with_plugins.run("hansa", "check", "-c", file).stdout
-    assert said == f"{file} is good: 1 network, 2 policies, 0 rooms\n"
+    assert said == f"{file} is good: 1 network, 1 policy, 0 rooms, 1 observer\n"
 
 
 def test_they_type_check(with_plugins, tmp_path):
