@@ -23,6 +23,9 @@ from hansa import (
     Membership,
     Message,
     NativeId,
+    PollAnswer,
+    PollEnd,
+    PollStart,
     Reaction,
     Reason,
     RefusalCode,
@@ -98,6 +101,22 @@ async def test_what_concerns_nothing_or_is_somebody_elses_is_refused(content, co
         assert result.refusal is not None and result.refusal.code is code
         kept = await logged(made["left"], "a", said)
         assert kept is not None and kept.content == Message(text="hello")
+
+
+async def test_a_poll_is_ended_by_who_began_it_or_a_moderator():
+    made: dict[str, Actor] = {}
+    async with run_hansa(networks(made), rooms=ROOM):
+        left, right = made["left"], made["right"]
+        poll = PollStart(question="when?", answers=(PollAnswer(id="1", text="now"),))
+        begun = event_of(await left.do("a", "ann@x", poll))
+        end = PollEnd(target=begun.id, text="now wins")
+        refused = await right.do("b", "eve@y", end)
+        assert refused.refusal is not None and refused.refusal.code is RefusalCode.FORBIDDEN
+        event_of(await left.do("a", "ann@x", end))
+        mod = RoomMember(user=NativeId("right", "mod@y"), membership=Membership.JOIN, role=Role.MODERATOR)
+        await right.join("b", "mod@y")
+        await right.ctx.reconcile_view("b", ViewDelta(upserts=(mod,)))
+        event_of(await right.do("b", "mod@y", end))
 
 
 async def test_an_event_of_another_room_is_no_target():

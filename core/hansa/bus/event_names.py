@@ -4,7 +4,7 @@ edits and reactions by the event that they are about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from hashlib import sha256
 
 import orjson
@@ -17,9 +17,13 @@ from hansa.model.events import Event
 from hansa.model.lru import WeightedLruCache
 from hansa.model.ref import NativeId
 from hansa.store.base import Put, ScopedStore
+from hansa.store.paging import pages
 
-#: What is read of one event's edits or reactions.
-_MAX_RELATED = 1000
+#: What is read of one event's edits or reactions, and the edits that are retracted with a message: one commit
+#: blanks them all.
+_MAX_RELATED, _MAX_RETRACTED = 1000, 15_000
+#: Events that are read at a time: one may have 64 KiB of text, and as much payload.
+_EVENTS = 50
 #: Events that are remembered, and how much they weigh together: characters of text, and some for each.
 _MAX_KNOWN, _MAX_WEIGHT, _EVENT = 4000, 4_000_000, 500
 
@@ -84,16 +88,32 @@ class EventNames:
         """The edits, the reactions or what else of a kind concerns an event, in order. Retracted ones
         are left out, and the first thousand are read.
         """
-        seqs = await self.related_seqs(event, kind)
+        seqs = await self._related_seqs(event, kind, _MAX_RELATED)
         found = await self._store.get_many("event", [(event.room, seq) for seq in seqs])
         events = [schema.event_of(row) for row in found.values()]
         taken_back = Custom(type=REDACTED)
         return sorted((one for one in events if one.content != taken_back), key=lambda one: one.seq)
 
-    async def related_seqs(self, event: Event, kind: Kind) -> Sequence[int]:
-        """Where in the log of its room they stand."""
-        rows = await self._store.scan("relation", equal=(event.room, event.seq), limit=_MAX_RELATED)
-        return [int(row.key[2]) for row in rows if row.body == kind.value.encode()]
+    async def edits(self, event: Event) -> AsyncIterator[Event]:
+        """All edits of an event in order, those too that say nothing any more; 15,000 at most."""
+        seqs = await self._related_seqs(event, Kind.EDIT, _MAX_RETRACTED)
+        for at in range(0, len(seqs), _EVENTS):
+            found = await self._store.get_many(
+                "event", [(event.room, seq) for seq in seqs[at : at + _EVENTS]]
+            )
+            for row in found.values():
+                yield schema.event_of(row)
+
+    async def _related_seqs(self, event: Event, kind: Kind, most: int) -> Sequence[int]:
+        """Where in the log of its room they stand: the first ``most`` of this kind, whatever else concerns
+        the event.
+        """
+        seqs, wanted = list[int](), kind.value.encode()
+        async for page in pages(self._store, "relation", equal=(event.room, event.seq)):
+            seqs += [int(row.key[2]) for row in page if row.body == wanted]
+            if len(seqs) >= most:
+                break
+        return seqs[:most]
 
     async def _at(self, room: str, seq: int) -> Event | None:
         row = await self._store.get("event", (room, seq))

@@ -365,10 +365,9 @@ class Pipeline:
             item.receipt = None
         room.head, room.received = draft.head, draft.received
         room.tail.extend(draft.events)
-        for blank in draft.blanked:
-            for at, event in enumerate(room.tail):
-                if event.seq == blank.seq:
-                    room.tail[at] = blank
+        blanked = {blank.seq: blank for blank in draft.blanked}
+        for at, event in enumerate(room.tail if blanked else ()):
+            room.tail[at] = blanked.get(event.seq, event)
         for item, outcome in draft.outcomes:
             if not item.done.done():
                 item.done.set_result(outcome)
@@ -437,7 +436,7 @@ class Pipeline:
         for native in prepared.redacted:
             await self._targets.blank_native(room, native, draft)
         if shown and target is not None and isinstance(content, Retraction):
-            await self._targets.blank_event(target, draft)
+            await self._targets.blank_event(room, target, draft)
         event = self._make_event(room, item, draft, prepared, content) if shown else None
         if event is not None and target is not None and isinstance(event.content, Targeted):
             draft.writes.append(relation_put(event, target))

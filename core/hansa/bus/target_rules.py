@@ -55,7 +55,7 @@ def check_target(
             return _check_edit(target, sender)
         case PollVote() | PollEnd():
             assert target is not None
-            return _check_poll(target)
+            return _check_poll(content, target, sender, view)
         case Retraction() if not decided:
             assert target is not None
             return _check_retraction(target, sender, view)
@@ -114,17 +114,24 @@ def _check_edit(target: Event, sender: NativeId) -> Refusal | None:
     return None
 
 
-def _check_poll(target: Event) -> Refusal | None:
-    if isinstance(target.content, PollStart):
-        return None
-    return Refusal(code=RefusalCode.INVALID, text="this is not about a poll")
+def _check_poll(
+    content: PollVote | PollEnd, target: Event, sender: NativeId, view: RoomView
+) -> Refusal | None:
+    if not isinstance(target.content, PollStart):
+        return Refusal(code=RefusalCode.INVALID, text="this is not about a poll")
+    if isinstance(content, PollEnd) and target.sender != sender and not _is_moderator(sender, view):
+        return Refusal(code=RefusalCode.FORBIDDEN, text="only who began the poll, or a moderator, may end it")
+    return None
 
 
 def _check_retraction(target: Event, sender: NativeId, view: RoomView) -> Refusal | None:
-    person = view.person(sender)
-    moderator = person is not None and person.role >= Role.MODERATOR
-    if target.sender != sender and not moderator:
+    if target.sender != sender and not _is_moderator(sender, view):
         return Refusal(code=RefusalCode.FORBIDDEN, text="only who said it, or a moderator, may retract it")
     if target.content.kind not in _SAID or isinstance(target.content, Member):
         return Refusal(code=RefusalCode.INVALID, text="this cannot be retracted")
     return None
+
+
+def _is_moderator(user: NativeId, view: RoomView) -> bool:
+    person = view.person(user)
+    return person is not None and person.role >= Role.MODERATOR

@@ -14,13 +14,15 @@ from hansa.model.content import (
     Content,
     Custom,
     Edit,
-    Kind,
     Message,
+    Reaction,
     target_of,
 )
 from hansa.model.events import Event, Submission, SubmitResult
 from hansa.model.ref import NativeId
 from hansa.store.base import Delete, Put, Write
+
+_BLANK = Custom(type=REDACTED)
 
 
 @dataclass(slots=True)
@@ -103,21 +105,39 @@ class TargetFinder:
         ref = NativeId(room.authority.native.network, native)
         event = next((e for e in draft.events if e.origin == ref), None) or await self._names.find(ref)
         if event is not None and event.room == room.id:
-            await self.blank_event(event, draft)
+            await self.blank_event(room, event, draft)
 
-    async def blank_event(self, event: Event, draft: TurnDraft) -> None:
+    async def blank_event(self, room: Room, event: Event, draft: TurnDraft) -> None:
         """Take the words of an event out of the log, and those of its edits."""
         if any(blank.seq == event.seq for blank in draft.blanked):
             return
-        events = [event]
-        if isinstance(event.content, Message):
-            events += await self._names.related(event, Kind.EDIT)
-            events += [
-                e for e in draft.events if isinstance(e.content, Edit) and e.content.target == event.id
-            ]
-        for one in events:
-            blank = replace(one, content=Custom(type=REDACTED), payload=b"")
-            draft.writes.append(schema.event_put(blank))
-            draft.events = [blank if drafted.seq == one.seq else drafted for drafted in draft.events]
-            draft.blanked.append(blank)
-            draft.taken_back.append(one)
+        self._blank(event, draft)
+        if isinstance(event.content, Reaction):
+            on = await self._find_target(room, draft, event.content.target)
+            if on is not None:  # else who reacts again and again fills what is read of a message's reactions
+                draft.writes.append(Delete("relation", (room.id, on.seq, event.seq)))
+        if not isinstance(event.content, Message):
+            return
+        async for edit in self._names.edits(event):
+            if edit.content != _BLANK:
+                self._blank(edit, draft)
+        for drafted in [*draft.events]:
+            if isinstance(drafted.content, Edit) and drafted.content.target == event.id:
+                self._blank(drafted, draft)
+
+    @staticmethod
+    def _blank(event: Event, draft: TurnDraft) -> None:
+        blank = replace(event, content=_BLANK, payload=b"")
+        draft.writes.append(schema.event_put(blank))
+        draft.events = [blank if drafted.seq == event.seq else drafted for drafted in draft.events]
+        draft.blanked.append(blank)
+        draft.taken_back.append(_without_text(event))
+
+
+def _without_text(event: Event) -> Event:
+    """What is needed of an event that left the log: there may be thousands, and each may be long."""
+    content = event.content
+    if isinstance(content, Edit):
+        message = replace(content.message, text="", spans=())
+        return replace(event, content=replace(content, message=message), payload=b"")
+    return event
