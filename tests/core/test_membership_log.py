@@ -10,6 +10,7 @@ from hansa.bus import membership_log, person_history, schema
 from hansa.bus.room_removal import remove_room
 from hansa.model.history_visibility import Timeline, can_read_event
 from hansa.model.view import RoomView
+from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
@@ -116,6 +117,18 @@ async def test_changes_without_an_event_at_one_place_keep_what_was_before_them()
         await left.say("a", ANN.id, "after eve")  # 3
         assert [await left.ctx.was_joined("a", EVE, n) for n in (1, 2, 3)] == [False] * 3
         assert await texts(made, EVE) == []
+
+
+async def test_rows_of_one_commit_at_one_place_are_one_change():
+    view, key = RoomView("r"), ("r", EVE.network, EVE.id, 5)
+    store = ScopedStore(MemoryStore(), "")
+    await store.declare(schema.SCHEMA)
+    came = RoomMember(user=EVE, membership=Membership.JOIN)
+    first = membership_log.membership_writes(view, ViewDelta(upserts=(came,)), 5)
+    view.apply(ViewDelta(upserts=(came,)))
+    second = membership_log.membership_writes(view, ViewDelta(removed=(EVE,)), 5)
+    (row,) = await membership_log.since_position(store, second, first)
+    assert (row.key, row.body) == (key, b'["",""]')
 
 
 def test_too_many_changes_at_once_are_not_logged(monkeypatch: pytest.MonkeyPatch):

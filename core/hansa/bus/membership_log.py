@@ -13,12 +13,13 @@ from hansa.model.content import Membership
 from hansa.model.history_visibility import Timeline
 from hansa.model.ref import NativeId
 from hansa.model.view import RoomView, ViewDelta
-from hansa.store.base import Put, Row, ScopedStore
+from hansa.store.base import Put, Row, ScopedStore, Write
 from hansa.store.paging import scan_all
 
 #: Members whose changes are logged in one commit. A state that was found to differ for more of them is taken
 #: as if it had always been so.
 MAX_AT_ONCE = 1000
+_LOGS = ("membership_log", "visibility_log")
 
 
 def membership_writes(view: RoomView, change: ViewDelta, position: int) -> list[Put]:
@@ -41,18 +42,29 @@ def membership_writes(view: RoomView, change: ViewDelta, position: int) -> list[
     return writes
 
 
-async def since_position(store: ScopedStore, writes: Sequence[Put]) -> list[Put]:
-    """The same rows, for changes at a place at which there may be earlier ones: what was before the first of
-    them stays.
+async def since_position(
+    store: ScopedStore, writes: Sequence[Put], earlier: Sequence[Write] = ()
+) -> list[Put]:
+    """The same rows, for changes at a place at which there may be others, in the store or in ``earlier``
+    writes: what was before the first of them stays.
     """
-    merged = list(writes)
-    for collection in ("membership_log", "visibility_log"):
+    known = {
+        (one.collection, one.key): one.body
+        for one in earlier
+        if isinstance(one, Put) and one.collection in _LOGS
+    }
+    for collection in _LOGS:
         keys = [write.key for write in writes if write.collection == collection]
         rows = await store.get_many(collection, keys) if keys else {}
-        for at, write in enumerate(merged):
-            if write.collection == collection and (row := rows.get(write.key)) is not None:
-                body = orjson.dumps([orjson.loads(row.body)[0], orjson.loads(write.body)[1]])
-                merged[at] = replace(write, body=body)
+        known = {(collection, key): row.body for key, row in rows.items()} | known
+    merged = list[Put]()
+    for write in writes:
+        body = known.get((write.collection, write.key))
+        if body is None:
+            merged.append(write)
+        else:
+            both = [orjson.loads(body)[0], orjson.loads(write.body)[1]]
+            merged.append(replace(write, body=orjson.dumps(both)))
     return merged
 
 

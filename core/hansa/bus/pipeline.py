@@ -28,7 +28,7 @@ from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission
 from hansa.bus.delivery import BusServices
 from hansa.bus.event_names import chosen_put, relation_put
 from hansa.bus.media_references import media_reference_writes
-from hansa.bus.membership_log import membership_writes
+from hansa.bus.membership_log import membership_writes, since_position
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.target_rules import (
     check_target,
@@ -431,7 +431,8 @@ class Pipeline:
         if change:
             draft.people += schema.people_writes(room.id, change)
             position = position_of(draft.head + shown, after=not shown)
-            draft.writes += membership_writes(room.view, change, position)
+            logged = membership_writes(room.view, change, position)
+            draft.writes += logged if shown else await since_position(self._store, logged, draft.writes)
         room.view.apply(change)
         for native in prepared.redacted:
             await self._targets.blank_native(room, native, draft)
