@@ -179,3 +179,14 @@ def test_parts_end_with_a_line_or_a_word_and_keep_their_spans_and_what_goes_with
 def test_a_character_of_several_is_not_divided():
     parts = split_content(Message(text="aaaa" + "e\u0301" * 10), _full(max_text=12))
     assert not any(part.text.startswith("\u0301") for part in parts if isinstance(part, Message))
+
+
+def test_an_edit_that_is_too_long_says_what_is_missing():
+    message = Message(text="word " * 100, spans=(dataclasses.replace(WHOLE.spans[0], start=0, end=4),))
+    [edit] = split_content(Edit(target="e1", message=message), _full(max_text=200))
+    assert isinstance(edit, Edit) and len(edit.message.text.encode()) <= 200
+    kept, _, note = edit.message.text.partition("…")
+    assert note == f" [{500 - len(kept)} characters more are not shown here]"
+    assert edit.message.spans == message.spans
+    short = Edit(target="e1", message=Message(text="word"))
+    assert split_content(short, _full(max_text=200)) == (short,)

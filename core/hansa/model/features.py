@@ -64,6 +64,8 @@ PLAIN = Features(
 )
 #: A message comes in so many parts at most; the last says how much is missing.
 MAX_PARTS = 20
+#: Bytes of the words that say how much is missing.
+_MAX_NOTE = 64
 
 
 def truncate_utf8(text: str, limit: int) -> str:
@@ -98,8 +100,11 @@ def needs_surroundings(content: Content, features: Features) -> bool:
 
 def split_content(content: Content, features: Features) -> tuple[Content, ...]:
     """``content`` in parts that the network takes, which say all of it between them: a message that is too
-    long is divided at the end of a line, of a word, or between two characters, in this order.
+    long is divided at the end of a line, of a word, or between two characters, in this order. An edit is one
+    part, as what it replaces is; one that is too long says how many characters are missing.
     """
+    if isinstance(content, Edit):
+        return (replace(content, message=_shorten(content.message, features.max_text)),)
     if not isinstance(content, Message) or len(content.text) * 4 <= features.max_text:
         return (content,)
     bounds = list(_divide(content.text, features.max_text))
@@ -112,6 +117,15 @@ def split_content(content: Content, features: Features) -> tuple[Content, ...]:
         missing = len(content.text) - bounds[MAX_PARTS - 1][1]
         parts.append(Message(text=f"[{missing} characters more are not shown here]", style=Style.NOTICE))
     return tuple(parts)
+
+
+def _shorten(message: Message, limit: int) -> Message:
+    if len(message.text) * 4 <= limit or len(message.text.encode()) <= limit:
+        return message
+    start, end = next(_divide(message.text, max(1, limit - _MAX_NOTE)))
+    note = f"… [{len(message.text) - end} characters more are not shown here]"
+    kept = _part(message, start, end)
+    return replace(message, text=kept.text + note, spans=kept.spans)
 
 
 def _fit_message(message: Message, features: Features, around: Surroundings) -> Message:
