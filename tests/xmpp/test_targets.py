@@ -12,6 +12,7 @@ from hansa import (
     Custom,
     Edit,
     Event,
+    EventOut,
     Kind,
     Membership,
     Message,
@@ -23,6 +24,7 @@ from hansa import (
     Verdict,
     ViewDelta,
     texts_of,
+    words_of,
 )
 from hansa_xmpp.proto.payload import MAX_PAYLOAD
 from hansa_xmpp.proto.targeted import MAX_REACTIONS
@@ -460,6 +462,19 @@ async def test_policies_read_reactions_edits_and_what_a_message_brings() -> None
         assert (past.findtext(BODY), past.find("{urn:e}x")) == ("hi", None)
 
 
+async def test_a_retracted_correction_does_not_show_one_that_was_withheld() -> None:
+    async with xmpp_server(policy=Withholds("grue")) as h:
+        await enter_both(h)
+        await h.other.say("alice", "helo")
+        event = await event_of(h, await message(h, ROMEO, 1))
+        for text in ("grue", "hello"):
+            (edit,) = await h.other.submit((mx("alice"), Edit(target=event.id, message=Message(text=text))))
+            assert edit.event is not None
+        assert (await message(h, ROMEO, 2)).findtext(BODY) == "hello"
+        await h.other.submit((mx("alice"), Retraction(target=edit.event.id)))
+        assert (await message(h, ROMEO, 3)).findtext(BODY) == "helo"
+
+
 class Denies:
     """Denies what says a word."""
 
@@ -468,5 +483,17 @@ class Denies:
 
     async def check(self, crossing: Crossing) -> Verdict | None:
         if any(self._word in text for text in texts_of(crossing)):
+            return Verdict(Action.DENY, (Reason(code="WORD", policy="p", rule="word"),))
+        return None
+
+
+class Withholds:
+    """Denies the way out for what says a word."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    async def check(self, crossing: Crossing) -> Verdict | None:
+        if isinstance(crossing, EventOut) and self._word in words_of(crossing.content):
             return Verdict(Action.DENY, (Reason(code="WORD", policy="p", rule="word"),))
         return None

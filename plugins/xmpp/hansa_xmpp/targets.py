@@ -135,9 +135,9 @@ class Targets:
                 return await self._whole_set(native, message, target.sender), message
             case Retraction(of=Kind.EDIT):
                 message = await self._ctx.event_with_id(native, content.of_target)
-                return (
-                    (await self._restored_message(message), message) if message is not None else (None, None)
-                )
+                if message is None:
+                    return None, None
+                return await self._restored_message(native, message), message
             case Retraction():
                 return (content, target) if target is not None else (None, None)
             case _:
@@ -147,10 +147,11 @@ class Targets:
         keys = [content.key for _, content in await self._reactions_of(native, message, owner)]
         return ReactionSet(message.id, tuple(dict.fromkeys(keys)), owner)
 
-    async def _restored_message(self, message: Event) -> Content | None:
-        """What a message says after one of its edits is retracted."""
-        edits = await self._ctx.related(message, Kind.EDIT)
-        latest = edits[-1].content if edits else message.content
-        if isinstance(latest, Edit):
-            return latest
-        return Edit(target=message.id, message=latest) if isinstance(latest, Message) else None
+    async def _restored_message(self, native: str, message: Event) -> Content | None:
+        """What a message says after one of its edits is retracted, as the room's people may know it."""
+        for edit in reversed(await self._ctx.related(message, Kind.EDIT)):
+            known = await self._ctx.event_with_id(native, edit.id)
+            if known is not None and isinstance(known.content, Edit):
+                return known.content
+        content = message.content
+        return Edit(target=message.id, message=content) if isinstance(content, Message) else None
