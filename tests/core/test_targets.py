@@ -205,6 +205,11 @@ async def test_a_payload_comes_back_to_its_network_alone_and_leaves_with_the_wor
         await left.until("a", 1)
         assert [d.event.payload for d in right.got["b"]] == [b""]
         assert [d.event.payload for d in left.got["a"]] == [b"<x/>"]
+        await left.do("a", "ann@x", Reaction(target=said.id, key="x"))
+        await right.until_shown("b", lambda shown: len(shown) == 2)
+        await left.until_shown("a", lambda shown: len(shown) == 2)
+        told = [one.target for one in (right.got["b"][1], left.got["a"][1])]
+        assert [one.payload for one in told if one is not None] == [b"", b"<x/>"]
         await left.do("a", "ann@x", Retraction(target=said.id))
         kept = await logged(left, "a", said)
         assert kept is not None and kept.payload == b""

@@ -360,6 +360,8 @@ class Consumer:
             target = await self._names.find_in_room(self.room, wanted)
         if target is None or not await self._may_see(target):
             return Surroundings(link_of=link_of)
+        if target.payload and not self._may_have_payload(target):
+            target = replace(target, payload=b"")
         person = self.room.view.person(target.sender)
         name = person.display if person is not None else display_of(target.sender)
         return Surroundings(target=target, target_name=name, link_of=link_of)
