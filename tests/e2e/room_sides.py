@@ -181,7 +181,7 @@ _NS = {
     "moderate": "urn:xmpp:message-moderate:1",
     "sid": "urn:xmpp:sid:0",
     "fallback": "urn:xmpp:fallback:0",
-    "oob": "jabber:x:oob",
+    "file": "urn:xmpp:file:metadata:0",
 }
 
 
@@ -287,6 +287,8 @@ def _line_of_stanza(message: Element, names: dict[str, str]) -> str:
         topic = message.findtext("c:subject", None, _NS)
         return "" if topic is None else f"topic: {topic}"
     text = _LINK.sub("LINK", _without_fallback(message, body))
+    if (name := message.findtext(".//file:name", None, _NS)) is not None:
+        return f"file {name}: {text}"
     if (target := named("reply:reply")) is not None:
         return f'reply to "{target}": {text}'
     if text.startswith("/me "):
