@@ -32,6 +32,7 @@ UNBOUNDED = {
         "_mend_document(data)",
     ): "behind check_limits, up to what may be mended at once",
     ("plugins/matrix/hansa_matrix/proto/streaming/transactions.py", "body"): "behind check_limits",
+    ("core/hansa/bus/membership_log.py", "body"): "a row of the store",
     ("core/hansa/model/codec.py", "body"): "a row of the store",
     ("core/hansa/config/reader.py", "path.read_text(encoding='utf-8')"): "the operator's configuration",
     ("core/hansa/cli/socket_client.py", "config.read_text(encoding='utf-8')"): "the operator's configuration",

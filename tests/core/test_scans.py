@@ -32,7 +32,6 @@ REASONS = {
     "hansa/bus/durable_observers.py _events_after": _CURSOR,
     "hansa/bus/event_names.py find_in_room": _ONE,
     "hansa/bus/event_names.py native_ids": "the names of one event, of which each network gives a few",
-    "hansa/bus/event_names.py related_seqs": "as many as the caller asks for",
     "hansa_xmpp/absences.py list_idle": _DRAINED,
     "hansa/host/plugin_contexts.py read_history": _CURSOR,
     "hansa/media/bus_access.py find_event": _ONE,
