@@ -25,7 +25,7 @@ from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room
 from hansa.environment import Environment
-from hansa.model.content import REDACTED, Attachment, Custom, Edit, Targeted, target_of
+from hansa.model.content import BLANK, Attachment, Edit, Targeted, target_of
 from hansa.model.events import Delivery, Event, Link
 from hansa.model.fallback_text import NOTHING_AROUND, Surroundings
 from hansa.model.features import degrade, needs_surroundings, split_content
@@ -286,7 +286,7 @@ class Consumer:
         """Send what the network gets of an event; False if its words, or those that it quotes, were retracted
         meanwhile.
         """
-        if event.seq in self._retracted or event.content == Custom(type=REDACTED):
+        if event.seq in self._retracted or event.content == BLANK:
             return True  # it was never shown here
         deliveries = await self._deliveries_of(event)
         if not deliveries:
@@ -299,8 +299,7 @@ class Consumer:
     def _is_stale(self, delivery: Delivery) -> bool:
         event, target = delivery.event, delivery.target
         return any(
-            one is not None and one.seq in self._retracted and one.content != Custom(type=REDACTED)
-            for one in (event, target)
+            one is not None and one.seq in self._retracted and one.content != BLANK for one in (event, target)
         )
 
     async def retry_dead_letter(self, event: Event) -> bool:

@@ -11,7 +11,7 @@ import orjson
 
 from hansa.bus import schema
 from hansa.bus.rooms import Room
-from hansa.model.content import REDACTED, Custom, Kind
+from hansa.model.content import BLANK, Kind
 from hansa.model.crossing_parts import words_of
 from hansa.model.events import Event
 from hansa.model.lru import WeightedLruCache
@@ -91,8 +91,7 @@ class EventNames:
         seqs = await self._related_seqs(event, kind, _MAX_RELATED)
         found = await self._store.get_many("event", [(event.room, seq) for seq in seqs])
         events = [schema.event_of(row) for row in found.values()]
-        taken_back = Custom(type=REDACTED)
-        return sorted((one for one in events if one.content != taken_back), key=lambda one: one.seq)
+        return sorted((one for one in events if one.content != BLANK), key=lambda one: one.seq)
 
     async def edits(self, event: Event) -> AsyncIterator[Event]:
         """All edits of an event in order, those too that say nothing any more; 15,000 at most."""

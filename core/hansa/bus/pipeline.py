@@ -37,9 +37,8 @@ from hansa.bus.target_rules import (
 from hansa.bus.turn_draft import TargetFinder, TurnDraft
 from hansa.bus.view_rules import ViewRulesTurn
 from hansa.model.content import (
-    REDACTED,
+    BLANK,
     Content,
-    Custom,
     Member,
     Retraction,
     Targeted,
@@ -465,7 +464,7 @@ class Pipeline:
             seq=draft.head,
             origin=inbound.origin,
             sender=inbound.sender,
-            content=Custom(type=REDACTED) if taken_back else content,  # before it came
+            content=BLANK if taken_back else content,  # before it came
             ts=inbound.ts,
             received=draft.received,
             placement=inbound.placement,

@@ -10,9 +10,8 @@ from hansa.bus.event_names import EventNames
 from hansa.bus.rooms import Room
 from hansa.bus.target_rules import named_events, with_event_ids, with_known_target
 from hansa.model.content import (
-    REDACTED,
+    BLANK,
     Content,
-    Custom,
     Edit,
     Message,
     Reaction,
@@ -21,8 +20,6 @@ from hansa.model.content import (
 from hansa.model.events import Event, Submission, SubmitResult
 from hansa.model.ref import NativeId
 from hansa.store.base import Delete, Put, Write
-
-_BLANK = Custom(type=REDACTED)
 
 
 @dataclass(slots=True)
@@ -119,7 +116,7 @@ class TargetFinder:
         if not isinstance(event.content, Message):
             return
         async for edit in self._names.edits(event):
-            if edit.content != _BLANK:
+            if edit.content != BLANK:
                 self._blank(edit, draft)
         for drafted in [*draft.events]:
             if isinstance(drafted.content, Edit) and drafted.content.target == event.id:
@@ -127,7 +124,7 @@ class TargetFinder:
 
     @staticmethod
     def _blank(event: Event, draft: TurnDraft) -> None:
-        blank = replace(event, content=_BLANK, payload=b"")
+        blank = replace(event, content=BLANK, payload=b"")
         draft.writes.append(schema.event_put(blank))
         draft.events = [blank if drafted.seq == event.seq else drafted for drafted in draft.events]
         draft.blanked.append(blank)

@@ -294,6 +294,9 @@ class Custom:
     kind = Kind.CUSTOM
 
 
+#: The content that stands in the log for what was redacted or retracted.
+BLANK: Final = Custom(type=REDACTED)
+
 Content = (
     Message
     | Edit
