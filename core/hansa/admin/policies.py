@@ -34,7 +34,7 @@ class PolicyCommands:
         """
         room = await self._names.room(str(body["room"]))
         network, _, user = str(body["sender"]).partition(":")
-        link = next((one for one in room.links.values() if one.native.network == network), None)
+        link = room.link_of(network)
         if link is None:
             raise missing(f"room {room.id} has no link of network {network!r}")
         sender, text = NativeId(network, user), str(body.get("text", ""))

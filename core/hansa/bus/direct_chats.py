@@ -122,8 +122,7 @@ class DirectChats:
             invited = [p.user for p in room.view.people.values() if p.membership is Membership.INVITE]
             for user in invited:
                 others = [p.user for p in room.view.joined() if p.user.network != user.network]
-                linked = any(link.native.network == user.network for link in room.links.values())
-                if others and not linked and room.links:
+                if others and room.links and room.link_of(user.network) is None:
                     self._spawn_connect(room, user, others[0], None)
 
     async def connect(self, room: Room, user: NativeId, other: NativeId, *, start: int | None = None) -> Link:
@@ -192,12 +191,8 @@ class DirectChats:
 
     def _is_unlinked_invite(self, room: Room, content: Member) -> bool:
         """True for an invite of a person whose network has no link in the room."""
-        network = content.user.network
-        return (
-            content.membership is Membership.INVITE
-            and bool(room.links)
-            and not any(link.native.network == network for link in room.links.values())
-        )
+        invited = content.membership is Membership.INVITE
+        return invited and bool(room.links) and room.link_of(content.user.network) is None
 
     def _network_of(self, user: NativeId) -> OpensDirectChats:
         network = self._host.network(user.network)

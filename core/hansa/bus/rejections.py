@@ -27,11 +27,7 @@ class RejectionNotices:
     async def tell_sender(self, link: Link, event: Event) -> None:
         """Tell who sent an event that ``link`` does not carry it. A failure is logged: it is a notice."""
         room, sender = self._rooms.get(link.room), event.sender
-        own = (
-            next((x for x in room.links.values() if x.native.network == sender.network), None)
-            if room
-            else None
-        )
+        own = room.link_of(sender.network) if room else None
         network = self._network(sender.network)
         if own is None or not isinstance(network, TellsPeople):
             return

@@ -43,7 +43,7 @@ class PolicyRecheck:
         return passes
 
     async def _recheck_event(self, room: Room, link: Link, event: Event) -> bool:
-        said = next((x for x in room.links.values() if x.native.network == event.origin.network), link)
+        said = room.link_of(event.origin.network) or link
         facts = NativeFacts(
             sender_server=self._server_of(event.sender.network, event.sender.id), automatic=True, ts=event.ts
         )

@@ -54,6 +54,10 @@ class Room:
                 return link
         return None
 
+    def link_of(self, network: str) -> Link | None:
+        """The first link of a network, None where the room has none of it."""
+        return next((link for link in self.links.values() if link.native.network == network), None)
+
 
 class Rooms:
     """All rooms of this process."""

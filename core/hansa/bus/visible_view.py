@@ -159,6 +159,5 @@ def _without_names(room: Room) -> ViewDelta:
 
 def _link_of(room: Room, network: str) -> Link:
     """The link over which something was said."""
-    links = list(room.links.values())
-    own = next((link for link in links if link.native.network == network), None)
-    return own or room.authority or (links[0] if links else Link(room=room.id, native=NativeId("", "")))
+    first = next(iter(room.links.values()), Link(room=room.id, native=NativeId("", "")))
+    return room.link_of(network) or room.authority or first

@@ -82,7 +82,7 @@ class RoomLinker:
         for person in people:
             by_network.setdefault(person.user.network, []).append(person)
         for network, some in by_network.items():
-            link = next((one for one in room.links.values() if one.native.network == network), None)
+            link = room.link_of(network)
             for start in range(0, len(some) if link is not None else 0, _BATCH):
                 assert link is not None
                 batch = [
