@@ -90,7 +90,7 @@ class App:
             ScopedStore(self.store, MEDIA),
             setup.blobs,
             BusAccess(
-                core=self.core,
+                names=self.names,
                 rooms=self.rooms,
                 decisions=self.decisions,
                 rejudging=self.rejudging,

@@ -62,13 +62,17 @@ class EventNames:
         found = self._known.get(event_id)
         if found is None:
             before = self._forgotten
-            rows = await self._store.scan("event", index=("id",), equal=(event_id,), limit=1)
-            if not rows:
+            found = await self.read(event_id)
+            if found is None:
                 return None
-            found = schema.event_of(rows[0])
             if before == self._forgotten:  # else it may have been retracted while it was read
                 self._known.put(event_id, found)
         return found if found.room == room.id else None
+
+    async def read(self, event_id: str) -> Event | None:
+        """The event of any room with an id of the core, as the store has it."""
+        rows = await self._store.scan("event", index=("id",), equal=(event_id,), limit=1)
+        return schema.event_of(rows[0]) if rows else None
 
     async def find_chosen(self, room: str, sender: NativeId, chosen: str) -> Event | None:
         """The latest event of a sender in a room to which the sender gave this id."""

@@ -42,6 +42,10 @@ class PolicyRecheck:
         self._known.put(key, (generation, passes))
         return passes
 
+    async def may_show(self, room: Room, link: Link, event: Event) -> bool:
+        """True if an event of the log may be shown to the people of a link now."""
+        return link.direction.outward and await self.passes(room, link, event)
+
     async def _recheck_event(self, room: Room, link: Link, event: Event) -> bool:
         said = room.link_of(event.origin.network) or link
         facts = NativeFacts(

@@ -19,7 +19,6 @@ from hansa.api.contracts import (
 )
 from hansa.api.media import MediaService
 from hansa.bus import schema as tables
-from hansa.bus.rooms import Room
 from hansa.environment import Clock, Http, Random
 from hansa.media.network_media import NetworkMedia
 from hansa.model.content import Kind
@@ -386,10 +385,9 @@ class NetworkContextImpl(BaseContext):
         link = room.links[str(self._to_native_id(native))]
         event = await self._app.names.find_in_room(room, event_id)
         own = event is not None and event.origin.network == self.id
-        return event if event is not None and (own or await self._passes(room, link, event)) else None
-
-    async def _passes(self, room: Room, link: Link, event: Event) -> bool:
-        return link.direction.outward and await self._app.rejudging.passes(room, link, event)
+        if event is None or own or await self._app.rejudging.may_show(room, link, event):
+            return event
+        return None
 
     async def event_by_chosen_id(self, native: str, sender: NativeId, chosen: str) -> Event | None:
         """See ``hansa.NetworkContext.event_by_chosen_id``."""

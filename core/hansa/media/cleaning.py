@@ -56,7 +56,7 @@ class MediaCleaner:
 
     async def _is_named(self, row: Row) -> bool:
         file, event_id = str(row.key[0]), str(row.key[1])
-        event = await self._access.find_event(event_id)
+        event = await self._access.names.read(event_id)
         return event is not None and NativeId(MEDIA, file) in sources_of(event.content)
 
     async def sweep_files(self) -> int:

@@ -108,7 +108,7 @@ class LinkEndpoint:
                 raise LinkRefused(403, verdict.text)
 
     async def _find_attachment(self, claim: LinkClaim) -> tuple[Attachment, Link]:
-        event = await self._access.find_event(claim.event_id)
+        event = await self._access.names.read(claim.event_id)
         named = attachments_of(event.content) if event is not None else ()
         attachment = next(
             (one for one in named if one.source is not None and file_tag(one.source) == claim.file_tag), None
@@ -121,7 +121,7 @@ class LinkEndpoint:
         )
         if event is None or attachment is None or room is None or link is None:
             raise LinkRefused(410, "the message with this file was removed")
-        if not await self._access.can_pass(room, link, event):
+        if not await self._access.rejudging.may_show(room, link, event):
             raise LinkRefused(403, "this file is withheld")
         return attachment, link
 
