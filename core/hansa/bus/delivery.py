@@ -30,7 +30,6 @@ from hansa.model.events import Delivery, Event, Link
 from hansa.model.fallback_text import NOTHING_AROUND, Surroundings
 from hansa.model.features import degrade, needs_surroundings, split_content
 from hansa.model.ref import NativeId
-from hansa.model.view import display_of
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.delivery_throttle import DeliveryThrottle
 from hansa.store.base import Put, ScopedStore, Write
@@ -361,8 +360,7 @@ class Consumer:
             return Surroundings(link_of=link_of)
         if target.payload and not self._may_have_payload(target):
             target = replace(target, payload=b"")
-        person = self.room.view.person(target.sender)
-        name = person.display if person is not None else display_of(target.sender)
+        name = self.room.view.name_of(target.sender)
         return Surroundings(target=target, target_name=name, link_of=link_of)
 
     async def _may_see(self, event: Event) -> bool:

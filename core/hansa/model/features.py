@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
 
-from hansa.model.content import Content, Edit, Kind, Message, Style
+from hansa.model.content import Content, Edit, Kind, Message, Style, attachments_of, target_of
 from hansa.model.fallback_text import NOTHING_AROUND, Surroundings, fallback_text, files_of, quote_of
 from hansa.model.spans import Formatted, Span, arrange_spans, plain_text
 
@@ -93,9 +93,8 @@ def degrade(content: Content, features: Features, around: Surroundings = NOTHING
 
 def needs_surroundings(content: Content, features: Features) -> bool:
     """True if ``degrade`` makes something else of a content where it knows what is around it."""
-    if isinstance(content, Message):
-        return bool(content.reply_to or content.attachments)
-    return features.level(content.kind) >= Level.FALLBACK
+    concerns = bool(target_of(content) or attachments_of(content))
+    return concerns and features.level(content.kind) >= Level.FALLBACK
 
 
 def split_content(content: Content, features: Features) -> tuple[Content, ...]:

@@ -109,6 +109,11 @@ class RoomView:
         row = self._people.get(user)
         return row.membership if row else None
 
+    def name_of(self, user: NativeId) -> str:
+        """A name of any person to show on any network, also of a stranger."""
+        row = self._people.get(user)
+        return row.display if row is not None else display_of(user)
+
     def joined(self) -> Iterator[RoomMember]:
         """Everybody who is joined, in no order."""
         return (p for p in self._people.values() if p.membership is Membership.JOIN)

@@ -294,8 +294,8 @@ class Irc:
 
     def _name_of(self, person: NativeId, channel: str) -> str:
         view = self.ctx.get_view(channel)
-        row = view.person(person) if view is not None else None
-        return plain_word(row.display if row is not None else display_of(person), 32) or "unnamed"
+        name = view.name_of(person) if view is not None else display_of(person)
+        return plain_word(name, 32) or "unnamed"
 
     def _require_connection(self) -> Connection:
         if self._connection is None or not self._connection.up.is_set():

@@ -99,8 +99,7 @@ class OutboundContent:
         around = Surroundings()
         if target is not None:
             view = self._ctx.get_view(self._room_id)
-            person = view.person(target.sender) if view is not None else None
-            name = person.display if person is not None else display_of(target.sender)
+            name = view.name_of(target.sender) if view is not None else display_of(target.sender)
             around = Surroundings(target=target, target_name=name)
         if isinstance(content, Message):
             said = replace(content, attachments=())
