@@ -398,7 +398,8 @@ class Pipeline:
             if inbound.native_targets:
                 inbound = replace(inbound, content=content)
         if isinstance(content, Targeted):
-            refusal = self._check_target(room, inbound, target)
+            decided = room.authority is not None
+            refusal = check_target(content, target, inbound.sender, room.view, decided=decided)
             if refusal is not None and item.link.authority:  # its own rules allow it
                 content = without_target(content)
             elif refusal is not None:
@@ -444,11 +445,6 @@ class Pipeline:
         if not shown:
             draft.counts.append("not_shown")
         draft.add(item, SubmitResult(verdict=verdict, event=event, native_id=prepared.native_id))
-
-    @staticmethod
-    def _check_target(room: Room, inbound: Submission, target: Event | None) -> Refusal | None:
-        authority = room.authority
-        return check_target(inbound.content, target, inbound.sender, room.view, decided=authority is not None)
 
     def _make_event(
         self, room: Room, item: PendingSubmission, draft: TurnDraft, prepared: Prepared, content: Content

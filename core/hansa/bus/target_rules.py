@@ -15,9 +15,8 @@ from hansa.model.content import (
     PollEnd,
     PollStart,
     PollVote,
-    Reaction,
-    Report,
     Retraction,
+    Targeted,
     target_of,
 )
 from hansa.model.events import Event, Refusal, RefusalCode
@@ -42,22 +41,19 @@ _SAID = frozenset(
 
 
 def check_target(
-    content: Content, target: Event | None, sender: NativeId, view: RoomView, *, decided: bool
+    content: Targeted, target: Event | None, sender: NativeId, view: RoomView, *, decided: bool
 ) -> Refusal | None:
     """Returns why ``sender`` cannot say this about ``target``, None if they can. ``decided``: the rules of an
     authority say who may retract what others said.
     """
+    if target is None:
+        return Refusal(code=RefusalCode.NOT_FOUND, text="the message that this is about is not known")
     match content:
-        case Edit() | Reaction() | PollVote() | PollEnd() | Report() | Retraction() if target is None:
-            return Refusal(code=RefusalCode.NOT_FOUND, text="the message that this is about is not known")
         case Edit():
-            assert target is not None
             return _check_edit(target, sender)
         case PollVote() | PollEnd():
-            assert target is not None
             return _check_poll(content, target, sender, view)
         case Retraction() if not decided:
-            assert target is not None
             return _check_retraction(target, sender, view)
         case _:
             return None
@@ -95,7 +91,7 @@ def with_event_ids(content: Content, ids: Mapping[str, str]) -> Content:
             message = with_event_ids(content.message, ids)
             assert isinstance(message, Message)
             return replace(content, target=ids.get(content.target, ""), message=message)
-        case Reaction() | Retraction() | Report() | PollVote() | PollEnd():
+        case _ if isinstance(content, Targeted):
             return replace(content, target=ids.get(content.target, ""))
         case _:
             return content

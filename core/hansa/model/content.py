@@ -328,13 +328,9 @@ def target_of(content: Content) -> str:
     """The id of the event that a content concerns, for a message that of the one it answers; empty if there
     is none.
     """
-    match content:
-        case Edit() | Reaction() | Retraction() | Report() | PollVote() | PollEnd():
-            return content.target
-        case Message():
-            return content.reply_to
-        case _:
-            return ""
+    if isinstance(content, Message):
+        return content.reply_to
+    return content.target if isinstance(content, Targeted) else ""
 
 
 def attachments_of(content: Content) -> tuple[Attachment, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from hansa.model.content import (
     Avatar,
     Call,
@@ -26,6 +28,7 @@ from hansa.model.content import (
     Retraction,
     Standing,
     Style,
+    Targeted,
     Topic,
     Upgrade,
 )
@@ -33,7 +36,7 @@ from hansa.model.ref import NativeId
 from hansa.model.role import Role
 
 #: The kinds that concern an earlier event.
-TARGETED = frozenset({Kind.EDIT, Kind.REACTION, Kind.RETRACTION, Kind.REPORT, Kind.POLL_VOTE, Kind.POLL_END})
+TARGETED = frozenset(one.kind for one in get_args(Targeted))
 
 
 def sample_contents(person: NativeId) -> list[Content]:
