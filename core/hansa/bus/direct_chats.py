@@ -276,8 +276,7 @@ class DirectChats:
             ts=self._clock.now(),
         )
         (outcome,) = await self._pipeline.submit(user.network, [submission])
-        refusal = outcome.refusal or (None if outcome.verdict.allowed else refusal_by(outcome.verdict))
-        if refusal is not None:
+        if (refusal := outcome.refused) is not None:
             raise CannotOpenRoom(refusal)
 
     def _spawn_connect(self, room: Room, user: NativeId, other: NativeId, start: int | None) -> None:

@@ -167,6 +167,11 @@ class SubmitResult:
     duplicate: bool = False
     native_id: str = ""
 
+    @property
+    def refused(self) -> Refusal | None:
+        """Why it was refused, by native rules or by a policy; None where it happened."""
+        return self.refusal or (None if self.verdict.allowed else refusal_by(self.verdict))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:

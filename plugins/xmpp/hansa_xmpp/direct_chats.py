@@ -33,7 +33,6 @@ from hansa import (
     Submission,
     TokenBuckets,
     Topic,
-    refusal_by,
 )
 
 from hansa_xmpp.proto import convert, errors, jid, render
@@ -209,12 +208,7 @@ class DirectChats:
                 texts = convert.ParsedMessage(convert.texts_of(said.stanza))
                 submission = replace(submission, native=texts)
             items.append(submission)
-        for outcome in await self._ctx.submit(items):
-            if outcome.refusal is None and not outcome.verdict.allowed:
-                return refusal_by(outcome.verdict)
-            if outcome.refusal is not None:
-                return outcome.refusal
-        return None
+        return next(filter(None, (outcome.refused for outcome in await self._ctx.submit(items))), None)
 
     async def _report_undelivered(self, stanza: Stanza) -> None:
         """The user's server could not deliver a message: says so in the chat."""

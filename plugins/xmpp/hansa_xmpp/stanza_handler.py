@@ -30,7 +30,6 @@ from hansa import (
     StoreFault,
     Submission,
     SubmitResult,
-    refusal_by,
 )
 
 from hansa_xmpp.direct_chats import DirectChats, chat_id, is_chat_id, is_puppet
@@ -534,9 +533,7 @@ class StanzaHandler:
 
 
 def _refusal_condition(outcome: SubmitResult) -> tuple[Condition, str] | None:
-    refusal = outcome.refusal
-    if refusal is None and not outcome.verdict.allowed:
-        refusal = refusal_by(outcome.verdict)
+    refusal = outcome.refused
     return None if refusal is None else (errors.BY_REFUSAL[refusal.code], refusal.text)
 
 
