@@ -51,6 +51,7 @@ from hansa_xmpp.proto.targeted import (
     retraction_xml,
 )
 from hansa_xmpp.service import MucService, get_delivered_part
+from hansa_xmpp.submissions import make_submission, with_policy_texts
 from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import NotConnected, Transport
 
@@ -196,18 +197,9 @@ class DirectChats:
         items = list[Submission]()
         for content in contents:
             ids = said.ids if content is contents[-1] else convert.StanzaIds()
-            submission = Submission(
-                origin=NativeId(self._ctx.id, convert.submission_id(self._ctx.random.bytes(12).hex(), ids)),
-                room=NativeId(self._ctx.id, chat),
-                sender=said.user,
-                content=content,
-                ts=self._ctx.clock.now(),
-                chosen_ids=tuple(dict.fromkeys(filter(None, (ids.origin, ids.id)))),
-            )
-            if self._ctx.has_policies:
-                texts = convert.ParsedMessage(convert.texts_of(said.stanza))
-                submission = replace(submission, native=texts)
-            items.append(submission)
+            named = tuple(dict.fromkeys(filter(None, (ids.origin, ids.id))))
+            inbound = make_submission(self._ctx, chat, said.user, content, ids)
+            items.append(with_policy_texts(self._ctx, replace(inbound, chosen_ids=named), said.stanza))
         return next(filter(None, (outcome.refused for outcome in await self._ctx.submit(items))), None)
 
     async def _report_undelivered(self, stanza: Stanza) -> None:

@@ -12,7 +12,6 @@ from xml.etree.ElementTree import Element
 
 from hansa import (
     Busy,
-    Content,
     Custom,
     DirectoryQuery,
     Edit,
@@ -43,7 +42,6 @@ from hansa_xmpp.proto.commands import (
     JoinRequest,
     NickChange,
 )
-from hansa_xmpp.proto.convert import StanzaIds
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.parse import OversizedStanza
 from hansa_xmpp.proto.payload import MAX_PAYLOAD, payload_of
@@ -51,6 +49,7 @@ from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
 from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.signals import Signals
+from hansa_xmpp.submissions import make_submission, with_policy_texts
 from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import Transport
 from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
@@ -324,7 +323,9 @@ class StanzaHandler:
         joined = person is not None and person.membership is Membership.JOIN
         if person is None or not joined or person.name != enter.nick:
             content = Member(user=enter.user, membership=Membership.JOIN, name=enter.nick)
-            asked = self._with_policy_texts(self._make_submission(native, enter.user, content), enter.stanza)
+            asked = with_policy_texts(
+                self._ctx, make_submission(self._ctx, native, enter.user, content), enter.stanza
+            )
             refused = await self._policy_refusal(asked, policy=errors.FORBIDDEN)
         else:
             refused = await self._join_refusal(native, enter)
@@ -374,7 +375,9 @@ class StanzaHandler:
 
     async def _submit_nick(self, native: str, room: HostedRoom, rename: NickChange) -> None:
         content = Member(user=rename.user, membership=Membership.JOIN, name=rename.nick)
-        asked = self._with_policy_texts(self._make_submission(native, rename.user, content), rename.stanza)
+        asked = with_policy_texts(
+            self._ctx, make_submission(self._ctx, native, rename.user, content), rename.stanza
+        )
         refused = await self._policy_refusal(asked)
         if refused is None:
             with suppress(StoreFault):  # it is only a restart that has them under the nick of before
@@ -392,7 +395,7 @@ class StanzaHandler:
         words.clear()
         for say in said:
             assert say.content is not None  # it is about nothing else
-            inbound = self._make_submission(native, say.user, say.content, say.ids)
+            inbound = make_submission(self._ctx, native, say.user, say.content, say.ids)
             items.append(self._with_stanza(inbound, say))
         answers = await self._submit_items(items)
         room = self.service.room(native)
@@ -424,7 +427,7 @@ class StanzaHandler:
         items, last = list[Submission](), len(resolved.contents)
         for number, content in enumerate(resolved.contents, 1):
             ids = said.ids if number == last else None
-            inbound = self._make_submission(native, said.user, content, ids)
+            inbound = make_submission(self._ctx, native, said.user, content, ids)
             items.append(self._with_stanza(inbound, said, whole=resolved.whole))
         if not items and isinstance(said.about, ReactionSet):  # all is as it was, and its sender waits for it
             self.service.send_stanzas(room.muc.echo_reactions(said, said.about))
@@ -454,7 +457,7 @@ class StanzaHandler:
         person = self.service.view(native).person(user)
         if person is None or person.membership is not Membership.JOIN:
             return
-        inbound = self._make_submission(native, user, Member(user=user, membership=Membership.LEAVE))
+        inbound = make_submission(self._ctx, native, user, Member(user=user, membership=Membership.LEAVE))
         tried = 0
         while tried < _LEAVE_TRIES:
             try:
@@ -476,18 +479,6 @@ class StanzaHandler:
     def _log_failed_leave(self, native: str, user: NativeId, why: str) -> None:
         self._told.warning(f"leave {native}", "%s could not leave %s: %s", user, native, why)
 
-    def _make_submission(
-        self, native: str, user: NativeId, content: Content, ids: StanzaIds | None = None
-    ) -> Submission:
-        nonce = self._ctx.random.bytes(12).hex()
-        return Submission(
-            origin=NativeId(self._ctx.id, convert.submission_id(nonce, ids or StanzaIds())),
-            room=NativeId(self._ctx.id, native),
-            sender=user,
-            content=content,
-            ts=self._ctx.clock.now(),
-        )
-
     def _with_stanza(self, inbound: Submission, said: GroupchatMessage, *, whole: bool = False) -> Submission:
         """With what a message says besides its content: its ids, its payload, and its texts for policies.
         ``whole``: the content does not say all of the body.
@@ -497,13 +488,7 @@ class StanzaHandler:
             named = (one for one in (said.ids.id, said.ids.origin) if 0 < len(one) <= MAX_ID)
             ids = tuple(dict.fromkeys(named))
             inbound = replace(inbound, chosen_ids=ids, payload=payload_of(said.stanza, whole=whole))
-        return self._with_policy_texts(inbound, said.stanza)
-
-    def _with_policy_texts(self, inbound: Submission, stanza: Stanza) -> Submission:
-        """With all that its stanza says, for policies alone."""
-        if not self._ctx.has_policies:
-            return inbound
-        return replace(inbound, native=convert.ParsedMessage(convert.texts_of(stanza)))
+        return with_policy_texts(self._ctx, inbound, said.stanza)
 
     async def _policy_refusal(
         self, inbound: Submission, *, policy: Condition = errors.POLICY_VIOLATION

@@ -27,8 +27,6 @@ from hansa_xmpp.proto.commands import GroupchatMessage
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.targeted import Correction, ReactionSet, Reply, RetractionRequest
 
-_UNKNOWN = "the message that this is about is not known"
-
 
 class TargetRefused(Exception):
     """The message is answered with an error."""
@@ -80,23 +78,19 @@ class Targets:
     async def find_event(self, native: str, room_id: str) -> Event | None:
         """The message to which an id of the room belongs, for one of a correction that which it corrects."""
         event = await self._ctx.event_with_id(native, room_id.partition(".")[0])
+        return await self._corrected_event(native, event)
+
+    async def _corrected_event(self, native: str, event: Event | None) -> Event | None:
         if event is not None and isinstance(event.content, Edit):
-            event = await self._ctx.event_with_id(native, event.content.target)
+            return await self._ctx.event_with_id(native, event.content.target)
         return event
 
     async def _known_event(self, native: str, room_id: str) -> Event:
-        event = await self.find_event(native, room_id)
-        if event is None:
-            raise TargetRefused(errors.NOT_FOUND, _UNKNOWN)
-        return event
+        return _require_known(await self.find_event(native, room_id))
 
     async def _by_chosen_id(self, native: str, sender: NativeId, chosen: str) -> Event:
         event = await self._ctx.event_by_chosen_id(native, sender, chosen)
-        if event is not None and isinstance(event.content, Edit):
-            event = await self._ctx.event_with_id(native, event.content.target)
-        if event is None:
-            raise TargetRefused(errors.NOT_FOUND, _UNKNOWN)
-        return event
+        return _require_known(await self._corrected_event(native, event))
 
     async def _reaction_changes(self, native: str, user: NativeId, wanted: ReactionSet) -> list[Content]:
         target = await self._known_event(native, wanted.id)
@@ -155,3 +149,9 @@ class Targets:
                 return known.content
         content = message.content
         return Edit(target=message.id, message=content) if isinstance(content, Message) else None
+
+
+def _require_known(event: Event | None) -> Event:
+    if event is None:
+        raise TargetRefused(errors.NOT_FOUND, "the message that this is about is not known")
+    return event
