@@ -1,11 +1,14 @@
-"""Loading rooms costs as much as there are rooms, however many links there are."""
+"""Loading rooms costs as much as there are rooms; links are closed, and move from room to room."""
 
 from __future__ import annotations
 
+import pytest
 from hansa.bus import schema
 from hansa.bus.rooms import Rooms
 from hansa.environment import SystemClock, SystemRandom
+from hansa.model.content import Membership
 from hansa.model.ref import NativeId
+from hansa.model.view import RoomInfo, RoomMember, ViewDelta
 from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryStore
 
@@ -63,3 +66,22 @@ async def test_a_link_that_is_closed_is_gone_and_the_others_stay():
     await rooms.close_link(two)
     assert rooms.links("one") == []
     assert rooms.link(other) is not None
+
+
+@pytest.mark.parametrize("decides", [True, False])
+async def test_a_link_that_moves_takes_its_people_along_and_the_facts_that_it_decides(decides: bool):
+    store = await opened()
+    rooms = Rooms(store, SystemClock(), SystemRandom())
+    person = RoomMember(user=NativeId("one", "@ann"), membership=Membership.JOIN, name="Ann")
+    brought = ViewDelta(upserts=(person,), info=RoomInfo(name="brought", topic="first"))
+    here = await rooms.open_link(NativeId("two", "b"), view=ViewDelta(info=RoomInfo(name="here")))
+    native = NativeId("one", "a")
+    await rooms.open_link(native, authority=decides, view=brought)
+    moved = await rooms.open_link(native, room=here.room, authority=decides)
+    assert moved.room == here.room and moved.authority is decides
+    for seen in (rooms, Rooms(store, SystemClock(), SystemRandom())):
+        if seen is not rooms:
+            await seen.load()
+        view = seen.room_of(native).view
+        assert view.facts == (brought.info if decides else RoomInfo(name="here"))
+        assert view.people[person.user].name == "Ann"

@@ -192,7 +192,7 @@ class Rooms:
         link = Link(room=target.id, native=native, direction=direction, hosted=hosted, authority=authority)
         change = view or ViewDelta()
         if known is not None:
-            change = _merge_deltas(self._rooms[known.room].view, change)
+            change = _moved_delta(self._rooms[known.room].view, change, decides=authority)
         held = target
 
         async def turn() -> None:
@@ -309,7 +309,8 @@ class Rooms:
             raise LocalProtocolError(f"the link of {native} was made or closed at this moment") from lost
 
 
-def _merge_deltas(old: RoomView, change: ViewDelta) -> ViewDelta:
+def _moved_delta(old: RoomView, change: ViewDelta, *, decides: bool) -> ViewDelta:
+    """What a link brings into the room that it moves to: its people, and the facts where it ``decides``."""
     taken = {person.user for person in change.upserts}
     people = tuple(p for p in old.people.values() if p.user not in taken)
-    return ViewDelta(upserts=people + change.upserts, info=change.info)
+    return ViewDelta(upserts=people + change.upserts, info=change.info or (old.facts if decides else None))
