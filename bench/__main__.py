@@ -26,6 +26,7 @@ from bench.comparison import Pairs
 from bench.disk import disk
 from bench.echo import Echo, echo
 from bench.hostile import hostile
+from bench.kinds import kinds
 from bench.latency import latency
 from bench.load import Load
 from bench.measure import Result, Row
@@ -60,6 +61,7 @@ OTHERS: Mapping[str, Other] = {
     "client": client,
     "disk": disk,
     "hostile": hostile,
+    "kinds": kinds,
     "latency": latency,
     "memory": memory,
     "outbound": outbound,

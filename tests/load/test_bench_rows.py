@@ -7,7 +7,7 @@ import re
 import pytest
 from peers.ca import PrivateCA
 
-from bench import disk, hostile, latency, memory, outbound, send_join
+from bench import disk, hostile, kinds, latency, memory, outbound, send_join
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from bench import disk, hostile, latency, memory, outbound, send_join
         (latency, latency.latency, {"_SAMPLES": 4, "_EVERY": 0.01}, 2),
         (memory, memory.memory, {"_ROOMS": 2, "_MEMBERS": 5}, 2),
         (hostile, hostile.hostile, {"CASES": hostile.CASES[-1:], "JUDGED": hostile.JUDGED[-1:]}, 4),
+        (kinds, kinds.kinds, {"_SIZES": ((2, 2),), "_TARGETS": 3}, 4),
         (disk, disk.disk, {"_MEMBERS": 5, "_OURS": (200, 2)}, 3),
     ],
     ids=lambda value: getattr(value, "__name__", "").rpartition(".")[2],
