@@ -4,7 +4,7 @@ edits and reactions by the event that they are about.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from hashlib import sha256
 
 import orjson
@@ -14,7 +14,7 @@ from hansa.bus.rooms import Room
 from hansa.model.content import BLANK, Kind
 from hansa.model.crossing_parts import words_of
 from hansa.model.events import Event
-from hansa.model.lru import WeightedLruCache
+from hansa.model.lru import LruCache, WeightedLruCache
 from hansa.model.ref import NativeId
 from hansa.store.base import Put, ScopedStore
 from hansa.store.paging import pages
@@ -36,6 +36,8 @@ class EventNames:
     def __init__(self, store: ScopedStore) -> None:
         self._store = store
         self._known = WeightedLruCache[str, Event](_MAX_KNOWN, _MAX_WEIGHT, _weight_of)
+        #: The ids of remembered events by native ids.
+        self._native = LruCache[NativeId, str](_MAX_KNOWN)
         self._forgotten = 0
 
     def forget(self, events: Iterable[Event]) -> None:
@@ -48,11 +50,40 @@ class EventNames:
         """Another process may have written."""
         self._forgotten += 1
         self._known.clear()
+        self._native.clear()
 
     async def find(self, ref: NativeId) -> Event | None:
         """The event with a native id."""
         row = await self._store.get("alias", (ref.network, ref.id))
         return await self._at(str(row.fields["room"]), int(row.fields["seq"] or 0)) if row else None
+
+    async def find_many(self, refs: Collection[NativeId]) -> dict[NativeId, Event]:
+        """Those of the events with these native ids that there are."""
+        found = dict[NativeId, Event]()
+        for ref in refs:
+            event = self._known.get(self._native.get(ref) or "")
+            if event is not None:
+                found[ref] = event
+        left = {(ref.network, ref.id): ref for ref in refs if ref not in found}
+        before = self._forgotten
+        named = await self._store.get_many("alias", list(left)) if left else {}
+        places = {
+            left[str(key[0]), str(key[1])]: (str(row.fields["room"]), int(row.fields["seq"] or 0))
+            for key, row in named.items()
+        }
+        wanted = list(dict.fromkeys(places.values()))
+        for at in range(0, len(wanted), _EVENTS):
+            rows = await self._store.get_many("event", wanted[at : at + _EVENTS])
+            events = {place: schema.event_of(row) for place, row in rows.items()}
+            for ref, place in places.items():
+                event = events.get(place)
+                if event is None:
+                    continue
+                found[ref] = event
+                if before == self._forgotten:  # else it may have been retracted while it was read
+                    self._known.put(event.id, event)
+                    self._native.put(ref, event.id)
+        return found
 
     async def find_in_room(self, room: Room, event_id: str) -> Event | None:
         """The event of a room with an id of the core."""

@@ -327,6 +327,7 @@ class Pipeline:
         draft = TurnDraft(head=room.head, received=room.received)
         facts_before = room.view.facts
         try:
+            await self._targets.prepare(room, draft, (i.inbound for i in batch if not i.done.done()))
             for item in batch:
                 if item.done.done():
                     continue
@@ -364,9 +365,8 @@ class Pipeline:
             item.receipt = None
         room.head, room.received = draft.head, draft.received
         room.tail.extend(draft.events)
-        blanked = {blank.seq: blank for blank in draft.blanked}
-        for at, event in enumerate(room.tail if blanked else ()):
-            room.tail[at] = blanked.get(event.seq, event)
+        for at, event in enumerate(room.tail if draft.blanked else ()):
+            room.tail[at] = draft.blanked.get(event.seq, event)
         for item, outcome in draft.outcomes:
             if not item.done.done():
                 item.done.set_result(outcome)
@@ -469,12 +469,14 @@ class Pipeline:
             payload=b"" if taken_back else inbound.payload,
         )
         draft.events.append(event)
+        draft.named[inbound.origin] = event
         draft.writes.append(schema.event_insert(event))
         draft.writes.append(schema.alias_insert(inbound.origin, room.id, event.seq))
         authority = room.authority
         if authority is not None and prepared.native_id:
             alias = NativeId(authority.native.network, prepared.native_id)
             if alias != inbound.origin:
+                draft.named[alias] = event
                 draft.writes.append(schema.alias_insert(alias, room.id, event.seq))
         for name in inbound.aliases:
             alias = NativeId(inbound.origin.network, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from hansa.bus import schema
@@ -33,8 +34,10 @@ class TurnDraft:
     outcomes: list[tuple[PendingSubmission, SubmitResult]] = field(default_factory=list)
     #: Those whose receipt is written with them.
     receipted: list[PendingSubmission] = field(default_factory=list)
-    #: Events that say nothing any more, as they stand in the log now, and as they were.
-    blanked: list[Event] = field(default_factory=list)
+    #: Events by the native ids that the submissions name, and those of this turn by their own.
+    named: dict[NativeId, Event] = field(default_factory=dict)
+    #: Events that say nothing any more, as they stand in the log now (by seq), and as they were.
+    blanked: dict[int, Event] = field(default_factory=dict)
     taken_back: list[Event] = field(default_factory=list)
     #: Counters that rise once the turn is committed: a turn may be repeated.
     counts: list[str] = field(default_factory=list)
@@ -61,6 +64,20 @@ class TargetFinder:
     def __init__(self, names: EventNames) -> None:
         self._names = names
 
+    async def prepare(self, room: Room, draft: TurnDraft, submissions: Iterable[Submission]) -> None:
+        """Read the events that submissions name by native ids, those of a whole turn at once."""
+        wanted = {
+            NativeId(inbound.origin.network, name)
+            for inbound in submissions
+            if inbound.native_targets
+            for name in named_events(inbound.content)
+        }
+        if not wanted:
+            return
+        draft.named = {event.origin: event for event in room.tail if event.origin in wanted}
+        stored = await self._names.find_many(wanted - draft.named.keys())
+        draft.named |= {ref: event for ref, event in stored.items() if event.room == room.id}
+
     async def resolve(
         self, room: Room, draft: TurnDraft, inbound: Submission
     ) -> tuple[Content, Event | None]:
@@ -71,42 +88,33 @@ class TargetFinder:
             return with_known_target(content, target), target
         found: dict[str, Event] = {}
         for name in named_events(content):
-            event = await self._find_native(room, draft, NativeId(inbound.origin.network, name))
+            event = draft.named.get(NativeId(inbound.origin.network, name))
             if event is not None:
-                found[name] = event
+                found[name] = draft.blanked.get(event.seq, event)
         target = found.get(target_of(content))
         content = with_event_ids(content, {name: event.id for name, event in found.items()})
         return with_known_target(content, target), target
 
-    async def _find_native(self, room: Room, draft: TurnDraft, ref: NativeId) -> Event | None:
-        """An event of the room by a native id, as this turn leaves it."""
-        for event in (*draft.blanked, *draft.events, *room.tail):
-            if event.origin == ref:
-                return event
-        stored = await self._names.find(ref)
-        if stored is None or stored.room != room.id:
-            return None
-        return next((blank for blank in draft.blanked if blank.seq == stored.seq), stored)
-
     async def _find_target(self, room: Room, draft: TurnDraft, event_id: str) -> Event | None:
         """An event of the room, as this turn leaves it."""
-        for event in (*draft.blanked, *draft.events):
+        for event in draft.events:
             if event.id == event_id:
                 return event
-        return await self._names.find_in_room(room, event_id)
+        found = await self._names.find_in_room(room, event_id)
+        return found and draft.blanked.get(found.seq, found)
 
     async def blank_native(self, room: Room, native: str, draft: TurnDraft) -> None:
         """Take the words of an event out of the log, named by the room's authority."""
         if room.authority is None:
             return
         ref = NativeId(room.authority.native.network, native)
-        event = next((e for e in draft.events if e.origin == ref), None) or await self._names.find(ref)
+        event = draft.named.get(ref) or await self._names.find(ref)
         if event is not None and event.room == room.id:
             await self.blank_event(room, event, draft)
 
     async def blank_event(self, room: Room, event: Event, draft: TurnDraft) -> None:
         """Take the words of an event out of the log, and those of its edits."""
-        if any(blank.seq == event.seq for blank in draft.blanked):
+        if event.seq in draft.blanked:
             return
         self._blank(event, draft)
         if isinstance(event.content, Reaction):
@@ -127,7 +135,7 @@ class TargetFinder:
         blank = replace(event, content=BLANK, payload=b"")
         draft.writes.append(schema.event_put(blank))
         draft.events = [blank if drafted.seq == event.seq else drafted for drafted in draft.events]
-        draft.blanked.append(blank)
+        draft.blanked[event.seq] = blank
         draft.taken_back.append(_without_text(event))
 
 
