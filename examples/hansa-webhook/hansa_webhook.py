@@ -11,14 +11,17 @@ from urllib.parse import urlsplit
 
 from hansa import (
     DeliveryRejected,
+    Formatted,
     HttpError,
     HttpRequest,
     HttpResponse,
+    Message,
     Observation,
     PluginContext,
     RetryLater,
     hookimpl,
 )
+from hansa.markdown import render_markdown
 from pydantic import BaseModel, ConfigDict, Field
 
 api = 1
@@ -92,8 +95,11 @@ class Webhook:
 
 
 def body_of(observation: Observation) -> bytes:
-    """The JSON object of an event. ``key`` is in it, so that the signature covers it."""
-    event = observation.event
+    """The JSON object of an event. ``key`` is in it, so that the signature covers it. A message's text is
+    in it as Markdown too.
+    """
+    event, said = observation.event, observation.event.content
+    formatted = Formatted(text=said.text, spans=said.spans) if isinstance(said, Message) else None
     return json.dumps(
         {
             "key": observation.key,
@@ -104,8 +110,9 @@ def body_of(observation: Observation) -> bytes:
             "sender": str(event.sender),
             "ts": event.ts,
             "received": event.received,
-            "kind": event.content.kind.value,
-            "content": plain(dataclasses.asdict(event.content)),
+            "kind": said.kind.value,
+            "content": plain(dataclasses.asdict(said)),
+            **({"markdown": render_markdown(formatted)} if formatted else {}),
         }
     ).encode()
 

@@ -13,7 +13,17 @@ from pathlib import Path
 import hansa_webhook
 import pytest
 from aiohttp import web
-from hansa import DeliveryRejected, Event, HttpResponse, Message, NativeId, Observation, RetryLater
+from hansa import (
+    DeliveryRejected,
+    Event,
+    HttpResponse,
+    Message,
+    NativeId,
+    Observation,
+    RetryLater,
+    Span,
+    SpanKind,
+)
 from hansa.testing import until
 from pydantic import ValidationError
 
@@ -127,7 +137,7 @@ SAID = Observation(
         seq=7,
         origin=NativeId("left", "$1"),
         sender=NativeId("left", "ann"),
-        content=Message(text="hello"),
+        content=Message(text="hello *all*", spans=(Span(start=0, end=5, kind=SpanKind.BOLD),)),
         ts=1,
         received=2,
     ),
@@ -164,7 +174,9 @@ async def test_the_status_decides_whether_it_comes_again(status, headers, raised
         "hooks.example",
         "/in?a=1",
     )
-    assert json.loads(made.body)["content"]["text"] == "hello"
+    body = json.loads(made.body)
+    assert body["content"]["text"] == "hello *all*"
+    assert body["markdown"] == "**hello** \\*all\\*"
 
 
 @pytest.mark.parametrize("url", ["ftp://a/", "https://user:pw@a/", "https://", "a"])
