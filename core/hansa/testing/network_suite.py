@@ -4,7 +4,7 @@
 Each test runs the network in a whole Hansa in memory, under the id ``tested``, in one room with a scripted
 network, ``other``. ``shown`` returns what a test has sent. Override it where the native side can be
 inspected; otherwise it returns what ``send`` claims to have done. ``network_bench.py`` has the settings,
-``network_conduct.py`` and ``network_peer.py`` have the tests of faults.
+``network_conduct.py``, ``network_peer.py`` and ``network_relations.py`` have the tests of faults.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from hansa.model.features import Level
 from hansa.model.ref import NativeId
 from hansa.testing.network_conduct import ConductChecks
 from hansa.testing.network_peer import PeerChecks
+from hansa.testing.network_relations import RelationChecks
 from hansa.testing.network_samples import TARGETED, sample_contents, targeted_contents
 from hansa.testing.stage import Stage
 
@@ -45,7 +46,7 @@ _MANY = 20
 
 
 @pytest.mark.asyncio
-class NetworkSuite(ConductChecks, PeerChecks):
+class NetworkSuite(ConductChecks, PeerChecks, RelationChecks):
     """The contract of ``hansa.Network`` as tests."""
 
     async def inject(self, net: Any, room: str, sender: str, text: str) -> None:

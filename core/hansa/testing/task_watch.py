@@ -47,14 +47,16 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> list[asyncio.Task[A
 
 def _close_task(task: asyncio.Task[Any]) -> None:
     """Closes the coroutine of a task, which then fails at its next step. One that swallows that too
-    cannot be ended.
+    cannot be ended: the loop forgets it.
     """
     work = task.get_coro()
     if isinstance(work, Coroutine):
         try:
             work.close()
         except RuntimeError as error:
-            _log.warning("%s cannot be ended: %s", task.get_name(), error)
+            _log.warning("%s cannot be ended, and is left: %s", task.get_name(), error)
+            asyncio._unregister_task(task)  # noqa: SLF001  # documented: nobody waits for it at the loop's end
+            return
     task.cancel()
 
 
