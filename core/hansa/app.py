@@ -22,9 +22,9 @@ from hansa.bus.delivery import BusServices, Consumer
 from hansa.bus.direct_chats import DirectChats
 from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.event_names import EventNames
+from hansa.bus.history_reader import HistoryReader
 from hansa.bus.media_references import MEDIA
 from hansa.bus.observers import notify_observers
-from hansa.bus.person_history import PersonHistory
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.presents import Presents
@@ -109,7 +109,7 @@ class App:
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
         self.direct_chats = DirectChats(self.rooms, self._judged, self.pipeline, self)
-        self.person_history = PersonHistory(self.core, self.rejudging)
+        self.history = HistoryReader(self.core, self.rejudging)
         self.runners: dict[str, NetworkSupervisor] = {}
         self.contexts: dict[str, NetworkContextImpl] = {}
         self.consumers: dict[str, Consumer] = {}

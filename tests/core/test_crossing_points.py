@@ -173,7 +173,7 @@ async def _history_for(_: App, made: dict[str, Actor]) -> bool:
     user = NativeId("right", "bob@y")
     row = RoomMember(user=user, membership=Membership.JOIN)
     await made["right"].ctx.reconcile_view("b", ViewDelta(upserts=(row,)))
-    return bool(await made["right"].ctx.read_history_for("b", user, limit=5))
+    return bool((await made["right"].ctx.read_history_for("b", user, limit=5)).events)
 
 
 async def _signal(_: App, made: dict[str, Actor]) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 from hansa import Membership, NativeId, RoomInfo, RoomMember, ViewDelta
-from hansa.bus import membership_log, person_history, schema
+from hansa.bus import history_reader, membership_log, schema
 from hansa.bus.room_removal import remove_room
-from hansa.model.history_visibility import Timeline, can_read_event
+from hansa.model.history_visibility import Timeline, can_read_event, readable_ranges
 from hansa.model.view import RoomView
 from hansa.store.base import ScopedStore
 from hansa.store.memory import MemoryDisk, MemoryStore
@@ -141,7 +142,7 @@ def test_too_many_changes_at_once_are_not_logged(monkeypatch: pytest.MonkeyPatch
 
 async def texts(made: dict[str, Actor], user: NativeId, **what: Any) -> list[str]:
     found = await made["left"].ctx.read_history_for("a", user, **{"limit": 100, **what})
-    return [getattr(event.content, "text", "") for event in found if hasattr(event.content, "text")]
+    return [getattr(event.content, "text", "") for event in found.events if hasattr(event.content, "text")]
 
 
 async def test_history_for_a_person_in_both_directions_by_place_time_and_count():
@@ -182,9 +183,9 @@ async def test_who_comes_later_reads_what_the_visibility_of_then_allows():
 
 
 async def test_one_answer_looks_at_so_many_events(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(person_history, "_PAGE_SIZE", 2)
-    monkeypatch.setattr(person_history, "MAX_EXAMINED", 4)
-    monkeypatch.setattr(person_history, "MAX_EVENTS", 3)
+    monkeypatch.setattr(history_reader, "_PAGE_SIZE", 2)
+    monkeypatch.setattr(history_reader, "MAX_EXAMINED", 4)
+    monkeypatch.setattr(history_reader, "MAX_EVENTS", 3)
     made: dict[str, Actor] = {}
     async with town(made) as _:
         left = made["left"]
@@ -193,6 +194,80 @@ async def test_one_answer_looks_at_so_many_events(monkeypatch: pytest.MonkeyPatc
             await left.say("a", ANN.id, f"m{n}")
         assert await texts(made, ANN) == ["m7", "m8", "m9"]
         assert await texts(made, ANN, since=1, limit=100, after_seq=0) == ["m2", "m3"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_pages_have_every_event_once_in_both_directions(seed: int):
+    """Whatever the visibility and the membership were meanwhile, and whatever the bounds are."""
+    chance = Random(seed)
+    made: dict[str, Actor] = {}
+    async with town(made) as app:
+        left = made["left"]
+        await left.join("a", ANN.id)
+        for n in range(60):
+            what = chance.random()
+            if what < 0.15:
+                await (left.join("a", BOB.id) if chance.random() < 0.5 else left.kick("a", ANN.id, BOB))
+            elif what < 0.25:
+                value = chance.choice(["shared", "joined", "invited", "world_readable"])
+                await left.ctx.reconcile_view("a", ViewDelta(info=RoomInfo(history_visibility=value)))
+            else:
+                await left.say("a", ANN.id, f"m{n}")
+        room = app.rooms.room_of(NativeId("left", "a"))
+        visibilities = await app.history.log.visibilities(room.view)
+        for user in (ANN, BOB, EVE):
+            memberships = await app.history.log.memberships(room.view, user)
+            for _ in range(8):
+                first, last = chance.randint(1, room.head), chance.randint(1, room.head)
+                size = chance.choice([1, 2, 7, 100])
+                wanted = [n for n in range(first, last + 1) if can_read_event(visibilities, memberships, n)]
+                forth, back = list[int](), list[int]()
+                at: int | None = first - 1
+                while at is not None:
+                    page = await left.ctx.read_history_for("a", user, limit=size, after_seq=at, upto_seq=last)
+                    assert len(page.events) <= size
+                    forth += [event.seq for event in page.events]
+                    at = page.next_seq
+                assert forth == wanted, (seed, user, first, last, size)
+                at = last
+                while at is not None:
+                    page = await left.ctx.read_history_for("a", user, limit=size, upto_seq=at)
+                    back = [event.seq for event in page.events] + back
+                    at = page.next_seq
+                assert [n for n in back if n >= first] == wanted, (seed, user, first, last, size)
+
+
+def test_ranges_say_what_the_events_say():
+    chance = Random(5)
+    for _ in range(300):
+        lines = list[Timeline]()
+        for values in (["shared", "joined", "invited", "world_readable"], ["", "invite", "join", "leave"]):
+            places = sorted({chance.randint(0, 30) for _ in range(chance.randint(0, 6))})
+            kinds = [chance.choice(values) for _ in range(len(places) + 1)]
+            changes = tuple((at, kinds[n], kinds[n + 1]) for n, at in enumerate(places))
+            lines.append(Timeline(changes, kinds[-1]))
+        first, last = chance.randint(1, 16), chance.randint(0, 16)
+        ranges = readable_ranges(*lines, first, last)
+        listed = [n for start, end in ranges for n in range(start, end + 1)]
+        assert listed == [n for n in range(first, last + 1) if can_read_event(*lines, n)], lines
+
+
+async def test_history_since_and_until_every_time():
+    made: dict[str, Actor] = {}
+    async with town(made) as app:
+        left = made["left"]
+        await left.join("a", ANN.id)
+        for n in range(2, 30):
+            await left.say("a", ANN.id, f"m{n}")
+        room = app.rooms.room_of(NativeId("left", "a"))
+        rows = await app.core.scan("event", equal=(room.id,))
+        times = [int(row.fields["received"] or 0) for row in rows]
+        for ms in {0, *times, times[-1] + 1}:
+            wanted = [n for n, at in enumerate(times, 1) if at >= ms]
+            page = await left.ctx.read_history_for("a", ANN, limit=100, since=ms, after_seq=0)
+            assert [event.seq for event in page.events] == wanted
+            page = await left.ctx.read_history_for("a", ANN, limit=100, until=ms)
+            assert [event.seq for event in page.events] == [n for n in range(1, 30) if n not in wanted]
 
 
 async def test_a_removed_room_leaves_no_rows():

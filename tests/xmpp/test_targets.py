@@ -16,6 +16,7 @@ from hansa import (
     Kind,
     Membership,
     Message,
+    NativeId,
     Reaction,
     Reason,
     Retraction,
@@ -497,3 +498,35 @@ class Withholds:
         if isinstance(crossing, EventOut) and self._word in words_of(crossing.content):
             return Verdict(Action.DENY, (Reason(code="WORD", policy="p", rule="word"),))
         return None
+
+
+async def test_who_enters_gets_the_reactions_of_now_and_what_was_retracted_from_before() -> None:
+    async with xmpp_server() as h:
+        await enter_both(h)
+        h.link.receive(groupchat(JULIET, "<body>first</body>", id_="1"))
+        h.link.receive(groupchat(JULIET, "<body>second</body>", id_="2"))
+        first, second = [await event_of(h, await message(h, ROMEO, n)) for n in (1, 2)]
+        h.link.receive(groupchat(ROMEO, reactions(first.id, "👍", "🎉"), id_="3"))
+        h.link.receive(groupchat(ROMEO, reactions(first.id, "🎉", "🚀"), id_="4"))
+        await h.other.submit((mx("alice"), Reaction(target=first.id, key="👀")))
+        h.link.receive(groupchat(JULIET, RETRACT.format(second.id), id_="5"))
+        retract = "{urn:xmpp:message-retract:1}retract"
+        await h.link.until(lambda: any(e.find(retract) is not None for e in got(h, ROMEO)))
+        await h.until(lambda: h.ctx.delivered_seq(ROOM) == h.app.rooms.room_of(NativeId("xmpp", ROOM)).head)
+        again = "romeo@x.example/again"
+        await h.enter(EVE, "Eve")
+        await h.enter(again, "Romeo")
+        for full, retractions in ((EVE, 0), (again, 1)):
+            history = got(h, full)
+            assert all(e.find("{urn:xmpp:delay}delay") is not None for e in history)
+            assert len([e for e in history if e.find(retract) is not None]) == retractions, full
+            of = "{urn:xmpp:reactions:0}reactions"
+            found = {
+                e.get("from", "").partition("/")[2]: [
+                    key.text for key in child(e, "reactions", "urn:xmpp:reactions:0")
+                ]
+                for e in history
+                if e.find(of) is not None
+            }
+            assert found == {"Romeo": ["🎉", "🚀"], "Alice": ["👀"]}
+            assert history[0].findtext(BODY) == "first"

@@ -13,7 +13,7 @@ from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent
-from hansa.model.events import Direction, Event, Link, Submission, SubmitResult
+from hansa.model.events import Direction, Event, HistoryPage, Link, Submission, SubmitResult
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewDelta
@@ -173,11 +173,11 @@ class NetworkContext(PluginContext, Protocol):
         until: int | None = None,
         after_seq: int | None = None,
         upto_seq: int | None = None,
-    ) -> list[Event]:
+    ) -> HistoryPage:
         """The history of a room as ``user`` may read it, by the room's history visibility and their
-        membership at each event: events with ``since <= received < until`` (ms) that may pass this link, in
-        order. The first ``limit`` after ``after_seq``, if it is given; else the last up to ``upto_seq``. The
-        seq of an id is that of ``event_with_id``. At most 1,000, found among the next 5,000 of the log.
+        membership at each event: events with ``since <= received < until`` (ms) that may pass this link.
+        The first ``limit`` after ``after_seq``, if it is given; else the last up to ``upto_seq``. The seq of
+        an id is that of ``event_with_id``. At most 1,000, found among the next 5,000 that ``user`` may read.
         """
         ...
 

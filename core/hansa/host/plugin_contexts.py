@@ -18,7 +18,6 @@ from hansa.api.contracts import (
     PersonMatch,
 )
 from hansa.api.media import MediaService
-from hansa.bus import schema as tables
 from hansa.environment import Clock, Http, Random
 from hansa.media.network_media import NetworkMedia
 from hansa.model.content import Kind
@@ -28,6 +27,7 @@ from hansa.model.errors import LocalProtocolError
 from hansa.model.events import (
     Direction,
     Event,
+    HistoryPage,
     Link,
     Refusal,
     RefusalCode,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from hansa.host.plugin_host import PluginHost
     from hansa.host.supervisor import NetworkSupervisor
 
-_PAGE_SIZE = 100
 #: Seconds that a network has to search for people.
 _SEARCH_TIMEOUT_S = 5.0
 #: People of other networks whose names here are remembered.
@@ -193,26 +192,16 @@ class NetworkContextImpl(BaseContext):
         self, native: str, *, limit: int, since: int = 0, upto_seq: int | None = None
     ) -> list[Event]:
         """See ``hansa.NetworkContext.read_history``."""
-        room = self._app.rooms.room_of(self._to_native_id(native))
-        link = room.links[str(self._to_native_id(native))]
-        upto = room.head if upto_seq is None else upto_seq
         found: list[Event] = []
-        before = upto + 1
-        while len(found) < limit and before > 1:
-            page = await self._app.core.scan(
-                "event", equal=(room.id,), after=before, limit=_PAGE_SIZE, reverse=True
+        while len(found) < limit:
+            page = await self._read_page(
+                native, None, limit=limit - len(found), since=since, upto_seq=upto_seq
             )
-            if not page:
+            found = [*page.events, *found]
+            if page.next_seq is None:
                 break
-            for row in page:
-                event = tables.event_of(row)
-                if event.received < since:
-                    before = 0
-                    break
-                before = event.seq
-                if len(found) < limit and await self._app.rejudging.passes(room, link, event):
-                    found.append(event)
-        return found[::-1]
+            upto_seq = page.next_seq
+        return found
 
     async def read_history_for(
         self,
@@ -224,24 +213,21 @@ class NetworkContextImpl(BaseContext):
         until: int | None = None,
         after_seq: int | None = None,
         upto_seq: int | None = None,
-    ) -> list[Event]:
+    ) -> HistoryPage:
         """See ``hansa.NetworkContext.read_history_for``."""
-        room = self._app.rooms.room_of(self._to_native_id(native))
-        return await self._app.person_history.read(
-            room,
-            room.links[str(self._to_native_id(native))],
-            user,
-            limit=limit,
-            since=since,
-            until=until,
-            after_seq=after_seq,
-            upto_seq=upto_seq,
+        return await self._read_page(
+            native, user, limit=limit, since=since, until=until, after_seq=after_seq, upto_seq=upto_seq
         )
+
+    async def _read_page(self, native: str, user: NativeId | None, **bounds: Any) -> HistoryPage:
+        room = self._app.rooms.room_of(self._to_native_id(native))
+        link = room.links[str(self._to_native_id(native))]
+        return await self._app.history.read(room, link, user, **bounds)
 
     async def was_joined(self, native: str, user: NativeId, seq: int) -> bool:
         """See ``hansa.NetworkContext.was_joined``."""
         room = self._app.rooms.room_of(self._to_native_id(native))
-        return await self._app.person_history.log.was_joined(room.view, user, seq)
+        return await self._app.history.log.was_joined(room.view, user, seq)
 
     def delivered_seq(self, native: str) -> int:
         """See ``hansa.NetworkContext.delivered_seq``."""

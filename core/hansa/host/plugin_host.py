@@ -11,7 +11,7 @@ from hansa.bus.delivery import Consumer
 from hansa.bus.direct_chats import DirectChats
 from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.event_names import EventNames
-from hansa.bus.person_history import PersonHistory
+from hansa.bus.history_reader import HistoryReader
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rejudging import PolicyRecheck
@@ -37,7 +37,7 @@ class PluginHost(Protocol):
     present: VisibleViews
     signals: EphemeralRelay
     direct_chats: DirectChats
-    person_history: PersonHistory
+    history: HistoryReader
     media: CoreMedia
     core: ScopedStore
     names: EventNames

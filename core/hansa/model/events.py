@@ -174,6 +174,18 @@ class SubmitResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPage:
+    """A part of a room's history, in the order of the log.
+
+    ``next_seq`` is where to read on in the direction that was read: the ``after_seq`` of the next page, or
+    its ``upto_seq``. It is None where nothing is left. A page may have no events and yet have a next one.
+    """
+
+    events: tuple[Event, ...] = ()
+    next_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One event for one link. ``key`` is the same at every attempt: a second send with it is a no-op.
 

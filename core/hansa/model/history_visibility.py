@@ -5,8 +5,9 @@ History Visibility".
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
 
 from hansa.model.content import Membership
 
@@ -34,14 +35,17 @@ class Timeline:
 
     def values_around(self, seq: int) -> frozenset[str]:
         """The values on either side of the event of ``seq``: two where it changes the value."""
-        before = (change[1] for change in self.changes if change[0] == position_of(seq))
-        return frozenset((self.value_at(seq), *before))
+        at = bisect_left(self.changes, position_of(seq), key=lambda change: change[0])
+        before = self.changes[at : at + 1]
+        changed = before and before[0][0] == position_of(seq)
+        return frozenset((self.value_at(seq), before[0][1])) if changed else frozenset((self.value_at(seq),))
 
     def has_later(self, seq: int, value: str) -> bool:
         """True if the value is ``value`` after the event of ``seq``, or at any later time."""
-        return value in {self.value_at(seq), self.now} or any(
-            change[0] > position_of(seq) and change[2] == value for change in self.changes
-        )
+        if value in {self.value_at(seq), self.now}:
+            return True
+        later = takewhile(lambda change: change[0] > position_of(seq), reversed(self.changes))
+        return any(change[2] == value for change in later)
 
 
 def can_read_event(visibility: Timeline, membership: Timeline, seq: int) -> bool:
@@ -55,3 +59,22 @@ def can_read_event(visibility: Timeline, membership: Timeline, seq: int) -> bool
         return False
     invited = "invited" in visibilities and Membership.INVITE.value in memberships
     return "shared" in visibilities or invited
+
+
+def readable_ranges(
+    visibility: Timeline, membership: Timeline, first: int, last: int
+) -> list[tuple[int, int]]:
+    """The parts of the log from ``first`` to ``last`` that a person may read, each by its first and its last
+    seq, in order: see ``can_read_event``.
+    """
+    cuts = {first, last + 1}
+    for position, _, _ in (*visibility.changes, *membership.changes):
+        cuts.update(seq for seq in (position // 2, position // 2 + 1) if first < seq <= last)
+    ranges: list[tuple[int, int]] = []
+    for start, end in pairwise(sorted(cuts)):
+        if start > last or not can_read_event(visibility, membership, start):
+            continue
+        if ranges and ranges[-1][1] == start - 1:
+            start = ranges.pop()[0]  # noqa: PLW2901  # it goes on
+        ranges.append((start, end - 1))
+    return ranges

@@ -20,7 +20,7 @@ from hansa import (
     Topic,
     ViewDelta,
 )
-from hansa_xmpp.proto import convert, errors
+from hansa_xmpp.proto import errors
 from hansa_xmpp.proto import iq as query
 from hansa_xmpp.proto.commands import (
     Command,
@@ -63,8 +63,8 @@ class Room:
         assert isinstance(request, JoinRequest)
         person = RoomMember(user=request.user, membership=Membership.JOIN, name=nick)
         self.view.apply(ViewDelta(upserts=(person,)))
-        bodies = [(event, convert.body_from_content(event.content)) for event in history]
-        past = [HistoryEntry(event, body.to_xml()) for event, body in bodies if body is not None]
+        shown = ((e, self.muc.past_message(e, e.content, None, self.view)) for e in history)
+        past = [HistoryEntry(event, stanza) for event, stanza in shown if stanza is not None]
         admission = JoinGrant(upto=self.seq, history=past, subject=self.view.facts.topic)
         return list(self.muc.complete_join(request, admission, self.view))
 

@@ -162,7 +162,6 @@ class Broadcast:
         to: Iterable[str],
         *,
         sender: NativeId | None = None,
-        delayed: bool = False,
     ) -> OutboundStanza:
         """A message of the log; ``inner`` is its elements, as XML. It carries the id its sender gave it, or
         the event's, and the event's id as the room's stable id (XEP-0359). ``sender`` is the event's where
@@ -175,20 +174,25 @@ class Broadcast:
         inner += self._occupant_id_element(sender or event.sender)
         if ids.origin:
             inner += xml_element("origin-id", NS_SID, id=ids.origin)
-        if delayed:
-            inner += xml_element(
-                "delay", NS_DELAY, stamp=convert.format_timestamp(event.received), **{"from": self.room}
-            )
         said_by = f"{self.room}/{nick}"
         return render.stanza("message", said_by, to, inner, type_="groupchat", id_=ids.id or event.id)
+
+    def delay_element(self, event: Event) -> str:
+        """When the room got an event."""
+        stamp = convert.format_timestamp(event.received)
+        return xml_element("delay", NS_DELAY, stamp=stamp, **{"from": self.room})
+
+    @staticmethod
+    def subject_element(text: str) -> str:
+        """The subject, also when it is empty."""
+        return f"<subject>{render.xml_text(text)}</subject>"
 
     def subject_message(
         self, text: str, to: Iterable[str], *, nick: str = "", id_: str = ""
     ) -> OutboundStanza:
         """The subject, also when it is empty."""
         sender = f"{self.room}/{nick}" if nick else self.room
-        inner = f"<subject>{render.xml_text(text)}</subject>"
-        return render.stanza("message", sender, to, inner, type_="groupchat", id_=id_)
+        return render.stanza("message", sender, to, self.subject_element(text), type_="groupchat", id_=id_)
 
     def invite(self, content: Member, nick: str) -> OutboundStanza:
         """A mediated invite (XEP-0045 section 7.8.2) to one of our own network's people, by an occupant."""

@@ -143,10 +143,15 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """An event of the log that has words; ``inner`` is its elements, as XML."""
+    """An event of the log, and the message that shows it, without an address and a delay."""
 
     event: Event
-    inner: str
+    stanza: OutboundStanza
+
+    @classmethod
+    def of(cls, event: Event, stanza: OutboundStanza | None) -> HistoryEntry | None:
+        """None where there is nothing to show."""
+        return None if stanza is None else cls(event, stanza)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

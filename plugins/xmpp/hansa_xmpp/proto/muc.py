@@ -255,16 +255,13 @@ class Muc:
         if enter.stanza.to.resource != occupant.nick:
             codes.append(broadcast.RENAMED_BY_ROOM)
         yield self._say.available_presence(occupant, [full], codes)
-        yield from self._history_stanzas(enter, admission, view)
+        yield from self._history_stanzas(enter, admission)
         yield self._say.subject_message(admission.subject, [full])
 
-    def _history_stanzas(
-        self, enter: JoinRequest, admission: JoinGrant, view: RoomView
-    ) -> list[OutboundStanza]:
+    def _history_stanzas(self, enter: JoinRequest, admission: JoinGrant) -> list[OutboundStanza]:
         to, said = [enter.stanza.sender.full], list[OutboundStanza]()
         for past in admission.history:
-            nick = self.nick_of(past.event.sender, view)
-            said.append(self._say.groupchat_message(past.event, past.inner, nick, to, delayed=True))
+            said.append(past.stanza.readdressed(to, self._say.delay_element(past.event)))
         if enter.history.chars is not None:
             left, first = enter.history.chars, len(said)
             while first and (left := left - sum(map(len, said[first - 1].texts()))) >= 0:
@@ -418,6 +415,20 @@ class Muc:
     ) -> str | None:
         """The children of the message that shows ``content``, None where there is nothing to show."""
         return self._say.message_inner(event, content, target, partial(self.nick_of, view=view))
+
+    def message_with(self, event: Event, inner: str, view: RoomView) -> OutboundStanza:
+        """The message of an event, with these children and without an address."""
+        return self._say.groupchat_message(event, inner, self.nick_of(event.sender, view), ())
+
+    def past_message(
+        self, event: Event, content: Content | ReactionSet, target: Event | None, view: RoomView
+    ) -> OutboundStanza | None:
+        """What showed an event, without an address; None where nothing did. ``target`` is the message that it
+        is about.
+        """
+        if isinstance(content, Topic):
+            return self.message_with(event, self._say.subject_element(content.text), view)
+        return self._say.event_message(event, content, target, partial(self.nick_of, view=view), ())
 
     def nick_of(self, user: NativeId, view: RoomView) -> str:
         """The nick under which a person is known."""

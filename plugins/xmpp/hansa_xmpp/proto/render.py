@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 #: The characters that XML 1.0 (production 2, Char) does not allow, as a character class.
@@ -51,6 +51,25 @@ class OutboundStanza:
         """The stanza for each receiver."""
         return (f"{self.head}{xml_attribute(to)}{self.tail}" for to in self.to)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the stanza without a receiver."""
+        return len(self.head.encode()) + len(self.tail.encode())
+
+    def readdressed(self, to: Iterable[str], child: str = "") -> OutboundStanza:
+        """The same stanza for others, with one more child at its end."""
+        kind = self.head[1:].partition(" ")[0]
+        inner = "" if self.tail == "'/>" else self.tail.removeprefix("'>").removesuffix(f"</{kind}>")
+        return replace(self, to=tuple(to), tail=_tail_of(kind, inner + child))
+
+    def embedded(self, xmlns: str, child: str = "") -> str:
+        """The stanza as an element of the namespace ``xmlns`` without a receiver, as it is forwarded
+        (XEP-0297), with one more child.
+        """
+        kind = self.head[1:].partition(" ")[0]
+        start = self.head.removesuffix(" to='").replace(f"<{kind}", f"<{kind} xmlns='{xmlns}'", 1)
+        return start + self.readdressed((), child).tail.removeprefix("'")
+
 
 def stanza(
     kind: str, sender: str, to: Iterable[str], inner: str = "", *, type_: str = "", id_: str = ""
@@ -61,8 +80,11 @@ def stanza(
         head += f" type='{type_}'"
     if id_:
         head += f" id='{xml_attribute(id_)}'"
-    tail = f"'>{inner}</{kind}>" if inner else "'/>"
-    return OutboundStanza(sender, tuple(to), head + " to='", tail)
+    return OutboundStanza(sender, tuple(to), head + " to='", _tail_of(kind, inner))
+
+
+def _tail_of(kind: str, inner: str) -> str:
+    return f"'>{inner}</{kind}>" if inner else "'/>"
 
 
 #: Stanzas that are made in one go.
