@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from hansa import Custom, Edit, Event, Kind, Message, NativeId, Reaction, Retraction, Submission, SubmitResult
+from hansa import (
+    Custom,
+    Edit,
+    Event,
+    Kind,
+    Message,
+    NativeId,
+    Reaction,
+    RefusalCode,
+    Retraction,
+    Submission,
+    SubmitResult,
+)
 from hansa.model.content import REDACTED
 from hansa.testing import run_hansa
 from hansa.testing.actor import Actor, Config, module
@@ -52,13 +64,17 @@ async def test_reactions_of_others_do_not_keep_the_words_of_an_edit_from_being_r
         assert b"secret" not in b"".join(row.body for row in await app.core.scan("event", limit=10_000))
 
 
-async def test_all_edits_of_a_message_are_retracted_with_it_however_many():
+async def test_all_edits_of_a_message_are_retracted_with_it_and_there_are_a_thousand_at_most():
     made: dict[str, Actor] = {}
     async with run_hansa(networks(made), rooms=ROOM) as app:
         left = made["left"]
         said = event_of(await left.say("a", "ann@x", "one"))
-        edits = [Edit(target=said.id, message=Message(text=f"secret {n}")) for n in range(1110)]
+        edits = [Edit(target=said.id, message=Message(text=f"secret {n}")) for n in range(1000)]
         await submit_all(left, edits, "ann@x", "edit")
+        more = await left.do("a", "ann@x", Edit(target=said.id, message=Message(text="secret too")))
+        assert more.refusal is not None and more.refusal.code is RefusalCode.TOO_LARGE
+        other = event_of(await left.say("a", "ann@x", "two"))
+        event_of(await left.do("a", "ann@x", Edit(target=other.id, message=Message(text="three"))))
         event_of(await left.do("a", "ann@x", Retraction(target=said.id)))
         assert b"secret" not in b"".join(row.body for row in await app.core.scan("event", limit=10_000))
 
@@ -72,6 +88,19 @@ async def test_who_reacts_and_takes_it_back_again_and_again_hides_nobody_elses_r
             mark = event_of(await left.do("a", "eve@x", Reaction(target=said.id, key=str(number))))
             event_of(await left.do("a", "eve@x", Retraction(target=mark.id)))
         rows = await app.core.scan("relation", equal=(said.room, said.seq))
-        assert all(row.body != Kind.REACTION.value.encode() for row in rows)
+        assert all(row.key[2] != Kind.REACTION.value for row in rows)
         kept = event_of(await left.do("a", "bob@x", Reaction(target=said.id, key="x")))
         assert [one.id for one in await left.ctx.related(said, Kind.REACTION)] == [kept.id]
+
+
+async def test_a_persons_reaction_is_found_among_thousands_of_others():
+    made: dict[str, Actor] = {}
+    async with run_hansa(networks(made), rooms=ROOM):
+        left = made["left"]
+        said = event_of(await left.say("a", "ann@x", "one"))
+        await submit_all(left, [Reaction(target=said.id, key=f"{n}") for n in range(1100)], "eve@x", "mark")
+        mine = event_of(await left.do("a", "bob@x", Reaction(target=said.id, key="mine")))
+        bob = NativeId("left", "bob@x")
+        assert [one.id for one in await left.ctx.related(said, Kind.REACTION, bob)] == [mine.id]
+        event_of(await left.do("a", "bob@x", Retraction(target=mine.id)))
+        assert await left.ctx.related(said, Kind.REACTION, bob) == []

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from core.ruling import ruling
 from hansa import (
     Action,
     Attachment,
@@ -322,3 +323,24 @@ async def test_what_was_found_before_it_was_retracted_is_not_remembered():
         for event in (said, edit):
             kept = await logged(left, "a", event)
             assert kept is not None and kept.content == Custom(type=REDACTED)
+
+
+async def test_where_another_network_decides_only_the_author_or_a_moderator_retracts():
+    made: dict[str, Any] = {}
+    both = {"left": (ruling(made), Config()), "right": (module(made), Config())}
+    async with run_hansa(both, rooms=ROOM) as app:
+        left, right = made["left"], made["right"]
+        for user in ("ann@y", "bob@y", "may@y"):
+            await right.join("b", user)
+        moderator = RoomMember(
+            user=NativeId("right", "may@y"), membership=Membership.JOIN, role=Role.MODERATOR
+        )
+        room = app.rooms.room_of(NativeId("right", "b"))
+        await app.pipeline.correct(room.id, ViewDelta(upserts=(moderator,)))
+        first, second, third = [event_of(await right.say("b", "ann@y", text)) for text in "123"]
+        by_other = await right.do("b", "bob@y", Retraction(target=first.id))
+        assert by_other.refusal is not None and by_other.refusal.code is RefusalCode.FORBIDDEN
+        event_of(await right.do("b", "ann@y", Retraction(target=first.id)))
+        event_of(await right.do("b", "may@y", Retraction(target=second.id)))
+        # The network that decides may retract whatever its own rules let it.
+        event_of(await left.stands(Retraction(target=third.id)))

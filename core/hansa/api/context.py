@@ -271,9 +271,9 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    async def related(self, event: Event, kind: Kind) -> Sequence[Event]:
-        """The edits of an event, its reactions or what else of a kind concerns it, in order. Retracted ones
-        are left out, and the first thousand are read.
+    async def related(self, event: Event, kind: Kind, sender: NativeId | None = None) -> Sequence[Event]:
+        """The edits of an event, its reactions or what else of a kind concerns it, in order; those of
+        ``sender`` alone, if one is given. Retracted ones are left out, and a thousand are read.
         """
         ...
 

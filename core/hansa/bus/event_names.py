@@ -16,12 +16,14 @@ from hansa.model.crossing_parts import words_of
 from hansa.model.events import Event
 from hansa.model.lru import LruCache, WeightedLruCache
 from hansa.model.ref import NativeId
-from hansa.store.base import Put, ScopedStore
+from hansa.store.base import Delete, Put, ScopedStore
 from hansa.store.paging import pages
 
-#: What is read of one event's edits or reactions, and the edits that are retracted with a message: one commit
-#: blanks them all.
-_MAX_RELATED, _MAX_RETRACTED = 1000, 15_000
+#: What is read of one event's edits or reactions.
+_MAX_RELATED = 1000
+#: The edits of one message. One commit blanks them all when it is retracted, with those of a turn that was
+#: under way as the last of them came.
+MAX_EDITS, _MAX_RETRACTED = 1000, 3000
 #: Events that are read at a time: one may have 64 KiB of text, and as much payload.
 _EVENTS = 50
 #: Events that are remembered, and how much they weigh together: characters of text, and some for each.
@@ -119,17 +121,17 @@ class EventNames:
         # An authority gives its own submission an id of its own.
         return [*(one for one in named if one != event.origin.id), event.origin.id]
 
-    async def related(self, event: Event, kind: Kind) -> list[Event]:
-        """The edits, the reactions or what else of a kind concerns an event, in order. Retracted ones
-        are left out, and the first thousand are read.
+    async def related(self, event: Event, kind: Kind, sender: NativeId | None = None) -> list[Event]:
+        """The edits, the reactions or what else of a kind concerns an event, in order; those of ``sender``
+        alone, if one is given. Retracted ones are left out, and a thousand are read.
         """
-        seqs = await self._related_seqs(event, kind, _MAX_RELATED)
+        seqs = await self._related_seqs(event, kind, _MAX_RELATED, sender)
         found = await self._store.get_many("event", [(event.room, seq) for seq in seqs])
         events = [schema.event_of(row) for row in found.values()]
         return sorted((one for one in events if one.content != BLANK), key=lambda one: one.seq)
 
     async def edits(self, event: Event) -> AsyncIterator[Event]:
-        """All edits of an event in order, those too that say nothing any more; 15,000 at most."""
+        """All edits of an event in order, those too that say nothing any more."""
         seqs = await self._related_seqs(event, Kind.EDIT, _MAX_RETRACTED)
         for at in range(0, len(seqs), _EVENTS):
             found = await self._store.get_many(
@@ -138,13 +140,23 @@ class EventNames:
             for row in found.values():
                 yield schema.event_of(row)
 
-    async def _related_seqs(self, event: Event, kind: Kind, most: int) -> Sequence[int]:
-        """Where in the log of its room they stand: the first ``most`` of this kind, whatever else concerns
-        the event.
+    async def has_room_for_edit(self, room: Room, event: Event) -> bool:
+        """False if an event was edited ``MAX_EDITS`` times. Only an old event costs a look."""
+        if room.head - event.seq < MAX_EDITS:
+            return True
+        return len(await self._related_seqs(event, Kind.EDIT, MAX_EDITS)) < MAX_EDITS
+
+    async def _related_seqs(
+        self, event: Event, kind: Kind, most: int, sender: NativeId | None = None
+    ) -> Sequence[int]:
+        """Where in the log of its room they stand: ``most`` of this kind, whatever else concerns the event.
+        Those of one sender are in order.
         """
-        seqs, wanted = list[int](), kind.value.encode()
-        async for page in pages(self._store, "relation", equal=(event.room, event.seq)):
-            seqs += [int(row.key[2]) for row in page if row.body == wanted]
+        seqs = list[int]()
+        of_sender = (sender_mark(sender),) if sender is not None else ()
+        equal = (event.room, event.seq, kind.value, *of_sender)
+        async for page in pages(self._store, "relation", equal=equal):
+            seqs += [int(row.key[4]) for row in page]
             if len(seqs) >= most:
                 break
         return seqs[:most]
@@ -168,6 +180,20 @@ def chosen_put(event: Event, chosen: str) -> Put:
     return Put("chosen", (chosen_key(event.room, event.sender, chosen),), b"", {"seq": event.seq})
 
 
+def sender_mark(sender: NativeId) -> str:
+    """A sender in keys: their id may be as long as a network makes it."""
+    return sha256(orjson.dumps([sender.network, sender.id])).hexdigest()[:32]
+
+
+def _relation_key(event: Event, target: Event) -> tuple[str, int, str, str, int]:
+    return (event.room, target.seq, event.content.kind.value, sender_mark(event.sender), event.seq)
+
+
 def relation_put(event: Event, target: Event) -> Put:
     """The row by which an event is found from the one that it concerns."""
-    return Put("relation", (event.room, target.seq, event.seq), event.content.kind.value.encode())
+    return Put("relation", _relation_key(event, target))
+
+
+def relation_delete(event: Event, target: Event) -> Delete:
+    """The end of the same row."""
+    return Delete("relation", _relation_key(event, target))

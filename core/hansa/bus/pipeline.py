@@ -31,7 +31,6 @@ from hansa.bus.media_references import media_reference_writes
 from hansa.bus.membership_log import membership_writes, since_position
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.target_rules import (
-    check_target,
     without_target,
 )
 from hansa.bus.turn_draft import TargetFinder, TurnDraft
@@ -398,9 +397,9 @@ class Pipeline:
             if inbound.native_targets:
                 inbound = replace(inbound, content=content)
         if isinstance(content, Targeted):
-            decided = room.authority is not None
-            refusal = check_target(content, target, inbound.sender, room.view, decided=decided)
-            if refusal is not None and item.link.authority:  # its own rules allow it
+            decided = item.link.authority
+            refusal = await self._targets.check(room, inbound, target, decided=decided)
+            if refusal is not None and decided:  # its own rules allow it
                 content = without_target(content)
             elif refusal is not None:
                 self._refuse_item(draft, item, refusal)

@@ -45,7 +45,11 @@ SCHEMA = Schema(
             fields={"room": str, "seq": int},
             indexes=(("room", "seq"),),
         ),
-        Collection(name="relation", key={"room": str, "target": int, "seq": int}),
+        #: Events by what they concern. ``sender`` is that of ``sender_mark``.
+        Collection(
+            name="relation",
+            key={"room": str, "target": int, "kind": str, "sender": str, "seq": int},
+        ),
         Collection(name="chosen", key={"name": str}, fields={"seq": int}),
         Collection(name="told", key={"name": str}),
         Collection(name="unshown", key={"link": str}),

@@ -43,8 +43,8 @@ _SAID = frozenset(
 def check_target(
     content: Targeted, target: Event | None, sender: NativeId, view: RoomView, *, decided: bool
 ) -> Refusal | None:
-    """Returns why ``sender`` cannot say this about ``target``, None if they can. ``decided``: the rules of an
-    authority say who may retract what others said.
+    """Returns why ``sender`` cannot say this about ``target``, None if they can. ``decided``: it comes from
+    the room's authority, whose rules say who may retract what others said.
     """
     if target is None:
         return Refusal(code=RefusalCode.NOT_FOUND, text="the message that this is about is not known")

@@ -7,18 +7,19 @@ from dataclasses import dataclass, field, replace
 
 from hansa.bus import schema
 from hansa.bus.admission import PendingSubmission
-from hansa.bus.event_names import EventNames
+from hansa.bus.event_names import MAX_EDITS, EventNames, relation_delete
 from hansa.bus.rooms import Room
-from hansa.bus.target_rules import named_events, with_event_ids, with_known_target
+from hansa.bus.target_rules import check_target, named_events, with_event_ids, with_known_target
 from hansa.model.content import (
     BLANK,
     Content,
     Edit,
     Message,
     Reaction,
+    Targeted,
     target_of,
 )
-from hansa.model.events import Event, Submission, SubmitResult
+from hansa.model.events import Event, Refusal, RefusalCode, Submission, SubmitResult
 from hansa.model.ref import NativeId
 from hansa.store.base import Delete, Put, Write
 
@@ -103,6 +104,22 @@ class TargetFinder:
         found = await self._names.find_in_room(room, event_id)
         return found and draft.blanked.get(found.seq, found)
 
+    async def check(
+        self, room: Room, inbound: Submission, target: Event | None, *, decided: bool
+    ) -> Refusal | None:
+        """Returns why the sender cannot say this about an event, None if they can. ``decided`` as in
+        ``check_target``.
+        """
+        content = inbound.content
+        assert isinstance(content, Targeted)
+        refusal = check_target(content, target, inbound.sender, room.view, decided=decided)
+        if refusal is not None or target is None or not isinstance(content, Edit):
+            return refusal
+        if not await self._names.has_room_for_edit(room, target):
+            text = f"the message was edited {MAX_EDITS} times"
+            return Refusal(code=RefusalCode.TOO_LARGE, text=text)
+        return None
+
     async def blank_native(self, room: Room, native: str, draft: TurnDraft) -> None:
         """Take the words of an event out of the log, named by the room's authority."""
         if room.authority is None:
@@ -120,7 +137,7 @@ class TargetFinder:
         if isinstance(event.content, Reaction):
             on = await self._find_target(room, draft, event.content.target)
             if on is not None:  # else who reacts again and again fills what is read of a message's reactions
-                draft.writes.append(Delete("relation", (room.id, on.seq, event.seq)))
+                draft.writes.append(relation_delete(event, on))
         if not isinstance(event.content, Message):
             return
         async for edit in self._names.edits(event):

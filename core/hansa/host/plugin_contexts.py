@@ -380,9 +380,9 @@ class NetworkContextImpl(BaseContext):
         room = self._app.rooms.room_of(self._to_native_id(native))
         return await self._app.names.find_chosen(room.id, sender, chosen)
 
-    async def related(self, event: Event, kind: Kind) -> list[Event]:
+    async def related(self, event: Event, kind: Kind, sender: NativeId | None = None) -> list[Event]:
         """See ``hansa.NetworkContext.related``."""
-        return await self._app.names.related(event, kind)
+        return await self._app.names.related(event, kind, sender)
 
     async def send_ephemeral(self, native: str, signal: EphemeralEvent) -> bool:
         """See ``hansa.NetworkContext.send_ephemeral``."""

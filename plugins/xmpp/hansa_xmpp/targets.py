@@ -105,8 +105,8 @@ class Targets:
     ) -> Sequence[tuple[Event, Reaction]]:
         """The reactions of a person to a message, as far as the room's people may know them."""
         found = list[tuple[Event, Reaction]]()
-        for event in await self._ctx.related(target, Kind.REACTION):
-            if event.sender == user and isinstance(event.content, Reaction):
+        for event in await self._ctx.related(target, Kind.REACTION, user):
+            if isinstance(event.content, Reaction):
                 may_know = user.network == self._ctx.id or await self._ctx.event_with_id(native, event.id)
                 if may_know:
                     found.append((event, event.content))
