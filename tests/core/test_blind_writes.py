@@ -136,7 +136,7 @@ REASONS = {
         "Put",
         "'unshown'",
     ): "guarded: the room's row",
-    ("core/hansa/bus/turn_draft.py", "blank_event", "Delete", "'relation'"): "guarded: the room's row",
+    ("core/hansa/bus/event_names.py", "relation_delete", "Delete", "'relation'"): "guarded: the room's row",
     ("core/hansa/bus/event_names.py", "chosen_put", "Put", "'chosen'"): "guarded: the room's row",
     ("core/hansa/bus/event_names.py", "relation_put", "Put", "'relation'"): "guarded: the room's row",
     (
