@@ -6,6 +6,7 @@ from hansa.api.contracts import (
     Authority,
     CannotOpenRoom,
     CarriesEphemeral,
+    CarriesPresence,
     Confirms,
     Countersign,
     DeliveryRejected,
@@ -110,7 +111,7 @@ from hansa.model.crossing import (
     ToDevice,
 )
 from hansa.model.crossing_parts import peers_of, people_of, texts_of, weight_of, words_of
-from hansa.model.ephemeral import EphemeralEvent, Receipt, Typing
+from hansa.model.ephemeral import EphemeralEvent, PersonPresence, PresenceState, Receipt, Typing
 from hansa.model.errors import (
     Busy,
     ConfigError,
@@ -216,6 +217,7 @@ __all__ = [
     "Call",
     "CannotOpenRoom",
     "CarriesEphemeral",
+    "CarriesPresence",
     "Changed",
     "CircuitBreaker",
     "Clock",
@@ -303,6 +305,7 @@ __all__ = [
     "OpensDirectChats",
     "PeerConnect",
     "PersonMatch",
+    "PersonPresence",
     "Placement",
     "PluginContext",
     "PluginError",
@@ -313,6 +316,7 @@ __all__ = [
     "PollVote",
     "Prepared",
     "Presence",
+    "PresenceState",
     "ProfileChange",
     "ProfileQuery",
     "Put",

@@ -27,6 +27,7 @@ from hansa.bus.media_references import MEDIA
 from hansa.bus.observers import notify_observers
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
+from hansa.bus.presence_relay import PresenceRelay
 from hansa.bus.presents import Presents
 from hansa.bus.rejections import RejectionNotices
 from hansa.bus.rejudging import PolicyRecheck
@@ -108,6 +109,7 @@ class App:
         self.pipeline = Pipeline(self.rooms, self._judged, self)
         self.present = VisibleViews(self.rooms, self.decisions, self.pipeline, self.seams.clock)
         self.signals = EphemeralRelay(self.rooms, self.decisions, self.pipeline, self)
+        self.presence = PresenceRelay(self.rooms, self.decisions, self.pipeline, self)
         self.direct_chats = DirectChats(self.rooms, self._judged, self.pipeline, self)
         self.history = HistoryReader(self.core, self.rejudging)
         self.runners: dict[str, NetworkSupervisor] = {}
@@ -174,6 +176,10 @@ class App:
         """The open network of an id."""
         runner = self.runners.get(network)
         return runner.network if runner else None
+
+    def presence_members(self, network: str) -> int:
+        """See ``hansa.bus.presence_relay.PresenceHost``."""
+        return next((one.presence_members for one in self.setup.networks if one.id == network), 0)
 
     def authority(self, network: str) -> Authority | None:
         """The open network of an id, if it is one that can be a room's authority."""
@@ -265,6 +271,7 @@ class App:
             self.spawn(runner.run(), f"network {runner.id}")
         self.direct_chats.resume()
         self.spawn(self.presents.resume, "presents")
+        self.spawn(self.presence.run, "presence")
         for wanted in self.setup.rooms:
             self.spawn(partial(self.linker.keep_room, wanted), "configured room")
 

@@ -75,7 +75,12 @@ def _policy_setups(configs: Sequence[PolicyConfig]) -> list[PolicySetup]:
 def _network_setups(configs: Sequence[NetworkConfig]) -> list[NetworkSetup]:
     return [
         NetworkSetup(
-            id=n.id, module=n.module, options=n.options, rate=n.throttle.rate, burst=n.throttle.burst
+            id=n.id,
+            module=n.module,
+            options=n.options,
+            rate=n.throttle.rate,
+            burst=n.throttle.burst,
+            presence_members=n.presence_members,
         )
         for n in configs
     ]

@@ -26,6 +26,7 @@ class NetworkSetup:
     options: Any
     rate: float = 0.0
     burst: int = 50
+    presence_members: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from hansa import (
     Attachment,
     CannotOpenRoom,
     CarriesEphemeral,
+    CarriesPresence,
     Confirms,
     DeliveryRejected,
     DirectoryQuery,
@@ -42,6 +43,7 @@ from hansa import (
     PeerConnect,
     PersonMatch,
     PluginContext,
+    PresenceState,
     ProfileQuery,
     Reason,
     ShowsPresent,
@@ -64,6 +66,7 @@ POINTS = {
     "NetworkContext.read_history_for": ASKS,
     "NetworkContext.was_joined": FREE + "a membership is looked up",
     "NetworkContext.send_ephemeral": ASKS,
+    "NetworkContext.send_presence": ASKS,
     "NetworkContext.native_ids": FREE + "ids are looked up",
     "NetworkContext.event_with_id": FREE
     + "by an id that the network has, of an event that may pass the link",
@@ -111,6 +114,7 @@ POINTS = {
     "KeepsMedia.open_media": FREE + "the core asks before it opens a file for others",
     "Network.send": ASKS,
     "CarriesEphemeral.show_ephemeral": ASKS,
+    "CarriesPresence.show_presence": ASKS,
     "Network.start": FREE + "the network asks about PeerConnect before it calls anybody",
     "Network.stop": FREE + "nothing comes or goes any more",
     "ShowsPresent.show_present": FREE + "what stands in the view, after it was asked about again",
@@ -143,6 +147,7 @@ def test_every_point_is_in_the_table():
             NetworkContext,
             Network,
             CarriesEphemeral,
+            CarriesPresence,
             ShowsPresent,
             Confirms,
             LinksRooms,
@@ -179,6 +184,14 @@ async def _history_for(_: App, made: dict[str, Actor]) -> bool:
 async def _signal(_: App, made: dict[str, Actor]) -> bool:
     await made["left"].typing("a", "ann@x")
     return bool(made["right"].signals)
+
+
+async def _presence(_: App, made: dict[str, Actor]) -> bool:
+    """Ann is in the room. What a policy lets in is shown a little later."""
+    if not await made["left"].set_presence("ann@x", PresenceState.AWAY, "no", room="a"):
+        return False
+    await until(lambda: made["right"].presences)
+    return True
 
 
 async def _open_address(_: App, made: dict[str, Actor]) -> bool:
@@ -252,6 +265,7 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.read_history": (_history, {EventIn}),
     "NetworkContext.read_history_for": (_history_for, {EventIn}),
     "NetworkContext.send_ephemeral": (_signal, {EphemeralIn}),
+    "NetworkContext.send_presence": (_presence, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
     "NetworkContext.find_people": (_find_people, {ProfileQuery}),
     "NetworkContext.require_direct_chat": (_require_direct_chat, {Invite}),
@@ -262,6 +276,7 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "MediaService.fetch": (_fetch_media, {PeerConnect}),
     "Network.send": (_send, {EventIn}),
     "CarriesEphemeral.show_ephemeral": (_signal, {EphemeralIn}),
+    "CarriesPresence.show_presence": (_presence, {EphemeralIn}),
 }
 
 
@@ -282,6 +297,8 @@ async def with_dead_letter() -> AsyncIterator[tuple[App, dict[str, Actor]]]:
 
         made["right"].before_send = refuse
         await made["left"].say("a", "ann@x", "said before")
+        ann = RoomMember(user=NativeId("left", "ann@x"), membership=Membership.JOIN, server="x")
+        await made["left"].ctx.reconcile_view("a", ViewDelta(upserts=(ann,)))
         await until(lambda: app.consumers["right:b"].position >= 1)
         made["right"].before_send = lambda _: None
         yield app, made

@@ -12,7 +12,7 @@ from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
 from hansa.model.crossing import Crossing
-from hansa.model.ephemeral import EphemeralEvent
+from hansa.model.ephemeral import EphemeralEvent, PersonPresence
 from hansa.model.events import Direction, Event, HistoryPage, Link, Submission, SubmitResult
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
@@ -281,6 +281,20 @@ class NetworkContext(PluginContext, Protocol):
         """Tells the other networks of a room that a user types or has read. The latest signal wins, nothing
         is stored, and under load it is dropped first. True if the policies and the link let it into the
         room: then a network whose room is hosted shows it to its own people.
+        """
+        ...
+
+    async def send_presence(self, presence: PersonPresence, native: str = "") -> bool:
+        """Tells the other networks that a user of this one is here, away, busy or offline: in the room of
+        ``native``, or where it is empty in every room of this network in which the user is joined. Raises
+        LocalProtocolError for a user of another network.
+
+        True if the policies and the link let it into the room ``native``: then a network that hosts the room
+        shows it to its own people. Without ``native`` it is always True: the policies are asked later.
+
+        Nothing is stored. The other networks are told a little later, the latest presence of a person in a
+        room alone. Rooms with more members than the setting ``presence_members`` of either network are left
+        out.
         """
         ...
 

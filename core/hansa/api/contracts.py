@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from hansa.model.crossing import Crossing
-from hansa.model.ephemeral import EphemeralEvent
+from hansa.model.ephemeral import EphemeralEvent, PersonPresence
 from hansa.model.errors import HansaError
 from hansa.model.events import Delivery, Event, Link, NativeFacts, Refusal, Submission
 from hansa.model.fast_dataclass import quick
@@ -306,6 +306,18 @@ class CarriesEphemeral(Protocol):
 
     async def show_ephemeral(self, link: Link, show_ephemeral: EphemeralEvent) -> None:
         """Shows a signal of a user of another network. An exception is logged and changes nothing."""
+        ...
+
+
+@runtime_checkable
+class CarriesPresence(Protocol):
+    """A network that shows who is here, away, busy or offline."""
+
+    async def show_presence(self, link: Link, presence: PersonPresence) -> None:
+        """Shows the presence of a user of another network in a room. It is called for one room after the
+        other, also where the network has one presence for a user in all rooms. An exception is logged and
+        changes nothing.
+        """
         ...
 
 

@@ -37,6 +37,7 @@ class NetworkConfig:
     module: ModuleType
     options: Any
     throttle: ThrottleConfig
+    presence_members: int
     tls: TlsConfig | None
 
 
@@ -279,7 +280,13 @@ def _read_network(reader: _ConfigReader, key: str, table: Any) -> NetworkConfig 
     if mine is None or module is None or options is None:
         return None
     return NetworkConfig(
-        id=key, plugin=mine.plugin, module=module, options=options, throttle=mine.throttle, tls=mine.tls
+        id=key,
+        plugin=mine.plugin,
+        module=module,
+        options=options,
+        throttle=mine.throttle,
+        presence_members=mine.presence_members,
+        tls=mine.tls,
     )
 
 

@@ -41,7 +41,7 @@ def needing_restart(before: Config, after: Config, *, networks_reload: bool = Fa
 
 
 def _of_network(before: NetworkConfig, after: NetworkConfig) -> Iterator[str]:
-    for name in ("plugin", "throttle", "tls"):
+    for name in ("plugin", "throttle", "presence_members", "tls"):
         if getattr(before, name) != getattr(after, name):
             yield name
     if before.plugin == after.plugin:

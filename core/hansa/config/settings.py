@@ -206,6 +206,13 @@ class NetworkTable(_Strict):
     tls: TlsConfig | None = Field(
         default=None, description="certificate for this network's server name alone"
     )
+    presence_members: int = Field(
+        default=100,
+        ge=0,
+        le=10_000,
+        description="largest room, in members, in which other networks see who is away here, and people"
+        " here who is away there; 0: none",
+    )
 
 
 class PolicyTable(_Strict):

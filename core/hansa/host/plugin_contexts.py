@@ -22,7 +22,7 @@ from hansa.environment import Clock, Http, Random
 from hansa.media.network_media import NetworkMedia
 from hansa.model.content import Kind
 from hansa.model.crossing import Crossing, DirectoryQuery, ProfileQuery
-from hansa.model.ephemeral import EphemeralEvent
+from hansa.model.ephemeral import EphemeralEvent, PersonPresence
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import (
     Direction,
@@ -389,6 +389,14 @@ class NetworkContextImpl(BaseContext):
         if signal.user.network != self.id:
             raise LocalProtocolError(f"{self.id} may not speak for {signal.user}")
         return await self._app.signals.relay(self._to_native_id(native), signal)
+
+    async def send_presence(self, presence: PersonPresence, native: str = "") -> bool:
+        """See ``hansa.NetworkContext.send_presence``."""
+        if presence.user.network != self.id:
+            raise LocalProtocolError(f"{self.id} may not speak for {presence.user}")
+        if native:
+            return await self._app.presence.relay(self._to_native_id(native), presence)
+        return self._app.presence.relay_everywhere(presence)
 
     def report_status(self, state: NetworkStatus, text: str = "") -> None:
         """See ``hansa.NetworkContext.report_status``."""

@@ -14,6 +14,7 @@ from hansa.bus.event_names import EventNames
 from hansa.bus.history_reader import HistoryReader
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
+from hansa.bus.presence_relay import PresenceRelay
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Rooms
 from hansa.bus.visible_view import VisibleViews
@@ -36,6 +37,7 @@ class PluginHost(Protocol):
     rejudging: PolicyRecheck
     present: VisibleViews
     signals: EphemeralRelay
+    presence: PresenceRelay
     direct_chats: DirectChats
     history: HistoryReader
     media: CoreMedia

@@ -274,8 +274,9 @@ class Presence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EphemeralIn:
-    """A user types or has read, in the room of ``link``. ``kind`` is ``typing`` or ``receipt``. ``texts`` are
-    the strings in it that should be identifiers and are not.
+    """A user types, has read, or is away or back, in the room of ``link``. ``kind`` is ``typing``,
+    ``receipt`` or ``presence``. ``texts`` are the text of a presence, and the strings in it that should be
+    identifiers and are not.
     """
 
     link: Link

@@ -14,7 +14,7 @@ from hansa.api.context import NetworkContext
 from hansa.api.contracts import OpenedRoom
 from hansa.api.hookspecs import hookimpl
 from hansa.model.content import Content, Kind, Member, Membership, Message, Name, Style, Topic
-from hansa.model.ephemeral import EphemeralEvent, Receipt, Typing
+from hansa.model.ephemeral import EphemeralEvent, PersonPresence, PresenceState, Receipt, Typing
 from hansa.model.events import Delivery, Event, Link, NativeFacts, Submission, SubmitResult
 from hansa.model.features import Features, Level
 from hansa.model.ref import NativeId
@@ -40,6 +40,7 @@ class Actor:
         self.hosted = hosted
         self.got: dict[str, list[Delivery]] = {}
         self.signals: dict[str, list[EphemeralEvent]] = {}
+        self.presences: dict[str, list[PersonPresence]] = {}
         self.told: list[tuple[str, str]] = []
         self.attempts = 0
         self.before_send: Callable[[Delivery], None] = lambda _: None
@@ -73,6 +74,12 @@ class Actor:
         """See ``hansa.CarriesEphemeral``: kept in ``signals``, by native room."""
         self.signals.setdefault(link.native.id, []).append(signal)
 
+    async def show_presence(self, link: Link, presence: PersonPresence) -> None:
+        """See ``hansa.CarriesPresence``: kept in ``presences``, by native room."""
+        self.presences.setdefault(link.native.id, []).append(presence)
+        async with self._more:
+            self._more.notify_all()
+
     async def tell_person(self, link: Link, user: str, text: str) -> None:
         """See ``hansa.TellsPeople``: kept in ``told``."""
         del link
@@ -86,6 +93,15 @@ class Actor:
         """Have read up to an event."""
         now = self.ctx.clock.now()
         await self.ctx.send_ephemeral(room, Receipt(user=NativeId(self.ctx.id, person), event=event, ts=now))
+
+    async def set_presence(
+        self, person: str, state: PresenceState, text: str = "", *, room: str = ""
+    ) -> bool:
+        """Be here, away, busy or offline: in one room, or in all."""
+        now = self.ctx.clock.now()
+        user = NativeId(self.ctx.id, person)
+        presence = PersonPresence(user=user, state=state, text=text, since=now)
+        return await self.ctx.send_presence(presence, room)
 
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers``."""

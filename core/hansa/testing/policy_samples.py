@@ -105,7 +105,7 @@ def samples() -> list[Crossing]:
         found += _user_crossings(user, home, servers)
     found.append(AdminChange(command="rooms close", arguments=(("room", "r1"),)))
     found.append(AdminChange(command=""))
-    for kind in ("typing", "receipt"):
+    for kind in ("typing", "receipt", "presence"):
         for sender, shown in ((ann, view), (nobody, empty)):
             server = "x.example" if shown is view else ""
             found.append(EphemeralIn(link=here, sender=sender, sender_server=server, kind=kind, view=shown))
