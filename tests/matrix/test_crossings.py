@@ -266,6 +266,7 @@ TOLD = {
     "rooms/typing_and_receipts.py _send_to_servers": "EphemeralOut",
     "rooms/typing_and_receipts.py send": "EphemeralOut, asked by the core",
     "users/presence.py set_local": "Presence",
+    "users/presence.py set_ghost": "Presence, and EphemeralOut, asked by the core",
     "users/presence.py announce_presence": "Presence",
     "users/presence.py _send_presences": "Presence",
     "users/to_device.py send_message": "ToDevice",

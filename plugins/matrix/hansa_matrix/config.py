@@ -201,7 +201,8 @@ class Config(BaseModel):
         default=30 * 86400, ge=0, description="seconds to keep a remote file that is not used"
     )
     presence_enabled: bool = Field(
-        default=False, description="send presence of local users to other servers, and accept theirs"
+        default=False,
+        description="show who is online and away: to other servers and other networks, and from them",
     )
     share_device_names: bool = Field(
         default=False, description="send the names of local devices to other servers"

@@ -21,6 +21,7 @@ from hansa import (
     NativeId,
     NetworkContext,
     OpenedRoom,
+    PersonPresence,
     Refusal,
     RoomWish,
     Router,
@@ -33,6 +34,7 @@ from hansa import (
 from hansa_matrix.admin.doctor import Doctor
 from hansa_matrix.admin.tables import build_admin_table
 from hansa_matrix.client_api.endpoints import ClientApi
+from hansa_matrix.conversion.presence import ghost_presence_edu
 from hansa_matrix.conversion.to_matrix import EventDraft
 from hansa_matrix.homeserver import build_homeserver
 from hansa_matrix.local.ghosts import ghost_localpart
@@ -123,6 +125,14 @@ class MatrixNetwork:
     async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
         """See ``hansa.CarriesEphemeral.show_ephemeral``."""
         await self._rooms.typing_and_receipts.send(link, signal)
+
+    async def show_presence(self, link: Link, presence: PersonPresence) -> None:
+        """See ``hansa.CarriesPresence.show_presence``."""
+        home, room = self.homeserver, self.get(link.native.id)
+        ghost = await self._ctx.get_ghost_id(presence.user)
+        if room is not None and room.resident and ids.domain_of(ghost) == home.own.server:
+            edu = ghost_presence_edu(ghost, presence, self._ctx.clock.now())
+            await home.users.presences.set_ghost(presence.user, edu, room.room_id)
 
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers.server_of``."""

@@ -34,13 +34,15 @@ class PresenceEndpoints:
         """See ``http.EndpointGroup.routes``."""
         return {
             ("GET", "/v3/presence/{user}/status"): self.get_presence,
-            ("PUT", "/v3/presence/{user}/status"): self.set_presence,
+            ("PUT", "/v3/presence/{user}/status"): RateLimited(self.set_presence),
         }
 
     async def get_presence(self, caller: Requester, request: Request, _body: Any) -> Any:
         """``GET /presence/{userId}/status``."""
         user = request.path["user"]
-        if user != caller.user and not self._own.memberships.share_a_room(caller.user, user):
+        if user != caller.user and not self._own.memberships.share_a_room(
+            caller.user, await self._own.ctx.home_of(user)
+        ):
             raise matrix_error(
                 403, "M_FORBIDDEN", "you can only see the presence of users who share a room with you"
             )

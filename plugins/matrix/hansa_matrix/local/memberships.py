@@ -104,9 +104,9 @@ class LocalMemberships:
         """How one person stands to one room."""
         return self._stays.get(user, {}).get(room_id)
 
-    def share_a_room(self, user: str, other: str) -> bool:
-        """True if a local user and another user are in one room."""
-        who = NativeId(self._ctx.id, other)
+    def share_a_room(self, user: str, other: str | NativeId) -> bool:
+        """True if a local user and another user, of Matrix or of any network, are in one room."""
+        who = NativeId(self._ctx.id, other) if isinstance(other, str) else other
         for stay in self.memberships_of(user).values():
             view = self._ctx.get_view(stay.room_id) if stay.membership == "join" else None
             if view is not None and view.membership(who) is Membership.JOIN:

@@ -1,4 +1,4 @@
-"""The presence of users, if an operator enables it. SPEC: server-server API, "Presence".
+"""The presence of users and ghosts, if an operator enables it. SPEC: server-server API, "Presence".
 
 The last presence of a user counts; a restart loses it.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hansa import NetworkContext
+from hansa import LruCache, NativeId, NetworkContext
 
 from hansa_matrix.bounds.fair_shares import FairShares
+from hansa_matrix.conversion.presence import parse_person_presence
 from hansa_matrix.crossings import Crossings, is_allowed, require_allowed
 from hansa_matrix.federation.sender import FederationSender
 from hansa_matrix.local.client_notifier import ClientNotifier
@@ -25,6 +26,8 @@ from hansa_matrix.users.shared_rooms import SharedRooms
 MAX_EARLY_PRESENCES, EARLY_PRESENCE_TTL_S = 1000, 60.0
 #: Users whose presence is known, in all; the oldest entry of the server with the most gives way.
 MAX_PRESENCES = 50_000
+#: Ghosts whose presence is known; the one that changed least recently gives way.
+MAX_GHOST_PRESENCES = 10_000
 #: Users whose presence a server gets when it joins a room, and those in one EDU.
 MAX_INTRODUCED_USERS, _USERS_PER_EDU = 1000, 100
 #: People who are looked at before the loop comes round: each is looked for in all rooms, and policies are
@@ -32,6 +35,18 @@ MAX_INTRODUCED_USERS, _USERS_PER_EDU = 1000, 100
 _USERS_PER_STEP = 10
 #: Seconds after which such a server has taken up the room, and knows whose presence it is told.
 WELCOME_DELAY_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class _GhostPresence:
+    """The presence of the ghost of ``home``, the policies that judged it, and the servers and rooms that were
+    told.
+    """
+
+    edu: PresenceEdu
+    generation: int
+    home: NativeId
+    told: set[str] = field(default_factory=set)
 
 
 class PresenceTracker:
@@ -48,6 +63,7 @@ class PresenceTracker:
         self._crossings = Crossings(ctx)
         #: Each presence, and the policies that judged it.
         self._known: FairShares[str, tuple[PresenceEdu, int]] = FairShares(MAX_PRESENCES, ids.domain_of)
+        self._ghosts: LruCache[str, _GhostPresence] = LruCache(MAX_GHOST_PRESENCES)
         #: The presence of unknown users, with its time.
         self._early: FairShares[str, tuple[PresenceEdu, float]] = FairShares(
             MAX_EARLY_PRESENCES, ids.domain_of
@@ -55,8 +71,15 @@ class PresenceTracker:
         #: Rooms and servers that came there just now.
         self._came: set[tuple[str, frozenset[str]]] = set()
 
+    def home_of(self, user: str) -> NativeId:
+        """Returns the person of any network whose presence is that of a user."""
+        ghost = self._ghosts.get(user)
+        return ghost.home if ghost is not None else NativeId(self._ctx.id, user)
+
     def get(self, user: str) -> PresenceEdu | None:
-        """Returns the last presence of a user."""
+        """Returns the last presence of a user or ghost."""
+        if (ghost := self._ghosts.get(user)) is not None:
+            return self._without_stale_text(ghost.edu, ghost.generation)
         known = self._known.get(user)
         return self._without_stale_text(*known) if known is not None else None
 
@@ -67,8 +90,9 @@ class PresenceTracker:
         return one
 
     def get_all(self) -> list[PresenceEdu]:
-        """Returns the last presence of every user."""
-        return [self._without_stale_text(*known) for _, known in self._known.items()]
+        """Returns the last presence of every user and ghost."""
+        ghosts = [(ghost.edu, ghost.generation) for _, ghost in self._ghosts.items()]
+        return [self._without_stale_text(*known) for known in (*(k for _, k in self._known.items()), *ghosts)]
 
     async def handle_edus(self, origin: str, contents: Sequence[Mapping[str, Any]]) -> int:
         """The ``m.presence`` of a transaction: how many are none. Of strangers it is kept for a minute, and
@@ -86,7 +110,7 @@ class PresenceTracker:
                 if not self._company.is_tracked(one.user):
                     self._early.put(one.user, (one, self._ctx.clock.monotonic()))
                 elif await self._lets_in(one):
-                    self._store_presence(one)
+                    await self._take_presence(one)
         return ignored
 
     async def apply_early(self, room_id: str) -> None:
@@ -102,7 +126,7 @@ class PresenceTracker:
             if here or at < since:
                 self._early.pop(user)
             if here and at >= since and self._known.get(user) is None and await self._lets_in(one):
-                self._store_presence(one)
+                await self._take_presence(one)
 
     async def _lets_in(self, one: PresenceEdu) -> bool:
         """True if the policies let local users see a user's presence."""
@@ -166,22 +190,50 @@ class PresenceTracker:
         each = {s: self._crossings.presence(one.user, one.status, [s]) for s in sorted(servers)}
         return {server for server, crossing in each.items() if await is_allowed(self._ctx, crossing)}
 
-    def _store_presence(self, one: PresenceEdu) -> None:
+    async def _take_presence(self, one: PresenceEdu) -> None:
+        """Remembers the presence of a user of Matrix, and tells users here and other networks of a change."""
         before = self._known.get(one.user)
         self._known.put(one.user, (one, self._ctx.policy_generation))
         if before is None or one != before[0]:
             self._notifier.presence_changed(one.user)
+            now = self._ctx.clock.now()
+            await self._ctx.send_presence(parse_person_presence(one, self._ctx.id, now))
 
     async def set_local(self, one: PresenceEdu) -> None:
         """Announces that a local user is online, away or offline."""
         if self._on and await self._lets_in(one):
-            self._store_presence(one)
+            await self._take_presence(one)
             self._sender.send_ephemeral(
                 await self._servers_to_notify(one), (PRESENCE, one.user), presence_edu(one)
             )
+
+    async def set_ghost(self, home: NativeId, one: PresenceEdu, room_id: str) -> None:
+        """Shows the presence of the ghost of ``home`` to users here who are in a room, and to the servers of
+        the room that were not told the same.
+        """
+        if not self._on or not await self._lets_in(one):
+            return
+        ghost = self._ghosts.get(one.user)
+        if ghost is None or not _is_same(ghost.edu, one):
+            ghost = _GhostPresence(one, self._ctx.policy_generation, home)
+            self._ghosts.put(one.user, ghost)
+            self._notifier.presence_changed(one.user)
+        if room_id not in ghost.told:
+            ghost.told.add(room_id)
+            self._notifier.wake_room(room_id)
+        others = self._company.servers_of_room(room_id) - ghost.told - {self._company.server}
+        servers = await self._servers_to_notify(one, others)
+        ghost.told.update(servers)
+        if servers:
+            self._sender.send_ephemeral(servers, (PRESENCE, one.user), presence_edu(one))
 
     async def remove_user(self, user: str) -> None:
         """Ends the presence of a closed account: the user is offline, and the status is removed."""
         known = self._known.get(user)
         if known is not None:
             await self.set_local(PresenceEdu(user=user, presence="offline"))
+
+
+def _is_same(one: PresenceEdu, other: PresenceEdu) -> bool:
+    """True if a presence differs from another by its time alone."""
+    return (one.presence, one.status, one.active) == (other.presence, other.status, other.active)

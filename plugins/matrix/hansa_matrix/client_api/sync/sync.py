@@ -267,7 +267,7 @@ class SyncEndpoint:
             ):
                 continue
             if one.user != asked.caller.user and not self._attendance.share_a_room(
-                asked.caller.user, one.user
+                asked.caller.user, self._known.presences.home_of(one.user)
             ):
                 continue
             content = {
