@@ -327,9 +327,12 @@ class Pipeline:
         facts_before = room.view.facts
         try:
             await self._targets.prepare(room, draft, (i.inbound for i in batch if not i.done.done()))
-            for item in batch:
+            for at, item in enumerate(batch):
                 if item.done.done():
                     continue
+                if authority and not item.link.authority and draft.is_about_this_turn(item.inbound):
+                    draft.left = batch[at:]
+                    break
                 await self._prepare_item(room, turn, item, draft)
             if draft.corrects:
                 draft.writes += self._around.marks_of_correction(room)
@@ -360,6 +363,7 @@ class Pipeline:
         turn.on_committed()
         for name in draft.counts:
             self._add_count(name)
+        self._queues[room.id].waiting.extendleft(reversed(draft.left))
         for item in draft.receipted:
             item.receipt = None
         room.head, room.received = draft.head, draft.received

@@ -16,6 +16,7 @@ from hansa.model.content import (
     Edit,
     Message,
     Reaction,
+    Retraction,
     Targeted,
     target_of,
 )
@@ -44,6 +45,8 @@ class TurnDraft:
     counts: list[str] = field(default_factory=list)
     #: True if an event that is not shown changes the view.
     corrects: bool = False
+    #: Submissions that the next turn begins with.
+    left: list[PendingSubmission] = field(default_factory=list)
     head: int = 0
     received: int = 0
 
@@ -57,6 +60,21 @@ class TurnDraft:
                 self.writes.append(item.receipt)
                 self.receipted.append(item)
         self.outcomes.append((item, outcome))
+
+    def is_about_this_turn(self, inbound: Submission) -> bool:
+        """True if a submission names an event of this turn, or retracts one that was edited in it. The room's
+        authority finds neither before they are committed.
+        """
+        named = named_events(inbound.content) if self.events else ()
+        if not named:
+            return False
+        if inbound.native_targets:
+            found = (self.named.get(NativeId(inbound.origin.network, name)) for name in named)
+            named = tuple(event.id for event in found if event is not None)
+        made = {event.id for event in self.events}
+        if isinstance(inbound.content, Retraction):
+            made |= {target_of(event.content) for event in self.events if isinstance(event.content, Edit)}
+        return not made.isdisjoint(named)
 
 
 class TargetFinder:

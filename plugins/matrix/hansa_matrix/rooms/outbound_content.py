@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
-from typing import Final
 
 from hansa import (
     Content,
@@ -30,9 +29,6 @@ from hansa_matrix.conversion.native_ids import NativeIds
 from hansa_matrix.conversion.to_matrix import EventDraft, MatrixNames, event_from_content
 from hansa_matrix.proto.ids import is_valid_event_id
 from hansa_matrix.proto.message_content import MAX_MENTIONS
-
-#: Edits of one message that are redacted with it.
-MAX_EDITS: Final = 50
 
 
 class OutboundContent:
@@ -77,12 +73,13 @@ class OutboundContent:
         return bool(await self._event_id(await self._ctx.event_with_id(self._room_id, event_id)))
 
     async def redactions_of_edits(self, content: Retraction) -> list[EventDraft]:
-        """The redactions of a retracted message's edits, whose words would stay; ``MAX_EDITS`` at most."""
+        """The redactions of a retracted message's edits, whose words would stay: as many as the core lets
+        there be.
+        """
         target = await self._ctx.event_with_id(self._room_id, content.target)
         if target is None or not isinstance(target.content, Message):
             return []
-        edits = (await self._ctx.related(target, Kind.EDIT))[:MAX_EDITS]
-        natives = [await self._event_id(edit) for edit in edits]
+        natives = [await self._event_id(edit) for edit in await self._ctx.related(target, Kind.EDIT)]
         return [("m.room.redaction", None, {"redacts": native}) for native in natives if native]
 
     async def _event_id(self, event: Event | None) -> str:
