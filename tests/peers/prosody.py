@@ -230,6 +230,20 @@ class XmppUser:
     def _from(e: Element, room: str) -> bool:
         return e.get("from", "").partition("/")[0] == room
 
+    async def archive(self, room: str, *, page: int, reverse: bool = False) -> list[Element]:
+        """The messages of a room's archive as slixmpp's client pages through it, in the order of the pages."""
+        assert self._client is not None
+        self._client.register_plugin("xep_0313")
+        await self._client.plugin["xep_0313"].retrieve(room, rsm={"max": 0})  # the iterator hides errors
+        pages = self._client.plugin["xep_0313"].retrieve(
+            room, reverse=reverse, iterator=True, rsm={"max": page}
+        )
+        found = list[Element]()
+        async for answer in pages:
+            results = answer["mam_fin"]["results"]
+            found += [message["mam_result"]["forwarded"]["stanza"].xml for message in results]
+        return found
+
     def messages(self, room: str, *, nick: str | None = None) -> list[Element]:
         """The groupchat messages with a body that came from the room."""
         return [

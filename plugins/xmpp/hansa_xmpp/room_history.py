@@ -32,7 +32,7 @@ from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.targeted import ReactionSet
 
 #: Kinds that are shown in words.
-_IN_WORDS = Location | PollStart | PollVote | PollEnd | Call | Upgrade
+IN_WORDS = Location | PollStart | PollVote | PollEnd | Call | Upgrade
 _PAGE_SIZE, _MAX_PAGES = 50, 240
 #: Bytes of stanzas in the history for a new occupant.
 _MAX_BYTES = 4 * 1024 * 1024
@@ -158,7 +158,7 @@ class RoomHistory:
         target = None
         if isinstance(content, Message) and content.reply_to:
             target = await self._ctx.event_with_id(muc.room, content.reply_to)
-        if isinstance(content, _IN_WORDS):
+        if isinstance(content, IN_WORDS):
             content = Message(text=fallback_text(content), style=Style.NOTICE)
         if self._ctx.has_policies and shown.generation != self._ctx.policy_generation:
             shown = replace(shown, payload=b"")  # the policies of now have not read it

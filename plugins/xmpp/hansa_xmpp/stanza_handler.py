@@ -31,8 +31,10 @@ from hansa import (
     SubmitResult,
 )
 
+from hansa_xmpp.archive import Archive
 from hansa_xmpp.direct_chats import DirectChats, chat_id, is_chat_id, is_puppet
 from hansa_xmpp.proto import convert, errors, iq, jid
+from hansa_xmpp.proto.archive_query import is_archive_request
 from hansa_xmpp.proto.commands import (
     ChatState,
     Command,
@@ -103,6 +105,7 @@ class StanzaHandler:
         self.service = MucService(ctx, transport, spawn, self.on_last_session_closed)
         self.signals = Signals(ctx, self.service, self.service.targets)
         self.chats = DirectChats(ctx, transport, self.service)
+        self._archive = Archive(ctx, self.service, transport)
         self._lanes: KeyedQueues[_StanzaTask | _LeaveTask | _Question] = KeyedQueues(
             self._run_lane, spawn, most=config.queue, most_bytes=config.queue_bytes
         )
@@ -137,7 +140,8 @@ class StanzaHandler:
             if not (self.service.pings.answered(stanza) or self.service.existence_queries.answered(stanza)):
                 self._ctx.count("xmpp_ignored", why="unasked")
             return
-        if self._ctx.has_policies and stanza.kind == "iq" and stanza.type == "get":
+        of_archive = is_archive_request(stanza) and not stanza.to.resource
+        if of_archive or (self._ctx.has_policies and stanza.kind == "iq" and stanza.type == "get"):
             self._queue_question(stanza, element)
             return
         if not stanza.to.local:
@@ -206,6 +210,8 @@ class StanzaHandler:
             self.service.send_stanzas(
                 errors.error_reply(_truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
             )
+        elif is_archive_request(stanza) and not stanza.to.resource:
+            await self._archive.answer(stanza, room)
         else:
             self._handle_iq(stanza, room)
 

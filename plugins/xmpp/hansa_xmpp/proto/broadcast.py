@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from hansa import Attachment, Content, Event, Kind, Member, NativeId, Retraction, Role
 
 from hansa_xmpp.proto import convert, jid, render
+from hansa_xmpp.proto.archive_xml import tombstone_xml
 from hansa_xmpp.proto.convert import StanzaIds
-from hansa_xmpp.proto.message_xml import NickOf, message_xml
+from hansa_xmpp.proto.message_xml import NickOf, message_xml, shown_id
 from hansa_xmpp.proto.occupants import Occupant
 from hansa_xmpp.proto.render import OutboundStanza, xml_element
 from hansa_xmpp.proto.stanza import NS_DELAY, NS_MUC_USER, NS_NICK, NS_OCCUPANT_ID, NS_SID, Stanza
@@ -153,6 +154,17 @@ class Broadcast:
         occupant = self._occupant_id(event.sender)
         inner = retraction_xml(target.id, content.reason, moderator=moderator, occupant=occupant)
         return render.stanza("message", self.room, to, inner, type_="groupchat", id_=event.id)
+
+    def tombstone(
+        self, event: Event, retraction: Event, content: Retraction, nick_of: NickOf
+    ) -> OutboundStanza:
+        """A message that was retracted, without an address: see ``tombstone_xml``."""
+        moderator, told = "", shown_id(retraction, self._network)
+        if retraction.sender != event.sender:
+            moderator, told = f"{self.room}/{nick_of(retraction.sender)}", retraction.id
+        occupant = self._occupant_id(retraction.sender)
+        inner = tombstone_xml(retraction, content, told, moderator, occupant)
+        return self.groupchat_message(event, inner, nick_of(event.sender), ())
 
     def groupchat_message(
         self,

@@ -25,6 +25,7 @@ from hansa_xmpp.proto.stanza import (
     NS_DISCO_INFO,
     NS_DISCO_ITEMS,
     NS_FALLBACK,
+    NS_MAM,
     NS_MARKERS,
     NS_MODERATE,
     NS_MUC,
@@ -57,6 +58,8 @@ _ROOM_FEATURES = (
     NS_CHAT_STATES,
     NS_CORRECT,
     NS_FALLBACK,
+    NS_MAM,
+    f"{NS_MAM}#extended",
     NS_MARKERS,
     NS_MODERATE,
     NS_OCCUPANT_ID,
@@ -64,6 +67,7 @@ _ROOM_FEATURES = (
     NS_REACTIONS,
     NS_REPLY,
     NS_RETRACT,
+    f"{NS_RETRACT}#tombstone",
     NS_SID,
 )
 

@@ -35,6 +35,7 @@ from hansa import (
     Name,
     NativeId,
     RemoteProtocolError,
+    Retraction,
     Role,
     RoomMember,
     RoomView,
@@ -429,6 +430,13 @@ class Muc:
         if isinstance(content, Topic):
             return self.message_with(event, self._say.subject_element(content.text), view)
         return self._say.event_message(event, content, target, partial(self.nick_of, view=view), ())
+
+    def tombstone(
+        self, event: Event, retraction: Event, content: Retraction, view: RoomView
+    ) -> OutboundStanza:
+        """What is left of a message that was retracted, without an address."""
+        nick = partial(self.nick_of, view=view)
+        return self._say.tombstone(event, retraction, content, nick)
 
     def nick_of(self, user: NativeId, view: RoomView) -> str:
         """The nick under which a person is known."""
