@@ -282,13 +282,13 @@ async def test_pages_have_every_message_once_in_both_directions(
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await talk(h, chance, 40)
         await settled(h)
-        monkeypatch.setattr(archive, "_MAX_EXAMINED", 1000)
+        monkeypatch.setattr(archive, "MAX_EXAMINED", 1000)
         whole = await query(h, JULIET, page="<max>100</max>")
         assert len(set(whole.ids)) == len(whole.ids) > 30
         assert any("." in name for name in whole.ids)
         for size in (1, 2, 7, 60):
             for examined in (3, 1000):
-                monkeypatch.setattr(archive, "_MAX_EXAMINED", examined)
+                monkeypatch.setattr(archive, "MAX_EXAMINED", examined)
                 forth, last, complete = list[str](), "", False
                 for _ in range(200):
                     after = f"<after>{last}</after>" if last else ""

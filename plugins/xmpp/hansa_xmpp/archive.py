@@ -48,19 +48,19 @@ from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.transport import Transport
 
 #: Bytes of a page, and events that are looked at for it.
-_MAX_BYTES, _MAX_EXAMINED = 512 * 1024, 2000
+_MAX_BYTES, MAX_EXAMINED = 512 * 1024, 2000
 #: Reads of the log that a person, and the people of one domain, may cause a second, and at once.
 _PERSON_RATE, _PERSON_BURST = 5.0, 20.0
 _DOMAIN_RATE, _DOMAIN_BURST = 50.0, 200.0
 #: Events that are read at a time, and ids that are looked up for the price of such a read.
 _READ_SIZE, _NAMED_SIZE = 100, 10
 #: Pages that are made at the same time.
-_MAX_PAGES = 4
+MAX_PAGES = 4
 _SPLIT = Features(max_text=MAX_TEXT)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _ArchiveReader:
     """A person who reads the archive of a room, whose present is ``view``."""
 
     room: HostedRoom
@@ -107,7 +107,7 @@ class Archive:
         self._transport = transport
         self._people = TokenBuckets(ctx.clock, _PERSON_RATE, _PERSON_BURST)
         self._domains = TokenBuckets(ctx.clock, _DOMAIN_RATE, _DOMAIN_BURST)
-        self._pages = asyncio.Semaphore(_MAX_PAGES)
+        self._pages = asyncio.Semaphore(MAX_PAGES)
 
     async def answer(self, stanza: Stanza, room: HostedRoom) -> None:
         """Answer an IQ for which ``is_archive_request`` is true, and which the policies allow."""
@@ -128,7 +128,7 @@ class Archive:
             self._ctx.count("xmpp_refused", why=refused.condition.name)
             self._service.send_stanzas(errors.error_reply(stanza, refused.condition, refused.text))
 
-    async def _require_reader(self, room: HostedRoom, user: NativeId) -> _Reader:
+    async def _require_reader(self, room: HostedRoom, user: NativeId) -> _ArchiveReader:
         """Who may enter the room may ask: its members, who is invited, and everybody where the history is for
         everybody. What they read is judged event by event.
         """
@@ -138,9 +138,9 @@ class Archive:
         public = view.facts.history_visibility == "world_readable" and membership is not Membership.BAN
         if membership not in {Membership.JOIN, Membership.INVITE} and not public:
             raise ArchiveRefused(errors.FORBIDDEN, "only people of the room read its archive")
-        return _Reader(room, view, user)
+        return _ArchiveReader(room, view, user)
 
-    async def _send_page(self, stanza: Stanza, reader: _Reader, query: ArchiveQuery) -> None:
+    async def _send_page(self, stanza: Stanza, reader: _ArchiveReader, query: ArchiveQuery) -> None:
         page = await self._read_page(reader, query)
         messages = page.messages[::-1] if query.from_end else page.messages
         to = stanza.sender.full
@@ -153,12 +153,12 @@ class Archive:
         self._service.send_stanzas(iq.result(stanza, fin).stanzas)
         await self._transport.wait_drained()
 
-    async def _read_ends(self, reader: _Reader) -> list[ArchivedMessage]:
+    async def _read_ends(self, reader: _ArchiveReader) -> list[ArchivedMessage]:
         first = (await self._read_page(reader, ArchiveQuery(limit=1))).messages
         last = (await self._read_page(reader, ArchiveQuery(limit=1, from_end=True))).messages
         return [first[0], last[0]] if first and last else []
 
-    async def _read_page(self, reader: _Reader, query: ArchiveQuery) -> _Page:
+    async def _read_page(self, reader: _ArchiveReader, query: ArchiveQuery) -> _Page:
         """The messages of a page, which is given when its work is within the reader's rate."""
         await self._wait_turns(reader.user, 1)
         async with self._pages:
@@ -166,7 +166,7 @@ class Archive:
         await self._wait_turns(reader.user, reads - 1)
         return page
 
-    async def _make_page(self, reader: _Reader, query: ArchiveQuery) -> tuple[_Page, int]:
+    async def _make_page(self, reader: _ArchiveReader, query: ArchiveQuery) -> tuple[_Page, int]:
         """A page, and the reads that it took. One message more is looked for, to say whether the page is the
         last one.
         """
@@ -179,7 +179,7 @@ class Archive:
         events = self._events_of(reader, query, low, high)
         async with aclosing(events):
             async for event in events:
-                if examined >= _MAX_EXAMINED:
+                if examined >= MAX_EXAMINED:
                     break
                 await asyncio.sleep(0)  # formatting a message of 64 KiB may take some milliseconds
                 examined += 1
@@ -194,7 +194,7 @@ class Archive:
         return page, 1 + examined // _READ_SIZE + named // _NAMED_SIZE
 
     async def _events_of(
-        self, reader: _Reader, query: ArchiveQuery, low: int, high: int | None
+        self, reader: _ArchiveReader, query: ArchiveQuery, low: int, high: int | None
     ) -> AsyncGenerator[Event, None]:
         """The events after ``low`` and up to ``high`` that the person may read and that are of the time of
         the query, or those with its ids, in the order in which the page is read.
@@ -237,7 +237,7 @@ class Archive:
                     await asyncio.sleep(wait)
                     wait = buckets.take(name)
 
-    async def _require_event(self, reader: _Reader, id_: str) -> Event:
+    async def _require_event(self, reader: _ArchiveReader, id_: str) -> Event:
         """The event with an id of the archive. Raises ``ArchiveRefused`` where the person may not know it."""
         event = await self._ctx.event_with_id(reader.native, id_.partition(".")[0])
         if event is not None:
@@ -248,7 +248,7 @@ class Archive:
                 return found.events[0]
         raise ArchiveRefused(errors.NOT_FOUND, "there is no message with this id in the archive")
 
-    async def _sender_of(self, reader: _Reader, address: str) -> NativeId:
+    async def _sender_of(self, reader: _ArchiveReader, address: str) -> NativeId:
         """The person with a JID, or the occupant with an address of the room."""
         bare, _, nick = address.partition("/")
         occupant = reader.room.muc.roster.by_nick(nick) if bare == reader.native else None
@@ -256,7 +256,7 @@ class Archive:
             return occupant.user
         return jid.person(bare, self._ctx.config.component) or await self._ctx.home_of(bare)
 
-    async def _messages_of(self, reader: _Reader, event: Event) -> list[ArchivedMessage]:
+    async def _messages_of(self, reader: _ArchiveReader, event: Event) -> list[ArchivedMessage]:
         """The messages that showed an event: more than one where its text is too long for one, none for what
         no message showed.
         """
@@ -287,7 +287,7 @@ class Archive:
                 shown.append(self._archived(told, stanza))
         return shown
 
-    async def _tombstone(self, reader: _Reader, event: Event) -> list[ArchivedMessage]:
+    async def _tombstone(self, reader: _ArchiveReader, event: Event) -> list[ArchivedMessage]:
         """What is left of a message: nothing of reactions and corrections, which were about others."""
         for retraction in reversed(await self._ctx.related(event, Kind.RETRACTION)):
             content = retraction.content
