@@ -12,6 +12,7 @@ from typing import Any
 
 from hansa.api.contracts import (
     Authority,
+    LateAuthority,
     Network,
     OpenedRoom,
     RoomWish,
@@ -186,6 +187,11 @@ class App:
         runner = self.runners.get(network)
         return runner.authority if runner and runner.network is not None else None
 
+    def late_authority(self, network: str) -> LateAuthority | None:
+        """The open network of an id, if it is one whose rooms decide by reflecting."""
+        runner = self.runners.get(network)
+        return runner.late_authority if runner and runner.network is not None else None
+
     def on_committed(self, room: Room, events: Sequence[Event]) -> None:
         """Events of a room were committed: wake its consumers, tell the observers."""
         for name in room.links:
@@ -201,6 +207,11 @@ class App:
                 self._observers.queue.put_nowait(event)
             except asyncio.QueueFull:
                 self.count("observer_events_dropped")
+
+    async def deliveries_of(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
+        """See ``hansa.bus.late_authority.ProposalHost``."""
+        runner = self.runners[link.native.network]
+        return await Consumer(room, link, runner, self._judged).deliveries_of(event, key)
 
     async def refusal_of_invite(self, room: Room, inbound: Submission) -> Refusal | None:
         """See ``hansa.bus.admission.NetworkLookup``."""

@@ -391,11 +391,11 @@ class HasAdminCommands(Protocol):
 class Prepared:
     """The authority takes the event. ``writes`` (already naming their scope) go into the turn's commit.
 
-    ``native_id`` becomes an alias of the event. ``visible`` False: it has no place in the log (a rejected,
-    soft-failed or policy-withheld PDU), only ``writes`` and ``view_delta`` are committed. ``view_delta`` is
-    what it does to the room's present; None lets the core derive that from the content. ``redacted`` are
-    native ids of events that were redacted, of earlier ones or of this one: what they said leaves the log, or
-    does not enter it; their place in it stays.
+    ``native_id`` becomes an alias of the event, and ``more_ids`` too. ``visible`` False: it has no place in
+    the log (a rejected, soft-failed or policy-withheld PDU), only ``writes`` and ``view_delta`` are
+    committed. ``view_delta`` is what it does to the room's present; None lets the core derive that from the
+    content. ``redacted`` are native ids of events that were redacted, of earlier ones or of this one: what
+    they said leaves the log, or does not enter it; their place in it stays.
     """
 
     writes: Sequence[Write] = ()
@@ -403,6 +403,7 @@ class Prepared:
     visible: bool = True
     view_delta: ViewDelta | None = None
     redacted: Sequence[str] = ()
+    more_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,6 +447,24 @@ class Turn(Protocol):
 
     def on_rolled_back(self) -> None:
         """The batch was not written: forget the drafts."""
+        ...
+
+
+@runtime_checkable
+class LateAuthority(Network, Protocol):
+    """A network whose rooms elsewhere decide only by reflecting what is sent to them, such as a channel or a
+    room of another service. Its links have ``authority``. An event of another network is proposed first, and
+    enters the log when it is reflected. The network gets no ``send`` for such a link.
+    """
+
+    async def propose(self, delivery: Delivery) -> str:
+        """Send a draft, and return its native id there once the room has reflected it. Calls of one room
+        begin in the order of the drafts, and up to 20 are under way; 20 s after its submission a call is
+        cancelled. ``delivery.event`` has no id and no place in the log. Raises ``DeliveryRejected`` where the
+        room refuses it, ``RetryLater`` where it was certainly not sent. A second call with the same key sends
+        nothing that the room reflected before. A reflection for which no call waits any more is submitted
+        with the key as ``Submission.reflects``.
+        """
         ...
 
 

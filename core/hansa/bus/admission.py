@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from hansa.api.contracts import Authority, Countersign, KnowsServers, Missing, Network
+from hansa.api.contracts import Authority, Countersign, KnowsServers, LateAuthority, Missing, Network
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room
 from hansa.model.content import Member, Membership
@@ -39,9 +39,23 @@ class NetworkLookup(Protocol):
         """The open network of an id, if it is one that can be a room's authority."""
         ...
 
+    def late_authority(self, network: str) -> LateAuthority | None:
+        """The open network of an id, if it is one whose rooms decide by reflecting."""
+        ...
+
     async def refusal_of_invite(self, room: Room, inbound: Submission) -> Refusal | None:
         """Why the person that a submission invites cannot be invited, if their network says so."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reflected:
+    """The ``native`` of a submission that the room's late authority has reflected: the ``Delivery.key`` of
+    its draft, and the native ids that it has there.
+    """
+
+    key: str
+    natives: tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +83,8 @@ class PendingSubmission:
     @property
     def immutable(self) -> bool:
         """True if the event already stands in the native history of the room's authority."""
+        if isinstance(self.inbound.native, Reflected):
+            return True
         return self.link.authority and self.inbound.native is not None and not self.inbound.local
 
     @property
@@ -116,7 +132,8 @@ class Admission:
     ) -> None:
         inbound = item.inbound
         immutable = item.immutable
-        if link is not None and authority is None:
+        late = link is not None and self._networks.late_authority(link.native.network) is not None
+        if link is not None and authority is None and not late:
             # It is being started again: nothing that was acknowledged is judged now.
             raise Busy("the room's network is not running", after=1.0)
         if not immutable and isinstance(inbound.content, Member):

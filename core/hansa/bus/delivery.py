@@ -287,7 +287,7 @@ class Consumer:
         """
         if event.seq in self._retracted or event.content == BLANK:
             return True  # it was never shown here
-        deliveries = await self._deliveries_of(event)
+        deliveries = await self.deliveries_of(event, self._key_of(event))
         if not deliveries:
             self._gate.on_unsupported(self.link, event)
         for delivery in deliveries:
@@ -306,7 +306,7 @@ class Consumer:
         network = self._gate.network
         if network is None or not await self._may_deliver(event):
             return False
-        deliveries = await self._deliveries_of(event)
+        deliveries = await self.deliveries_of(event, self._key_of(event))
         try:
             for delivery in deliveries:
                 await self._store_alias(delivery, await network.send(delivery))
@@ -315,8 +315,10 @@ class Consumer:
             return False
         return bool(deliveries)
 
-    async def _deliveries_of(self, event: Event) -> list[Delivery]:
-        """What the network gets of an event: one delivery, more where a text is too long for one, or none."""
+    async def deliveries_of(self, event: Event, key: str) -> list[Delivery]:
+        """What the network gets of an event: one delivery, more where a text is too long for one, or none.
+        ``key`` is that of the first.
+        """
         features = features_of(self._gate.network)
         around, content = NOTHING_AROUND, event.content
         if needs_surroundings(content, features):
@@ -328,7 +330,6 @@ class Consumer:
             return []
         if event.payload and not self._may_have_payload(event):
             event = replace(event, payload=b"")
-        key = f"{self.link.id}#{event.seq}"
         return [
             Delivery(
                 key=f"{key}.{number}" if number else key,
@@ -339,6 +340,9 @@ class Consumer:
             )
             for number, part in enumerate(split_content(made, features))
         ]
+
+    def _key_of(self, event: Event) -> str:
+        return f"{self.link.id}#{event.seq}"
 
     def _may_have_payload(self, event: Event) -> bool:
         """True for the network whose payload it is, if the policies of now have read it."""

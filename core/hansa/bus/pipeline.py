@@ -24,9 +24,10 @@ from typing import Any, Protocol
 
 from hansa.api.contracts import Countersign, Missing, Prepared, Turn
 from hansa.bus import schema
-from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission
+from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission, Reflected
 from hansa.bus.delivery import BusServices
 from hansa.bus.event_names import chosen_put, relation_put
+from hansa.bus.late_authority import LateProposals, LateTurn, draft_delete
 from hansa.bus.media_references import media_reference_writes
 from hansa.bus.membership_log import membership_writes, since_position
 from hansa.bus.rooms import Room, Rooms
@@ -44,7 +45,7 @@ from hansa.model.content import (
     target_of,
 )
 from hansa.model.errors import Busy, InternalError, LocalProtocolError
-from hansa.model.events import Event, Refusal, Submission, SubmitResult, refusal_by
+from hansa.model.events import Delivery, Event, Link, Refusal, Submission, SubmitResult, refusal_by
 from hansa.model.history_visibility import position_of
 from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
@@ -70,6 +71,10 @@ class BusHost(NetworkLookup, Protocol):
 
     def on_committed(self, room: Room, events: Sequence[Event]) -> None:
         """Events were committed."""
+        ...
+
+    async def deliveries_of(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
+        """What the network of a link gets of an event."""
         ...
 
     def corrected(self, room: Room) -> None:
@@ -108,6 +113,7 @@ class Pipeline:
         self._decisions = judged.decisions
         self._admission = Admission(judged.decisions, around)
         self._around = around
+        self._late = LateProposals(judged, around, self._enqueue_item)
         self._clock = judged.seams.clock
         self._random = judged.seams.random
         self._queues: dict[str, _Queue] = {}
@@ -119,11 +125,19 @@ class Pipeline:
         queue = self._queues.get(room)
         return len(queue.waiting) if queue else 0
 
+    async def _pending_of(self, inbound: Submission, link: Link) -> PendingSubmission:
+        """A submission on its way: for a late reflection that of the draft which it is of."""
+        if inbound.reflects and link.authority:
+            room = self._rooms.room_of(inbound.room)
+            drafted = await self._late.find_draft(room, inbound, self._rooms.link)
+            if drafted is not None:
+                return drafted
+        return PendingSubmission(inbound, link, asyncio.get_running_loop().create_future())
+
     async def submit(
         self, network: str, items: Sequence[Submission], receipt: Insert | None = None
     ) -> list[SubmitResult]:
         """See ``NetworkContext.submit``; ``receipt`` names its scope."""
-        loop = asyncio.get_running_loop()
         made: list[PendingSubmission] = []
         for inbound in items:
             if inbound.origin.network != network or inbound.sender.network != network:
@@ -132,9 +146,9 @@ class Pipeline:
             if link is None:
                 raise LocalProtocolError(f"{inbound.room} is not linked to a room")
             _require_bounds(inbound)
-            made.append(PendingSubmission(inbound, link, loop.create_future()))
+            made.append(await self._pending_of(inbound, link))
         for room in {item.link.room for item in made}:
-            if self.waiting(room) + len(made) > _WAITING:
+            if self.waiting(room) + self._late.waiting(room) + len(made) > _WAITING:
                 self._add_count("busy")
                 raise Busy("too many events of this room wait", after=1.0)
         if made and receipt is not None:
@@ -315,7 +329,9 @@ class Pipeline:
     async def _run_turn(self, room: Room, batch: list[PendingSubmission]) -> None:
         turn: Turn = ViewRulesTurn(room.view)
         authority = room.authority
-        if authority is not None:
+        if self._late.authority(room) is not None:
+            turn = LateTurn()
+        elif authority is not None:
             network = self._around.authority(authority.native.network)
             if (
                 network is None and self._around.network(authority.native.network) is None
@@ -361,6 +377,8 @@ class Pipeline:
             room.view.facts = facts_before
             raise
         turn.on_committed()
+        for item in draft.proposed:
+            self._late.add(room, item)
         for name in draft.counts:
             self._add_count(name)
         self._queues[room.id].waiting.extendleft(reversed(draft.left))
@@ -401,13 +419,17 @@ class Pipeline:
             if inbound.native_targets:
                 inbound = replace(inbound, content=content)
         if isinstance(content, Targeted):
-            decided = item.link.authority
+            decided = item.link.authority or isinstance(inbound.native, Reflected)
             refusal = await self._targets.check(room, inbound, target, decided=decided)
             if refusal is not None and decided:  # its own rules allow it
                 content = without_target(content)
             elif refusal is not None:
                 self._refuse_item(draft, item, refusal)
                 return
+        if self._late.must_propose(room, item):
+            item.inbound = replace(inbound, content=content, native_targets=False)
+            draft.proposed.append(item)
+            return
         prepared = await turn.prepare_event(inbound, verdict)
         if isinstance(prepared, Missing | Countersign) and item.stays:
             _fail_items([item], Busy("what it stands on has to be asked for", after=1.0))
@@ -430,7 +452,7 @@ class Pipeline:
         if not shown:
             change = unread(change, content)
         draft.writes += item.writes
-        draft.writes += prepared.writes
+        draft.writes += [*prepared.writes, *draft_delete(inbound)]
         if change:
             draft.people += schema.people_writes(room.id, change)
             position = position_of(draft.head + shown, after=not shown)
@@ -476,8 +498,10 @@ class Pipeline:
         draft.writes.append(schema.event_insert(event))
         draft.writes.append(schema.alias_insert(inbound.origin, room.id, event.seq))
         authority = room.authority
-        if authority is not None and prepared.native_id:
-            alias = NativeId(authority.native.network, prepared.native_id)
+        for native in filter(None, (prepared.native_id, *prepared.more_ids)):
+            if authority is None:
+                break
+            alias = NativeId(authority.native.network, native)
             if alias != inbound.origin:
                 draft.named[alias] = event
                 draft.writes.append(schema.alias_insert(alias, room.id, event.seq))

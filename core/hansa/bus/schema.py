@@ -50,6 +50,8 @@ SCHEMA = Schema(
             name="relation",
             key={"room": str, "target": int, "kind": str, "sender": str, "seq": int},
         ),
+        #: Drafts of rooms that a late authority decides, by ``Delivery.key``.
+        Collection(name="draft", key={"key": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="chosen", key={"name": str}, fields={"seq": int}),
         Collection(name="told", key={"name": str}),
         Collection(name="unshown", key={"link": str}),

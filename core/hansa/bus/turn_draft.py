@@ -41,6 +41,8 @@ class TurnDraft:
     #: Events that say nothing any more, as they stand in the log now (by seq), and as they were.
     blanked: dict[int, Event] = field(default_factory=dict)
     taken_back: list[Event] = field(default_factory=list)
+    #: Those that leave the turn to be proposed to the room's late authority.
+    proposed: list[PendingSubmission] = field(default_factory=list)
     #: Counters that rise once the turn is committed: a turn may be repeated.
     counts: list[str] = field(default_factory=list)
     #: True if an event that is not shown changes the view.

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from typing import Protocol
 
-from hansa.api.contracts import Authority, Confirms, Network
+from hansa.api.contracts import Authority, Confirms, LateAuthority, Network
 from hansa.environment import Environment
 from hansa.model.events import Delivery, Event, Link
 from hansa.pacing.backoff import Backoff
@@ -75,6 +75,7 @@ class NetworkSupervisor:
         self._network: Network | None = None
         #: The instance, if it can be a room's authority: asked of its type once, which takes long.
         self.authority: Authority | None = None
+        self.late_authority: LateAuthority | None = None
         #: The instance, if its peer confirms what it was sent; and how often a connection of it has ended.
         self.confirms: Confirms | None = None
         self.breaks = 0
@@ -95,6 +96,7 @@ class NetworkSupervisor:
         """Make the instance; no I/O."""
         self._network = self._factory()
         self.authority = self._network if isinstance(self._network, Authority) else None
+        self.late_authority = self._network if isinstance(self._network, LateAuthority) else None
         self.confirms = self._network if isinstance(self._network, Confirms) else None
         return self._network
 

@@ -74,6 +74,8 @@ class Submission:
     latest event of a sender in a room has it. ``payload``, of 64 KiB at most, is given back to this
     network alone. ``native_targets``: the ids of events in ``content`` are native ids of the network, in
     the place of which the room's turn puts the core's own; empty for an event that is not known.
+    ``reflects`` is the ``Delivery.key`` of a draft that the network's room reflected late: see
+    ``LateAuthority.propose``.
     """
 
     origin: NativeId
@@ -88,6 +90,7 @@ class Submission:
     chosen_ids: tuple[str, ...] = ()
     payload: bytes = b""
     native_targets: bool = False
+    reflects: str = ""
 
 
 @quick

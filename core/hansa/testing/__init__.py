@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hansa.testing.clock import ManualClock
     from hansa.testing.harness import run_hansa
     from hansa.testing.http import ScriptedHttp
+    from hansa.testing.late_authority_suite import LateAuthoritySuite
     from hansa.testing.network_suite import NetworkSuite
     from hansa.testing.policy_suite import PolicySuite
     from hansa.testing.routes import registered_routes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Actor",
+    "LateAuthoritySuite",
     "ManualClock",
     "NetworkSuite",
     "ObserverSetup",
@@ -44,6 +46,7 @@ __all__ = [
 
 _HOMES = {
     "Actor": "testing.actor",
+    "LateAuthoritySuite": "testing.late_authority_suite",
     "ManualClock": "testing.clock",
     "NetworkSuite": "testing.network_suite",
     "ObserverSetup": "setup",
