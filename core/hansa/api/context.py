@@ -154,7 +154,9 @@ class NetworkContext(PluginContext, Protocol):
         ...
 
     async def reconcile_view(self, native: str, change: ViewDelta) -> None:
-        """Correct the room's present, in the room's turn, after the native state was found to differ."""
+        """Correct the room's present, in the room's turn, after the native state was found to differ. Where
+        the rules of another network decide in the room, ranks, voice and the facts of the room stay.
+        """
         ...
 
     async def read_history(

@@ -37,7 +37,7 @@ from hansa.model.events import (
 )
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
-from hansa.model.view import RoomView, ViewDelta
+from hansa.model.view import RoomView, ViewDelta, without_ranks
 from hansa.pacing.store_retry import Work
 from hansa.store.base import Insert, Row, Schema, ScopedStore
 from hansa.store.blobs import ScopedBlobs
@@ -186,7 +186,14 @@ class NetworkContextImpl(BaseContext):
 
     async def reconcile_view(self, native: str, change: ViewDelta) -> None:
         """See ``hansa.NetworkContext.reconcile_view``."""
-        await self._app.pipeline.correct(self._app.rooms.room_of(self._to_native_id(native)).id, change)
+        room = self._app.rooms.room_of(self._to_native_id(native))
+
+        async def judged() -> ViewDelta:
+            authority = room.authority
+            is_guest = authority is not None and authority.native.network != self.id
+            return without_ranks(change, room.view) if is_guest else change
+
+        await self._app.pipeline.correct(room.id, judged)
 
     async def read_history(
         self, native: str, *, limit: int, since: int = 0, upto_seq: int | None = None

@@ -209,6 +209,20 @@ def view_delta_of(content: Content, view: RoomView, server: str, sender: NativeI
             return ViewDelta()
 
 
+def without_ranks(change: ViewDelta, view: RoomView) -> ViewDelta:
+    """Returns what a network may correct in a room whose rules are another network's: who is there, and their
+    names. Ranks, voice and the facts of the room stay as they are.
+    """
+    people: list[RoomMember] = []
+    for row in change.upserts:
+        known = view.person(row.user)
+        role, voice = (known.role, known.voice) if known is not None else (Role.MEMBER, True)
+        kept = replace(row, role=role, voice=voice)
+        if kept != known:
+            people.append(kept)
+    return ViewDelta(upserts=tuple(people), removed=change.removed)
+
+
 def unread(change: ViewDelta, content: Content) -> ViewDelta:
     """Returns the change of a withheld event: the membership changes, but no name and no topic of it is
     shown.

@@ -5,10 +5,10 @@ happened comes out, in the values of the core.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hansa import Content, LruCache, Member, Membership, NativeId, Role, Standing, Topic
+from hansa import Content, JoinRule, LruCache, Member, Membership, NativeId, Role, Standing, Topic
 
 from hansa_irc.formatting import plain_word, read_formatted, read_message
 from hansa_irc.isupport import ServerFeatures
@@ -18,14 +18,17 @@ from hansa_irc.lines import Line
 _SPLIT = re.compile(r"[\w-]+(?:\.[\w*-]+)+ [\w-]+(?:\.[\w*-]+)+")
 #: People whose return after a split is waited for.
 _MAX_SPLIT = 10_000
-#: People of one channel that are remembered, and channels.
-MAX_NAMES, MAX_CHANNELS = 20_000, 500
+#: People of one channel that are remembered, bans of it, and channels.
+MAX_NAMES, MAX_BANS, MAX_CHANNELS = 20_000, 500, 500
+#: Modes of a person that a moderated channel lets speak.
+_SPEAKS = frozenset("qaohv")
 
 
 @dataclass(slots=True)
 class Channel:
     """One channel. ``ranks`` has everybody who is there, by folded nick; ``shown`` those of them who are
-    members of the core's room.
+    members of the core's room. ``flags`` are the modes of the channel itself, each with its parameter, and
+    ``banned`` the folded nicks that were banned while we were here.
     """
 
     name: str
@@ -34,6 +37,17 @@ class Channel:
     shown: set[str] = field(default_factory=set)
     names: dict[str, tuple[str, frozenset[str]]] | None = None
     topic: str | None = None
+    flags: dict[str, str] = field(default_factory=dict)
+    banned: set[str] = field(default_factory=set)
+
+    @property
+    def is_moderated(self) -> bool:
+        """True if only those with a rank or voice may speak (``+m``)."""
+        return "m" in self.flags
+
+    def has_voice(self, modes: frozenset[str]) -> bool:
+        """True if a person with these modes may speak."""
+        return not self.is_moderated or bool(modes & _SPEAKS)
 
     def forget(self, key: str) -> None:
         """A person is not there any more."""
@@ -96,6 +110,8 @@ class Channels:
                 return list(self._topic(line.param(1), "", line.param(2)))
             case "MODE":
                 return list(self._modes(line))
+            case "324":
+                self._read_flags(line.param(1), line.params[2:])
             case "353":
                 self._names(line)
             case "366":
@@ -142,7 +158,10 @@ class Channels:
             return
         key, sender = self.features.fold(nick), self.features.fold(by)
         channel.forget(key)
-        if key in self._ours:
+        if key in channel.banned and key != sender:
+            # The ban came a moment ago, and it is this line that says why. A leave would end the ban.
+            yield from self._banned(channel, by, key, reason)
+        elif key in self._ours:
             person = self._ours[key]
             if person is not None and sender not in self._ours:
                 content = Member(user=person, membership=Membership.LEAVE, reason=plain_word(reason, 300))
@@ -175,6 +194,15 @@ class Channels:
             return
         for channel in here:
             yield from self._leaves(channel, key, line.nick, line.param(0))
+
+    def is_operator_entry(self, happening: Happening) -> bool:
+        """True if an operator of the channel enters the room: the room has to know their rank before it
+        judges what they do.
+        """
+        channel = self.by_name.get(happening.channel)
+        modes = channel.ranks.get(happening.sender, frozenset()) if channel is not None else frozenset()
+        enters = isinstance(happening.content, Member) and happening.content.membership is Membership.JOIN
+        return enters and role_of(modes) >= Role.MODERATOR
 
     def resync(self, name: str) -> list[Happening]:
         """The entries of those who are in a channel, and not shown yet."""
@@ -248,33 +276,72 @@ class Channels:
             if letter in ranks:
                 yield from self._ranked(channel, line.nick, added, letter, parameter)
             elif letter == "b":
-                yield from self._banned(channel, line.nick, added, parameter)
+                yield from self._ban_changed(channel, line.nick, added, parameter)
+            elif letter not in self.features.list_modes:
+                was_set = letter in channel.flags
+                _set_flag(channel, added, letter, parameter)
+                if letter == "i" and added != was_set and "!" in line.source:
+                    yield from self._happening(
+                        channel, line.nick, JoinRule(rule="invite" if added else "public")
+                    )
+
+    def _read_flags(self, name: str, words: Sequence[str]) -> None:
+        channel = self.find(name)
+        if channel is None:
+            return
+        channel.flags.clear()
+        for added, letter, parameter in self.features.mode_changes(words):
+            _set_flag(channel, added, letter, parameter)
 
     def _ranked(self, channel: Channel, by: str, added: bool, letter: str, nick: str) -> Iterator[Happening]:
         key = self.features.fold(nick)
         before = channel.ranks.get(key)
         if before is None:
             return
-        channel.ranks[key] = (before | {letter}) if added else (before - {letter})
-        user = self._ours.get(key) if key in self._ours else NativeId(self._network, key)
-        if user is None or role_of(before) == role_of(channel.ranks[key]) or "." in by:
+        now = channel.ranks[key] = (before | {letter}) if added else (before - {letter})
+        user = self._user_of(key)
+        changed = (role_of(before), channel.has_voice(before)) != (role_of(now), channel.has_voice(now))
+        if user is None or not changed or "." in by:
             return
         if key not in self._ours and key not in channel.shown:
             yield self._entry(channel, key, channel.nicks.get(key, nick))
-        yield from self._happening(channel, by, Standing(user=user, role=role_of(channel.ranks[key])))
+        content = Standing(user=user, role=role_of(now), voice=channel.has_voice(now))
+        yield from self._happening(channel, by, content)
 
-    def _banned(self, channel: Channel, by: str, added: bool, mask: str) -> Iterator[Happening]:
+    def _ban_changed(self, channel: Channel, by: str, added: bool, mask: str) -> Iterator[Happening]:
         """A ban of a nick is one of a person; one of a pattern of many is IRC's own affair."""
         nick = mask.partition("!")[0]
         key = self.features.fold(nick)
         if not nick or re.search(r"[*?]", nick) or mask != f"{nick}!*@*":
             return
-        user = self._ours.get(key) if key in self._ours else NativeId(self._network, key)
-        if user is None:
+        if added and len(channel.banned) < MAX_BANS:
+            channel.banned.add(key)
+        elif not added:
+            channel.banned.discard(key)
+        if added:
+            yield from self._banned(channel, by, key, "")
             return
-        membership = Membership.BAN if added else Membership.LEAVE
-        yield from self._happening(channel, by, Member(user=user, membership=membership))
+        user = self._user_of(key)
+        if user is not None:
+            yield from self._happening(channel, by, Member(user=user, membership=Membership.LEAVE))
+
+    def _banned(self, channel: Channel, by: str, key: str, reason: str) -> Iterator[Happening]:
+        user = self._user_of(key)
+        if user is not None:
+            content = Member(user=user, membership=Membership.BAN, reason=plain_word(reason, 300))
+            yield from self._happening(channel, by, content)
         channel.shown.discard(key)
+
+    def _user_of(self, key: str) -> NativeId | None:
+        """The person behind a nick, None for the bridge itself."""
+        return self._ours.get(key) if key in self._ours else NativeId(self._network, key)
+
+
+def _set_flag(channel: Channel, added: bool, letter: str, parameter: str) -> None:
+    if added:
+        channel.flags[letter] = parameter
+    else:
+        channel.flags.pop(letter, None)
 
 
 def role_of(modes: frozenset[str]) -> Role:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from hansa import (
@@ -11,6 +12,7 @@ from hansa import (
     Membership,
     NativeId,
     NetworkContext,
+    Refusal,
     Submission,
     ViewDelta,
 )
@@ -26,8 +28,10 @@ _BUSY_S = 1.0
 class Inbound:
     """The queue of one network."""
 
-    def __init__(self, ctx: NetworkContext, channels: Channels) -> None:
-        self._ctx, self._channels = ctx, channels
+    def __init__(
+        self, ctx: NetworkContext, channels: Channels, on_refused: Callable[[Happening, Refusal], None]
+    ) -> None:
+        self._ctx, self._channels, self._on_refused = ctx, channels, on_refused
         self._queue: asyncio.Queue[Submission | str] = asyncio.Queue(MAX_WAITING)
         #: What is being submitted. A fault of the database repeats it: the same origins are the same events.
         self._batch: list[Submission] = []
@@ -85,17 +89,15 @@ class Inbound:
             else:
                 break
         for submission, outcome in zip(self._batch, outcomes, strict=True):
-            if outcome.refusal is not None:
-                self._ctx.count("irc_refused", code=outcome.refusal.code)
-                self._ctx.log.info("%s in %s: %s", submission.sender, submission.room, outcome.refusal.text)
-                if isinstance(submission.content, Member):
-                    self._forget(
-                        Happening(
-                            channel=submission.room.id,
-                            sender=submission.sender.id,
-                            content=submission.content,
-                        )
-                    )
+            refusal = outcome.refused
+            if refusal is not None:
+                self._ctx.count("irc_refused", code=refusal.code)
+                self._ctx.log.info("%s in %s: %s", submission.sender, submission.room, refusal.text)
+                happening = Happening(
+                    channel=submission.room.id, sender=submission.sender.id, content=submission.content
+                )
+                self._forget(happening)
+                self._on_refused(happening, refusal)
         self._batch = []
 
     def _forget(self, happening: Happening) -> None:
@@ -116,7 +118,9 @@ class Inbound:
             replaced
             for key, modes in channel.ranks.items()
             if (row := view.person(NativeId(self._ctx.id, key))) is not None
-            and (replaced := replace(row, role=role_of(modes))) != row
+            and (replaced := replace(row, role=role_of(modes), voice=channel.has_voice(modes))) != row
         ]
-        if upserts:
-            await self._ctx.reconcile_view(name, ViewDelta(upserts=tuple(upserts)))
+        moderated = replace(view.facts, moderated=channel.is_moderated)
+        if upserts or moderated != view.facts:
+            info = moderated if moderated != view.facts else None
+            await self._ctx.reconcile_view(name, ViewDelta(upserts=tuple(upserts), info=info))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from functools import partial
 from types import MappingProxyType
 
 from hansa import (
@@ -13,11 +13,11 @@ from hansa import (
     Delivery,
     DeliveryRejected,
     Features,
+    JoinRule,
     Kind,
     Level,
     Link,
     Member,
-    Membership,
     Message,
     NativeId,
     NetworkContext,
@@ -26,21 +26,20 @@ from hansa import (
     Refusal,
     RefusalCode,
     RetryLater,
-    Role,
     RoomView,
     Standing,
-    Style,
     Topic,
     display_of,
 )
 
+from hansa_irc.acts import ChannelActs, reason_of
 from hansa_irc.channels import MAX_CHANNELS, Channels
 from hansa_irc.config import Config
 from hansa_irc.connection import Connection, ConnectionLost
 from hansa_irc.direct import DirectChats, people_of_chat
 from hansa_irc.formatting import plain_word
 from hansa_irc.inbound import Inbound
-from hansa_irc.lines import Line, divide_text, format_line, room_for_text
+from hansa_irc.lines import Line, format_line
 from hansa_irc.puppets import Puppets
 from hansa_irc.rendering import Speaker, render_message
 from hansa_irc.sent import SentDeliveries, schema
@@ -50,6 +49,7 @@ _OPEN_TIMEOUT_S = 10.0
 _HOUSEKEEPING_S = 60
 #: Seconds after which people who were lost in a split have left.
 _SPLIT_S = 600
+_PARTLY = (Kind.MESSAGE, Kind.TOPIC, Kind.MEMBER, Kind.STANDING, Kind.JOIN_RULE)
 _WORDS = (
     Kind.EDIT,
     Kind.REACTION,
@@ -72,7 +72,7 @@ class Irc:
     features = Features(
         levels=MappingProxyType(
             {
-                **dict.fromkeys((Kind.MESSAGE, Kind.TOPIC, Kind.MEMBER, Kind.STANDING), Level.PARTIAL),
+                **dict.fromkeys(_PARTLY, Level.PARTIAL),
                 **dict.fromkeys(_WORDS, Level.FALLBACK),
             }
         ),
@@ -85,7 +85,8 @@ class Irc:
         self.config: Config = ctx.config
         self.puppets = Puppets(ctx, self.config, self._receive_private)
         self.channels = Channels(ctx.id, self.puppets.ours, self.config.members)
-        self.inbound = Inbound(ctx, self.channels)
+        self.acts = ChannelActs(ctx, self.channels, self.puppets, self._require_connection)
+        self.inbound = Inbound(ctx, self.channels, self.acts.on_refused)
         self.direct = DirectChats(ctx, self.channels, self.inbound, self.puppets)
         self._sent = SentDeliveries(ctx)
         self._connection: Connection | None = None
@@ -106,6 +107,7 @@ class Irc:
         self.ctx.spawn(self._keep_connected(), "connection")
         self.ctx.spawn(self.inbound.run, "lines")
         self.ctx.spawn(self.direct.run, "private messages")
+        self.ctx.spawn(partial(self.acts.run, self.inbound), "refused acts")
         self.ctx.spawn(self._keep_house, "housekeeping")
 
     async def stop(self) -> None:
@@ -136,7 +138,7 @@ class Irc:
         if key not in self._inside:
             self.channels.by_name.pop(key, None)
             raise self._cannot_open(
-                RefusalCode.FORBIDDEN, _reason(errors) or "the server does not answer JOIN"
+                RefusalCode.FORBIDDEN, reason_of(errors) or "the server does not answer JOIN"
             )
         self._unlinked.add(key)
         return OpenedRoom(native=NativeId(self.ctx.id, key))
@@ -179,6 +181,15 @@ class Irc:
                     format_line("PART", channel, "the channel is no longer linked")
                 )
 
+    async def tell_person(self, link: Link, user: str, text: str) -> None:
+        """See ``hansa.TellsPeople``: a notice, in a chat from the other person."""
+        chat = people_of_chat(link.native.id)
+        own = self._require_connection() if chat is None else self.puppets.find(chat[1])
+        if own is None:
+            raise RetryLater(f"the person of {link.native.id} has no connection to IRC now")
+        words = plain_word(text if chat is not None else f"[{link.native.id}] {text}", 300)
+        await own.tell(format_line("NOTICE", user, words))
+
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``: returns when the server has worked on all lines."""
         native = await self._sent.find(delivery)
@@ -206,11 +217,13 @@ class Irc:
             case Message():
                 await self._say(delivery, channel, content)
             case Topic():
-                await self._set_topic(delivery, channel, content)
+                await self._say_instead(delivery, channel, await self.acts.set_topic(channel, content))
+            case JoinRule():
+                await self._say_instead(delivery, channel, await self.acts.set_join_rule(channel, content))
             case Member():
-                await self._change_member(channel, person, content)
+                await self.acts.change_member(channel, person, content)
             case Standing():
-                await self._change_rank(channel, content)
+                await self.acts.change_standing(channel, content)
             case _:
                 raise DeliveryRejected(f"{content.kind} has no form on IRC")
 
@@ -222,75 +235,25 @@ class Irc:
         for number in range(self._sent.lines_of(delivery.key), len(lines)):
             errors = await connection.tell(lines[number])
             if refused := [one for one in errors if self.channels.features.fold(one.param(1)) == channel]:
-                raise DeliveryRejected(_reason(refused))
+                raise DeliveryRejected(reason_of(refused))
             self._sent.on_lines(delivery.key, number + 1)
+
+    async def _say_instead(self, delivery: Delivery, channel: str, message: Message | None) -> None:
+        """People read of a change that the bridge may not make."""
+        if message is not None:
+            await self._say(delivery, channel, message)
 
     async def _speaker(self, person: NativeId, name: str, channel: str) -> tuple[Connection, Speaker]:
         own = self._require_connection()
-        puppet = await self.puppets.speaker(person, name, channel, self.channels.features)
+        known = self.channels.open(channel, set())
+
+        async def admit(nick: str) -> bool:
+            return not await own.tell(format_line("INVITE", nick, channel))
+
+        puppet = await self.puppets.speaker(person, name, known, self.channels.features, admit)
         if puppet is not None:
             return puppet, Speaker(source=puppet.shown_source)
         return own, Speaker(source=own.shown_source, name=name)
-
-    async def _set_topic(self, delivery: Delivery, channel: str, content: Topic) -> None:
-        known = self.channels.find(channel)
-        text = " ".join(content.text.split())
-        if known is not None and known.topic == text:
-            return
-        own = self._require_connection()
-        fitting = next(divide_text(text, room_for_text(own.shown_source, "TOPIC", channel)), "")
-        if fitting == text and not await own.tell(format_line("TOPIC", channel, text)):
-            if known is not None:
-                known.topic = text
-            return
-        # It does not fit, or the bridge may not set it: people read it all the same.
-        await self._say(
-            delivery, channel, Message(text=f"[the topic is: {content.text}]", style=Style.NOTICE)
-        )
-
-    async def _change_member(self, channel: str, sender: NativeId, content: Member) -> None:
-        own = self._require_connection()
-        if content.user.network != self.ctx.id:
-            if content.membership is not Membership.JOIN:
-                await self.puppets.leave(content.user, channel, plain_word(content.reason, 200) or "left")
-            return
-        channel_now = self.channels.find(channel)
-        key = content.user.id
-        mask = f"{key}!*@*"
-        lines: list[bytes] = []
-        if content.membership is Membership.BAN:
-            lines.append(format_line("MODE", channel, "+b", mask))
-        elif content.former_membership is Membership.BAN:
-            lines.append(format_line("MODE", channel, "-b", mask))
-        leaves = content.membership in {Membership.BAN, Membership.LEAVE}
-        if leaves and channel_now is not None and key in channel_now.ranks:
-            by = self._name_of(sender, channel)
-            reason = plain_word(f"by {by}: {content.reason}" if content.reason else f"by {by}", 200)
-            lines.append(format_line("KICK", channel, key, reason))
-        elif content.membership is Membership.INVITE:
-            lines.append(format_line("INVITE", key, channel))
-        if lines and (refused := await own.tell(*lines)):
-            raise DeliveryRejected(_reason(refused))
-
-    async def _change_rank(self, channel: str, content: Standing) -> None:
-        known = self.channels.find(channel)
-        if content.user.network == self.ctx.id:
-            nick = content.user.id
-        elif puppet := self.puppets.find(content.user):
-            nick = puppet.nick
-        else:
-            return
-        key = self.channels.features.fold(nick)
-        modes = known.ranks.get(key) if known is not None else None
-        if modes is None:
-            return
-        changes = ""
-        if (content.role >= Role.MODERATOR) != ("o" in modes):
-            changes += "+o" if content.role >= Role.MODERATOR else "-o"
-        if changes and (
-            refused := await self._require_connection().tell(format_line("MODE", channel, changes, nick))
-        ):
-            raise DeliveryRejected(_reason(refused))
 
     def _name_of(self, person: NativeId, channel: str) -> str:
         view = self.ctx.get_view(channel)
@@ -345,6 +308,7 @@ class Irc:
         match line.command:
             case "JOIN" if own:
                 self._inside.add(fold(line.param(0)))
+                self._require_connection().post(format_line("MODE", fold(line.param(0))))
             case "PART" | "KICK" if self.puppets.ours.get(fold(ended), "") is None:
                 self._inside.discard(fold(line.param(0)))
             case "NICK" if own:
@@ -358,8 +322,13 @@ class Irc:
             await self.inbound.put(
                 happening, line.tags.get("msgid", "") if happening is happenings[-1] else ""
             )
-        if line.command in {"366", "MODE"}:
-            await self.inbound.rank(fold(line.param(1 if line.command == "366" else 0)))
+            if self.channels.is_operator_entry(happening):
+                await self.inbound.rank(happening.channel)
+        if line.command in {"366", "324"}:
+            await self.inbound.rank(fold(line.param(1)))
+        elif line.command == "MODE" and ("!" not in line.source or "m" in line.param(1)):
+            # What a person changes is an act, which the room may refuse; what a server changes is so.
+            await self.inbound.rank(fold(line.param(0)))
 
     def _receive_private(self, person: NativeId, line: Line) -> None:
         self.direct.receive(person, line)
@@ -405,7 +374,3 @@ class Irc:
 
     def _cannot_open(self, code: RefusalCode, text: str) -> CannotOpenRoom:
         return CannotOpenRoom(Refusal(code=code, text=text))
-
-
-def _reason(errors: Sequence[Line]) -> str:
-    return plain_word(errors[0].params[-1], 200) if errors and errors[0].params else ""

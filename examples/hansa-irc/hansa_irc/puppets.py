@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from hansa import LruCache, NativeId, NetworkContext
 
+from hansa_irc.channels import Channel
 from hansa_irc.config import Config
 from hansa_irc.connection import Connection, ConnectionLost
 from hansa_irc.isupport import ServerFeatures, make_nick
@@ -20,6 +21,10 @@ _OPEN_TIMEOUT_S = 15.0
 _FAILED_S = 300.0
 #: People whose connection failed.
 _MAX_REMEMBERED = 1000
+#: Numeric replies to JOIN that an invite of an operator overrides: by invitation only, banned, wrong key.
+_NOT_LET_IN = frozenset({"473", "474", "475"})
+#: Invites a nick into a channel; False where that cannot be done.
+Admit = Callable[[str], Awaitable[bool]]
 
 
 @dataclass(slots=True)
@@ -50,21 +55,26 @@ class Puppets:
         self._number = 0
 
     async def speaker(
-        self, person: NativeId, name: str, channel: str, features: ServerFeatures
+        self, person: NativeId, name: str, channel: Channel, features: ServerFeatures, admit: Admit
     ) -> Connection | None:
-        """The connection of a person, in the channel; None where the bridge must speak for them."""
+        """The connection of a person, in the channel; None where the bridge must speak for them. ``admit``
+        invites a nick that the channel does not let in.
+        """
         await self.get(person, name, features)
-        puppet = self._puppets.get(person)
+        puppet, key = self._puppets.get(person), features.fold(channel.name)
         if puppet is None:
             return None
-        if channel not in puppet.channels:
-            refused = await puppet.connection.tell(format_line("JOIN", channel))
-            if refused:
-                self._ctx.log.info(
-                    "%s cannot enter %s: %s", puppet.connection.nick, channel, refused[0].params[-1]
-                )
-                return None
-            puppet.channels.add(channel)
+        if key in puppet.channels:
+            return puppet.connection
+        enter = format_line("JOIN", *filter(None, [key, channel.flags.get("k", "")]))
+        refused = await puppet.connection.tell(enter)
+        if any(line.command in _NOT_LET_IN for line in refused) and await admit(puppet.connection.nick):
+            refused = await puppet.connection.tell(enter)
+        if refused:
+            reason = refused[0].params[-1] if refused[0].params else ""
+            self._ctx.log.info("%s cannot enter %s: %s", puppet.connection.nick, key, reason)
+            return None
+        puppet.channels.add(key)
         return puppet.connection
 
     async def get(self, person: NativeId, name: str, features: ServerFeatures) -> Connection | None:
@@ -85,6 +95,15 @@ class Puppets:
         """The connection of a person who has one."""
         puppet = self._puppets.get(person)
         return puppet.connection if puppet is not None else None
+
+    async def enter(self, person: NativeId, channel: str, password: str) -> None:
+        """A person was thrown out of a channel in which they may be."""
+        puppet = self._puppets.get(person)
+        if puppet is None or channel in puppet.channels:
+            return
+        with contextlib.suppress(ConnectionLost):
+            if not await puppet.connection.tell(format_line("JOIN", *filter(None, [channel, password]))):
+                puppet.channels.add(channel)
 
     async def leave(self, person: NativeId, channel: str, reason: str) -> None:
         """A person is not in a room any more."""

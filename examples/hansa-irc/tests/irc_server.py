@@ -29,7 +29,7 @@ class User:
 
 class IrcServer:
     """One server. ``accounts`` are those of SASL, if it has any; ``mute`` drops PINGs; ``refuse`` maps a
-    command to the numeric reply with which it is refused.
+    command to the numeric reply with which it is refused; ``closed`` channels take the invited.
     """
 
     def __init__(self) -> None:
@@ -39,6 +39,9 @@ class IrcServer:
         self.accounts: dict[str, str] | None = None
         self.refuse: dict[str, str] = {}
         self.deaf = False
+        self.flags: dict[str, str] = {}
+        self.closed: set[str] = set()
+        self._invited: set[tuple[str, str]] = set()
         self.commands: list[Line] = []
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -69,8 +72,13 @@ class IrcServer:
 
     def act(self, nick: str, command: str, *params: str) -> None:
         """A person does something."""
-        user = self.users[_FOLD(nick)]
+        user = self.users.setdefault(_FOLD(nick), User(nick=nick))
         self._handle(user, Line(command=command, params=params))
+
+    def set_mode(self, channel: str, *change: str) -> None:
+        """The server itself changes a mode, as services do."""
+        for one in self.channels[channel]:
+            self._write(one, f":{NAME} ".encode() + format_line("MODE", channel, *change))
 
     def texts(self, channel: str) -> list[str]:
         """What connections have said in a channel, in order."""
@@ -142,6 +150,10 @@ class IrcServer:
                     self._write(other, f":{user.source} ".encode() + format_line(line.command, *line.params))
                 else:
                     self._reply(user, "401", line.param(0), "No such nick")
+            case "INVITE":
+                self._invited.add((_FOLD(line.param(0)), line.param(1)))
+            case "MODE" if len(line.params) == 1:
+                self._reply(user, "324", line.param(0), "+" + "".join(self.flags.get(line.param(0), "")))
             case "TOPIC" | "MODE" | "KICK":
                 self._tell(line.param(0), format_line(line.command, *line.params), user)
                 if line.command == "KICK":
@@ -171,6 +183,9 @@ class IrcServer:
                 self._write(one, b":" + before + b" " + format_line("NICK", nick))
 
     def _join(self, user: User, name: str) -> None:
+        if name in self.closed and (_FOLD(user.nick), name) not in self._invited:
+            self._reply(user, "473", name, "Cannot join channel (+i)")
+            return
         members = self.channels.setdefault(name, {})
         members.setdefault(user, set())
         self._tell(name, format_line("JOIN", name), user)

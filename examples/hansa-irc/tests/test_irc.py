@@ -2,58 +2,15 @@
 
 from __future__ import annotations
 
-import hansa_irc
 import pytest
+from act_checks import ActChecks
 from hansa import CannotOpenRoom, Member, Membership, Message, NativeId, Role, Standing, Style, Topic
 from hansa.testing import NetworkSuite
-from hansa_irc.lines import parse_line
-from irc_server import IrcServer
-
-ROOM = "#room"
+from irc_stage import ROOM, IrcStage
 
 
-class TestIrc(NetworkSuite):
-    plugin = hansa_irc
-    address = ROOM
-    other_address = "#second"
-
-    more: dict = {}  # noqa: RUF012  # replaced, not changed
-    server: IrcServer | None = None
-
-    async def start_peer(self):
-        self.server = self.server or IrcServer()
-        await self.server.start()
-        self.options = {
-            "host": "127.0.0.1",
-            "port": self.server.port,
-            "transport": "tcp",
-            "lines_per_second": 0,
-            **self.more,
-        }
-
-    async def stop_peer(self):
-        await self.server.stop()
-
-    def told(self, **more):
-        """A stage with further settings."""
-        self.more = more
-        return self.stage()
-
-    options = {"host": "127.0.0.1"}  # noqa: RUF012  # read only
-
-    async def inject(self, _net, room, sender, text):
-        self.server.person(sender, room)
-        self.server.act(sender, "PRIVMSG", room, text)
-
-    def malformed(self, _net):
-        return [
-            lambda raw=raw: parse_line(raw)
-            for raw in (b"", b":only.source", b"@a=b", b"PRIV\0MSG x", b"1234")
-        ]
-
-    async def said(self, stage, text):
-        """Waits until a line was said in the channel."""
-        await stage.until(f"{text!r} was said", lambda: text in self.server.texts(ROOM))
+class TestIrc(ActChecks, IrcStage, NetworkSuite):
+    """The contract of networks, and what only IRC has."""
 
     async def test_people_of_other_networks_are_named(self):
         async with self.stage() as stage:
@@ -223,10 +180,3 @@ class TestIrc(NetworkSuite):
             await stage.seen(Message(text="fence"))
             answers = [one for one in self.server.commands if one.command == "NOTICE"]
             assert [one.params[0] for one in answers] == ["Ann"]
-
-    async def done(self, stage, command, *params):
-        """Waits for a command of the bridge."""
-        wanted = (command, params)
-        await stage.until(
-            f"{wanted}", lambda: wanted in [(one.command, one.params) for one in self.server.commands]
-        )
