@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 import aiohttp
 import pytest
-from peers.hansa import Hansa
+from peers.irc_bridge import reads
 from peers.synapse import Refusal
 from peers.tcp_cutter import TcpCutter
 from peers.waiting import until
@@ -18,49 +17,6 @@ from peers.waiting import until
 pytestmark = pytest.mark.e2e
 CHANNEL = "#lobby"
 BURST = 1000
-TABLE = """
-[networks.irc]
-plugin = "irc"
-host = "127.0.0.1"
-port = {port}
-transport = "tls"
-ca_file = "{ca}"
-lines_per_second = 0
-puppets = {puppets}
-[[rooms]]
-links = ["matrix:#lobby:{name}", "irc:#lobby"]
-"""
-
-
-@pytest.fixture
-def bridged(installed_irc, hansa, ngircd) -> Callable[..., Awaitable[Hansa]]:
-    """Makes a Hansa whose lobby is linked with the channel."""
-
-    async def make(port: int = 0, puppets: int = 0):
-        def table(server) -> str:
-            return TABLE.format(
-                port=port or ngircd.tls_port, ca=server.ca.certificate, puppets=puppets, name=server.name
-            )
-
-        server = await hansa(table)
-
-        async def linked():
-            rooms = await server.run("rooms", "ls")
-            return any(len(room["links"]) == 2 for room in rooms)
-
-        await until("the lobby is linked", linked)
-        return server
-
-    return make
-
-
-async def reads(user, room: str, body: str):
-    """Waits until a Matrix user reads a message, and returns its event."""
-
-    async def found():
-        return [e for e in await user.history(room) if e["content"].get("body") == body]
-
-    return (await until(f"{body!r} is read", found))[0]
 
 
 async def test_people_of_irc_and_of_hansa_talk(bridged, irc_user, local_user):

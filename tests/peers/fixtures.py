@@ -8,13 +8,14 @@ import secrets
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from peers.ca import PrivateCA
 from peers.dendrite import Dendrite
 from peers.hansa import Hansa
+from peers.irc_bridge import bridge_table, wait_linked
 from peers.mongo import Mongo
 from peers.ngircd import IrcUser, Ngircd
 from peers.postgres import Postgres
@@ -110,6 +111,18 @@ async def irc_user(ngircd) -> AsyncIterator[Callable[..., Awaitable[IrcUser]]]:
     yield make
     for user in made:
         await user.close()
+
+
+@pytest.fixture
+def bridged(installed_irc, hansa, ngircd) -> Callable[..., Awaitable[Hansa]]:
+    """Makes a Hansa whose lobby is linked with the channel ``#lobby``: see ``bridge_table``."""
+
+    async def make(**settings: Any) -> Hansa:
+        server: Hansa = await hansa(lambda server: bridge_table(server, ngircd, **settings))
+        await wait_linked(server)
+        return server
+
+    return make
 
 
 @pytest.fixture

@@ -169,6 +169,15 @@ class IrcUser:
                 found.append(text)
         return found
 
+    async def seen_line(self, text: str) -> None:
+        """Wait for a line of another user with this behind its source, whatever the case of nicks."""
+
+        def came() -> bool:
+            rests = (one.partition(" ")[2].lower() for one in self.lines)
+            return any(rest.replace(" :", " ") == text.lower().replace(" :", " ") for rest in rests)
+
+        await self.until(repr(text), came)
+
     async def seen(self, target: str, text: str) -> None:
         """Wait for a message."""
         await self.until(f"{text!r}", lambda: text in self.texts(target))

@@ -207,6 +207,7 @@ class ChannelActs:
         if user.network != self._ctx.id:
             await self._puppets.enter(user, name, channel.flags.get("k", ""))
         elif user.id not in {sender, *channel.ranks}:
+            channel.shown.discard(user.id)
             gone = Member(user=user, membership=Membership.LEAVE, reason=content.reason)
             await inbound.put(Happening(channel=name, sender=user.id, content=gone))
 

@@ -101,12 +101,17 @@ class Inbound:
         self._batch = []
 
     def _forget(self, happening: Happening) -> None:
-        """The core has not taken an entry: the person is shown when they do something the next time."""
+        """The core has not taken a change of a membership. A person who is not in the room is shown when they
+        do something the next time; one who was not thrown out of it is still in it.
+        """
         content, channel = happening.content, self._channels.find(happening.channel)
-        if channel is None or not isinstance(content, Member):
+        if channel is None or not isinstance(content, Member) or content.user.network != self._ctx.id:
             return
+        view = self._ctx.get_view(happening.channel)
         if content.membership is Membership.JOIN:
             channel.shown.discard(content.user.id)
+        elif view is not None and view.membership(content.user) is Membership.JOIN:
+            channel.shown.add(content.user.id)
 
     async def _compare_ranks(self, name: str) -> None:
         """The server knows the ranks of its own people; the core's room says the same."""
