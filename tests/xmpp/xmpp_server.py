@@ -26,6 +26,7 @@ from hansa import (
     NetworkContext,
     NetworkStatus,
     OpenedRoom,
+    PersonPresence,
     Refusal,
     RefusalCode,
     Submission,
@@ -180,6 +181,7 @@ class ScriptedAuthority:
         self.ctx = ctx
         self.got: list[Event] = []
         self.signals: list[EphemeralEvent] = []
+        self.presences: list[PersonPresence] = []
         self._life, self._count = ctx.random.bytes(6).hex(), 0
 
     async def start(self) -> None:
@@ -194,6 +196,9 @@ class ScriptedAuthority:
 
     async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
         self.signals.append(signal)
+
+    async def show_presence(self, link: Link, presence: PersonPresence) -> None:
+        self.presences.append(presence)
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         return OpenedRoom(native=NativeId("matrix", address))

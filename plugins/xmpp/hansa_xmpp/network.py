@@ -22,6 +22,7 @@ from hansa import (
     NetworkStatus,
     OpenedRoom,
     PersonMatch,
+    PersonPresence,
     ProfileQuery,
     Refusal,
     RefusalCode,
@@ -117,6 +118,11 @@ class XmppNetwork:
         """See ``CarriesEphemeral.show_ephemeral``. A direct chat shows none."""
         if link.hosted:
             await self._ingress.signals.show_signal(link.native.id, signal)
+
+    async def show_presence(self, link: Link, presence: PersonPresence) -> None:
+        """See ``CarriesPresence.show_presence``."""
+        if link.hosted:
+            await self._ingress.service.show_person(link.native.id, presence)
 
     def request_confirmation(self, link: Link) -> None:
         """See ``Confirms.request_confirmation``: a ping that comes back through the server."""

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hansa import Delivery, Event, NativeId, NetworkContext, RetryLater, RoomView, StoreFault
+from hansa import Delivery, Event, NativeId, NetworkContext, PersonPresence, RetryLater, RoomView, StoreFault
 
 from hansa_xmpp.absences import Absences
 from hansa_xmpp.link_ping import LinkPing
 from hansa_xmpp.occupant_store import OccupantStore, SelfPing, StoredSession
+from hansa_xmpp.presences import OccupantPresences
 from hansa_xmpp.proto.commands import (
     Command,
     JoinGrant,
@@ -68,6 +69,7 @@ class MucService:
         self._on_gone = on_gone
         self._table = OccupantStore(ctx.store)
         self.absences = Absences(ctx)
+        self.presences = OccupantPresences(ctx)
         self._history = RoomHistory(ctx)
         self.targets = Targets(ctx)
         self._rooms: dict[str, HostedRoom] = {}
@@ -206,6 +208,9 @@ class MucService:
             await self.absences.note_absent(native, [g.user for g in gone if g.last])
         except StoreFault as fault:  # at the next start they are asked whether they are there
             self._ctx.log.warning("who left %s, or was renamed, is not stored yet: %s", native, fault)
+        if (room := self.room(native)) is not None:
+            for user in dict.fromkeys(left.user for left in gone):
+                await self.presences.tell_closed(room.muc, user)
         for left in gone:
             if left.last and not left.lost:
                 self._on_gone(native, left.user, left.full)
@@ -235,6 +240,14 @@ class MucService:
                     await self.apply_commands(native, commands)
         await self._transport.wait_drained()
         return delivery.event.id
+
+    async def show_person(self, native: str, presence: PersonPresence) -> None:
+        """Shows occupants the presence of a person of another network."""
+        room = self.room(native)
+        if room is not None:
+            stanzas = self.presences.take_puppet(room.muc, presence)
+            if self.up and room.occupants_verified.done():
+                self.send_stanzas(stanzas)
 
     async def complete_join(self, native: str, enter: JoinRequest) -> None:
         """Completes a join that the core has accepted: history, then live messages, without a gap."""

@@ -43,10 +43,13 @@ from hansa_xmpp.proto.commands import (
     Ignored,
     JoinRequest,
     NickChange,
+    PresenceUpdate,
 )
 from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.parse import OversizedStanza
 from hansa_xmpp.proto.payload import MAX_PAYLOAD, payload_of
+from hansa_xmpp.proto.presence_xml import without_status
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
 from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.service import HostedRoom, MucService
@@ -300,6 +303,8 @@ class StanzaHandler:
             if stanza.kind == "iq":
                 commands: Sequence[Command] = iq.to_room(stanza, room.muc, self.service.view(native))
             else:
+                if stanza.kind == "presence" and stanza.type == "unavailable":
+                    stanza = await self._judge_leave(stanza, room.muc)
                 commands = room.muc.handle_stanza(stanza)
             for command in commands:
                 if isinstance(command, GroupchatMessage) and command.about is None:
@@ -310,6 +315,8 @@ class StanzaHandler:
                     await self._submit_targeted(native, room, command)
                 elif isinstance(command, ChatState | DisplayedMarker):
                     await self._submit_signal(native, room, command)
+                elif isinstance(command, PresenceUpdate):
+                    await self._update_presence(room, command)
                 elif isinstance(command, JoinRequest):
                     await self._join_occupant(native, room, command, item.epoch)
                 elif isinstance(command, NickChange):
@@ -342,6 +349,7 @@ class StanzaHandler:
         await self.service.wait_verified(room)
         if await self._is_still_connected(native, enter, epoch):
             try:
+                enter = await self.service.presences.judge_join(room.muc, enter)
                 await self.service.complete_join(native, enter)
             except StoreFault:
                 self._ctx.count("xmpp_refused", why=errors.RESOURCE_CONSTRAINT.name)
@@ -448,6 +456,19 @@ class StanzaHandler:
             await self.signals.submit_signal(native, room, signal)
         except StoreFault:
             self._ctx.count("xmpp_dropped", why="signals")
+
+    async def _update_presence(self, room: HostedRoom, update: PresenceUpdate) -> None:
+        try:
+            self.service.send_stanzas(await self.service.presences.take_update(room.muc, update))
+        except StoreFault:
+            self._ctx.count("xmpp_dropped", why="presence")
+
+    async def _judge_leave(self, stanza: Stanza, muc: Muc) -> Stanza:
+        """Returns a presence of someone who leaves, as the policies let it be shown."""
+        try:
+            return await self.service.presences.judge_leave(stanza, muc.user(stanza))
+        except StoreFault:
+            return without_status(stanza)
 
     def _answer(self, said: GroupchatMessage, refused: tuple[Condition, str] | None) -> None:
         if refused is not None:

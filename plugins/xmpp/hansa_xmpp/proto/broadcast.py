@@ -16,6 +16,7 @@ from hansa_xmpp.proto.archive_xml import tombstone_xml
 from hansa_xmpp.proto.convert import StanzaIds
 from hansa_xmpp.proto.message_xml import NickOf, message_xml, shown_id
 from hansa_xmpp.proto.occupants import Occupant
+from hansa_xmpp.proto.presence_xml import status_xml
 from hansa_xmpp.proto.render import OutboundStanza, xml_element
 from hansa_xmpp.proto.stanza import NS_DELAY, NS_MUC_USER, NS_NICK, NS_OCCUPANT_ID, NS_SID, Stanza
 from hansa_xmpp.proto.targeted import ReactionSet, reactions_xml, retraction_xml
@@ -35,11 +36,14 @@ _STANDING = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveReason:
-    """The reason why an occupant left: status codes, the actor (a nick) and the text."""
+    """The reason why an occupant left: status codes, the actor (a nick) and the text, and the status of
+    an occupant who left by themselves.
+    """
 
     codes: tuple[int, ...] = ()
     actor: str = ""
     reason: str = ""
+    status: str = ""
     new_nick: str = ""
     banned: bool = False
 
@@ -73,6 +77,7 @@ class Broadcast:
         inner = self._muc_user_element(item, codes) + self._occupant_id_element(who.user)
         if who.name and who.name != who.nick:
             inner += xml_element("nick", NS_NICK, render.xml_text(who.name))
+        inner = who.presence.xml + inner
         return render.stanza("presence", f"{self.room}/{who.nick}", to, inner)
 
     def unavailable_presence(
@@ -92,6 +97,7 @@ class Broadcast:
             nick=parting.new_nick,
         )
         x = self._muc_user_element(item, (*parting.codes, *codes)) + self._occupant_id_element(who.user)
+        x = status_xml(parting.status) + x
         return render.stanza("presence", f"{self.room}/{who.nick}", to, x, type_="unavailable")
 
     def event_message(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hansa import Content, Event, Message, NativeId
 
 from hansa_xmpp.proto.convert import StanzaIds, parse_timestamp
+from hansa_xmpp.proto.presence_xml import OccupantPresence
 from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import NS_MUC, Stanza
 from hansa_xmpp.proto.targeted import Targeted
@@ -58,6 +59,7 @@ class JoinRequest:
     user: NativeId
     nick: str
     history: HistoryRequest
+    presence: OccupantPresence = OccupantPresence()  # noqa: RUF009  # frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,15 @@ class NickChange:
     stanza: Stanza
     user: NativeId
     nick: str
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceUpdate:
+    """A connection of ``user``, who is here, says another show, status or extension."""
+
+    stanza: Stanza
+    user: NativeId
+    presence: OccupantPresence
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,7 @@ Command = (
     SendStanzas
     | JoinRequest
     | NickChange
+    | PresenceUpdate
     | GroupchatMessage
     | ChatState
     | DisplayedMarker

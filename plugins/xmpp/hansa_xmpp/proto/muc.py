@@ -54,6 +54,7 @@ from hansa_xmpp.proto.commands import (
     JoinRequest,
     NickChange,
     NickForced,
+    PresenceUpdate,
     SendStanzas,
     SessionClosed,
     parse_history_request,
@@ -61,6 +62,7 @@ from hansa_xmpp.proto.commands import (
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.nick import nick_for
 from hansa_xmpp.proto.occupants import Occupant, OccupantList
+from hansa_xmpp.proto.presence_xml import OccupantPresence, parse_occupant_presence, parse_status
 from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza
 from hansa_xmpp.proto.targeted import ReactionSet, Reply, RetractionRequest, parse_targeted
@@ -108,7 +110,7 @@ class Muc:
         if stanza.kind == "message":
             return self._handle_message(stanza)
         if stanza.type == "unavailable":
-            return self.close_session(stanza.sender.full)
+            return self.close_session(stanza.sender.full, status=parse_status(stanza))
         if stanza.type:
             return [Ignored("presence type")]
         return self._handle_presence(stanza)
@@ -125,21 +127,42 @@ class Muc:
         if here is None and x is None:
             return _refuse_stanza(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
         if x is None and here is not None and here.nick == nick:
-            return [Ignored("status")]
+            return [PresenceUpdate(stanza, user, parse_occupant_presence(stanza))]
         if x is not None and here is None and len(self.roster) >= self._max_sessions:
             return _refuse_stanza(stanza, errors.ROOM_FULL, "the room is full")
         occupant = self.roster.by_user(user)
         if x is not None and occupant is not None and set(occupant.sessions) - {stanza.sender.full}:
             self.roster.reserve(user, occupant.nick)
-            return [JoinRequest(stanza, user, occupant.nick, parse_history_request(stanza))]
+            return [self._join_request(stanza, occupant.nick)]
         if not self.roster.is_nick_free(nick, user):
             return _refuse_stanza(stanza, errors.CONFLICT, "this nick is taken")
         self.roster.reserve(user, nick)
-        return [
-            NickChange(stanza, user, nick)
-            if x is None
-            else JoinRequest(stanza, user, nick, parse_history_request(stanza))
-        ]
+        return [NickChange(stanza, user, nick) if x is None else self._join_request(stanza, nick)]
+
+    def _join_request(self, stanza: Stanza, nick: str) -> JoinRequest:
+        history, presence = parse_history_request(stanza), parse_occupant_presence(stanza)
+        return JoinRequest(stanza, self.user(stanza), nick, history, presence)
+
+    def update_presence(
+        self, user: NativeId, presence: OccupantPresence, full: str = ""
+    ) -> list[OutboundStanza]:
+        """Shows everybody what an occupant says of themselves, by the connection ``full``; nothing if that
+        changes nothing. ``full`` is empty for a person of another network.
+        """
+        occupant = self.roster.by_user(user)
+        if occupant is None or (full and full not in occupant.sessions):
+            return []
+        return self._announce_presence(occupant) if occupant.set_presence(full, presence) else []
+
+    def _announce_presence(self, occupant: Occupant) -> list[OutboundStanza]:
+        own, others = tuple(occupant.sessions), self._other_sessions(occupant.user)
+        said = [self._say.available_presence(occupant, others)] if others else []
+        return [*said, self._say.available_presence(occupant, own, [broadcast.SELF])] if own else said
+
+    def forget_presence_texts(self) -> None:
+        """Drops what people wrote into their presences, which policies of before let in."""
+        for occupant in self.roster:
+            occupant.presences = {full: one.without_texts for full, one in occupant.presences.items()}
 
     def _handle_message(self, stanza: Stanza) -> list[Command]:
         if self.roster.by_session(stanza.sender.full) is None:
@@ -197,19 +220,20 @@ class Muc:
         occupant = self.roster.by_user(user)
         return [self._say.signal(occupant, inner, self.roster.session_jids(), id_)] if occupant else []
 
-    def close_session(self, full: str, *codes: int, lost: bool = False) -> list[Command]:
-        """A connection left, or was found dead (``lost``)."""
+    def close_session(self, full: str, *codes: int, lost: bool = False, status: str = "") -> list[Command]:
+        """A connection left, with a ``status`` perhaps, or was found dead (``lost``)."""
         occupant = self.roster.by_session(full)
         if occupant is None:
             return [Ignored("not here")]
-        itself = self._say.unavailable_presence(occupant, [full], LeaveReason(codes=codes), [broadcast.SELF])
+        parting, before = LeaveReason(codes=codes, status=status), occupant.presence
+        itself = self._say.unavailable_presence(occupant, [full], parting, [broadcast.SELF])
         self.roster.remove_session(full)
         last = not occupant.sessions
         stanzas = [itself]
         if last:
-            stanzas.append(
-                self._say.unavailable_presence(occupant, self.roster.session_jids(), LeaveReason(codes=codes))
-            )
+            stanzas.append(self._say.unavailable_presence(occupant, self.roster.session_jids(), parting))
+        elif occupant.presence != before:
+            stanzas += self._announce_presence(occupant)
         return [SendStanzas(tuple(stanzas)), SessionClosed(occupant.user, full, last, lost)]
 
     def close_sessions(self, fulls: Iterable[str]) -> list[Command]:
@@ -241,9 +265,12 @@ class Muc:
             occupant = Occupant(enter.user, enter.nick, role=person.role if person else Role.MEMBER)
             self.roster.add(occupant)
             self.roster.add_session(occupant, full, admission.upto)
+            occupant.set_presence(full, enter.presence)
             said.append(self._say.available_presence(occupant, self._other_sessions(enter.user)))
         else:
             said += self._announce_rename(occupant, enter.nick, "", ())
+            if occupant.set_presence(full, enter.presence):
+                said += self._announce_presence(occupant)
             self.roster.add_session(occupant, full, admission.upto)
         self.roster.release(enter.user)
         yield from said
@@ -505,9 +532,7 @@ class Muc:
         if occupant.role is role:
             return []
         occupant.role = role
-        own, others = tuple(occupant.sessions), self._other_sessions(occupant.user)
-        said = [self._say.available_presence(occupant, others)] if others else []
-        return [*said, self._say.available_presence(occupant, own, [broadcast.SELF])] if own else said
+        return self._announce_presence(occupant)
 
     def _remove_occupant(self, occupant: Occupant, parting: LeaveReason) -> list[OutboundStanza]:
         own, others = tuple(occupant.sessions), self._other_sessions(occupant.user)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from hansa import NativeId, Role
 
+from hansa_xmpp.proto.presence_xml import OccupantPresence, choose_presence
+
 #: A ``seq`` that no event has: who was given the log up to it is given nothing.
 _NOTHING = 2**63 - 1
 
@@ -18,7 +20,8 @@ _NOTHING = 2**63 - 1
 class Occupant:
     """One person. ``sessions`` maps the full JIDs of an XMPP person's connections to the ``seq`` up to which
     each was given the log; a person of another network has none. ``name`` is the full display name.
-    ``taken``: their nick was taken from them.
+    ``taken``: their nick was taken from them. ``presences`` are those of the connections, as far as they
+    have said anything, and under the empty name that of a person of another network.
     """
 
     user: NativeId
@@ -27,6 +30,19 @@ class Occupant:
     role: Role = Role.MEMBER
     taken: bool = False
     sessions: dict[str, int] = field(default_factory=dict)
+    presences: dict[str, OccupantPresence] = field(default_factory=dict)
+
+    @property
+    def presence(self) -> OccupantPresence:
+        """What all connections together say."""
+        return choose_presence(self.presences.values())
+
+    def set_presence(self, full: str, presence: OccupantPresence) -> bool:
+        """Takes what a connection says; True if the whole is another."""
+        before = self.presence
+        self.presences.pop(full, None)
+        self.presences[full] = presence
+        return self.presence != before
 
 
 class OccupantList:
@@ -120,6 +136,7 @@ class OccupantList:
         occupant = self._sessions.pop(full, None)
         if occupant is not None:
             del occupant.sessions[full]
+            occupant.presences.pop(full, None)
             if not occupant.sessions:
                 self.remove(occupant.user)
         return occupant

@@ -48,7 +48,7 @@ def payload_of(stanza: Stanza, *, whole: bool) -> bytes:
     """The payload of a message, empty if there is nothing to keep. ``whole``: its body is kept too, and the
     id that an encrypted message corrects.
     """
-    kept = "".join(_to_xml(child, stanza.namespace) for child in kept_children(stanza, whole=whole))
+    kept = children_xml(kept_children(stanza, whole=whole), stanza.namespace)
     return f"{_WHOLE if whole else _BESIDE}{kept}".encode() if kept else b""
 
 
@@ -63,6 +63,11 @@ def kept_children(stanza: Stanza, *, whole: bool) -> Iterable[Element]:
         if xmlns == stanza.namespace and (name in {"error", "subject"} or (name == "body" and not whole)):
             continue
         yield child
+
+
+def children_xml(children: Iterable[Element], around: str) -> str:
+    """Elements as XML within one of the namespace ``around``."""
+    return "".join(_to_xml(child, around) for child in children)
 
 
 def is_whole(payload: bytes) -> bool:
