@@ -43,11 +43,18 @@ async def until_answers(name: str, url: str, process: Process, seconds: float) -
 class Synapse:
     """One server. Its name carries its port, so that nothing is looked up. ``seen_at``: others reach it at
     another port, which is then the one in its name. ``postgres``: the URL of an empty PostgreSQL database that
-    it has instead of SQLite.
+    it has instead of SQLite. ``presence``: it sends and shows presence.
     """
 
     def __init__(
-        self, folder: Path, ca: PrivateCA, host: str = "127.0.0.1", seen_at: int = 0, *, postgres: str = ""
+        self,
+        folder: Path,
+        ca: PrivateCA,
+        host: str = "127.0.0.1",
+        seen_at: int = 0,
+        *,
+        postgres: str = "",
+        presence: bool = False,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +62,7 @@ class Synapse:
         self.name = f"{host}:{seen_at or self.fed_port}"
         self.url = f"http://127.0.0.1:{self.client_port}"
         self._ca = ca
+        self._presence = presence
         self._secret = secrets.token_hex(16)
         self._process: Process | None = None
         self._database: dict[str, Any] = {
@@ -95,7 +103,7 @@ class Synapse:
             "macaroon_secret_key": secrets.token_hex(16),
             "form_secret": secrets.token_hex(16),
             "bcrypt_rounds": 4,
-            "presence": {"enabled": False},
+            "presence": {"enabled": self._presence},
             "federation": {
                 "client_timeout": "20s",
                 "max_short_retries": 1,
