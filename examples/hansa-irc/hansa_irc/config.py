@@ -39,6 +39,10 @@ class Config(BaseModel):
     puppet_idle: float = Field(
         default=3600, gt=0, description="seconds without a word after which a puppet leaves"
     )
+    decides: bool = Field(
+        default=False,
+        description="the channel decides what others may say in it; not beside a Matrix room",
+    )
     members: int = Field(
         default=200, ge=0, description="people of a channel who are shown before they say anything"
     )

@@ -123,7 +123,7 @@ class Irc:
             raise self._cannot_open(RefusalCode.INVALID, f"{address[:80]!r} is not the name of a channel")
         key = self.channels.features.fold(address)
         if self.ctx.get_link(key) is not None:
-            return OpenedRoom(native=NativeId(self.ctx.id, key))
+            return self._opened(key)
         if len(self.channels.by_name) >= MAX_CHANNELS:
             raise self._cannot_open(RefusalCode.TOO_LARGE, f"there are {MAX_CHANNELS} channels")
         try:
@@ -141,7 +141,10 @@ class Irc:
                 RefusalCode.FORBIDDEN, reason_of(errors) or "the server does not answer JOIN"
             )
         self._unlinked.add(key)
-        return OpenedRoom(native=NativeId(self.ctx.id, key))
+        return self._opened(key)
+
+    def _opened(self, key: str) -> OpenedRoom:
+        return OpenedRoom(native=NativeId(self.ctx.id, key), authority=self.config.decides)
 
     async def require_direct_chat(self, user: str, other: NativeId) -> None:
         """See ``hansa.OpensDirectChats``: a nick that nobody has now does not exist."""
@@ -210,6 +213,10 @@ class Irc:
         except ConnectionLost as error:
             raise RetryLater(str(error)) from error
         return await self._sent.put(delivery)
+
+    async def propose(self, delivery: Delivery) -> str:
+        """See ``hansa.LateAuthority``: the server has worked on all lines, or has refused one."""
+        return await self.send(delivery)
 
     async def _send_content(self, delivery: Delivery, channel: str) -> None:
         content, person = delivery.content, delivery.event.sender

@@ -9,6 +9,7 @@ from hansa import Collection, Delete, Delivery, LruCache, NetworkContext, Put, S
 #: Deliveries of a room whose rows are kept. The core repeats a hundred at most.
 KEPT = 500
 _PRUNED_EVERY = 100
+_DAY_MS = 86_400_000
 
 
 def schema(owner: str) -> Schema:
@@ -47,11 +48,14 @@ class SentDeliveries:
     async def put(self, delivery: Delivery) -> str:
         """A delivery is confirmed. Returns its native id."""
         native, room = f"to {delivery.key}", delivery.link.native.id
-        fields: dict[str, Value] = {"room": room, "seq": delivery.event.seq}
+        # A draft has no place in the log: its rows are kept for a day.
+        drafted = not delivery.event.id
+        place = self._ctx.clock.now() if drafted else delivery.event.seq
+        fields: dict[str, Value] = {"room": f"draft {room}" if drafted else room, "seq": place}
         writes: list[Write] = [Put("sent", (delivery.key,), native.encode(), fields)]
         self._count += 1
         if self._count % _PRUNED_EVERY == 1:
-            writes += await self._old(room, delivery.event.seq - KEPT)
+            writes += await self._old(str(fields["room"]), place - (_DAY_MS if drafted else KEPT))
         await self._ctx.store.commit(writes)
         self._recent.put(delivery.key, native)
         self._lines.pop(delivery.key)
