@@ -3,6 +3,7 @@
 from hansa.api.context import NetworkContext, PluginContext
 from hansa.api.contracts import (
     AdminCommand,
+    AnswersCommands,
     Authority,
     CannotOpenRoom,
     CarriesEphemeral,
@@ -204,6 +205,7 @@ __all__ = [
     "AdminCommand",
     "Admit",
     "Admitted",
+    "AnswersCommands",
     "Append",
     "Argument",
     "Attachment",

@@ -35,6 +35,8 @@ from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.visible_view import VisibleViews
 from hansa.host import loader
+from hansa.host.chat_actions import ChatActions
+from hansa.host.chat_commands import ChatCommands
 from hansa.host.observers import Observers
 from hansa.host.plugin_contexts import NetworkContextImpl
 from hansa.host.policies import Policies, digest_of
@@ -44,6 +46,7 @@ from hansa.http.router import Router
 from hansa.media.bus_access import BusAccess
 from hansa.media.core_media import CoreMedia
 from hansa.media.environment import MediaEnvironment
+from hansa.model.content import Content
 from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link, Refusal, Submission
 from hansa.model.features import Level
@@ -86,7 +89,7 @@ class App:
         self.decisions = PolicyEngine(
             self.core, setup.seams.clock, setup.seams.random, retention=setup.retention
         )
-        self.rejudging = PolicyRecheck(self.decisions, self._server_of)
+        self.rejudging = PolicyRecheck(self.decisions, self.server_of)
         self.names = EventNames(self.core)
         self.media = CoreMedia(
             ScopedStore(self.store, MEDIA),
@@ -97,7 +100,7 @@ class App:
                 decisions=self.decisions,
                 rejudging=self.rejudging,
                 network=self.network,
-                server_of=self._server_of,
+                server_of=self.server_of,
                 count=self.count,
             ),
             MediaEnvironment(seams=setup.seams, http=setup.http, limits=setup.media),
@@ -135,6 +138,7 @@ class App:
         self.policy_setups = tuple(setup.policies)
         self._hosts: dict[str, str] = {}
         self.linker = RoomLinker(self)
+        self.commands = ChatCommands(setup.commands, self, ChatActions(setup.commands, self))
         self._observers = _Observers()
         self._durable = Observers()
         self.measures.append(self._durable.measures)
@@ -199,6 +203,7 @@ class App:
             if consumer is not None:
                 consumer.wake()
         self.direct_chats.on_committed(room, events)
+        self.commands.on_committed(room, events)
         self._durable.wake(room.id)
         if not self._hook_implementations("event_committed"):
             return
@@ -216,6 +221,14 @@ class App:
     async def refusal_of_invite(self, room: Room, inbound: Submission) -> Refusal | None:
         """See ``hansa.bus.admission.NetworkLookup``."""
         return await self.direct_chats.refusal_of(room, inbound)
+
+    def is_command(self, sender: NativeId, content: Content) -> bool:
+        """See ``hansa.bus.admission.NetworkLookup``."""
+        return self.commands.is_command(sender, content)
+
+    def on_command(self, room: Room, inbound: Submission) -> None:
+        """See ``hansa.bus.pipeline.BusHost.on_command``."""
+        self.commands.on_command(room, inbound)
 
     def corrected(self, room: Room) -> None:
         """A room's present changed and no event says so: tell the networks that show it."""
@@ -243,7 +256,8 @@ class App:
     async def _release_files(self, event_ids: Sequence[str]) -> None:
         await self.media.cleaner.release_files(event_ids)
 
-    def _server_of(self, network: str, user: str) -> str:
+    def server_of(self, network: str, user: str) -> str:
+        """The server of a user, by the network's own rule."""
         return self.pipeline.server_of(network, user)
 
     def prepare(self) -> None:

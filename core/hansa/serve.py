@@ -24,7 +24,7 @@ from hansa.bus.decision_log import Retention
 from hansa.config.private_files import exposed
 from hansa.config.reader import Config, ConfigErrors, NetworkConfig, PolicyConfig, load
 from hansa.config.restart import needing_restart
-from hansa.config.settings import TlsConfig
+from hansa.config.settings import CommandsConfig, TlsConfig
 from hansa.environment import Environment, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
 from hansa.host import loader
@@ -34,7 +34,9 @@ from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits
 from hansa.logs import log_to
 from hansa.media.configured_limits import to_media_limits
+from hansa.model.chat_commands import CommandSettings
 from hansa.model.errors import HansaError
+from hansa.model.ref import NativeId
 from hansa.model.verdict import Action
 from hansa.setup import NetworkSetup, ObserverSetup, PolicySetup, ProcessListener, RoomSetup, Setup
 from hansa.standby import ASK_EVERY, Standby, let_go
@@ -84,6 +86,15 @@ def _network_setups(configs: Sequence[NetworkConfig]) -> list[NetworkSetup]:
         )
         for n in configs
     ]
+
+
+def _command_settings(config: CommandsConfig) -> CommandSettings:
+    return CommandSettings(
+        enabled=config.enabled,
+        prefix=config.prefix,
+        operators=frozenset(NativeId(*one.split(":", 1)) for one in config.operators),
+        linkable=tuple(config.linkable),
+    )
 
 
 def _to_certificate(folder: Path, tls: TlsConfig) -> Certificate:
@@ -141,6 +152,7 @@ class Process:
                     strangers=server.decisions_of_strangers,
                 ),
                 media=to_media_limits(config),
+                commands=_command_settings(config.commands),
                 listener=ProcessListener(on_status=self._say_status, on_store_lost=control.on_store_lost),
             )
         )

@@ -11,6 +11,7 @@ from hansa.api.contracts import RoomWish
 from hansa.bus.decision_log import Retention
 from hansa.environment import Environment, Http
 from hansa.media.quotas import MediaLimits
+from hansa.model.chat_commands import CommandSettings
 from hansa.model.verdict import Action
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs
@@ -86,4 +87,5 @@ class Setup:
     rooms: Sequence[RoomSetup] = ()
     retention: Retention = field(default_factory=Retention)
     media: MediaLimits = field(default_factory=MediaLimits)
+    commands: CommandSettings = field(default_factory=CommandSettings)
     listener: ProcessListener = field(default_factory=ProcessListener)

@@ -6,9 +6,9 @@ import pytest
 from clients.matrix_server import matrix_server, part
 from core.test_admin_gate import request
 from hansa import Delete, LocalProtocolError, RoomWish
-from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomCommands
 from hansa.cli.main import commands_of
+from hansa.host.room_names import RoomNames
 from matrix.server_with_peer import OURS, THEIRS
 
 PUBLISHED = "/publicRooms?limit=1000"

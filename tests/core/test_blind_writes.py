@@ -60,6 +60,7 @@ REASONS = {
         "Delete",
         "'people_change'",
     ): "guarded: the room's row",
+    ("core/hansa/host/chat_commands.py", "_claim", "Delete", "'command'"): "gone: it is old",
     ("core/hansa/bus/large_changes.py", "sweep", "Delete", "'people_change'"): "gone: nobody names it",
     ("core/hansa/bus/rooms.py", "close_link", "Delete", "'link'"): "gone: a link ends once",
     (

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from hansa import (
     Action,
+    AnswersCommands,
     Attachment,
     CannotOpenRoom,
     CarriesEphemeral,
@@ -52,6 +53,7 @@ from hansa import (
 )
 from hansa.app import App
 from hansa.bus.policy_dispatch import InstalledPolicy
+from hansa.model.chat_commands import CommandSettings
 from hansa.model.crossing import Crossing
 from hansa.model.view import RoomMember, unread
 from hansa.testing import run_hansa, until
@@ -74,6 +76,8 @@ POINTS = {
     "NetworkContext.related": FREE + "to answer or take back, never to show",
     "NetworkContext.open_address": ASKS,
     "NetworkContext.find_people": ASKS,
+    "NetworkContext.answer_command": ASKS,
+    "AnswersCommands.answer_command": FREE + "it answers a person whose message the policies let in",
     "LooksUp.find_people": FREE + "the core asks about each of them before it tells",
     "NetworkContext.require_direct_chat": ASKS,
     "NetworkContext.connect_direct_chat": ASKS,
@@ -158,6 +162,7 @@ def test_every_point_is_in_the_table():
             MediaService,
             OpensDirectChats,
             LooksUp,
+            AnswersCommands,
         )
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
@@ -219,6 +224,10 @@ async def _find_people(_: App, made: dict[str, Actor]) -> bool:
     return bool(await made["left"].ctx.find_people("bob@y", limit=3))
 
 
+async def _answer_command(_: App, made: dict[str, Actor]) -> bool:
+    return await made["left"].ctx.answer_command("ann@x", "help") is not None
+
+
 async def _require_direct_chat(_: App, made: dict[str, Actor]) -> bool:
     return await _direct_chat(made, "require_direct_chat", "c", NativeId("right", "bob@y"), "ann@x")
 
@@ -268,6 +277,7 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.send_presence": (_presence, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
     "NetworkContext.find_people": (_find_people, {ProfileQuery}),
+    "NetworkContext.answer_command": (_answer_command, {EventIn}),
     "NetworkContext.require_direct_chat": (_require_direct_chat, {Invite}),
     "NetworkContext.connect_direct_chat": (_connect_direct_chat, {Invite}),
     "NetworkContext.open_direct_chat": (_open_direct_chat, {Invite}),
@@ -290,7 +300,8 @@ async def with_dead_letter() -> AsyncIterator[tuple[App, dict[str, Actor]]]:
     made: dict[str, Actor] = {}
     plugin = module(made)
     networks = {name: (plugin, Config()) for name in ("left", "right")}
-    async with run_hansa(networks, rooms=[("left:a", "right:b")]) as app:
+    commands = CommandSettings(enabled=True)
+    async with run_hansa(networks, rooms=[("left:a", "right:b")], commands=commands) as app:
 
         def refuse(_: object) -> None:
             raise DeliveryRejected("not now")

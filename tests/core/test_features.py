@@ -18,9 +18,9 @@ from hansa import (
     Style,
     Topic,
 )
-from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomCommands
 from hansa.cli import show
+from hansa.host.room_names import RoomNames
 from hansa.model.feature_table import feature_rows
 from hansa.model.features import degrade
 from hansa.store.memory import MemoryDisk, MemoryStore

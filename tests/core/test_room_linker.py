@@ -23,9 +23,9 @@ from hansa import (
     ViewDelta,
     hookimpl,
 )
-from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomCommands
 from hansa.bus import room_removal
+from hansa.host.room_names import RoomNames
 from hansa.setup import RoomSetup
 from hansa.testing import Actor, run_hansa, until
 from hansa.testing.actor import Config

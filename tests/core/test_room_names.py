@@ -10,10 +10,10 @@ from core.test_admin_gate import request
 from hansa import LocalProtocolError, Message, NamesRooms, OpenedRoom, RemoteProtocolError, RoomWish
 from hansa.admin.deliveries import DeliveryCommands
 from hansa.admin.policies import PolicyCommands
-from hansa.admin.room_names import RoomNames
 from hansa.admin.rooms import RoomCommands
 from hansa.app import App
 from hansa.cli import show
+from hansa.host.room_names import RoomNames
 from hansa.model.commands import format_pairs
 from hansa.testing import Actor, run_hansa
 from hansa.testing.actor import Config, module

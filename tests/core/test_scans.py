@@ -35,6 +35,7 @@ REASONS = {
     "hansa/bus/event_names.py read": _ONE,
     "hansa/bus/event_names.py native_ids": "the names of one event, of which each network gives a few",
     "hansa_xmpp/absences.py list_idle": _DRAINED,
+    "hansa/host/chat_commands.py _claim": "some that are old; each command removes some",
     "hansa/media/cleaning.py release_files": _BOUNDED + "the files that one event can name",
     "hansa/media/cleaning.py sweep_files": _CURSOR,
     "hansa/media/files.py remove_orphan_bytes": _DRAINED,

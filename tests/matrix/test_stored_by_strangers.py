@@ -362,6 +362,9 @@ OTHERS: dict[str, Kept] = {
     },
     "core/relation": history("one of each edit, reaction, vote and report"),
     "core/chosen": history("eight of each event at most"),
+    "core/command": Kept(
+        who="everybody", flood="core/test_chat_commands.py::test_commands_of_yesterday_are_forgotten"
+    ),
     "core/told": history("one of each person, room and kind of content that a network rejects"),
     "core/unshown": ours("one of each link at most"),
     "core/membership_log": history("one of each change of a membership"),

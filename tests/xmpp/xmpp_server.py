@@ -35,6 +35,7 @@ from hansa import (
 )
 from hansa.app import App
 from hansa.environment import Environment, SystemClock, SystemRandom
+from hansa.model.chat_commands import CommandSettings
 from hansa.setup import NetworkSetup, PolicySetup, RoomSetup, Setup
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import until
@@ -247,7 +248,9 @@ def _setup(policy: Any) -> PolicySetup:
 class XmppServer:
     """One running core. ``link`` is the scripted link of its XMPP network."""
 
-    def __init__(self, disk: MemoryDisk, policy: Any = None, **options: Any) -> None:
+    def __init__(
+        self, disk: MemoryDisk, policy: Any = None, commands: CommandSettings | None = None, **options: Any
+    ) -> None:
         self.link = ScriptedLink()
         self.networks: list[XmppNetwork] = []
         config = Config(component=GW, secret="s", **options)
@@ -264,6 +267,7 @@ class XmppServer:
                 networks=setups,
                 policies=policies,
                 rooms=[RoomSetup(links=["xmpp:lobby", "matrix:#lobby"])],
+                commands=commands or CommandSettings(),
             )
         )
 

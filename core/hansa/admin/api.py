@@ -12,12 +12,12 @@ from hansa.admin.deliveries import DeliveryCommands
 from hansa.admin.media_links import MediaLinkCommands
 from hansa.admin.policies import PolicyCommands
 from hansa.admin.policy_gate import AdminGate, Work
-from hansa.admin.room_names import RoomNames, missing
 from hansa.admin.rooms import RoomCommands
 from hansa.api.contracts import HasAdminCommands
 from hansa.app import App
 from hansa.environment import Request, Response
 from hansa.host import loader
+from hansa.host.room_names import RoomNames, missing
 from hansa.http.router import Endpoint, Router
 from hansa.model.errors import HansaError, RemoteProtocolError
 from hansa.standby import Standby

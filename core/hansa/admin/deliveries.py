@@ -6,11 +6,11 @@ from typing import Any
 
 import orjson
 
-from hansa.admin.room_names import RoomNames, missing
 from hansa.api.contracts import TracksDelivery
 from hansa.app import App
 from hansa.bus.schema import event_of
 from hansa.environment import Request
+from hansa.host.room_names import RoomNames, missing
 from hansa.model.codec import content_to_json
 from hansa.model.events import Event, Link
 from hansa.model.ref import NativeId

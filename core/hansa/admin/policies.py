@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hansa.admin.room_names import RoomNames, missing
 from hansa.app import App
 from hansa.bus.policy_dispatch import PolicyAnswer, ask_policy
 from hansa.bus.policy_engine import crossing_facts
 from hansa.environment import Request
+from hansa.host.room_names import RoomNames, missing
 from hansa.model.content import Message
 from hansa.model.crossing import Crossing, EventIn, EventOut
 from hansa.model.errors import LocalProtocolError

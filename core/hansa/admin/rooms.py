@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hansa.admin.room_names import RoomNames, missing
 from hansa.api.contracts import CannotOpenRoom, RoomWish, features_of
 from hansa.app import App
 from hansa.bus.rooms import Room
 from hansa.environment import Request
+from hansa.host.room_names import RoomNames, missing
 from hansa.model.crossing import PeerConnect
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link

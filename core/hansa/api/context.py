@@ -204,6 +204,14 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
+    async def answer_command(self, user: str, text: str) -> str | None:
+        """The answer to what a person of this network wrote to the bridge itself, as ``help`` or ``!hansa
+        help``, for a network on which the bridge can be written to. None where commands are off, a policy
+        denies the text or the person goes on too fast: the network then does as it does without commands. A
+        notice is never a command.
+        """
+        ...
+
     async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
         """People of other networks that a user searches for by ``text``: see ``hansa.LooksUp``. At most
         ``limit``, without those whose ``ProfileQuery`` a policy denies.

@@ -331,6 +331,20 @@ class TellsPeople(Protocol):
 
 
 @runtime_checkable
+class AnswersCommands(Protocol):
+    """A network whose people can write commands to the bridge, such as ``!hansa help``. Without it, such a
+    text is a message like any other.
+    """
+
+    async def answer_command(self, link: Link, user: str, text: str) -> None:
+        """Shows ``text``, of several lines, to a person of this network who wrote a command in the room of
+        ``link``: to them alone, or where the network cannot do that as a notice in the room that is
+        ``Submission.confined``. An exception is logged.
+        """
+        ...
+
+
+@runtime_checkable
 class ShowsPresent(Protocol):
     """A network whose people see what a room is called, its topic and who is in it at all times."""
 

@@ -15,10 +15,19 @@ from typing import Protocol
 from hansa.api.contracts import Authority, Countersign, KnowsServers, LateAuthority, Missing, Network
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room
-from hansa.model.content import Member, Membership
+from hansa.model.content import Content, Member, Membership
 from hansa.model.crossing import EventIn, EventOut
 from hansa.model.errors import Busy
-from hansa.model.events import Link, NativeFacts, Refusal, RefusalCode, Submission, SubmitResult
+from hansa.model.events import (
+    OTHER_NETWORKS,
+    Link,
+    NativeFacts,
+    Refusal,
+    RefusalCode,
+    Submission,
+    SubmitResult,
+)
+from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action, Verdict, strictest
 from hansa.store.base import Insert, Write
 from hansa.store.faults import StoreFault
@@ -45,6 +54,10 @@ class NetworkLookup(Protocol):
 
     async def refusal_of_invite(self, room: Room, inbound: Submission) -> Refusal | None:
         """Why the person that a submission invites cannot be invited, if their network says so."""
+        ...
+
+    def is_command(self, sender: NativeId, content: Content) -> bool:
+        """True if a person writes a command to the bridge, and their network can answer it."""
         ...
 
 
@@ -79,6 +92,8 @@ class PendingSubmission:
     receipt: Insert | None = None
     before: tuple[PendingSubmission, ...] = ()
     stays: bool = False
+    #: True for a command to the bridge, of a person whose network does not decide in the room: no event.
+    consumed: bool = False
 
     @property
     def immutable(self) -> bool:
@@ -117,12 +132,24 @@ class Admission:
         """Stage 4 and 5: the policies' word on every way, and the authority's preparations."""
         item.writes, item.withheld, item.verdict, item.ready = [], [], ALLOW, None
         item.generation = self._decisions.generation
-        inbound, arrived, link = item.inbound, item.link, room.authority
+        arrived, link = item.link, room.authority
         immutable = item.immutable
+        inside = link is not None and link.native.network == arrived.native.network
+        if self._networks.is_command(item.inbound.sender, item.inbound.content):
+            item.consumed = not inside
+            item.inbound = replace(item.inbound, confined=True)
+        inbound = item.inbound
+        if inbound.confined:
+            item.withheld.append((OTHER_NETWORKS, ""))
         if self._decisions.policies:
             await self._ask_policies(room, item, immutable=immutable)
         if not arrived.direction.inward and not immutable:
             item.ready = Refusal(code=RefusalCode.FORBIDDEN, text="this link is for listening only")
+        elif item.consumed:
+            pass
+        elif inbound.confined and link is not None and not inside:
+            text = f"{link.native.network} decides in this room and gets every event of it"
+            item.ready = Refusal(code=RefusalCode.UNSUPPORTED, text=text)
         elif item.verdict.allowed and (link is not None or isinstance(inbound.content, Member)):
             await self._make_ready(room, link, authority, item)
         item.judged = True
@@ -165,6 +192,8 @@ class Admission:
         ours = not immutable and (inbound.local or arrived.hosted or arrived.authority)
         for link in list(room.links.values()):
             if not link.direction.outward or (link.id == arrived.id and not ours):
+                continue
+            if inbound.confined and link.native.network != arrived.native.network:
                 continue
             out = EventOut(
                 link=link, sender=inbound.sender, content=inbound.content, view=room.view, facts=facts

@@ -89,6 +89,10 @@ class BusHost(NetworkLookup, Protocol):
         """These events, as they were, left the log."""
         ...
 
+    def on_command(self, room: Room, inbound: Submission) -> None:
+        """A person wrote a command to the bridge, which has no place in the log."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _Reconcile:
@@ -389,6 +393,8 @@ class Pipeline:
         for at, event in enumerate(room.tail if draft.blanked else ()):
             room.tail[at] = draft.blanked.get(event.seq, event)
         for item, outcome in draft.outcomes:
+            if outcome.command:
+                self._around.on_command(room, item.inbound)
             if not item.done.done():
                 item.done.set_result(outcome)
         if draft.corrects:
@@ -412,6 +418,10 @@ class Pipeline:
             return
         if verdict.action is Action.DENY:
             self._refuse_item(draft, item, refusal_by(verdict))
+            return
+        if item.consumed:
+            draft.writes += item.writes
+            draft.add(item, SubmitResult(verdict=verdict, command=True))
             return
         content, target = inbound.content, None
         if inbound.native_targets or target_of(content):

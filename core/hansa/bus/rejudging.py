@@ -27,7 +27,7 @@ class PolicyRecheck:
         have changed since then, or the link was made later, the current policies decide as well: about the
         way in and the way out.
         """
-        if any(name == link.id for name, _ in event.withheld_from):
+        if event.is_withheld_from(link):
             return False
         generation = self._decisions.generation
         if not self._decisions.policies:

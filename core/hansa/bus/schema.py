@@ -54,6 +54,7 @@ SCHEMA = Schema(
         Collection(name="draft", key={"key": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="chosen", key={"name": str}, fields={"seq": int}),
         Collection(name="told", key={"name": str}),
+        Collection(name="command", key={"name": str}, fields={"at": int}, indexes=(("at",),)),
         Collection(name="unshown", key={"link": str}),
         Collection(name="cursor", key={"link": str}, fields={"seq": int}),
         Collection(name="observed", key={"observer": str, "room": str}, fields={"seq": int}),

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from hansa.config.mistakes import confused, describe_mistake
 from hansa.config.settings import (
+    CommandsConfig,
     MediaConfig,
     NetworkTable,
     ObserverTable,
@@ -72,12 +73,15 @@ class Config:
     server: ServerConfig
     store: StoreConfig
     media: MediaConfig
+    commands: CommandsConfig
     networks: tuple[NetworkConfig, ...]
     policies: tuple[PolicyConfig, ...]
     observers: tuple[ObserverConfig, ...]
     rooms: tuple[RoomTable, ...]
 
 
+#: The tables of tables.
+_TABLES = ("networks", "policies", "observers")
 #: The network word of files that the core keeps.
 _MEDIA = "media"
 
@@ -187,11 +191,12 @@ def load(path: Path, find: PluginFinder) -> Config:
 def parse(data: Mapping[str, Any], folder: Path, find: PluginFinder) -> Config:
     """The same from parsed TOML."""
     reader = _ConfigReader(folder, find)
-    for name in set(data) - {"server", "store", "media", "networks", "policies", "observers", "rooms"}:
+    for name in set(data) - {"server", "store", "media", "commands", *_TABLES, "rooms"}:
         reader.errors.append(ConfigError("there is no such table", path=name))
     server = reader.table(ServerConfig, data.get("server", {}), "server")
     store = reader.table(StoreConfig, data.get("store", {}), "store")
     media = reader.table(MediaConfig, data.get("media", {}), "media")
+    commands = reader.table(CommandsConfig, data.get("commands", {}), "commands")
     networks = [n for n in _for_each(reader, data, "networks", _read_network) if n]
     policies = [p for p in _for_each(reader, data, "policies", _read_policy) if p]
     observers = [o for o in _for_each(reader, data, "observers", _read_observer) if o]
@@ -206,6 +211,7 @@ def parse(data: Mapping[str, Any], folder: Path, find: PluginFinder) -> Config:
         server=server,
         store=store,
         media=media,
+        commands=commands,
         networks=tuple(networks),
         policies=tuple(policies),
         observers=tuple(observers),

@@ -16,7 +16,7 @@ def needing_restart(before: Config, after: Config, *, networks_reload: bool = Fa
     """
     found = [
         f"{table}.{name}"
-        for table in ("server", "store", "media")
+        for table in ("server", "store", "media", "commands")
         for name in _differing_paths(getattr(before, table), getattr(after, table))
     ]
     old = {network.id: network for network in before.networks}

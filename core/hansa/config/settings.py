@@ -177,6 +177,39 @@ class MediaConfig(_Strict):
     )
 
 
+class CommandsConfig(_Strict):
+    """The ``[commands]`` table: commands that people write in a chat."""
+
+    enabled: bool = Field(
+        default=False, description="whether people can write commands to the bridge in a chat"
+    )
+    prefix: str = Field(
+        default="!hansa",
+        pattern=r"^[!-~]{2,32}$",
+        description="beginning of a message that is a command; such messages reach no other network",
+    )
+    operators: list[str] = Field(
+        default=[],
+        description="NETWORK:USER of those who may change every room; a network must prove who a person is,"
+        " and a nick of IRC proves nothing",
+    )
+    linkable: list[str] = Field(
+        default=[],
+        description="globs of the NETWORK:ADDRESS that an owner of a room may link to it; empty: only"
+        " operators link",
+    )
+
+    @field_validator("operators", "linkable")
+    @classmethod
+    def _check_names(cls, value: list[str]) -> list[str]:
+        for one in value:
+            network, colon, name = one.partition(":")
+            if not colon or not network or not name:
+                msg = f"{one!r} is not NETWORK:NAME"
+                raise ValueError(msg)
+        return value
+
+
 class ThrottleConfig(_Strict):
     """How fast deliveries to one network may be."""
 

@@ -265,6 +265,10 @@ class NetworkContextImpl(BaseContext):
         await self._app.start_consumer(made)
         return made
 
+    async def answer_command(self, user: str, text: str) -> str | None:
+        """See ``hansa.NetworkContext.answer_command``."""
+        return await self._app.commands.answer_direct(self._to_native_id(user), text)
+
     async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
         """See ``hansa.NetworkContext.find_people``."""
         matches: list[PersonMatch] = []

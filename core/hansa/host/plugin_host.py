@@ -19,6 +19,7 @@ from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Rooms
 from hansa.bus.visible_view import VisibleViews
 from hansa.environment import Environment, Http
+from hansa.host.chat_commands import ChatCommands
 from hansa.host.supervisor import NetworkSupervisor
 from hansa.media.core_media import CoreMedia
 from hansa.model.events import Link
@@ -40,6 +41,7 @@ class PluginHost(Protocol):
     presence: PresenceRelay
     direct_chats: DirectChats
     history: HistoryReader
+    commands: ChatCommands
     media: CoreMedia
     core: ScopedStore
     names: EventNames

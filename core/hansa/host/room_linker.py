@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hansa.api.contracts import FollowsLinks, FoundsRooms, LinksRooms, RemovesRooms
+from hansa.api.contracts import CannotOpenRoom, FollowsLinks, FoundsRooms, LinksRooms, RemovesRooms
 from hansa.bus.room_removal import remove_room
 from hansa.bus.rooms import Room
 from hansa.model.content import Member, Membership
 from hansa.model.errors import Busy, HansaError, LocalProtocolError
-from hansa.model.events import Link, Submission
+from hansa.model.events import Link, Refusal, RefusalCode, Submission
 from hansa.model.ref import NativeId
 from hansa.model.view import RoomMember, ViewDelta
 from hansa.pacing.backoff import Backoff
@@ -180,9 +180,11 @@ class RoomLinker:
         *,
         create: bool = False,
         wish: RoomWish | None = None,
+        move: bool = True,
     ) -> str:
         """Open every ``NETWORK:ADDRESS`` and tie them together; the room's id. ``wish`` is how what is made
-        should be. If one cannot be, what was made for the others is removed. Raises ``CannotOpenRoom``.
+        should be. If one cannot be, what was made for the others is removed. Raises ``CannotOpenRoom``, and
+        unless it may ``move`` for a native room that is linked to another room.
         """
         openers = [(spec.partition(":")[2], self._room_opener(spec)) for spec in specs]
         before = {
@@ -200,6 +202,8 @@ class RoomLinker:
                 if opened.native not in before:
                     made.append((opened.native, network))
                 known = self._host.rooms.link(opened.native)
+                if known is not None and room not in {None, known.room} and not move:
+                    raise _linked_elsewhere(f"{opened.native.network}:{address}")
                 if known is not None and room is None:
                     room = known.room
                     continue
@@ -270,3 +274,8 @@ class RoomLinker:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def _linked_elsewhere(spec: str) -> CannotOpenRoom:
+    text = f"{spec} is linked to another room"
+    return CannotOpenRoom(Refusal(code=RefusalCode.CONFLICT, text=text))

@@ -75,7 +75,7 @@ class Submission:
     network alone. ``native_targets``: the ids of events in ``content`` are native ids of the network, in
     the place of which the room's turn puts the core's own; empty for an event that is not known.
     ``reflects`` is the ``Delivery.key`` of a draft that the network's room reflected late: see
-    ``LateAuthority.propose``.
+    ``LateAuthority.propose``. ``confined``: no other network gets the event, now or later.
     """
 
     origin: NativeId
@@ -91,6 +91,11 @@ class Submission:
     payload: bytes = b""
     native_targets: bool = False
     reflects: str = ""
+    confined: bool = False
+
+
+#: In ``Event.withheld_from``: the links of all networks but that of the event's sender.
+OTHER_NETWORKS = "*"
 
 
 @quick
@@ -98,9 +103,10 @@ class Submission:
 class Event:
     """One row of the log. ``seq`` rises by one per event of the room; ``received`` is our clock in ms at
     commit, never falling within a room; ``id`` is opaque and never reused. ``withheld_from`` names the
-    links this event may not pass, each with its decision id. ``generation`` is that of the policies which
-    judged it: under another one it is judged again before it is shown or sent. ``payload`` is what its
-    network keeps with it; only that network gets it.
+    links this event may not pass, each with its decision id; ``*`` stands for the links of all networks but
+    that of its sender, and has none. ``generation`` is that of the policies which judged it: under another
+    one it is judged again before it is shown or sent. ``payload`` is what its network keeps with it; only
+    that network gets it.
     """
 
     id: str
@@ -115,6 +121,13 @@ class Event:
     withheld_from: tuple[tuple[str, str], ...] = ()
     generation: int = 0
     payload: bytes = b""
+
+    def is_withheld_from(self, link: Link) -> bool:
+        """True if the event may not pass a link, as it was decided when the event was committed."""
+        return any(
+            name == link.id or (name == OTHER_NETWORKS and link.native.network != self.sender.network)
+            for name, _ in self.withheld_from
+        )
 
 
 class RefusalCode(StrEnum):
@@ -161,7 +174,8 @@ class SubmitResult:
 
     ``event`` is set if it stands in the log (also when it was known already: ``duplicate``). ``refusal`` is
     set if it was refused. Neither is set for an event that was accepted but has no place in the log (a
-    withheld or rejected PDU). ``native_id`` is the id that the room's authority gave it just now.
+    withheld or rejected PDU), or was a ``command`` to the bridge, which the core carries out: only the sender
+    should see it. ``native_id`` is the id that the room's authority gave it just now.
     """
 
     verdict: Verdict
@@ -169,6 +183,7 @@ class SubmitResult:
     refusal: Refusal | None = None
     duplicate: bool = False
     native_id: str = ""
+    command: bool = False
 
     @property
     def refused(self) -> Refusal | None:

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hansa.model.chat_commands import CommandSettings
     from hansa.setup import ObserverSetup, PolicySetup
     from hansa.testing.actor import Actor
     from hansa.testing.asking import judged, requested
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Actor",
+    "CommandSettings",
     "LateAuthoritySuite",
     "ManualClock",
     "NetworkSuite",
@@ -46,6 +48,7 @@ __all__ = [
 
 _HOMES = {
     "Actor": "testing.actor",
+    "CommandSettings": "model.chat_commands",
     "LateAuthoritySuite": "testing.late_authority_suite",
     "ManualClock": "testing.clock",
     "NetworkSuite": "testing.network_suite",

@@ -85,6 +85,10 @@ class Actor:
         del link
         self.told.append((user, text))
 
+    async def answer_command(self, link: Link, user: str, text: str) -> None:
+        """See ``hansa.AnswersCommands``: kept in ``told``."""
+        await self.tell_person(link, user, text)
+
     async def typing(self, room: str, person: str, *, on: bool = True) -> None:
         """Begin or cease to type."""
         await self.ctx.send_ephemeral(room, Typing(user=NativeId(self.ctx.id, person), typing=on))

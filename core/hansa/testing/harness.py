@@ -21,6 +21,7 @@ from hansa.environment import (
     SystemRandom,
 )
 from hansa.media.quotas import MediaLimits
+from hansa.model.chat_commands import CommandSettings
 from hansa.setup import NetworkSetup, ObserverSetup, PolicySetup, ProcessListener, RoomSetup, Setup
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs
@@ -56,6 +57,7 @@ async def run_hansa(
     http: Http | None = None,
     media: MediaLimits | None = None,
     blobs: Blobs | None = None,
+    commands: CommandSettings | None = None,
     listener: ProcessListener | None = None,
 ) -> AsyncIterator[App]:
     """Start, and stop at the end. ``rooms`` are made before it begins, ``kept`` ones as a configuration has
@@ -74,6 +76,7 @@ async def run_hansa(
             rooms=kept,
             media=media or MediaLimits(),
             blobs=blobs or MemoryBlobs(),
+            commands=commands or CommandSettings(),
             listener=listener or ProcessListener(),
         )
     )

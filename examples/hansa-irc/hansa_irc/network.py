@@ -34,6 +34,7 @@ from hansa import (
 
 from hansa_irc.acts import ChannelActs, reason_of
 from hansa_irc.channels import MAX_CHANNELS, Channels
+from hansa_irc.commands import CommandChat, answer_command
 from hansa_irc.config import Config
 from hansa_irc.connection import Connection, ConnectionLost
 from hansa_irc.direct import DirectChats, people_of_chat
@@ -88,6 +89,7 @@ class Irc:
         self.acts = ChannelActs(ctx, self.channels, self.puppets, self._require_connection)
         self.inbound = Inbound(ctx, self.channels, self.acts.on_refused)
         self.direct = DirectChats(ctx, self.channels, self.inbound, self.puppets)
+        self.commands = CommandChat(ctx, self.direct)
         self._sent = SentDeliveries(ctx)
         self._connection: Connection | None = None
         self._inside: set[str] = set()
@@ -108,6 +110,7 @@ class Irc:
         self.ctx.spawn(self.inbound.run, "lines")
         self.ctx.spawn(self.direct.run, "private messages")
         self.ctx.spawn(partial(self.acts.run, self.inbound), "refused acts")
+        self.ctx.spawn(self.commands.run, "commands")
         self.ctx.spawn(self._keep_house, "housekeeping")
 
     async def stop(self) -> None:
@@ -160,6 +163,11 @@ class Irc:
         """See ``hansa.OpensDirectChats``."""
         await self.require_direct_chat(user, other)
         return self.direct.open(user, other)
+
+    async def answer_command(self, link: Link, user: str, text: str) -> None:
+        """See ``hansa.AnswersCommands``: notices to the nick alone."""
+        del link
+        await answer_command(self._require_connection(), user, text)
 
     async def on_link_added(self, own: Link, added: Link, view: RoomView) -> None:
         """See ``hansa.FollowsLinks``: those who were in the channel before it was linked are shown."""
@@ -310,7 +318,7 @@ class Irc:
         own = self.puppets.ours.get(fold(line.nick), "") is None
         ended = line.param(1) if line.command == "KICK" else line.nick
         if line.command == "PRIVMSG" and self.puppets.ours.get(fold(line.param(0)), "") is None:
-            await self.direct.answer(self._require_connection(), line)
+            self.commands.receive(self._require_connection(), fold(line.nick), line)
         happenings = self.channels.receive(line)
         match line.command:
             case "JOIN" if own:

@@ -134,6 +134,10 @@ class MatrixNetwork:
             edu = ghost_presence_edu(ghost, presence, self._ctx.clock.now())
             await home.users.presences.set_ghost(presence.user, edu, room.room_id)
 
+    async def answer_command(self, link: Link, user: str, text: str) -> None:  # noqa: ARG002
+        """See ``hansa.AnswersCommands.answer_command``: Matrix has no message to one person of a room."""
+        await self._rooms.local_events.answer_command(link.native.id, text)
+
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers.server_of``."""
         return ids.domain_of(user)

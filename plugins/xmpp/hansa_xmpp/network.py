@@ -70,7 +70,8 @@ _MAX_SEARCH = 1023
 
 class XmppNetwork:
     """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts``, ``LinksRooms``,
-    ``NamesRooms``, ``KnowsPeople``, ``ShowsPresent``, ``OpensDirectChats`` and ``LooksUp``.
+    ``NamesRooms``, ``KnowsPeople``, ``ShowsPresent``, ``OpensDirectChats``, ``AnswersCommands`` and
+    ``LooksUp``.
 
     People are bare JIDs, rooms are bare JIDs of our component, an event's id is the room's stanza-id.
     """
@@ -141,6 +142,10 @@ class XmppNetwork:
             body = xml_element("body", "", xml_text(text))
             notice = stanza("message", link.native.id, tuple(occupant.sessions), body, type_="groupchat")
             self._ingress.service.send_stanzas([notice])
+
+    async def answer_command(self, link: Link, user: str, text: str) -> None:
+        """See ``AnswersCommands.answer_command``: shown as ``tell_person`` shows a notice."""
+        await self.tell_person(link, user, text)
 
     def server_of(self, user: str) -> str:
         """See ``KnowsServers.server_of``: the domain of a JID."""

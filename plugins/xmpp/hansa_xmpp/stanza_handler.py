@@ -32,6 +32,7 @@ from hansa import (
 )
 
 from hansa_xmpp.archive import Archive
+from hansa_xmpp.bridge_chat import BridgeChat
 from hansa_xmpp.direct_chats import DirectChats, chat_id, is_chat_id, is_puppet
 from hansa_xmpp.proto import convert, errors, iq, jid
 from hansa_xmpp.proto.archive_query import is_archive_request
@@ -109,6 +110,7 @@ class StanzaHandler:
         self.signals = Signals(ctx, self.service, self.service.targets)
         self.chats = DirectChats(ctx, transport, self.service)
         self._archive = Archive(ctx, self.service, transport)
+        self._bridge = BridgeChat(ctx)
         self._lanes: KeyedQueues[_StanzaTask | _LeaveTask | _Question] = KeyedQueues(
             self._run_lane, spawn, most=config.queue, most_bytes=config.queue_bytes
         )
@@ -267,8 +269,14 @@ class StanzaHandler:
                     rooms.append((link.native.id, view.facts.name or link.native.id.partition("@")[0]))
             for command in iq.to_service(stanza, sorted(rooms)):
                 self.service.send_stanzas(command.stanzas)
-        elif stanza.kind == "message":
-            self.service.send_stanzas(errors.error_reply(_truncate_id(stanza), errors.UNAVAILABLE))
+        elif stanza.kind == "message" and not self._enqueue_item(
+            stanza.to.bare,
+            stanza.sender.bare,
+            _StanzaTask(stanza, self.service.epoch),
+            _stanza_bytes(stanza.element),
+            must=False,
+        ):
+            self._refuse_full(stanza)
 
     def _handle_iq(self, stanza: Stanza, room: HostedRoom) -> None:
         for command in iq.to_room(stanza, room.muc, self.service.view(room.muc.room)):
@@ -279,6 +287,9 @@ class StanzaHandler:
         """One person's turn in one room. Words that follow each other are submitted together."""
         words: list[GroupchatMessage] = []
         for item in items:
+            if isinstance(item, _StanzaTask) and not item.stanza.to.local:
+                self.service.send_stanzas(await self._bridge.answer(_truncate_id(item.stanza)))
+                continue
             if isinstance(item, _StanzaTask) and is_chat_id(native):
                 await self.chats.handle_stanza(item.stanza)
                 continue
@@ -411,8 +422,12 @@ class StanzaHandler:
             assert say.content is not None  # it is about nothing else
             inbound = make_submission(self._ctx, native, say.user, say.content, say.ids)
             items.append(self._with_stanza(inbound, say))
-        answers = await self._submit_items(items)
+        commands = list[Submission]()
+        answers = await self._submit_items(items, commands)
         room = self.service.room(native)
+        for say, item in zip(said, items, strict=True):
+            if room is not None and item in commands:  # nobody else sees it, and its sender waits for it
+                self.service.send_stanzas(room.muc.echo_command(say))
         for say, answer in zip(said, answers, strict=True):
             refused = answer
             if (
@@ -526,15 +541,20 @@ class StanzaHandler:
             return policy, refused[1]
         return refused
 
-    async def _submit_items(self, items: Sequence[Submission]) -> list[tuple[Condition, str] | None]:
-        """Submit; for each what it is refused with, None where it happened."""
+    async def _submit_items(
+        self, items: Sequence[Submission], commands: list[Submission] | None = None
+    ) -> list[tuple[Condition, str] | None]:
+        """Submit; for each what it is refused with, None where it happened. What was a command to the bridge
+        is added to ``commands``.
+        """
         if any(len(item.payload) > MAX_PAYLOAD for item in items):
-            fitting = iter(await self._submit_items([i for i in items if len(i.payload) <= MAX_PAYLOAD]))
+            small = [item for item in items if len(item.payload) <= MAX_PAYLOAD]
+            fitting = iter(await self._submit_items(small, commands))
             return [_TOO_LARGE if len(item.payload) > MAX_PAYLOAD else next(fitting) for item in items]
         if not items:
             return []
         try:
-            return [_refusal_condition(outcome) for outcome in await self._ctx.submit(items)]
+            outcomes = await self._ctx.submit(items)
         except Busy as busy:
             return [(errors.RESOURCE_CONSTRAINT, busy.reason)] * len(items)
         except StoreFault:
@@ -542,6 +562,9 @@ class StanzaHandler:
         except LocalProtocolError:
             self._ctx.log.exception("not submitted")
             return [(errors.INTERNAL, "")] * len(items)
+        if commands is not None:
+            commands += [item for item, outcome in zip(items, outcomes, strict=True) if outcome.command]
+        return [_refusal_condition(outcome) for outcome in outcomes]
 
 
 def _refusal_condition(outcome: SubmitResult) -> tuple[Condition, str] | None:

@@ -9,9 +9,11 @@ from typing import Any
 from hansa import (
     Content,
     LocalProtocolError,
+    Message,
     NativeId,
     NetworkContext,
     Refusal,
+    Style,
     Submission,
     SubmitResult,
 )
@@ -36,10 +38,17 @@ class LocalEvent:
 
 
 async def submit_local_event(
-    ctx: NetworkContext, sender: NativeId, room_id: str, event: LocalEvent, *, origin: str = ""
+    ctx: NetworkContext,
+    sender: NativeId,
+    room_id: str,
+    event: LocalEvent,
+    *,
+    origin: str = "",
+    confined: bool = False,
 ) -> SubmitResult:
     """Submit one event of a local user: its room's turn builds, signs and sends it. The same ``origin`` again
-    is the same event; empty for one that is sent once. Raises ``Busy`` and what ``submit`` raises.
+    is the same event; empty for one that is sent once. One that is ``confined`` stays on Matrix. Raises
+    ``Busy`` and what ``submit`` raises.
     """
     submission = Submission(
         origin=NativeId(ctx.id, origin or f"own-{ctx.random.bytes(12).hex()}"),
@@ -50,6 +59,7 @@ async def submit_local_event(
         native=event.native,
         local=True,
         native_targets=names_events(event.content),
+        confined=confined,
     )
     (result,) = await ctx.submit([submission])
     return result
@@ -95,6 +105,18 @@ class LocalEvents:
     async def send(self, sender: str, room_id: str, what: Content, draft: EventDraft) -> Refusal | None:
         """Sends an event of a local user; returns the reason of a refusal."""
         return (await self._submit_event(sender, room_id, what, draft)).refusal
+
+    async def answer_command(self, room_id: str, text: str) -> None:
+        """Sends a notice of the bridge user that other networks do not get. Raises LocalProtocolError where
+        the bridge user may not write in the room.
+        """
+        self.require_room(room_id)
+        notice = Message(text=text, style=Style.NOTICE)
+        draft = ("m.room.message", None, {"msgtype": "m.notice", "body": text})
+        sender, event = NativeId(self._ctx.id, self._user), LocalEvent(notice, draft)
+        outcome = await submit_local_event(self._ctx, sender, room_id, event, confined=True)
+        if (refusal := outcome.refused) is not None:
+            raise LocalProtocolError(f"{self._user} cannot answer in {room_id}: {refusal.text}")
 
     async def _submit_event(
         self, sender: str, room_id: str, what: Content, draft: EventDraft

@@ -143,6 +143,12 @@ class Broadcast:
         inner, to = reactions_xml(reactions), [said.sender.full]
         return render.stanza("message", f"{self.room}/{nick}", to, inner, type_="groupchat", id_=said.id)
 
+    def echo_body(self, said: Stanza, nick: str) -> OutboundStanza:
+        """The words of a message for the occupant who sent it."""
+        inner = render.xml_element("body", "", render.xml_text(said.text_of("body") or ""))
+        sender, to = f"{self.room}/{nick}", [said.sender.full]
+        return render.stanza("message", sender, to, inner, type_="groupchat", id_=said.id)
+
     def signal(self, who: Occupant, inner: str, to: Iterable[str], id_: str) -> OutboundStanza:
         """What an occupant does, which is not kept."""
         inner += self._occupant_id_element(who.user)

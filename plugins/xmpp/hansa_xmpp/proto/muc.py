@@ -302,6 +302,11 @@ class Muc:
         here = self.roster.by_session(said.stanza.sender.full)
         return [self._say.echo_reactions(said.stanza, reactions, here.nick)] if here is not None else []
 
+    def echo_command(self, said: GroupchatMessage) -> list[OutboundStanza]:
+        """A command to the bridge, for who sent it."""
+        here = self.roster.by_session(said.stanza.sender.full)
+        return [self._say.echo_body(said.stanza, here.nick)] if here is not None else []
+
     def reply_error(
         self, request: JoinRequest | NickChange | GroupchatMessage, condition: Condition, text: str
     ) -> list[OutboundStanza]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-from hansa.api.contracts import NamesRooms
-from hansa.app import App
-from hansa.bus.rooms import Room
+from hansa.api.contracts import NamesRooms, Network
+from hansa.bus.rooms import Room, Rooms
+from hansa.host.supervisor import NetworkSupervisor
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link
 from hansa.model.ref import NativeId
@@ -17,10 +18,25 @@ def missing(text: str) -> RemoteProtocolError:
     return RemoteProtocolError(text, hint=404, code="not-found")
 
 
+class RoomNamesHost(Protocol):
+    """The parts of the running application that know rooms and their networks."""
+
+    rooms: Rooms
+
+    @property
+    def runners(self) -> Mapping[str, NetworkSupervisor]:
+        """Every configured network, by its id."""
+        ...
+
+    def network(self, network: str) -> Network | None:
+        """The open network of an id."""
+        ...
+
+
 class RoomNames:
     """Finds rooms and links, and tells their addresses."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: RoomNamesHost) -> None:
         self._app = app
 
     async def room(self, name: str) -> Room:
