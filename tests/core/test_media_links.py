@@ -280,6 +280,44 @@ async def test_a_link_is_judged_for_each_server_of_the_people_who_get_it(rig):
     assert (await rig.get(url)).status == 403
 
 
+async def test_a_link_is_judged_for_the_last_of_many_servers_too(rig, monkeypatch):
+    for number in range(30):
+        await rig.right.join("b", f"bob@s{number:02}.example")
+    attachment = await rig.store(b"words")
+    event = await rig.send(attachment)
+    url = rig.right.ctx.media.link(attachment, "b", event.id)
+    judge = rig.judged()
+    assert (await rig.get(url)).status == 200
+    judge.denies = lambda one: (
+        denied() if isinstance(one, MediaTransfer) and one.server == "s29.example" else None
+    )
+    assert (await rig.get(url)).status == 403
+    judge.denies = lambda _one: None
+    monkeypatch.setattr("hansa.media.link_endpoint.MAX_SERVERS_ASKED", 29)
+    assert (await rig.get(url)).status == 403
+
+
+async def test_policies_are_not_asked_about_a_link_for_which_no_slot_is_free(rig):
+    url, _ = await rig.linked(b"words")
+    judge = rig.judged()
+    with rig.app.media.opener.link_slots.hold_slot(*["127.0.0.0/24"] * 8):
+        assert (await rig.get(url)).status == 429
+    assert not judge.asked
+
+
+async def test_a_room_that_is_unlinked_and_linked_again_does_not_revive_its_links(rig):
+    url, event = await rig.linked(b"words")
+    room = rig.app.rooms.room_of(NativeId("right", "b"))
+    assert (await rig.get(url)).status == 200
+    await rig.app.linker.unlink_room(rig.app.rooms.link(NativeId("right", "b")))
+    assert (await rig.get(url)).status == 410
+    await rig.app.link_room(["right:b"], room.id)
+    assert (await rig.get(url)).status == 410
+    (attachment,) = event.content.attachments
+    again = (await rig.left.do("a", "ann@x", Message(text="", attachments=(attachment,)))).event
+    assert (await rig.get(rig.right.ctx.media.link(attachment, "b", again.id))).status == 200
+
+
 async def test_an_opened_file_is_judged_by_the_server_that_it_comes_from(rig):
     rig.left.open_media = Keeper({"mxc://far.example/f": b"01234", "f": b"01234"}).open_media
     judge = rig.judged()

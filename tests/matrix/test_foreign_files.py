@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hansa import Attachment, NativeId
+from hansa import Attachment, Message, NativeId
 from hansa_matrix.conversion.native_ids import FOREIGN_PREFIX
 from hansa_matrix.media.repository import MediaRepository
 from hansa_matrix.proto.media import parse_mxc
 from matrix.server_with_peer import OURS, V1, ServerWithPeer, server_with_peer
+from matrix.test_kinds_cross import linked
 from matrix.test_media import PICTURE, body_of, bytes_of, fetcher, pieces, read_parts
 
 
@@ -92,3 +93,22 @@ async def test_a_file_of_matrix_keeps_its_own_uri(tmp_path):
         assert foreign.make_uri(NativeId("matrix", "mxc://a.example/b")) == "mxc://a.example/b"
         assert foreign.make_uri(None) == ""
         assert foreign.make_uri(NativeId("xmpp", "https://files.example/" + "x" * 300)) == ""
+
+
+async def test_a_file_of_another_network_that_is_sent_on_from_matrix_is_what_it_was(tmp_path):
+    """Else policies would judge it as a file of this server."""
+    async with linked(tmp_path) as house:
+        media = house.stage.ctx.media
+        file = await media.store(
+            pieces(PICTURE), name="a.png", media_type="image/png", sender="bad@far.example"
+        )
+        uri = str(uri_of(house.peer, file))
+        content = {"msgtype": "m.image", "body": "a.png", "url": uri, "info": {"thumbnail_url": uri}}
+        event = await house.core(await house.hears("m.room.message", content))
+        assert isinstance(event.content, Message)
+        (attachment,) = event.content.attachments
+        assert (attachment.source, attachment.thumbnail) == (file.source, file.source)
+        forged = f"mxc://{OURS}/{FOREIGN_PREFIX}{'A' * 40}"
+        event = await house.core(await house.hears("m.room.message", {**content, "url": forged}))
+        assert isinstance(event.content, Message)
+        assert event.content.attachments[0].source == NativeId("matrix", forged)

@@ -22,6 +22,7 @@ from hansa.model.content import Attachment
 from hansa.model.events import Event, Link
 from hansa.model.media_sources import sources_of
 from hansa.model.media_types import sanitise_name
+from hansa.model.ref import NativeId
 from hansa.store.base import ScopedStore
 from hansa.store.blobs import Blobs, ScopedBlobs
 
@@ -72,10 +73,11 @@ class CoreMedia:
 
     def link_to(self, attachment: Attachment, link: Link, event: Event) -> str:
         """The URL of a file of an event, for the people of a link; see ``hansa.MediaService.link``."""
-        return self.make_link(attachment, link.id, event.id)
+        return self.make_link(attachment, link.native, event.id)
 
-    def make_link(self, attachment: Attachment, link_id: str, event_id: str) -> str:
-        """The same by the ids of link and event."""
+    def make_link(self, attachment: Attachment, native: NativeId, event_id: str) -> str:
+        """The same by the native room and the id of the event."""
+        link = self.access.rooms.link(native)
         source = attachment.source
         if source is None:
             return ""
@@ -88,7 +90,7 @@ class CoreMedia:
         claim = LinkClaim(
             event_id=event_id,
             file_tag=file_tag(source),
-            link_tag=link_tag(link_id),
+            link_tag=link_tag(str(native), link.judged_from if link is not None else 0),
             until=self._clock.now() // 1000 + self.limits.link_ttl_s,
         )
         token = sign_claim(claim, self.keys.newest, self.keys.keys[self.keys.newest])

@@ -22,9 +22,9 @@ from hansa.model.events import Link, RefusalCode
 from hansa.model.media_types import INLINE, UNKNOWN_TYPE, content_disposition, parse_byte_range, sanitise_name
 
 PREFIX = "/_hansa/media"
-#: Servers of a link's people that policies are asked about for one answer. The event itself was judged with
-#: all servers of the room.
-MAX_SERVERS_ASKED = 10
+#: Servers of a link's people that policies are asked about for one answer. A file for the people of more is
+#: refused where there are policies.
+MAX_SERVERS_ASKED = 1000
 _HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cross-Origin-Resource-Policy": "cross-origin",
@@ -85,15 +85,20 @@ class LinkEndpoint:
             raise LinkRefused(404, "there is no such file")
         if claim.until * 1000 <= self._clock.now():
             raise LinkRefused(410, "this link has ended")
-        attachment, link = await self._find_attachment(claim)
-        assert attachment.source is not None
-        if self._access.decisions.policies:
-            await self._require_allowed(attachment, link)
+        # Before anything is asked: a link that is opened again and again asks policies no faster than this.
+        with self._opener.link_slots.hold_slot(neighbourhood(request.remote)):
+            attachment, link = await self._find_attachment(claim)
+            assert attachment.source is not None
+            if self._access.decisions.policies:
+                await self._require_allowed(attachment, link)
         return await self._open_attachment(request, attachment, link)
 
     async def _require_allowed(self, attachment: Attachment, link: Link) -> None:
         """Asks the policies about the file, for each server of the link's people."""
-        for server in self._access.servers_of(link)[:MAX_SERVERS_ASKED]:
+        servers = self._access.servers_of(link)
+        if len(servers) > MAX_SERVERS_ASKED:
+            raise LinkRefused(403, f"the policies cannot be asked about {len(servers)} servers")
+        for server in servers:
             crossing = MediaTransfer(
                 network=link.native.network,
                 server=server,
@@ -115,7 +120,10 @@ class LinkEndpoint:
         )
         room = self._access.find_room(event.room) if event is not None else None
         link = (
-            next((one for one in room.links.values() if link_tag(one.id) == claim.link_tag), None)
+            next(
+                (one for one in room.links.values() if link_tag(one.id, one.judged_from) == claim.link_tag),
+                None,
+            )
             if room
             else None
         )

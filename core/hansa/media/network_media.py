@@ -109,7 +109,7 @@ class NetworkMedia:
 
     def link(self, attachment: Attachment, native_room: str, event_id: str) -> str:
         """See ``hansa.MediaService.link``."""
-        return self._media.make_link(attachment, str(NativeId(self._network, native_room)), event_id)
+        return self._media.make_link(attachment, NativeId(self._network, native_room), event_id)
 
     def name_source(self, source: NativeId) -> str:
         """See ``hansa.MediaService.name_source``."""

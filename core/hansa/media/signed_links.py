@@ -38,8 +38,12 @@ def file_tag(source: NativeId) -> bytes:
     return hashlib.sha256(f"{source.network}\0{source.id}".encode(errors="surrogatepass")).digest()[:8]
 
 
-def link_tag(link_id: str) -> bytes:
-    """Eight bytes that stand for a link among those of one room."""
+def link_tag(link_id: str, judged_from: int = 0) -> bytes:
+    """Eight bytes that stand for a link among those of one room, as it is since the event ``judged_from``: a
+    native room that is unlinked and linked again has another one.
+    """
+    if judged_from:
+        link_id = f"{link_id}\0{judged_from}"
     return hashlib.sha256(link_id.encode(errors="surrogatepass")).digest()[:8]
 
 

@@ -202,7 +202,9 @@ async def _message(
 
 
 def _file_message(content: Mapping[str, Any], ids: NativeIds) -> Message:
-    return Message(text="", attachments=(said.attachment(content, ids.network),))
+    file = said.attachment(content, ids.network)
+    source, thumbnail = ids.original_of(file.source), ids.original_of(file.thumbnail)
+    return Message(text="", attachments=(replace(file, source=source, thumbnail=thumbnail),))
 
 
 async def _words(content: Mapping[str, Any], ids: NativeIds, style: Style, *, is_reply: bool) -> Message:

@@ -32,8 +32,17 @@ class NativeIds:
         return await self._ctx.home_of(user)
 
     def file_of(self, url: str | None) -> NativeId | None:
-        """The id of a file by its ``mxc:`` URI, None for any other address."""
-        return file_id(url, self.network)
+        """The id of a file by its ``mxc:`` URI, None for any other address. A URI by which this server names
+        another network's file gives that file: it is judged, and kept, as what it is.
+        """
+        return self.original_of(file_id(url, self.network))
+
+    def original_of(self, source: NativeId | None) -> NativeId | None:
+        """The file of another network that a file of Matrix stands for, else the file itself."""
+        mxc = parse_mxc(source.id) if source is not None and source.network == self.network else None
+        if mxc is None or mxc.server != self._server or not mxc.media_id.startswith(FOREIGN_PREFIX):
+            return source
+        return self._ctx.media.find_source(mxc.media_id.removeprefix(FOREIGN_PREFIX)) or source
 
     def uri_of(self, source: NativeId | None) -> str:
         """The ``mxc:`` URI of a file of any network: its own if it is a file of Matrix, else one of this
