@@ -296,6 +296,7 @@ class App:
             self.spawn(runner.run(), f"network {runner.id}")
         self.direct_chats.resume()
         self.spawn(self.presents.resume, "presents")
+        self.spawn(self.linker.members.resume, "members of links")
         self.spawn(self.presence.run, "presence")
         for wanted in self.setup.rooms:
             self.spawn(partial(self.linker.keep_room, wanted), "configured room")

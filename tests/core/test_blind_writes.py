@@ -52,8 +52,14 @@ REASONS = {
         "Put",
         "'dead'",
     ): "last: why an event could not be delivered",
-    ("core/hansa/bus/large_changes.py", "_part_writes", "Put", "'person'"): "guarded: the room's row",
-    ("core/hansa/bus/large_changes.py", "_part_writes", "Delete", "'person'"): "guarded: the room's row",
+    (
+        "core/hansa/bus/large_changes.py",
+        "_part_write",
+        "Put",
+        "'membership_log'",
+    ): "guarded: the room's row",
+    ("core/hansa/bus/large_changes.py", "_part_write", "Put", "'person'"): "guarded: the room's row",
+    ("core/hansa/bus/large_changes.py", "_part_write", "Delete", "'person'"): "guarded: the room's row",
     (
         "core/hansa/bus/large_changes.py",
         "_settle_row",
@@ -63,6 +69,19 @@ REASONS = {
     ("core/hansa/host/chat_commands.py", "_claim", "Delete", "'command'"): "gone: it is old",
     ("core/hansa/bus/large_changes.py", "sweep", "Delete", "'people_change'"): "gone: nobody names it",
     ("core/hansa/bus/rooms.py", "close_link", "Delete", "'link'"): "gone: a link ends once",
+    (
+        "core/hansa/host/link_members.py",
+        "entering_writes",
+        "Put",
+        "'entering'",
+    ): "guarded: the link's row, and a name by chance",
+    (
+        "core/hansa/host/link_members.py",
+        "_bring_in",
+        "Delete",
+        "'entering'",
+    ): "gone: its people have an outcome",
+    ("core/hansa/host/link_members.py", "_remove_rows", "Delete", "'entering'"): "gone: the link has ended",
     (
         "core/hansa/bus/media_references.py",
         "media_reference_writes",
@@ -121,7 +140,7 @@ REASONS = {
     ): "guarded: the room's row",
     (
         "core/hansa/bus/membership_log.py",
-        "membership_writes",
+        "visibility_writes",
         "Put",
         "'visibility_log'",
     ): "guarded: the room's row",

@@ -35,6 +35,20 @@ async def test_the_ghosts_of_an_unlinked_room_leave_the_matrix_room(tmp_path):
         assert not [person for person in view.joined() if person.user.network == "stage"]
 
 
+async def test_the_ghosts_in_a_matrix_room_that_is_unlinked_itself_leave_it_and_its_own_people_stay(tmp_path):
+    async with linked(tmp_path) as house:
+        app, room_id = house.peer.app, house.peer.room.room_id
+        await house.stage.join("lobby", JULIET.id)
+        await until(lambda: _is(house, room_id, "join"))
+        await app.linker.unlink_room(app.rooms.link(NativeId("matrix", room_id)))
+        await until(lambda: _is(house, room_id, "leave"))
+        room = house.peer.matrix.get_room(room_id)
+        assert room is not None
+        assert [user async for user in room.joined_users_of(OURS)] == [house.peer.matrix.bridge_user]
+        view = app.rooms.room_of(NativeId("stage", "lobby")).view
+        assert [person.user for person in view.joined()] == [JULIET]
+
+
 async def test_those_who_were_there_before_a_matrix_room_is_linked_enter_it(tmp_path):
     async with linked(tmp_path) as house:
         app = house.peer.app

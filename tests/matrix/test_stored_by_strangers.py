@@ -367,6 +367,7 @@ OTHERS: dict[str, Kept] = {
     ),
     "core/told": history("one of each person, room and kind of content that a network rejects"),
     "core/unshown": ours("one of each link at most"),
+    "core/entering": ours("the people of an opened room or of a view, removed as they are submitted"),
     "core/membership_log": history("one of each change of a membership"),
     "core/visibility_log": history("one of each change of who may read a room's history"),
     "core/observed": ours("a position of each room and durable observer"),

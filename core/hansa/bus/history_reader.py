@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hansa.bus import schema
-from hansa.bus.membership_log import MembershipLog
+from hansa.bus.membership_reader import MembershipLog
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room
 from hansa.model.events import Event, HistoryPage, Link
@@ -49,7 +49,7 @@ class HistoryReader:
         ranges = [(first, last)] if first <= last else []
         if user is not None:
             visibilities = await self.log.visibilities(room.view)
-            memberships = await self.log.memberships(room.view, user)
+            memberships = await self.log.memberships(room, user)
             ranges = readable_ranges(visibilities, memberships, first, last)
         events, examined = list[Event](), 0
         for start, end in ranges if forward else ranges[::-1]:

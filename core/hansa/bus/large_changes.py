@@ -1,7 +1,8 @@
 """Changes of a room's members that are too many for one commit.
 
 They are written first to rows of their own, which no reader looks at. They take effect with the commit of the
-room's row, which names them. Then they are copied to the rows of the members, in pieces. Until the last piece
+room's row, which names them. Then they are copied to the rows of the members, and to those of the membership
+log, in pieces. Until the last piece
 the room's row names the change, and nothing else is committed in that room. A crash before the commit leaves
 rows that nothing names, which a later start removes; after it, the first reader of the room finishes the
 work.
@@ -18,6 +19,7 @@ import orjson
 from hansa.bus import schema
 from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
+from hansa.model.ref import NativeId
 from hansa.store.base import CompareAndSwap, Delete, Insert, Put, Row, ScopedStore, Write
 from hansa.store.bounds import cut, pieces
 from hansa.store.conflict_retry import again_on_conflict
@@ -40,16 +42,17 @@ class LargeChanges:
         self._random = random
         self._one = asyncio.Lock()
 
-    async def stage(self, people: Sequence[Put | Delete]) -> schema.Change | None:
-        """Keep the writes of many people for the commit of the room's row that names what this returns; None
-        where they are few, and go into that commit themselves.
+    async def stage(self, people: Sequence[Put | Delete], logged: Sequence[Put]) -> schema.Change | None:
+        """Keep the writes of many people, and those of the membership log, for the commit of the room's row
+        that names what this returns; None where they are few, and go into that commit themselves.
         """
         if len(people) <= AT_ONCE:
             return None
         name = base64.b32encode(self._random.bytes(10)).decode().lower()
         fields = {"at": self._clock.now()}
         rows: list[Write] = [
-            Insert("people_change", (name, at), body, fields) for at, body in enumerate(_encode_parts(people))
+            Insert("people_change", (name, at), body, fields)
+            for at, body in enumerate(_encode_parts([*people, *logged]))
         ]
         for piece in pieces(rows):
             await self._store.commit(piece)
@@ -95,20 +98,41 @@ class LargeChanges:
             await self._store.commit([Delete("people_change", row.key) for row in rows])
 
 
-def _encode_parts(people: Sequence[Put | Delete]) -> Iterator[bytes]:
-    for piece in cut(people, _PART, _PART_BYTES):
+async def staged_memberships(
+    store: ScopedStore, room: str, change: schema.Change, user: NativeId
+) -> list[Put]:
+    """The rows of the membership log that a change which holds has for a person; none of those that are in
+    their places already, once the change is done.
+    """
+    found = list[Put]()
+    for part in range(change.parts):
+        row = await store.get("people_change", (change.name, part))
+        for write in _part_writes(room, row.body) if row is not None else ():
+            if isinstance(write, Put) and write.collection == "membership_log":
+                found += [write] if write.key[1:3] == (user.network, user.id) else []
+    return found
+
+
+def _encode_parts(writes: Sequence[Put | Delete]) -> Iterator[bytes]:
+    for piece in cut(writes, _PART, _PART_BYTES):
         yield orjson.dumps(
             [
-                (*write.key[1:], write.body.decode() if isinstance(write, Put) else None)  # network, user
+                # Network and user; in the membership log the position follows the body.
+                (*write.key[1:3], write.body.decode() if isinstance(write, Put) else None, *write.key[3:])
                 for write in piece
             ]
         )
 
 
 def _part_writes(room: str, body: bytes) -> list[Write]:
-    return [
-        Delete("person", (room, network, user))
-        if person is None
-        else Put("person", (room, network, user), person.encode())
-        for network, user, person in orjson.loads(body)
-    ]
+    return [_part_write(room, *entry) for entry in orjson.loads(body)]
+
+
+def _part_write(
+    room: str, network: str, user: str, body: str | None, position: int | None = None
+) -> Put | Delete:
+    if position is not None:
+        return Put("membership_log", (room, network, user, position), (body or "").encode())
+    if body is None:
+        return Delete("person", (room, network, user))
+    return Put("person", (room, network, user), body.encode())

@@ -29,7 +29,7 @@ from hansa.bus.delivery import BusServices
 from hansa.bus.event_names import chosen_put, relation_put
 from hansa.bus.late_authority import LateProposals, LateTurn, draft_delete
 from hansa.bus.media_references import media_reference_writes
-from hansa.bus.membership_log import membership_writes, since_position
+from hansa.bus.membership_log import membership_writes, since_position, visibility_writes
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.target_rules import (
     without_target,
@@ -358,8 +358,8 @@ class Pipeline:
                 draft.writes += self._around.marks_of_correction(room)
             if draft.writes or draft.people:
                 draft.writes += turn.final_writes()
-                change = await self._rooms.stage(draft.people)
-                draft.writes += draft.people if change is None else ()
+                change = await self._rooms.stage(draft.people, draft.logged)
+                draft.writes += [*draft.people, *draft.logged] if change is None else ()
                 facts = room.view.facts
                 row = schema.room_cas(
                     room.id,
@@ -467,7 +467,12 @@ class Pipeline:
             draft.people += schema.people_writes(room.id, change)
             position = position_of(draft.head + shown, after=not shown)
             logged = membership_writes(room.view, change, position)
-            draft.writes += logged if shown else await since_position(self._store, logged, draft.writes)
+            seen = visibility_writes(room.view, change, position)
+            if not shown:
+                logged = await since_position(self._store, logged, draft.logged)
+                seen = await since_position(self._store, seen, draft.writes)
+            draft.logged += logged
+            draft.writes += seen
         room.view.apply(change)
         for native in prepared.redacted:
             await self._targets.blank_native(room, native, draft)

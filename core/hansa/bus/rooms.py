@@ -11,7 +11,7 @@ from functools import partial
 
 from hansa.bus import schema
 from hansa.bus.large_changes import LargeChanges
-from hansa.bus.membership_log import membership_writes, since_position
+from hansa.bus.membership_log import membership_writes, since_position, visibility_writes
 from hansa.environment import Clock, Random
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import Direction, Event, Link
@@ -19,6 +19,7 @@ from hansa.model.history_visibility import position_of
 from hansa.model.ref import NativeId
 from hansa.model.view import RoomInfo, RoomView, ViewDelta
 from hansa.store.base import CompareAndSwap, Conflict, Delete, Put, Row, ScopedStore, Write
+from hansa.store.bounds import Whole
 from hansa.store.conflict_retry import again_on_conflict
 from hansa.store.faults import StoreFault
 from hansa.store.paging import pages, scan_all
@@ -92,9 +93,9 @@ class Rooms:
         """Make a room's memory what the store holds."""
         await self._fill_room(room, await self._changes.settled(room.id))
 
-    async def stage(self, people: Sequence[Put | Delete]) -> schema.Change | None:
+    async def stage(self, people: Sequence[Put | Delete], logged: Sequence[Put]) -> schema.Change | None:
         """See ``LargeChanges.stage``."""
-        return await self._changes.stage(people)
+        return await self._changes.stage(people, logged)
 
     async def settle(self, room: Room) -> None:
         """Do what the room's row, as it was committed just now, names. Where that fails, who is next in the
@@ -169,10 +170,12 @@ class Rooms:
         direction: Direction = Direction.BOTH,
         view: ViewDelta | None = None,
         start: int | None = None,
+        beside: Callable[[Room], Sequence[Write]] | None = None,
     ) -> Link:
         """Make a link, and its room unless ``room`` names one. A known native room keeps its link, unless
         it is alone in its room and ``room`` names another: then it moves there. The link gets the events
-        after ``start``, by default later ones alone.
+        after ``start``, by default later ones alone. ``beside`` gives what else its commit writes, from the
+        room as it is before.
         """
         known = self.link(native)
         if known is not None and (room is None or known.room == room):
@@ -202,7 +205,8 @@ class Rooms:
             # In the same commit: a link whose cursor is missing would skip what is committed before it is
             # made.
             begin = held.head if start is None else start
-            await self._commit_rooms([(held, change)], link_row, schema.cursor_put(link, begin))
+            more = beside(held) if beside is not None else ()
+            await self._commit_rooms([(held, change)], link_row, schema.cursor_put(link, begin), *more)
 
         await self._commit_link(native, turn)
         if known is not None:
@@ -277,11 +281,15 @@ class Rooms:
             if room.kept.change is not None:
                 await self.reload(room)
             people = schema.people_writes(room.id, change)
-            staged = await self._changes.stage(people)
-            writes += people if staged is None else ()
+            logged = list[Put]()
             if room.head:  # what a room begins with has always been so
-                logged = membership_writes(room.view, change, position_of(room.head, after=True))
-                writes += await since_position(self._store, logged)
+                position = position_of(room.head, after=True)
+                logged = membership_writes(room.view, change, position)
+                logged = await since_position(self._store, logged)
+                seen = visibility_writes(room.view, change, position)
+                writes += await since_position(self._store, seen)
+            staged = await self._changes.stage(people, logged)
+            writes += [*people, *logged] if staged is None else ()
             row = schema.room_cas(
                 room.id,
                 room.kept,
@@ -292,7 +300,7 @@ class Rooms:
                 change=staged,
             )
             rows.append((room, row, staged))
-        await self._store.commit([*writes, *(row for _, row, _ in rows), *beside])
+        await self._store.commit(Whole([*writes, *(row for _, row, _ in rows), *beside]))
         for room, row, staged in rows:
             room.kept = room.kept.by(row, staged)
 

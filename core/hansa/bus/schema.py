@@ -56,6 +56,7 @@ SCHEMA = Schema(
         Collection(name="told", key={"name": str}),
         Collection(name="command", key={"name": str}, fields={"at": int}, indexes=(("at",),)),
         Collection(name="unshown", key={"link": str}),
+        Collection(name="entering", key={"link": str, "name": str, "part": int}),
         Collection(name="cursor", key={"link": str}, fields={"seq": int}),
         Collection(name="observed", key={"observer": str, "room": str}, fields={"seq": int}),
         Collection(name="dead", key={"link": str, "seq": int}, fields={"room": str, "ts": int}),

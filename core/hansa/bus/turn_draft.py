@@ -32,6 +32,8 @@ class TurnDraft:
     writes: list[Write] = field(default_factory=list)
     #: Those of who came and went, which wait for the end: many take a way of their own.
     people: list[Put | Delete] = field(default_factory=list)
+    #: Those of the log of memberships, which go the same way.
+    logged: list[Put] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     outcomes: list[tuple[PendingSubmission, SubmitResult]] = field(default_factory=list)
     #: Those whose receipt is written with them.

@@ -234,7 +234,7 @@ class NetworkContextImpl(BaseContext):
     async def was_joined(self, native: str, user: NativeId, seq: int) -> bool:
         """See ``hansa.NetworkContext.was_joined``."""
         room = self._app.rooms.room_of(self._to_native_id(native))
-        return await self._app.history.log.was_joined(room.view, user, seq)
+        return await self._app.history.log.was_joined(room, user, seq)
 
     def delivered_seq(self, native: str) -> int:
         """See ``hansa.NetworkContext.delivered_seq``."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from hansa.api.contracts import CannotOpenRoom, FollowsLinks, FoundsRooms, LinksRooms, RemovesRooms
 from hansa.bus.room_removal import remove_room
 from hansa.bus.rooms import Room
-from hansa.model.content import Member, Membership
-from hansa.model.errors import Busy, HansaError, LocalProtocolError
-from hansa.model.events import Link, Refusal, RefusalCode, Submission
+from hansa.host.link_members import LinkMembers
+from hansa.model.content import Membership
+from hansa.model.errors import HansaError, LocalProtocolError
+from hansa.model.events import Link, Refusal, RefusalCode
 from hansa.model.ref import NativeId
 from hansa.model.view import RoomMember, ViewDelta
 from hansa.pacing.backoff import Backoff
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from hansa.host.plugin_host import PluginHost
     from hansa.setup import RoomSetup
 
-#: Members that are submitted at a time.
-_BATCH = 50
 #: Seconds that a network has to take notice of a link, and to show what went before a link's end.
 _FOLLOW_TIMEOUT_S, _CATCH_UP_S = 10.0, 5.0
 _POLL_S = 0.02
@@ -38,6 +37,7 @@ class RoomLinker:
 
     def __init__(self, host: PluginHost) -> None:
         self._host = host
+        self.members = LinkMembers(host)
         self._log = logging.getLogger("hansa.rooms")
 
     async def link_opened(self, opened: OpenedRoom, room: str | None) -> Link:
@@ -53,73 +53,16 @@ class RoomLinker:
             hosted=opened.hosted,
             authority=opened.authority,
             view=opened.view_delta if opened.authority and opened.view_delta else None,
+            beside=partial(self.members.entering_writes, opened.native, opened),
         )
         await self._host.start_consumer(link)
         if known is None or moves:
             holder = rooms.room_of(link.native)
-            self._bring_members(holder, link, opened)
+            self.members.begin(link)
             await self._tell_networks(
                 holder, lambda network, own: network.on_link_added(own, link, holder.view)
             )
         return link
-
-    def _bring_members(self, room: Room, link: Link, opened: OpenedRoom) -> None:
-        """Those of each side who are there before the two are tied enter the other side."""
-        if not link.authority:
-            people = [p for p in opened.view_delta.upserts if p.user.network == link.native.network]
-        else:
-            people = [p for p in room.view.joined() if p.user.network != link.native.network]
-        joined = [p for p in people if p.membership is Membership.JOIN]
-        if joined:
-            work = partial(self._submit_members, room, joined, Membership.JOIN)
-            self._host.spawn(work, f"members of {link.id}")
-
-    async def _submit_members(
-        self, room: Room, people: Sequence[RoomMember], membership: Membership, reason: str = ""
-    ) -> None:
-        """Says of each that they came or left, through a link of their own network. Refusals are logged."""
-        by_network: dict[str, list[RoomMember]] = {}
-        for person in people:
-            by_network.setdefault(person.user.network, []).append(person)
-        for network, some in by_network.items():
-            link = room.link_of(network)
-            for start in range(0, len(some) if link is not None else 0, _BATCH):
-                assert link is not None
-                batch = [
-                    self._member(link, person, membership, reason) for person in some[start : start + _BATCH]
-                ]
-                await self._submit_batch(network, batch)
-
-    def _member(self, link: Link, person: RoomMember, membership: Membership, reason: str) -> Submission:
-        content = Member(
-            user=person.user,
-            membership=membership,
-            reason=reason,
-            name=person.name if membership is Membership.JOIN else None,
-            avatar=person.avatar if membership is Membership.JOIN else None,
-        )
-        return Submission(
-            origin=NativeId(person.user.network, f"link {self._host.seams.random.bytes(12).hex()}"),
-            room=link.native,
-            sender=person.user,
-            content=content,
-            ts=self._host.seams.clock.now(),
-        )
-
-    async def _submit_batch(self, network: str, batch: Sequence[Submission]) -> None:
-        while True:
-            try:
-                results = await self._host.pipeline.submit(network, batch)
-            except Busy as busy:
-                await asyncio.sleep(busy.after)
-                continue
-            except LocalProtocolError as error:  # the link went meanwhile
-                self._log.info("the members of %s are not told: %s", batch[0].room, error)
-                return
-            refused = [result.refusal for result in results if result.refusal is not None]
-            if refused:
-                self._log.info("%d members of %s: %s", len(refused), batch[0].room, refused[0].text)
-            return
 
     async def _tell_networks(
         self, room: Room, tell: Callable[[FollowsLinks, Link], Awaitable[None]], *others: Link
@@ -138,6 +81,7 @@ class RoomLinker:
         """Untie a native room: its people leave the other native rooms, the others' leave it; what it holds
         stays.
         """
+        await self.members.forget(link)
         room = self._host.rooms.room_of(link.native)
         gone = [
             person
@@ -148,7 +92,7 @@ class RoomLinker:
         alone = len(room.links) == 1
         if gone and not alone:
             if not link.authority:  # there they stay: it is their own room
-                await self._submit_members(room, gone, Membership.LEAVE, "the room is no longer linked")
+                await self.members.submit_leaves(room, gone, "the room is no longer linked")
             await self._remove_from_view(room, gone)
             await self._catch_up(link, room)
         view = room.view

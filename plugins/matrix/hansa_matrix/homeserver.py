@@ -49,6 +49,7 @@ from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.membership.room_linker import RoomLinker
 from hansa_matrix.rooms.membership.send_invite import OutboundInvites
+from hansa_matrix.rooms.membership.unlinked_rooms import UnlinkedRooms
 from hansa_matrix.rooms.policy.policy_checks import PolicyChecks
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
 from hansa_matrix.rooms.policy.policy_rechecks import PolicyRechecks
@@ -145,6 +146,7 @@ def _build_rooms(own: LocalServer, federation: Federation, events: EventStore, u
         resident_joins=JoinByResident(own, remote, gaps),
         invites=invites,
         upgrades=upgrades,
+        unlinked=UnlinkedRooms(own),
         access=ServerAccess(own),
         directory=PublicRoomList(ctx, own.rooms),
         addresses=RoomAddresses(own, remote),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from hansa import (
     AdminCommand,
@@ -23,6 +24,7 @@ from hansa import (
     OpenedRoom,
     PersonPresence,
     Refusal,
+    RoomView,
     RoomWish,
     Router,
     StoreFault,
@@ -200,6 +202,15 @@ class MatrixNetwork:
         commands = self.admin_commands()
         for words in ("rooms leave", "rooms purge"):
             await commands[words]({"room": native})
+
+    async def on_link_added(self, own: Link, added: Link, view: RoomView) -> None:
+        """See ``hansa.FollowsLinks.on_link_added``: who is there enters by events of their own."""
+
+    async def on_link_removed(self, own: Link, removed: Link, view: RoomView) -> None:  # noqa: ARG002
+        """See ``hansa.FollowsLinks.on_link_removed``."""
+        if own == removed:
+            leave = partial(self._rooms.unlinked.remove_ghosts, own.native.id)
+            self._ctx.spawn(leave, "ghosts of an unlinked room")
 
     async def require_direct_chat(self, user: str, other: NativeId) -> None:  # noqa: ARG002
         """See ``hansa.OpensDirectChats.require_direct_chat``."""

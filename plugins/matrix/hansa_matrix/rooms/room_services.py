@@ -25,6 +25,7 @@ from hansa_matrix.rooms.membership.open_rooms import RoomOpener
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
 from hansa_matrix.rooms.membership.room_linker import RoomLinker
+from hansa_matrix.rooms.membership.unlinked_rooms import UnlinkedRooms
 from hansa_matrix.rooms.room_registry import RoomRegistry
 from hansa_matrix.rooms.typing_and_receipts import TypingAndReceipts
 from hansa_matrix.rooms.upgrade.upgrade_room import RoomUpgrades
@@ -60,6 +61,7 @@ class RoomServices:
     resident_joins: JoinByResident
     invites: PendingInvites
     upgrades: RoomUpgrades
+    unlinked: UnlinkedRooms
     access: ServerAccess
     directory: PublicRoomList
     addresses: RoomAddresses
