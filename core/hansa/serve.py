@@ -48,6 +48,8 @@ from hansa.store.faults import FaultKind, StoreFault, StoreLost
 from hansa.store.startup import open_when_up
 
 _STOP_TIMEOUT_S = 10.0
+#: Seconds that tasks have to end once they are cancelled.
+_CANCEL_TIMEOUT_S = 1.0
 #: Exit codes of a process that has no database any more: another has taken it over; it is not known what was
 #: kept, and a new start reads it.
 LOST, UNKNOWN = 4, 5
@@ -383,9 +385,26 @@ async def _run_process(path: Path, config: Config, say: Printer) -> int:
             await process.stop()
     except TimeoutError:
         say("stopped with work in progress; it continues at the next start")
-        return 1
+        return await _exit_code(1, say)
     say("stopped")
-    return 0
+    return await _exit_code(0, say)
+
+
+async def _exit_code(code: int, say: Printer) -> int:
+    """Returns ``code`` where every task ends. A task that swallows its cancellation would keep the process
+    for ever: then it ends here, with 1.
+    """
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    left = (await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_S))[1] if tasks else set()
+    if not left:
+        return code
+    names = ", ".join(sorted(task.get_name() for task in left))
+    say(f"ended without {names}, which does not end when it is cancelled: a fault of the plugin")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _end(fault: StoreFault, say: Printer) -> NoReturn:

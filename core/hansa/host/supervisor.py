@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Protocol
 
@@ -16,6 +15,8 @@ from hansa.pacing.store_retry import MAX_DELAY_S, Work, patiently
 from hansa.store.faults import StoreFault
 
 _STOP_TIMEOUT_S = 5.0
+#: Seconds that tasks have to end once they are cancelled.
+_CANCEL_TIMEOUT_S = 1.0
 #: A network that crashed this often in a row is reported as degraded; it is still started again.
 _DEGRADED = 5
 
@@ -200,16 +201,26 @@ class NetworkSupervisor:
         self._up.clear()
 
     async def _stop_network(self, network: Network | None) -> None:
-        if network is not None:
-            try:
-                async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await network.stop()
-            except StoreFault as fault:
-                self._log.warning("its data could not be stored when it stopped: %s", fault)
-            except Exception:  # noqa: BLE001  # what a network raises while stopping must not keep us up
-                self._log.exception("stop failed")
         tasks = list(self._tasks)
+        if network is not None:
+            stopping = asyncio.ensure_future(network.stop())
+            stopping.set_name(f"{self.id}: stop")
+            await asyncio.wait({stopping}, timeout=_STOP_TIMEOUT_S)
+            if not stopping.done():
+                self._log.error("stop takes longer than %.0f s, and is cancelled", _STOP_TIMEOUT_S)
+                tasks.append(stopping)
+            elif not stopping.cancelled() and (error := stopping.exception()) is not None:
+                self._tell_stop_failed(error)
         for task in tasks:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_S)
+            if left:  # a task that swallows its cancellation is not waited for
+                names = ", ".join(sorted(task.get_name() for task in left))
+                self._log.error("%s do not end when they are cancelled: a fault of the plugin", names)
+
+    def _tell_stop_failed(self, error: BaseException) -> None:
+        if isinstance(error, StoreFault):
+            self._log.warning("its data could not be stored when it stopped: %s", error)
+        else:  # what a network raises while stopping must not keep us up
+            self._log.error("stop failed", exc_info=error)

@@ -1,0 +1,92 @@
+"""A plugin whose tasks swallow their cancellation does not keep Hansa from its end."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+from hansa import hookimpl
+from hansa.host import supervisor
+from hansa.testing import run_hansa
+from hansa.testing.actor import Actor, Config
+
+SCRIPT = """
+import asyncio
+from hansa import serve
+
+async def immortal():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+async def main():
+    if {immortal}:
+        asyncio.create_task(immortal(), name="mine: reader")
+    await asyncio.sleep(0)
+    return await serve._exit_code(0, print)
+
+raise SystemExit(asyncio.run(main()))
+"""
+
+
+class Stubborn(Actor):
+    """Neither its task nor its stop ends before it may."""
+
+    may_end: asyncio.Event
+
+    async def _hold_out(self) -> None:
+        while not self.may_end.is_set():
+            try:
+                await self.may_end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def start(self) -> None:
+        self.may_end = asyncio.Event()
+        self.ctx.spawn(self._hold_out(), "reader")
+
+    async def stop(self) -> None:
+        await self._hold_out()
+
+
+async def test_hansa_stops_without_a_network_that_does_not(monkeypatch, caplog):
+    monkeypatch.setattr(supervisor, "_STOP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(supervisor, "_CANCEL_TIMEOUT_S", 0.05)
+    made: dict[str, Any] = {}
+
+    def open_network(ctx: Any) -> Stubborn:
+        made[ctx.id] = Stubborn(ctx)
+        return made[ctx.id]
+
+    plugin: Any = ModuleType("hansa_stubborn")
+    plugin.api, plugin.Config, plugin.open_network = 1, Config, hookimpl(open_network)
+    async with asyncio.timeout(20):
+        async with run_hansa({"mine": (plugin, Config())}) as app:
+            await app.runners["mine"].up()
+    assert "stop takes longer than" in caplog.text
+    assert "mine: reader, mine: stop do not end when they are cancelled: a fault of the plugin" in caplog.text
+    made["mine"].may_end.set()
+    left = [task for task in asyncio.all_tasks() if task.get_name().startswith("mine: ")]
+    await asyncio.gather(*left)
+
+
+def _end(*, immortal: bool) -> tuple[int, str]:
+    script = SCRIPT.format(immortal=immortal)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_process_ends_and_says_what_did_not():
+    assert _end(immortal=False) == (0, "")
+    code, said = _end(immortal=True)
+    assert code == 1
+    assert (
+        "ended without mine: reader, which does not end when it is cancelled: a fault of the plugin" in said
+    )
