@@ -138,7 +138,13 @@ class MatrixNetwork:
 
     async def answer_command(self, link: Link, user: str, text: str) -> None:  # noqa: ARG002
         """See ``hansa.AnswersCommands.answer_command``: Matrix has no message to one person of a room."""
-        await self._rooms.local_events.answer_command(link.native.id, text)
+        await self._rooms.local_events.send_notice(link.native.id, text)
+
+    async def tell_person(self, link: Link, user: str, text: str) -> None:
+        """See ``hansa.TellsPeople.tell_person``: a notice in the room that mentions the person."""
+        view = self._ctx.get_view(link.native.id)
+        name = view.name_of(NativeId(self._ctx.id, user)) if view is not None else user
+        await self._rooms.local_events.send_notice(link.native.id, f"{name}: {text}", [user])
 
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers.server_of``."""

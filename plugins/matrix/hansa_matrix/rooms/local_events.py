@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,13 +106,15 @@ class LocalEvents:
         """Sends an event of a local user; returns the reason of a refusal."""
         return (await self._submit_event(sender, room_id, what, draft)).refusal
 
-    async def answer_command(self, room_id: str, text: str) -> None:
-        """Sends a notice of the bridge user that other networks do not get. Raises LocalProtocolError where
-        the bridge user may not write in the room.
+    async def send_notice(self, room_id: str, text: str, mentioned: Sequence[str] = ()) -> None:
+        """Sends a notice of the bridge user that other networks do not get, for these users. Raises
+        LocalProtocolError where the bridge user may not write in the room.
         """
         self.require_room(room_id)
-        notice = Message(text=text, style=Style.NOTICE)
-        draft = ("m.room.message", None, {"msgtype": "m.notice", "body": text})
+        people = tuple(NativeId(self._ctx.id, user) for user in mentioned)
+        notice = Message(text=text, style=Style.NOTICE, mentions=people)
+        content = {"msgtype": "m.notice", "body": text, "m.mentions": {"user_ids": list(mentioned)}}
+        draft = ("m.room.message", None, content)
         sender, event = NativeId(self._ctx.id, self._user), LocalEvent(notice, draft)
         outcome = await submit_local_event(self._ctx, sender, room_id, event, confined=True)
         if (refusal := outcome.refused) is not None:
