@@ -17,6 +17,7 @@ import enum
 import functools
 import importlib
 import inspect
+import itertools
 import re
 import sys
 import textwrap
@@ -362,7 +363,8 @@ def configuration() -> str:
 
 def crossings() -> str:
     """The page docs/what-crosses.md."""
-    heading, rows = feature_rows({"matrix": MatrixNetwork.features, "xmpp": XmppNetwork.features})
+    networks = {"matrix": MatrixNetwork, "xmpp": XmppNetwork}
+    heading, rows = feature_rows({name: network.features for name, network in networks.items()})
     meanings = {
         Level.FULL: "The other side sees the thing itself.",
         Level.PARTIAL: "The other side sees it with the losses in brackets.",
@@ -380,7 +382,24 @@ def crossings() -> str:
         f"| {' | '.join(heading)} |",
         f"|{' --- |' * len(heading)}",
         *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        "## Signals\n",
+        "Signals are passed on at once or not at all, and never stored. `presence_members` bounds the rooms",
+        "in which presence crosses, and Matrix takes part in presence if `presence_enabled` is set. Matrix",
+        "shows a person who is busy as away, with the text `busy` if there is no other.\n",
+        f"| {' | '.join(heading)} |",
+        f"|{' --- |' * len(heading)}",
     ]
+    for signal, contract in (
+        ("typing", contracts.CarriesEphemeral),
+        ("receipt", contracts.CarriesEphemeral),
+        ("presence", contracts.CarriesPresence),
+    ):
+        cells = (
+            WORDS[Level.FULL if issubclass(target, contract) else Level.DROPPED]
+            for _, target in itertools.permutations(networks.values(), 2)
+        )
+        lines.append(f"| {signal} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

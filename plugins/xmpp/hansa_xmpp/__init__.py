@@ -67,6 +67,17 @@ class Config(BaseModel):
         description="Days after which a member of a room without a connection leaves it; 0: never.",
     )
 
+    answer_subscriptions: bool = Field(
+        True,
+        description="Accept requests of XMPP users for the presence of people of other networks, where they"
+        " could have a direct chat with the person. Else such requests are declined.",
+    )
+    puppet_presence: bool = Field(
+        False,
+        description="Send such users whether the person is here, away or busy, without a text, while they"
+        " share a room or a direct chat.",
+    )
+
     @field_validator("component")
     @classmethod
     def _is_a_domain(cls, value: str) -> str:

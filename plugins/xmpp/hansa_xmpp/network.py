@@ -122,6 +122,7 @@ class XmppNetwork:
 
     async def show_presence(self, link: Link, presence: PersonPresence) -> None:
         """See ``CarriesPresence.show_presence``."""
+        self._ingress.subscriptions.note_presence(link.native.id, presence)
         if link.hosted:
             await self._ingress.service.show_person(link.native.id, presence)
 

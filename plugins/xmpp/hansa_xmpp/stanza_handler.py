@@ -56,6 +56,7 @@ from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.signals import Signals
 from hansa_xmpp.submissions import make_submission, with_policy_texts
+from hansa_xmpp.subscriptions import Subscriptions
 from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import Transport
 from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
@@ -109,6 +110,7 @@ class StanzaHandler:
         self.service = MucService(ctx, transport, spawn, self.on_last_session_closed)
         self.signals = Signals(ctx, self.service, self.service.targets)
         self.chats = DirectChats(ctx, transport, self.service)
+        self.subscriptions = Subscriptions(ctx, self.service)
         self._archive = Archive(ctx, self.service, transport)
         self._bridge = BridgeChat(ctx)
         self._lanes: KeyedQueues[_StanzaTask | _LeaveTask | _Question] = KeyedQueues(
@@ -153,7 +155,7 @@ class StanzaHandler:
             self._to_service(stanza)
             return
         native = stanza.to.bare
-        if stanza.kind == "message" and is_puppet(stanza.to.local):
+        if stanza.kind in {"message", "presence"} and is_puppet(stanza.to.local):
             self._queue_chat(stanza, element)
             return
         room = self.service.room(native)
@@ -172,7 +174,7 @@ class StanzaHandler:
                 self.service.mark_rejoining(room, stanza.sender.full)
 
     def _queue_chat(self, stanza: Stanza, element: Element) -> None:
-        """Queues a message of one user to the puppet of a person of another network."""
+        """Queues a message or presence of one user to the puppet of a person of another network."""
         item = _StanzaTask(stanza, self.service.epoch)
         chat = chat_id(stanza.to.bare, stanza.sender.bare)
         if not self._enqueue_item(chat, stanza.sender.bare, item, _stanza_bytes(element), must=False):
@@ -291,7 +293,10 @@ class StanzaHandler:
                 self.service.send_stanzas(await self._bridge.answer(_truncate_id(item.stanza)))
                 continue
             if isinstance(item, _StanzaTask) and is_chat_id(native):
-                await self.chats.handle_stanza(item.stanza)
+                if item.stanza.kind == "presence":
+                    await self.subscriptions.handle_stanza(native, item.stanza)
+                else:
+                    await self.chats.handle_stanza(item.stanza)
                 continue
             if isinstance(item, _Question):
                 try:
