@@ -32,6 +32,8 @@ _CONNECT_TIMEOUT_S = 10.0
 _KEPT_FOR, _KEPT = 30, 256
 #: Seconds for an answer of a name server, and how often it is asked.
 _NAME_TIMEOUT_S, _NAME_TRIES = 3.0, 2
+#: Seconds for which the addresses of a name are kept.
+_NAMES_KEPT_FOR_S = 60
 #: Longest answer to a lookup of SRV records, lookups at a time, and seconds for one.
 _MAX_RECORDS, _LOOKUPS, _LOOKUP_TIMEOUT_S = 100, 128, 10.0
 _log = logging.getLogger("hansa.http")
@@ -148,7 +150,7 @@ class HttpClient:
                 ssl=self._tls,
                 limit=0,  # the slots bound it, with shares
                 keepalive_timeout=_KEPT_FOR,
-                ttl_dns_cache=60,
+                ttl_dns_cache=_NAMES_KEPT_FOR_S,
                 socket_factory=self._guarded_socket,
             )
             self._session = aiohttp.ClientSession(

@@ -16,6 +16,8 @@ from hansa.model.media_types import parse_file_name, parse_media_type, sanitise_
 MAX_REDIRECTS = 3
 #: Seconds for a whole file, redirects included one by one.
 FETCH_TIMEOUT_S = 120.0
+#: The codings that the HTTP client asks for, and unpacks.
+_CODINGS = frozenset({"identity", "gzip", "deflate"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -50,6 +52,9 @@ class MediaFetcher:
                 address, answer = await self._follow_redirects(stack, address, network, max_bytes)
             except HttpError as error:
                 raise _http_refusal(error) from error
+            if answer.headers.get("content-encoding", "identity").lower() not in _CODINGS:
+                text = f"{address.host} packs the file in a way that nobody asked for"
+                raise refuse_media(RefusalCode.UNREACHABLE, text)
             kind, size = parse_media_type(answer.headers.get("content-type")), _length_of(answer.headers)
             named = parse_file_name(answer.headers.get("content-disposition"))
             name = named or sanitise_name(address.file_name)
