@@ -1,7 +1,8 @@
 """From one network's people to the others': who is here, away, busy or offline. Nothing of it is stored.
 
 1. A network tells of one room, and is answered at once whether the policies let the presence in; or it tells
-   of all rooms of a person, and the policies are asked when the room's turn comes.
+   of all rooms of a person. Those are looked for when the person's turn comes, and the policies are asked
+   when the room's turn comes.
 2. The presence waits: one of a person in a room, the latest. What repeats the one before is dropped.
 3. A presence that follows the one before within ``HOLD_S`` waits that long. So does one of a room that is
    busy with events.
@@ -69,18 +70,19 @@ class PresenceHost(Protocol):
         ...
 
 
-#: A core room and a person.
+#: A core room, or the empty id for all rooms, and a person.
 _Key = tuple[str, NativeId]
+_EVERYWHERE = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A presence that came by ``native``. ``judged``: the policies have let it in. ``due`` is in monotonic
+    """A presence that came by ``native``, None for all rooms of the person. ``judged``: the policies have let it in. ``due`` is in monotonic
     seconds.
     """
 
     presence: PersonPresence
-    native: NativeId
+    native: NativeId | None
     server: str
     judged: bool
     due: float
@@ -161,11 +163,7 @@ class PresenceRelay:
 
     def relay_everywhere(self, presence: PersonPresence) -> bool:
         """Takes up a presence of a person in every room of their network in which they are joined."""
-        presence = with_bounded_text(presence)
-        for link in self._rooms.links(presence.user.network):
-            room = self._rooms.get(link.room)
-            if link.direction.inward and room is not None and _is_joined(room, presence.user):
-                self._put(link, room, presence, judged=False)
+        self._enqueue(_EVERYWHERE, with_bounded_text(presence), None, judged=False)
         return True
 
     async def run(self) -> None:
@@ -187,15 +185,19 @@ class PresenceRelay:
                 self._log.exception("a presence of %s was lost", found[0][1])
 
     def _put(self, link: Link, room: Room, presence: PersonPresence, *, judged: bool) -> None:
-        key, now = (room.id, presence.user), self._clock.monotonic()
-        if not self._is_carried(link, room) or self._waiting.replace_existing(key, presence, judged=judged):
+        if self._is_carried(link, room):
+            self._enqueue(room.id, presence, link.native, judged=judged)
+
+    def _enqueue(self, room: str, presence: PersonPresence, native: NativeId | None, *, judged: bool) -> None:
+        key, now = (room, presence.user), self._clock.monotonic()
+        if self._waiting.replace_existing(key, presence, judged=judged):
             return
         at, before = self._shown.get(key) or (-REPEAT_AFTER_S, None)
         if before is not None and now < at + REPEAT_AFTER_S and _shows_the_same(before, presence):
             return
         server = self._pipeline.server_of(presence.user.network, presence.user.id)
         due = at + HOLD_S if before is not None and now < at + HOLD_S else now
-        waiting = _Waiting(presence, link.native, server, judged, due if due <= now else now + HOLD_S)
+        waiting = _Waiting(presence, native, server, judged, due if due <= now else now + HOLD_S)
         if self._waiting.add(key, waiting, now):
             self._wake.set()
         else:
@@ -227,8 +229,20 @@ class PresenceRelay:
         self._around.count("signals", result="denied")
         return False
 
+    def _expand(self, presence: PersonPresence) -> None:
+        """Puts a presence into every room of a person."""
+        self._shown.put((_EVERYWHERE, presence.user), (self._clock.monotonic(), presence))
+        for link in self._rooms.links(presence.user.network):
+            room = self._rooms.get(link.room)
+            if link.direction.inward and room is not None and _is_joined(room, presence.user):
+                self._put(link, room, presence, judged=False)
+
     async def _show_waiting(self, key: _Key, waiting: _Waiting) -> None:
-        presence, link = waiting.presence, self._rooms.link(waiting.native)
+        presence = waiting.presence
+        if waiting.native is None:
+            self._expand(presence)
+            return
+        link = self._rooms.link(waiting.native)
         room = self._rooms.get(key[0])
         if link is None or room is None or link.room != room.id or not _is_joined(room, presence.user):
             return
