@@ -57,6 +57,15 @@ async def test_another_network_sees_who_of_matrix_is_away(tmp_path):
         assert now - 60_000 < may.since <= now - 5000
 
 
+async def test_who_is_away_when_they_join_is_shown_away(tmp_path):
+    async with linked(tmp_path) as (home, stage, _):
+        alice = await home.person("alice")
+        await set_status(alice, "unavailable", "tired")
+        await alice.join(f"#one:{OURS}")
+        await until(lambda: shown(stage))
+        assert shown(stage) == [(alice.user, "away", "tired")]
+
+
 async def test_a_ghost_is_away_for_users_and_servers_in_the_room(tmp_path):
     async with linked(tmp_path) as (home, stage, told):
         alice, eve = await home.person("alice"), await home.person("eve")

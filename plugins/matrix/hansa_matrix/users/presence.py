@@ -147,6 +147,13 @@ class PresenceTracker:
                 await self._servers_to_notify(one, servers), (PRESENCE, user), presence_edu(one)
             )
 
+    async def announce_to_networks(self, user: str, room_id: str) -> None:
+        """Tells other networks of a room about the presence of a local user who joined it."""
+        one = self.get(user)
+        if self._on and one is not None:
+            now = self._ctx.clock.now()
+            await self._ctx.send_presence(parse_person_presence(one, self._ctx.id, now), room_id)
+
     async def announce_to_room(
         self, room_id: str, servers: Collection[str], here: Callable[[], Iterable[str]]
     ) -> None:

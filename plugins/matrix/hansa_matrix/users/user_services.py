@@ -41,6 +41,7 @@ class Users:
         rooms, learn of their devices and presence.
         """
         await self.presences.apply_early(room_id)
+        await self.presences.announce_to_networks(user, room_id)
         servers = self.company.newly_met_servers(room_id, others)
         if servers:
             await self.devices.announce_devices(user, servers)
