@@ -41,6 +41,7 @@ from hansa.host.observers import Observers
 from hansa.host.plugin_contexts import NetworkContextImpl
 from hansa.host.policies import Policies, digest_of
 from hansa.host.room_linker import RoomLinker
+from hansa.host.searches import Searches
 from hansa.host.supervisor import NetworkSupervisor
 from hansa.http.router import Router
 from hansa.media.bus_access import BusAccess
@@ -138,6 +139,7 @@ class App:
         self.policy_setups = tuple(setup.policies)
         self._hosts: dict[str, str] = {}
         self.linker = RoomLinker(self)
+        self.searches = Searches(self)
         self.commands = ChatCommands(setup.commands, self, ChatActions(setup.commands, self))
         self._observers = _Observers()
         self._durable = Observers()

@@ -29,6 +29,7 @@ from hansa import (
     KnowsPeople,
     LinksRooms,
     LooksUp,
+    LooksUpRooms,
     MediaService,
     MediaTransfer,
     MediaUnavailable,
@@ -47,6 +48,7 @@ from hansa import (
     PresenceState,
     ProfileQuery,
     Reason,
+    RoomMatch,
     ShowsPresent,
     Verdict,
     ViewDelta,
@@ -78,6 +80,8 @@ POINTS = {
     "NetworkContext.find_people": ASKS,
     "NetworkContext.answer_command": ASKS,
     "AnswersCommands.answer_command": FREE + "it answers a person whose message the policies let in",
+    "NetworkContext.find_rooms": ASKS,
+    "LooksUpRooms.find_rooms": FREE + "the core asks about each of them before it tells",
     "LooksUp.find_people": FREE + "the core asks about each of them before it tells",
     "NetworkContext.require_direct_chat": ASKS,
     "NetworkContext.connect_direct_chat": ASKS,
@@ -163,6 +167,7 @@ def test_every_point_is_in_the_table():
             OpensDirectChats,
             LooksUp,
             AnswersCommands,
+            LooksUpRooms,
         )
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
@@ -224,6 +229,14 @@ async def _find_people(_: App, made: dict[str, Actor]) -> bool:
     return bool(await made["left"].ctx.find_people("bob@y", limit=3))
 
 
+async def _find_rooms(_: App, made: dict[str, Actor]) -> bool:
+    async def find_rooms(text: str, *, limit: int) -> list[RoomMatch]:
+        return [RoomMatch(network="right", address=text)][:limit]
+
+    made["right"].find_rooms = find_rooms  # type: ignore[attr-defined]
+    return bool(await made["left"].ctx.find_rooms("lobby", limit=3))
+
+
 async def _answer_command(_: App, made: dict[str, Actor]) -> bool:
     return await made["left"].ctx.answer_command("ann@x", "help") is not None
 
@@ -277,6 +290,7 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.send_presence": (_presence, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
     "NetworkContext.find_people": (_find_people, {ProfileQuery}),
+    "NetworkContext.find_rooms": (_find_rooms, {DirectoryQuery}),
     "NetworkContext.answer_command": (_answer_command, {EventIn}),
     "NetworkContext.require_direct_chat": (_require_direct_chat, {Invite}),
     "NetworkContext.connect_direct_chat": (_connect_direct_chat, {Invite}),

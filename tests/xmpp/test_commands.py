@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hansa import Message
+from hansa import Message, RoomInfo, ViewDelta
 from hansa.model.chat_commands import CommandSettings
 from xmpp.stanzas import GW, ROOM, groupchat
 from xmpp.xmpp_server import XmppServer, xmpp_server
@@ -58,3 +60,15 @@ async def test_without_commands_the_component_takes_no_messages():
     async with xmpp_server() as h:
         h.link.receive(chat("help"))
         await h.link.line("juliet/home < gw.example message error: cancel service-unavailable")
+
+
+async def test_public_rooms_are_found_by_words():
+    async with xmpp_server() as h:
+        await h.enter(JULIET, "Juliet")
+        info = RoomInfo(name="About cats")
+        await h.ctx.reconcile_view(ROOM, ViewDelta(info=info))
+        (found,) = await h.other.ctx.find_rooms("CATS", limit=5)
+        assert (found.address, found.name, found.members) == (ROOM, "About cats", 1)
+        assert await h.other.ctx.find_rooms("dogs", limit=5) == []
+        await h.ctx.reconcile_view(ROOM, ViewDelta(info=replace(info, join_rule="invite")))
+        assert await h.other.ctx.find_rooms("cats", limit=5) == []

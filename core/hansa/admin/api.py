@@ -13,6 +13,7 @@ from hansa.admin.media_links import MediaLinkCommands
 from hansa.admin.policies import PolicyCommands
 from hansa.admin.policy_gate import AdminGate, Work
 from hansa.admin.rooms import RoomCommands
+from hansa.admin.searches import SearchCommands
 from hansa.api.contracts import HasAdminCommands
 from hansa.app import App
 from hansa.environment import Request, Response
@@ -68,6 +69,7 @@ class AdminApi:
             ("POST", "/policy/test", policies.test),
             ("GET", "/policy/explain/{decision}", policies.explain),
             ("GET", "/policy/log", policies.log),
+            ("GET", "/search/{kind}/{text}", SearchCommands(self._app).search),
             ("POST", "/media/revoke-links", MediaLinkCommands(self._app).revoke_links),
             ("POST", "/reload", self.reload),
             ("POST", "/drain", self.drain),

@@ -7,7 +7,7 @@ from asyncio import Task
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from hansa.api.contracts import NetworkStatus, PersonMatch
+from hansa.api.contracts import NetworkStatus, PersonMatch, RoomMatch
 from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
@@ -215,6 +215,12 @@ class NetworkContext(PluginContext, Protocol):
     async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
         """People of other networks that a user searches for by ``text``: see ``hansa.LooksUp``. At most
         ``limit``, without those whose ``ProfileQuery`` a policy denies.
+        """
+        ...
+
+    async def find_rooms(self, text: str, *, limit: int) -> list[RoomMatch]:
+        """Rooms of other networks that match ``text``: see ``hansa.LooksUpRooms``. At most ``limit``, without
+        those whose ``DirectoryQuery`` a policy denies.
         """
         ...
 

@@ -280,6 +280,30 @@ class LooksUp(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomMatch:
+    """A room that a search of ``LooksUpRooms`` finds. ``address`` opens it (``LinksRooms.open_room``);
+    ``members`` is how many are in it, 0 if unknown.
+    """
+
+    network: str
+    address: str
+    name: str = ""
+    topic: str = ""
+    members: int = 0
+
+
+@runtime_checkable
+class LooksUpRooms(Protocol):
+    """A network whose rooms can be searched for by words."""
+
+    async def find_rooms(self, text: str, *, limit: int) -> Sequence[RoomMatch]:
+        """Rooms that everybody on this network may find and enter, with ``text`` in their address, name or
+        topic; at most ``limit``. Answers within 15 s. An exception hides the network's rooms and no others.
+        """
+        ...
+
+
 @runtime_checkable
 class OpensDirectChats(Protocol):
     """A network on which one person can write to another alone. The chat is a native room of two people:

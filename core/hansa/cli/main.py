@@ -32,6 +32,7 @@ _OWN = frozenset(
         "promote",
         "where",
         "rooms",
+        "search",
         "deliveries",
         "media",
         "policy",
@@ -102,6 +103,14 @@ def _make_parser(epilog: str = "") -> argparse.ArgumentParser:
     link.add_argument("links", nargs="+", metavar="NETWORK:ADDRESS", help="what to link to it")
     unlink = rooms.add_parser("unlink", parents=[listing], help="remove the link to a native room")
     unlink.add_argument("link", metavar="NETWORK:NATIVE-ID", help=_LINK)
+
+    search = top.add_parser("search", parents=[listing], help="search for rooms or people of all networks")
+    search.add_argument("kind", choices=["rooms", "people"], help="what to search for")
+    search.add_argument(
+        "words",
+        nargs="+",
+        help="a part of an address, name or topic; :SERVER at the end asks that Matrix server",
+    )
 
     deliveries = top.add_parser("deliveries", help="list waiting deliveries and dead letters").add_subparsers(
         dest="action", required=True
@@ -326,6 +335,9 @@ def _make_question(args: argparse.Namespace) -> tuple[_Ask, str]:
             return ("POST", "/rooms/link", {"room": args.room, "links": args.links}), "format_pairs"
         case "rooms unlink":
             return ("POST", "/rooms/unlink", {"link": args.link}), "format_pairs"
+        case "search":
+            text = quote(" ".join(args.words), safe="")
+            return ("GET", f"/search/{args.kind}/{text}", None), "matches"
         case "deliveries ls":
             return ("GET", "/deliveries", None), "deliveries"
         case "deliveries retry" | "deliveries drop":

@@ -13,6 +13,7 @@ __all__ = [
     "explanation",
     "format_pairs",
     "format_table",
+    "matches",
     "plugins",
     "room",
     "rooms",
@@ -34,6 +35,14 @@ def plugins(found: Any) -> str:
         for p in found
     ]
     return format_table(["plugin", "from", "version", "enabled as"], rows)
+
+
+def matches(found: Any) -> str:
+    """``hansa search``."""
+    if any("person" in one for one in found):
+        return format_table(["person", "name"], [[one["person"], one["name"]] for one in found])
+    rows = [[one["room"], one["name"], str(one["members"] or ""), one["topic"]] for one in found]
+    return format_table(["room", "name", "members", "topic"], rows) if rows else "nothing was found"
 
 
 def rooms(found: Any) -> str:

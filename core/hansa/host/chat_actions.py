@@ -14,8 +14,9 @@ from hansa.environment import Environment
 from hansa.host.chat_commands import CommandCall, CommandRefused
 from hansa.host.room_linker import RoomLinker
 from hansa.host.room_names import RoomNames
+from hansa.host.searches import Searches, shorten
 from hansa.host.supervisor import NetworkSupervisor
-from hansa.model.chat_commands import CommandSettings
+from hansa.model.chat_commands import MAX_WORDS, CommandSettings
 from hansa.model.content import Member, Membership
 from hansa.model.crossing import AdminChange
 from hansa.model.events import Submission
@@ -23,8 +24,8 @@ from hansa.model.globs import Glob
 from hansa.model.ref import NativeId
 from hansa.model.role import Role
 
-#: People that ``who`` names.
-_MAX_PEOPLE = 50
+#: People that ``who`` names, and results of a search.
+_MAX_PEOPLE, _MAX_MATCHES = 50, 10
 
 
 class ActionHost(Protocol):
@@ -34,6 +35,7 @@ class ActionHost(Protocol):
     pipeline: Pipeline
     decisions: PolicyEngine
     linker: RoomLinker
+    searches: Searches
 
     @property
     def seams(self) -> Environment:
@@ -78,6 +80,13 @@ class ChatActions:
             ),
             "link": _Action("link NETWORK:ADDRESS", "link a room of another network", self._link, (1, 1)),
             "unlink": _Action("unlink NETWORK:ADDRESS", "remove such a link", self._unlink, (1, 1)),
+            "search": _Action(
+                "search rooms|people WORDS",
+                "find rooms or people of all networks",
+                self._search,
+                (2, MAX_WORDS),
+                in_room=False,
+            ),
         }
 
     async def run(self, call: CommandCall) -> str:
@@ -166,6 +175,22 @@ class ChatActions:
         await self._require_allowed(call, "rooms unlink", link=link.id)
         await self._host.linker.unlink_room(link)
         return f"This room is not linked to {spec} any more."
+
+    async def _search(self, call: CommandCall) -> str:
+        kind, text = call.command.words[0].lower(), " ".join(call.command.words[1:])
+        if kind == "people":
+            people = await self._host.searches.find_people(text, limit=_MAX_MATCHES)
+            lines = [f"{one.user}  {shorten(one.name)}".rstrip() for one in people]
+        elif kind == "rooms":
+            rooms = await self._host.searches.find_rooms(text, limit=_MAX_MATCHES)
+            lines = [
+                f"{one.network}:{one.address}  {shorten(one.name)}".rstrip()
+                + (f" ({one.members})" if one.members else "")
+                for one in rooms
+            ]
+        else:
+            raise CommandRefused(f"Write {self._settings.prefix} search rooms WORDS, or search people WORDS.")
+        return "\n".join(lines) or f"No {kind} match {text}."
 
     def _is_operator(self, person: NativeId) -> bool:
         return person in self._settings.operators

@@ -12,16 +12,16 @@ from hansa.api.contracts import (
     CannotOpenRoom,
     KnowsPeople,
     LinksRooms,
-    LooksUp,
     MakesGhosts,
     NetworkStatus,
     PersonMatch,
+    RoomMatch,
 )
 from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.media.network_media import NetworkMedia
 from hansa.model.content import Kind
-from hansa.model.crossing import Crossing, DirectoryQuery, ProfileQuery
+from hansa.model.crossing import Crossing, DirectoryQuery
 from hansa.model.ephemeral import EphemeralEvent, PersonPresence
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import (
@@ -271,28 +271,11 @@ class NetworkContextImpl(BaseContext):
 
     async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
         """See ``hansa.NetworkContext.find_people``."""
-        matches: list[PersonMatch] = []
-        for name, runner in self._app.runners.items():
-            network = runner.network
-            if name == self.id or not isinstance(network, LooksUp):
-                continue
-            try:
-                async with asyncio.timeout(_SEARCH_TIMEOUT_S):
-                    people = await network.find_people(text, limit=limit)
-            except Exception:  # a faulty network must not hide what others find
-                self.log.exception("%s could not search for people", name)
-                continue
-            matches += [
-                person
-                for person in people[:limit]
-                if person.user.network == name and await self._may_ask_profile(person.user)
-            ]
-        return matches[:limit]
+        return await self._app.searches.find_people(text, limit=limit, but=self.id)
 
-    async def _may_ask_profile(self, user: NativeId) -> bool:
-        server = self._app.pipeline.server_of(user.network, user.id)
-        crossing = ProfileQuery(network=user.network, server=server, user=user, outbound=True)
-        return (await self.check(crossing)).allowed
+    async def find_rooms(self, text: str, *, limit: int) -> list[RoomMatch]:
+        """See ``hansa.NetworkContext.find_rooms``."""
+        return await self._app.searches.find_rooms(text, limit=limit, but=self.id)
 
     async def require_direct_chat(self, native: str, user: NativeId, other: str) -> None:
         """See ``hansa.NetworkContext.require_direct_chat``."""

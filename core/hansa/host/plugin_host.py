@@ -20,6 +20,7 @@ from hansa.bus.rooms import Rooms
 from hansa.bus.visible_view import VisibleViews
 from hansa.environment import Environment, Http
 from hansa.host.chat_commands import ChatCommands
+from hansa.host.searches import Searches
 from hansa.host.supervisor import NetworkSupervisor
 from hansa.media.core_media import CoreMedia
 from hansa.model.events import Link
@@ -42,6 +43,7 @@ class PluginHost(Protocol):
     direct_chats: DirectChats
     history: HistoryReader
     commands: ChatCommands
+    searches: Searches
     media: CoreMedia
     core: ScopedStore
     names: EventNames

@@ -22,8 +22,10 @@ from hansa import (
     NativeId,
     NetworkContext,
     OpenedRoom,
+    PersonMatch,
     PersonPresence,
     Refusal,
+    RoomMatch,
     RoomView,
     RoomWish,
     Router,
@@ -135,6 +137,16 @@ class MatrixNetwork:
         if room is not None and room.resident and ids.domain_of(ghost) == home.own.server:
             edu = ghost_presence_edu(ghost, presence, self._ctx.clock.now())
             await home.users.presences.set_ghost(presence.user, edu, room.room_id)
+
+    async def find_people(self, text: str, *, limit: int) -> Sequence[PersonMatch]:
+        """See ``hansa.LooksUp.find_people``."""
+        await self._opening.wait()
+        return await self._clients.users.find_people(text, limit=limit)
+
+    async def find_rooms(self, text: str, *, limit: int) -> Sequence[RoomMatch]:
+        """See ``hansa.LooksUpRooms.find_rooms``."""
+        await self._opening.wait()
+        return await self._clients.rooms.find_rooms(text, limit=limit)
 
     async def answer_command(self, link: Link, user: str, text: str) -> None:  # noqa: ARG002
         """See ``hansa.AnswersCommands.answer_command``: Matrix has no message to one person of a room."""

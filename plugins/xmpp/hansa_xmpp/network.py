@@ -26,6 +26,7 @@ from hansa import (
     ProfileQuery,
     Refusal,
     RefusalCode,
+    RoomMatch,
     Submission,
 )
 from slixmpp.jid import JID, InvalidJID
@@ -194,6 +195,24 @@ class XmppNetwork:
         if not found.local or found.resource or "." not in domain or ours or len(text) > _MAX_SEARCH:
             return ()
         return [PersonMatch(user=NativeId(self._ctx.id, found.bare), name=found.bare)]
+
+    async def find_rooms(self, text: str, *, limit: int) -> Sequence[RoomMatch]:
+        """See ``LooksUpRooms.find_rooms``: the rooms of this component that everybody may enter, as its
+        service discovery lists them (XEP-0045 section 6.3).
+        """
+        wanted, found = text.casefold(), list[RoomMatch]()
+        for link in self._ctx.list_links():
+            view = self._ctx.get_view(link.native.id)
+            if not link.hosted or view is None or view.facts.join_rule != "public":
+                continue
+            facts, address = view.facts, link.native.id
+            if wanted in f"{address}\n{facts.name}\n{facts.topic}".casefold():
+                members = sum(view.joined_servers.values())
+                match = RoomMatch(
+                    network=self._ctx.id, address=address, name=facts.name, topic=facts.topic, members=members
+                )
+                found.append(match)
+        return sorted(found, key=lambda one: (-one.members, one.address))[:limit]
 
     async def require_direct_chat(self, user: str, other: NativeId) -> None:  # noqa: ARG002
         """See ``OpensDirectChats.require_direct_chat``: the user's own server is asked whether they exist."""

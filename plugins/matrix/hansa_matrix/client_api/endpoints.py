@@ -35,6 +35,7 @@ from hansa_matrix.client_api.rooms.receipts import ReceiptEndpoints
 from hansa_matrix.client_api.rooms.relations import RelationEndpoints
 from hansa_matrix.client_api.rooms.remote_rooms import RemoteRooms
 from hansa_matrix.client_api.rooms.reports import Reports
+from hansa_matrix.client_api.rooms.room_search import RoomSearch
 from hansa_matrix.client_api.rooms.room_summary import AccessibleSummaries
 from hansa_matrix.client_api.rooms.send import SendEndpoints
 from hansa_matrix.client_api.rooms.spaces import HierarchyEndpoints
@@ -73,6 +74,8 @@ class ClientApi:
         remote_rooms = RemoteRooms(own.ctx, home.federation.client)
         summaries, backups = RoomSummaries(rooms.access, rooms.directory), KeyBackups(own.ctx)
         accessible = AccessibleSummaries(own, remote_rooms, summaries, parts.reading.visibility)
+        self.rooms = RoomSearch(own, summaries, remote_rooms)
+        self.users = UserDirectory(own, parts.accounts, users.profiles, rooms.directory)
         public = (
             self._server_info,
             self._sessions,
@@ -101,7 +104,7 @@ class ClientApi:
             HierarchyEndpoints(own, entry, accessible),
             PresenceEndpoints(own, users.presences),
             OpenIdEndpoints(own, users.openid),
-            UserDirectory(own, parts.accounts, users.profiles, rooms.directory),
+            self.users,
             Whois(parts.accounts, users.devices),
             self._reports,
             self._media,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hansa import LocalProtocolError, Membership, NetworkContext, Request, RoomMember
+from hansa import LocalProtocolError, Membership, NetworkContext, PersonMatch, Request, RoomMember
 
 from hansa_matrix.client_api.account.accounts import Accounts, Requester
 from hansa_matrix.client_api.http import Handler, RateLimited
@@ -82,6 +82,28 @@ class UserDirectory:
         found.pop(caller.user, None)
         results = sorted(found.values(), key=lambda one: (not _starts_with(one, wanted), one["user_id"]))
         return {"results": results[:most], "limited": look.cut or len(results) > most}
+
+    async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
+        """See ``hansa.LooksUp.find_people``: people of Matrix that everybody here may find, by the setting
+        ``user_directory``: members of published rooms that everybody may join, and accounts.
+        """
+        allowed, wanted = self._ctx.config.user_directory, text[:_MAX_TERM].casefold().lstrip("@").strip()
+        if allowed == "off" or not wanted:
+            return []
+        look, found = _Look(wanted), dict[str, dict[str, Any]]()
+        async for user, profile in self._in_rooms("", look):
+            found.setdefault(user, profile)
+        if allowed == "accounts" and len(found) <= MAX_PROFILES_READ:
+            found |= {user: profile async for user, profile in self._with_accounts(look, set(found))}
+        results = sorted(found.values(), key=lambda one: (not _starts_with(one, wanted), one["user_id"]))
+        people = list[PersonMatch]()
+        for one in results:
+            if len(people) >= limit:
+                break
+            home = await self._ctx.home_of(one["user_id"])
+            if home.network == self._ctx.id:  # ghosts are people of other networks
+                people.append(PersonMatch(user=home, name=one.get("display_name", "")))
+        return people
 
     async def _in_rooms(self, asker: str, look: _Look) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Those who match, by what they are called in a room and may be shown by now."""
