@@ -297,7 +297,7 @@ async def test_what_is_denied_after_it_was_reflected_is_withheld():
         assert await logged(app) == []
 
 
-async def test_drafts_that_nobody_answers_are_removed_after_a_day(monkeypatch):
+async def test_drafts_are_forgotten_after_a_day(monkeypatch):
     monkeypatch.setattr(late_authority, "PROPOSE_TIMEOUT_S", 0.05)
     async with running() as (app, late, right):
         late.answer = lambda _: asyncio.Event().wait()

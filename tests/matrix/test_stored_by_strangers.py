@@ -365,6 +365,9 @@ OTHERS: dict[str, Kept] = {
     "core/command": Kept(
         who="everybody", flood="core/test_chat_commands.py::test_commands_of_yesterday_are_forgotten"
     ),
+    "core/draft": Kept(
+        who="everybody", flood="core/test_late_authority.py::test_drafts_are_forgotten_after_a_day"
+    ),
     "core/told": history("one of each person, room and kind of content that a network rejects"),
     "core/unshown": ours("one of each link at most"),
     "core/entering": ours("the people of an opened room or of a view, removed as they are submitted"),

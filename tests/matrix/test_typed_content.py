@@ -79,7 +79,7 @@ EXCEPTIONS = {
     "rooms/create_room.py _create_event": "made here",
     "rooms/redactions.py target_of": "the one reader of `redacts`, its type checked",
     "rooms/local_events.py submit_local_event": "the core's own content",
-    "rooms/outbound_content.py redactions_of_edits": "the core's own content",
+    "rooms/outbound_content.py further_redactions": "the core's own content",
     "rooms/relations.py relation_of": "the one reader of relations, each step checked",
     "rooms/room.py of": "handed to the reader that it was made with",
     "rooms/access/visible_events.py without_names": "whether a key is there",

@@ -434,7 +434,8 @@ class Consumer:
         if not native or self.link.hosted:
             return
         ref = NativeId(self.link.native.network, native)
-        write: Write = schema.alias_put(ref, self.room.id, delivery.event.seq)
+        part = int(delivery.key.removeprefix(self._key_of(delivery.event)).removeprefix(".") or 0)
+        write: Write = schema.alias_put(ref, self.room.id, delivery.event.seq, part)
         await self._store.commit([write], durability="lazy")
 
     async def _bury_delivery(self, delivery: Delivery, reason: str) -> None:

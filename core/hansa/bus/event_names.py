@@ -113,8 +113,11 @@ class EventNames:
         return await self._at(room, int(row.fields["seq"] or 0)) if row else None
 
     async def native_ids(self, event: Event, network: str) -> list[str]:
-        """All ids of an event on a network; the first is the network's own choice."""
+        """All ids of an event on a network; the first is the network's own choice, and where the network has
+        the event in parts that of the first part.
+        """
         rows = await self._store.scan("alias", index=("room", "seq"), equal=(event.room, event.seq))
+        rows.sort(key=schema.part_of)
         named = [str(row.key[1]) for row in rows if row.key[0] == network]
         if event.origin.network != network:
             return named

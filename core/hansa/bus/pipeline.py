@@ -513,13 +513,13 @@ class Pipeline:
         draft.writes.append(schema.event_insert(event))
         draft.writes.append(schema.alias_insert(inbound.origin, room.id, event.seq))
         authority = room.authority
-        for native in filter(None, (prepared.native_id, *prepared.more_ids)):
-            if authority is None:
+        for part, native in enumerate((prepared.native_id, *prepared.more_ids)):
+            if authority is None or not native:
                 break
             alias = NativeId(authority.native.network, native)
             if alias != inbound.origin:
                 draft.named[alias] = event
-                draft.writes.append(schema.alias_insert(alias, room.id, event.seq))
+                draft.writes.append(schema.alias_insert(alias, room.id, event.seq, part))
         for name in inbound.aliases:
             alias = NativeId(inbound.origin.network, name)
             draft.writes.append(schema.alias_put(alias, room.id, event.seq))

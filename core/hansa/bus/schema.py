@@ -242,11 +242,20 @@ def event_of(row: Row) -> Event:
     return event_from_bytes(str(row.key[0]), int(row.key[1]), row.body)
 
 
-def alias_insert(ref: NativeId, room: str, seq: int) -> Insert:
-    """One more name of an event."""
-    return Insert("alias", (ref.network, ref.id), b"", {"room": room, "seq": seq})
+def alias_insert(ref: NativeId, room: str, seq: int, part: int = 0) -> Insert:
+    """One more name of an event, or of a further ``part`` where a network has it in several."""
+    return Insert("alias", (ref.network, ref.id), _part_body(part), {"room": room, "seq": seq})
 
 
-def alias_put(ref: NativeId, room: str, seq: int) -> Put:
+def alias_put(ref: NativeId, room: str, seq: int, part: int = 0) -> Put:
     """The same, where the name may be written again."""
-    return Put("alias", (ref.network, ref.id), b"", {"room": room, "seq": seq})
+    return Put("alias", (ref.network, ref.id), _part_body(part), {"room": room, "seq": seq})
+
+
+def part_of(row: Row) -> int:
+    """The part of an event that a name is of."""
+    return int(row.body or 0)
+
+
+def _part_body(part: int) -> bytes:
+    return b"%d" % part if part else b""

@@ -8,6 +8,7 @@ from typing import Any
 
 from hansa import (
     Call,
+    Content,
     Countersign,
     Edit,
     LocalProtocolError,
@@ -78,6 +79,7 @@ class EventBuilder:
         sender = await self._draft.ctx.get_ghost_id(inbound.sender)
         target = await self._draft.ctx.get_ghost_id(content.user) if isinstance(content, Member) else ""
         spoken = isinstance(inbound.native, ClientEvent)
+        files: list[EventDraft | None] = []
         handle = inbound.native.handle if isinstance(inbound.native, ClientEvent) else None
         if isinstance(inbound.native, ClientEvent):
             draft: EventDraft | None = inbound.native.draft
@@ -86,7 +88,7 @@ class EventBuilder:
         else:
             if isinstance(content, Retraction) and not await self._outbound.is_known(content.target):
                 return self._draft.to_prepared([])  # nobody on Matrix has seen it
-            draft = await self._outbound.draft_of(content)
+            draft, *files = await self._drafts_of(content)
         if draft is None:
             return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be sent to a Matrix room")
         invite = isinstance(content, Member) and content.membership is Membership.INVITE
@@ -116,13 +118,28 @@ class EventBuilder:
                 undo()
             return made
         pdu, more, change = made
+        further = list[str]()
+        for file in filter(None, files):
+            also = await self._build_and_append(sender, *file)
+            if not isinstance(also, Refusal):
+                more += also[1]
+                further.append(also[0].event_id)
         if isinstance(content, Retraction) and inbound.native is None:
-            for redaction in await self._outbound.redactions_of_edits(content):
+            for redaction in await self._outbound.further_redactions(content):
                 also = await self._build_and_append(sender, *redaction)
                 more += [] if isinstance(also, Refusal) else also[1]
         self._remember_txn(pdu, handle)
         both = ViewDelta(upserts=view.upserts + change.upserts, removed=change.removed, info=change.info)
-        return self._draft.to_prepared([*writes, *more], native_id=pdu.event_id, view=both)
+        return self._draft.to_prepared([*writes, *more], native_id=pdu.event_id, more_ids=further, view=both)
+
+    async def _drafts_of(self, content: Content) -> list[EventDraft | None]:
+        """The event that a content is, and one for each further file of a message. In a room with a policy
+        server, which signs one event at a time, a message names them.
+        """
+        parts = self._outbound.parts_of(content)
+        if len(parts) > 1 and await self._needs_policy_server("m.room.message", None):
+            parts = [content]
+        return [await self._outbound.draft_of(part) for part in parts]
 
     def _remember_txn(self, pdu: Pdu, handle: ClientTransaction | None) -> None:
         if handle is not None:

@@ -30,6 +30,9 @@ from hansa_matrix.conversion.to_matrix import EventDraft, MatrixNames, event_fro
 from hansa_matrix.proto.ids import is_valid_event_id
 from hansa_matrix.proto.message_content import MAX_MENTIONS
 
+#: Files of one message that have an event each; of further ones the message says the names.
+_MAX_FILES = 20
+
 
 class OutboundContent:
     """Makes the drafts of one room."""
@@ -64,6 +67,19 @@ class OutboundContent:
             names = replace(names, answered=target.sender.id if target.sender.network == self._ctx.id else "")
         return event_from_content(content, names)
 
+    def parts_of(self, content: Content) -> list[Content]:
+        """A content, or for a message with several files one message for each: an event of Matrix has one."""
+        files = content.attachments if isinstance(content, Message) else ()
+        shown = [file for file in files if file.source is not None and self._ids.uri_of(file.source)]
+        if not isinstance(content, Message) or len(shown) < 2:
+            return [content]
+        first, *others = shown[:_MAX_FILES]
+        named = [file for file in files if file is first or file not in others]
+        return [
+            replace(content, attachments=tuple(named)),
+            *(Message(text="", thread=content.thread, attachments=(file,)) for file in others),
+        ]
+
     def _file_uris(self, content: Content) -> dict[NativeId | None, str]:
         uris = {source: self._ids.uri_of(source) for source in sources_of(content)}
         return {source: uri for source, uri in uris.items() if uri}
@@ -72,14 +88,16 @@ class OutboundContent:
         """True if Matrix has an event of the core."""
         return bool(await self._event_id(await self._ctx.event_with_id(self._room_id, event_id)))
 
-    async def redactions_of_edits(self, content: Retraction) -> list[EventDraft]:
-        """The redactions of a retracted message's edits, whose words would stay: as many as the core lets
-        there be.
+    async def further_redactions(self, content: Retraction) -> list[EventDraft]:
+        """The redactions of a retracted message's further files, and of its edits, whose words would stay: as
+        many as the core lets there be.
         """
         target = await self._ctx.event_with_id(self._room_id, content.target)
         if target is None or not isinstance(target.content, Message):
             return []
-        natives = [await self._event_id(edit) for edit in await self._ctx.related(target, Kind.EDIT)]
+        parts = (await self._ctx.native_ids(target))[1:] if target.sender.network != self._ctx.id else []
+        natives = [native for native in parts if is_valid_event_id(native)]
+        natives += [await self._event_id(edit) for edit in await self._ctx.related(target, Kind.EDIT)]
         return [("m.room.redaction", None, {"redacts": native}) for native in natives if native]
 
     async def _event_id(self, event: Event | None) -> str:

@@ -507,6 +507,7 @@ class RoomDraft:
         writes: list[Write],
         *,
         native_id: str = "",
+        more_ids: Sequence[str] = (),
         shown: bool = True,
         view: ViewDelta | None = None,
     ) -> Prepared:
@@ -514,5 +515,10 @@ class RoomDraft:
         owned = [self.ctx.store.with_scope(write) for write in writes]
         blanked, self._blanked = tuple(self._blanked), []
         return Prepared(
-            writes=owned, native_id=native_id, visible=shown, view_delta=view or ViewDelta(), redacted=blanked
+            writes=owned,
+            native_id=native_id,
+            more_ids=more_ids,
+            visible=shown,
+            view_delta=view or ViewDelta(),
+            redacted=blanked,
         )
