@@ -22,6 +22,7 @@ from hansa import (
     Prepared,
     Reason,
     Role,
+    RoomMember,
     Span,
     SpanKind,
     Style,
@@ -30,8 +31,11 @@ from hansa import (
     ViewDelta,
     hookimpl,
 )
+from hansa.admin.deliveries import DeliveryCommands
 from hansa.app import App
 from hansa.bus.policy_dispatch import InstalledPolicy
+from hansa.environment import Request
+from hansa.host.room_names import RoomNames
 from hansa.model.chat_commands import ChatCommand, CommandSettings, is_command, read_command
 from hansa.testing import ManualClock, run_hansa, until
 from hansa.testing.actor import Actor, Config, module
@@ -380,3 +384,30 @@ async def test_what_is_confined_is_refused_where_another_network_decides() -> No
         (outcome,) = await stage.right.ctx.submit([inbound])
         assert outcome.refusal is not None
         assert outcome.refusal.code == "unsupported"
+
+
+async def test_an_operator_sees_that_a_command_is_confined() -> None:
+    async with _stage() as stage:
+        await stage.ask(stage.left, "ann@x", "!hansa who")
+        (event,) = [
+            event
+            for event in await stage.left.ctx.read_history("home", limit=50)
+            if isinstance(event.content, Message)
+        ]
+        commands = DeliveryCommands(stage.app, RoomNames(stage.app))
+        request = Request(method="GET", target="", host="", path={"event": event.id})
+        states = {
+            one["destination"]: (one["state"], one.get("reason"))
+            for one in (await commands.where(request, {}))["destinations"]
+        }
+        assert states["right:away"] == ("withheld", "confined to its network")
+
+
+async def test_in_a_large_room_who_tells_numbers() -> None:
+    async with _stage() as stage:
+        rows = [
+            RoomMember(user=NativeId("left", f"p{n}@x"), membership=Membership.JOIN, server="x")
+            for n in range(2000)
+        ]
+        await stage.left.ctx.reconcile_view("home", ViewDelta(upserts=tuple(rows)))
+        assert await stage.ask(stage.right, "bob@y", "!hansa who") == "left (2001)\nright (2)"

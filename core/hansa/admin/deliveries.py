@@ -89,7 +89,11 @@ class DeliveryCommands:
             consumer = self._app.consumers.get(link.id)
             held = dict(event.withheld_from).get(link.id)
             dead = await self._app.core.get("dead", (link.id, event.seq))
-            if held:
+            if event.is_withheld_from(link) and not held:
+                found.append(
+                    {"destination": link.id, "state": "withheld", "reason": "confined to its network"}
+                )
+            elif held:
                 found.append({"destination": link.id, "state": "withheld", "reason": held})
             elif dead is not None:
                 reason = orjson.loads(dead.body)["reason"]

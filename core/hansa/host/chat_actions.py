@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,8 @@ from hansa.model.role import Role
 
 #: People that ``who`` names, and results of a search.
 _MAX_PEOPLE, _MAX_MATCHES = 50, 10
+#: Members of a room whose names are read; of a larger one only the numbers are told.
+_MAX_LISTED = 2000
 
 
 class ActionHost(Protocol):
@@ -118,6 +121,11 @@ class ChatActions:
 
     async def _who(self, call: CommandCall) -> str:
         room = _room_of(call)
+        counts = Counter[str]()
+        for (network, _), joined in room.view.joined_servers.items():
+            counts[network] += joined
+        if counts.total() > _MAX_LISTED:
+            return "\n".join(f"{network} ({count})" for network, count in sorted(counts.items()))
         by_network: dict[str, list[str]] = {}
         for person in room.view.joined():
             by_network.setdefault(person.user.network, []).append(person.display)

@@ -215,11 +215,11 @@ class ChatCommands:
     async def _claim(self, name: str) -> bool:
         """False if this command was carried out before, or cannot be noted as carried out."""
         store, now = self._host.core, self._host.seams.clock.now()
-        old = await store.scan("command", index=("at",), limit=_FORGOTTEN)
-        gone = [
-            Delete("command", row.key) for row in old if int(row.fields["at"] or 0) < now - _REMEMBERED_MS
-        ]
         try:
+            old = await store.scan("command", index=("at",), limit=_FORGOTTEN)
+            gone = [
+                Delete("command", row.key) for row in old if int(row.fields["at"] or 0) < now - _REMEMBERED_MS
+            ]
             await store.commit([Insert("command", (name,), b"", {"at": now}), *gone])
         except Conflict:
             self._host.count("chat_commands", result="repeated")
