@@ -151,6 +151,12 @@ REASONS = {
         "'absence'",
     ): "last: an absence that is noted again begins later",
     (
+        "plugins/xmpp/hansa_xmpp/absences.py",
+        "list_idle",
+        "Put",
+        "'uptime'",
+    ): "last: it grows, and only the process that has the database counts",
+    (
         "core/hansa/bus/presents.py",
         "marks",
         "Put",

@@ -385,6 +385,7 @@ OTHERS: dict[str, Kept] = {
     "xmpp/occupant": history("as many as the rooms let in"),
     "xmpp/absence": history("one of each member without a connection, for member_idle_days"),
     "xmpp/secret": ours("one"),
+    "xmpp/uptime": ours("one"),
 }
 
 

@@ -22,6 +22,7 @@ from hansa import (
     ViewDelta,
 )
 from hansa.environment import SystemClock
+from hansa_xmpp.absences import Absences
 from hansa_xmpp.proto.stanza import NS_MUC_USER
 from peers.waiting import until
 from xmpp.stanzas import ROOM, join
@@ -167,12 +168,19 @@ async def test_a_lost_connection_is_no_leave_and_who_comes_back_joins_nothing() 
 
 
 class LateClock(SystemClock):
-    """The clock of a process; ``late`` are the ms that it is ahead."""
+    """The clock of a process; ``late`` are the ms that the wall clock is ahead, ``ahead`` the seconds that
+    have passed.
+    """
 
     late = 0
 
+    ahead = 0.0
+
     def now(self) -> int:
         return super().now() + self.late
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
 
 
 async def test_who_stays_away_for_days_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +194,20 @@ async def test_who_stays_away_for_days_leaves(monkeypatch: pytest.MonkeyPatch) -
         h.leave(JULIET)
         await h.until(lambda: h.counted("xmpp_sessions_lost"))
         assert h.membership(xm("juliet")) is Membership.JOIN
-        clock.late = 3 * 86_400_000 + 1000
+        looks = 0
+        list_idle = Absences.list_idle
+
+        async def list_and_count(absences: Absences) -> list[tuple[str, NativeId]]:
+            nonlocal looks
+            found = await list_idle(absences)
+            looks += 1
+            return found
+
+        monkeypatch.setattr(Absences, "list_idle", list_and_count)
+        clock.late = 400 * 86_400_000  # the wall clock jumps
+        await h.until(lambda: looks >= 3)
+        assert h.membership(xm("juliet")) is Membership.JOIN
+        clock.ahead = 3 * 86_400 + 1
         await h.until(lambda: h.membership(xm("juliet")) is Membership.LEAVE)
         assert h.membership(xm("romeo")) is Membership.JOIN
 

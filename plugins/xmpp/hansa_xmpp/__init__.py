@@ -64,7 +64,8 @@ class Config(BaseModel):
         30,
         ge=0,
         le=3650,
-        description="Days after which a member of a room without a connection leaves it; 0: never.",
+        description="Days after which a member of a room without a connection leaves it; 0: never. "
+        "Only the time counts in which Hansa runs.",
     )
 
     answer_subscriptions: bool = Field(

@@ -34,6 +34,7 @@ SCHEMA = Schema(
             fields={"nick": str, "joined_seq": int},
         ),
         Collection(name="secret", key={"name": str}),
+        Collection(name="uptime", key={"name": str}, fields={"ms": int}),
         Collection(name="absence", key={"room": str, "user": str}, fields={"at": int}, indexes=(("at",),)),
     ],
 )
