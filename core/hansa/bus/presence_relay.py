@@ -77,8 +77,8 @@ _EVERYWHERE = ""
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A presence that came by ``native``, None for all rooms of the person. ``judged``: the policies have let it in. ``due`` is in monotonic
-    seconds.
+    """A presence that came by ``native``, None for all rooms of the person. ``judged``: the policies have let
+    it in. ``due`` is in monotonic seconds.
     """
 
     presence: PersonPresence
