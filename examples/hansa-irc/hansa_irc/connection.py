@@ -47,6 +47,7 @@ class Connection:
         self.nick = nick
         self.source = ""
         self.features = ServerFeatures()
+        self.capabilities: frozenset[str] = frozenset()
         self.up = asyncio.Event()
         self.ended = asyncio.Event()
         self._ctx, self._config, self._on_line, self._on_up = ctx, config, on_line, on_up
@@ -148,6 +149,7 @@ class Connection:
                 if registration.failure:
                     raise ConnectionLost(registration.failure)
         self.nick = registration.nick
+        self.capabilities = frozenset(registration.capabilities)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         silent = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -13,6 +13,8 @@ from hansa import RemoteProtocolError
 MAX_LINE, MAX_TAGS = 512, 8191
 #: Parameters of a line (RFC 2812 section 2.3).
 MAX_PARAMS = 15
+#: Channels that one line enters.
+_MAX_TARGETS = 10
 
 _COMMAND = re.compile(r"[A-Za-z]{1,32}|[0-9]{3}")
 _UNESCAPED = {":": ";", "s": " ", "\\": "\\", "r": "\r", "n": "\n"}
@@ -77,6 +79,18 @@ def format_line(command: str, *params: str) -> bytes:
     if len(raw) > MAX_LINE:
         raise ValueError(f"{command} has {len(raw)} bytes")
     return raw
+
+
+def join_lines(channels: Sequence[str]) -> list[bytes]:
+    """Lines that enter channels, several with each (RFC 2812 section 3.2.1)."""
+    lines: list[list[str]] = [[]]
+    for name in channels:
+        group = [*lines[-1], name]
+        if len(group) > _MAX_TARGETS or len(",".join(group).encode()) > MAX_LINE // 2:
+            lines.append([name])
+        else:
+            lines[-1] = group
+    return [format_line("JOIN", ",".join(names)) for names in lines if names]
 
 
 def divide_text(text: str, limit: int) -> Iterator[str]:

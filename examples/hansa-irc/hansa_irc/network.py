@@ -23,6 +23,7 @@ from hansa import (
     NetworkContext,
     NetworkStatus,
     OpenedRoom,
+    PersonPresence,
     Refusal,
     RefusalCode,
     RetryLater,
@@ -33,6 +34,7 @@ from hansa import (
 )
 
 from hansa_irc.acts import ChannelActs, reason_of
+from hansa_irc.away import AwayPeople
 from hansa_irc.channels import MAX_CHANNELS, Channels
 from hansa_irc.commands import CommandChat, answer_command
 from hansa_irc.config import Config
@@ -40,14 +42,19 @@ from hansa_irc.connection import Connection, ConnectionLost
 from hansa_irc.direct import DirectChats, people_of_chat
 from hansa_irc.formatting import plain_word
 from hansa_irc.inbound import Inbound
-from hansa_irc.lines import Line, format_line
+from hansa_irc.lines import Line, format_line, join_lines
 from hansa_irc.puppets import Puppets
 from hansa_irc.rendering import Speaker, render_message
 from hansa_irc.sent import SentDeliveries, schema
 
 _OPEN_TIMEOUT_S = 10.0
+#: Lines that enter channels and ask for their modes: as many as channels, with room for both.
+_MAX_PACED = 3 * MAX_CHANNELS
 #: Seconds between two looks at idle puppets, channels that could not be entered, and splits.
 _HOUSEKEEPING_S = 60
+#: Seconds between two questions who of a channel is away, where the server does not tell of changes, and
+#: people of a channel beyond whom it is not asked.
+_AWAY_S, _AWAY_MEMBERS = 120, 100
 #: Seconds after which people who were lost in a split have left.
 _SPLIT_S = 600
 _PARTLY = (Kind.MESSAGE, Kind.TOPIC, Kind.MEMBER, Kind.STANDING, Kind.JOIN_RULE)
@@ -88,11 +95,15 @@ class Irc:
         self.channels = Channels(ctx.id, self.puppets.ours, self.config.members)
         self.acts = ChannelActs(ctx, self.channels, self.puppets, self._require_connection)
         self.inbound = Inbound(ctx, self.channels, self.acts.on_refused)
+        self.away = AwayPeople(ctx, self.channels, self.puppets)
         self.direct = DirectChats(ctx, self.channels, self.inbound, self.puppets)
         self.commands = CommandChat(ctx, self.direct)
         self._sent = SentDeliveries(ctx)
         self._connection: Connection | None = None
         self._inside: set[str] = set()
+        #: Lines that nobody waits for, and that the limit of lines holds back.
+        self._paced: asyncio.Queue[bytes] = asyncio.Queue(_MAX_PACED)
+        self._asked_away: set[str] = set()
         self._up = asyncio.Event()
         self._unlinked: set[str] = set()
         ctx.declare(schema(ctx.id))
@@ -111,6 +122,8 @@ class Irc:
         self.ctx.spawn(self.direct.run, "private messages")
         self.ctx.spawn(partial(self.acts.run, self.inbound), "refused acts")
         self.ctx.spawn(self.commands.run, "commands")
+        self.ctx.spawn(self._send_paced, "paced lines")
+        self.ctx.spawn(self.away.run, "presence")
         self.ctx.spawn(self._keep_house, "housekeeping")
 
     async def stop(self) -> None:
@@ -200,6 +213,11 @@ class Irc:
             raise RetryLater(f"the person of {link.native.id} has no connection to IRC now")
         words = plain_word(text if chat is not None else f"[{link.native.id}] {text}", 300)
         await own.tell(format_line("NOTICE", user, words))
+
+    async def show_presence(self, link: Link, presence: PersonPresence) -> None:
+        """See ``hansa.CarriesPresence``: the person's puppet is away."""
+        del link
+        await self.away.show(presence)
 
     async def send(self, delivery: Delivery) -> str:
         """See ``hansa.Network.send``: returns when the server has worked on all lines."""
@@ -296,6 +314,7 @@ class Irc:
             except ConnectionLost as error:
                 self._up.clear()
                 self._inside.clear()
+                self._asked_away.clear()
                 failures = 1 if self.ctx.clock.monotonic() - began > 2 * backoff.most else failures + 1
                 self.ctx.report_status(NetworkStatus.CONNECTING, f"{self.config.host}: {error}")
                 self.ctx.count("irc_connections_lost")
@@ -308,7 +327,9 @@ class Irc:
         for key in [key for key, person in ours.items() if person is None]:
             del ours[key]
         ours[self.channels.features.fold(self._connection.nick)] = None
-        self._connection.post(*(format_line("JOIN", key) for key in self.channels.by_name))
+        while not self._paced.empty():
+            self._paced.get_nowait()
+        self._enter_again()
         self._up.set()
         self.ctx.report_status(NetworkStatus.UP)
 
@@ -320,10 +341,12 @@ class Irc:
         if line.command == "PRIVMSG" and self.puppets.ours.get(fold(line.param(0)), "") is None:
             self.commands.receive(self._require_connection(), fold(line.nick), line)
         happenings = self.channels.receive(line)
+        self.away.receive(line)
         match line.command:
             case "JOIN" if own:
                 self._inside.add(fold(line.param(0)))
-                self._require_connection().post(format_line("MODE", fold(line.param(0))))
+                self._asked_away.discard(fold(line.param(0)))
+                self._pace(format_line("MODE", fold(line.param(0))))
             case "PART" | "KICK" if self.puppets.ours.get(fold(ended), "") is None:
                 self._inside.discard(fold(line.param(0)))
             case "NICK" if own:
@@ -346,7 +369,10 @@ class Irc:
             await self.inbound.rank(fold(line.param(0)))
 
     def _receive_private(self, person: NativeId, line: Line) -> None:
-        self.direct.receive(person, line)
+        if line.command == "301":
+            self.away.receive(line)
+        else:
+            self.direct.receive(person, line)
 
     async def _connect_kept(self) -> None:
         """People with direct chats can be written to at all times."""
@@ -374,18 +400,45 @@ class Irc:
                 await self.puppets.close_idle()
                 await self._connect_kept()
                 self._enter_again()
+            if looks % _AWAY_S == 1:
+                await self._ask_away()
             if looks % _SPLIT_S == 0:
                 for happening in self.channels.give_up_split():
                     await self.inbound.put(happening)
 
-    def _enter_again(self) -> None:
-        """Channels that the bridge was thrown out of, or could not enter."""
-        if self._connection is None or not self._up.is_set():
+    async def _ask_away(self) -> None:
+        """Ask who of the channels is away; a server with ``away-notify`` is asked once of each channel."""
+        connection = self._connection
+        if connection is None or not self._up.is_set():
             return
-        with contextlib.suppress(ConnectionLost):
-            self._connection.post(
-                *(format_line("JOIN", key) for key in set(self.channels.by_name) - self._inside)
-            )
+        for key in sorted(self._inside):
+            channel = self.channels.by_name.get(key)
+            if channel is None or len(channel.ranks) > _AWAY_MEMBERS:
+                continue
+            if "away-notify" in connection.capabilities and key in self._asked_away:
+                continue
+            self._asked_away.add(key)
+            with contextlib.suppress(ConnectionLost):
+                await connection.tell(format_line("WHO", key))
+
+    def _enter_again(self) -> None:
+        """Channels that the bridge is not in: it was thrown out, could not enter, or has just connected."""
+        for raw in join_lines(sorted(set(self.channels.by_name) - self._inside)):
+            self._pace(raw)
+
+    def _pace(self, raw: bytes) -> None:
+        try:
+            self._paced.put_nowait(raw)
+        except asyncio.QueueFull:
+            self.ctx.count("irc_paced_lines_dropped")
+
+    async def _send_paced(self) -> None:
+        """Send what nobody waits for: a server that counts lines takes them one after the other."""
+        while True:
+            raw = await self._paced.get()
+            # A line that is lost with its connection is not sent again: the next one asks again.
+            with contextlib.suppress(ConnectionLost, RetryLater):
+                await self._require_connection().tell(raw)
 
     def _cannot_open(self, code: RefusalCode, text: str) -> CannotOpenRoom:
         return CannotOpenRoom(Refusal(code=code, text=text))

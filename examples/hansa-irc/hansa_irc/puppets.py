@@ -48,6 +48,8 @@ class Puppets:
         #: People whose puppets stay, because they have direct chats.
         self.kept: set[NativeId] = set()
         self._on_private = on_private
+        #: The reasons of people who are away.
+        self.away: LruCache[NativeId, str] = LruCache(_MAX_REMEMBERED)
         self.ours: dict[str, NativeId | None] = {}
         self._ctx, self._config = ctx, config
         self._puppets: dict[NativeId, Puppet] = {}
@@ -138,6 +140,8 @@ class Puppets:
 
         def on_up() -> None:
             self.ours[features.fold(connection.nick)] = person
+            if words := self.away.get(person):
+                connection.post(format_line("AWAY", words))
 
         connection = Connection(self._ctx, self._config, nick, receive, on_up)
         puppet = self._puppets[person] = Puppet(person=person, connection=connection, used=now)
@@ -170,7 +174,7 @@ class Puppets:
             return
         own = puppet.connection.features.fold
         private = line.command in {"PRIVMSG", "NOTICE"} and own(line.param(0)) == own(puppet.connection.nick)
-        if private:
+        if private or line.command == "301":
             self._on_private(person, line)
         if line.command == "KICK" and own(line.param(1)) == own(puppet.connection.nick):
             puppet.channels.discard(own(line.param(0)))

@@ -9,7 +9,7 @@ import base64
 from hansa_irc.isupport import ServerFeatures, nick_candidates
 from hansa_irc.lines import Line, format_line
 
-_WANTED = frozenset({"server-time", "message-tags", "multi-prefix"})
+_WANTED = frozenset({"away-notify", "server-time", "message-tags", "multi-prefix"})
 #: Numeric replies that say that a nick cannot be had: in use, taken on another server, not possible.
 _NICK_REFUSED = frozenset({"433", "436", "437", "432"})
 _SASL_REFUSED = frozenset({"902", "904", "905", "906", "908"})
@@ -31,6 +31,8 @@ class Registration:
         self._password, self._sasl = password, sasl
         self._authenticated = False
         self._offered: set[str] = set()
+        #: What the server has granted.
+        self.capabilities: set[str] = set()
         self._candidates = nick_candidates(nick, max(len(nick), self.features.nick_length))
         next(self._candidates)
 
@@ -80,6 +82,8 @@ class Registration:
         if verb == "LS":
             self._offered |= names
             return [] if line.param(2) == "*" and len(line.params) > 3 else self._request()
+        if verb == "ACK":
+            self.capabilities |= names
         if verb == "ACK" and "sasl" in names:
             return [format_line("AUTHENTICATE", "PLAIN")]
         if verb == "NAK" and self._sasl is not None:

@@ -18,6 +18,7 @@ from hansa import (
     Message,
     NativeId,
     NetworkStatus,
+    PresenceState,
     Role,
     RoomMember,
     Standing,
@@ -163,3 +164,31 @@ class ActChecks(IrcStage):
             assert "you have no voice in this room" in self.notices("bob")[0]
             assert Message(text="first") not in stage.other.contents("other")
             assert stage.app.runners["tested"].state == NetworkStatus.UP
+
+    async def test_who_is_away_crosses_both_ways(self):
+        async with self.channel(puppets=1) as stage:
+            await stage.other.say("other", ZOE.id, "ahoy")
+            await self.said(stage, "ahoy")
+            await stage.other.set_presence(ZOE.id, PresenceState.BUSY, "in a\nmeeting")
+            await self.done(stage, "AWAY", "in a meeting")
+            await stage.other.set_presence(ZOE.id, PresenceState.HERE)
+            await self.done(stage, "AWAY")
+
+            self.server.tell(ROOM, "Bob", "AWAY", "at lunch")
+            shown = stage.other.presences
+            await stage.until("Bob is away", lambda: self.presences(shown, BOB))
+            self.server.tell(ROOM, "Bob", "AWAY")
+            await stage.until("Bob is back", lambda: len(self.presences(shown, BOB)) == 2)
+            self.server.reply("hansa", "352", ROOM, "u", "h", "s", "Bob", "G@", "0 Bob")
+            await stage.until("Bob is away, says WHO", lambda: len(self.presences(shown, BOB)) == 3)
+            self.server.reply("Zoe", "301", "Ann", "asleep")
+            await stage.until("Ann is away", lambda: self.presences(shown, ANN))
+            assert self.presences(shown, BOB) == [
+                (PresenceState.AWAY, "at lunch"),
+                (PresenceState.HERE, ""),
+                (PresenceState.AWAY, ""),
+            ]
+            assert self.presences(shown, ANN) == [(PresenceState.AWAY, "asleep")]
+
+    def presences(self, shown, user):
+        return [(one.state, one.text) for one in shown.get("other", ()) if one.user == user]

@@ -80,6 +80,14 @@ class IrcServer:
         for one in self.channels[channel]:
             self._write(one, f":{NAME} ".encode() + format_line("MODE", channel, *change))
 
+    def tell(self, channel: str, nick: str, command: str, *params: str) -> None:
+        """A line of a person to all connections in a channel."""
+        self._tell(channel, format_line(command, *params), self.users[_FOLD(nick)])
+
+    def reply(self, nick: str, number: str, *params: str) -> None:
+        """A numeric reply to one connection."""
+        self._reply(self.users[_FOLD(nick)], number, *params)
+
     def texts(self, channel: str) -> list[str]:
         """What connections have said in a channel, in order."""
         return [
