@@ -40,9 +40,10 @@ from hansa_irc.commands import CommandChat, answer_command
 from hansa_irc.config import Config
 from hansa_irc.connection import Connection, ConnectionLost
 from hansa_irc.direct import DirectChats, people_of_chat
-from hansa_irc.formatting import plain_word
+from hansa_irc.echoes import Echoes
+from hansa_irc.formatting import plain_word, read_message
 from hansa_irc.inbound import Inbound
-from hansa_irc.lines import Line, format_line, join_lines
+from hansa_irc.lines import Line, format_line, join_lines, parse_line
 from hansa_irc.puppets import Puppets
 from hansa_irc.rendering import Speaker, render_message
 from hansa_irc.sent import SentDeliveries, schema
@@ -98,6 +99,7 @@ class Irc:
         self.away = AwayPeople(ctx, self.channels, self.puppets)
         self.direct = DirectChats(ctx, self.channels, self.inbound, self.puppets)
         self.commands = CommandChat(ctx, self.direct)
+        self.echoes = Echoes()
         self._sent = SentDeliveries(ctx)
         self._connection: Connection | None = None
         self._inside: set[str] = set()
@@ -266,6 +268,7 @@ class Irc:
         connection, speaker = await self._speaker(person, name, channel)
         lines = render_message(message, channel, speaker)
         for number in range(self._sent.lines_of(delivery.key), len(lines)):
+            self._remember(lines[number], channel, "" if speaker.name else connection.nick)
             errors = await connection.tell(lines[number])
             if refused := [one for one in errors if self.channels.features.fold(one.param(1)) == channel]:
                 raise DeliveryRejected(reason_of(refused))
@@ -340,6 +343,9 @@ class Irc:
         ended = line.param(1) if line.command == "KICK" else line.nick
         if line.command == "PRIVMSG" and self.puppets.ours.get(fold(line.param(0)), "") is None:
             self.commands.receive(self._require_connection(), fold(line.nick), line)
+        if self._is_echo(line):
+            self.ctx.count("irc_echoes")
+            return
         happenings = self.channels.receive(line)
         self.away.receive(line)
         match line.command:
@@ -367,6 +373,21 @@ class Irc:
         elif line.command == "MODE" and ("!" not in line.source or "m" in line.param(1)):
             # What a person changes is an act, which the room may refuse; what a server changes is so.
             await self.inbound.rank(fold(line.param(0)))
+
+    def _is_echo(self, line: Line) -> bool:
+        fold = self.channels.features.fold
+        if line.command not in {"PRIVMSG", "NOTICE"} or fold(line.nick) in self.puppets.ours:
+            return False
+        message = read_message(line.param(1), notice=False)
+        now = self.ctx.clock.monotonic()
+        return message is not None and self.echoes.is_echo(
+            fold(line.param(0)), fold(line.nick), message.text, now
+        )
+
+    def _remember(self, raw: bytes, channel: str, puppet: str) -> None:
+        message = read_message(parse_line(raw.rstrip()).param(1), notice=False)
+        if message is not None:
+            self.echoes.say(channel, puppet, message.text, self.ctx.clock.monotonic())
 
     def _receive_private(self, person: NativeId, line: Line) -> None:
         if line.command == "301":

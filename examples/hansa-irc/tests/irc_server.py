@@ -20,6 +20,7 @@ class User:
     nick: str = ""
     writer: asyncio.StreamWriter | None = None
     registering: bool = False
+    ended: bool = False
     got: list[Line] = field(default_factory=list)
 
     @property
@@ -87,6 +88,10 @@ class IrcServer:
     def reply(self, nick: str, number: str, *params: str) -> None:
         """A numeric reply to one connection."""
         self._reply(self.users[_FOLD(nick)], number, *params)
+
+    def ping(self, nick: str) -> None:
+        """Ask a connection if it is there."""
+        self._write(self.users[_FOLD(nick)], format_line("PING", "test"))
 
     def texts(self, channel: str) -> list[str]:
         """What connections have said in a channel, in order."""
@@ -171,7 +176,8 @@ class IrcServer:
             case _:
                 pass
         ended = (line.command, line.param(0)) == ("CAP", "END")
-        if ended and user.nick:
+        user.ended |= ended
+        if user.ended and user.nick and user.registering:
             user.registering = False
             self._reply(user, "001", "welcome")
             self._reply(user, "005", "CASEMAPPING=rfc1459", "NICKLEN=20", "PREFIX=(ov)@+", "are supported")
