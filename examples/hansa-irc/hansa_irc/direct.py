@@ -16,6 +16,7 @@ from hansa import (
     Refusal,
     RefusalCode,
     RetryLater,
+    Style,
 )
 
 from hansa_irc.channels import Channels, Happening
@@ -86,8 +87,16 @@ class DirectChats:
         for number in range(sent.lines_of(delivery.key), len(lines)):
             errors = await connection.tell(lines[number])
             if errors:
-                raise DeliveryRejected(plain_word(errors[0].params[-1], 200))
+                reason = plain_word(errors[0].params[-1] if errors[0].params else "", 200)
+                await self._tell_loss(delivery.link.native.id, nick, reason)
+                raise DeliveryRejected(reason)
             sent.on_lines(delivery.key, number + 1)
+
+    async def _tell_loss(self, native: str, nick: str, reason: str) -> None:
+        """The sender reads in the chat that the nick did not get a message."""
+        text = f"{nick} did not get a message: {reason}"
+        content = Message(text=text, style=Style.NOTICE)
+        await self._inbound.put(Happening(channel=native, sender=nick, content=content))
 
     def receive(self, person: NativeId, line: Line) -> None:
         """Queue a private message that a puppet got."""
