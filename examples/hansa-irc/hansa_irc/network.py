@@ -53,8 +53,8 @@ _OPEN_TIMEOUT_S = 10.0
 _MAX_PACED = 3 * MAX_CHANNELS
 #: Seconds between two looks at idle puppets, channels that could not be entered, and splits.
 _HOUSEKEEPING_S = 60
-#: Seconds between two questions who of a channel is away, where the server does not tell of changes, and
-#: people of a channel beyond whom it is not asked.
+#: Seconds between two questions who of a channel is away, where the server does not tell of changes, and the
+#: largest channel, in people, that it is asked about.
 _AWAY_S, _AWAY_MEMBERS = 120, 100
 #: Seconds after which people who were lost in a split have left.
 _SPLIT_S = 600
