@@ -43,6 +43,7 @@ from hansa.api.contracts import (
     TracksDelivery,
     Turn,
 )
+from hansa.api.history import EarlierEvent, EarlierPage, FetchesHistory
 from hansa.api.hookspecs import hookimpl
 from hansa.api.media import KeepsMedia, MediaService, MediaStream, MediaUnavailable
 from hansa.environment import (
@@ -128,6 +129,7 @@ from hansa.model.errors import (
 from hansa.model.events import (
     Delivery,
     Direction,
+    EarlierHistory,
     Event,
     HistoryPage,
     Link,
@@ -244,6 +246,9 @@ __all__ = [
     "Direction",
     "DirectoryPublish",
     "DirectoryQuery",
+    "EarlierEvent",
+    "EarlierHistory",
+    "EarlierPage",
     "Edit",
     "Encrypted",
     "EphemeralEvent",
@@ -254,6 +259,7 @@ __all__ = [
     "EventOut",
     "Failure",
     "Features",
+    "FetchesHistory",
     "FollowsLinks",
     "Formatted",
     "FoundsRooms",

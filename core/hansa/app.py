@@ -21,6 +21,7 @@ from hansa.api.contracts import (
 from hansa.bus import schema as tables
 from hansa.bus.delivery import BusServices, Consumer
 from hansa.bus.direct_chats import DirectChats
+from hansa.bus.earlier_history import EarlierHistoryReader
 from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.event_names import EventNames
 from hansa.bus.history_reader import HistoryReader
@@ -117,6 +118,7 @@ class App:
         self.presence = PresenceRelay(self.rooms, self.decisions, self.pipeline, self)
         self.direct_chats = DirectChats(self.rooms, self._judged, self.pipeline, self)
         self.history = HistoryReader(self.core, self.rejudging)
+        self.earlier = EarlierHistoryReader(self.network, self.history.log, self.rejudging)
         self.runners: dict[str, NetworkSupervisor] = {}
         self.contexts: dict[str, NetworkContextImpl] = {}
         self.consumers: dict[str, Consumer] = {}

@@ -19,10 +19,13 @@ from hansa import (
     Confirms,
     DeliveryRejected,
     DirectoryQuery,
+    EarlierEvent,
+    EarlierPage,
     EphemeralIn,
     EphemeralOut,
     EventIn,
     EventOut,
+    FetchesHistory,
     FoundsRooms,
     Invite,
     KeepsMedia,
@@ -68,6 +71,8 @@ POINTS = {
     "NetworkContext.submit": ASKS,
     "NetworkContext.read_history": ASKS,
     "NetworkContext.read_history_for": ASKS,
+    "NetworkContext.read_earlier_for": ASKS,
+    "FetchesHistory.fetch_before": FREE + "the core asks about each event before it shows it",
     "NetworkContext.was_joined": FREE + "a membership is looked up",
     "NetworkContext.send_ephemeral": ASKS,
     "NetworkContext.send_presence": ASKS,
@@ -168,6 +173,7 @@ def test_every_point_is_in_the_table():
             LooksUp,
             AnswersCommands,
             LooksUpRooms,
+            FetchesHistory,
         )
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
@@ -189,6 +195,23 @@ async def _history_for(_: App, made: dict[str, Actor]) -> bool:
     row = RoomMember(user=user, membership=Membership.JOIN)
     await made["right"].ctx.reconcile_view("b", ViewDelta(upserts=(row,)))
     return bool((await made["right"].ctx.read_history_for("b", user, limit=5)).events)
+
+
+async def _earlier_for(_: App, made: dict[str, Actor]) -> bool:
+    event = EarlierEvent(
+        native="e",
+        sender=NativeId("left", "ann@x"),
+        content=Message(text="no"),
+        ts=0,
+        visibility="world_readable",
+    )
+
+    async def fetch_before(*_: Any, **__: Any) -> EarlierPage:
+        return EarlierPage(events=[event])
+
+    made["left"].fetch_before = fetch_before  # type: ignore[attr-defined]
+    found = await made["right"].ctx.read_earlier_for("b", NativeId("right", "bob@y"), limit=5)
+    return bool(found and found.events)
 
 
 async def _signal(_: App, made: dict[str, Actor]) -> bool:
@@ -286,6 +309,7 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.submit": (_submit, {EventIn, EventOut}),
     "NetworkContext.read_history": (_history, {EventIn}),
     "NetworkContext.read_history_for": (_history_for, {EventIn}),
+    "NetworkContext.read_earlier_for": (_earlier_for, {EventIn}),
     "NetworkContext.send_ephemeral": (_signal, {EphemeralIn}),
     "NetworkContext.send_presence": (_presence, {EphemeralIn}),
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),

@@ -13,7 +13,7 @@ from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent, PersonPresence
-from hansa.model.events import Direction, Event, HistoryPage, Link, Submission, SubmitResult
+from hansa.model.events import Direction, EarlierHistory, Event, HistoryPage, Link, Submission, SubmitResult
 from hansa.model.ref import NativeId
 from hansa.model.verdict import Verdict
 from hansa.model.view import RoomView, ViewDelta
@@ -180,6 +180,17 @@ class NetworkContext(PluginContext, Protocol):
         membership at each event: events with ``since <= received < until`` (ms) that may pass this link.
         The first ``limit`` after ``after_seq``, if it is given; else the last up to ``upto_seq``. The seq of
         an id is that of ``event_with_id``. At most 1,000, found among the next 5,000 that ``user`` may read.
+        """
+        ...
+
+    async def read_earlier_for(
+        self, native: str, user: NativeId, before: str = "", *, limit: int, ask_others: bool = True
+    ) -> EarlierHistory | None:
+        """What was said before the room was linked, from the network that has it (``FetchesHistory``), as
+        ``user`` may read it: nobody of another network was there, so they read what was ``world_readable``,
+        and what was ``shared`` if they were ever joined. The last ``limit`` events, 100 at most, before a
+        place: the beginning of the log, an ``Event.id`` or ``EarlierHistory.before``. None for an id that is
+        not known. ``ask_others``: other servers may be asked, for 20 s.
         """
         ...
 

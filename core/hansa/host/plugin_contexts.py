@@ -26,6 +26,7 @@ from hansa.model.ephemeral import EphemeralEvent, PersonPresence
 from hansa.model.errors import LocalProtocolError
 from hansa.model.events import (
     Direction,
+    EarlierHistory,
     Event,
     HistoryPage,
     Link,
@@ -230,6 +231,14 @@ class NetworkContextImpl(BaseContext):
         room = self._app.rooms.room_of(self._to_native_id(native))
         link = room.links[str(self._to_native_id(native))]
         return await self._app.history.read(room, link, user, **bounds)
+
+    async def read_earlier_for(
+        self, native: str, user: NativeId, before: str = "", *, limit: int, ask_others: bool = True
+    ) -> EarlierHistory | None:
+        """See ``hansa.NetworkContext.read_earlier_for``."""
+        room = self._app.rooms.room_of(self._to_native_id(native))
+        link = room.links[str(self._to_native_id(native))]
+        return await self._app.earlier.read(room, link, user, before, limit=limit, ask_others=ask_others)
 
     async def was_joined(self, native: str, user: NativeId, seq: int) -> bool:
         """See ``hansa.NetworkContext.was_joined``."""

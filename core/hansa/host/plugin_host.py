@@ -9,6 +9,7 @@ from typing import Protocol
 from hansa.api.contracts import Network, OpenedRoom
 from hansa.bus.delivery import Consumer
 from hansa.bus.direct_chats import DirectChats
+from hansa.bus.earlier_history import EarlierHistoryReader
 from hansa.bus.ephemeral import EphemeralRelay
 from hansa.bus.event_names import EventNames
 from hansa.bus.history_reader import HistoryReader
@@ -44,6 +45,7 @@ class PluginHost(Protocol):
     history: HistoryReader
     commands: ChatCommands
     searches: Searches
+    earlier: EarlierHistoryReader
     media: CoreMedia
     core: ScopedStore
     names: EventNames

@@ -204,6 +204,19 @@ class HistoryPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierHistory:
+    """A part of what was said in a native room before it was linked, in order. The events are not in the log:
+    their ``seq`` is 0, ``received`` is the time that their sender claims, and their ids begin with ``~``.
+
+    ``before`` is where to read on. It is None where the room begins, and what was given where the part before
+    it cannot be read now.
+    """
+
+    events: tuple[Event, ...] = ()
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One event for one link. ``key`` is the same at every attempt: a second send with it is a no-op.
 

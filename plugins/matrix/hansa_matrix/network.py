@@ -11,6 +11,7 @@ from hansa import (
     Delivery,
     DeliveryRejected,
     DestinationStatus,
+    EarlierPage,
     EphemeralEvent,
     Features,
     Kind,
@@ -239,6 +240,13 @@ class MatrixNetwork:
         """See ``hansa.OpensDirectChats.open_direct_chat``."""
         await self._opening.wait()
         return await self._rooms.direct_chats.open_room(user, other)
+
+    async def fetch_before(
+        self, link: Link, before: str, *, limit: int, ask_others: bool
+    ) -> EarlierPage | None:
+        """See ``hansa.FetchesHistory.fetch_before``."""
+        await self._opening.wait()
+        return await self._clients.earlier.fetch_before(link, before, limit=limit, ask_others=ask_others)
 
     async def room_at(self, address: str) -> str | None:
         """See ``hansa.NamesRooms.room_at``."""

@@ -54,6 +54,8 @@ _PERSON_RATE, _PERSON_BURST = 5.0, 20.0
 _DOMAIN_RATE, _DOMAIN_BURST = 50.0, 200.0
 #: Events that are read at a time, and ids that are looked up for the price of such a read.
 _READ_SIZE, _NAMED_SIZE = 100, 10
+#: Reads of what was said before the log, for one page. The ids of it begin so.
+_MAX_EARLIER_READS, _EARLIER = 5, "~"
 #: Pages that are made at the same time.
 MAX_PAGES = 4
 _SPLIT = Features(max_text=MAX_TEXT)
@@ -75,11 +77,14 @@ class _ArchiveReader:
 
 @dataclass(slots=True)
 class _Page:
-    """The messages of a page, in the order in which they are read. ``examined`` is the id of the last event
+    """The messages of a page, in the order in which they are read, of ``sender`` and with ``ids`` alone where
+    these are given. ``examined`` is the id of the last event
     that was looked at, ``complete`` says that no other message matches.
     """
 
     limit: int
+    sender: NativeId | None = None
+    ids: tuple[str, ...] | None = None
     messages: list[ArchivedMessage] = field(default_factory=list)
     size: int = 0
     examined: str = ""
@@ -161,37 +166,78 @@ class Archive:
     async def _read_page(self, reader: _ArchiveReader, query: ArchiveQuery) -> _Page:
         """The messages of a page, which is given when its work is within the reader's rate."""
         await self._wait_turns(reader.user, 1)
-        async with self._pages:
-            page, reads = await self._make_page(reader, query)
+        earlier = [id_ for id_ in query.before if id_.startswith(_EARLIER)]
+        if len(earlier) != len(query.before) and earlier:
+            raise ArchiveRefused(errors.NOT_FOUND, "the archive is not read from both of these ids")
+        sender = await self._sender_of(reader, query.sender) if query.sender else None
+        page, reads = _Page(query.limit, sender, query.ids), 1
+        if not earlier:
+            async with self._pages:
+                reads = await self._fill_page(reader, query, page)
+        goes_on = query.from_end and not query.after and query.ids is None and query.limit > 0
+        if goes_on and (earlier or page.complete):
+            page.complete = False
+            await self._add_earlier(reader, query, page, earlier[0] if earlier else "")
         await self._wait_turns(reader.user, reads - 1)
         return page
 
-    async def _make_page(self, reader: _ArchiveReader, query: ArchiveQuery) -> tuple[_Page, int]:
-        """A page, and the reads that it took. One message more is looked for, to say whether the page is the
-        last one.
+    async def _add_earlier(
+        self, reader: _ArchiveReader, query: ArchiveQuery, page: _Page, before: str
+    ) -> None:
+        """Go on before the log, where the page is read from its end. Other servers may be asked."""
+        for _ in range(_MAX_EARLIER_READS):
+            size = min(query.limit + 1, _READ_SIZE)
+            # A page of the log is not held up by other servers.
+            found = await self._ctx.read_earlier_for(
+                reader.native, reader.user, before, limit=size, ask_others=not page.messages
+            )
+            if found is None:
+                raise ArchiveRefused(errors.NOT_FOUND, "there is no message with this id in the archive")
+            for event in reversed(found.events):
+                # A time that its sender claims: what lies before it may be later.
+                timely = (query.start or 0) <= event.received and (
+                    query.end is None or event.received <= query.end
+                )
+                parts = await self._parts_of(reader, page, event) if timely else []
+                if parts and not page.add(parts[::-1]):
+                    return
+                page.examined = event.id
+            if found.before is None:
+                page.complete = True
+                return
+            if found.before == before:
+                return
+            before = page.examined = found.before
+            await self._wait_turns(reader.user, 1)
+
+    async def _parts_of(self, reader: _ArchiveReader, page: _Page, event: Event) -> list[ArchivedMessage]:
+        """The messages that showed an event and match the filters of the page."""
+        if page.sender is not None and event.sender != page.sender:
+            return []
+        parts = await self._messages_of(reader, event)
+        return [part for part in parts if page.ids is None or part.id in page.ids]
+
+    async def _fill_page(self, reader: _ArchiveReader, query: ArchiveQuery, page: _Page) -> int:
+        """The reads that the messages of the log took. One message more is looked for, to say whether the
+        page is the last one.
         """
-        page, examined = _Page(query.limit), 0
-        named = len(query.after) + len(query.before) + len(query.ids or ())
+        examined, named = 0, len(query.after) + len(query.before) + len(query.ids or ())
         low = max([(await self._require_event(reader, id_)).seq for id_ in query.after], default=0)
         befores = [(await self._require_event(reader, id_)).seq - 1 for id_ in query.before]
-        high = min(befores, default=None)
-        sender = await self._sender_of(reader, query.sender) if query.sender else None
-        events = self._events_of(reader, query, low, high)
+        events = self._events_of(reader, query, low, min(befores, default=None))
         async with aclosing(events):
             async for event in events:
                 if examined >= MAX_EXAMINED:
                     break
                 await asyncio.sleep(0)  # formatting a message of 64 KiB may take some milliseconds
                 examined += 1
-                if sender is None or event.sender == sender:
-                    parts = await self._messages_of(reader, event)
-                    parts = [part for part in parts if query.ids is None or part.id in query.ids]
-                    if parts and not page.add(parts[::-1] if query.from_end else parts):
-                        break
+                parts = await self._parts_of(reader, page, event)
+                if parts and not page.add(parts[::-1] if query.from_end else parts):
+                    break
                 page.examined = event.id
             else:
                 page.complete = True
-        return page, 1 + examined // _READ_SIZE + named // _NAMED_SIZE
+        return 1 + examined // _READ_SIZE + named // _NAMED_SIZE
 
     async def _events_of(
         self, reader: _ArchiveReader, query: ArchiveQuery, low: int, high: int | None
@@ -267,7 +313,9 @@ class Archive:
         if self._ctx.has_policies and event.generation != self._ctx.policy_generation:
             event = replace(event, payload=b"")  # the policies of now have not read it
         wanted, target = target_of(event.content), None
-        if wanted:
+        if wanted.startswith(_EARLIER):
+            target = replace(event, id=wanted)  # of a message of before the log only the id is needed
+        elif wanted:
             target = await self._ctx.event_with_id(reader.native, wanted)
         link = self._ctx.get_link(reader.native)
         if link is None:

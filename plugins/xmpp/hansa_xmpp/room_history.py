@@ -33,7 +33,7 @@ from hansa_xmpp.proto.targeted import ReactionSet
 
 #: Kinds that are shown in words.
 IN_WORDS = Location | PollStart | PollVote | PollEnd | Call | Upgrade
-_PAGE_SIZE, _MAX_PAGES = 50, 240
+_PAGE_SIZE, _MAX_PAGES, _MAX_EARLIER_PAGES = 50, 240, 4
 #: Bytes of stanzas in the history for a new occupant.
 _MAX_BYTES = 4 * 1024 * 1024
 
@@ -70,8 +70,10 @@ class _Walk:
         return True
 
     def entries(self) -> list[HistoryEntry]:
-        """What was found, in the order of the log."""
-        return sorted(self.found, key=lambda entry: entry.event.seq)
+        """What was found, in the order of the log. What was said before it has no place in it."""
+        entries = self.found[::-1]
+        entries.sort(key=lambda entry: entry.event.seq)
+        return entries
 
 
 class RoomHistory:
@@ -104,10 +106,31 @@ class RoomHistory:
                     walk.add_reaction(event, event.content)
                 elif not walk.add(await self._entries_of(muc, view, event, walk, user)):
                     return walk.entries()
-            if page.next_seq is None or page.next_seq < 1:
+            if page.next_seq is None:
+                await self._add_earlier(muc, view, user, walk, since)
                 break
             at = page.next_seq
         return walk.entries()
+
+    async def _add_earlier(self, muc: Muc, view: RoomView, user: NativeId, walk: _Walk, since: int) -> None:
+        """Goes on before the log, with what is here: nobody waits for other servers to enter."""
+        before: str | None = ""
+        for _ in range(_MAX_EARLIER_PAGES):
+            found = await self._ctx.read_earlier_for(
+                muc.room, user, before or "", limit=_PAGE_SIZE, ask_others=False
+            )
+            if found is None:
+                return
+            for event in reversed(found.events):
+                if isinstance(event.content, Edit):
+                    walk.latest.setdefault(event.content.target, event)
+                elif event.received >= since:  # a time that its sender claims: the others may be later
+                    entries = await self._entries_of(muc, view, event, walk, user)
+                    if not walk.add(entries):
+                        return
+            if found.before is None or found.before == before:
+                return
+            before = found.before
 
     async def _entries_of(
         self, muc: Muc, view: RoomView, event: Event, walk: _Walk, user: NativeId

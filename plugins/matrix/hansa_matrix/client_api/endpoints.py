@@ -27,6 +27,7 @@ from hansa_matrix.client_api.openid import OpenIdEndpoints
 from hansa_matrix.client_api.presence import PresenceEndpoints
 from hansa_matrix.client_api.rooms.aliases import AliasEndpoints
 from hansa_matrix.client_api.rooms.directory import PublicRoomsEndpoints, RoomVisibilityEndpoints
+from hansa_matrix.client_api.rooms.earlier_history import EarlierRoomHistory
 from hansa_matrix.client_api.rooms.membership import RoomEndpoints
 from hansa_matrix.client_api.rooms.mutual_rooms import MutualRooms
 from hansa_matrix.client_api.rooms.peeking import PeekEndpoints
@@ -61,6 +62,7 @@ class ClientApi:
         self._ctx: NetworkContext = own.ctx
         parts = build_client_services(home, is_ready)
         http, sender, entry = parts.http, parts.sender, parts.entry
+        self.earlier = EarlierRoomHistory(own, parts.reading.timeline)
         self._http, self.accounts = http, parts.accounts
         self.tokens, self._reports = RegistrationTokens(own.ctx), Reports(own.ctx, own.memberships)
         self._sessions = LoginEndpoints(own.ctx, parts.accounts, users.devices, self.tokens)

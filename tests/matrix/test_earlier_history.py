@@ -1,0 +1,111 @@
+"""What was said in a room of another server before this one joined it, for people of other networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hansa import EarlierPage, Edit, Message, NativeId
+from matrix.server_with_peer import THEIRS, server_with_peer
+from matrix.test_backfill import Past
+
+
+class Reader:
+    """Asks the network as the core does."""
+
+    def __init__(self, past: Past) -> None:
+        self.past, self.house = past, past.house
+
+    async def page(self, before: str = "", limit: int = 50, *, ask: bool = True) -> EarlierPage | None:
+        link = self.house.app.rooms.link(NativeId("matrix", self.past.room.room_id))
+        network: Any = self.house.app.network("matrix")
+        return await network.fetch_before(link, before, limit=limit, ask_others=ask)
+
+    async def all(self, limit: int) -> list[str]:
+        """The native ids of every page, in order."""
+        found, before = list[str](), ""
+        for _ in range(500):
+            page = await self.page(before, limit)
+            assert page is not None
+            assert len(page.events) <= limit
+            found = [*(event.native for event in page.events), *found]
+            if page.before is None:
+                return found
+            assert page.before != before
+            before = page.before
+        raise AssertionError("there is no end")
+
+
+@pytest.mark.parametrize("limit", [1, 7, 60])
+async def test_others_are_asked_and_every_message_comes_once(tmp_path, limit):
+    async with server_with_peer(tmp_path) as house:
+        past = Past(house)
+        said = [past.say(f"m{number}") for number in range(120)]
+        await past.entered()
+        reader = Reader(past)
+        before, here = "", await reader.page(ask=False)
+        while here is not None and here.before != before:  # our own join is before it, which is no message
+            assert here.events == []
+            assert here.before
+            before, here = here.before, await reader.page(here.before, ask=False)
+        assert past.pages == []
+        assert await reader.all(limit) == said
+        asked = len(past.pages)
+        here = await reader.page(limit=50, ask=False)
+        assert here is not None
+        assert [event.native for event in here.events] == said[-50:]
+        assert len(past.pages) == asked  # what was fetched once is here
+        event = here.events[0]
+        assert (event.content, event.visibility) == (Message(text="m70"), "shared")
+        assert event.sender == NativeId("matrix", f"@m:{THEIRS}")
+        assert await reader.page(before="$unknown") is None
+        assert await reader.page(before=past.order[0]) is not None
+
+
+async def test_each_has_the_visibility_of_its_time_and_what_was_redacted_is_gone(tmp_path):
+    async with server_with_peer(tmp_path) as house:
+        past = Past(house)
+        secret, first = past.say("a secret"), past.say("first")
+        past.sent("m.room.history_visibility", {"history_visibility": "joined"}, "")
+        closed = past.say("closed")
+        past.sent("m.room.history_visibility", {"history_visibility": "world_readable"}, "")
+        opened = past.say("open")
+        correction = past.sent("m.room.topic", {"topic": "no message"}, "")
+        draft = house.forger.draft(past.room, "m.room.redaction", {"redacts": secret})
+        past.had(house.forger.finish(past.room, draft))
+        edit = {
+            "msgtype": "m.text",
+            "body": "* second",
+            "m.new_content": {"msgtype": "m.text", "body": "second"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": first},
+        }
+        edited = past.had(
+            house.forger.finish(past.room, house.forger.draft(past.room, "m.room.message", edit))
+        )
+        await past.entered()
+        page = await Reader(past).page()
+        assert page is not None
+        assert [(event.native, event.visibility) for event in page.events] == [
+            (first, "shared"), (closed, "joined"), (opened, "world_readable"), (edited, "world_readable"),
+        ]  # fmt: skip
+        assert page.events[-1].content == Edit(target=first, message=Message(text="second"))
+        assert correction not in [event.native for event in page.events]
+
+
+async def test_a_redaction_that_comes_after_the_link_holds(tmp_path):
+    async with server_with_peer(tmp_path) as house:
+        past = Past(house)
+        secret = past.say("a secret")
+        await past.entered()
+        reader = Reader(past)
+        assert await reader.all(10) == [secret]
+        draft = house.forger.draft(past.room, "m.room.redaction", {"redacts": secret})
+        assert await house.fate(house.forger.finish(past.room, draft)) == "accepted"
+        assert await reader.all(10) == []
+
+
+async def test_a_room_of_this_server_has_nothing_before_its_log(tmp_path):
+    async with server_with_peer(tmp_path) as house:
+        link = house.app.rooms.link(NativeId("matrix", house.room.room_id))
+        network: Any = house.app.network("matrix")
+        assert await network.fetch_before(link, "", limit=5, ask_others=True) == EarlierPage()
