@@ -44,7 +44,7 @@ async def test_others_are_asked_and_every_message_comes_once(tmp_path, limit):
         await past.entered()
         reader = Reader(past)
         before, here = "", await reader.page(ask=False)
-        while here is not None and here.before != before:  # our own join is before it, which is no message
+        while here is not None and here.before != before:  # our own join comes first
             assert here.events == []
             assert here.before
             before, here = here.before, await reader.page(here.before, ask=False)

@@ -58,7 +58,7 @@ class EarlierHistoryReader:
         page = await self._fetch(source, network, place, limit, ask_others=ask_others)
         if page is None:
             return None
-        memberships = await self._log.memberships(room.view, user)
+        memberships = await self._log.memberships(room, user)
         was_here = memberships.has_later(0, Membership.JOIN.value)
         events = list[Event]()
         for earlier in page.events[-limit:]:

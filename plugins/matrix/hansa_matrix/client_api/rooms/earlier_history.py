@@ -1,6 +1,6 @@
 """What was said in a room before this server joined it, for people of other networks.
 
-Other servers have it, and are asked when somebody reads it (``rooms/inbound/backfill.py``). SPEC:
+Other servers have it, and are asked when a person reads it (``rooms/inbound/backfill.py``). SPEC:
 server-server API, "Backfilling and retrieving missing events".
 """
 
