@@ -40,13 +40,14 @@ from hansa.testing.network_conduct import ConductChecks
 from hansa.testing.network_peer import PeerChecks
 from hansa.testing.network_relations import RelationChecks
 from hansa.testing.network_samples import TARGETED, sample_contents, targeted_contents
+from hansa.testing.network_signals import SignalChecks
 from hansa.testing.stage import Stage
 
 _MANY = 20
 
 
 @pytest.mark.asyncio
-class NetworkSuite(ConductChecks, PeerChecks, RelationChecks):
+class NetworkSuite(ConductChecks, PeerChecks, RelationChecks, SignalChecks):
     """The contract of ``hansa.Network`` as tests."""
 
     async def inject(self, net: Any, room: str, sender: str, text: str) -> None:

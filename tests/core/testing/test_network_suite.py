@@ -27,6 +27,7 @@ from hansa.testing.network_samples import TARGETED, sample_contents, targeted_co
 from pydantic import BaseModel
 
 from .broken_relations import BROKEN_RELATIONS, RELATION_SENTENCES
+from .broken_signals import BROKEN_SIGNALS, SIGNAL_SENTENCES
 from .checks import failing, names
 from .wire import Wire, suite_of
 
@@ -410,6 +411,7 @@ BROKEN = {
     Hammering: "test_it_does_not_retry_busily",
     ByteWise: "test_what_is_declared_full_survives_both_ways",
     **BROKEN_RELATIONS,
+    **BROKEN_SIGNALS,
 }
 #: Networks whose fault can show in a second check too.
 ALSO = {
@@ -439,6 +441,7 @@ SENTENCES = {
     Restless: "most of them for the task 'tested: connection': wait between two attempts",
     Hammering: r"send was tried \d+ times in 0.2 s without a peer: leave RetryLater.after at 0",
     **RELATION_SENTENCES,
+    **SIGNAL_SENTENCES,
 }
 
 
