@@ -14,6 +14,7 @@ from hansa.api.contracts import (
     Authority,
     LateAuthority,
     Network,
+    NetworkStatus,
     OpenedRoom,
     RoomWish,
     features_of,
@@ -49,7 +50,7 @@ from hansa.media.bus_access import BusAccess
 from hansa.media.core_media import CoreMedia
 from hansa.media.environment import MediaEnvironment
 from hansa.model.content import Content
-from hansa.model.errors import ConfigError, LocalProtocolError, PluginError
+from hansa.model.errors import Busy, ConfigError, LocalProtocolError, PluginError
 from hansa.model.events import Delivery, Event, Link, Refusal, Submission
 from hansa.model.features import Level
 from hansa.model.ref import NativeId
@@ -217,9 +218,12 @@ class App:
             except asyncio.QueueFull:
                 self.count("observer_events_dropped")
 
-    async def deliveries_of(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
+    async def drafted_deliveries(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
         """See ``hansa.bus.late_authority.ProposalHost``."""
         runner = self.runners[link.native.network]
+        if runner.state != NetworkStatus.UP:
+            raise Busy(f"{runner.id} is {runner.state}", after=1.0)
+        await runner.throttle.pass_one()
         return await Consumer(room, link, runner, self._judged).deliveries_of(event, key)
 
     async def refusal_of_invite(self, room: Room, inbound: Submission) -> Refusal | None:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -15,23 +16,31 @@ from hansa import (
     Busy,
     Delivery,
     DeliveryRejected,
+    Direction,
     EventIn,
     Features,
+    HansaError,
     Kind,
     Level,
     Member,
     Membership,
     Message,
     NativeId,
+    NetworkStatus,
     OpenedRoom,
     Reaction,
     Reason,
     RefusalCode,
+    Retraction,
     RetryLater,
+    Role,
+    RoomMember,
+    Standing,
     Submission,
     SubmitResult,
     Topic,
     Verdict,
+    ViewDelta,
     hookimpl,
     texts_of,
 )
@@ -124,7 +133,8 @@ async def test_what_is_reflected_enters_the_log_under_both_names():
         named = await app.names.find(NativeId("late", "there-1"))
         assert named is not None and named.id == outcome.event.id
         assert [one.content for one in late.proposed] == [Message(text="hello")]
-        assert await app.core.scan("draft") == []
+        assert [row.body for row in await app.core.scan("draft")] == [b""], "the words are in the log alone"
+        assert (await late.reflect(late.proposed[0].key, "there-1")).duplicate, "it may be seen again"
         # Its echo, which comes as any message does, is known.
         assert (await late.say("a", "bridge@there", "hello", origin="there-1")).duplicate
 
@@ -174,25 +184,28 @@ async def test_silence_is_unreachable_and_a_late_reflection_is_the_event(monkeyp
         assert found.event is not None and found.event.sender == NativeId("right", ZOE)
         assert (await late.reflect(late.proposed[0].key, "there-late")).duplicate
         assert await logged(app) == [(ZOE, "hello")]
-        assert await app.core.scan("draft") == []
+        assert [row.body for row in await app.core.scan("draft")] == [b""]
 
 
 async def test_a_reflection_after_a_restart_is_the_event_and_a_repeat_has_the_same_key():
     disk = MemoryDisk()
     async with running(disk) as (_, late, right):
         late.answer = lambda _: asyncio.Event().wait()
-        saying = [asyncio.ensure_future(right.say("b", ZOE, t, origin=f"zoe-{t}")) for t in ("one", "two")]
+        saying = [
+            asyncio.ensure_future(right.say("b", f"{t}@elsewhere", t, origin=f"zoe-{t}"))
+            for t in ("one", "two")
+        ]
         await until(lambda: len(late.proposed) == 2)
         keys = [delivery.key for delivery in late.proposed]
     outcomes = await asyncio.gather(*saying, return_exceptions=True)
     assert all(isinstance(one, BaseException) for one in outcomes)
     async with running(disk) as (app, late, right):
         found = await late.reflect(keys[0], "there-0")
-        assert found.event is not None and found.event.sender.id == ZOE
-        again = await right.say("b", ZOE, "two", origin="zoe-two")
+        assert found.event is not None and found.event.sender.id == "one@elsewhere"
+        again = await right.say("b", "two@elsewhere", "two", origin="zoe-two")
         assert again.event is not None and [one.key for one in late.proposed] == keys[1:]
-        assert (await right.say("b", ZOE, "one", origin="zoe-one")).duplicate
-        assert await logged(app) == [(ZOE, "one"), (ZOE, "two")]
+        assert (await right.say("b", "one@elsewhere", "one", origin="zoe-one")).duplicate
+        assert await logged(app) == [("one@elsewhere", "one"), ("two@elsewhere", "two")]
 
 
 async def test_a_reflection_of_nothing_known_is_a_message_like_any_other():
@@ -202,7 +215,7 @@ async def test_a_reflection_of_nothing_known_is_a_message_like_any_other():
 
 
 async def test_a_sender_has_a_share_of_the_drafts_and_others_are_not_kept_waiting():
-    async with running() as (_, late, right):
+    async with running() as (app, late, right):
         held = asyncio.Event()
 
         async def answer(delivery: Delivery) -> str:
@@ -214,12 +227,15 @@ async def test_a_sender_has_a_share_of_the_drafts_and_others_are_not_kept_waitin
         many = [
             asyncio.ensure_future(right.say("b", ZOE, f"{n}")) for n in range(late_authority.MAX_OF_SENDER)
         ]
-        await until(lambda: len(late.proposed) == 20)
+        await until(lambda: len(late.proposed) == 1)
         with pytest.raises(Busy):
             await right.say("b", ZOE, "one too many")
+        assert (await right.say("b", "max@elsewhere", "not kept waiting")).event is not None
         held.set()
         assert all(outcome.event is not None for outcome in await asyncio.gather(*many))
         assert (await right.say("b", ZOE, "one more")).event is not None
+        said = [text for sender, text in await logged(app) if sender == ZOE]
+        assert said == [*map(str, range(late_authority.MAX_OF_SENDER)), "one more"]
 
 
 async def test_what_was_certainly_not_sent_is_tried_again_by_who_said_it():
@@ -302,8 +318,144 @@ async def test_drafts_are_forgotten_after_a_day(monkeypatch):
     async with running() as (app, late, right):
         late.answer = lambda _: asyncio.Event().wait()
         await right.say("b", ZOE, "hello")
-        (row,) = await app.core.scan("draft")
+        late.answer = lambda _: f"there-{len(late.proposed)}"
+        for number in range(5):
+            await right.say("b", ZOE, f"{number}")
+        old = {row.key for row in await app.core.scan("draft")}
         monkeypatch.setattr(late_authority, "_KEPT_MS", -1)
         monkeypatch.setattr(late_authority, "_SWEEP_EVERY_S", 0.0)
+        monkeypatch.setattr(late_authority, "_SWEPT", 2)
         await right.say("b", ZOE, "hello again")
-        assert row.key not in {one.key for one in await app.core.scan("draft")}
+        assert len(old) == 6 and not old & {one.key for one in await app.core.scan("draft")}
+
+
+async def test_the_rules_of_the_view_judge_before_anything_is_proposed():
+    async with running() as (app, late, right):
+        for user in (ZOE, "ann@elsewhere"):
+            await right.join("b", user)
+        late.proposed.clear()
+        zoe, ann = NativeId("right", ZOE), NativeId("right", "ann@elsewhere")
+        for outcome in (
+            await right.do("b", ZOE, Standing(user=zoe, role=Role.OWNER)),
+            await right.ban("b", "stranger@elsewhere", ann),
+            await right.say("b", "stranger@elsewhere", "not in the room"),
+        ):
+            assert outcome.event is None and outcome.refusal is not None
+        assert late.proposed == []
+        banned = RoomMember(user=zoe, membership=Membership.BAN)
+        await app.pipeline.correct(app.rooms.room_of(NativeId("right", "b")).id, ViewDelta(upserts=(banned,)))
+        assert (await right.say("b", ZOE, "banned")).refusal is not None
+        assert late.proposed == []
+
+
+async def test_nothing_is_proposed_over_a_link_that_only_listens():
+    async with running() as (app, late, right):
+        (link,) = app.rooms.links("late")
+        listening = replace(link, direction=Direction.IN)
+        app.rooms.room_of(link.native).links[link.id] = listening
+        assert (await right.say("b", ZOE, "among us")).event is not None
+        assert late.proposed == []
+
+
+async def test_what_is_reflected_is_in_the_log_also_if_its_sender_waits_no_more():
+    async with running() as (app, late, right):
+        reflected = asyncio.Event()
+
+        async def answer(_: Delivery) -> str:
+            await reflected.wait()
+            return "there-1"
+
+        late.answer = answer
+        saying = asyncio.ensure_future(right.say("b", ZOE, "hello"))
+        await until(lambda: len(late.proposed) == 1)
+        saying.cancel()
+        await asyncio.wait({saying})
+        reflected.set()
+
+        async def there() -> bool:
+            return await logged(app) == [(ZOE, "hello")]
+
+        await until(there)
+
+
+async def test_what_waited_too_long_to_be_sent_is_not_sent_any_more(monkeypatch):
+    monkeypatch.setattr(late_authority, "PROPOSE_TIMEOUT_S", 0.1)
+    async with running() as (_, late, right):
+        late.answer = lambda _: asyncio.Event().wait()
+        first = asyncio.ensure_future(right.say("b", ZOE, "first"))
+        second = asyncio.ensure_future(right.say("b", ZOE, "second"))
+        assert (await first).refusal is not None
+        with pytest.raises(Busy):
+            await second
+        assert [one.content for one in late.proposed] == [Message(text="first")]
+
+
+async def test_a_reflection_that_comes_while_the_call_waits_is_the_answer():
+    async with running() as (app, late, right):
+        late.answer = lambda _: asyncio.Event().wait()
+        saying = asyncio.ensure_future(right.say("b", ZOE, "hello"))
+        await until(lambda: len(late.proposed) == 1)
+        assert (await late.reflect(late.proposed[0].key, "there-9")).duplicate
+        outcome = await saying
+        named = await app.names.find(NativeId("late", "there-9"))
+        assert outcome.event is not None and named is not None and named.id == outcome.event.id
+
+
+async def test_the_parts_of_a_text_that_are_reflected_late_are_one_event(monkeypatch):
+    monkeypatch.setattr(late_authority, "PROPOSE_TIMEOUT_S", 0.05)
+    async with running() as (app, late, right):
+        late.answer = lambda _: asyncio.Event().wait()
+        await right.say("b", ZOE, "word " * 300)
+        (first,) = late.proposed
+        assert (await late.reflect(first.key, "there-1")).event is not None
+        assert (await late.reflect(f"{first.key}.1", "there-2")).duplicate
+        assert [sender for sender, _ in await logged(app)] == [ZOE]
+
+
+async def test_a_retraction_holds_whatever_the_room_answers():
+    async with running() as (_, late, right):
+        await right.join("b", ZOE)
+        said = await right.say("b", ZOE, "a slip")
+        assert said.event is not None
+        late.answer = lambda _: DeliveryRejected("nothing is taken back")
+        assert (await right.do("b", ZOE, Retraction(target=said.event.id))).event is not None
+
+
+async def test_an_echo_that_comes_before_the_answer_holds_up_nobody():
+    async with running() as (_, late, right):
+
+        async def answer(_: Delivery) -> str:
+            await late.say("a", "bridge@there", "hello", origin="there-1")
+            return "there-1"
+
+        late.answer = answer
+        assert (await right.say("b", ZOE, "hello")).event is not None
+        late.answer = lambda _: "\ud800" * 3
+        assert (await right.say("b", ZOE, "again")).event is not None
+
+
+async def test_a_network_that_fails_before_the_call_fails_one_draft_alone(caplog):
+    async with running() as (_, late, right):
+        known, late.known = late.known, None
+        with pytest.raises(HansaError):
+            await right.say("b", ZOE, "hello")
+        late.known = known
+        assert (await right.say("b", ZOE, "hello again")).event is not None
+    assert "could not be proposed" in caplog.text
+
+
+async def test_a_network_that_is_not_up_is_not_asked():
+    async with running() as (_, late, right):
+        late.ctx.report_status(NetworkStatus.CONNECTING, "to the service")
+        with pytest.raises(Busy):
+            await right.say("b", ZOE, "hello")
+        assert late.proposed == []
+
+
+async def test_the_end_of_hansa_leaves_nobody_waiting():
+    async with running() as (_, late, right):
+        late.answer = lambda _: asyncio.Event().wait()
+        saying = [asyncio.ensure_future(right.say("b", f"{n}@x", "hello")) for n in range(55)]
+        await until(lambda: len(late.proposed) == 20)
+    _, left = await asyncio.wait(saying, timeout=10)
+    assert not left

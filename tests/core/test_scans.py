@@ -27,7 +27,6 @@ REASONS = {
     "hansa/bus/decision_log.py open": _BOUNDED + "`Retention.strangers`",
     "hansa/bus/delivery.py _next_events": _CURSOR,
     "hansa/admin/deliveries.py _require_event": _ONE,
-    "hansa/bus/late_authority.py _sweep": _DRAINED,
     "hansa/bus/rooms.py _fill_room": "the last one",
     "hansa/bus/history_reader.py read": _CURSOR,
     "hansa/bus/history_reader.py _first_since": _ONE,

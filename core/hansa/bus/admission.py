@@ -77,6 +77,7 @@ class PendingSubmission:
     not pass with their decision ids; ``ready`` refuses it at its turn; ``fetches`` counts the turns it left.
     ``generation`` is that of the policies that judged it. ``receipt`` is written with it, if what came
     ``before`` it is durable by then. One that ``stays`` never leaves its turn: it fails instead.
+    ``event_id`` is the id that its event will have, if that is known.
     """
 
     inbound: Submission
@@ -90,6 +91,7 @@ class PendingSubmission:
     withheld: list[tuple[str, str]] = field(default_factory=list)
     ready: Refusal | None = None
     receipt: Insert | None = None
+    event_id: str = ""
     before: tuple[PendingSubmission, ...] = ()
     stays: bool = False
     #: True for a command to the bridge, of a person whose network does not decide in the room: no event.

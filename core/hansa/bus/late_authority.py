@@ -1,19 +1,22 @@
 """Rooms that another service decides, and whose only answer is that it reflects an event, refuses it, or is
 silent.
 
-1. What other networks submit leaves the room's turn as a draft: a row outside the log.
-2. The drafts of a room are proposed in order of arrival, 20 at a time. Each gets 20 s from its arrival.
-3. A draft that is reflected queues again, and enters the log in the order of the reflections. A refusal is
+1. The rules of the view judge what other networks submit, as in a room that no network decides.
+2. What they allow leaves the room's turn as a draft: a row outside the log.
+3. Drafts are proposed, one of a sender at a time and 20 of a room. Each gets 20 s from its arrival.
+4. A draft that is reflected queues again, and enters the log in the order of the reflections. A refusal is
    the outcome of the submission. Silence is ``UNREACHABLE``, and the row stays: a reflection that comes later
    enters the log as the event that was proposed.
+5. The row of a draft that is in the log stays for a day without its words: the same reflection may be seen
+   again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Protocol
@@ -24,22 +27,25 @@ from hansa.api.contracts import DeliveryRejected, LateAuthority, Prepared, Retry
 from hansa.bus.admission import PendingSubmission, Reflected
 from hansa.bus.delivery import BusServices
 from hansa.bus.rooms import Room
+from hansa.bus.view_rules import ViewRulesTurn
 from hansa.model.codec import event_from_bytes, event_to_bytes
-from hansa.model.content import Member, Membership
-from hansa.model.errors import Busy
+from hansa.model.content import Member, Membership, Retraction
+from hansa.model.errors import Busy, HansaError, InternalError
 from hansa.model.events import Delivery, Event, Link, Refusal, RefusalCode, Submission, SubmitResult
 from hansa.model.features import Level
 from hansa.model.ref import NativeId
-from hansa.model.verdict import Verdict
+from hansa.model.verdict import ALLOW, Verdict
 from hansa.store.base import Delete, Put, Row, Write
-from hansa.store.faults import StoreFault
+from hansa.store.paging import first_page
 
 #: Seconds from a submission to its refusal as unreachable.
 PROPOSE_TIMEOUT_S = 20.0
-#: Drafts of a room, those of one sender, and those that are proposed at a time.
-_MAX_DRAFTS, MAX_OF_SENDER, _MAX_UNDER_WAY = 1000, 50, 20
-#: How long the row of a draft waits for a late reflection, in ms; seconds between two looks, and rows of one.
+#: Drafts of a room, those of one network, those of one sender, and those that are proposed at a time.
+MAX_DRAFTS, _MAX_OF_NETWORK, MAX_OF_SENDER, _MAX_UNDER_WAY = 1000, 500, 50, 20
+#: How long the row of a draft is kept, in ms; seconds between two looks, and rows that are removed at a time.
 _KEPT_MS, _SWEEP_EVERY_S, _SWEPT = 86_400_000, 3600.0, 500
+#: Characters of a native id.
+_MAX_NATIVE = 1024
 
 
 class ProposalHost(Protocol):
@@ -49,256 +55,319 @@ class ProposalHost(Protocol):
         """The open network of an id, if it is one whose rooms decide by reflecting."""
         ...
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> object:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task of the core's own."""
         ...
 
-    async def deliveries_of(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
-        """What the network of a link gets of an event."""
+    async def drafted_deliveries(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
+        """What the network of a link is to propose for an event, at the rate of the network. Raises ``Busy``
+        while it is not up.
+        """
         ...
 
 
-class LateTurn:
-    """A ``Turn`` of a room whose authority has decided before: all that comes here stands there."""
+class LateTurn(ViewRulesTurn):
+    """A ``Turn`` of a room that a late authority decides: what stands there is taken, and the rest is judged
+    by the rules of the view before it is proposed.
+    """
 
     async def prepare_event(self, inbound: Submission, verdict: Verdict) -> Prepared:
-        """See ``Turn.prepare_event``."""
+        """See ``Turn.prepare_event``, for what stands there."""
         natives = inbound.native.natives if isinstance(inbound.native, Reflected) else ()
-        return Prepared(
-            visible=verdict.allowed, native_id=natives[0] if natives else "", more_ids=natives[1:]
-        )
+        first = natives[0] if natives else ""
+        return Prepared(visible=verdict.allowed, native_id=first, more_ids=natives[1:])
 
-    def final_writes(self) -> Sequence[Write]:
-        """See ``Turn.final_writes``."""
-        return ()
+    async def judge_draft(self, inbound: Submission, verdict: Verdict) -> Refusal | None:
+        """Returns why something may not be proposed, None if it may."""
+        judged = await super().prepare_event(inbound, verdict)
+        return judged if isinstance(judged, Refusal) else None
 
-    def on_committed(self) -> None:
-        """See ``Turn.on_committed``."""
-
-    def on_rolled_back(self) -> None:
-        """See ``Turn.on_rolled_back``."""
+    @staticmethod
+    def must_propose(item: PendingSubmission) -> bool:
+        """True for what does not stand there yet."""
+        return not item.link.authority and not isinstance(item.inbound.native, Reflected)
 
 
 @dataclass(slots=True, eq=False)
 class _Draft:
+    """``natives`` are the names that it has in the room so far."""
+
     item: PendingSubmission
     key: str
     deadline: float
+    natives: list[str] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
 
 
-@dataclass(slots=True)
 class _RoomDrafts:
-    """``drafts`` has all of a room by key, ``waiting`` those that are not proposed yet."""
+    """The drafts of a room. One of a sender is proposed at a time, and senders take turns."""
 
-    drafts: dict[str, _Draft] = field(default_factory=dict)
-    waiting: deque[_Draft] = field(default_factory=deque)
-    of_sender: Counter[NativeId] = field(default_factory=Counter)
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_UNDER_WAY))
-    running: bool = False
+    def __init__(self) -> None:
+        self.drafts: dict[str, _Draft] = {}
+        self.of_sender: Counter[NativeId] = Counter()
+        self.of_network: Counter[str] = Counter()
+        self._waiting: OrderedDict[NativeId, deque[_Draft]] = OrderedDict()
+        self._speaking: set[NativeId] = set()
+        self._changed = asyncio.Event()
+        self.running = False
+
+    def add(self, draft: _Draft) -> None:
+        sender = draft.item.inbound.sender
+        self.drafts[draft.key] = draft
+        self.of_sender[sender] += 1
+        self.of_network[sender.network] += 1
+        self._waiting.setdefault(sender, deque()).append(draft)
+        self._changed.set()
+
+    def forget(self, draft: _Draft) -> None:
+        """A draft has an outcome."""
+        if self.drafts.pop(draft.key, None) is None:
+            return
+        sender = draft.item.inbound.sender
+        self.of_sender[sender] -= 1
+        self.of_network[sender.network] -= 1
+        if not self.of_sender[sender]:
+            del self.of_sender[sender]
+        if not self.of_network[sender.network]:
+            del self.of_network[sender.network]
+        queue = self._waiting.get(sender, ())
+        if draft in queue:
+            self._waiting[sender].remove(draft)
+
+    def end_turn(self, draft: _Draft) -> None:
+        """A call has ended: the next one of its sender may begin."""
+        self._speaking.discard(draft.item.inbound.sender)
+        self._changed.set()
+
+    async def next_draft(self) -> _Draft | None:
+        """The next draft whose call may begin, None once none waits."""
+        while self._waiting:
+            for sender in list(self._waiting) if len(self._speaking) < _MAX_UNDER_WAY else ():
+                if sender in self._speaking:
+                    continue
+                queue = self._waiting[sender]
+                if not queue:  # what waited was cancelled
+                    del self._waiting[sender]
+                    break
+                draft = queue.popleft()
+                self._waiting.move_to_end(sender)
+                if not queue:
+                    del self._waiting[sender]
+                self._speaking.add(sender)
+                return draft
+            else:
+                self._changed.clear()
+                await self._changed.wait()
+        return None
 
 
 class LateProposals:
-    """Proposes drafts. ``enqueue`` puts a submission back into the queue of its room."""
+    """Proposes drafts. ``requeue`` puts a submission back into the queue of its room; ``count`` counts."""
 
     def __init__(
-        self, judged: BusServices, around: ProposalHost, enqueue: Callable[[str, PendingSubmission], None]
+        self,
+        judged: BusServices,
+        around: ProposalHost,
+        requeue: Callable[[str, PendingSubmission], None],
+        count: Callable[[str], None],
     ) -> None:
         self._store = judged.store
         self._clock = judged.seams.clock
+        self._random = judged.seams.random
         self._around = around
-        self._enqueue = enqueue
+        self._requeue = requeue
+        self._count = count
         self._rooms: dict[str, _RoomDrafts] = {}
         self._swept: float | None = None
         self._log = logging.getLogger("hansa.pipeline")
-        self.counts: Counter[str] = Counter()
 
     def authority(self, room: Room) -> LateAuthority | None:
-        """The network that decides in a room by reflecting, None where none does."""
+        """The network that decides in a room by reflecting, None where none does, or where nothing may be
+        sent to it.
+        """
         link = room.authority
-        return self._around.late_authority(link.native.network) if link is not None else None
+        if link is None or not link.direction.outward:
+            return None
+        return self._around.late_authority(link.native.network)
 
     def waiting(self, room: str) -> int:
         """How many drafts of a room there are."""
         return len(self._rooms[room].drafts) if room in self._rooms else 0
 
-    def must_propose(self, room: Room, item: PendingSubmission) -> bool:
-        """True if a submission is to be proposed before it may enter the log."""
-        reflected = item.link.authority or isinstance(item.inbound.native, Reflected)
-        return not reflected and self.authority(room) is not None
-
     def add(self, room: Room, item: PendingSubmission) -> None:
         """Propose a submission. It fails with ``Busy`` where too many wait, or where it waits already."""
-        assert room.authority is not None
+        if room.authority is None:  # it was unlinked just now
+            self._requeue(room.id, item)
+            return
         of_room = self._rooms.setdefault(room.id, _RoomDrafts())
         key, sender = draft_key(room.authority, item.inbound.origin), item.inbound.sender
-        full = len(of_room.drafts) >= _MAX_DRAFTS or of_room.of_sender[sender] >= MAX_OF_SENDER
-        if full or key in of_room.drafts:
-            self.counts["busy"] += 1
-            if not item.done.done():
-                item.done.set_exception(Busy("the room has not answered to earlier messages", after=1.0))
+        full = (
+            len(of_room.drafts) >= MAX_DRAFTS
+            or of_room.of_network[sender.network] >= _MAX_OF_NETWORK
+            or of_room.of_sender[sender] >= MAX_OF_SENDER
+        )
+        if key in of_room.drafts or (full and not _needs_no_consent(item)):
+            self._count("draft_busy")
+            _fail(item, Busy("the room has not answered to earlier messages", after=1.0))
             return
-        deadline = asyncio.get_running_loop().time() + PROPOSE_TIMEOUT_S
-        draft = of_room.drafts[key] = _Draft(item, key, deadline)
-        of_room.of_sender[sender] += 1
-        of_room.waiting.append(draft)
+        if not item.event_id:
+            item.event_id = f"{self._clock.now():012x}{self._random.bytes(9).hex()}"
+        draft = _Draft(item, key, asyncio.get_running_loop().time() + PROPOSE_TIMEOUT_S)
+        of_room.add(draft)
+        item.done.add_done_callback(lambda done: of_room.forget(draft) if done.cancelled() else None)
         if not of_room.running:
             of_room.running = True
             self._around.spawn(self._run_room(room, of_room), f"drafts of {room.id}")
 
     async def _run_room(self, room: Room, of_room: _RoomDrafts) -> None:
         try:
-            while of_room.waiting:
-                size = min(len(of_room.waiting), _MAX_UNDER_WAY)
-                batch = [of_room.waiting.popleft() for _ in range(size)]
-                try:
-                    await self._sweep()
-                    await self._store.commit([_draft_put(one, self._clock.now()) for one in batch])
-                except StoreFault as fault:
-                    for draft in batch:
-                        self._fail(room, draft, fault)
-                    continue
-                for draft in batch:
-                    await of_room.slots.acquire()
-                    await self._begin(room, of_room, draft)
-        finally:
-            of_room.running = False
-            if not of_room.drafts and self._rooms.get(room.id) is of_room:
-                del self._rooms[room.id]
-            for draft in [*of_room.waiting]:
+            while (draft := await of_room.next_draft()) is not None:
+                work = self._propose(room, of_room, draft)
+                draft.task = self._around.spawn(work, f"draft {draft.key}")
+        except asyncio.CancelledError:
+            for draft in list(of_room.drafts.values()):
                 draft.item.done.cancel()
-                self._forget(room, draft)
-            of_room.waiting.clear()
-
-    async def _begin(self, room: Room, of_room: _RoomDrafts, draft: _Draft) -> None:
-        """Begin to propose a draft. The order of the calls is that of the drafts."""
-        if draft.item.done.done():  # nobody waits for it any more
-            of_room.slots.release()
-            self._forget(room, draft)
-            return
-        network, link = self.authority(room), room.authority
-        deliveries: Sequence[Delivery] = ()
-        try:
-            if network is None or link is None:
-                raise Busy("the room's network is not running", after=1.0)
-            deliveries = await self._around.deliveries_of(
-                room, link, _event_of(room.id, draft.item), draft.key
-            )
-        except (Busy, StoreFault) as fault:
-            of_room.slots.release()
-            self._fail(room, draft, fault)
-            return
-        name = f"draft {draft.key}"
-        self._around.spawn(self._propose(room, of_room, draft, (network, deliveries)), name)
-
-    async def _propose(
-        self,
-        room: Room,
-        of_room: _RoomDrafts,
-        draft: _Draft,
-        proposed: tuple[LateAuthority, Sequence[Delivery]],
-    ) -> None:
-        network, deliveries = proposed
-        item, natives = draft.item, list[str]()
-        refusal, silent = _unsupported(network, item, deliveries), False
-        try:
-            if refusal is None:
-                async with asyncio.timeout_at(draft.deadline):
-                    for delivery in deliveries:
-                        natives.append(await network.propose(delivery))
-        except TimeoutError:
-            refusal, silent = _NO_ANSWER, True
-        except DeliveryRejected as error:
-            refusal = Refusal(code=RefusalCode.FORBIDDEN, text=error.reason or "the room refused it")
-        except RetryLater as error:
-            if not _is_own_leave(item):
-                self._fail(room, draft, Busy(error.reason, after=error.after or 1.0))
-                return
-        except StoreFault as fault:
-            self._fail(room, draft, fault)
-            return
-        except Exception:  # noqa: BLE001  # a network's bug must be an answer to who submitted
-            self._log.exception("%s could not be proposed", item.inbound.origin)
-            refusal = Refusal(code=RefusalCode.UNREACHABLE, text="the room's network failed", retry_after=5.0)
-        except BaseException:
-            item.done.cancel()
             raise
         finally:
-            of_room.slots.release()
-            if refusal is None or _is_own_leave(item) or item.done.done():
-                self._forget(room, draft)
-        if item.done.done():
-            return
-        if refusal is not None and not _is_own_leave(item):
-            await self._refuse(room, draft, refusal, keep=silent)
-            return
-        reflected = Reflected(draft.key, tuple(filter(None, natives)))
-        item.inbound = replace(item.inbound, native=reflected)
-        self._enqueue(room.id, item)
+            of_room.running = False
+            if self._rooms.get(room.id) is of_room:
+                del self._rooms[room.id]  # those under way keep it
+                if of_room.drafts:
+                    self._rooms[room.id] = of_room
 
-    async def _refuse(self, room: Room, draft: _Draft, refusal: Refusal, *, keep: bool) -> None:
-        """The outcome is a refusal, with the decisions of the policies. The row is kept for a late answer."""
+    async def _propose(self, room: Room, of_room: _RoomDrafts, draft: _Draft) -> None:
         item = draft.item
-        self.counts[f"refused_{refusal.code.value}"] += 1
-        gone: list[Write] = [] if keep else [Delete("draft", (draft.key,))]
         try:
-            if writes := [*item.writes, *gone]:
-                await self._store.commit(writes)
-        except StoreFault as fault:
-            self._fail(room, draft, fault)
+            outcome = await self._outcome_of(room, draft)
+        except asyncio.CancelledError:
+            if not draft.natives:
+                item.done.cancel()
+                raise
+            outcome = None  # its reflection came by another way
+        except HansaError as error:
+            _fail(item, error)
             return
-        self._forget(room, draft)
-        if not item.done.done():
-            item.done.set_result(SubmitResult(verdict=item.verdict, refusal=refusal))
-
-    def _fail(self, room: Room, draft: _Draft, error: Exception) -> None:
-        self._forget(room, draft)
-        if not draft.item.done.done():
-            draft.item.done.set_exception(error)
-
-    def _forget(self, room: Room, draft: _Draft) -> None:
-        of_room = self._rooms.get(room.id)
-        if of_room is None or of_room.drafts.pop(draft.key, None) is None:
+        except Exception as error:  # noqa: BLE001  # one draft's fault must not hold up the others
+            self._log.exception("%s could not be proposed", item.inbound.origin)
+            _fail(item, InternalError(f"{type(error).__name__}: {error}"))
             return
-        sender = draft.item.inbound.sender
-        of_room.of_sender[sender] -= 1
-        if not of_room.of_sender[sender]:
-            del of_room.of_sender[sender]
-        if not of_room.drafts and not of_room.running:
-            del self._rooms[room.id]
+        finally:
+            of_room.end_turn(draft)
+            of_room.forget(draft)
+            if not of_room.drafts and not of_room.running and self._rooms.get(room.id) is of_room:
+                del self._rooms[room.id]
+        if outcome is not None and not _needs_no_consent(item):
+            if not item.done.done():
+                item.done.set_result(SubmitResult(verdict=item.verdict, refusal=outcome))
+            return
+        if item.done.done():  # who submitted it has gone, and the room shows it
+            item.done = asyncio.get_running_loop().create_future()
+            item.done.add_done_callback(_ignore_outcome)
+        natives = await self._new_names(room, draft.natives)
+        item.inbound = replace(item.inbound, native=Reflected(draft.key, natives))
+        self._requeue(room.id, item)
+
+    async def _outcome_of(self, room: Room, draft: _Draft) -> Refusal | None:
+        """Propose a draft: the refusal, None if it is reflected. What was not sent fails with ``Busy``."""
+        item, link = draft.item, room.authority
+        network = self.authority(room)
+        if network is None or link is None:
+            raise Busy("the room's network is not running", after=1.0)
+        await self._sweep()
+        await self._store.commit([_draft_put(room, draft, self._clock.now())])
+        event = _event_of(room.id, item)
+        deliveries = await self._around.drafted_deliveries(room, link, event, draft.key)
+        if not deliveries and features_of(network).level(event.content.kind) is Level.REJECTED:
+            text = f"the room cannot show this ({event.content.kind.value})"
+            return await self._refuse(room, draft, Refusal(code=RefusalCode.UNSUPPORTED, text=text))
+        if asyncio.get_running_loop().time() >= draft.deadline:
+            await self._store.commit([Delete("draft", (room.id, draft.key))])
+            raise Busy("the room has not answered to earlier messages", after=1.0)
+        try:
+            async with asyncio.timeout_at(draft.deadline):
+                for delivery in deliveries:
+                    draft.natives.append(await network.propose(delivery))
+        except TimeoutError:
+            refusal, keep = _NO_ANSWER, True
+        except DeliveryRejected as error:
+            text = error.reason or "the room refused it"
+            refusal, keep = Refusal(code=RefusalCode.FORBIDDEN, text=text), False
+        except RetryLater as error:
+            if draft.natives or _needs_no_consent(item):
+                return None
+            await self._store.commit([Delete("draft", (room.id, draft.key))])
+            raise Busy(error.reason, after=error.after or 1.0) from error
+        except Exception:  # noqa: BLE001  # a network's bug must be an answer to who submitted
+            self._log.exception("%s could not be proposed", item.inbound.origin)
+            refusal, keep = _FAILED, True
+        else:
+            return None
+        if draft.natives:  # a part of it is shown there
+            self._log.warning("%s is shown in part by %s: %s", draft.key, link.id, refusal.text)
+            return None
+        return await self._refuse(room, draft, refusal, keep=keep)
+
+    async def _refuse(self, room: Room, draft: _Draft, refusal: Refusal, *, keep: bool = False) -> Refusal:
+        """Commit the decisions of the policies. The row is kept for a late answer, if there may be one."""
+        self._count(f"draft_{refusal.code.value}")
+        gone: list[Write] = [] if keep else [Delete("draft", (room.id, draft.key))]
+        if writes := [*draft.item.writes, *gone]:
+            await self._store.commit(writes)
+        return refusal
+
+    async def _new_names(self, room: Room, natives: Iterable[str]) -> tuple[str, ...]:
+        """Those of the native ids that nothing has yet: an echo may have come before."""
+        assert room.authority is not None
+        network = room.authority.native.network
+        named = dict.fromkeys(name for name in natives if _is_name(name))
+        known = await self._store.get_many("alias", [(network, name) for name in named]) if named else {}
+        return tuple(name for name in named if (network, name) not in known)
 
     async def find_draft(
         self, room: Room, inbound: Submission, link_of: Callable[[NativeId], Link | None]
     ) -> PendingSubmission | None:
-        """The submission that a late reflection, ``inbound``, is of; None where it is not known any more.
-        Raises ``Busy`` while the draft is being proposed: its reflection is what ``propose`` returns.
-        """
+        """The submission that a reflection, ``inbound``, is of; None where it is not known any more."""
+        key, _, part = inbound.reflects.partition(".")
         of_room = self._rooms.get(room.id)
-        if of_room is not None and inbound.reflects in of_room.drafts:
-            raise Busy("this is being proposed", after=1.0)
-        row = await self._store.get("draft", (inbound.reflects,))
-        drafted = _submission_of(room, row) if row is not None else None
-        link = link_of(drafted.room) if drafted is not None else None
-        if drafted is None or link is None or link.room != room.id:
-            return None
-        native = Reflected(inbound.reflects, (inbound.origin.id,))
+        pending = of_room.drafts.get(key) if of_room is not None else None
+        if pending is not None and pending.task is not None and not part:
+            pending.natives.append(inbound.origin.id)
+            pending.task.cancel()
         done: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
-        return PendingSubmission(replace(drafted, native=native), link, done)
+        if pending is not None:
+            done.set_result(SubmitResult(verdict=ALLOW, duplicate=True))
+            return PendingSubmission(inbound, pending.item.link, done)
+        row = await self._store.get("draft", (room.id, key))
+        if row is None:
+            return None
+        drafted = _submission_of(room, row) if row.body else None
+        link = link_of(drafted[0].room) if drafted is not None else None
+        if drafted is None or link is None or link.room != room.id:  # it is in the log, or nobody's any more
+            done.set_result(SubmitResult(verdict=ALLOW, duplicate=True))
+            return PendingSubmission(inbound, link or _any_link(room), done)
+        native = Reflected(key, (inbound.origin.id, *inbound.aliases))
+        item = PendingSubmission(replace(drafted[0], native=native), link, done)
+        item.event_id = drafted[1]
+        return item
 
     async def _sweep(self) -> None:
-        """Remove rows of drafts to which no answer came for a day."""
+        """Remove rows that are older than a day."""
         now = asyncio.get_running_loop().time()
         if self._swept is not None and now - self._swept < _SWEEP_EVERY_S:
             return
         self._swept = now
         before = self._clock.now() - _KEPT_MS
-        rows = await self._store.scan("draft", index=("ts",), upto=before, limit=_SWEPT)
-        if rows:
+        while rows := await first_page(self._store, "draft", index=("ts",), upto=before, size=_SWEPT):
             await self._store.commit([Delete("draft", row.key) for row in rows])
 
 
 _NO_ANSWER = Refusal(
     code=RefusalCode.UNREACHABLE,
     text=f"the room has not answered within {PROPOSE_TIMEOUT_S:.0f} s: it may show the message nevertheless",
+)
+_FAILED = Refusal(
+    code=RefusalCode.UNREACHABLE,
+    text="the room's network failed: the room may show the message nevertheless",
 )
 
 
@@ -308,33 +377,46 @@ def draft_key(link: Link, origin: NativeId) -> str:
     return f"draft-{mark}"
 
 
-def draft_delete(inbound: Submission) -> Sequence[Write]:
-    """The end of the row of a draft that enters the log."""
-    return [Delete("draft", (inbound.native.key,))] if isinstance(inbound.native, Reflected) else []
+def draft_ends(room: str, inbound: Submission, now: int) -> Sequence[Write]:
+    """The row of a draft that enters the log, without its words: its reflection may be seen again."""
+    if not isinstance(inbound.native, Reflected):
+        return []
+    return [Put("draft", (room, inbound.native.key), b"", {"ts": now})]
 
 
-def _is_own_leave(item: PendingSubmission) -> bool:
-    """A person may leave whatever the room answers."""
-    content = item.inbound.content
-    if not isinstance(content, Member) or content.membership is not Membership.LEAVE:
+def _fail(item: PendingSubmission, error: Exception) -> None:
+    if not item.done.done():
+        item.done.set_exception(error)
+
+
+def _ignore_outcome(done: asyncio.Future[SubmitResult]) -> None:
+    if not done.cancelled():
+        done.exception()
+
+
+def _any_link(room: Room) -> Link:
+    return next(iter(room.links.values()))
+
+
+def _is_name(native: object) -> bool:
+    if not isinstance(native, str) or not 0 < len(native) <= _MAX_NATIVE:
         return False
-    return content.user == item.inbound.sender
+    return native.encode(errors="ignore").decode() == native
 
 
-def _unsupported(
-    network: LateAuthority, item: PendingSubmission, deliveries: Sequence[Delivery]
-) -> Refusal | None:
-    kind = item.inbound.content.kind
-    if deliveries or features_of(network).level(kind) is not Level.REJECTED:
-        return None
-    return Refusal(code=RefusalCode.UNSUPPORTED, text=f"the room cannot show this ({kind.value})")
+def _needs_no_consent(item: PendingSubmission) -> bool:
+    """A person may leave, and take back what they said, whatever the room answers."""
+    content = item.inbound.content
+    if isinstance(content, Member):
+        return content.membership is Membership.LEAVE and content.user == item.inbound.sender
+    return isinstance(content, Retraction)
 
 
 def _event_of(room: str, item: PendingSubmission) -> Event:
-    """A draft as the event that it may become: without a place in the log, and without an id."""
+    """A draft as the event that it may become, without a place in the log."""
     inbound = item.inbound
     return Event(
-        id="",
+        id=item.event_id,
         room=room,
         seq=0,
         origin=inbound.origin,
@@ -347,21 +429,22 @@ def _event_of(room: str, item: PendingSubmission) -> Event:
     )
 
 
-def _draft_put(draft: _Draft, now: int) -> Put:
+def _draft_put(room: Room, draft: _Draft, now: int) -> Put:
     item, inbound = draft.item, draft.item.inbound
     body = {
-        "event": event_to_bytes(_event_of("", item)).decode(),
+        "event": orjson.Fragment(event_to_bytes(_event_of(room.id, item))),
         "native": item.link.native.id,
         "aliases": inbound.aliases,
         "chosen_ids": inbound.chosen_ids,
     }
-    return Put("draft", (draft.key,), orjson.dumps(body), {"ts": now})
+    return Put("draft", (room.id, draft.key), orjson.dumps(body), {"ts": now})
 
 
-def _submission_of(room: Room, row: Row) -> Submission:
+def _submission_of(room: Room, row: Row) -> tuple[Submission, str]:
+    """The submission of a draft's row, and the id of its event."""
     data = orjson.loads(row.body)
-    event = event_from_bytes(room.id, 0, data["event"].encode())
-    return Submission(
+    event = event_from_bytes(room.id, 0, orjson.dumps(data["event"]))
+    submission = Submission(
         origin=event.origin,
         room=NativeId(event.sender.network, data["native"]),
         sender=event.sender,
@@ -371,3 +454,4 @@ def _submission_of(room: Room, row: Row) -> Submission:
         aliases=tuple(data["aliases"]),
         chosen_ids=tuple(data["chosen_ids"]),
     )
+    return submission, event.id

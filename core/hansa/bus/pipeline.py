@@ -27,7 +27,7 @@ from hansa.bus import schema
 from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission, Reflected
 from hansa.bus.delivery import BusServices
 from hansa.bus.event_names import chosen_put, relation_put
-from hansa.bus.late_authority import LateProposals, LateTurn, draft_delete
+from hansa.bus.late_authority import LateProposals, LateTurn, draft_ends
 from hansa.bus.media_references import media_reference_writes
 from hansa.bus.membership_log import membership_writes, since_position, visibility_writes
 from hansa.bus.rooms import Room, Rooms
@@ -65,7 +65,7 @@ _MAX_PAYLOAD, _MAX_NAMES, _MAX_NAME = 65_536, 8, 1024
 class BusHost(NetworkLookup, Protocol):
     """The parts of the running application that the pipeline uses."""
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> object:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task of the core's own."""
         ...
 
@@ -73,8 +73,8 @@ class BusHost(NetworkLookup, Protocol):
         """Events were committed."""
         ...
 
-    async def deliveries_of(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
-        """What the network of a link gets of an event."""
+    async def drafted_deliveries(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
+        """What the network of a link is to propose for an event."""
         ...
 
     def corrected(self, room: Room) -> None:
@@ -117,7 +117,7 @@ class Pipeline:
         self._decisions = judged.decisions
         self._admission = Admission(judged.decisions, around)
         self._around = around
-        self._late = LateProposals(judged, around, self._enqueue_item)
+        self._late = LateProposals(judged, around, self._requeue_item, self._add_count)
         self._clock = judged.seams.clock
         self._random = judged.seams.random
         self._queues: dict[str, _Queue] = {}
@@ -152,7 +152,7 @@ class Pipeline:
             _require_bounds(inbound)
             made.append(await self._pending_of(inbound, link))
         for room in {item.link.room for item in made}:
-            if self.waiting(room) + self._late.waiting(room) + len(made) > _WAITING:
+            if self.waiting(room) + len(made) > _WAITING:
                 self._add_count("busy")
                 raise Busy("too many events of this room wait", after=1.0)
         if made and receipt is not None:
@@ -160,7 +160,8 @@ class Pipeline:
             for item in made:
                 item.stays = True
         for item in made:
-            self._enqueue_item(item.link.room, item)
+            if not item.done.done():
+                self._enqueue_item(item.link.room, item)
         try:
             outcomes = [await item.done for item in made]
         except BaseException:  # of several that failed the first is told
@@ -191,6 +192,13 @@ class Pipeline:
         if not queue.running:
             queue.running = True
             self._around.spawn(self._run_room(room, queue), f"room {room}")
+
+    def _requeue_item(self, room: str, item: PendingSubmission) -> None:
+        """Queue again what left the turn of its room."""
+        if self._rooms.get(room) is None:
+            _fail_items([item], LocalProtocolError("the room is not there any more"))
+        else:
+            self._enqueue_item(room, item)
 
     async def _run_room(self, room_id: str, queue: _Queue) -> None:
         try:
@@ -334,7 +342,7 @@ class Pipeline:
         turn: Turn = ViewRulesTurn(room.view)
         authority = room.authority
         if self._late.authority(room) is not None:
-            turn = LateTurn()
+            turn = LateTurn(room.view)
         elif authority is not None:
             network = self._around.authority(authority.native.network)
             if (
@@ -436,7 +444,11 @@ class Pipeline:
             elif refusal is not None:
                 self._refuse_item(draft, item, refusal)
                 return
-        if self._late.must_propose(room, item):
+        if isinstance(turn, LateTurn) and turn.must_propose(item):
+            refusal = await turn.judge_draft(inbound, verdict)
+            if refusal is not None:
+                self._refuse_item(draft, item, refusal)
+                return
             item.inbound = replace(inbound, content=content, native_targets=False)
             draft.proposed.append(item)
             return
@@ -462,7 +474,7 @@ class Pipeline:
         if not shown:
             change = unread(change, content)
         draft.writes += item.writes
-        draft.writes += [*prepared.writes, *draft_delete(inbound)]
+        draft.writes += [*prepared.writes, *draft_ends(room.id, inbound, self._clock.now())]
         if change:
             draft.people += schema.people_writes(room.id, change)
             position = position_of(draft.head + shown, after=not shown)
@@ -495,7 +507,7 @@ class Pipeline:
         taken_back = bool(prepared.native_id) and prepared.native_id in prepared.redacted
         event = Event(
             # By time, so that the store puts neighbours beside each other.
-            id=f"{draft.received:012x}{self._random.bytes(9).hex()}",
+            id=item.event_id or f"{draft.received:012x}{self._random.bytes(9).hex()}",
             room=room.id,
             seq=draft.head,
             origin=inbound.origin,

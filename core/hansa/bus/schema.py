@@ -50,8 +50,8 @@ SCHEMA = Schema(
             name="relation",
             key={"room": str, "target": int, "kind": str, "sender": str, "seq": int},
         ),
-        #: Drafts of rooms that a late authority decides, by ``Delivery.key``.
-        Collection(name="draft", key={"key": str}, fields={"ts": int}, indexes=(("ts",),)),
+        #: Drafts of rooms that a late authority decides, by ``Delivery.key``. Without a body: in the log.
+        Collection(name="draft", key={"room": str, "key": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="chosen", key={"name": str}, fields={"seq": int}),
         Collection(name="told", key={"name": str}),
         Collection(name="command", key={"name": str}, fields={"at": int}, indexes=(("at",),)),

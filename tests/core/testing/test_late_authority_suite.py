@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import types
 from typing import ClassVar
@@ -76,7 +77,10 @@ class Stammering(Late):
 
 
 class Dreaming(Late):
-    """Returns for what it keeps for later."""
+    """Returns for what it keeps for later, and does not notice that its peer is away."""
+
+    async def stay_connected(self):
+        await asyncio.Event().wait()
 
     async def propose(self, delivery):
         if not self.peer.listening:
