@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -245,6 +246,38 @@ class HttpProtocolFactory(web.Server):
         self.count = count
         self.intake = intake
         self.told = LogLimit(_log)
+        #: The transports of the connections that have not left yet. The library forgets its own too early.
+        self._transports: dict[web.RequestHandler, asyncio.Transport] = {}
+        self._all_left = asyncio.Event()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """A connection begins, after its handshake if it has one."""
+        super().connection_made(handler, transport)
+        self._transports[handler] = transport
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        """The socket of a connection is closed."""
+        super().connection_lost(handler, exc)
+        self._transports.pop(handler, None)
+        if not self._transports:
+            self._all_left.set()
+
+    async def wait_closed(self, timeout_s: float) -> None:
+        """Wait until the socket of every connection is closed. What is left after ``timeout_s`` is aborted:
+        a closed transport still waits for the client to take the rest of an answer and the end of TLS.
+        """
+        await self._wait_until_left(timeout_s)
+        for transport in list(self._transports.values()):
+            self.count("http_not_taken")
+            transport.abort()
+        await self._wait_until_left(timeout_s)
+
+    async def _wait_until_left(self, timeout_s: float) -> None:
+        self._all_left.clear()
+        if self._transports:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._all_left.wait()
 
     def connection(self, entry: ConnectionEntry) -> Connection:
         """A connection that was let in."""

@@ -48,6 +48,8 @@ _AT_ONCE = 256 * 1024
 _MAX_PARAMETERS = 200
 #: Seconds that requests under way have at the end.
 _STOP_TIMEOUT_S = 2.0
+#: Seconds in which connections take the rest of their answers and the end of TLS at the end.
+_LEAVE_TIMEOUT_S = 1.0
 _log = logging.getLogger("hansa.http")
 
 
@@ -323,12 +325,15 @@ class Listener:
         self.port = self._acceptor.port or self._port
 
     async def stop(self) -> None:
-        """Close, letting requests under way end within 2 s."""
+        """Close, letting requests under way end within 2 s, and connections leave within 1 s more. Their
+        sockets are closed when it returns.
+        """
         if self._acceptor is not None:
             await self._acceptor.stop()
         if self._server is not None:
             self._server.pre_shutdown()
             await self._server.shutdown(_STOP_TIMEOUT_S)
+            await self._server.wait_closed(_LEAVE_TIMEOUT_S)
 
     async def _serve_request(self, raw: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", raw.protocol)
