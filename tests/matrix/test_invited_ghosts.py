@@ -47,6 +47,12 @@ def chat_network() -> tuple[Any, Config]:
 
 ENCRYPTED = {"type": "m.room.encryption", "state_key": "", "content": {}, "sender": "@m:127.0.0.2:2"}
 
+SPACE = {**ENCRYPTED, "type": "m.room.create", "content": {"type": "m.space"}}
+
+
+def open_by(rule: str) -> dict[str, Any]:
+    return {**ENCRYPTED, "type": "m.room.join_rules", "content": {"join_rule": rule}}
+
 
 @pytest.mark.parametrize(
     ("person", "direct", "state", "status", "text"),
@@ -54,6 +60,12 @@ ENCRYPTED = {"type": "m.room.encryption", "state_key": "", "content": {}, "sende
         ("ann@x", True, [], 200, ""),
         ("ann@x", False, [], 403, "only a direct chat"),
         ("ann@x", True, [ENCRYPTED], 403, "cannot read encrypted"),
+        ("ann@x", True, [open_by("invite")], 200, ""),
+        ("ann@x", True, [open_by("public")], 403, "only a chat of two"),
+        ("ann@x", True, [open_by("restricted")], 403, "only a chat of two"),
+        ("ann@x", True, [open_by("knock_restricted")], 403, "only a chat of two"),
+        ("ann@x", True, [open_by(["public"])], 200, ""),
+        ("ann@x", True, [SPACE], 403, "only a chat of two"),
         ("annoyed@x", True, [], 403, "takes no messages"),
         ("nobody@x", True, [], 404, "there is no"),
     ],

@@ -22,7 +22,7 @@ from hansa_matrix.crypto import verify_signature
 from hansa_matrix.errors import forbidden_error, matrix_error
 from hansa_matrix.federation.keyring import Keyring
 from hansa_matrix.proto import ids
-from hansa_matrix.proto.auth_rules.state_keys import CREATE, MEMBER
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, JOIN_RULES, MEMBER
 from hansa_matrix.proto.canonical_json import is_usable_json
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.proto.hashing import hash_matches
@@ -36,13 +36,16 @@ from hansa_matrix.proto.pdu import (
 )
 from hansa_matrix.proto.room_versions import VERSIONS, RoomVersion, version_of
 from hansa_matrix.proto.send_join import check_stripped_state, servers_of
-from hansa_matrix.proto.state_content import membership_of
+from hansa_matrix.proto.state_content import join_rule, membership_of, room_type
 from hansa_matrix.proto.stripped_state import TYPES, stripped_state
 from hansa_matrix.rooms.access.server_access import ServerAccess
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.membership.direct_chats import DirectChatRooms
 from hansa_matrix.server_api.auth import FederationHandler
 from hansa_matrix.texts import texts_of_event
+
+#: Join rules of rooms that people enter without an invite.
+_OPEN_RULES = ("public", "restricted", "knock_restricted")
 
 
 class InviteEndpoints:
@@ -159,6 +162,9 @@ class InviteEndpoints:
         if invite.content.get("is_direct") is not True:
             text = f"{person.id} is on {person.network}: only a direct chat opens by an invite"
             raise matrix_error(403, "M_FORBIDDEN", text)
+        if _is_open_room(state):
+            text = f"{person.id} is on {person.network}: only a chat of two opens by an invite"
+            raise matrix_error(403, "M_FORBIDDEN", text)
         if any(isinstance(one, dict) and one.get("type") == "m.room.encryption" for one in state):
             text = f"{person.id} is on {person.network}, which cannot read encrypted rooms"
             raise matrix_error(403, "M_FORBIDDEN", text)
@@ -222,6 +228,21 @@ class InviteEndpoints:
         if refusal is not None:
             raise forbidden_error(refusal.text, refusal.decision)
         return {}
+
+
+def _is_open_room(state: Sequence[Any]) -> bool:
+    """True where the state with an invite, which its sender claims, shows a space or a room that people
+    enter without an invite. To join such a room before it is known to be no chat of two may take long.
+    """
+    for event in state:
+        content = event.get("content") if isinstance(event, dict) else None
+        if not isinstance(content, dict):
+            continue
+        if event.get("type") == CREATE and room_type(content) == "m.space":
+            return True
+        if event.get("type") == JOIN_RULES and join_rule(content) in _OPEN_RULES:
+            return True
+    return False
 
 
 def _texts_of_invite(invite: Pdu, shown: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
