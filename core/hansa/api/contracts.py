@@ -496,14 +496,14 @@ class LateAuthority(Network, Protocol):
     """
 
     async def propose(self, delivery: Delivery) -> str:
-        """Send a draft, and return its native id there once the room has reflected it. Calls of one
-        sender come one after the other, in order, and up to 20 of a room are under way; 20 s after its
-        submission a call is cancelled. ``delivery.event`` has no place in the log yet. Raises
-        ``DeliveryRejected`` where the room refuses it, ``RetryLater`` where it was certainly not sent. A
-        second call with the same key sends nothing that the room reflected before. A reflection for which no
-        call waits any more, as after a restart, is submitted with the key as ``Submission.reflects``: it may
-        be submitted twice. A key that comes back from the room counts only on a message that this network sent:
-        other people know how keys are made.
+        """Send a draft, and return its native id there once the room has reflected it. Calls of one sender
+        come one after the other, in order, and up to 20 of a room are under way; 20 s after its submission a
+        call is cancelled. ``delivery.event`` has no place in the log yet. Raises ``DeliveryRejected`` where
+        the room refuses it, ``RetryLater`` where it was certainly not sent. A second call with the same key
+        sends nothing that the room reflected before. A reflection for which no call waits any more, as after
+        a restart, is submitted with the key as ``Submission.reflects``: it may be submitted twice. A key that
+        comes back from the room counts only on a message that this network sent: other people know how keys
+        are made.
         """
         ...
 
