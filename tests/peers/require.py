@@ -43,6 +43,16 @@ def require_ngircd() -> str:
     return found or ""
 
 
+def require_irc_services() -> tuple[str, str]:
+    """InspIRCd, and the services of Atheme."""
+    server = shutil.which("inspircd") or shutil.which("inspircd", path="/usr/sbin")
+    services = shutil.which("atheme-services")
+    if server is None or services is None:
+        remedy = "run scripts/bootstrap-peers, or apt-get install inspircd atheme-services"
+        absent("an IRC server with services", remedy)
+    return server or "", services or ""
+
+
 def require_dendrite() -> str:
     """The program. It is built from its sources: without Go there is none, which no setting makes a failure."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
