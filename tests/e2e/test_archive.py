@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 from e2e.three_servers import LOBBY, MUC, wait_linked, xmpp_config
 from slixmpp.exceptions import IqError
@@ -50,3 +52,28 @@ async def test_who_was_away_reads_what_they_missed(hansa, prosody, xmpp_user, lo
     with pytest.raises(IqError) as refused:
         await stranger.archive(MUC, page=10)
     assert refused.value.condition == "forbidden"
+
+
+async def test_who_scrolls_back_reads_what_was_said_on_matrix_before_the_link(
+    hansa, prosody, xmpp_user, synapse, matrix_user
+):
+    alice = await matrix_user("alice")
+    name = f"old{secrets.token_hex(3)}"
+    room = await alice.create_room("11", room_alias_name=name, preset="public_chat")
+    for n in range(30):
+        await alice.say(room, f"old {n}")
+    server = await hansa(xmpp_config(prosody))
+    await server.run("rooms", "create", f"matrix:#{name}:{alice.id.partition(':')[2]}", "xmpp:lobby")
+    juliet = await xmpp_user("juliet")
+    await juliet.join(MUC, "Juliet")
+    assert await juliet.verdict(juliet.say(MUC, "new"), MUC) is None
+
+    async def scrolled() -> list[str]:
+        pages = await juliet.archive(MUC, page=10, reverse=True)
+        return sorted(e.findtext("{jabber:client}body") or "" for e in pages)
+
+    assert await scrolled() == sorted([*(f"old {n}" for n in range(30)), "new"])
+    romeo = await xmpp_user("romeo")
+    await romeo.join(MUC, "Romeo", history="maxstanzas='5'")
+    await romeo.until("five messages", lambda: len(romeo.bodies(MUC)) == 5)
+    assert romeo.bodies(MUC) == ["old 26", "old 27", "old 28", "old 29", "new"]

@@ -100,8 +100,13 @@ async def test_a_page_of_the_log_waits_for_no_server_and_nothing_else_reads_the_
         assert (page.bodies, page.complete) == (["old 1", "old 2", "new 1", "new 2", "new 3"], True)
         assert past.asked == [False]
         first = page.ids[0]
-        for refused in ({"after_id": first}, {"ids": [first]}):
+        last = page.ids[-1]
+        for refused in ({"after_id": first}, {"ids": [first]}, {"before_id": first}):
             assert (await query(h, JULIET, **refused)).error == "item-not-found"
+        both = await query(h, JULIET, page=f"<before>{first}</before>", after_id=last)
+        assert both.error == "item-not-found"
+        none = await query(h, JULIET, page=f"<max>0</max><before>{first}</before>")
+        assert (none.error, none.results) == ("", [])
         assert (await query(h, JULIET, page=f"<after>{first}</after>")).error == "item-not-found"
         assert (await query(h, JULIET, page="<before>~unknown</before>")).error == "item-not-found"
         past.away = True

@@ -160,22 +160,24 @@ class Archive:
 
     async def _read_ends(self, reader: _ArchiveReader) -> list[ArchivedMessage]:
         first = (await self._read_page(reader, ArchiveQuery(limit=1))).messages
+        if not first:
+            return []
         last = (await self._read_page(reader, ArchiveQuery(limit=1, from_end=True))).messages
-        return [first[0], last[0]] if first and last else []
+        return [first[0], last[0]] if last else []
 
     async def _read_page(self, reader: _ArchiveReader, query: ArchiveQuery) -> _Page:
         """The messages of a page, which is given when its work is within the reader's rate."""
         await self._wait_turns(reader.user, 1)
         earlier = [id_ for id_ in query.before if id_.startswith(_EARLIER)]
-        if len(earlier) != len(query.before) and earlier:
-            raise ArchiveRefused(errors.NOT_FOUND, "the archive is not read from both of these ids")
+        goes_on = query.from_end and not query.after and query.ids is None
+        if earlier and not (goes_on and len(query.before) == 1):
+            raise ArchiveRefused(errors.NOT_FOUND, "what was said before the log is only read backward")
         sender = await self._sender_of(reader, query.sender) if query.sender else None
         page, reads = _Page(query.limit, sender, query.ids), 1
         if not earlier:
             async with self._pages:
                 reads = await self._fill_page(reader, query, page)
-        goes_on = query.from_end and not query.after and query.ids is None and query.limit > 0
-        if goes_on and (earlier or page.complete):
+        if goes_on and query.limit and (earlier or page.complete):
             page.complete = False
             await self._add_earlier(reader, query, page, earlier[0] if earlier else "")
         await self._wait_turns(reader.user, reads - 1)
