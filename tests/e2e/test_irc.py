@@ -70,6 +70,24 @@ async def test_a_puppet_is_a_person_of_its_own(bridged, irc_user, local_user):
     assert bodies == ["ahoy", "fence"]
 
 
+async def test_a_nick_that_is_in_use_is_left_to_its_owner(bridged, irc_user, local_user):
+    ann_of_irc, squatter = await irc_user("ann"), await irc_user("hansa")
+    await ann_of_irc.join(CHANNEL)
+    await squatter.join(CHANNEL)
+    server = await bridged(puppets=5)
+    ann = await local_user(server, "ann")
+    room = await ann.join(f"#lobby:{server.name}")
+    await ann.say(room, "which of us is it?")
+    await ann_of_irc.seen(CHANNEL, "which of us is it?")
+    assert ann_of_irc.texts(CHANNEL, by="ann_!") == ["which of us is it?"]
+    assert any(line.startswith(":hansa_!") and " JOIN " in line for line in ann_of_irc.lines)
+    for user in (ann_of_irc, squatter):
+        user.say(CHANNEL, f"{user.nick} of IRC")
+    senders = {(await reads(ann, room, f"{nick} of IRC"))["sender"] for nick in ("ann", "hansa")}
+    assert len(senders) == 2
+    assert ann.id not in senders
+
+
 async def test_a_private_message_is_a_direct_chat(bridged, irc_user, local_user):
     romeo = await irc_user("Romeo")
     await romeo.join(CHANNEL)

@@ -29,6 +29,7 @@ from hansa import (
 
 from hansa_irc.channels import Channel, Channels, Happening, role_of
 from hansa_irc.connection import Connection, ConnectionLost
+from hansa_irc.direct import people_of_chat
 from hansa_irc.formatting import plain_word
 from hansa_irc.inbound import Inbound
 from hansa_irc.lines import Line, divide_text, format_line, room_for_text
@@ -134,6 +135,8 @@ class ChannelActs:
 
     async def _answer(self, happening: Happening, refusal: Refusal, inbound: Inbound) -> None:
         channel, content = self._channels.find(happening.channel), happening.content
+        if (chat := people_of_chat(happening.channel)) is not None:
+            await self._tell_in_chat(happening, chat[1], refusal)
         if channel is None or happening.sender in self._puppets.ours:
             return
         own = self._connection()
@@ -152,6 +155,13 @@ class ChannelActs:
                 300,
             )
             await own.tell(format_line("NOTICE", happening.sender, text))
+
+    async def _tell_in_chat(self, happening: Happening, other: NativeId, refusal: Refusal) -> None:
+        """A private message was refused: the puppet that got it says so."""
+        connection = self._puppets.find(other)
+        if connection is not None:
+            reason = plain_word(f"your message was not delivered: {refusal.text}", 300)
+            await connection.tell(format_line("NOTICE", happening.sender, reason))
 
     def _is_act(self, happening: Happening) -> bool:
         content = happening.content

@@ -19,11 +19,15 @@ from hansa import (
     NativeId,
     NetworkStatus,
     PresenceState,
+    Refusal,
+    RefusalCode,
     Role,
     RoomMember,
     Standing,
     ViewDelta,
 )
+from hansa_irc.channels import Happening
+from hansa_irc.direct import chat_id
 from irc_stage import ROOM, IrcStage
 
 ZOE = NativeId("other", "zoe@elsewhere")
@@ -164,6 +168,15 @@ class ActChecks(IrcStage):
             assert "you have no voice in this room" in self.notices("bob")[0]
             assert Message(text="first") not in stage.other.contents("other")
             assert stage.app.runners["tested"].state == NetworkStatus.UP
+
+    async def test_a_refused_private_message_is_told_by_the_puppet_that_got_it(self):
+        async with self.channel(puppets=1) as stage:
+            await stage.other.say("other", ZOE.id, "ahoy")
+            await self.said(stage, "ahoy")
+            refused = Happening(channel=chat_id("ann", ZOE), sender="ann", content=Message(text="psst"))
+            stage.net.acts.on_refused(refused, Refusal(code=RefusalCode.POLICY, text="no whispers"))
+            await stage.until("Ann is told", lambda: self.notices("ann"))
+            assert self.notices("ann") == ["your message was not delivered: no whispers"]
 
     async def test_who_is_away_crosses_both_ways(self):
         async with self.channel(puppets=1) as stage:
