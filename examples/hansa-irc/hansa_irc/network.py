@@ -29,6 +29,7 @@ from hansa import (
     RetryLater,
     RoomView,
     Standing,
+    Submission,
     Topic,
     display_of,
 )
@@ -102,6 +103,7 @@ class Irc:
         self.echoes = Echoes()
         self._sent = SentDeliveries(ctx)
         self._connection: Connection | None = None
+        self._stopping = False
         self._inside: set[str] = set()
         #: Lines that nobody waits for, and that the limit of lines holds back.
         self._paced: asyncio.Queue[bytes] = asyncio.Queue(_MAX_PACED)
@@ -130,6 +132,7 @@ class Irc:
 
     async def stop(self) -> None:
         """See ``hansa.Network.stop``."""
+        self._stopping = True
         await self.puppets.close()
         if self._connection is not None:
             await self._connection.close("the bridge stops")
@@ -243,8 +246,33 @@ class Irc:
         return await self._sent.put(delivery)
 
     async def propose(self, delivery: Delivery) -> str:
-        """See ``hansa.LateAuthority``: the server has worked on all lines, or has refused one."""
-        return await self.send(delivery)
+        """See ``hansa.LateAuthority``: the server has worked on all lines, or has refused one. A call that is
+        cut off goes on: its lines may be under way, and its answer is the next one of the server.
+        """
+        sending = asyncio.ensure_future(self.send(delivery))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            if self._stopping:
+                sending.cancel()
+            else:
+                self.ctx.spawn(self._reflect_late(delivery, sending), "late reflection")
+            raise
+
+    async def _reflect_late(self, delivery: Delivery, sending: asyncio.Future[str]) -> None:
+        try:
+            native = await sending
+        except (RetryLater, DeliveryRejected):
+            return
+        reflected = Submission(
+            origin=NativeId(self.ctx.id, native),
+            room=delivery.link.native,
+            sender=NativeId(self.ctx.id, self.config.nick),
+            content=delivery.content,
+            ts=delivery.event.ts,
+            reflects=delivery.key,
+        )
+        await self.ctx.submit([reflected])
 
     async def _send_content(self, delivery: Delivery, channel: str) -> None:
         content, person = delivery.content, delivery.event.sender

@@ -22,6 +22,7 @@ class User:
     registering: bool = False
     ended: bool = False
     got: list[Line] = field(default_factory=list)
+    pings: list[str] = field(default_factory=list)
 
     @property
     def source(self) -> str:
@@ -93,6 +94,12 @@ class IrcServer:
         """Ask a connection if it is there."""
         self._write(self.users[_FOLD(nick)], format_line("PING", "test"))
 
+    def pong(self, user: User) -> None:
+        """Answer the PINGs of a connection that wait."""
+        for token in user.pings:
+            self._write(user, f":{NAME} ".encode() + format_line("PONG", NAME, token))
+        user.pings.clear()
+
     def texts(self, channel: str) -> list[str]:
         """What connections have said in a channel, in order."""
         return [
@@ -130,8 +137,9 @@ class IrcServer:
             return
         match line.command:
             case "PING":
+                user.pings.append(line.param(0))
                 if not self.deaf:
-                    self._write(user, f":{NAME} ".encode() + format_line("PONG", NAME, line.param(0)))
+                    self.pong(user)
             case "CAP" if line.param(0) == "LS" and self.accounts is not None:
                 self._write(user, format_line("CAP", "*", "LS", "*", "multi-prefix"))
                 self._write(user, format_line("CAP", "*", "LS", "sasl=PLAIN server-time"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hansa_irc
 from hansa import Message
-from hansa.testing import LateAuthoritySuite
+from hansa.testing import LateAuthoritySuite, until
 from irc_server import IrcServer
 from irc_stage import ROOM
 
@@ -40,3 +40,21 @@ class TestChannelsThatDecide(LateAuthoritySuite):
             await self.make_refuse(stage.net, stage.room)
             outcome = await stage.other.say("other", "zoe@elsewhere", "not here")
             assert outcome.refusal.text == "it is refused"
+
+    async def test_a_slow_server_is_reflected_late_and_its_answers_are_not_mixed_up(self, monkeypatch):
+        monkeypatch.setattr("hansa.bus.late_authority.PROPOSE_TIMEOUT_S", 0.1)
+        async with self.stage() as stage:
+            self.server.deaf = True
+            outcome = await stage.other.say("other", "zoe@elsewhere", "slowly")
+            assert outcome.refusal is not None
+            self.server.deaf = False
+            for user in self.server.users.values():
+                self.server.pong(user)
+
+            async def is_said():
+                return await self._said(stage) == ["slowly"]
+
+            await until(is_said, 10)
+            monkeypatch.setattr("hansa.bus.late_authority.PROPOSE_TIMEOUT_S", 10.0)
+            assert (await stage.other.say("other", "zoe@elsewhere", "quickly")).event is not None
+            assert await self._said(stage) == ["slowly", "quickly"]
