@@ -45,6 +45,16 @@ def questions(count: int) -> Run:
     )
 
 
+def archives(count: int) -> Run:
+    """Queries of a room's archive, each by another user, who is not in the room."""
+    asked = "<query xmlns='urn:xmpp:mam:2'/>"
+    return flood(
+        lambda: (
+            f"<iq type='set' id='q' from='u{n}@far.example/x' to='{MUC}'>{asked}</iq>" for n in range(count)
+        )
+    )
+
+
 def entries(count: int) -> Run:
     """Of as many people, who leave again."""
 
@@ -96,8 +106,10 @@ def stanzas_of(count: int, inner: str, attributes: str = "") -> Run:
     )
 
 
-def histories(count: int) -> Run:
-    """Everything that was ever said, by as many at once; each leaves again. Large words stand in the room."""
+def histories(count: int, *, archive: bool = False) -> Run:
+    """Everything that was ever said, by as many at once; each leaves again. Large words stand in the room.
+    ``archive``: as the largest page of the archive.
+    """
 
     async def run(scene: Scene) -> None:
         link = scene.link
@@ -119,11 +131,19 @@ def histories(count: int) -> Run:
             await link.until("show the words", lambda before=before: len(link.stanzas) >= before + 50, 60)
         link.stanzas.clear()
         who = [f"h{secrets.token_hex(4)}@far.example/x" for _ in range(count)]
-        asked = "<x xmlns='http://jabber.org/protocol/muc'><history maxstanzas='1000'/></x>"
+        most = 0 if archive else 1000
+        asked = f"<x xmlns='http://jabber.org/protocol/muc'><history maxstanzas='{most}'/></x>"
         await flood(lambda: (f"<presence from='{u}' to='{MUC}/{u[:9]}'>{asked}</presence>" for u in who))(
             scene
         )
         await scene.meter.idle()
+        if archive:
+            page = "<set xmlns='http://jabber.org/protocol/rsm'><max>100</max><before/></set>"
+            query = f"<query xmlns='urn:xmpp:mam:2'>{page}</query>"
+            await flood(lambda: (f"<iq type='set' id='q' from='{u}' to='{MUC}'>{query}</iq>" for u in who))(
+                scene
+            )
+            await scene.meter.idle()
         await flood(
             lambda: (f"<presence type='unavailable' from='{u}' to='{MUC}/x'/>" for u in [*who, speaker])
         )(scene)
@@ -143,4 +163,6 @@ STANZAS: dict[str, Run] = {
     "300 messages over the bounds": stanzas_of(300, "<a/>" * 20_000),
     "300 deep messages": stanzas_of(300, "<a>" * 1000 + "</a>" * 1000),
     "30 people who want all history": histories(30),
+    "20,000 queries of an archive": archives(20_000),
+    "30 people who want a page of the history": histories(30, archive=True),
 }
