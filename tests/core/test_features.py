@@ -118,7 +118,9 @@ async def test_an_operator_sees_what_crosses_in_a_room(monkeypatch):
         found = await RoomCommands(app, RoomNames(app)).room(
             Request(method="GET", target="/", host="x", path={"room": "left:a"}), {}
         )
-    pair = {"from": "left", "to": "right", "levels": {"message": "full"}, "losses": {}}
+    pair = {"from": "left", "to": "right", "levels": {"message": "full"}, "losses": {}, "ranked": []}
     assert pair in found["crosses"]
     found |= {"people": [], "links": [], "addresses": []}
     assert "what crosses  left → right  right → left\nmessage       whole         whole" in show.room(found)
+    found["crosses"] = [{**pair, "ranked": ["message"]}]
+    assert "what crosses  left → right\nmessage       whole, with a rank" in show.room(found)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from hansa.api.contracts import CannotOpenRoom, RoomWish, features_of
+from hansa.api.contracts import CannotOpenRoom, RestrictsKinds, RoomWish, features_of
 from hansa.app import App
 from hansa.bus.rooms import Room
 from hansa.environment import Request
 from hansa.host.room_names import RoomNames, missing
+from hansa.model.content import Kind
 from hansa.model.crossing import PeerConnect
 from hansa.model.errors import RemoteProtocolError
 from hansa.model.events import Link
@@ -75,12 +77,23 @@ class RoomCommands:
             "join_rule": facts.join_rule,
             "version": facts.version,
             "people": people,
-            "crosses": self._describe_crossings(room),
+            "crosses": self._describe_crossings(room, await self._restricted_kinds(room)),
             "denied": await self._denied_servers(room),
         }
 
-    def _describe_crossings(self, room: Room) -> list[dict[str, Any]]:
+    async def _restricted_kinds(self, room: Room) -> tuple[str, Collection[Kind]]:
+        """The network that decides in a room, and the kinds that it takes from ranked people alone."""
+        link = room.authority
+        network = self._app.network(link.native.network) if link is not None else None
+        if link is None or not isinstance(network, RestrictsKinds):
+            return "", ()
+        return link.native.network, await network.restricted_kinds(link.native.id)
+
+    def _describe_crossings(
+        self, room: Room, restricted: tuple[str, Collection[Kind]]
+    ) -> list[dict[str, Any]]:
         """What crosses between each two networks of a room, by kind."""
+        decides, kinds = restricted
         found: dict[str, Features] = {}
         for link in room.links.values():
             network = self._app.network(link.native.network)
@@ -92,6 +105,7 @@ class RoomCommands:
                 "to": pair.target,
                 "levels": {kind.value: level.name.lower() for kind, level in pair.levels.items()},
                 "losses": {kind.value: text for kind, text in pair.losses.items()},
+                "ranked": [k.value for k in pair.levels if k in kinds and pair.origin != decides],
             }
             for pair in crossing_levels(found)
         ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from hansa.model.content import Kind
 from hansa.model.crossing import Crossing
 from hansa.model.ephemeral import EphemeralEvent, PersonPresence
 from hansa.model.errors import HansaError
@@ -485,6 +486,15 @@ class Turn(Protocol):
 
     def on_rolled_back(self) -> None:
         """The batch was not written: forget the drafts."""
+        ...
+
+
+@runtime_checkable
+class RestrictsKinds(Protocol):
+    """An authority that knows what only some members of a room may do. An operator sees it."""
+
+    async def restricted_kinds(self, native: str) -> Collection[Kind]:
+        """The kinds that a member of the room without any rank may not send now."""
         ...
 
 

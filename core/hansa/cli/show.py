@@ -89,8 +89,14 @@ _LEVELS = {level.name.lower(): words for level, words in WORDS.items()}
 
 def _crossings(pairs: Any) -> str:
     kinds = dict.fromkeys(kind for pair in pairs for kind in pair["levels"])
-    rows = [[kind, *(_LEVELS.get(pair["levels"].get(kind, ""), "") for pair in pairs)] for kind in kinds]
+    rows = [[kind, *(_crossing_cell(pair, kind) for pair in pairs)] for kind in kinds]
     return format_table(["what crosses", *(f"{pair['from']} → {pair['to']}" for pair in pairs)], rows)
+
+
+def _crossing_cell(pair: Any, kind: str) -> str:
+    ranked = ", with a rank" if kind in pair.get("ranked", ()) else ""
+    words = _LEVELS.get(pair["levels"].get(kind, ""), "")
+    return f"{words}{ranked}" if words else ""
 
 
 def deliveries(found: Any) -> str:

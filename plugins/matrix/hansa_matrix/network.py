@@ -49,6 +49,7 @@ from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.native_events import JoinThenSend, ReceivedPdu
 from hansa_matrix.rooms.pdu_receipt import PduBatch
 from hansa_matrix.rooms.policy.policy_facts import facts_of_native
+from hansa_matrix.rooms.restricted_kinds import restricted_kinds
 from hansa_matrix.rooms.room import MatrixRoom
 from hansa_matrix.schema import SCHEMA
 from hansa_matrix.server_api.endpoints import add_server_routes
@@ -188,6 +189,11 @@ class MatrixNetwork:
         room = self._rooms.registry[link.native.id]
         found = await room.events.load(refs, room.version)
         return all(ref in found for ref in refs)
+
+    async def restricted_kinds(self, native: str) -> Collection[Kind]:
+        """See ``hansa.RestrictsKinds.restricted_kinds``: by the power levels of now."""
+        room = self.get(native)
+        return await restricted_kinds(room) if room is not None and room.resident else ()
 
     async def countersign(self, link: Link, draft: Pdu | JoinThenSend) -> ReceivedPdu | EventDraft | Refusal:
         """See ``hansa.Authority.countersign``."""
