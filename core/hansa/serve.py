@@ -145,7 +145,11 @@ class Process:
                     ObserverSetup(name=o.name, module=o.module, options=o.options) for o in config.observers
                 ],
                 rooms=[
-                    RoomSetup(links=r.links, wish=RoomWish(name=r.name, published=r.published))
+                    RoomSetup(
+                        links=r.links,
+                        wish=RoomWish(name=r.name, published=r.published),
+                        owners=r.owners,
+                    )
                     for r in config.rooms
                 ],
                 retention=Retention(

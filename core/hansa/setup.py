@@ -53,10 +53,13 @@ class ObserverSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomSetup:
-    """One ``[[rooms]]`` table: each ``NETWORK:ADDRESS`` to keep linked, and how the room is wished to be."""
+    """One ``[[rooms]]`` table: each ``NETWORK:ADDRESS`` to keep linked, and how the room is wished to be.
+    ``owners`` own it, each ``NETWORK:USER``, if no network's own rules decide there.
+    """
 
     links: Sequence[str]
     wish: RoomWish = field(default_factory=RoomWish)
+    owners: Sequence[str] = ()
 
 
 def _ignore(*_facts: object) -> None:

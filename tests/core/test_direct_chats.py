@@ -294,7 +294,7 @@ async def test_who_was_thrown_out_of_a_chat_begins_another_and_who_is_banned_non
         left, right = made["left"], made["right"]
         await left.invite("a", ANN.id, BOB)
         own, view = f"{BOB.id} {ANN}", left.ctx.get_view("a")
-        await until(lambda: view.membership(BOB) is Membership.JOIN)
+        await until(lambda: view.membership(BOB) is Membership.JOIN and view.facts.direct)
         await left.ban("a", ANN.id, BOB)
         with pytest.raises(CannotOpenRoom, match="banned"):
             await right.ctx.open_direct_chat(own, BOB.id, ANN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -262,15 +263,75 @@ async def test_nobody_takes_back_what_others_said_without_the_level(tmp_path):
     "content",
     [
         Standing(user=NativeId("stage", "juliet@x"), role=Role.OWNER),
-        JoinRule(rule="public"),
+        Standing(user=NativeId("matrix", MAY), role=Role.VISITOR, voice=False),
+        JoinRule(rule="invite"),
         HistoryVisibility(visibility="joined"),
     ],
 )
-async def test_what_a_ghost_may_not_do_is_refused_in_words(tmp_path, content):
+async def test_what_a_person_has_no_rank_for_is_refused_by_the_rules_of_the_room(tmp_path, content):
     async with linked(tmp_path) as house:
+        await house.says(Message(text="here"))
+        before = await house.levels()
         result = await house.stage.do("lobby", "juliet@x", content)
+        assert result.refusal is not None and result.refusal.code is RefusalCode.FORBIDDEN
+        assert await house.levels() == before
+
+
+@pytest.mark.parametrize("version", ["11", "12"])
+async def test_a_person_of_another_network_with_the_rank_gives_and_takes_ranks(tmp_path, version):
+    async with linked(tmp_path, version) as house:
+        await house.says(Message(text="here"))
+        juliet = await house.ctx.get_ghost_id(NativeId("stage", "juliet@x"))
+        before, romeo = await house.levels(), NativeId("stage", "romeo@x")
+        users = {**before.get("users", {}), juliet: 100}
+        events, room_id = house.peer.matrix.local_events, house.peer.room.room_id
+        levels = {**before, "users": users, "events": {"m.room.power_levels": 100}}
+        await events.send_state(room_id, "m.room.power_levels", "", levels)
+        ghost = await house.ctx.get_ghost_id(romeo)
+        for content, level in (
+            (Standing(user=romeo, role=Role.MODERATOR), 50),
+            (Standing(user=romeo, role=Role.VISITOR, voice=False), -1),
+            (Standing(user=romeo, role=Role.MEMBER), None),
+            (Standing(user=romeo, role=Role.MEMBER, voice=False), -1),
+            (Standing(user=romeo, role=Role.OWNER), 100),
+        ):
+            event, pdu = await house.says(content)
+            assert event.content == content and pdu["sender"] == juliet
+            kept = await house.levels()
+            assert kept["users"].get(ghost) == level, content
+            assert {**kept, "users": None} == {**levels, "users": None}
+            assert {user: n for user, n in kept["users"].items() if user != ghost} == users
+        # Romeo has as many now: who has not more takes nothing back.
+        result = await house.stage.do("lobby", "juliet@x", Standing(user=romeo, role=Role.MEMBER))
+        assert result.refusal is not None and result.refusal.code is RefusalCode.FORBIDDEN
+        mute = Standing(user=romeo, role=Role.OWNER, voice=False)
+        result = await house.stage.do("lobby", "juliet@x", mute)
         assert result.refusal is not None and result.refusal.code is RefusalCode.UNSUPPORTED
-        assert result.refusal.text == "this cannot be sent to a Matrix room"
+        _, pdu = await house.says(JoinRule(rule="invite"))
+        assert (pdu["type"], pdu["content"]) == ("m.room.join_rules", {"join_rule": "invite"})
+        _, pdu = await house.says(HistoryVisibility(visibility="joined"))
+        assert pdu["content"] == {"history_visibility": "joined"}
+        for odd in (JoinRule(rule="restricted"), JoinRule(rule="odd"), HistoryVisibility(visibility="odd")):
+            result = await house.stage.do("lobby", "juliet@x", odd)
+            assert result.refusal is not None and result.refusal.code is RefusalCode.UNSUPPORTED
+
+
+async def test_ranks_that_two_people_give_at_once_are_both_kept(tmp_path):
+    async with linked(tmp_path) as house:
+        await house.says(Message(text="here"))
+        juliet = await house.ctx.get_ghost_id(NativeId("stage", "juliet@x"))
+        before = await house.levels()
+        levels = {**before, "users": {**before.get("users", {}), juliet: 100}}
+        await house.peer.matrix.local_events.send_state(
+            house.peer.room.room_id, "m.room.power_levels", "", levels
+        )
+        people = [NativeId("stage", f"p{n}@x") for n in range(5)]
+        made = await asyncio.gather(
+            *(house.stage.do("lobby", "juliet@x", Standing(user=p, role=Role.MODERATOR)) for p in people)
+        )
+        assert [one.refusal for one in made] == [None] * 5
+        users = (await house.levels())["users"]
+        assert [users.get(await house.ctx.get_ghost_id(p)) for p in people] == [50] * 5
 
 
 async def test_a_poll_and_a_place_cross_both_ways(tmp_path):

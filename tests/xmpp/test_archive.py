@@ -205,7 +205,7 @@ async def test_what_was_retracted_is_a_tombstone_and_the_retraction_stands_in_th
 
 
 async def test_each_person_reads_what_the_visibility_and_their_membership_allow() -> None:
-    async with xmpp_server() as h:
+    async with xmpp_server(owners=[str(mx("alice"))]) as h:
         await enter_both(h)
         joined = RoomInfo(history_visibility="joined")
         await h.ctx.reconcile_view(ROOM, ViewDelta(info=joined))

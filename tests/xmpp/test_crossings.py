@@ -126,12 +126,12 @@ WAYS: dict[str, tuple[str, str]] = {
     "kick": (
         iq(JULIET, ROOM, f"<query xmlns='{ADMIN}'><item nick='Romeo' role='none'><reason>{WORD}</reason>"
            "</item></query>", type_="set"),
-        "cancel service-unavailable",
+        "auth forbidden",
     ),
     "ban": (
         iq(JULIET, ROOM, f"<query xmlns='{ADMIN}'><item jid='{ROMEO}' affiliation='outcast'><reason>{WORD}"
            "</reason></item></query>", type_="set"),
-        "cancel service-unavailable",
+        "auth forbidden",
     ),
     "registration": (
         iq(JULIET, ROOM, f"<query xmlns='jabber:iq:register'><nick>{WORD}</nick></query>", type_="set"),
@@ -156,7 +156,7 @@ def told(h: XmppServer, to: str) -> str:
 async def test_no_stanza_brings_a_forbidden_word_to_anybody(way: str) -> None:
     stanza, answer = WAYS[way]
     censor = Censor()
-    async with xmpp_server(policy=censor) as h:
+    async with xmpp_server(policy=censor, owners=["xmpp:juliet@x.example"]) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(ROMEO, "Romeo")
         await h.enter(JULIET, "Jule")

@@ -67,7 +67,7 @@ async def test_words_cross_both_ways_and_are_reflected_once_in_log_order() -> No
 
 
 async def test_topic_name_and_nick_cross() -> None:
-    async with xmpp_server() as h:
+    async with xmpp_server(owners=[str(xm("juliet"))]) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         h.link.receive(
@@ -124,7 +124,7 @@ async def test_out_and_in_again_at_once() -> None:
 
 
 async def test_a_kick_from_the_other_network() -> None:
-    async with xmpp_server() as h:
+    async with xmpp_server(owners=[str(mx("alice"))]) as h:
         await h.other.member(mx("alice"), Membership.JOIN, name="Alice")
         await h.enter(JULIET, "Jule")
         await h.enter(ROMEO, "Romeo")

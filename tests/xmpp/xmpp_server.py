@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +29,8 @@ from hansa import (
     PersonPresence,
     Refusal,
     RefusalCode,
+    Role,
+    RoomView,
     Submission,
     SubmitResult,
     hookimpl,
@@ -249,7 +251,12 @@ class XmppServer:
     """One running core. ``link`` is the scripted link of its XMPP network."""
 
     def __init__(
-        self, disk: MemoryDisk, policy: Any = None, commands: CommandSettings | None = None, **options: Any
+        self,
+        disk: MemoryDisk,
+        policy: Any = None,
+        commands: CommandSettings | None = None,
+        owners: Sequence[str] = (),
+        **options: Any,
     ) -> None:
         self.link = ScriptedLink()
         self.networks: list[XmppNetwork] = []
@@ -266,7 +273,7 @@ class XmppServer:
                 seams=Environment(clock=SystemClock(), random=SystemRandom()),
                 networks=setups,
                 policies=policies,
-                rooms=[RoomSetup(links=["xmpp:lobby", "matrix:#lobby"])],
+                rooms=[RoomSetup(links=["xmpp:lobby", "matrix:#lobby"], owners=owners)],
                 commands=commands or CommandSettings(),
             )
         )
@@ -294,6 +301,12 @@ class XmppServer:
     @property
     def ctx(self) -> NetworkContext:
         return self.app.contexts["xmpp"]
+
+    @property
+    def view(self) -> RoomView:
+        view = self.ctx.get_view(ROOM)
+        assert view is not None
+        return view
 
     def membership(self, user: NativeId) -> Membership | None:
         view = self.ctx.get_view(ROOM)
@@ -365,6 +378,8 @@ async def xmpp_server(
             made.link.is_up = False
         await made.until(lambda: made.ctx.get_link(ROOM) is not None or not up)
         await made.until(lambda: not up or len(made.app.rooms.room_of(NativeId("xmpp", ROOM)).links) == 2)
+        if up and options.get("owners"):
+            await made.until(lambda: any(p.role is Role.OWNER for p in made.view.people.values()))
         yield made
     finally:
         await made.app.stop()

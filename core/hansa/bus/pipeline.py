@@ -339,7 +339,7 @@ class Pipeline:
         return fresh
 
     async def _run_turn(self, room: Room, batch: list[PendingSubmission]) -> None:
-        turn: Turn = ViewRulesTurn(room.view)
+        turn: Turn = ViewRulesTurn(room.view, room.hosted_networks())
         authority = room.authority
         if self._late.authority(room) is not None:
             turn = LateTurn(room.view)

@@ -55,6 +55,10 @@ class Room:
                 return link
         return None
 
+    def hosted_networks(self) -> frozenset[str]:
+        """The networks whose native room is ours."""
+        return frozenset(link.native.network for link in self.links.values() if link.hosted)
+
     def link_of(self, network: str) -> Link | None:
         """The first link of a network, None where the room has none of it."""
         return next((link for link in self.links.values() if link.native.network == network), None)

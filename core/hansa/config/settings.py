@@ -227,6 +227,21 @@ class RoomTable(_Strict):
         description="name of the room; empty: a room that is created is named after its address",
     )
     published: bool = Field(default=False, description="list the room in the public directory")
+    owners: list[str] = Field(
+        default=[],
+        max_length=100,
+        description="NETWORK:USER of everybody who is made an owner at each start, such as"
+        " xmpp:juliet@example.org; only where no Matrix room decides who may do what",
+    )
+
+    @field_validator("owners")
+    @classmethod
+    def _are_people(cls, value: list[str]) -> list[str]:
+        for one in value:
+            network, _, user = one.partition(":")
+            if not network or not user:
+                raise ValueError(f"{one!r} is not NETWORK:USER, such as xmpp:juliet@example.org")
+        return value
 
 
 class NetworkTable(_Strict):

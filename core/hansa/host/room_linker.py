@@ -12,6 +12,7 @@ from hansa.api.contracts import CannotOpenRoom, FollowsLinks, FoundsRooms, Links
 from hansa.bus.room_removal import remove_room
 from hansa.bus.rooms import Room
 from hansa.host.link_members import LinkMembers
+from hansa.host.room_owners import appoint_owners
 from hansa.model.content import Membership
 from hansa.model.errors import HansaError, LocalProtocolError
 from hansa.model.events import Link, Refusal, RefusalCode
@@ -204,6 +205,15 @@ class RoomLinker:
                 await asyncio.sleep(backoff.delay(failures, self._host.seams.random.uniform()))
             elif waiting:
                 await self._wait_any_up(waiting)
+        while room is not None:
+            try:
+                await appoint_owners(self._host, room, wanted.owners)
+            except (HansaError, StoreFault) as error:
+                failures += 1
+                self._log.warning("the owners of room %s are not set yet: %s", room, error)
+                await asyncio.sleep(backoff.delay(failures, self._host.seams.random.uniform()))
+            else:
+                return
 
     def _is_up(self, spec: str) -> bool:
         runner = self._host.runners.get(spec.partition(":")[0])

@@ -39,15 +39,13 @@ class ActChecks(IrcStage):
 
     @asynccontextmanager
     async def channel(self, **more):
-        """A stage where Ann, Bob and Zoe are; the bridge is an operator, and Zoe a moderator."""
+        """A stage where Ann, Bob and Zoe are; the bridge is an operator, and Zoe an owner."""
         async with self.told(**more) as stage:
             for nick in ("Ann", "Bob"):
                 await self.says(stage, nick, f"{nick} is here")
             await stage.other.join("other", ZOE.id, "Zoe")
             zoe = stage.net.ctx.get_view(ROOM).person(ZOE)
-            await stage.other.ctx.reconcile_view(
-                "other", ViewDelta(upserts=(replace(zoe, role=Role.MODERATOR),))
-            )
+            await stage.other.ctx.reconcile_view("other", ViewDelta(upserts=(replace(zoe, role=Role.OWNER),)))
             self.server.act("Ann", "MODE", ROOM, "+o", "hansa")
             await self.says(stage, "Ann", "fence")
             yield stage
@@ -128,6 +126,9 @@ class ActChecks(IrcStage):
         async with self.channel(puppets=1) as stage:
             await stage.other.say("other", ZOE.id, "ahoy")
             await self.said(stage, "ahoy")
+            await self.makes_operator(stage, "Ann")
+            zoe = replace(stage.net.ctx.get_view(ROOM).person(ZOE), role=Role.MEMBER)
+            await stage.other.ctx.reconcile_view("other", ViewDelta(upserts=(zoe,)))
             for nick in ("zoe", "Bob"):
                 self.server.act("Ann", "MODE", ROOM, "+b", f"{nick}!*@*")
                 self.server.act("Ann", "KICK", ROOM, nick, "no pirates")

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from act_checks import ActChecks
-from hansa import CannotOpenRoom, Member, Membership, Message, NativeId, Role, Standing, Style, Topic
+from hansa import (
+    CannotOpenRoom,
+    Member,
+    Membership,
+    Message,
+    NativeId,
+    Role,
+    Standing,
+    Style,
+    Topic,
+    ViewDelta,
+)
 from hansa.testing import NetworkSuite
 from irc_stage import ROOM, IrcStage
 
@@ -111,6 +124,12 @@ class TestIrc(ActChecks, IrcStage, NetworkSuite):
                 ),
             )
 
+    @staticmethod
+    async def promote(ctx, room, user):
+        """Makes a person a moderator, as a network does whose server says that they are one."""
+        person = replace(ctx.get_view(room).person(user), role=Role.MODERATOR)
+        await ctx.reconcile_view(room, ViewDelta(upserts=(person,)))
+
     async def test_moderators_of_other_networks_act_on_irc(self):
         async with self.stage() as stage:
             ann, bob = NativeId("tested", "ann"), NativeId("tested", "bob")
@@ -118,6 +137,7 @@ class TestIrc(ActChecks, IrcStage, NetworkSuite):
                 await self.inject(stage.net, ROOM, nick, f"{nick} is here")
                 await stage.seen(Message(text=f"{nick} is here"))
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
+            await self.promote(stage.other.ctx, "other", NativeId("other", "zoe@elsewhere"))
             await stage.other.kick("other", "zoe@elsewhere", ann, "enough")
             await self.done(stage, "KICK", ROOM, "ann", "by Zoe: enough")
             await stage.other.ban("other", "zoe@elsewhere", bob)
@@ -156,6 +176,7 @@ class TestIrc(ActChecks, IrcStage, NetworkSuite):
             await stage.other.join("other", "zoe@elsewhere", "Zoe")
             await stage.other.say("other", "zoe@elsewhere", "ahoy")
             await self.said(stage, "ahoy")
+            await self.promote(stage.net.ctx, ROOM, NativeId("tested", "ann"))
             self.server.act("Ann", "KICK", ROOM, "zoe", "no pirates")
             zoe = NativeId("other", "zoe@elsewhere")
             await stage.seen(Member(user=zoe, membership=Membership.LEAVE, reason="no pirates"))

@@ -57,9 +57,6 @@ from hansa_matrix.startup import load_homeserver, spawn_tasks
 
 #: What a person of another network cannot do in a Matrix room: they are told.
 _REJECTED = (
-    Kind.STANDING,
-    Kind.JOIN_RULE,
-    Kind.HISTORY_VISIBILITY,
     Kind.UPGRADE,
     Kind.REPORT,
     Kind.ENCRYPTED,

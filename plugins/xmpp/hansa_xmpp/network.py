@@ -45,6 +45,8 @@ _FEATURES = Features(
             Kind.MEMBER: Level.FULL,
             Kind.NAME: Level.FULL,
             Kind.TOPIC: Level.FULL,
+            Kind.STANDING: Level.FULL,
+            Kind.JOIN_RULE: Level.FULL,
             Kind.EDIT: Level.FULL,
             Kind.REACTION: Level.FULL,
             Kind.RETRACTION: Level.FULL,

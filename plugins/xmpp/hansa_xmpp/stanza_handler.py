@@ -45,6 +45,8 @@ from hansa_xmpp.proto.commands import (
     JoinRequest,
     NickChange,
     PresenceUpdate,
+    RoomChanges,
+    SendStanzas,
 )
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.muc import Muc
@@ -53,6 +55,7 @@ from hansa_xmpp.proto.payload import MAX_PAYLOAD, payload_of
 from hansa_xmpp.proto.presence_xml import without_status
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
 from hansa_xmpp.proto.targeted import ReactionSet
+from hansa_xmpp.room_changes import RoomChangeRequests
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.signals import Signals
 from hansa_xmpp.submissions import make_submission, with_policy_texts
@@ -109,6 +112,7 @@ class StanzaHandler:
         self._told = LogLimit(ctx.log)
         self.service = MucService(ctx, transport, spawn, self.on_last_session_closed)
         self.signals = Signals(ctx, self.service, self.service.targets)
+        self._changes = RoomChangeRequests(ctx, self.service, self._submit_items)
         self.chats = DirectChats(ctx, transport, self.service)
         self.subscriptions = Subscriptions(ctx, self.service)
         self._archive = Archive(ctx, self.service, transport)
@@ -282,7 +286,7 @@ class StanzaHandler:
 
     def _handle_iq(self, stanza: Stanza, room: HostedRoom) -> None:
         for command in iq.to_room(stanza, room.muc, self.service.view(room.muc.room)):
-            if not isinstance(command, GroupchatMessage):
+            if isinstance(command, SendStanzas):
                 self.service.send_stanzas(command.stanzas)
 
     async def _run_lane(self, native: str, items: Sequence[_StanzaTask | _LeaveTask | _Question]) -> None:
@@ -329,6 +333,8 @@ class StanzaHandler:
                 await self._submit_messages(native, words)
                 if isinstance(command, GroupchatMessage):
                     await self._submit_targeted(native, room, command)
+                elif isinstance(command, RoomChanges):
+                    await self._changes.submit(native, room, command)
                 elif isinstance(command, ChatState | DisplayedMarker):
                     await self._submit_signal(native, room, command)
                 elif isinstance(command, PresenceUpdate):

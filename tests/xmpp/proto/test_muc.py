@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
 from hansa import (
     Content,
     Event,
+    JoinRule,
     Member,
     Membership,
     Message,
@@ -32,6 +34,7 @@ from hansa_xmpp.proto.commands import (
     JoinRequest,
     NickChange,
     PresenceUpdate,
+    RoomChanges,
     SendStanzas,
     SessionClosed,
 )
@@ -68,6 +71,11 @@ class Room:
         past = [HistoryEntry(event, stanza) for event, stanza in shown if stanza is not None]
         admission = JoinGrant(upto=self.seq, history=past, subject=self.view.facts.topic)
         return list(self.muc.complete_join(request, admission, self.view))
+
+    def rank(self, user: NativeId, role: Role) -> None:
+        person = self.view.person(user)
+        assert person is not None
+        self.view.apply(ViewDelta(upserts=(replace(person, role=role),)))
 
     def sync(self) -> list[OutboundStanza]:
         return [
@@ -520,33 +528,58 @@ def test_the_service_lists_rooms() -> None:
 
 
 OWNER = "<query xmlns='http://jabber.org/protocol/muc#owner'>{}</query>"
-FORM = "<x xmlns='jabber:x:data' type='submit'><field var='{}'><value>{}</value></field></x>"
 
 
-def test_the_rooms_name_by_the_owner_form() -> None:
+def submit_form(*fields: tuple[str, str]) -> str:
+    inner = "".join(f"<field var='{var}'><value>{value}</value></field>" for var, value in fields)
+    return OWNER.format(f"<x xmlns='jabber:x:data' type='submit'>{inner}</x>")
+
+
+def test_an_owner_configures_the_room_and_no_field_is_taken_without_effect() -> None:
     room = Room()
     room.view.apply(ViewDelta(info=RoomInfo(name="Old <name>")))
-    named = OWNER.format(FORM.format("muc#roomconfig_roomname", "New"))
+    named = submit_form(("muc#roomconfig_roomname", "New"))
     assert said(ask(room, iq(JULIET, ROOM, named, "set"))) == ["juliet/a < * iq error: auth forbidden"]
     room.enter(JULIET, "juliet")
+    for role in (Role.MEMBER, Role.MODERATOR):
+        room.rank(J, role)
+        for type_, query_ in (("get", OWNER.format("")), ("set", named)):
+            answer = said(ask(room, iq(JULIET, ROOM, query_, type_)))
+            assert answer == ["juliet/a < * iq error: auth forbidden"]
+    room.rank(J, Role.OWNER)
     (form,) = ask(room, iq(JULIET, ROOM, OWNER.format("")))
     assert isinstance(form, SendStanzas)
-    values = [v.text for v in elements(form.stanzas)[0].iter("{jabber:x:data}value")]
-    assert values == ["http://jabber.org/protocol/muc#roomconfig", "Old <name>"]
-    (request,) = ask(room, iq(JULIET, ROOM, named, "set"))
-    assert isinstance(request, GroupchatMessage)
-    assert (request.user, request.content) == (J, Name(text="New"))
-    cancel = OWNER.format("<x xmlns='jabber:x:data' type='cancel'/>")
-    other = OWNER.format(FORM.format("muc#roomconfig_maxusers", "5"))
-    destroy = OWNER.format("<destroy/>")
-    long = OWNER.format(FORM.format("muc#roomconfig_roomname", "x" * 1025))
-    answers = [said(ask(room, iq(JULIET, ROOM, t, "set")))[0] for t in (cancel, other, destroy, long)]
-    assert [a.split("iq ")[1] for a in answers] == [
-        "result:",
-        "result:",
-        "error: cancel feature-not-implemented",
-        "error: modify policy-violation",
+    fields = [
+        (e.get("var", ""), e.findtext("{jabber:x:data}value") or "")
+        for e in elements(form.stanzas)[0].iter("{jabber:x:data}field")
     ]
+    assert dict(fields)["muc#roomconfig_roomname"] == "Old <name>"
+    escaped = [(var, value.replace("<", "&lt;")) for var, value in fields]
+    (same,) = ask(room, iq(JULIET, ROOM, submit_form(*escaped), "set"))
+    assert isinstance(same, RoomChanges) and same.contents == ()
+    both = submit_form(("muc#roomconfig_roomname", "New"), ("muc#roomconfig_membersonly", "true"))
+    (request,) = ask(room, iq(JULIET, ROOM, both, "set"))
+    assert isinstance(request, RoomChanges)
+    assert (request.user, request.contents) == (J, (Name(text="New"), JoinRule(rule="invite")))
+    refused = {
+        submit_form(("muc#roomconfig_maxusers", "5")): "modify not-acceptable",
+        submit_form(("muc#roomconfig_moderatedroom", "1")): "modify not-acceptable",
+        submit_form(("muc#roomconfig_membersonly", "perhaps")): "modify not-acceptable",
+        submit_form(("muc#roomconfig_whois", "moderators")): "modify not-acceptable",
+        submit_form(("FORM_TYPE", "other")): "modify bad-request",
+        submit_form(("muc#roomconfig_roomname", "x" * 1025)): "modify policy-violation",
+        submit_form(*[("muc#roomconfig_persistentroom", "1")] * 101): "modify policy-violation",
+        OWNER.format("<destroy xmlns='http://jabber.org/protocol/muc#owner'/>"): "cancel feature-not-impl",
+        OWNER.format(""): "modify bad-request",
+        OWNER.format("<x xmlns='jabber:x:data' type='form'/>"): "modify bad-request",
+    }
+    for text, error in refused.items():
+        assert error in said(ask(room, iq(JULIET, ROOM, text, "set")))[0], text
+    named_field = ask(room, iq(JULIET, ROOM, submit_form(("muc#roomconfig_maxusers", "5")), "set"))
+    assert isinstance(named_field[0], SendStanzas)
+    assert "muc#roomconfig_maxusers" in "".join(elements(named_field[0].stanzas)[0].itertext())
+    cancel = OWNER.format("<x xmlns='jabber:x:data' type='cancel'/>")
+    assert said(ask(room, iq(JULIET, ROOM, cancel, "set"))) == ["juliet/a < * iq result:"]
 
 
 @pytest.mark.parametrize(

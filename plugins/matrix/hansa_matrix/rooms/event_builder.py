@@ -11,6 +11,8 @@ from hansa import (
     Content,
     Countersign,
     Edit,
+    HistoryVisibility,
+    JoinRule,
     LocalProtocolError,
     Location,
     Member,
@@ -25,6 +27,7 @@ from hansa import (
     Refusal,
     RefusalCode,
     Retraction,
+    Standing,
     Submission,
     ViewDelta,
     Write,
@@ -44,6 +47,7 @@ from hansa_matrix.rooms.native_events import ClientEvent, JoinThenSend, refusal_
 from hansa_matrix.rooms.outbound_content import OutboundContent
 from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room_draft import RoomDraft
+from hansa_matrix.rooms.state_changes import KEYS, StateChanges
 
 _MAX_PREV = 20
 #: What people say: who is not in the room yet joins with it.
@@ -88,7 +92,12 @@ class EventBuilder:
         else:
             if isinstance(content, Retraction) and not await self._outbound.is_known(content.target):
                 return self._draft.to_prepared([])  # nobody on Matrix has seen it
-            draft, *files = await self._drafts_of(content)
+            changed = await self._change_of_state(content)
+            if isinstance(changed, Refusal):
+                return changed
+            draft = changed
+            if changed is None:
+                draft, *files = await self._drafts_of(content)
         if draft is None:
             return Refusal(code=RefusalCode.UNSUPPORTED, text="this cannot be sent to a Matrix room")
         invite = isinstance(content, Member) and content.membership is Membership.INVITE
@@ -140,6 +149,16 @@ class EventBuilder:
         if len(parts) > 1 and await self._needs_policy_server("m.room.message", None):
             parts = [content]
         return [await self._outbound.draft_of(part) for part in parts]
+
+    async def _change_of_state(self, content: Content) -> EventDraft | Refusal | None:
+        """The draft of a change of state, on the state before it; None for other content."""
+        if not isinstance(content, Standing | JoinRule | HistoryVisibility):
+            return None
+        user = await self._draft.ctx.get_ghost_id(content.user) if isinstance(content, Standing) else ""
+        followed = await self._prev_events()
+        _, state = await self._draft.room.resolve_state(followed.values(), self._draft.get_draft)
+        changes = StateChanges(await self._draft.state_events(state, KEYS), self._draft.room.version)
+        return changes.draft_of(content, user)
 
     def _remember_txn(self, pdu: Pdu, handle: ClientTransaction | None) -> None:
         if handle is not None:

@@ -25,6 +25,8 @@ from hansa_xmpp.proto.targeted import ReactionSet, reactions_xml, retraction_xml
 NON_ANONYMOUS, CONFIGURED, SELF, LOGGED, RENAMED_BY_ROOM = 100, 104, 110, 170, 210
 BANNED, NICK_CHANGED, KICKED, SERVICE_ERROR = 301, 303, 307, 333
 
+REMOVED_BY_AFFILIATION = 321
+
 _STANDING = {
     Role.OWNER: ("owner", "moderator"),
     Role.MODERATOR: ("admin", "moderator"),
@@ -32,6 +34,12 @@ _STANDING = {
     Role.VISITOR: ("none", "visitor"),
     Role.NONE: ("none", "participant"),
 }
+
+
+def standing_of(role: Role, *, members_only: bool) -> tuple[str, str]:
+    """The affiliation and role of an occupant. In a members-only room every occupant is a member."""
+    affiliation, shown = _STANDING[role]
+    return ("member" if members_only and affiliation == "none" else affiliation), shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,8 @@ class Broadcast:
     ) -> None:
         self.room = room
         self.link_of = link_of
+        #: True while only people who are invited may enter.
+        self.members_only = False
         self._network = network
         self._occupant_id = occupant_id
 
@@ -72,7 +82,7 @@ class Broadcast:
         self, who: Occupant, to: Iterable[str], codes: Iterable[int] = ()
     ) -> OutboundStanza:
         """``who`` is here."""
-        affiliation, role = _STANDING[who.role]
+        affiliation, role = standing_of(who.role, members_only=self.members_only)
         item = xml_element("item", affiliation=affiliation, role=role, jid=self._item_jid(who))
         inner = self._muc_user_element(item, codes) + self._occupant_id_element(who.user)
         if who.name and who.name != who.nick:
@@ -84,7 +94,7 @@ class Broadcast:
         self, who: Occupant, to: Iterable[str], parting: LeaveReason, codes: Iterable[int] = ()
     ) -> OutboundStanza:
         """``who`` is not here (under this nick) any more."""
-        affiliation, role = _STANDING[who.role]
+        affiliation, role = standing_of(who.role, members_only=self.members_only)
         inner = xml_element("actor", nick=parting.actor) if parting.actor else ""
         if parting.reason:
             inner += xml_element("reason", "", render.xml_text(parting.reason))

@@ -95,6 +95,15 @@ class GroupchatMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomChanges:
+    """``user`` wants ``contents`` to happen, in this order: what one IQ asks for."""
+
+    stanza: Stanza
+    user: NativeId
+    contents: tuple[Content, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A connection is out. ``last``: it was the person's last one here. ``lost``: it was found dead, and
     nobody left.
@@ -145,6 +154,7 @@ Command = (
     | NickChange
     | PresenceUpdate
     | GroupchatMessage
+    | RoomChanges
     | ChatState
     | DisplayedMarker
     | SessionClosed

@@ -1,7 +1,8 @@
-"""IQs to the service, to a room, to an occupant: disco, ping, the room's name (the one field of the owner's
-form that crosses to other networks).
+"""IQs to the service, to a room, to an occupant: disco and ping here, the administration of a room in modules
+of its own.
 
-SPEC: XEP-0030 sections 3 and 4; XEP-0199 section 4; XEP-0410 section 3; XEP-0045 section 6 and section 10.2.
+SPEC: XEP-0030 sections 3 and 4; XEP-0199 section 4; XEP-0410 section 3; XEP-0045 section 6; XEP-0425
+section 3 (version 0.3, and version 0.2.1 by XEP-0422).
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from xml.etree.ElementTree import Element
 
-from hansa import Name, RemoteProtocolError, RoomView
+from hansa import RemoteProtocolError, RoomView
 
 from hansa_xmpp.proto import errors, render
-from hansa_xmpp.proto.commands import GroupchatMessage, SendStanzas
+from hansa_xmpp.proto.admin_query import handle_admin_query
+from hansa_xmpp.proto.commands import GroupchatMessage, RoomChanges, SendStanzas
+from hansa_xmpp.proto.config_form import handle_owner_query
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import xml_element
@@ -25,10 +28,13 @@ from hansa_xmpp.proto.stanza import (
     NS_DISCO_INFO,
     NS_DISCO_ITEMS,
     NS_FALLBACK,
+    NS_FASTEN,
     NS_MAM,
     NS_MARKERS,
     NS_MODERATE,
+    NS_MODERATE_0,
     NS_MUC,
+    NS_MUC_ADMIN,
     NS_MUC_OWNER,
     NS_OCCUPANT_ID,
     NS_PING,
@@ -40,10 +46,6 @@ from hansa_xmpp.proto.stanza import (
 )
 from hansa_xmpp.proto.targeted import MAX_REACTIONS, parse_moderation
 
-#: The longest name of a room, in UTF-8 bytes.
-MAX_NAME = 1024
-
-_ROOM_NAME = "muc#roomconfig_roomname"
 _SELF_PING = "http://jabber.org/protocol/muc#self-ping-optimization"
 _STABLE_ID = "http://jabber.org/protocol/muc#stable_id"
 _ROOM_FEATURES = (
@@ -62,6 +64,7 @@ _ROOM_FEATURES = (
     f"{NS_MAM}#extended",
     NS_MARKERS,
     NS_MODERATE,
+    NS_MODERATE_0,
     NS_OCCUPANT_ID,
     NS_PING,
     NS_REACTIONS,
@@ -70,6 +73,7 @@ _ROOM_FEATURES = (
     f"{NS_RETRACT}#tombstone",
     NS_SID,
 )
+_MODERATING = frozenset({f"{{{NS_MODERATE}}}moderate", f"{{{NS_FASTEN}}}apply-to"})
 
 
 def _field(var: str, value: str, type_: str = "") -> str:
@@ -106,7 +110,9 @@ def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[SendSta
     return [result(stanza)] if asked.tag == f"{{{NS_PING}}}ping" else _refuse_iq(stanza, errors.UNAVAILABLE)
 
 
-def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | GroupchatMessage]:
+def to_room(
+    stanza: Stanza, muc: Muc, view: RoomView
+) -> Sequence[SendStanzas | GroupchatMessage | RoomChanges]:
     """Handles an IQ to a hosted room or one of its occupants."""
     asked = _iq_payload(stanza)
     if isinstance(asked, list):
@@ -120,8 +126,10 @@ def to_room(stanza: Stanza, muc: Muc, view: RoomView) -> Sequence[SendStanzas | 
     if asked.tag == f"{{{NS_PING}}}ping":
         return [result(stanza)]
     if asked.tag == f"{{{NS_MUC_OWNER}}}query":
-        return _handle_owner_query(stanza, asked, muc, view)
-    if asked.tag == f"{{{NS_MODERATE}}}moderate" and stanza.type == "set":
+        return handle_owner_query(stanza, asked, muc, view)
+    if asked.tag == f"{{{NS_MUC_ADMIN}}}query":
+        return handle_admin_query(stanza, asked, muc, view)
+    if asked.tag in _MODERATING and stanza.type == "set":
         return _handle_moderation(stanza, asked, muc)
     return _refuse_iq(stanza, errors.UNAVAILABLE)
 
@@ -173,28 +181,6 @@ def _disco_info(name: str, features: Iterable[str], form: str = "") -> str:
     return xml_element("query", NS_DISCO_INFO, inner)
 
 
-def _handle_owner_query(
-    stanza: Stanza, asked: Element, muc: Muc, view: RoomView
-) -> Sequence[SendStanzas | GroupchatMessage]:
-    """Handles the owner's form. The room's authority decides who may change the name."""
-    if muc.roster.by_session(stanza.sender.full) is None:
-        return _refuse_iq(stanza, errors.FORBIDDEN, "you are not in this room")
-    if stanza.type == "get":
-        return [result(stanza, xml_element("query", NS_MUC_OWNER, _config_form(view.facts.name)))]
-    form = asked.find(f"{{{NS_DATA_FORM}}}x")
-    if form is None or len(asked) != 1:
-        return _refuse_iq(stanza, errors.NOT_IMPLEMENTED, "only the room's name can be set")
-    if form.get("type") == "cancel":
-        return [result(stanza)]
-    for field in form.iter(f"{{{NS_DATA_FORM}}}field"):
-        if field.get("var") == _ROOM_NAME:
-            text = field.findtext(f"{{{NS_DATA_FORM}}}value") or ""
-            if len(text.encode()) > MAX_NAME:
-                return _refuse_iq(stanza, errors.POLICY_VIOLATION, f"the name has over {MAX_NAME} bytes")
-            return [GroupchatMessage(stanza, muc.user(stanza), Name(text=text))]
-    return [result(stanza)]
-
-
 def _handle_moderation(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[SendStanzas | GroupchatMessage]:
     """Handles a moderator's request (XEP-0425). The core or the room's authority decides who may."""
     if muc.roster.by_session(stanza.sender.full) is None:
@@ -206,11 +192,6 @@ def _handle_moderation(stanza: Stanza, asked: Element, muc: Muc) -> Sequence[Sen
     if request is None:
         return _refuse_iq(stanza, errors.NOT_IMPLEMENTED, "moderators can only retract")
     return [GroupchatMessage(stanza, muc.user(stanza), None, about=request)]
-
-
-def _config_form(name: str) -> str:
-    fields = _field("FORM_TYPE", "http://jabber.org/protocol/muc#roomconfig", "hidden")
-    return xml_element("x", NS_DATA_FORM, fields + _field(_ROOM_NAME, name, "text-single"), type="form")
 
 
 def _refuse_iq(stanza: Stanza, condition: Condition, text: str = "") -> list[SendStanzas]:

@@ -30,6 +30,7 @@ from hansa import (
     Content,
     EphemeralEvent,
     Event,
+    JoinRule,
     Member,
     Membership,
     Name,
@@ -39,6 +40,7 @@ from hansa import (
     Role,
     RoomMember,
     RoomView,
+    Standing,
     Topic,
 )
 
@@ -85,16 +87,27 @@ class Muc:
     ) -> None:
         self.room = room
         self.roster = OccupantList()
-        self._network = network
+        self.network = network
         self._max_sessions = max_sessions
         self._say = Broadcast(room, network, occupant_id, link_of)
         #: The topic and the name that all who are here were shown; None where that is not known.
         self._topic: str | None = None
         self._name: str | None = None
 
+    def present(self, people: Iterable[NativeId], to: str) -> list[OutboundStanza]:
+        """Shows some occupants as they are to one connection that is here."""
+        here = self.roster.by_session(to)
+        found = [self.roster.by_user(user) for user in people] if here is not None else []
+        own = [broadcast.SELF]
+        return [
+            self._say.available_presence(who, [to], own if who is here else ())
+            for who in found
+            if who is not None
+        ]
+
     def user(self, stanza: Stanza) -> NativeId:
         """The person who sent a stanza."""
-        return NativeId(self._network, stanza.sender.bare)
+        return NativeId(self.network, stanza.sender.bare)
 
     def handle_stanza(self, stanza: Stanza) -> list[Command]:
         """A message or presence to the room or one of its occupants."""
@@ -168,9 +181,7 @@ class Muc:
         if self.roster.by_session(stanza.sender.full) is None:
             return _refuse_stanza(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
         if stanza.type in {"", "normal"} and (invite := convert.parse_invite(stanza)) is not None:
-            invited = jid.person(invite.user, jid.domain_of(self.room)) or NativeId(
-                self._network, invite.user
-            )
+            invited = jid.person(invite.user, jid.domain_of(self.room)) or NativeId(self.network, invite.user)
             member = Member(user=invited, membership=Membership.INVITE, reason=invite.reason)
             return [GroupchatMessage(stanza, self.user(stanza), member)]
         if stanza.type != "groupchat":
@@ -192,10 +203,10 @@ class Muc:
             return _refuse_stanza(stanza, errors.NOT_ACCEPTABLE, error.reason)
         if isinstance(about, ReactionSet | RetractionRequest):
             return [GroupchatMessage(stanza, self.user(stanza), None, ids, about)]
-        content = convert.content_of(stanza, self._network)
+        content = convert.content_of(stanza, self.network)
         if content is None:
             return [self._signal_of(stanza) or Ignored("no words")]
-        answer = convert.message_of(stanza, about.body, self._network) if isinstance(about, Reply) else None
+        answer = convert.message_of(stanza, about.body, self.network) if isinstance(about, Reply) else None
         return [GroupchatMessage(stanza, self.user(stanza), content, ids, about, answer)]
 
     def _signal_of(self, stanza: Stanza) -> ChatState | DisplayedMarker | None:
@@ -257,6 +268,7 @@ class Muc:
         many stanzas: with the first they are in, the others are made as they are taken.
         """
         full, said = enter.stanza.sender.full, list[OutboundStanza]()
+        self._say.members_only = view.facts.join_rule != "public"
         person = view.person(enter.user)
         occupant = self.roster.by_user(enter.user)
         if not len(self.roster):
@@ -353,6 +365,7 @@ class Muc:
         """Make the people here those of the view, where events did not tell (a state that was found to
         differ, an event that is withheld, a name that was taken back, a start), some of them at a time.
         """
+        self._say.members_only = view.facts.join_rule != "public"
         here = list(self.roster)
         for at in range(0, len(here), _STEP):
             yield [
@@ -373,7 +386,7 @@ class Muc:
 
     def _is_missing(self, person: RoomMember) -> bool:
         """True if a user of another network is not shown as they are."""
-        if person.user.network == self._network:
+        if person.user.network == self.network:
             return False
         occupant = self.roster.by_user(person.user)
         return occupant is None or (occupant.name, occupant.role) != (person.name or "", person.role)
@@ -382,7 +395,7 @@ class Muc:
         person, user = view.person(occupant.user), occupant.user
         if self.roster.by_user(user) is not occupant:
             return []
-        if user.network != self._network:
+        if user.network != self.network:
             if person is None or person.membership is not Membership.JOIN:
                 return [SendStanzas(tuple(self._remove_occupant(occupant, LeaveReason())))]
             return []
@@ -436,6 +449,12 @@ class Muc:
             case Name(text=text):
                 said = [self._say.config_changed(to)]
                 self._name = text
+            case Standing(user=user):
+                occupant, person = self.roster.by_user(user), view.person(user)
+                said = self._announce_rank(occupant, person.role) if occupant and person else []
+            case JoinRule(rule=rule):
+                said = [self._say.config_changed(to)]
+                self._say.members_only = rule != "public"
             case _:
                 said = self._present_speaker(event.sender, view)
                 nicks = partial(self.nick_of, view=view)
@@ -480,7 +499,7 @@ class Muc:
 
     def _present_speaker(self, user: NativeId, view: RoomView) -> list[OutboundStanza]:
         person = view.person(user)
-        known = user.network == self._network or self.roster.by_user(user) is not None
+        known = user.network == self.network or self.roster.by_user(user) is not None
         if known or person is None or person.membership is not Membership.JOIN:
             return []
         return self._upsert_puppet(person)
@@ -488,7 +507,7 @@ class Muc:
     def _broadcast_member(self, event: Event, content: Member, view: RoomView) -> list[Command]:
         person, occupant = view.person(content.user), self.roster.by_user(content.user)
         joined = content.membership is Membership.JOIN
-        if content.user.network != self._network:
+        if content.user.network != self.network:
             if joined:
                 role = person.role if person else Role.MEMBER
                 shown = RoomMember(
@@ -516,7 +535,9 @@ class Muc:
         banned = content.membership is Membership.BAN
         if not banned and event.sender == content.user:
             return LeaveReason(reason=content.reason)
-        codes = (broadcast.BANNED if banned else broadcast.KICKED,)
+        codes: tuple[int, ...] = (broadcast.BANNED if banned else broadcast.KICKED,)
+        if not banned and self._say.members_only:  # a removal ends the membership
+            codes += (broadcast.REMOVED_BY_AFFILIATION,)
         nick = actor.nick if actor else ""
         return LeaveReason(codes=codes, actor=nick, reason=content.reason, banned=banned)
 

@@ -10,6 +10,7 @@ from slixmpp.jid import JID, InvalidJID
 
 NS_MUC = "http://jabber.org/protocol/muc"
 NS_MUC_USER = "http://jabber.org/protocol/muc#user"
+NS_MUC_ADMIN = "http://jabber.org/protocol/muc#admin"
 NS_MUC_OWNER = "http://jabber.org/protocol/muc#owner"
 NS_DISCO_INFO = "http://jabber.org/protocol/disco#info"
 NS_DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
@@ -26,6 +27,10 @@ NS_REPLY = "urn:xmpp:reply:0"
 NS_FALLBACK = "urn:xmpp:fallback:0"
 NS_RETRACT = "urn:xmpp:message-retract:1"
 NS_MODERATE = "urn:xmpp:message-moderate:1"
+#: XEP-0425 version 0.2.1, which clients of that time use, with its XEP-0424 and XEP-0422.
+NS_MODERATE_0 = "urn:xmpp:message-moderate:0"
+NS_RETRACT_0 = "urn:xmpp:message-retract:0"
+NS_FASTEN = "urn:xmpp:fasten:0"
 NS_CHAT_STATES = "http://jabber.org/protocol/chatstates"
 NS_MARKERS = "urn:xmpp:chat-markers:0"
 NS_MAM = "urn:xmpp:mam:2"

@@ -19,12 +19,15 @@ from hansa_xmpp.proto.stanza import (
     MAX_ID,
     NS_CORRECT,
     NS_FALLBACK,
+    NS_FASTEN,
     NS_HINTS,
     NS_MODERATE,
+    NS_MODERATE_0,
     NS_OCCUPANT_ID,
     NS_REACTIONS,
     NS_REPLY,
     NS_RETRACT,
+    NS_RETRACT_0,
     Stanza,
 )
 
@@ -94,7 +97,14 @@ def parse_targeted(stanza: Stanza) -> Targeted | None:
 
 
 def parse_moderation(moderate: Element) -> RetractionRequest | None:
-    """The request of a moderator (XEP-0425 section 3); None if it does not ask for a retraction."""
+    """The request of a moderator (XEP-0425 section 3); None if it does not ask for a retraction. In version
+    0.2.1 ``moderate`` is the ``apply-to`` (XEP-0422) that has the request.
+    """
+    if moderate.tag == f"{{{NS_FASTEN}}}apply-to":
+        old = moderate.find(f"{{{NS_MODERATE_0}}}moderate")
+        if old is None or old.find(f"{{{NS_RETRACT_0}}}retract") is None:
+            return None
+        return RetractionRequest(_id_of(moderate), _reason_of(old), moderated=True)
     if moderate.find(f"{{{NS_RETRACT}}}retract") is None:
         return None
     return RetractionRequest(_id_of(moderate), _reason_of(moderate), moderated=True)
@@ -152,8 +162,17 @@ def retraction_xml(target: str, reason: str, *, moderator: str = "", occupant: s
         inner += xml_element("reason", "", xml_text(reason))
     said = xml_element("retract", NS_RETRACT, inner, id=target) + xml_element("store", NS_HINTS)
     if moderator:
-        return said
+        return said + _moderated_0(target, reason, moderator)
     return said + fallback_xml(NS_RETRACT) + xml_element("body", "", xml_text(_RETRACTED))
+
+
+def _moderated_0(target: str, reason: str, moderator: str) -> str:
+    """The same for clients that know version 0.2.1 of XEP-0425."""
+    inner = xml_element("retract", NS_RETRACT_0)
+    if reason:
+        inner += xml_element("reason", "", xml_text(reason))
+    moderated = xml_element("moderated", NS_MODERATE_0, inner, by=moderator)
+    return xml_element("apply-to", NS_FASTEN, moderated, id=target)
 
 
 def quote_for(target: Event, nick: str) -> str:

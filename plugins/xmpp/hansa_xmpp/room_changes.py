@@ -1,0 +1,78 @@
+"""What XMPP people change in a room by an IQ: kicks, bans, ranks, the configuration. The room's authority, or
+the core where there is none, decides by the rank of who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from hansa import Content, Member, NativeId, NetworkContext, Role, RoomView, Standing, Submission
+
+from hansa_xmpp.proto import errors, iq
+from hansa_xmpp.proto.commands import RoomChanges
+from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.service import HostedRoom, MucService
+from hansa_xmpp.submissions import make_submission, with_policy_texts
+
+_Refusal = tuple[Condition, str]
+
+
+class RoomChangeRequests:
+    """Submits the changes of one IQ together, and answers it. ``submit_items`` returns for each submission
+    why it was refused.
+    """
+
+    def __init__(
+        self,
+        ctx: NetworkContext,
+        service: MucService,
+        submit_items: Callable[[Sequence[Submission]], Awaitable[list[_Refusal | None]]],
+    ) -> None:
+        self._ctx = ctx
+        self._service = service
+        self._submit_items = submit_items
+
+    async def submit(self, native: str, room: HostedRoom, changes: RoomChanges) -> None:
+        """Submits in order. If one is refused, the others that are not stay as they are, and the error says
+        which it was; whose rank was to change is shown to the sender as they are.
+        """
+        items = [
+            with_policy_texts(
+                self._ctx, make_submission(self._ctx, native, changes.user, content), changes.stanza
+            )
+            for content in changes.contents
+        ]
+        answers = await self._submit_items(items)
+        refused = [(c, why) for c, why in zip(changes.contents, answers, strict=True) if why is not None]
+        if not refused:
+            self._service.send_stanzas(iq.result(changes.stanza).stanzas)
+            return
+        content, why = refused[0]
+        view = self._service.view(native)
+        condition, text = _by_rank(content, why, changes.user, view)
+        if len(answers) > 1:
+            user = _person_of(content)
+            about = f" ({view.name_of(user)})" if user is not None else ""
+            text = f"{len(refused)} of {len(answers)} changes were refused, first{about}: {text}"
+        self._ctx.count("xmpp_refused", why=condition.name)
+        self._service.send_stanzas(errors.error_reply(changes.stanza, condition, text))
+        people = dict.fromkeys(user for c, _ in refused if (user := _person_of(c)) is not None)
+        self._service.send_stanzas(room.muc.present(people, changes.stanza.sender.full))
+
+
+def _person_of(content: Content) -> NativeId | None:
+    return content.user if isinstance(content, Member | Standing) else None
+
+
+def _by_rank(content: Content, why: _Refusal, actor: NativeId, view: RoomView) -> _Refusal:
+    """XEP-0045 section 8.2: a moderator who acts on a person of no lower rank gets ``not-allowed``."""
+    condition, text = why
+    user, own = _person_of(content), view.person(actor)
+    if condition is errors.POLICY_VIOLATION and isinstance(content, Member):
+        return errors.FORBIDDEN, text  # a policy judges the act here, not the form of the words
+    if condition is not errors.FORBIDDEN or user in {None, actor} or own is None:
+        return why
+    target = view.person(user)
+    if target is not None and own.role >= Role.MODERATOR and target.role >= own.role:
+        return errors.NOT_ALLOWED, text
+    return why
