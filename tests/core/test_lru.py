@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).parents[2]
 #: What takes out the oldest of its entries, and is not one of these caches.
 OTHERS = {
+    "core/hansa/bus/presence_relay.py": "queues, of which the one that waits longest has its turn",
     "core/hansa/http/tls_handshakes.py": "a queue, of which the first one has its turn",
     "core/hansa/pacing/token_buckets.py": "two tables of one thing, on the way of every request",
     "plugins/matrix/hansa_matrix/federation/destination_queue.py": "a queue, of which each drop is counted",
