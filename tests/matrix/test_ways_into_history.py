@@ -40,6 +40,7 @@ CHECKED = {
 BESIDE = {
     "rooms/create_room.py _draft_events": "`RoomCreator._require_allowed`, before anything is made",
     "rooms/upgrade/upgrade_room.py _join_ghosts": "`PolicyChecks.drafts`, for each person",
+    "rooms/membership/unlinked_rooms.py _remove": "nobody is kept from leaving",
     "rooms/upgrade/upgrade_room.py _undo_upgrade": "nobody is kept from leaving, and nobody else is in the room",
 }
 #: What makes the write that others ask for.
