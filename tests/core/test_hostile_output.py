@@ -52,7 +52,10 @@ CORE: dict[str, list[Any]] = {
     ],
     "plugins": [[{"name": WORD, "module": WORD, "distributions": [WORD], "versions": [WORD], "enabled": [WORD]}]],
     "format_pairs": [{"a": WORD, "b": [WORD, WORD], "c": {"d": WORD}, "e": None, "f": True}],
-    "matches": [{"room": WORD, "name": WORD, "members": 1, "topic": WORD}],
+    "matches": [
+        [{"person": WORD, "name": WORD}],
+        [{"room": WORD, "name": WORD, "members": 1, "topic": WORD}],
+    ],
     "where": [{"event": WORD, "room": WORD, "seq": 1, "sender": WORD, "content": WORD, "destinations": [
         {"destination": WORD, "state": WORD, "since": 5, "reason": WORD}]}],
     "rooms": [[_ROOM, _ROOM]],
@@ -89,7 +92,6 @@ CASES = [
         for c in commands_of("matrix")
         for answer in MATRIX.get(c.words, CORE["format_pairs"])
     ),
-    ("matches", show.matches, [{"person": WORD, "name": WORD}]),
 ]
 
 
