@@ -14,9 +14,11 @@ from hansa import (
     Crossing,
     Edit,
     EventIn,
+    LocalProtocolError,
     Membership,
     Message,
     NativeId,
+    NetworkCommand,
     OpenedRoom,
     Placement,
     Prepared,
@@ -411,3 +413,25 @@ async def test_in_a_large_room_who_tells_numbers() -> None:
         ]
         await stage.left.ctx.reconcile_view("home", ViewDelta(upserts=tuple(rows)))
         assert await stage.ask(stage.right, "bob@y", "!hansa who") == "left (2001)\nright (2)"
+
+
+async def test_a_network_has_commands_of_its_own() -> None:
+    async with _stage() as stage:
+        asked: list[tuple[NativeId, Sequence[str]]] = []
+
+        async def greet(person: NativeId, words: Sequence[str]) -> str:
+            asked.append((person, words))
+            if not words:
+                raise LocalProtocolError("Greet whom?")
+            return f"hello {words[0]}"
+
+        command = NetworkCommand(usage="NAME", help="greets", run=greet)
+        stage.left.chat_commands = lambda: {"greet": command}  # type: ignore[attr-defined]
+        assert await stage.ask(stage.right, "bob@y", "!hansa left Greet Zoe") == "hello Zoe"
+        assert asked == [(NativeId("right", "bob@y"), ("Zoe",))]
+        assert await stage.ask(stage.right, "bob@y", "!hansa left greet") == "Greet whom?"
+        assert "left has these commands: greet" in await stage.ask(stage.right, "bob@y", "!hansa left")
+        assert "no command right" in await stage.ask(stage.right, "bob@y", "!hansa right greet")
+        assert "!hansa left greet NAME: greets" in await stage.ask(stage.right, "bob@y", "!hansa help")
+        assert "not in this room" in await stage.ask(stage.right, "eve@z", "!hansa left greet Zoe")
+        assert len(asked) == 2

@@ -422,6 +422,29 @@ class HasAdminCommands(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkCommand:
+    """A command of a network's own that people write in a chat. ``usage`` names its arguments, ``help`` tells
+    its effect. ``run`` gets the person, of any network, and at most 20 words after the command. It returns
+    the answer, of several lines, or raises ``HansaError`` with a text for the person.
+    """
+
+    usage: str
+    help: str
+    run: Callable[[NativeId, Sequence[str]], Awaitable[str]]
+
+
+@runtime_checkable
+class HasChatCommands(Protocol):
+    """A network with commands of its own, which people of all networks write in a chat: ``!hansa NETWORK NAME
+    ...``. Everybody may, as the policies judge the message: a command changes nothing for others.
+    """
+
+    def chat_commands(self) -> Mapping[str, NetworkCommand]:
+        """Returns the commands, each under its name in lower case; constant."""
+        ...
+
+
 # Authority: for a network whose native rules decide in its rooms.
 
 

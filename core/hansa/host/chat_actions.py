@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from hansa.api.contracts import CannotOpenRoom, MakesGhosts, Network
+from hansa.api.contracts import CannotOpenRoom, HasChatCommands, MakesGhosts, Network, NetworkCommand
 from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room, Rooms
@@ -95,20 +95,35 @@ class ChatActions:
     async def run(self, call: CommandCall) -> str:
         """See ``CommandActions.run``."""
         name, words = call.command.name, call.command.words
+        if call.room is not None and call.room.view.membership(call.person) is not Membership.JOIN:
+            raise CommandRefused("You are not in this room.")
         action = self._actions.get(name)
+        if action is None and (commands := self._commands_of(name)):
+            command = commands.get(words[0].lower()) if words else None
+            if command is None:
+                raise CommandRefused(f"{name} has these commands: {', '.join(sorted(commands))}.")
+            return await command.run(call.person, words[1:])
         if action is None:
             raise CommandRefused(f"There is no command {name[:40]}: {self._settings.prefix} help lists them.")
         if not action.words[0] <= len(words) <= action.words[1]:
             raise CommandRefused(f"Write {self._settings.prefix} {action.usage}")
         if action.in_room and call.room is None:
             raise CommandRefused("Write this command in a room.")
-        if call.room is not None and call.room.view.membership(call.person) is not Membership.JOIN:
-            raise CommandRefused("You are not in this room.")
         return await action.run(call)
 
     async def _help(self, call: CommandCall) -> str:
         actions = [one for one in self._actions.values() if call.room is not None or not one.in_room]
-        return "\n".join(f"{self._settings.prefix} {one.usage}: {one.help}" for one in actions)
+        lines = [f"{self._settings.prefix} {one.usage}: {one.help}" for one in actions]
+        for network in sorted(self._host.runners):
+            for name, one in sorted(self._commands_of(network).items()):
+                words = " ".join(filter(None, [network, name, one.usage]))
+                lines.append(f"{self._settings.prefix} {words}: {one.help}")
+        return "\n".join(lines)
+
+    def _commands_of(self, name: str) -> Mapping[str, NetworkCommand]:
+        """The commands of a network's own; none of a name that no network has."""
+        network = self._host.network(name)
+        return network.chat_commands() if isinstance(network, HasChatCommands) else {}
 
     async def _status(self, call: CommandCall) -> str:
         linked = {link.native.network for link in call.room.links.values()} if call.room else None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from hansa import NetworkContext
+from hansa import NativeId, NetworkCommand, NetworkContext
 
 from hansa_irc.connection import Connection, ConnectionLost
 from hansa_irc.direct import DirectChats
 from hansa_irc.formatting import plain_word
 from hansa_irc.lines import Line, divide_text, format_line, room_for_text
+from hansa_irc.puppets import Puppets
 
 #: Lines of an answer: a server throws out who sends many at once.
 MAX_LINES = 20
@@ -38,8 +39,8 @@ async def answer_command(connection: Connection, nick: str, text: str) -> None:
 class CommandChat:
     """Private messages to the bridge's own nick. The reader of the connection does not wait for them."""
 
-    def __init__(self, ctx: NetworkContext, direct: DirectChats) -> None:
-        self._ctx, self._direct = ctx, direct
+    def __init__(self, ctx: NetworkContext, direct: DirectChats, puppets: Puppets) -> None:
+        self._ctx, self._direct, self._puppets = ctx, direct, puppets
         self._queue: asyncio.Queue[tuple[Connection, str, Line]] = asyncio.Queue(_MAX_WAITING)
 
     def receive(self, connection: Connection, user: str, line: Line) -> None:
@@ -50,6 +51,20 @@ class CommandChat:
             self._queue.put_nowait((connection, user, line))
         except asyncio.QueueFull:
             self._ctx.count("irc_private_messages_dropped")
+
+    def table(self) -> Mapping[str, NetworkCommand]:
+        """See ``hansa.HasChatCommands``."""
+        text = "tells by which nick people of IRC see you"
+        return {"nick": NetworkCommand(usage="", help=text, run=self._tell_nick)}
+
+    async def _tell_nick(self, person: NativeId, words: Sequence[str]) -> str:
+        del words
+        if person.network == self._ctx.id:
+            return f"You are {person.id} on IRC."
+        connection = self._puppets.find(person)
+        if connection is None:
+            return "The bridge says what you write, with your name before it."
+        return f"You are {connection.nick} on IRC."
 
     async def run(self) -> None:
         """Answer for ever."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -20,6 +21,7 @@ from hansa import (
     Member,
     Message,
     NativeId,
+    NetworkCommand,
     NetworkContext,
     NetworkStatus,
     OpenedRoom,
@@ -99,7 +101,7 @@ class Irc:
         self.inbound = Inbound(ctx, self.channels, self.acts.on_refused)
         self.away = AwayPeople(ctx, self.channels, self.puppets)
         self.direct = DirectChats(ctx, self.channels, self.inbound, self.puppets)
-        self.commands = CommandChat(ctx, self.direct)
+        self.commands = CommandChat(ctx, self.direct, self.puppets)
         self.echoes = Echoes()
         self._sent = SentDeliveries(ctx)
         self._connection: Connection | None = None
@@ -181,6 +183,10 @@ class Irc:
         """See ``hansa.OpensDirectChats``."""
         await self.require_direct_chat(user, other)
         return self.direct.open(user, other)
+
+    def chat_commands(self) -> Mapping[str, NetworkCommand]:
+        """See ``hansa.HasChatCommands``."""
+        return self.commands.table()
 
     async def answer_command(self, link: Link, user: str, text: str) -> None:
         """See ``hansa.AnswersCommands``: notices to the nick alone."""

@@ -14,10 +14,16 @@ ROOM = "#room"
 
 
 @asynccontextmanager
-async def commanded(*, enabled: bool = True):
+async def commanded(*, enabled: bool = True, puppets: int = 0):
     """A channel that is linked to a room of another network, with Ann in it."""
     server = await IrcServer().start()
-    options = {"host": "127.0.0.1", "port": server.port, "transport": "tcp", "lines_per_second": 0}
+    options = {
+        "host": "127.0.0.1",
+        "port": server.port,
+        "transport": "tcp",
+        "lines_per_second": 0,
+        "puppets": puppets,
+    }
     made = {}
     networks = {
         "irc": (hansa_irc, hansa_irc.Config(**options)),
@@ -65,3 +71,18 @@ async def test_without_commands_the_bridge_says_that_it_reads_nothing():
         bridge = next(user.nick for user in server.users.values() if user.writer is not None)
         server.act("Ann", "PRIVMSG", bridge, "status")
         await until(lambda: notices(ann) == ["this is a bridge: write to a person's own nick"])
+
+
+async def test_people_of_other_networks_ask_for_their_nick():
+    async with commanded(puppets=1) as (server, ann, other):
+        await other.join("room", "zoe@x", "Zoe")
+        await other.say("room", "zoe@x", "!hansa irc nick")
+        await until(lambda: other.told)
+        assert other.told.pop() == ("zoe@x", "The bridge says what you write, with your name before it.")
+        await other.say("room", "zoe@x", "ahoy")
+        await until(lambda: "ahoy" in server.texts(ROOM))
+        await other.say("room", "zoe@x", "!hansa irc nick")
+        await until(lambda: other.told)
+        assert other.told.pop() == ("zoe@x", "You are Zoe on IRC.")
+        server.act("Ann", "PRIVMSG", ROOM, "!hansa irc nick")
+        await until(lambda: notices(ann) == ["You are ann on IRC."])
