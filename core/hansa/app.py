@@ -68,6 +68,8 @@ _OBSERVED = 1000
 _MAX_SERIES = 500
 #: Seconds between two looks for decisions that are too old.
 _PRUNE_EVERY = 600.0
+#: Seconds that a task of a network has to end once it is cancelled.
+_CANCEL_TIMEOUT_S = 1.0
 #: Seconds that a directory has to say whether a password is right.
 _DIRECTORY_TIMEOUT_S = 10.0
 
@@ -398,7 +400,10 @@ class App:
         """Stop a network, as far as it was opened; its links and its data stay."""
         for task in [task for task in self._tasks if task.get_name() == f"network {network}"]:
             task.cancel()
-            await asyncio.wait({task})
+            if (await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT_S))[1]:
+                self.log.error(
+                    "the start of %s does not end when it is cancelled: a fault of the plugin", network
+                )
         await asyncio.gather(*(self._end_consumer(link.id) for link in self.rooms.links(network)))
         self.on_network_crashed(network)
         runner = self.runners.pop(network, None)

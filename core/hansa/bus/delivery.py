@@ -40,6 +40,8 @@ _PAGE_SIZE = 100
 _MAX_UNKNOWN_FAILURES = 10
 #: Seconds that a send under way is given when its consumer ends.
 _END_TIMEOUT_S = 2.0
+#: Seconds that it has to end once it is cancelled.
+_CANCEL_TIMEOUT_S = 1.0
 _LAZY = 1.0
 #: Seconds of sending after which the cursor is stored within a page.
 _SAVE_AFTER_S = 0.05
@@ -247,7 +249,10 @@ class Consumer:
         except TimeoutError:
             self._log.warning("%s: a send was cut off, or not confirmed", self.link.id)
         running.cancel()
-        await asyncio.wait({running})
+        if (await asyncio.wait({running}, timeout=_CANCEL_TIMEOUT_S))[1]:
+            self._log.error(
+                "%s: a send does not end when it is cancelled: a fault of the plugin", self.link.id
+            )
         if self._stored != self.confirmed:
             with contextlib.suppress(StoreFault):  # what is repeated then carries the same keys
                 await self._save_position("full")
