@@ -22,14 +22,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from hansa.api.contracts import Countersign, Missing, Prepared, Turn
+from hansa.api.contracts import Countersign, Missing, Turn
 from hansa.bus import schema
 from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission, Reflected
 from hansa.bus.delivery import BusServices
-from hansa.bus.event_names import chosen_put, relation_put
+from hansa.bus.event_making import EventMaker
+from hansa.bus.event_names import relation_put
 from hansa.bus.late_authority import LateProposals, LateTurn, draft_ends
-from hansa.bus.media_references import media_reference_writes
 from hansa.bus.membership_log import membership_writes, since_position, visibility_writes
+from hansa.bus.outcomes import answer_as_duplicate, fail_items, find_receipted, mark_read
 from hansa.bus.rooms import Room, Rooms
 from hansa.bus.target_rules import (
     without_target,
@@ -37,7 +38,6 @@ from hansa.bus.target_rules import (
 from hansa.bus.turn_draft import TargetFinder, TurnDraft
 from hansa.bus.view_rules import ViewRulesTurn
 from hansa.model.content import (
-    BLANK,
     Content,
     Member,
     Retraction,
@@ -47,7 +47,6 @@ from hansa.model.content import (
 from hansa.model.errors import Busy, InternalError, LocalProtocolError
 from hansa.model.events import Delivery, Event, Link, Refusal, Submission, SubmitResult, refusal_by
 from hansa.model.history_visibility import position_of
-from hansa.model.ref import NativeId
 from hansa.model.verdict import ALLOW, Action
 from hansa.model.view import RoomView, ViewDelta, unread, view_delta_of
 from hansa.store.base import Conflict, Insert, TooLarge, Write
@@ -119,7 +118,7 @@ class Pipeline:
         self._around = around
         self._late = LateProposals(judged, around, self._requeue_item, self._add_count)
         self._clock = judged.seams.clock
-        self._random = judged.seams.random
+        self._events = EventMaker(judged.seams.clock, judged.seams.random)
         self._queues: dict[str, _Queue] = {}
         self._log = logging.getLogger("hansa.pipeline")
         self.counts: dict[str, int] = {}
@@ -166,7 +165,7 @@ class Pipeline:
             outcomes = [await item.done for item in made]
         except BaseException:  # of several that failed the first is told
             for item in made:
-                item.done.add_done_callback(_is_duplicate)
+                item.done.add_done_callback(mark_read)
             raise
         if made and made[-1].receipt is not None:
             await self._store.commit([made[-1].receipt])
@@ -196,7 +195,7 @@ class Pipeline:
     def _requeue_item(self, room: str, item: PendingSubmission) -> None:
         """Queue again what left the turn of its room."""
         if self._rooms.get(room) is None:
-            _fail_items([item], LocalProtocolError("the room is not there any more"))
+            fail_items([item], LocalProtocolError("the room is not there any more"))
         else:
             self._enqueue_item(room, item)
 
@@ -265,7 +264,7 @@ class Pipeline:
                     await self._run_turn(room, batch)
                     return
                 except Conflict as lost:
-                    if (again := _find_receipted(batch, lost)) is not None:
+                    if (again := find_receipted(batch, lost)) is not None:
                         again.done.set_exception(lost)
                     self._add_count("lost_race")
                     self._log.info("room %s lost a race (%d)", room.id, race + 1)
@@ -279,10 +278,10 @@ class Pipeline:
             raise
         except Busy as busy:
             self._add_count("busy")
-            _fail_items(batch, busy)
+            fail_items(batch, busy)
         except StoreFault as fault:  # nothing was written, and to try each alone would take as long for each
             self._add_count("store_fault", len(batch))
-            _fail_items(batch, fault)
+            fail_items(batch, fault)
             await self._reload_room(room)
         except Exception as error:  # noqa: BLE001  # one batch's fault must not end the room's worker
             cut = isinstance(error, TooLarge) and len(batch) > 1
@@ -332,7 +331,7 @@ class Pipeline:
                     item.done.set_result(SubmitResult(verdict=ALLOW, event=event, duplicate=True))
             elif key in first:
                 twin, mine = first[key], item
-                twin.done.add_done_callback(lambda done, mine=mine: _as_duplicate(done, mine))  # type: ignore[misc]
+                twin.done.add_done_callback(lambda done, mine=mine: answer_as_duplicate(done, mine))  # type: ignore[misc]
             else:
                 first[key] = item
                 fresh.append(item)
@@ -454,7 +453,7 @@ class Pipeline:
             return
         prepared = await turn.prepare_event(inbound, verdict)
         if isinstance(prepared, Missing | Countersign) and item.stays:
-            _fail_items([item], Busy("what it stands on has to be asked for", after=1.0))
+            fail_items([item], Busy("what it stands on has to be asked for", after=1.0))
             return
         if isinstance(prepared, Missing | Countersign):
             self._around.spawn(self._leave_turn(room, item, prepared), "outside the turn")
@@ -490,55 +489,13 @@ class Pipeline:
             await self._targets.blank_native(room, native, draft)
         if shown and target is not None and isinstance(content, Retraction):
             await self._targets.blank_event(room, target, draft)
-        event = self._make_event(room, item, draft, prepared, content) if shown else None
+        event = self._events.make_event(room, item, draft, prepared, content) if shown else None
         if event is not None and target is not None and isinstance(event.content, Targeted):
             draft.writes.append(relation_put(event, target))
         draft.corrects = draft.corrects or (_says_less(content, change) if shown else bool(change))
         if not shown:
             draft.counts.append("not_shown")
         draft.add(item, SubmitResult(verdict=verdict, event=event, native_id=prepared.native_id))
-
-    def _make_event(
-        self, room: Room, item: PendingSubmission, draft: TurnDraft, prepared: Prepared, content: Content
-    ) -> Event:
-        inbound = item.inbound
-        draft.head += 1
-        draft.received = max(self._clock.now(), draft.received)
-        taken_back = bool(prepared.native_id) and prepared.native_id in prepared.redacted
-        event = Event(
-            # By time, so that the store puts neighbours beside each other.
-            id=item.event_id or f"{draft.received:012x}{self._random.bytes(9).hex()}",
-            room=room.id,
-            seq=draft.head,
-            origin=inbound.origin,
-            sender=inbound.sender,
-            content=BLANK if taken_back else content,  # before it came
-            ts=inbound.ts,
-            received=draft.received,
-            placement=inbound.placement,
-            withheld_from=tuple(item.withheld),
-            generation=item.generation,
-            payload=b"" if taken_back else inbound.payload,
-        )
-        draft.events.append(event)
-        draft.named[inbound.origin] = event
-        draft.writes.append(schema.event_insert(event))
-        draft.writes.append(schema.alias_insert(inbound.origin, room.id, event.seq))
-        authority = room.authority
-        for part, native in enumerate((prepared.native_id, *prepared.more_ids)):
-            if authority is None or not native:
-                break
-            alias = NativeId(authority.native.network, native)
-            if alias != inbound.origin:
-                draft.named[alias] = event
-                draft.writes.append(schema.alias_insert(alias, room.id, event.seq, part))
-        for name in inbound.aliases:
-            alias = NativeId(inbound.origin.network, name)
-            draft.writes.append(schema.alias_put(alias, room.id, event.seq))
-        for name in inbound.chosen_ids:
-            draft.writes.append(chosen_put(event, name))
-        draft.writes += media_reference_writes(event)
-        return event
 
     def _refuse_item(self, draft: TurnDraft, item: PendingSubmission, refusal: Refusal) -> None:
         draft.counts.append(f"refused_{refusal.code.value}")
@@ -549,7 +506,7 @@ class Pipeline:
         try:
             await self._admission.fetch_or_countersign(room, item, needed)
         except (Busy, StoreFault) as fault:
-            _fail_items([item], fault)
+            fail_items([item], fault)
             return
         self._enqueue_item(room.id, item)
 
@@ -578,38 +535,3 @@ def _with_former(content: Member, view: RoomView) -> Member:
     if before is None:
         return content
     return replace(content, former_membership=before.membership, former_name=before.name)
-
-
-def _find_receipted(batch: Sequence[PendingSubmission], lost: Conflict) -> PendingSubmission | None:
-    """The submission whose receipt is there already, if that is what was lost."""
-    for item in batch:
-        receipt = item.receipt
-        if receipt is None or item.done.done():
-            continue
-        if receipt.key == lost.key and receipt.collection.rpartition("/")[2] == lost.collection:
-            return item
-    return None
-
-
-def _fail_items(items: Sequence[PendingSubmission], error: Exception) -> None:
-    """Answer who submitted, unless they are answered, or went."""
-    for item in items:
-        if not item.done.done():
-            item.done.set_exception(error)
-
-
-def _is_duplicate(done: asyncio.Future[SubmitResult]) -> None:
-    """Marks a failure as read: its caller has gone, which is not an error."""
-    if not done.cancelled():
-        done.exception()
-
-
-def _as_duplicate(done: asyncio.Future[SubmitResult], mine: PendingSubmission) -> None:
-    if mine.done.done():
-        return
-    if done.cancelled():
-        mine.done.cancel()
-    elif (error := done.exception()) is not None:
-        mine.done.set_exception(error)
-    else:
-        mine.done.set_result(replace(done.result(), duplicate=True))
