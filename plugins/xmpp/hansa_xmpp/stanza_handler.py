@@ -540,7 +540,9 @@ class StanzaHandler:
             whole = whole or convert.is_more_than_text(said.stanza, inbound.content)
             named = (one for one in (said.ids.id, said.ids.origin) if 0 < len(one) <= MAX_ID)
             ids = tuple(dict.fromkeys(named))
-            inbound = replace(inbound, chosen_ids=ids, payload=payload_of(said.stanza, whole=whole))
+            edits = isinstance(inbound.content, Edit)
+            payload = payload_of(said.stanza, whole=whole, edits=edits)
+            inbound = replace(inbound, chosen_ids=ids, payload=payload)
         return with_policy_texts(self._ctx, inbound, said.stanza)
 
     async def _policy_refusal(

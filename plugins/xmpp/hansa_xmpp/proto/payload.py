@@ -44,21 +44,21 @@ _OURS = frozenset(
 _XML_NAMESPACE = "http://www.w3.org/XML/1998/namespace"
 
 
-def payload_of(stanza: Stanza, *, whole: bool) -> bytes:
+def payload_of(stanza: Stanza, *, whole: bool, edits: bool = False) -> bytes:
     """The payload of a message, empty if there is nothing to keep. ``whole``: its body is kept too, and the
-    id that an encrypted message corrects.
+    id that an encrypted message corrects. ``edits``: the content says which message is corrected.
     """
-    kept = children_xml(kept_children(stanza, whole=whole), stanza.namespace)
+    kept = children_xml(kept_children(stanza, whole=whole, edits=edits), stanza.namespace)
     return f"{_WHOLE if whole else _BESIDE}{kept}".encode() if kept else b""
 
 
-def kept_children(stanza: Stanza, *, whole: bool) -> Iterable[Element]:
+def kept_children(stanza: Stanza, *, whole: bool, edits: bool = False) -> Iterable[Element]:
     """The children that a payload holds."""
     for child in stanza.element:
         xmlns, name = _namespace(child.tag), local_name(child.tag)
         if xmlns in _OURS or xmlns == NS_MUC or xmlns.startswith(f"{NS_MUC}#"):
             continue
-        if xmlns == NS_CORRECT and not whole:
+        if xmlns == NS_CORRECT and (edits or not whole):
             continue
         if xmlns == stanza.namespace and (name in {"error", "subject"} or (name == "body" and not whole)):
             continue
