@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hansa import Edit, Message
+from hansa import Edit, Message, Span, SpanKind
 from xmpp.stanzas import groupchat
 from xmpp.test_targets import BODY, JULIET, REPLACE, ROMEO, enter_both, got, message, said
 from xmpp.xmpp_server import xmpp_server
@@ -61,3 +61,15 @@ async def test_bodies_in_two_languages_and_the_quote_of_a_reply_come_once() -> N
         assert len(reply.findall("{urn:xmpp:reply:0}reply")) == 1
         assert len(reply.findall("{urn:xmpp:fallback:0}fallback")) == 1
         assert len(got(h, ROMEO)) == 2
+
+
+async def test_the_markup_of_a_message_comes_back_and_its_body_gets_no_marks() -> None:
+    markup = "<markup xmlns='urn:xmpp:markup:0'><span start='3' end='9'><strong/></span></markup>"
+    async with xmpp_server() as h:
+        await enter_both(h)
+        h.link.receive(groupchat(JULIET, f"<body>no reason</body>{markup}"))
+        shown = await message(h, ROMEO, 1)
+        assert [one.text for one in shown.findall(BODY)] == ["no reason"]
+        assert len(shown.findall("{urn:xmpp:markup:0}markup")) == 1
+        bold = Span(start=3, end=9, kind=SpanKind.BOLD)
+        assert await said(h, 1) == [Message(text="no reason", spans=(bold,))]

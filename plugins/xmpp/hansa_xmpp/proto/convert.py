@@ -22,6 +22,7 @@ from hansa import (
     NativeFacts,
     Style,
     Topic,
+    arrange_spans,
     truncate_utf8,
     words_of,
 )
@@ -29,6 +30,7 @@ from slixmpp.jid import JID, InvalidJID
 
 from hansa_xmpp.proto.fallbacks import body_without_fallback
 from hansa_xmpp.proto.files import NS_FILES, is_only_link, parse_files
+from hansa_xmpp.proto.markup import NS_MARKUP, moved_spans, parse_markup
 from hansa_xmpp.proto.payload import kept_children
 from hansa_xmpp.proto.render import xml_element, xml_text
 from hansa_xmpp.proto.stanza import (
@@ -97,6 +99,8 @@ def is_more_than_text(stanza: Stanza, content: Content) -> bool:
     message = content.message if isinstance(content, Edit) else content
     if not isinstance(message, Message) or message.attachments:
         return True
+    if stanza.child("markup", NS_MARKUP) is not None:
+        return True
     bodies = [child for child in stanza.element if child.tag == f"{{{stanza.namespace}}}body"]
     return len(bodies) != 1 or bool(bodies[0].attrib or len(bodies[0]))
 
@@ -108,6 +112,10 @@ def message_of(stanza: Stanza, body: str, network: str = "xmpp") -> Message:
         body = "" if is_only_link(stanza, body) else body_without_fallback(stanza, body, NS_FILES).strip("\n")
     style = Style.EMOTE if body.startswith(_ME) else Style.TEXT
     text = body.removeprefix(_ME)
+    spans = parse_markup(stanza)
+    if spans is not None:  # its sender says the formatting apart from the text, in which marks are words
+        formatted = arrange_spans(text, moved_spans(spans, stanza.text_of("body") or "", text))
+        return Message(text=text, style=style, spans=formatted.spans, attachments=files)
     if stanza.child("unstyled", NS_STYLING) is None:
         formatted = parse_styling(text)
         # Who sent the message gets it back as it was, and others of the network too. An emote is one line.

@@ -31,13 +31,14 @@ def _fallback_ranges(stanza: Stanza, length: int, of: str) -> list[tuple[int, in
         if fallback.get("for") != of:
             continue
         for part in fallback.iterfind(f"{{{NS_FALLBACK}}}body"):
-            start, end = _parse_offset(part.get("start", "0")), _parse_offset(part.get("end", str(length)))
+            start, end = parse_offset(part.get("start", "0")), parse_offset(part.get("end", str(length)))
             if start is not None and end is not None and start < end <= length:
                 found.append((start, end))
     return found
 
 
-def _parse_offset(text: str) -> int | None:
+def parse_offset(text: str) -> int | None:
+    """A position in a text, in code points; None for what is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
 
 
