@@ -32,7 +32,7 @@ from hansa_irc.connection import Connection, ConnectionLost
 from hansa_irc.direct import people_of_chat
 from hansa_irc.formatting import plain_word
 from hansa_irc.inbound import Inbound
-from hansa_irc.lines import Line, divide_text, format_line, room_for_text
+from hansa_irc.lines import Line, divide_text, format_line, is_nick, room_for_text
 from hansa_irc.puppets import Puppets
 
 #: Refused acts that wait to be undone; further ones stand, and are counted.
@@ -88,6 +88,8 @@ class ChannelActs:
             return
         known = self._channels.find(channel)
         key = content.user.id
+        if not is_nick(key):  # a ban of "*" would be one of everybody, whatever rank they have
+            raise DeliveryRejected(f"{key[:40]!r} cannot be a nick")
         lines: list[bytes] = []
         if content.membership is Membership.BAN:
             lines.append(format_line("MODE", channel, "+b", f"{key}!*@*"))

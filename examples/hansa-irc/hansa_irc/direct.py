@@ -24,7 +24,7 @@ from hansa_irc.config import Config
 from hansa_irc.connection import Connection
 from hansa_irc.formatting import plain_word, read_message
 from hansa_irc.inbound import Inbound
-from hansa_irc.lines import Line, format_line
+from hansa_irc.lines import Line, format_line, is_nick
 from hansa_irc.puppets import Puppets
 from hansa_irc.rendering import Speaker, render_message
 from hansa_irc.sent import SentDeliveries
@@ -63,6 +63,8 @@ class DirectChats:
         """Raises CannotOpenRoom where nobody can write to a nick."""
         if not self._config.puppets:
             raise _refusal(RefusalCode.FORBIDDEN, "this bridge has no direct chats with people of IRC")
+        if not is_nick(nick):
+            raise _refusal(RefusalCode.NOT_FOUND, f"{nick[:40]!r} cannot be a nick")
         try:
             asked = format_line("WHOIS", nick)
         except ValueError:

@@ -19,6 +19,8 @@ _MAX_TARGETS = 10
 _COMMAND = re.compile(r"[A-Za-z]{1,32}|[0-9]{3}")
 _UNESCAPED = {":": ";", "s": " ", "\\": "\\", "r": "\r", "n": "\n"}
 _FORBIDDEN = re.compile(r"[\r\n\0]")
+#: What masks, lists, channels and servers are written with (RFC 2812 section 2.3.1 and 2.5).
+_NOT_IN_NICKS = frozenset(" *?!@,:#&$+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,11 @@ def parse_line(raw: bytes) -> Line:
     if len(params) > MAX_PARAMS:
         raise RemoteProtocolError(f"a line has {len(params)} parameters")
     return Line(command=command.upper(), params=tuple(params), source=source, tags=tags)
+
+
+def is_nick(text: str) -> bool:
+    """True if a text may name one person: no mask of many, no list, no channel and no server."""
+    return bool(text) and text.isprintable() and not set(text) & _NOT_IN_NICKS
 
 
 def format_line(command: str, *params: str) -> bytes:

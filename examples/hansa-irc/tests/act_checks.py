@@ -136,6 +136,19 @@ class ActChecks(IrcStage):
                 await stage.seen(Member(user=user, membership=Membership.BAN, reason="no pirates"))
                 assert stage.net.ctx.get_view(ROOM).membership(user) is Membership.BAN
 
+    async def test_who_acts_on_a_person_acts_on_no_mask_of_many(self):
+        async with self.channel() as stage:
+            for user in ("*", "a?n", "ann,bob", "ann!*@*", "$a", "#room"):
+                for membership in (Membership.INVITE, Membership.BAN, Membership.LEAVE):
+                    content = Member(user=NativeId("tested", user), membership=membership)
+                    await stage.other.do("other", ZOE.id, content)
+            await stage.other.do("other", ZOE.id, Member(user=BOB, membership=Membership.BAN))
+            await self.done(stage, "MODE", ROOM, "+b", "bob!*@*")
+            acts = [
+                one.params for one in self.server.commands if one.command == "INVITE" or "+b" in one.params
+            ]
+            assert acts == [(ROOM, "+b", "bob!*@*")]
+
     async def test_a_puppet_is_invited_where_the_channel_does_not_let_it_in(self):
         async with self.channel(puppets=1) as stage:
             self.server.closed.add(ROOM)

@@ -7,7 +7,7 @@ from hansa import Formatted, Message, RemoteProtocolError, Role, Span, SpanKind,
 from hansa_irc.channels import Channels, role_of
 from hansa_irc.formatting import divide_formatted, read_formatted, read_message, write_formatted
 from hansa_irc.isupport import ServerFeatures, make_nick, nick_candidates, with_tokens
-from hansa_irc.lines import MAX_LINE, Line, divide_text, format_line, parse_line, room_for_text
+from hansa_irc.lines import MAX_LINE, Line, divide_text, format_line, is_nick, parse_line, room_for_text
 from hansa_irc.registration import Registration
 from hansa_irc.rendering import MAX_LINES, Speaker, render_message
 
@@ -196,3 +196,9 @@ def test_a_burst_of_splits_is_no_burst_of_leaves():
 
 def test_a_line_has_defaults():
     assert Line(command="X").param(3) == ""
+
+
+def test_a_nick_names_one_person():
+    assert all(is_nick(text) for text in ("ann", "[ann]|away", "ann^_", "\u00c4nne", "a-1", "`a`"))
+    many = ("", "*", "a?n", "ann,bob", "#room", "&room", "$*.net", "ann!a@b", "an n", ":ann", "a\x07n")
+    assert not [text for text in many if is_nick(text)]
