@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -435,3 +436,27 @@ async def test_a_network_has_commands_of_its_own() -> None:
         assert "!hansa left greet NAME: greets" in await stage.ask(stage.right, "bob@y", "!hansa help")
         assert "not in this room" in await stage.ask(stage.right, "eve@z", "!hansa left greet Zoe")
         assert len(asked) == 2
+
+
+async def test_one_server_does_not_take_every_place_of_commands() -> None:
+    async with _stage() as stage:
+        going_on, waiting = asyncio.Event(), list[NativeId]()
+
+        async def wait(person: NativeId, words: Sequence[str]) -> str:
+            waiting.append(person)
+            await going_on.wait()
+            return "waited"
+
+        stage.left.chat_commands = lambda: {  # type: ignore[attr-defined]
+            "wait": NetworkCommand(usage="", help="waits", run=wait)
+        }
+        for name in "defghijkl":
+            await stage.right.join("away", f"{name}@evil", name)
+            await stage.right.say("away", f"{name}@evil", "!hansa left wait")
+        await until(lambda: len(waiting) + stage.counted("busy") == 9)
+        assert "right (" in await stage.ask(stage.right, "bob@y", "!hansa who")
+        going_on.set()
+        await until(lambda: len(stage.right.told) == len(waiting) + 1)
+        before = len(waiting)
+        await stage.ask(stage.right, "d@evil", "!hansa left wait")  # the places are free again
+        assert len(waiting) == before + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,8 +29,10 @@ from hansa.store.faults import StoreFault
 
 #: Commands a second of one person and of one server, and how many of each may come at once.
 _PERSON_RATE, _PERSON_BURST, _SERVER_RATE, _SERVER_BURST = 0.2, 5, 2.0, 30
-#: Commands that are carried out at a time, and the seconds that one may take, and its answer.
-_MAX_RUNNING, _COMMAND_TIMEOUT_S, _ANSWER_TIMEOUT_S = 8, 30.0, 10.0
+#: Commands that are carried out at a time, and how many of them are of one server and of one person.
+_MAX_RUNNING, _MAX_OF_SERVER, _MAX_OF_PERSON = 16, 4, 2
+#: Seconds that a command may take, and its answer.
+_COMMAND_TIMEOUT_S, _ANSWER_TIMEOUT_S = 30.0, 10.0
 #: Milliseconds after which a command is history, and after which it is forgotten that it was carried out.
 _FRESH_MS, _REMEMBERED_MS = 300_000, 86_400_000
 _FORGOTTEN = 50
@@ -98,7 +101,7 @@ class ChatCommands:
         clock = host.seams.clock
         self._of_person = TokenBuckets(clock, _PERSON_RATE, _PERSON_BURST)
         self._of_server = TokenBuckets(clock, _SERVER_RATE, _SERVER_BURST)
-        self._running = 0
+        self._running = Counter[str]()  # by "", server and person; what is 0 is removed
         self._log = logging.getLogger("hansa.commands")
 
     def is_command(self, sender: NativeId, content: Content) -> bool:
@@ -136,13 +139,12 @@ class ChatCommands:
         """
         if not self._settings.enabled or not self._admit(person):
             return None
-        self._running += 1
         try:
             if not await self._is_allowed(person, text):
                 return None
             return await self._answer(CommandCall(person=person, command=ChatCommand(name="")), text)
         finally:
-            self._running -= 1
+            self._leave(person)
 
     async def _is_allowed(self, person: NativeId, text: str) -> bool:
         """Asks the policies about a message in a direct chat, which has no room."""
@@ -169,17 +171,34 @@ class ChatCommands:
         return abs(self._host.seams.clock.now() - ts) <= _FRESH_MS
 
     def _admit(self, person: NativeId) -> bool:
-        """False, and counted, for a command that is over a limit. It is not answered: that would be a flood
-        of its own.
+        """Takes a place for a command, which ``_leave`` gives back. False, and counted, for one that is over
+        a limit. It is not answered: that would be a flood of its own.
         """
-        server = self._host.server_of(person.network, person.id)
-        if self._of_person.take(str(person)) or self._of_server.take(f"{person.network}:{server}"):
+        total, server, of_person = names = self._places(person)
+        if self._of_person.take(str(person)) or self._of_server.take(server):
             self._host.count("chat_commands", result="rate")
             return False
-        if self._running >= _MAX_RUNNING:
+        running = self._running
+        if (
+            running[total] >= _MAX_RUNNING
+            or running[server] >= _MAX_OF_SERVER
+            or running[of_person] >= _MAX_OF_PERSON
+        ):
             self._host.count("chat_commands", result="busy")
             return False
+        running.update(names)
         return True
+
+    def _leave(self, person: NativeId) -> None:
+        for name in self._places(person):
+            self._running[name] -= 1
+            if not self._running[name]:
+                del self._running[name]
+
+    def _places(self, person: NativeId) -> tuple[str, str, str]:
+        """The names of all commands, of those of the server and of those of the person."""
+        server = self._host.server_of(person.network, person.id)
+        return "", f"server {person.network}:{server}", f"person {person}"
 
     def _take(
         self, room: Room, link: Link, person: NativeId, text: str, *, fresh: bool, claim: str = ""
@@ -190,7 +209,6 @@ class ChatCommands:
         if not self._admit(person):
             return
         call = CommandCall(person=person, command=ChatCommand(name=""), room=room, link=link)
-        self._running += 1
         self._host.spawn(self._carry_out(call, link, text, claim), f"command in {room.id}")
 
     async def _carry_out(self, call: CommandCall, link: Link, text: str, claim: str) -> None:
@@ -210,7 +228,7 @@ class ChatCommands:
             self._host.count("chat_commands", result="unanswered")
             self._log.exception("%s could not be answered", call.person)
         finally:
-            self._running -= 1
+            self._leave(call.person)
 
     async def _claim(self, name: str) -> bool:
         """False if this command was carried out before, or cannot be noted as carried out."""
