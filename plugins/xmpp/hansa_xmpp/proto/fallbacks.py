@@ -38,7 +38,7 @@ def _fallback_ranges(stanza: Stanza, length: int, of: str) -> list[tuple[int, in
 
 
 def parse_offset(text: str) -> int | None:
-    """A position in a text, in code points; None for what is none."""
+    """A position in a text, in code points; None where it cannot be read."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
 
 

@@ -1,7 +1,7 @@
 """Message markup: the elements beside a body, as spans over it.
 
-Marks in the body belong to its text. An item of a list whose text does not begin with a
-marker (``-`` or ``2.``) is no list item.
+Marks in the body belong to its text. An item of a list counts only if its text begins with a
+marker (``-`` or ``2.``).
 
 SPEC: XEP-0394 section 4 (spans and blocks), section 5 (rules); XEP-0426 section 2
 (positions are code points).
