@@ -61,6 +61,21 @@ def said(number: int, visibility: str = "shared", **over: Any) -> EarlierEvent:
     )
 
 
+async def test_an_edit_by_another_or_of_what_is_gone_is_not_shown() -> None:
+    made: dict[str, Any] = {}
+    better = Edit(target="$1", message=Message(text="better"))
+    past = Past(
+        said(1),
+        said(2, content=better, target_sender=NativeId("left", "mallory@x")),
+        said(3, content=better),
+        said(4, content=better, target_sender=OLD),
+    )
+    async with town(made, past):
+        ctx = await has_past(made, past)
+        found = await ctx.read_earlier_for("b", BOB, limit=10)
+        assert [event.ts for event in found.events] == [1, 4]
+
+
 def town(made: dict[str, Any], past: Any, **more: Any) -> Any:
     networks = {"left": (ruling(made), Config()), "right": (module(made), Config())}
     return run_hansa(networks, rooms=[("left:a", "right:b")], **more)
@@ -152,7 +167,8 @@ async def test_contents_name_nothing_that_only_their_network_knows() -> None:
     made: dict[str, Any] = {}
     file = Attachment(name="a.png", source=NativeId("left", "mxc"))
     answer = Message(text="yes", reply_to="$1", thread="$1", attachments=(file,))
-    past = Past(said(1), said(2, content=answer), said(3, content=Edit(target="$1", message=answer)))
+    edit = Edit(target="$1", message=answer)
+    past = Past(said(1), said(2, content=answer), said(3, content=edit, target_sender=OLD))
     async with town(made, past):
         ctx = await has_past(made, past)
         found = await ctx.read_earlier_for("b", BOB, limit=5)

@@ -89,6 +89,7 @@ async def test_each_has_the_visibility_of_its_time_and_what_was_redacted_is_gone
             (first, "shared"), (closed, "joined"), (opened, "world_readable"), (edited, "world_readable"),
         ]  # fmt: skip
         assert page.events[-1].content == Edit(target=first, message=Message(text="second"))
+        assert page.events[-1].target_sender == page.events[0].sender
         assert correction not in [event.native for event in page.events]
 
 
@@ -102,6 +103,25 @@ async def test_a_redaction_that_comes_after_the_link_holds(tmp_path):
         draft = house.forger.draft(past.room, "m.room.redaction", {"redacts": secret})
         assert await house.fate(house.forger.finish(past.room, draft)) == "accepted"
         assert await reader.all(10) == []
+
+
+async def test_an_edit_of_what_was_redacted_has_no_message_any_more(tmp_path):
+    async with server_with_peer(tmp_path) as house:
+        past = Past(house)
+        secret = past.say("a secret")
+        edit = {
+            "msgtype": "m.text",
+            "body": "* also secret",
+            "m.new_content": {"msgtype": "m.text", "body": "also secret"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": secret},
+        }
+        past.had(house.forger.finish(past.room, house.forger.draft(past.room, "m.room.message", edit)))
+        redaction = house.forger.draft(past.room, "m.room.redaction", {"redacts": secret})
+        past.had(house.forger.finish(past.room, redaction))
+        await past.entered()
+        page = await Reader(past).page()
+        assert page is not None
+        assert [event.target_sender for event in page.events] == [None]
 
 
 async def test_a_room_of_this_server_has_nothing_before_its_log(tmp_path):

@@ -20,6 +20,7 @@ REASONS = {
     "rooms/access/server_visibility.py _group_allows": "the visibility and memberships, by the real state",
     "rooms/access/server_visibility.py _any_of": "memberships",
     "client_api/rooms/stream_gaps.py gaps_of": "depths",
+    "client_api/rooms/earlier_history.py _target_sender": "the sender of a message, if it may be shown",
     "client_api/rooms/earlier_history.py _depth_of": "a depth, and whether it is live",
     "client_api/rooms/earlier_history.py _events_of": "the visibility of each, by which the core decides who reads it",
     "client_api/user_directory.py _open_to": "join rules",

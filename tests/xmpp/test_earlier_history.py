@@ -39,7 +39,12 @@ class Past:
 def earlier(number: int, visibility: str = "shared", content: Any = None) -> EarlierEvent:
     said = content or Message(text=f"old {number}")
     return EarlierEvent(
-        native=f"${number}", sender=mx("alice"), content=said, ts=1000 * number, visibility=visibility
+        native=f"${number}",
+        sender=mx("alice"),
+        content=said,
+        ts=1000 * number,
+        visibility=visibility,
+        target_sender=mx("alice"),
     )
 
 
@@ -140,3 +145,13 @@ async def test_who_enters_gets_what_is_here() -> None:
         await h.enter(EVE, "Eve")
         assert set(past.asked) == {False}
         assert h.link.bodies(EVE) == ["corrected", "old 3", "new 1", "new 2", "new 3"]
+
+
+async def test_a_catch_up_that_begins_within_the_log_reads_nothing_before_it() -> None:
+    async with xmpp_server() as h:
+        past = await before_the_link(h, earlier(1), earlier(2))
+        past.asked.clear()
+        begin = "2030-01-01T00:00:00Z"
+        page = await query(h, JULIET, page="<before/>", start=begin)
+        assert (page.bodies, page.complete) == ([], True)
+        assert past.asked == []

@@ -15,7 +15,8 @@ from hansa.model.ref import NativeId
 class EarlierEvent:
     """An event of a native room that is not in the log. ``native`` is its id, of 180 bytes at most, ``ts``
     its time in ms as its sender claims, ``visibility`` the history visibility of the room at it. The events
-    that ``content`` names are named by native ids.
+    that ``content`` names are named by native ids. ``target_sender`` is the sender of the message that an
+    edit changes: None, where this message is not here or says nothing any more.
     """
 
     native: str
@@ -23,6 +24,7 @@ class EarlierEvent:
     content: Content
     ts: int
     visibility: str
+    target_sender: NativeId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

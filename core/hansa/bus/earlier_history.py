@@ -65,6 +65,8 @@ class EarlierHistoryReader:
             public = earlier.visibility == "world_readable"
             if not public and not (was_here and earlier.visibility == "shared"):
                 continue
+            if isinstance(earlier.content, Edit) and earlier.target_sender != earlier.sender:
+                continue  # nobody speaks for another, and nobody corrects what is gone
             event = _event_of(room, source, earlier)
             if event is not None and await self._rejudging.passes(room, link, event):
                 events.append(event)

@@ -177,11 +177,20 @@ class Archive:
         if not earlier:
             async with self._pages:
                 reads = await self._fill_page(reader, query, page)
-        if goes_on and query.limit and (earlier or page.complete):
+        if goes_on and query.limit and (earlier or page.complete) and await self._begins_later(reader, query):
             page.complete = False
             await self._add_earlier(reader, query, page, earlier[0] if earlier else "")
         await self._wait_turns(reader.user, reads - 1)
         return page
+
+    async def _begins_later(self, reader: _ArchiveReader, query: ArchiveQuery) -> bool:
+        """False where the log has messages from before the time that a query begins at: it has all of it."""
+        if query.start is None:
+            return True
+        older = await self._ctx.read_history_for(
+            reader.native, reader.user, limit=1, until=query.start, after_seq=0
+        )
+        return not older.events
 
     async def _add_earlier(
         self, reader: _ArchiveReader, query: ArchiveQuery, page: _Page, before: str

@@ -9,7 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hansa import EarlierEvent, EarlierPage, Edit, Encrypted, Link, Location, Message, PollStart
+from hansa import (
+    Content,
+    EarlierEvent,
+    EarlierPage,
+    Edit,
+    Encrypted,
+    Link,
+    Location,
+    Message,
+    NativeId,
+    PollStart,
+)
 
 from hansa_matrix.client_api.rooms.pagination import FetchBudget, PaginationToken, RoomPaginator
 from hansa_matrix.proto.auth_rules.state_keys import HISTORY_VISIBILITY_KEY
@@ -91,6 +102,19 @@ class EarlierRoomHistory:
                     content=content,
                     ts=pdu.origin_server_ts,
                     visibility=visibilities[one.before],
+                    target_sender=await self._target_sender(room, content),
                 )
             )
         return events
+
+    async def _target_sender(self, room: MatrixRoom, content: Content) -> NativeId | None:
+        """The sender of the message that an edit changes, None where it is not here or was redacted."""
+        if not isinstance(content, Edit):
+            return None
+        stored = (await room.events.load([content.target], room.version)).get(content.target)
+        if stored is None:
+            return None
+        (judged,) = await room.judged([stored])
+        if judged.pdu.room_id != room.room_id or not judged.shown or judged.redacted:
+            return None
+        return await self._own.views.ids.home_of(judged.pdu.sender)
