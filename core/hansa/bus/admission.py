@@ -161,7 +161,7 @@ class Admission:
     ) -> None:
         inbound = item.inbound
         immutable = item.immutable
-        late = link is not None and self._networks.late_authority(link.native.network) is not None
+        late = link is not None and authority is None and self._networks.late_authority(link.native.network)
         if link is not None and authority is None and not late:
             # It is being started again: nothing that was acknowledged is judged now.
             raise Busy("the room's network is not running", after=1.0)

@@ -5,9 +5,6 @@ edits and reactions by the event that they are about.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from hashlib import sha256
-
-import orjson
 
 from hansa.bus import schema
 from hansa.bus.rooms import Room
@@ -175,7 +172,7 @@ def _weight_of(event: Event) -> int:
 
 def chosen_key(room: str, sender: NativeId, chosen: str) -> str:
     """The key of an id that a sender chose."""
-    return sha256(orjson.dumps([room, sender.network, sender.id, chosen])).hexdigest()
+    return schema.hashed_key(room, sender.network, sender.id, chosen)
 
 
 def chosen_put(event: Event, chosen: str) -> Put:
@@ -185,7 +182,7 @@ def chosen_put(event: Event, chosen: str) -> Put:
 
 def sender_mark(sender: NativeId) -> str:
     """A sender in keys: their id may be as long as a network makes it."""
-    return sha256(orjson.dumps([sender.network, sender.id])).hexdigest()[:32]
+    return schema.hashed_key(sender.network, sender.id)[:32]
 
 
 def _relation_key(event: Event, target: Event) -> tuple[str, int, str, str, int]:

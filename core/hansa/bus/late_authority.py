@@ -18,7 +18,6 @@ import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import Any, Protocol
 
 import orjson
@@ -26,7 +25,9 @@ import orjson
 from hansa.api.contracts import DeliveryRejected, LateAuthority, Prepared, RetryLater, features_of
 from hansa.bus.admission import PendingSubmission, Reflected
 from hansa.bus.delivery import BusServices
+from hansa.bus.outcomes import fail_items, mark_read
 from hansa.bus.rooms import Room
+from hansa.bus.schema import hashed_key
 from hansa.bus.view_rules import ViewRulesTurn
 from hansa.model.codec import event_from_bytes, event_to_bytes
 from hansa.model.content import Member, Membership, Retraction
@@ -208,7 +209,7 @@ class LateProposals:
         )
         if key in of_room.drafts or (full and not _needs_no_consent(item)):
             self._count("draft_busy")
-            _fail(item, Busy("the room has not answered to earlier messages", after=1.0))
+            fail_items([item], Busy("the room has not answered to earlier messages", after=1.0))
             return
         if not item.event_id:
             item.event_id = f"{self._clock.now():012x}{self._random.bytes(9).hex()}"
@@ -245,11 +246,11 @@ class LateProposals:
                 raise
             outcome = None  # its reflection came by another way
         except HansaError as error:
-            _fail(item, error)
+            fail_items([item], error)
             return
         except Exception as error:  # noqa: BLE001  # one draft's fault must not hold up the others
             self._log.exception("%s could not be proposed", item.inbound.origin)
-            _fail(item, InternalError(f"{type(error).__name__}: {error}"))
+            fail_items([item], InternalError(f"{type(error).__name__}: {error}"))
             return
         finally:
             of_room.end_turn(draft)
@@ -262,7 +263,7 @@ class LateProposals:
             return
         if item.done.done():  # who submitted it has gone, and the room shows it
             item.done = asyncio.get_running_loop().create_future()
-            item.done.add_done_callback(_ignore_outcome)
+            item.done.add_done_callback(mark_read)
         natives = await self._new_names(room, draft.natives)
         item.inbound = replace(item.inbound, native=Reflected(draft.key, natives))
         self._requeue(room.id, item)
@@ -324,9 +325,11 @@ class LateProposals:
         return tuple(name for name in named if (network, name) not in known)
 
     async def find_draft(
-        self, room: Room, inbound: Submission, link_of: Callable[[NativeId], Link | None]
+        self, room: Room, here: Link, inbound: Submission, link_of: Callable[[NativeId], Link | None]
     ) -> PendingSubmission | None:
-        """The submission that a reflection, ``inbound``, is of; None where it is not known any more."""
+        """The submission that a reflection, ``inbound`` by the link ``here``, is of; None where it is not
+        known any more.
+        """
         key, _, part = inbound.reflects.partition(".")
         of_room = self._rooms.get(room.id)
         pending = of_room.drafts.get(key) if of_room is not None else None
@@ -336,7 +339,7 @@ class LateProposals:
         done: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
         if pending is not None:
             done.set_result(SubmitResult(verdict=ALLOW, duplicate=True))
-            return PendingSubmission(inbound, pending.item.link, done)
+            return PendingSubmission(inbound, here, done)
         row = await self._store.get("draft", (room.id, key))
         if row is None:
             return None
@@ -344,7 +347,7 @@ class LateProposals:
         link = link_of(drafted[0].room) if drafted is not None else None
         if drafted is None or link is None or link.room != room.id:  # it is in the log, or nobody's any more
             done.set_result(SubmitResult(verdict=ALLOW, duplicate=True))
-            return PendingSubmission(inbound, link or _any_link(room), done)
+            return PendingSubmission(inbound, here, done)
         native = Reflected(key, (inbound.origin.id, *inbound.aliases))
         item = PendingSubmission(replace(drafted[0], native=native), link, done)
         item.event_id = drafted[1]
@@ -373,7 +376,7 @@ _FAILED = Refusal(
 
 def draft_key(link: Link, origin: NativeId) -> str:
     """The ``Delivery.key`` of a draft. The same submission has the same key whenever it is proposed."""
-    mark = sha256(orjson.dumps([link.id, origin.network, origin.id])).hexdigest()[:32]
+    mark = hashed_key(link.id, origin.network, origin.id)[:32]
     return f"draft-{mark}"
 
 
@@ -382,20 +385,6 @@ def draft_ends(room: str, inbound: Submission, now: int) -> Sequence[Write]:
     if not isinstance(inbound.native, Reflected):
         return []
     return [Put("draft", (room, inbound.native.key), b"", {"ts": now})]
-
-
-def _fail(item: PendingSubmission, error: Exception) -> None:
-    if not item.done.done():
-        item.done.set_exception(error)
-
-
-def _ignore_outcome(done: asyncio.Future[SubmitResult]) -> None:
-    if not done.cancelled():
-        done.exception()
-
-
-def _any_link(room: Room) -> Link:
-    return next(iter(room.links.values()))
 
 
 def _is_name(native: object) -> bool:

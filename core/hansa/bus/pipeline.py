@@ -132,7 +132,7 @@ class Pipeline:
         """A submission on its way: for a late reflection that of the draft which it is of."""
         if inbound.reflects and link.authority:
             room = self._rooms.room_of(inbound.room)
-            drafted = await self._late.find_draft(room, inbound, self._rooms.link)
+            drafted = await self._late.find_draft(room, link, inbound, self._rooms.link)
             if drafted is not None:
                 return drafted
         return PendingSubmission(inbound, link, asyncio.get_running_loop().create_future())

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from hashlib import sha256
-
-import orjson
 
 from hansa.api.contracts import Network, TellsPeople
 from hansa.bus.rooms import Rooms
+from hansa.bus.schema import hashed_key
 from hansa.model.events import Event, Link
 from hansa.store.base import Conflict, Insert, ScopedStore
 from hansa.store.faults import StoreFault
@@ -31,9 +29,9 @@ class RejectionNotices:
         network = self._network(sender.network)
         if own is None or not isinstance(network, TellsPeople):
             return
-        name = [link.room, link.id, event.content.kind.value, sender.network, sender.id]
+        name = hashed_key(link.room, link.id, event.content.kind.value, sender.network, sender.id)
         try:
-            await self._store.commit([Insert("told", (sha256(orjson.dumps(name)).hexdigest(),), b"")])
+            await self._store.commit([Insert("told", (name,), b"")])
         except Conflict:
             return
         except StoreFault as fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from sys import intern
 from typing import Any
 
@@ -240,6 +241,11 @@ def event_put(event: Event) -> Put:
 def event_of(row: Row) -> Event:
     """The event in a log row."""
     return event_from_bytes(str(row.key[0]), int(row.key[1]), row.body)
+
+
+def hashed_key(*parts: str) -> str:
+    """The key of a row that is named by parts of any length: the same for the same parts."""
+    return sha256(orjson.dumps(parts)).hexdigest()
 
 
 def alias_insert(ref: NativeId, room: str, seq: int, part: int = 0) -> Insert:

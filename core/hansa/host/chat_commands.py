@@ -7,14 +7,12 @@ import logging
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Protocol
-
-import orjson
 
 from hansa.api.contracts import AnswersCommands, CannotOpenRoom, Network
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room
+from hansa.bus.schema import hashed_key
 from hansa.environment import Environment
 from hansa.model.chat_commands import MAX_COMMAND, ChatCommand, CommandSettings, is_command, read_command
 from hansa.model.content import Content, Message
@@ -130,7 +128,7 @@ class ChatCommands:
         if link is None or not isinstance(content, Message):
             return
         fresh = inbound.placement is Placement.LIVE and self._is_fresh(inbound.ts)
-        origin = sha256(orjson.dumps([inbound.origin.network, inbound.origin.id])).hexdigest()
+        origin = hashed_key(inbound.origin.network, inbound.origin.id)
         self._take(room, link, inbound.sender, content.text, fresh=fresh, claim=origin)
 
     async def answer_direct(self, person: NativeId, text: str) -> str | None:

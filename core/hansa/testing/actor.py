@@ -202,14 +202,14 @@ class Actor:
         return self.texts(room)
 
 
-def module(made: dict[str, Actor], *, hosted: bool = False) -> ModuleType:
-    """A plugin module whose networks are actors; each is put into ``made`` under its id."""
+def module(made: dict[str, Any], kind: type[Actor] = Actor, *, hosted: bool = False) -> ModuleType:
+    """A plugin module whose networks are actors of a ``kind``; each is put into ``made`` under its id."""
 
     def open_network(ctx: NetworkContext) -> Actor:
-        made[ctx.id] = Actor(ctx, hosted=hosted)
-        return made[ctx.id]
+        made[ctx.id] = actor = kind(ctx, hosted=hosted)
+        return actor
 
-    found: Any = ModuleType(f"hansa_actor_{id(made)}_{hosted}")
+    found: Any = ModuleType(f"hansa_actor_{id(made)}_{kind.__name__}_{hosted}")
     found.api = 1
     found.Config = Config
     found.open_network = hookimpl(open_network)
