@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from types import SimpleNamespace
 
-import hansa_matrix
 import orjson
-from clients.matrix_server import MatrixServer, matrix_server
+from clients.linked_chat import linked_chat
+from clients.matrix_server import matrix_server
 from hansa import NativeId, RoomMatch
 from hansa.model.chat_commands import CommandSettings
-from hansa.testing import Actor, run_hansa, until
-from hansa.testing.actor import Config as ActorConfig
-from hansa.testing.actor import module
-from hansa_matrix.config import Config
-from hansa_matrix.crypto import SigningKey
+from hansa.testing import until
 from matrix.server_with_peer import OURS, THEIRS
 
 ALICE = f"@alice:{OURS}"
 ON = CommandSettings(enabled=True, operators=frozenset({NativeId("matrix", ALICE)}))
 
 
-@asynccontextmanager
-async def commanded(folder: Path) -> AsyncIterator[tuple[MatrixServer, Actor]]:
-    """A Hansa with local Matrix users, and another network; ``#lobby`` is linked to its ``lobby``."""
-    key = folder / "matrix.key"
-    key.touch(0o600)
-    key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())
-    cheap = {"argon2_memory_kib": 8, "argon2_time_cost": 1, "client_rate": 0, "registration": "open"}
-    config = Config(server_name=OURS, signing_key=key, public_base_url="https://ours.example", **cheap)
-    made: dict[str, Actor] = {}
-    networks = {"matrix": (hansa_matrix, config), "chat": (module(made), ActorConfig())}
-    rooms = [["matrix:#lobby", "chat:lobby"]]
-    async with run_hansa(networks, rooms=rooms, commands=ON) as app:
-        yield MatrixServer(SimpleNamespace(app=app)), made["chat"]
-
-
 async def test_a_command_is_answered_by_a_notice_that_stays_on_matrix(tmp_path):
-    async with commanded(tmp_path) as (home, chat):
+    async with linked_chat(tmp_path, commands=ON) as (home, chat):
         alice = await home.person("alice")
         room = await alice.join(f"#lobby:{OURS}")
         await chat.join("lobby", "bob@y", "Bob")
@@ -58,7 +34,7 @@ async def test_a_command_is_answered_by_a_notice_that_stays_on_matrix(tmp_path):
 
 
 async def test_an_operator_links_from_a_chat_with_the_bridge_user(tmp_path):
-    async with commanded(tmp_path) as (home, chat):
+    async with linked_chat(tmp_path, commands=ON) as (home, chat):
         alice = await home.person("alice")
         room = await alice.create(is_direct=True, preset="private_chat", invite=[home.matrix.bridge_user])
         native = NativeId("matrix", room)
@@ -70,7 +46,7 @@ async def test_an_operator_links_from_a_chat_with_the_bridge_user(tmp_path):
 
 
 async def test_people_of_other_networks_find_published_rooms_and_their_people(tmp_path):
-    async with commanded(tmp_path) as (home, chat):
+    async with linked_chat(tmp_path, commands=ON) as (home, chat):
         alice = await home.person("alice")
         await alice.create(
             preset="public_chat", visibility="public", name="About cats", room_alias_name="cats"

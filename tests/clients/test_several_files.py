@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import hansa_matrix
-from clients.matrix_server import LocalUser, MatrixServer
+from clients.linked_chat import linked_chat
+from clients.matrix_server import LocalUser
 from hansa import Attachment, Edit, Message, NativeId, Reaction, Retraction
-from hansa.testing import Actor, run_hansa
-from hansa.testing.actor import Config as ActorConfig
-from hansa.testing.actor import module
-from hansa_matrix.config import Config
-from hansa_matrix.crypto import SigningKey
 from matrix.server_with_peer import OURS
 
 BOB = "bob@y"
 NAMES = ["one.png", "two.png", "three.pdf"]
 FILES = tuple(Attachment(name=name, source=NativeId("chat", name)) for name in NAMES)
-
-
-@asynccontextmanager
-async def linked(folder: Path) -> AsyncIterator[tuple[LocalUser, str, Actor]]:
-    key = folder / "matrix.key"
-    key.touch(0o600)
-    key.write_text(SigningKey.from_seed("ed25519:a", secrets.token_bytes(32)).line())
-    cheap = {"argon2_memory_kib": 8, "argon2_time_cost": 1, "client_rate": 0, "registration": "open"}
-    config = Config(server_name=OURS, signing_key=key, public_base_url="https://ours.example", **cheap)
-    made: dict[str, Actor] = {}
-    networks = {"matrix": (hansa_matrix, config), "chat": (module(made), ActorConfig())}
-    async with run_hansa(networks, rooms=[["matrix:#lobby", "chat:lobby"]]) as app:
-        alice = await MatrixServer(SimpleNamespace(app=app)).person("alice")
-        yield alice, await alice.join(f"#lobby:{OURS}"), made["chat"]
 
 
 async def messages(alice: LocalUser, room: str) -> list[dict[str, Any]]:
@@ -45,7 +21,9 @@ async def messages(alice: LocalUser, room: str) -> list[dict[str, Any]]:
 
 
 async def test_each_file_is_an_event_and_the_caption_is_the_firsts(tmp_path):
-    async with linked(tmp_path) as (alice, room, chat):
+    async with linked_chat(tmp_path) as (home, chat):
+        alice = await home.person("alice")
+        room = await alice.join(f"#lobby:{OURS}")
         said = await chat.do("lobby", BOB, Message(text="the plans", attachments=FILES))
         assert said.event is not None
         first, second, third = await messages(alice, room)

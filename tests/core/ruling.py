@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType
 from typing import Any
 
-from hansa import NativeId, OpenedRoom, Prepared, Submission, Verdict, hookimpl
-from hansa.testing.actor import Actor, Config
+from hansa import NativeId, OpenedRoom, Prepared, Submission, Verdict
+from hansa.testing.actor import Actor, module
 
 ANN = NativeId("left", "ann@x")
 
@@ -60,12 +59,6 @@ class Ruling(Actor):
         return (await self.ctx.submit([inbound]))[0]
 
 
-def ruling(made: dict[str, Any]) -> Any:
-    def open_network(ctx: Any) -> Ruling:
-        made[ctx.id] = Ruling(ctx)
-        return made[ctx.id]
-
-    found: Any = ModuleType("hansa_ruling")
-    found.api, found.Config, found.open_network = 1, Config, hookimpl(open_network)
-    sys.modules.setdefault(found.__name__, found)
-    return found
+def ruling(made: dict[str, Any]) -> ModuleType:
+    """The plugin module of such networks."""
+    return module(made, Ruling)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -41,7 +39,6 @@ from hansa import (
     Topic,
     Verdict,
     ViewDelta,
-    hookimpl,
     texts_of,
 )
 from hansa.app import App
@@ -57,8 +54,8 @@ ZOE = "zoe@elsewhere"
 class Elsewhere(Actor):
     """Its rooms are at another service, which answers to a proposal as a test says."""
 
-    def __init__(self, ctx: Any) -> None:
-        super().__init__(ctx)
+    def __init__(self, ctx: Any, *, hosted: bool = False) -> None:
+        super().__init__(ctx, hosted=hosted)
         self.proposed: list[Delivery] = []
         self.answer: Callable[[Delivery], Any] = lambda delivery: f"there-{len(self.proposed)}"
         self.known = Features(levels=dict.fromkeys(Kind, Level.FULL), max_text=1000)
@@ -96,21 +93,10 @@ class Elsewhere(Actor):
         return (await self.ctx.submit([inbound]))[0]
 
 
-def elsewhere(made: dict[str, Any]) -> ModuleType:
-    def open_network(ctx: Any) -> Elsewhere:
-        made[ctx.id] = Elsewhere(ctx)
-        return made[ctx.id]
-
-    found: Any = ModuleType("hansa_elsewhere")
-    found.api, found.Config, found.open_network = 1, Config, hookimpl(open_network)
-    sys.modules.setdefault(found.__name__, found)
-    return found
-
-
 @asynccontextmanager
 async def running(disk: MemoryDisk | None = None) -> AsyncIterator[tuple[App, Elsewhere, Actor]]:
     made: dict[str, Any] = {}
-    networks = {"late": (elsewhere(made), Config()), "right": (module(made), Config())}
+    networks = {"late": (module(made, Elsewhere), Config()), "right": (module(made), Config())}
     store = MemoryStore(disk) if disk is not None else None
     async with run_hansa(networks, rooms=[("late:a", "right:b")], store=store) as app:
         await until(lambda: len(app.rooms.links("late")) == len(app.rooms.links("right")) == 1)

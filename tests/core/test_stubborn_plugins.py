@@ -62,14 +62,8 @@ async def test_hansa_stops_without_a_network_that_does_not(monkeypatch, caplog):
     monkeypatch.setattr(supervisor, "_CANCEL_TIMEOUT_S", 0.05)
     made: dict[str, Any] = {}
 
-    def open_network(ctx: Any) -> Stubborn:
-        made[ctx.id] = Stubborn(ctx)
-        return made[ctx.id]
-
-    plugin: Any = ModuleType("hansa_stubborn")
-    plugin.api, plugin.Config, plugin.open_network = 1, Config, hookimpl(open_network)
     async with asyncio.timeout(20):
-        async with run_hansa({"mine": (plugin, Config())}) as app:
+        async with run_hansa({"mine": (module(made, Stubborn), Config())}) as app:
             await app.runners["mine"].up()
     assert "stop takes longer than" in caplog.text
     assert "mine: reader, mine: stop do not end when they are cancelled: a fault of the plugin" in caplog.text
