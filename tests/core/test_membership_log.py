@@ -132,17 +132,20 @@ async def test_rows_of_one_commit_at_one_place_are_one_change():
     assert (row.key, row.body) == (key, b'["",""]')
 
 
+async def _before_a_crowd(made: dict[str, Actor], size: int) -> tuple[Actor, tuple[RoomMember, ...]]:
+    """Two events of a room whose past is for those who were there, and people who are to enter."""
+    left = made["left"]
+    await left.ctx.reconcile_view("a", ViewDelta(info=RoomInfo(history_visibility="joined")))
+    await left.join("a", ANN.id)  # 1
+    await left.say("a", ANN.id, "before them")  # 2
+    people = (NativeId("left", f"p{number}@x") for number in range(size))
+    return left, tuple(RoomMember(user=user, membership=Membership.JOIN) for user in people)
+
+
 async def test_a_change_of_thousands_is_logged_and_does_not_open_the_past_to_them():
     made: dict[str, Actor] = {}
     async with town(made) as app:
-        left = made["left"]
-        await left.ctx.reconcile_view("a", ViewDelta(info=RoomInfo(history_visibility="joined")))
-        await left.join("a", ANN.id)  # 1
-        await left.say("a", ANN.id, "before them")  # 2
-        crowd = tuple(
-            RoomMember(user=NativeId("left", f"p{number}@x"), membership=Membership.JOIN)
-            for number in range(2500)
-        )
+        left, crowd = await _before_a_crowd(made, 2500)
         await left.ctx.reconcile_view("a", ViewDelta(upserts=crowd))
         await left.say("a", ANN.id, "after them")  # 3
         for person in (crowd[0], crowd[1250], crowd[-1]):
@@ -157,14 +160,7 @@ async def test_a_change_of_thousands_is_logged_and_does_not_open_the_past_to_the
 async def test_a_change_of_thousands_whose_rows_are_not_in_their_places_yet_is_read(monkeypatch):
     made: dict[str, Actor] = {}
     async with town(made) as app:
-        left = made["left"]
-        await left.ctx.reconcile_view("a", ViewDelta(info=RoomInfo(history_visibility="joined")))
-        await left.join("a", ANN.id)  # 1
-        await left.say("a", ANN.id, "before them")  # 2
-        crowd = tuple(
-            RoomMember(user=NativeId("left", f"p{number}@x"), membership=Membership.JOIN)
-            for number in range(1500)
-        )
+        left, crowd = await _before_a_crowd(made, 1500)
 
         async def settle_later(_: Any) -> None:
             room.stale = True

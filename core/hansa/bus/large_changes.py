@@ -2,10 +2,9 @@
 
 They are written first to rows of their own, which no reader looks at. They take effect with the commit of the
 room's row, which names them. Then they are copied to the rows of the members, and to those of the membership
-log, in pieces. Until the last piece
-the room's row names the change, and nothing else is committed in that room. A crash before the commit leaves
-rows that nothing names, which a later start removes; after it, the first reader of the room finishes the
-work.
+log, in pieces. Until the last piece the room's row names the change, and nothing else is committed in that
+room. A crash before the commit leaves rows that nothing names, which a later start removes; after it, the
+first reader of the room finishes the work.
 """
 
 from __future__ import annotations

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import hansa_irc
 from hansa import Message
 from hansa.testing import LateAuthoritySuite, until
-from irc_server import IrcServer
-from irc_stage import ROOM
+from irc_stage import ROOM, IrcStage
 
 
-class TestChannelsThatDecide(LateAuthoritySuite):
-    plugin = hansa_irc
-    address = ROOM
-    options = {"host": "127.0.0.1"}  # noqa: RUF012  # read only
-    server: IrcServer | None = None
+class TestChannelsThatDecide(IrcStage, LateAuthoritySuite):
+    """The contract of late authorities."""
 
-    async def start_peer(self):
-        self.server = self.server or IrcServer()
-        await self.server.start()
-        self.options = {
-            "host": "127.0.0.1",
-            "port": self.server.port,
-            "transport": "tcp",
-            "lines_per_second": 0,
-            "decides": True,
-        }
-
-    async def stop_peer(self):
-        await self.server.stop()
+    more = {"decides": True}  # noqa: RUF012  # read only
 
     def shown(self, _stage):
         return [Message(text=text.removeprefix("<zoe> ")) for text in self.server.texts(ROOM)]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import types
-from typing import ClassVar
 
 import pytest
-from hansa import DeliveryRejected, Message, NativeId, OpenedRoom, RetryLater, hookimpl
+from hansa import DeliveryRejected, Message, NativeId, OpenedRoom, RetryLater
 from hansa.testing import LateAuthoritySuite
 
 from .checks import failing, names
-from .wire import Config, Peer, Wire
+from .wire import Wire, WireStage, module_of
 
 
 class Late(Wire):
@@ -89,28 +86,8 @@ class Dreaming(Late):
 
 
 def suite_of(network):
-    module = types.ModuleType(f"late_{network.__name__}")
-    module.api, module.Config = 1, Config
-    module.open_network = hookimpl(lambda ctx: network(ctx))
-    sys.modules[module.__name__] = module
-
-    class Suite(LateAuthoritySuite):
-        plugin = module
-        options: ClassVar = {"greeting": "hi"}
-        within = 2.0
-        close_within = 0.5
-        peer = None
-
-        async def start_peer(self):
-            if self.peer is None:
-                self.peer = Peer.now = Peer()
-            self.peer.open()
-
-        async def stop_peer(self):
-            self.peer.close()
-
-        def shown(self, stage):
-            return self.peer.native.get(stage.room, [])
+    class Suite(WireStage, LateAuthoritySuite):
+        plugin = module_of(network)
 
         async def make_refuse(self, net, room):
             self.peer.moderated = True

@@ -122,39 +122,48 @@ class Wire:
         await asyncio.sleep(busy.after)
 
 
-def suite_of(network, config=Config):
+def module_of(network, config=Config):
+    """The plugin module of a network."""
     module = types.ModuleType(f"wire_{network.__name__}_{config.__name__}")
     module.api, module.Config = 1, config
     module.open_network = hookimpl(lambda ctx: network(ctx))
     sys.modules[module.__name__] = module
+    return module
 
-    class Suite(NetworkSuite):
-        plugin = module
-        options: ClassVar = {"greeting": "hi"}
+
+class WireStage:
+    """The peer and the times of a suite."""
+
+    options: ClassVar = {"greeting": "hi"}
+    within = 2.0
+    close_within = 0.5
+    peer = None
+
+    async def start_peer(self):
+        if self.peer is None:
+            self.peer = Peer.now = Peer()
+        self.peer.open()
+
+    async def stop_peer(self):
+        self.peer.close()
+
+    def shown(self, stage):
+        return self.peer.native.get(stage.room, [])
+
+
+def suite_of(network, config=Config):
+    class Suite(WireStage, NetworkSuite):
+        plugin = module_of(network, config)
         acknowledges = True
         stop_within = 0.2
-        within = 2.0
-        close_within = 0.5
         block_within = 0.2
         away_s = 0.2
-        peer = None
-
-        async def start_peer(self):
-            if self.peer is None:
-                self.peer = Peer.now = Peer()
-            self.peer.open()
-
-        async def stop_peer(self):
-            self.peer.close()
 
         async def inject(self, net, room, sender, text):
             await net.hear(room, sender, Message(text=net.read(f"say:{text}")))
 
         async def inject_content(self, net, room, sender, content):
             await net.hear(room, sender, content)
-
-        def shown(self, stage):
-            return self.peer.native.get(stage.room, [])
 
         def malformed(self, net):
             return [lambda: net.read("shout:x"), lambda: net.read("")]
