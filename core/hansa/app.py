@@ -299,7 +299,7 @@ class App:
                 await self.start_consumer(link)
         await self._durable.open(self, self.setup.observers)
         self.spawn(self._run_observers(), "observers")
-        self.spawn(self._prune_decisions(), "decisions")
+        self.spawn(self._prune_old_rows(), "old rows")
         self.spawn(self.present.every(), "views")
         self.spawn(self.media.sweep_regularly, "media")
         for runner in self.runners.values():
@@ -453,15 +453,16 @@ class App:
             if whose == network and host in self.routers:
                 self.routers[host].close()
 
-    async def _prune_decisions(self) -> None:
+    async def _prune_old_rows(self) -> None:
         while True:
             try:
-                gone = await self.decisions.kept.prune()
+                decisions = await self.decisions.kept.prune()
+                names = await self.names.forget_old_chosen_ids(self.seams.clock.now())
             except StoreError as error:
-                self.log.warning("decisions could not be pruned: %s", error)
+                self.log.warning("old rows could not be removed: %s", error)
             else:
-                if gone:
-                    self.log.info("%d old decisions were let go", gone)
+                if decisions or names:
+                    self.log.info("%d old decisions and %d old names were removed", decisions, names)
             await asyncio.sleep(_PRUNE_EVERY)
 
     def on_reconnected(self, network: str) -> None:

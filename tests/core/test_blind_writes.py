@@ -69,6 +69,14 @@ REASONS = {
     ("core/hansa/host/chat_commands.py", "_claim", "Delete", "'command'"): "gone: it is old",
     ("core/hansa/bus/large_changes.py", "sweep", "Delete", "'people_change'"): "gone: nobody names it",
     ("core/hansa/bus/rooms.py", "close_link", "Delete", "'link'"): "gone: a link ends once",
+    ("core/hansa/bus/rooms.py", "close_link", "Delete", "name"): "gone: with the link",
+    ("core/hansa/bus/rooms.py", "_remove_dead_letters", "Delete", "'dead'"): "gone: with the link",
+    (
+        "core/hansa/bus/rooms.py",
+        "_remove_rows_of_ended_links",
+        "Delete",
+        "collection",
+    ): "gone: with the link, and no other is made yet",
     (
         "core/hansa/host/link_members.py",
         "entering_writes",

@@ -361,7 +361,7 @@ OTHERS: dict[str, Kept] = {
         for name in ("room", "link", "person", "event", "alias", "cursor", "dead", "ghost")
     },
     "core/relation": history("one of each edit, reaction, vote and report"),
-    "core/chosen": history("eight of each event at most"),
+    "core/chosen": history("eight of each event of the last ninety days at most"),
     "core/command": Kept(
         who="everybody", flood="core/test_chat_commands.py::test_commands_of_yesterday_are_forgotten"
     ),

@@ -193,8 +193,10 @@ class FollowsLinks(Protocol):
         ...
 
     async def on_link_removed(self, own: Link, removed: Link, view: RoomView) -> None:
-        """``removed`` is unlinked: ``own`` itself, or that of another network. If it is ``own``, everybody in
-        ``view`` of another network has to leave the native room.
+        """``removed`` is unlinked: ``own`` itself, or another one. If it is ``own``, everybody in ``view`` of
+        another network has to leave the native room. If the network has a further link of the core room, the
+        people of the network are not taken out: the network submits that those left who are in none of these
+        native rooms any more.
         """
         ...
 

@@ -13,14 +13,16 @@ from hansa.model.crossing_parts import words_of
 from hansa.model.events import Event
 from hansa.model.lru import LruCache, WeightedLruCache
 from hansa.model.ref import NativeId
-from hansa.store.base import Delete, Put, ScopedStore
-from hansa.store.paging import pages
+from hansa.store.base import Conflict, Delete, Put, Remove, ScopedStore
+from hansa.store.paging import first_page, pages
 
 #: What is read of one event's edits or reactions.
 _MAX_RELATED = 1000
 #: The edits of one message. One commit blanks them all when it is retracted, with those of a turn that was
 #: under way as the last of them came.
 MAX_EDITS, _MAX_RETRACTED = 1000, 3000
+#: How long an event is found by an id that its sender chose; rows that are removed at a time.
+CHOSEN_TTL_S, _SWEPT = 90 * 86_400, 500
 #: Events that are read at a time: one may have 64 KiB of text, and as much payload.
 _EVENTS = 50
 #: Events that are remembered, and how much they weigh together: characters of text, and some for each.
@@ -106,8 +108,21 @@ class EventNames:
 
     async def find_chosen(self, room: str, sender: NativeId, chosen: str) -> Event | None:
         """The latest event of a sender in a room to which the sender gave this id."""
-        row = await self._store.get("chosen", (chosen_key(room, sender, chosen),))
+        row = await self._store.get("chosen", chosen_key(room, sender, chosen))
         return await self._at(room, int(row.fields["seq"] or 0)) if row else None
+
+    async def forget_old_chosen_ids(self, now: int) -> int:
+        """Remove the ids that senders chose more than ``CHOSEN_TTL_S`` before ``now`` (ms); how many."""
+        before, count = now - CHOSEN_TTL_S * 1000, 0
+        while rows := await first_page(self._store, "chosen", index=("at",), upto=before, size=_SWEPT):
+            try:
+                await self._store.commit(
+                    [Remove("chosen", row.key, row.body) for row in rows], durability="lazy"
+                )
+            except Conflict:  # one of them was chosen again at this moment
+                break
+            count += len(rows)
+        return count
 
     async def native_ids(self, event: Event, network: str) -> list[str]:
         """All ids of an event on a network; the first is the network's own choice, and where the network has
@@ -170,14 +185,15 @@ def _weight_of(event: Event) -> int:
     return _EVENT + len(event.payload) + sum(map(len, words_of(event.content)))
 
 
-def chosen_key(room: str, sender: NativeId, chosen: str) -> str:
+def chosen_key(room: str, sender: NativeId, chosen: str) -> tuple[str, str]:
     """The key of an id that a sender chose."""
-    return schema.hashed_key(room, sender.network, sender.id, chosen)
+    return (room, schema.hashed_key(sender.network, sender.id, chosen))
 
 
 def chosen_put(event: Event, chosen: str) -> Put:
     """The row of an id that a sender chose, in the place of what they called so before."""
-    return Put("chosen", (chosen_key(event.room, event.sender, chosen),), b"", {"seq": event.seq})
+    key = chosen_key(event.room, event.sender, chosen)
+    return Put("chosen", key, b"%d" % event.seq, {"seq": event.seq, "at": event.received})
 
 
 def sender_mark(sender: NativeId) -> str:

@@ -29,9 +29,9 @@ class RejectionNotices:
         network = self._network(sender.network)
         if own is None or not isinstance(network, TellsPeople):
             return
-        name = hashed_key(link.room, link.id, event.content.kind.value, sender.network, sender.id)
+        name = hashed_key(link.id, event.content.kind.value, sender.network, sender.id)
         try:
-            await self._store.commit([Insert("told", (name,), b"")])
+            await self._store.commit([Insert("told", (link.room, name), b"")])
         except Conflict:
             return
         except StoreFault as fault:

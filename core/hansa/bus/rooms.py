@@ -28,6 +28,8 @@ from hansa.store.paging import pages, scan_all
 _TAIL = 128
 
 _PAGE_SIZE = 5000
+#: The collections that have one row of each link, under its id.
+_OF_LINK = ("cursor", "unshown")
 
 
 @dataclass(slots=True)
@@ -92,6 +94,7 @@ class Rooms:
                 self._rooms[str(row.key[0])], row if whole else await self._changes.settled(str(row.key[0]))
             )
         await self._changes.sweep()
+        await self._remove_rows_of_ended_links()
 
     async def reload(self, room: Room) -> None:
         """Make a room's memory what the store holds."""
@@ -215,6 +218,7 @@ class Rooms:
         await self._commit_link(native, turn)
         if known is not None:
             self._rooms[known.room].links.pop(known.id)
+            await self._remove_dead_letters(known.id)
         self._rooms[target.id] = target
         target.view.apply(change)
         target.links[link.id] = link
@@ -257,9 +261,25 @@ class Rooms:
         link = self.link(native)
         if link is None:
             return
-        await self._store.commit([Delete("link", (native.network, native.id))])
+        key = (native.network, native.id)
+        await self._store.commit([Delete("link", key), *(Delete(name, (link.id,)) for name in _OF_LINK)])
         self._unindex_link(native)
         self._rooms[link.room].links.pop(link.id, None)
+        await self._remove_dead_letters(link.id)
+
+    async def _remove_dead_letters(self, link_id: str) -> None:
+        """Those of a link that ended, or left its room: their positions are of the room that it left."""
+        async for page in pages(self._store, "dead", equal=(link_id,)):
+            await self._store.commit([Delete("dead", row.key) for row in page])
+
+    async def _remove_rows_of_ended_links(self) -> None:
+        """Rows that a process left as it ended in the middle, or wrote as a link ended."""
+        links = {link.id for room in self._rooms.values() for link in room.links.values()}
+        for collection in (*_OF_LINK, "dead"):
+            async for page in pages(self._store, collection):
+                gone = [Delete(collection, row.key) for row in page if str(row.key[0]) not in links]
+                if gone:
+                    await self._store.commit(gone)
 
     def forget(self, room: Room) -> None:
         """Take a room that was removed from the store out of memory."""

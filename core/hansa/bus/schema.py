@@ -53,8 +53,10 @@ SCHEMA = Schema(
         ),
         #: Drafts of rooms that a late authority decides, by ``Delivery.key``. Without a body: in the log.
         Collection(name="draft", key={"room": str, "key": str}, fields={"ts": int}, indexes=(("ts",),)),
-        Collection(name="chosen", key={"name": str}, fields={"seq": int}),
-        Collection(name="told", key={"name": str}),
+        Collection(
+            name="chosen", key={"room": str, "name": str}, fields={"seq": int, "at": int}, indexes=(("at",),)
+        ),
+        Collection(name="told", key={"room": str, "name": str}),
         Collection(name="command", key={"name": str}, fields={"at": int}, indexes=(("at",),)),
         Collection(name="unshown", key={"link": str}),
         Collection(name="entering", key={"link": str, "name": str, "part": int}),

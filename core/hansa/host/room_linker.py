@@ -80,18 +80,20 @@ class RoomLinker:
 
     async def unlink_room(self, link: Link) -> None:
         """Untie a native room: its people leave the other native rooms, the others' leave it; what it holds
-        stays.
+        stays. If the network has a further link of the room, its people stay: they may be there, and the
+        network says who is not.
         """
         await self.members.forget(link)
         room = self._host.rooms.room_of(link.native)
+        network = link.native.network
+        others = [one.native.network for one in room.links.values() if one.id != link.id]
         gone = [
             person
             for person in room.view.people.values()
-            if person.user.network == link.native.network
+            if person.user.network == network
             and person.membership in {Membership.JOIN, Membership.INVITE, Membership.KNOCK}
         ]
-        alone = len(room.links) == 1
-        if gone and not alone:
+        if gone and others and network not in others:
             if not link.authority:  # there they stay: it is their own room
                 await self.members.submit_leaves(room, gone, "the room is no longer linked")
             await self._remove_from_view(room, gone)
