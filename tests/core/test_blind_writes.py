@@ -174,7 +174,7 @@ REASONS = {
     ("core/hansa/bus/late_authority.py", "_refuse", "Delete", "'draft'"): "last: a repeat proposes it again",
     ("core/hansa/bus/late_authority.py", "_outcome_of", "Delete", "'draft'"): "last: it was not sent",
     ("core/hansa/bus/late_authority.py", "_sweep", "Delete", "'draft'"): "last: it is too old",
-    ("core/hansa/bus/late_authority.py", "draft_ends", "Put", "'draft'"): "guarded: the room's row",
+    ("core/hansa/bus/late_authority.py", "draft_end", "Put", "'draft'"): "guarded: the room's row",
     ("core/hansa/bus/event_names.py", "relation_delete", "Delete", "'relation'"): "guarded: the room's row",
     ("core/hansa/bus/event_names.py", "chosen_put", "Put", "'chosen'"): "guarded: the room's row",
     ("core/hansa/bus/event_names.py", "relation_put", "Put", "'relation'"): "guarded: the room's row",

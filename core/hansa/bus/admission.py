@@ -152,6 +152,8 @@ class Admission:
         elif inbound.confined and link is not None and not inside:
             text = f"{link.native.network} decides in this room and gets every event of it"
             item.ready = Refusal(code=RefusalCode.UNSUPPORTED, text=text)
+        elif immutable and authority is not None:
+            pass  # nothing is to prepare for what stands in the history of a network that runs
         elif item.verdict.allowed and (link is not None or isinstance(inbound.content, Member)):
             await self._make_ready(room, link, authority, item)
         item.judged = True

@@ -50,13 +50,8 @@ class EventMaker:
         draft.writes.append(schema.event_insert(event))
         draft.writes.append(schema.alias_insert(inbound.origin, room.id, event.seq))
         authority = room.authority
-        for part, native in enumerate((prepared.native_id, *prepared.more_ids)):
-            if authority is None or not native:
-                break
-            alias = NativeId(authority.native.network, native)
-            if alias != inbound.origin:
-                draft.named[alias] = event
-                draft.writes.append(schema.alias_insert(alias, room.id, event.seq, part))
+        if authority is not None and (prepared.native_id != inbound.origin.id or prepared.more_ids):
+            self._name_by_authority(authority.native.network, draft, prepared, event)
         for name in inbound.aliases:
             alias = NativeId(inbound.origin.network, name)
             draft.writes.append(schema.alias_put(alias, room.id, event.seq))
@@ -64,3 +59,14 @@ class EventMaker:
             draft.writes.append(chosen_put(event, name))
         draft.writes += media_reference_writes(event)
         return event
+
+    @staticmethod
+    def _name_by_authority(network: str, draft: TurnDraft, prepared: Prepared, event: Event) -> None:
+        """Writes the ids that the room's authority gave to an event."""
+        for part, native in enumerate((prepared.native_id, *prepared.more_ids)):
+            if not native:
+                break
+            alias = NativeId(network, native)
+            if alias != event.origin:
+                draft.named[alias] = event
+                draft.writes.append(schema.alias_insert(alias, event.room, event.seq, part))

@@ -380,11 +380,9 @@ def draft_key(link: Link, origin: NativeId) -> str:
     return f"draft-{mark}"
 
 
-def draft_ends(room: str, inbound: Submission, now: int) -> Sequence[Write]:
+def draft_end(room: str, reflected: Reflected, now: int) -> Put:
     """The row of a draft that enters the log, without its words: its reflection may be seen again."""
-    if not isinstance(inbound.native, Reflected):
-        return []
-    return [Put("draft", (room, inbound.native.key), b"", {"ts": now})]
+    return Put("draft", (room, reflected.key), b"", {"ts": now})
 
 
 def _is_name(native: object) -> bool:

@@ -28,7 +28,7 @@ from hansa.bus.admission import Admission, NetworkLookup, PendingSubmission, Ref
 from hansa.bus.delivery import BusServices
 from hansa.bus.event_making import EventMaker
 from hansa.bus.event_names import relation_put
-from hansa.bus.late_authority import LateProposals, LateTurn, draft_ends
+from hansa.bus.late_authority import LateProposals, LateTurn, draft_end
 from hansa.bus.membership_log import membership_writes, since_position, visibility_writes
 from hansa.bus.outcomes import answer_as_duplicate, fail_items, find_receipted, mark_read
 from hansa.bus.rooms import Room, Rooms
@@ -128,20 +128,19 @@ class Pipeline:
         queue = self._queues.get(room)
         return len(queue.waiting) if queue else 0
 
-    async def _pending_of(self, inbound: Submission, link: Link) -> PendingSubmission:
-        """A submission on its way: for a late reflection that of the draft which it is of."""
-        if inbound.reflects and link.authority:
-            room = self._rooms.room_of(inbound.room)
-            drafted = await self._late.find_draft(room, link, inbound, self._rooms.link)
-            if drafted is not None:
-                return drafted
-        return PendingSubmission(inbound, link, asyncio.get_running_loop().create_future())
+    async def _find_draft(self, inbound: Submission, link: Link) -> PendingSubmission | None:
+        """The draft of which a submission is the reflection that came late."""
+        if not link.authority:
+            return None
+        room = self._rooms.room_of(inbound.room)
+        return await self._late.find_draft(room, link, inbound, self._rooms.link)
 
     async def submit(
         self, network: str, items: Sequence[Submission], receipt: Insert | None = None
     ) -> list[SubmitResult]:
         """See ``NetworkContext.submit``; ``receipt`` names its scope."""
         made: list[PendingSubmission] = []
+        loop = asyncio.get_running_loop()
         for inbound in items:
             if inbound.origin.network != network or inbound.sender.network != network:
                 raise LocalProtocolError(f"{network} may not speak for {inbound.sender} ({inbound.origin})")
@@ -149,7 +148,8 @@ class Pipeline:
             if link is None:
                 raise LocalProtocolError(f"{inbound.room} is not linked to a room")
             _require_bounds(inbound)
-            made.append(await self._pending_of(inbound, link))
+            drafted = await self._find_draft(inbound, link) if inbound.reflects else None
+            made.append(drafted or PendingSubmission(inbound, link, loop.create_future()))
         for room in {item.link.room for item in made}:
             if self.waiting(room) + len(made) > _WAITING:
                 self._add_count("busy")
@@ -353,7 +353,9 @@ class Pipeline:
         draft = TurnDraft(head=room.head, received=room.received)
         facts_before = room.view.facts
         try:
-            await self._targets.prepare(room, draft, (i.inbound for i in batch if not i.done.done()))
+            named = [i.inbound for i in batch if i.inbound.native_targets and not i.done.done()]
+            if named:
+                await self._targets.prepare(room, draft, named)
             for at, item in enumerate(batch):
                 if item.done.done():
                     continue
@@ -473,7 +475,9 @@ class Pipeline:
         if not shown:
             change = unread(change, content)
         draft.writes += item.writes
-        draft.writes += [*prepared.writes, *draft_ends(room.id, inbound, self._clock.now())]
+        draft.writes += prepared.writes
+        if isinstance(inbound.native, Reflected):
+            draft.writes.append(draft_end(room.id, inbound.native, self._clock.now()))
         if change:
             draft.people += schema.people_writes(room.id, change)
             position = position_of(draft.head + shown, after=not shown)
@@ -515,6 +519,8 @@ class Pipeline:
 
 
 def _require_bounds(inbound: Submission) -> None:
+    if not (inbound.payload or inbound.aliases or inbound.chosen_ids):  # as most are
+        return
     names = (*inbound.aliases, *inbound.chosen_ids)
     if len(inbound.payload) > _MAX_PAYLOAD:
         raise LocalProtocolError(f"the payload of {inbound.origin} is over {_MAX_PAYLOAD} bytes")

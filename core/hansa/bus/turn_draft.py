@@ -88,11 +88,10 @@ class TargetFinder:
         self._names = names
 
     async def prepare(self, room: Room, draft: TurnDraft, submissions: Iterable[Submission]) -> None:
-        """Read the events that submissions name by native ids, those of a whole turn at once."""
+        """Read the events that submissions with ``native_targets`` name, those of a whole turn at once."""
         wanted = {
             NativeId(inbound.origin.network, name)
             for inbound in submissions
-            if inbound.native_targets
             for name in named_events(inbound.content)
         }
         if not wanted:

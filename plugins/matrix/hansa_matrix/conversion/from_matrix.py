@@ -93,16 +93,30 @@ async def content_from_event(draft: Draft, ids: NativeIds) -> Content:
     if state_key is not None:
         return await _state_content(type_, state_key, content, ids)
     if type_ == "m.room.message":
-        if _RICH.isdisjoint(content):
-            style = _STYLES.get(string_field(content, "msgtype") or "")
-            if style is not None:  # as most are
-                return Message(text=truncated_text(string_field(content, "body")), style=style)
+        if (plain := _plain_message(content)) is not None:
+            return plain
         if "m.relates_to" in content:
             return await _related_message(content, ids)
         return await _message(content, ids)
     if type_ == "m.room.encrypted":
         return Encrypted()
     return await _timeline_content(type_, content, ids)
+
+
+def plain_message(pdu: Pdu) -> Message | None:
+    """A message that is its body alone, as most are; None for every other PDU."""
+    if pdu.type != "m.room.message" or pdu.state_key is not None:
+        return None
+    return _plain_message(pdu.content)
+
+
+def _plain_message(content: Mapping[str, Any]) -> Message | None:
+    if not _RICH.isdisjoint(content):
+        return None
+    style = _STYLES.get(string_field(content, "msgtype") or "")
+    if style is None:
+        return None
+    return Message(text=truncated_text(string_field(content, "body")), style=style)
 
 
 async def _timeline_content(type_: str, content: Mapping[str, Any], ids: NativeIds) -> Content:

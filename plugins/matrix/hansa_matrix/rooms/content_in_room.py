@@ -8,7 +8,12 @@ from typing import Any
 
 from hansa import Content, Standing
 
-from hansa_matrix.conversion.from_matrix import Draft, content_from_event, content_from_pdu
+from hansa_matrix.conversion.from_matrix import (
+    Draft,
+    content_from_event,
+    content_from_pdu,
+    plain_message,
+)
 from hansa_matrix.conversion.native_ids import NativeIds
 from hansa_matrix.conversion.room_views import has_voice, role_of_level
 from hansa_matrix.proto.auth_rules.levels import PowerLevels, changed_users
@@ -22,6 +27,8 @@ from hansa_matrix.rooms.room import MatrixRoom
 
 async def content_of_pdu(own: LocalServer, pdu: Pdu) -> Content:
     """The content of a received event."""
+    if (plain := plain_message(pdu)) is not None:
+        return plain
     if pdu.type in {REDACTION, POWER_LEVELS} and (room := own.rooms.get(pdu.room_id)) is not None:
         if pdu.type == REDACTION:
             return await content_from_pdu(pdu, own.views.ids, target_of(pdu, room.version) or "")
