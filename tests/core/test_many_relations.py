@@ -79,6 +79,18 @@ async def test_all_edits_of_a_message_are_retracted_with_it_and_there_are_a_thou
         assert b"secret" not in b"".join(row.body for row in await app.core.scan("event", limit=10_000))
 
 
+async def test_edits_of_an_old_message_are_counted_as_they_come():
+    made: dict[str, Actor] = {}
+    async with run_hansa(networks(made), rooms=ROOM):
+        left = made["left"]
+        said = event_of(await left.say("a", "ann@x", "one"))
+        await submit_all(left, [Reaction(target=said.id, key=f"{n}") for n in range(1000)], "eve@x", "mark")
+        edits = [Edit(target=said.id, message=Message(text=f"{n}")) for n in range(1000)]
+        await submit_all(left, edits, "ann@x", "edit")
+        more = await left.do("a", "ann@x", Edit(target=said.id, message=Message(text="more")))
+        assert more.refusal is not None and more.refusal.code is RefusalCode.TOO_LARGE
+
+
 async def test_who_reacts_and_takes_it_back_again_and_again_hides_nobody_elses_reaction():
     made: dict[str, Actor] = {}
     async with run_hansa(networks(made), rooms=ROOM) as app:

@@ -39,6 +39,8 @@ class EventNames:
         self._known = WeightedLruCache[str, Event](_MAX_KNOWN, _MAX_WEIGHT, _weight_of)
         #: The ids of remembered events by native ids.
         self._native = LruCache[NativeId, str](_MAX_KNOWN)
+        #: How often events were edited, by their ids.
+        self._edited = LruCache[str, int](_MAX_KNOWN)
         self._forgotten = 0
 
     def forget(self, events: Iterable[Event]) -> None:
@@ -52,6 +54,14 @@ class EventNames:
         self._forgotten += 1
         self._known.clear()
         self._native.clear()
+        self._edited.clear()
+
+    def count_edits(self, targets: Iterable[str]) -> None:
+        """Edits of these events were committed."""
+        for target in targets:
+            known = self._edited.get(target)
+            if known is not None:
+                self._edited.put(target, known + 1)
 
     async def find(self, ref: NativeId) -> Event | None:
         """The event with a native id."""
@@ -156,10 +166,16 @@ class EventNames:
                 yield schema.event_of(row)
 
     async def has_room_for_edit(self, room: Room, event: Event) -> bool:
-        """False if an event was edited ``MAX_EDITS`` times. Only an old event costs a look."""
+        """False if an event was edited ``MAX_EDITS`` times. Only an old event costs a look, once."""
         if room.head - event.seq < MAX_EDITS:
             return True
-        return len(await self._related_seqs(event, Kind.EDIT, MAX_EDITS)) < MAX_EDITS
+        edits = self._edited.get(event.id)
+        if edits is None:
+            before = self._forgotten
+            edits = len(await self._related_seqs(event, Kind.EDIT, MAX_EDITS))
+            if before == self._forgotten:
+                self._edited.put(event.id, edits)
+        return edits < MAX_EDITS
 
     async def _related_seqs(
         self, event: Event, kind: Kind, most: int, sender: NativeId | None = None

@@ -39,6 +39,7 @@ from hansa.bus.turn_draft import TargetFinder, TurnDraft
 from hansa.bus.view_rules import ViewRulesTurn
 from hansa.model.content import (
     Content,
+    Edit,
     Member,
     Retraction,
     Targeted,
@@ -408,6 +409,7 @@ class Pipeline:
                 item.done.set_result(outcome)
         if draft.corrects:
             self._around.corrected(room)
+        self._names.count_edits(draft.edited)
         if draft.taken_back:
             self._names.forget(draft.taken_back)
             self._around.on_taken_back(room, draft.taken_back)
@@ -496,6 +498,8 @@ class Pipeline:
         event = self._events.make_event(room, item, draft, prepared, content) if shown else None
         if event is not None and target is not None and isinstance(event.content, Targeted):
             draft.writes.append(relation_put(event, target))
+            if isinstance(event.content, Edit):
+                draft.edited.append(target.id)
         draft.corrects = draft.corrects or (_says_less(content, change) if shown else bool(change))
         if not shown:
             draft.counts.append("not_shown")

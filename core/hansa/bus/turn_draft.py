@@ -43,6 +43,8 @@ class TurnDraft:
     #: Events that say nothing any more, as they stand in the log now (by seq), and as they were.
     blanked: dict[int, Event] = field(default_factory=dict)
     taken_back: list[Event] = field(default_factory=list)
+    #: The events that edits of this turn are of, once for each.
+    edited: list[str] = field(default_factory=list)
     #: Those that leave the turn to be proposed to the room's late authority.
     proposed: list[PendingSubmission] = field(default_factory=list)
     #: Counters that rise once the turn is committed: a turn may be repeated.
