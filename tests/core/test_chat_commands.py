@@ -35,6 +35,7 @@ from hansa import (
     hookimpl,
 )
 from hansa.admin.deliveries import DeliveryCommands
+from hansa.admin.rooms import RoomCommands
 from hansa.app import App
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.environment import Request
@@ -404,6 +405,23 @@ async def test_an_operator_sees_that_a_command_is_confined() -> None:
             for one in (await commands.where(request, {}))["destinations"]
         }
         assert states["right:away"] == ("withheld", "confined to its network")
+
+
+async def test_the_events_of_a_room_are_counted_without_confined_ones() -> None:
+    async with _stage() as stage:
+        room = stage.app.rooms.room_of(NativeId("left", "home"))
+
+        async def count_events() -> int:
+            request = Request(method="GET", target="", host="", path={"room": room.id})
+            shown = await RoomCommands(stage.app, RoomNames(stage.app)).room(request, {})
+            return int(shown["events"])
+
+        before, head = await count_events(), room.head
+        await stage.ask(stage.left, "ann@x", "!hansa who")
+        assert (await count_events(), room.head > head) == (before, True)
+        await stage.app.rooms.reload(room)
+        await stage.right.say("away", "bob@y", "hello")
+        assert await count_events() == before + 1
 
 
 async def test_in_a_large_room_who_tells_numbers() -> None:

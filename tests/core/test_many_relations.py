@@ -57,7 +57,7 @@ async def test_reactions_of_others_do_not_keep_the_words_of_an_edit_from_being_r
         marks = [Reaction(target=said.id, key=str(number)) for number in range(1010)]
         await submit_all(left, marks, "eve@x", "mark")
         edit = event_of(await left.do("a", "ann@x", Edit(target=said.id, message=Message(text="secret"))))
-        assert [one.id for one in await left.ctx.related(said, Kind.EDIT)] == [edit.id]
+        assert [one.id async for one in left.ctx.related(said, Kind.EDIT)] == [edit.id]
         event_of(await left.do("a", "ann@x", Retraction(target=said.id)))
         kept = await left.ctx.event_with_id("a", edit.id)
         assert kept is not None and kept.content == Custom(type=REDACTED)
@@ -102,7 +102,7 @@ async def test_who_reacts_and_takes_it_back_again_and_again_hides_nobody_elses_r
         rows = await app.core.scan("relation", equal=(said.room, said.seq))
         assert all(row.key[2] != Kind.REACTION.value for row in rows)
         kept = event_of(await left.do("a", "bob@x", Reaction(target=said.id, key="x")))
-        assert [one.id for one in await left.ctx.related(said, Kind.REACTION)] == [kept.id]
+        assert [one.id async for one in left.ctx.related(said, Kind.REACTION)] == [kept.id]
 
 
 async def test_a_persons_reaction_is_found_among_thousands_of_others():
@@ -113,6 +113,28 @@ async def test_a_persons_reaction_is_found_among_thousands_of_others():
         await submit_all(left, [Reaction(target=said.id, key=f"{n}") for n in range(1100)], "eve@x", "mark")
         mine = event_of(await left.do("a", "bob@x", Reaction(target=said.id, key="mine")))
         bob = NativeId("left", "bob@x")
-        assert [one.id for one in await left.ctx.related(said, Kind.REACTION, bob)] == [mine.id]
+        assert [one.id async for one in left.ctx.related(said, Kind.REACTION, bob)] == [mine.id]
         event_of(await left.do("a", "bob@x", Retraction(target=mine.id)))
-        assert await left.ctx.related(said, Kind.REACTION, bob) == []
+        assert [one async for one in left.ctx.related(said, Kind.REACTION, bob)] == []
+
+
+async def test_a_few_of_many_related_events_are_in_memory_at_a_time(monkeypatch):
+    made: dict[str, Actor] = {}
+    async with run_hansa(networks(made), rooms=ROOM) as app:
+        left = made["left"]
+        said = event_of(await left.say("a", "ann@x", "one"))
+        edits = [Edit(target=said.id, message=Message(text=f"{n}")) for n in range(200)]
+        await submit_all(left, edits, "ann@x", "edit")
+        texts = [one.content.message.text async for one in left.ctx.related(said, Kind.EDIT)]
+        assert texts == [f"{n}" for n in range(200)]
+        read, get_many = list[int](), app.core.get_many
+
+        async def counted(collection, keys):
+            read.append(len(keys))
+            return await get_many(collection, keys)
+
+        monkeypatch.setattr(app.core, "get_many", counted)
+        async for newest in left.ctx.related(said, Kind.EDIT, newest_first=True):
+            assert newest.content.message.text == "199"
+            break
+        assert read == [50]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -94,3 +95,23 @@ async def test_a_closed_pipe_ends_neither_a_listing_nor_a_server(tmp_path):
         errors = (await child.communicate())[1]
     assert child.returncode == 0, errors
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [("a password\nmore\n", 0, ""), ("\n", 1, "nor a password in the standard input")],
+)
+def test_without_a_terminal_a_password_is_a_line_of_the_standard_input(
+    given, code, said, monkeypatch, capsys, recwarn
+):
+    asked = list[object]()
+
+    def call(*words: object) -> dict[str, str]:
+        asked.extend(words)
+        return {"user": "@ann:x"}
+
+    monkeypatch.setattr("hansa.cli.socket_client.call_with_progress", call)
+    monkeypatch.setattr("sys.stdin", io.StringIO(given))
+    assert main(["user", "add", "ann"]) == code
+    assert said in capsys.readouterr().err and not recwarn.list
+    assert ("'password': 'a password'" in str(asked)) is not code

@@ -78,8 +78,8 @@ async def test_an_edit_a_reaction_and_a_reply_name_their_event_on_both_sides():
         await left.until_shown("a", lambda shown: len(shown) == 2)
         assert [d.target.id for d in left.got["a"] if d.target] == [said.id, said.id]
         assert await left.ctx.native_ids(said) == ["left-said-1"]
-        assert [e.content.kind for e in await left.ctx.related(said, Kind.EDIT)] == [Kind.EDIT]
-        assert [e.sender.id for e in await left.ctx.related(said, Kind.REACTION)] == ["bob@y"]
+        assert [e.content.kind async for e in left.ctx.related(said, Kind.EDIT)] == [Kind.EDIT]
+        assert [e.sender.id async for e in left.ctx.related(said, Kind.REACTION)] == ["bob@y"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_a_retraction_takes_the_words_and_those_of_the_edits_and_tells_eve
         for event in (said, edit):
             kept = await logged(left, "a", event)
             assert kept is not None and kept.content == Custom(type=REDACTED)
-        assert await left.ctx.related(said, Kind.EDIT) == []
+        assert [one async for one in left.ctx.related(said, Kind.EDIT)] == []
         again = await left.do("a", "ann@x", Edit(target=said.id, message=Message(text="x")))
         assert again.refusal is not None and again.refusal.code is RefusalCode.INVALID
 
@@ -157,7 +157,7 @@ async def test_a_retraction_of_a_reaction_says_what_it_was_on():
         await left.do("a", "ann@x", Retraction(target=mark.id))
         shown = await right.until_shown("b", lambda shown: len(shown) == 3)
         assert shown[-1] == Retraction(target=mark.id, of=Kind.REACTION, of_target=said.id)
-        assert await left.ctx.related(said, Kind.REACTION) == []
+        assert [one async for one in left.ctx.related(said, Kind.REACTION)] == []
 
 
 async def test_a_moderator_may_take_back_what_others_said():

@@ -243,7 +243,7 @@ async def test_reactions_are_a_set_and_cross_as_their_differences() -> None:
         assert (shown.get("id"), keys(shown)) == ("r3", ["🎉"])
         h.link.receive(groupchat(JULIET, reactions(event.id), id_="r4"))
         assert keys(await message(h, ROMEO, 5)) == []
-        assert await h.ctx.related(event, Kind.REACTION) == []
+        assert [one async for one in h.ctx.related(event, Kind.REACTION)] == []
 
 
 def keys(e: Element) -> list[str | None]:

@@ -46,7 +46,7 @@ class RoomCommands:
             "room": room.id,
             "name": room.view.facts.name,
             "addresses": addresses,
-            "events": room.head,
+            "events": room.head - room.kept.confined,
             "joined": joined,
             "links": [self._describe_link(link) for link in room.links.values()],
         }

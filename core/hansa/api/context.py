@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import Task
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from hansa.api.contracts import NetworkStatus, PersonMatch, RoomMatch
@@ -298,9 +298,12 @@ class NetworkContext(PluginContext, Protocol):
         """
         ...
 
-    async def related(self, event: Event, kind: Kind, sender: NativeId | None = None) -> Sequence[Event]:
+    def related(
+        self, event: Event, kind: Kind, sender: NativeId | None = None, *, newest_first: bool = False
+    ) -> AsyncIterator[Event]:
         """The edits of an event, its reactions or what else of a kind concerns it, in order; those of
-        ``sender`` alone, if one is given. Retracted ones are left out, and a thousand are read.
+        ``sender`` alone, if one is given. Retracted ones are left out, and a thousand are read. About 50 are
+        in memory at a time: one may have 64 KiB of text, and as much payload.
         """
         ...
 

@@ -28,6 +28,7 @@ class EventMaker:
         """The next event of a room's log, with the writes for its names. The draft has both afterwards."""
         inbound = item.inbound
         draft.head += 1
+        draft.confined += inbound.confined
         draft.received = max(self._clock.now(), draft.received)
         taken_back = bool(prepared.native_id) and prepared.native_id in prepared.redacted
         event = Event(

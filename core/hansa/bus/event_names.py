@@ -146,24 +146,31 @@ class EventNames:
         # An authority gives its own submission an id of its own.
         return [*(one for one in named if one != event.origin.id), event.origin.id]
 
-    async def related(self, event: Event, kind: Kind, sender: NativeId | None = None) -> list[Event]:
+    async def related(
+        self, event: Event, kind: Kind, sender: NativeId | None = None, *, newest_first: bool = False
+    ) -> AsyncIterator[Event]:
         """The edits, the reactions or what else of a kind concerns an event, in order; those of ``sender``
-        alone, if one is given. Retracted ones are left out, and a thousand are read.
+        alone, if one is given. Retracted ones are left out, and a thousand are read, a few at a time.
         """
         seqs = await self._related_seqs(event, kind, _MAX_RELATED, sender)
-        found = await self._store.get_many("event", [(event.room, seq) for seq in seqs])
-        events = [schema.event_of(row) for row in found.values()]
-        return sorted((one for one in events if one.content != BLANK), key=lambda one: one.seq)
+        async for one in self._events_at(event.room, sorted(seqs, reverse=newest_first)):
+            if one.content != BLANK:
+                yield one
 
     async def edits(self, event: Event) -> AsyncIterator[Event]:
         """All edits of an event in order, those too that say nothing any more."""
         seqs = await self._related_seqs(event, Kind.EDIT, _MAX_RETRACTED)
+        async for edit in self._events_at(event.room, seqs):
+            yield edit
+
+    async def _events_at(self, room: str, seqs: Sequence[int]) -> AsyncIterator[Event]:
+        """The events at these places of a room's log, in this order: ``_EVENTS`` are in memory at a time."""
         for at in range(0, len(seqs), _EVENTS):
-            found = await self._store.get_many(
-                "event", [(event.room, seq) for seq in seqs[at : at + _EVENTS]]
-            )
-            for row in found.values():
-                yield schema.event_of(row)
+            places = [(room, seq) for seq in seqs[at : at + _EVENTS]]
+            found = await self._store.get_many("event", places)
+            for place in places:
+                if (row := found.pop(place, None)) is not None:
+                    yield schema.event_of(row)
 
     async def has_room_for_edit(self, room: Room, event: Event) -> bool:
         """False if an event was edited ``MAX_EDITS`` times. Only an old event costs a look, once."""

@@ -379,11 +379,12 @@ class Pipeline:
                     received=draft.received,
                     generation=room.generation,
                     change=change,
+                    confined=draft.confined,
                 )
                 draft.writes.append(row)
                 # Of several each is tried alone where they are too much; what one event does is one moment.
                 await self._store.commit(draft.writes if len(batch) > 1 else Whole(draft.writes))
-                room.kept = room.kept.by(row, change)
+                room.kept = room.kept.by(row, change, draft.confined)
                 if self._decisions.policies:
                     self._decisions.committed(draft.writes)
         except BaseException:

@@ -89,15 +89,18 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RoomRow:
-    """A room's row as it was read or committed last; its ``commits`` make each another one."""
+    """A room's row as it was read or committed last; its ``commits`` make each another one. ``confined``
+    events of its log are of one network alone.
+    """
 
     body: bytes | None = None
     commits: int = 0
     change: Change | None = None
+    confined: int = 0
 
-    def by(self, row: CompareAndSwap, change: Change | None = None) -> RoomRow:
-        """Once a row in its place is committed, which names a ``change``."""
-        return RoomRow(row.body, self.commits + 1, change)
+    def by(self, row: CompareAndSwap, change: Change | None = None, confined: int = 0) -> RoomRow:
+        """Once a row in its place is committed, which names a ``change`` and ``confined`` more events."""
+        return RoomRow(row.body, self.commits + 1, change, self.confined + confined)
 
 
 def room_cas(
@@ -109,11 +112,12 @@ def room_cas(
     received: int,
     generation: int = 0,
     change: Change | None = None,
+    confined: int = 0,
 ) -> CompareAndSwap:
-    """The row of a room, in place of ``kept``: its facts, where its log ends, and the policies that judged
-    its view. Whatever belongs to the room is committed with it, so that of two writers one meets a
-    ``Conflict``; ``change`` is what many of its people are from then on. Raises ``Conflict`` for a room
-    whose last such change is not done yet: it is read again, which ends that.
+    """The row of a room, in place of ``kept``: its facts, where its log ends, how many ``confined`` events it
+    has more, and the policies that judged its view. Whatever belongs to the room is committed with it, so
+    that of two writers one meets a ``Conflict``; ``change`` is what many of its people are from then on.
+    Raises ``Conflict`` for a room whose last such change is not done yet: it is read again, which ends that.
     """
     if kept.change is not None:
         raise Conflict("room", (room,))
@@ -129,6 +133,8 @@ def room_cas(
     }
     if generation:
         body["generation"] = generation
+    if kept.confined + confined:
+        body["confined"] = kept.confined + confined
     if change is not None:
         body["change"] = [change.name, change.parts]
     body |= {name: [by.network, by.id] for name in _NATIVE_FACTS if (by := getattr(facts, name)) is not None}
@@ -143,7 +149,8 @@ def room_of(row: Row) -> tuple[RoomInfo, int, int, int, RoomRow]:
     data: dict[str, Any] = orjson.loads(row.body)
     head, received, generation = data.pop("head"), data.pop("received"), data.pop("generation", 0)
     change = data.pop("change", None)
-    kept = RoomRow(row.body, data.pop("commits", 0), Change(*change) if change is not None else None)
+    staged = Change(*change) if change is not None else None
+    kept = RoomRow(row.body, data.pop("commits", 0), staged, data.pop("confined", 0))
     said = {name: NativeId(*data[name]) for name in _NATIVE_FACTS if name in data}
     known = {name: value for name, value in data.items() if name in _FACTS}
     return RoomInfo(**{**known, **said}), head, received, generation, kept

@@ -55,6 +55,8 @@ class TurnDraft:
     left: list[PendingSubmission] = field(default_factory=list)
     head: int = 0
     received: int = 0
+    #: Events of one network alone.
+    confined: int = 0
 
     def add(self, item: PendingSubmission, outcome: SubmitResult) -> None:
         """Records the outcome of one submission. Its receipt is committed with it, unless an earlier

@@ -176,7 +176,8 @@ def plugin_parser(name: str, commands: Iterable[Command]) -> argparse.ArgumentPa
 
 def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.secret:
-        text = f"a file that has {argument.help} (default: ask for it)"
+        default = "ask for it; without a terminal, the first line of the standard input"
+        text = f"a file that has {argument.help} (default: {default})"
         parser.add_argument(f"{argument.name}-file", type=Path, help=text)
         return
     more: dict[str, Any] = {"help": argument.help}
@@ -299,12 +300,27 @@ def _read_argument(argument: Argument, args: argparse.Namespace) -> Any:
             raise LocalProtocolError(f"{file}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise LocalProtocolError(f"{file} is not text in UTF-8") from error
+    if not sys.stdin.isatty():
+        return _read_secret_line(argument)
     from getpass import getpass  # noqa: PLC0415
 
     first = getpass(f"{_field_name(argument)}: ")
     if getpass(f"{_field_name(argument)} again: ") != first:
         raise LocalProtocolError("the two are not the same")
     return first
+
+
+def _read_secret_line(argument: Argument) -> str:
+    """The first line of the standard input, where that is not a terminal."""
+    try:
+        line = sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise LocalProtocolError("the standard input is not text in UTF-8") from error
+    if not line.strip():
+        name = _field_name(argument)
+        text = f"there is neither a terminal nor a {name} in the standard input: give it as the first line"
+        raise LocalProtocolError(f"{text}, or a file by {argument.name}-file")
+    return line.strip()
 
 
 #: ``(method, path, body)`` of a request to the running Hansa.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -383,9 +383,11 @@ class NetworkContextImpl(BaseContext):
         room = self._app.rooms.room_of(self._to_native_id(native))
         return await self._app.names.find_chosen(room.id, sender, chosen)
 
-    async def related(self, event: Event, kind: Kind, sender: NativeId | None = None) -> list[Event]:
+    def related(
+        self, event: Event, kind: Kind, sender: NativeId | None = None, *, newest_first: bool = False
+    ) -> AsyncIterator[Event]:
         """See ``hansa.NetworkContext.related``."""
-        return await self._app.names.related(event, kind, sender)
+        return self._app.names.related(event, kind, sender, newest_first=newest_first)
 
     async def send_ephemeral(self, native: str, signal: EphemeralEvent) -> bool:
         """See ``hansa.NetworkContext.send_ephemeral``."""

@@ -348,7 +348,7 @@ class Archive:
 
     async def _tombstone(self, reader: _ArchiveReader, event: Event) -> list[ArchivedMessage]:
         """What is left of a message: nothing of reactions and corrections, which were about others."""
-        for retraction in reversed(await self._ctx.related(event, Kind.RETRACTION)):
+        async for retraction in self._ctx.related(event, Kind.RETRACTION, newest_first=True):
             content = retraction.content
             if not isinstance(content, Retraction) or content.of in {Kind.REACTION, Kind.EDIT}:
                 continue

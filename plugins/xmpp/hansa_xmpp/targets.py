@@ -105,7 +105,7 @@ class Targets:
     ) -> Sequence[tuple[Event, Reaction]]:
         """The reactions of a person to a message, as far as the room's people may know them."""
         found = list[tuple[Event, Reaction]]()
-        for event in await self._ctx.related(target, Kind.REACTION, user):
+        async for event in self._ctx.related(target, Kind.REACTION, user):
             if isinstance(event.content, Reaction):
                 may_know = user.network == self._ctx.id or await self._ctx.event_with_id(native, event.id)
                 if may_know:
@@ -143,7 +143,7 @@ class Targets:
 
     async def _restored_message(self, native: str, message: Event) -> Content | None:
         """What a message says after one of its edits is retracted, as the room's people may know it."""
-        for edit in reversed(await self._ctx.related(message, Kind.EDIT)):
+        async for edit in self._ctx.related(message, Kind.EDIT, newest_first=True):
             known = await self._ctx.event_with_id(native, edit.id)
             if known is not None and isinstance(known.content, Edit):
                 return known.content

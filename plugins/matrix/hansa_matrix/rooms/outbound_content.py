@@ -97,7 +97,7 @@ class OutboundContent:
             return []
         parts = (await self._ctx.native_ids(target))[1:] if target.sender.network != self._ctx.id else []
         natives = [native for native in parts if is_valid_event_id(native)]
-        natives += [await self._event_id(edit) for edit in await self._ctx.related(target, Kind.EDIT)]
+        natives += [await self._event_id(edit) async for edit in self._ctx.related(target, Kind.EDIT)]
         return [("m.room.redaction", None, {"redacts": native}) for native in natives if native]
 
     async def _event_id(self, event: Event | None) -> str:
