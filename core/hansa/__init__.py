@@ -171,6 +171,7 @@ from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields,
 from hansa.model.view import RoomInfo, RoomMember, RoomView, ViewDelta, display_of
 from hansa.pacing.backoff import Backoff
 from hansa.pacing.circuit_breaker import CircuitBreaker
+from hansa.pacing.fair_slots import FairSlots, SlotShares
 from hansa.pacing.log_limit import LogLimit
 from hansa.pacing.token_buckets import TokenBucket, TokenBuckets
 from hansa.store.base import (
@@ -261,6 +262,7 @@ __all__ = [
     "EventIn",
     "EventOut",
     "Failure",
+    "FairSlots",
     "Features",
     "FetchesHistory",
     "FollowsLinks",
@@ -367,6 +369,7 @@ __all__ = [
     "Schema",
     "ScopedStore",
     "ShowsPresent",
+    "SlotShares",
     "Span",
     "SpanKind",
     "SpanNode",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from hansa import (
 from hansa.bus import earlier_history
 from hansa.bus.earlier_history import decode_place, encode_place
 from hansa.bus.policy_dispatch import InstalledPolicy
-from hansa.testing import run_hansa
+from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 from hypothesis import given
 from hypothesis import strategies as st
@@ -231,3 +232,41 @@ def test_any_place_is_read_or_refused(text: str) -> None:
     assert native is None or (text == "" == native) or encode_place(native) == text
     if len(text.encode(errors="surrogatepass")) <= earlier_history.MAX_NATIVE and text.isprintable():
         assert decode_place(encode_place(text)) == text
+
+
+class Slow(Past):
+    """Answers at once in the room ``left:a``, and in all others never."""
+
+    def __init__(self, *events: EarlierEvent) -> None:
+        super().__init__(*events)
+        self.waiting = 0
+
+    async def fetch_before(
+        self, link: Any, before: str, *, limit: int, ask_others: bool
+    ) -> EarlierPage | None:
+        if link.id == "left:a":
+            return await super().fetch_before(link, before, limit=limit, ask_others=ask_others)
+        self.waiting += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_slow_rooms_and_who_reads_them_hold_up_no_others() -> None:
+    made: dict[str, Any] = {}
+    past, rooms = Slow(said(1)), [(f"left:a{n}", f"right:b{n}") for n in range(20)]
+    async with town(made, past) as app:
+        for links in rooms:
+            await app.link_room(links, create=True)
+        ctx = await has_past(made, past)
+
+        def read(room: int, server: str) -> asyncio.Task[Any]:
+            reader = NativeId("right", f"r@{server}")
+            return asyncio.ensure_future(ctx.read_earlier_for(f"b{room}", reader, limit=1))
+
+        tasks = [read(room, "slow") for room in range(20)] + [read(0, f"s{n}") for n in range(20)]
+        await until(lambda: past.waiting >= 5)
+        assert await texts(ctx) == ["m1"]
+        assert past.waiting == 4 + 1, "of the server, and of the room of which it has one already"
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -54,7 +54,19 @@ def test_whatever_a_context_has_or_takes_is_described():
     source = inspect.getsource(context)
     code = re.sub(r'"""[\s\S]*?"""', "", source[source.index("class PluginContext") :])
     named = set(re.findall(r"\b[A-Z]\w*[a-z]\w*\b", code))
-    not_ours = {"Any", "AsyncIterator", "False", "Literal", "Logger", "None", "Protocol", "Sequence", "Task", "True", "Work"}
+    not_ours = {
+        "Any",
+        "AsyncIterator",
+        "False",
+        "Literal",
+        "Logger",
+        "None",
+        "Protocol",
+        "Sequence",
+        "Task",
+        "True",
+        "Work",
+    }
     assert {"Submission", "ScopedBlobs"} <= named
     assert not named - not_ours - set(headings())
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from hansa import EarlierPage, Edit, Message, NativeId
+from hansa_matrix.client_api.rooms import pagination
+from hansa_matrix.rooms.inbound.missing_events import MissingEvents
 from matrix.server_with_peer import THEIRS, server_with_peer
 from matrix.test_backfill import Past
 
@@ -122,6 +125,58 @@ async def test_an_edit_of_what_was_redacted_has_no_message_any_more(tmp_path):
         page = await Reader(past).page()
         assert page is not None
         assert [event.target_sender for event in page.events] == [None]
+
+
+async def test_a_server_that_is_silent_leaves_time_for_the_others_and_is_asked_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(pagination, "_FETCH_TIMEOUT_S", 2.0)
+    async with server_with_peer(tmp_path) as house:
+        past = Past(house)
+        said = [past.say(f"m{number}") for number in range(150)]
+        await past.entered()
+        answer, silent, asked = house.peer.request, "127.0.0.3:3", list[str]()
+
+        async def request(sent: Any) -> Any:
+            if "/backfill/" in sent.target:
+                asked.append(sent.host_header)
+                if sent.host_header == silent:
+                    await asyncio.Event().wait()
+            return await answer(sent)
+
+        monkeypatch.setattr(house.peer, "request", request)
+        monkeypatch.setattr(MissingEvents, "candidate_servers", lambda *_: [silent, THEIRS])
+        assert await Reader(past).all(50) == said
+        assert asked[:2] == [silent, THEIRS]
+        assert asked.count(silent) == 1
+
+
+@pytest.mark.parametrize("lacking", ["the state", "the event"])
+async def test_an_event_whose_visibility_is_not_known_is_read_by_nobody(tmp_path, monkeypatch, lacking):
+    async with server_with_peer(tmp_path) as house:
+        past = Past(house)
+        past.sent("m.room.history_visibility", {"history_visibility": "joined"}, "")
+        past.say("closed")
+        await past.entered()
+        reader = Reader(past)
+        page = await reader.page()
+        assert page is not None
+        assert [event.visibility for event in page.events] == ["joined"]
+        room = house.matrix.get_room(past.room.room_id)
+        events_of = room.events_of
+
+        async def without_state(_group: int) -> Any:
+            return {}
+
+        async def without_event(state: Any, keys: Any) -> Any:
+            found = await events_of(state, keys)
+            return {key: event for key, event in found.items() if key[0] != "m.room.history_visibility"}
+
+        if lacking == "the state":
+            monkeypatch.setattr(room.groups, "load", without_state)
+        else:
+            monkeypatch.setattr(type(room), "events_of", lambda _, state, keys: without_event(state, keys))
+        page = await reader.page()
+        assert page is not None
+        assert [event.visibility for event in page.events] == [""]
 
 
 async def test_a_room_of_this_server_has_nothing_before_its_log(tmp_path):

@@ -17,11 +17,11 @@ from hansa import (
     MediaTransfer,
     PeerConnect,
     RemoteProtocolError,
+    SlotShares,
     Verdict,
 )
 from hansa.http.listener import Dispatcher, Listener
 from hansa.testing import until
-from hansa_matrix.bounds.fair_slots import SlotLimits
 from hansa_matrix.errors import MatrixError
 from hansa_matrix.federation.client import ServerUnreachable
 from hansa_matrix.media import remote
@@ -145,7 +145,7 @@ async def test_a_file_of_some_speed_may_take_longer(tmp_path, monkeypatch):
 
 async def test_too_many_of_one_server_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        remote, "DOWNLOAD_LIMITS", SlotLimits(in_all=2, each={"server": 1, "person": 2}, waiting=1)
+        remote, "DOWNLOAD_LIMITS", SlotShares(in_all=2, each={"server": 1, "person": 2}, waiting=1)
     )
     async with server_with_peer(tmp_path) as house:
         slow = Slow(house)

@@ -22,7 +22,7 @@ REASONS = {
     "client_api/rooms/stream_gaps.py gaps_of": "depths",
     "client_api/rooms/earlier_history.py _target_sender": "the sender of a message, if it may be shown",
     "client_api/rooms/earlier_history.py _depth_of": "a depth, and whether it is live",
-    "client_api/rooms/earlier_history.py _events_of": "the visibility of each, by which the core decides who reads it",
+    "client_api/rooms/earlier_history.py _visibility_at": "the visibility of each, by which the core decides who reads it",
     "client_api/user_directory.py _open_to": "join rules",
     "client_api/rooms/room_summary.py _may_know": "join rules",
     "rooms/access/user_visibility.py was_in": "a membership, of which nothing but the membership is looked at",

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hansa import Busy, RemoteProtocolError
+from hansa import Busy, FairSlots, RemoteProtocolError, SlotShares
 from hansa.testing import until
-from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.media import image_process, image_worker
 from hansa_matrix.media.repository import MediaItem
 from matrix.server_with_peer import THEIRS, ServerWithPeer, server_with_peer
@@ -226,7 +225,7 @@ def test_a_turned_picture_stands_upright_and_colours_stay():
 
 
 async def test_who_asks_for_much_waits_behind_themselves():
-    shares, gate = FairSlots(SlotLimits(in_all=1, each={"for": 1}, waiting=3)), asyncio.Event()
+    shares, gate = FairSlots(SlotShares(in_all=1, each={"for": 1}, waiting=3)), asyncio.Event()
     order: list[tuple[str, int]] = []
 
     async def work(who: str, number: int) -> None:
@@ -245,7 +244,7 @@ async def test_who_asks_for_much_waits_behind_themselves():
 
 
 async def test_those_who_wait_are_bounded_and_may_go():
-    shares, gate = FairSlots(SlotLimits(in_all=2, each={"for": 1}, waiting=2)), asyncio.Event()
+    shares, gate = FairSlots(SlotShares(in_all=2, each={"for": 1}, waiting=2)), asyncio.Event()
 
     async def work(who: str) -> None:
         async with shares.hold_slot(("for", who)):

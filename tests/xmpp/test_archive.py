@@ -411,3 +411,17 @@ async def test_a_person_who_asks_much_is_slowed_down_and_others_are_not(
         await h.link.until(lambda: [e for e in h.link.sent if e.get("id") == "many2"])
         assert (await query(h, ROMEO)).bodies == ["one"]
         assert not [e for e in h.link.sent if e.get("id") == "many3"]
+
+
+async def test_ids_are_paid_for_before_they_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_PERSON_RATE", 0.0001)
+    monkeypatch.setattr(archive, "_PERSON_BURST", 3.0)
+    async with xmpp_server() as h:
+        await enter_both(h)
+        h.say(JULIET, "one")
+        named = form(ids=[f"unknown{n}" for n in range(40)])
+        asked = f"<query xmlns='urn:xmpp:mam:2'>{named}</query>"
+        h.link.receive(iq(JULIET, ROOM, asked, type_="set", id_="named"))
+        await heard(h, "one")
+        assert (await query(h, ROMEO)).bodies == ["one"]
+        assert not [e for e in h.link.sent if e.get("id") == "named"]

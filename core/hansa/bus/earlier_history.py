@@ -20,11 +20,15 @@ from hansa.bus.rooms import Room
 from hansa.model.content import Content, Edit, Membership, Message, Reaction
 from hansa.model.events import EarlierHistory, Event, Link
 from hansa.model.ref import NativeId
+from hansa.pacing.fair_slots import FairSlots, SlotShares
 
 #: Events of one answer, and bytes of a native id.
 MAX_EARLIER, MAX_NATIVE = 100, 180
-#: Seconds for a network to answer, and answers that are waited for at the same time.
-_FETCH_TIMEOUT_S, _MAX_FETCHES = 20.0, 4
+#: Seconds for a network to answer, its wait for a slot included.
+_FETCH_TIMEOUT_S = 20.0
+#: Answers that are waited for at the same time: the people of a server, and the readers of a room, have a
+#: share, so that slow rooms and their readers hold up no others.
+_SLOTS = SlotShares(in_all=16, each={"server": 4, "room": 2}, waiting=32)
 #: The last time of the year 9999, which every protocol can write (ms).
 _MAX_TIME = 253_402_300_799_999
 _MARK = "~"
@@ -36,12 +40,17 @@ class EarlierHistoryReader:
     """Reads it for persons, judged by the history visibility of then and the policies of now."""
 
     def __init__(
-        self, network: Callable[[str], Network | None], log: MembershipLog, rejudging: PolicyRecheck
+        self,
+        network: Callable[[str], Network | None],
+        server_of: Callable[[str, str], str],
+        log: MembershipLog,
+        rejudging: PolicyRecheck,
     ) -> None:
         self._network = network
+        self._server_of = server_of
         self._log = log
         self._rejudging = rejudging
-        self._fetches = asyncio.Semaphore(_MAX_FETCHES)
+        self._slots = FairSlots(_SLOTS)
 
     async def read(
         self, room: Room, link: Link, user: NativeId, before: str, *, limit: int, ask_others: bool
@@ -55,7 +64,7 @@ class EarlierHistoryReader:
             return None if place else EarlierHistory()
         source, network = found
         limit = max(1, min(limit, MAX_EARLIER))
-        page = await self._fetch(source, network, place, limit, ask_others=ask_others)
+        page = await self._fetch(source, network, user, place, limit, ask_others=ask_others)
         if page is None:
             return None
         memberships = await self._log.memberships(room, user)
@@ -87,13 +96,21 @@ class EarlierHistoryReader:
         return None
 
     async def _fetch(
-        self, source: Link, network: FetchesHistory, place: str, limit: int, *, ask_others: bool
+        self,
+        source: Link,
+        network: FetchesHistory,
+        user: NativeId,
+        place: str,
+        limit: int,
+        *,
+        ask_others: bool,
     ) -> EarlierPage | None:
         try:
             async with asyncio.timeout(_FETCH_TIMEOUT_S):
                 if not ask_others:
                     return await network.fetch_before(source, place, limit=limit, ask_others=False)
-                async with self._fetches:
+                server = f"{user.network} {self._server_of(user.network, user.id)}"
+                async with self._slots.hold_slot(("server", server), ("room", source.room)):
                     return await network.fetch_before(source, place, limit=limit, ask_others=True)
         except Exception:  # noqa: BLE001  # a faulty network must not hide the log
             _log.warning("what was said before %s was linked cannot be read now", source.id, exc_info=True)

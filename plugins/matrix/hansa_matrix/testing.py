@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 
-from hansa import Network, NetworkContext, ScopedStore, WeightedLruCache
+from hansa import FairSlots, Network, NetworkContext, ScopedStore, WeightedLruCache
 
 from hansa_matrix.admin.doctor import Doctor
-from hansa_matrix.bounds.fair_slots import FairSlots
 from hansa_matrix.client_api.endpoints import ClientApi
 from hansa_matrix.conversion.room_views import RoomViewBuilder
 from hansa_matrix.federation.client import FederationClient

@@ -167,7 +167,8 @@ class Archive:
 
     async def _read_page(self, reader: _ArchiveReader, query: ArchiveQuery) -> _Page:
         """The messages of a page, which is given when its work is within the reader's rate."""
-        await self._wait_turns(reader.user, 1)
+        named = len(query.after) + len(query.before) + len(query.ids or ())
+        await self._wait_turns(reader.user, 1 + named // _NAMED_SIZE)
         earlier = [id_ for id_ in query.before if id_.startswith(_EARLIER)]
         goes_on = query.from_end and not query.after and query.ids is None
         if earlier and not (goes_on and len(query.before) == 1):
@@ -232,7 +233,7 @@ class Archive:
         """The reads that the messages of the log took. One message more is looked for, to say whether the
         page is the last one.
         """
-        examined, named = 0, len(query.after) + len(query.before) + len(query.ids or ())
+        examined = 0
         low = max([(await self._require_event(reader, id_)).seq for id_ in query.after], default=0)
         befores = [(await self._require_event(reader, id_)).seq - 1 for id_ in query.before]
         events = self._events_of(reader, query, low, min(befores, default=None))
@@ -248,7 +249,7 @@ class Archive:
                 page.examined = event.id
             else:
                 page.complete = True
-        return 1 + examined // _READ_SIZE + named // _NAMED_SIZE
+        return 1 + examined // _READ_SIZE
 
     async def _events_of(
         self, reader: _ArchiveReader, query: ArchiveQuery, low: int, high: int | None

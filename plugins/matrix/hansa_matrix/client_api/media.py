@@ -14,12 +14,14 @@ from typing import Any
 from hansa import (
     BlobTooLarge,
     BodyTooLarge,
+    FairSlots,
     MediaUpload,
     NativeId,
     NetworkContext,
     Request,
     Response,
     Router,
+    SlotShares,
 )
 from hansa.model.media_types import (
     content_disposition,
@@ -28,7 +30,6 @@ from hansa.model.media_types import (
     sanitise_name,
 )
 
-from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.client_api.account.accounts import Requester
 from hansa_matrix.client_api.http import ROOT, ClientHttp, Handler, RateLimited
 from hansa_matrix.client_api.remote_refusals import file_error
@@ -61,7 +62,7 @@ _SAFE_HEADERS = {
 _PENDING_TTL_MS = 86_400_000
 #: Files that are given at a time, by everybody and by one person, and the least that comes of each: bytes in
 #: a window of seconds. A file that does not come holds a place on the disk.
-UPLOAD_LIMITS = SlotLimits(in_all=200, each={"person": 8}, waiting=50)
+UPLOAD_LIMITS = SlotShares(in_all=200, each={"person": 8}, waiting=50)
 _MIN_UPLOAD_RATE = (16 * 1024, 30.0)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from hansa import (
     BlobTooLarge,
     Busy,
+    FairSlots,
     HttpError,
     HttpRequest,
     HttpStream,
@@ -24,11 +25,11 @@ from hansa import (
     NetworkContext,
     PeerConnect,
     RemoteProtocolError,
+    SlotShares,
     StoreFault,
 )
 from hansa.model.media_types import parse_file_name, parse_media_type
 
-from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.errors import denial_error, matrix_error
 from hansa_matrix.federation.client import (
     REQUEST_FAILURES,
@@ -48,7 +49,7 @@ _DOWNLOAD_TIMEOUT_S = 300.0
 #: The least that comes of a file: so many bytes in each window of so many seconds.
 MIN_WINDOW_BYTES, RATE_WINDOW_S = 160 * 1024, 10.0
 #: Files that are fetched at a time: in all, of one server, for one person.
-DOWNLOAD_LIMITS = SlotLimits(in_all=40, each={"server": 4, "person": 10}, waiting=100)
+DOWNLOAD_LIMITS = SlotShares(in_all=40, each={"server": 4, "person": 10}, waiting=100)
 _UNKNOWN = frozenset({"M_UNRECOGNIZED", "M_NOT_FOUND", "M_UNKNOWN"})
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from hansa import BlobNotFound, LruCache, NetworkContext, RemoteProtocolError, Request, WeightedLruCache
+from hansa import (
+    BlobNotFound,
+    FairSlots,
+    LruCache,
+    NetworkContext,
+    RemoteProtocolError,
+    Request,
+    SlotShares,
+    WeightedLruCache,
+)
 
-from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.errors import matrix_error
 from hansa_matrix.media.image_process import ImageProcess, Thumbnail, TooLarge, Unreadable
 from hansa_matrix.media.image_worker import FORMATS
@@ -18,7 +26,7 @@ _SIZES = (32, 96, 320, 640, 800, 1600)
 _FAILURE_TTL_S = 600.0
 _MAX_CACHED_BYTES, _MAX_CACHED = 16 * 1024 * 1024, 10_000
 #: One process makes one picture; of each person or server two hundred may wait, and their turns alternate.
-_SLOT_LIMITS = SlotLimits(in_all=1, each={"for": 1}, waiting=200)
+_SLOT_LIMITS = SlotShares(in_all=1, each={"for": 1}, waiting=200)
 
 
 def parse_thumbnail_query(request: Request) -> tuple[tuple[int, int], bool]:

@@ -17,10 +17,12 @@ import orjson
 from hansa import (
     Busy,
     CompareAndSwap,
+    FairSlots,
     NetworkContext,
     RemoteProtocolError,
     Remove,
     Row,
+    SlotShares,
     StoreError,
     StoreFault,
     Write,
@@ -28,7 +30,6 @@ from hansa import (
     scan_all,
 )
 
-from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crossings import Crossings, is_allowed
 from hansa_matrix.federation.client import REQUEST_FAILURES, FederationClient, build_path
 from hansa_matrix.local.client_notifier import ClientNotifier
@@ -57,7 +58,7 @@ _MAX_PATCHED_BYTES = 128 * 1024
 MAX_LISTS_OF_SERVER, MAX_BYTES_OF_SERVER = 200_000, 512 * 1024 * 1024
 MAX_BYTES, GUARANTEED_BYTES = 4 * 1024**3, 4 * 1024 * 1024
 #: Lists that are fetched at a time, and that may wait for it, of one server and in all.
-FETCH_LIMITS = SlotLimits(in_all=20, each={"server": 3}, waiting=200)
+FETCH_LIMITS = SlotShares(in_all=20, each={"server": 3}, waiting=200)
 _MAX_FETCHES = 1000
 #: Lists that are fetched again because their server announced changes: at once, and per second after that.
 REFETCH_BURST, REFETCH_RATE = 200.0, 1.0

@@ -23,7 +23,7 @@ from hansa import (
 )
 
 from hansa_matrix.client_api.rooms.pagination import FetchBudget, PaginationToken, RoomPaginator
-from hansa_matrix.proto.auth_rules.state_keys import HISTORY_VISIBILITY_KEY
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, HISTORY_VISIBILITY_KEY
 from hansa_matrix.proto.history_visibility import visibility_of
 from hansa_matrix.rooms.content_in_room import content_of_pdu
 from hansa_matrix.rooms.event_store import StoredEvent
@@ -93,8 +93,7 @@ class EarlierRoomHistory:
             if not isinstance(content, _TOLD):
                 continue
             if one.before not in visibilities:
-                state = await room.events_of(await room.groups.load(one.before), [HISTORY_VISIBILITY_KEY])
-                visibilities[one.before] = visibility_of(state.get(HISTORY_VISIBILITY_KEY))
+                visibilities[one.before] = await self._visibility_at(room, one.before)
             events.append(
                 EarlierEvent(
                     native=pdu.event_id,
@@ -106,6 +105,17 @@ class EarlierRoomHistory:
                 )
             )
         return events
+
+    @staticmethod
+    async def _visibility_at(room: MatrixRoom, group: int) -> str:
+        """The history visibility of a state; empty, which lets nobody read, where the state is not known."""
+        state = await room.groups.load(group)
+        if CREATE_KEY not in state:
+            return ""
+        event = (await room.events_of(state, [HISTORY_VISIBILITY_KEY])).get(HISTORY_VISIBILITY_KEY)
+        if event is None and HISTORY_VISIBILITY_KEY in state:
+            return ""
+        return visibility_of(event)
 
     async def _target_sender(self, room: MatrixRoom, content: Content) -> NativeId | None:
         """The sender of the message that an edit changes, None where it is not here or was redacted."""

@@ -230,7 +230,8 @@ class RoomPaginator:
         """
         try:
             async with asyncio.timeout(_FETCH_TIMEOUT_S), self._fetching.hold_key(room.room_id):
-                answer = await self._fetch({"room": room.room_id, "limit": _FETCH_LIMIT, "within": within})
+                asked = {"room": room.room_id, "limit": _FETCH_LIMIT, "within": within}
+                answer = await self._fetch({**asked, "seconds": _FETCH_TIMEOUT_S})
         except (LocalProtocolError, RemoteProtocolError, TimeoutError) as problem:
             self._ctx.log.info("the past of %s: %s", room.room_id, problem)
             return False

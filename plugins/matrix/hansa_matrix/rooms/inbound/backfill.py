@@ -7,12 +7,13 @@ serves other servers and readers of the past; the current state and the core's l
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from hansa import LocalProtocolError, NetworkContext, Submission
+from hansa import LocalProtocolError, LruCache, NetworkContext, Submission
 
 from hansa_matrix.federation.client import REQUEST_FAILURES, ServerUnreachable, build_path
 from hansa_matrix.proto.event import Pdu
@@ -35,6 +36,8 @@ _TAKEN_BYTES = 256 * 1024
 _MAX_NAMED = 20
 #: Events that cannot be verified and are passed over in one run.
 _MAX_PASSED = 10_000
+#: Servers that kept a reader waiting, which are asked last for so many seconds.
+_MAX_SLOW, _SLOW_TTL_S = 1000, 600.0
 
 
 class Backfill:
@@ -45,10 +48,12 @@ class Backfill:
         self._gaps = gaps
         self._rooms = rooms
         self._running: set[str] = set()
+        self._slow = LruCache[str, float](_MAX_SLOW)
 
     async def backfill(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Fetch up to ``limit`` events, newest first; ``failed`` says which servers gave none, and why.
-        ``within``: only behind events that we lack between two depths by our count.
+        ``within``: only behind events that we lack between two depths by our count. ``seconds``: a reader
+        waits so long, and no server but the last one that is asked may take more than half of it.
         """
         room_id = str(arguments["room"])
         room = self._rooms.require_resident(room_id)
@@ -63,11 +68,14 @@ class Backfill:
         failed: dict[str, str] = {}
         beyond: dict[str, tuple[str, ...]] = {}
         first, taken, within = str(arguments.get("server") or ""), 0, arguments.get("within")
+        seconds = arguments.get("seconds")
         try:
             while taken < limit:
                 passed = len(beyond)
                 ends = await self._fetchable_ends(room, beyond, within)
-                came = await self._fetch_page(room, first, limit - taken, failed, beyond, ends=ends)
+                came = await self._fetch_page(
+                    room, first, limit - taken, failed, beyond, ends=ends, patience=seconds and seconds / 2
+                )
                 if not came and not passed < len(beyond) < _MAX_PASSED:
                     break
                 taken += came
@@ -104,15 +112,23 @@ class Backfill:
         beyond: dict[str, tuple[str, ...]],
         *,
         ends: Sequence[str],
+        patience: float | None,
     ) -> int:
         """One page from the first server that has one; how many events came."""
         passed = len(beyond)
         for at in range(0, len(ends), _MAX_NAMED):
-            for server in self._gaps.candidate_servers(room, first):
+            servers = sorted(self._gaps.candidate_servers(room, first), key=self._is_slow)
+            for number, server in enumerate(servers, 1):
                 try:
-                    async with self._gaps.errands.acquire(server) as errand:
+                    seconds = patience if number < len(servers) else None
+                    async with asyncio.timeout(seconds), self._gaps.errands.acquire(server) as errand:
                         named = ends[at : at + _MAX_NAMED]
                         came = await self._fetch_from(room, errand, named, min(most, _PAGE_SIZE), beyond)
+                except TimeoutError:
+                    self._slow.put(server, self._ctx.clock.monotonic())
+                    failed[server] = f"has not answered within {patience:.0f} s"
+                    self._ctx.log.info("the past of %s by %s: no answer in time", room.room_id, server)
+                    continue
                 except REQUEST_FAILURES as error:
                     failed[server] = getattr(error, "detail", str(error))[:200]
                     self._ctx.log.info("the past of %s by %s: %s", room.room_id, server, error)
@@ -120,6 +136,10 @@ class Backfill:
                 if came or len(beyond) > passed:
                     return came
         return 0
+
+    def _is_slow(self, server: str) -> bool:
+        since = self._slow.get(server)
+        return since is not None and self._ctx.clock.monotonic() - since < _SLOW_TTL_S
 
     async def _fetch_from(  # what a run has come to
         self,

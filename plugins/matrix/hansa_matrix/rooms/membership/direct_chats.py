@@ -12,6 +12,7 @@ from hansa import (
     Busy,
     CannotOpenRoom,
     Conflict,
+    FairSlots,
     LocalProtocolError,
     Member,
     Membership,
@@ -20,10 +21,10 @@ from hansa import (
     OpenedRoom,
     Refusal,
     RefusalCode,
+    SlotShares,
     StoreFault,
 )
 
-from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.create_room import InitialEvent, RoomCreator, RoomTemplate, default_power_levels
@@ -43,7 +44,7 @@ _MAX_TRIES, _BACKOFF = 8, Backoff(first=0.5, most=8.0)
 _PASSING = frozenset({RefusalCode.INVITE_ONLY, RefusalCode.BUSY, RefusalCode.UNREACHABLE, RefusalCode.RATE})
 #: Invites that are followed at one time, in all and of one server. One join is left for people of this server
 #: (``remote_membership.JOINS``).
-INVITES = SlotLimits(in_all=3, each={"server": 1}, waiting=20)
+INVITES = SlotShares(in_all=3, each={"server": 1}, waiting=20)
 
 
 class DirectChatRooms:

@@ -14,6 +14,7 @@ from hansa import (
     CannotOpenRoom,
     Crossing,
     DirectoryQuery,
+    FairSlots,
     Join,
     Knock,
     NativeId,
@@ -21,12 +22,12 @@ from hansa import (
     Refusal,
     RefusalCode,
     RemoteProtocolError,
+    SlotShares,
     Write,
     again_on_conflict,
     refusal_by,
 )
 
-from hansa_matrix.bounds.fair_slots import FairSlots, SlotLimits
 from hansa_matrix.crypto import verify_signature
 from hansa_matrix.federation.client import (
     REQUEST_FAILURES,
@@ -64,7 +65,7 @@ INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"
 _KEY_PAUSES = (1.0, 4.0, 10.0)
 
 #: Rooms that are entered at a time: each may hold 256 MiB until it is kept.
-JOINS = SlotLimits(in_all=4, each={"person": 2, "server": 2}, waiting=20)
+JOINS = SlotShares(in_all=4, each={"person": 2, "server": 2}, waiting=20)
 #: Returns to one room that are remembered.
 _RETURNS = 100
 

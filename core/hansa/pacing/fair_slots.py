@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from hansa import Busy
+from hansa.model.errors import Busy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlotLimits:
+class SlotShares:
     """``in_all`` slots; ``each`` of one name, by the kind of name; ``waiting`` of one first name, and of all
     together ten times that.
     """
@@ -27,7 +27,7 @@ class SlotLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiter:
+class _SlotWaiter:
     names: tuple[tuple[str, str], ...]
     ready: asyncio.Future[None]
 
@@ -35,11 +35,11 @@ class _Waiter:
 class FairSlots:
     """See the module. A name is ``(kind, who)``; an empty ``who`` has no share of its own."""
 
-    def __init__(self, bounds: SlotLimits) -> None:
+    def __init__(self, bounds: SlotShares) -> None:
         self._bounds = bounds
         self._taken: Counter[tuple[str, str]] = Counter()
         self._in_all = 0
-        self._lines: OrderedDict[tuple[str, str], deque[_Waiter]] = OrderedDict()
+        self._lines: OrderedDict[tuple[str, str], deque[_SlotWaiter]] = OrderedDict()
 
     @property
     def taken(self) -> int:
@@ -86,7 +86,7 @@ class FairSlots:
         line = self._lines.get(names[0], deque())
         if len(line) >= self._bounds.waiting or self.waiting >= 10 * self._bounds.waiting:
             raise Busy("too much of this is waiting already", after=5.0)
-        waiter = _Waiter(names, asyncio.get_running_loop().create_future())
+        waiter = _SlotWaiter(names, asyncio.get_running_loop().create_future())
         self._lines.setdefault(names[0], line).append(waiter)
         self._serve_waiters()
         try:
@@ -111,7 +111,7 @@ class FairSlots:
             self._take_slot(waiter.names)
             waiter.ready.set_result(None)
 
-    def _next_waiter(self) -> tuple[tuple[str, str], _Waiter] | None:
+    def _next_waiter(self) -> tuple[tuple[str, str], _SlotWaiter] | None:
         if self._in_all >= self._bounds.in_all:
             return None
         for name, line in self._lines.items():
