@@ -6,13 +6,12 @@ A side acts in its own protocol and tells what its client was shown as lines of 
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Any, Protocol
 from urllib.parse import quote
-from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
+from e2e.room_lines import XMPP_NAMES, IrcLines, matrix_lines, xmpp_lines
 from peers.ngircd import IrcUser
 from peers.prosody import XmppUser
 from peers.synapse import MatrixUser
@@ -23,7 +22,6 @@ PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d4944415478da63fccfc0f01f0005"
     "0101ff8b8c1bd80000000049454e44ae426082"
 )
-_LINK = re.compile(r"https://\S+")
 
 
 class Side(Protocol):
@@ -129,6 +127,70 @@ class MatrixSide:
     async def set_topic(self, text: str) -> None:
         await self.user.set_state(self.room, "m.room.topic", {"topic": text})
 
+    async def say_code(self, text: str) -> None:
+        html = {
+            "format": "org.matrix.custom.html",
+            "formatted_body": f"<pre><code>{escape(text)}\n</code></pre>",
+        }
+        await self._send("m.room.message", {"msgtype": "m.text", "body": text, **html})
+
+    async def answer_in_thread(self, text: str, target: str) -> None:
+        relation = {"rel_type": "m.thread", "event_id": await self._find(target)}
+        await self._send("m.room.message", {"msgtype": "m.text", "body": text, "m.relates_to": relation})
+
+    async def vote(self, question: str, answer: str) -> None:
+        relation = {"rel_type": "m.reference", "event_id": await self._find_poll(question)}
+        await self._send("m.poll.response", {"m.selections": [answer], "m.relates_to": relation})
+
+    async def end_poll(self, question: str) -> None:
+        relation = {"rel_type": "m.reference", "event_id": await self._find_poll(question)}
+        text = [{"body": f"{question} tea"}]
+        await self._send("m.poll.end", {"m.text": text, "m.relates_to": relation})
+
+    async def _find_poll(self, question: str) -> str:
+        events = await self.user.history(self.room)
+        return next(
+            str(event["event_id"])
+            for event in events
+            if event["type"] == "m.poll.start" and question in str(event["content"])
+        )
+
+    async def call(self) -> None:
+        content = {"application": "m.call", "call_id": "", "notify_type": "ring", "m.mentions": {}}
+        await self._send("m.call.notify", content)
+
+    async def name_room(self, text: str) -> None:
+        await self.user.set_state(self.room, "m.room.name", {"name": text})
+
+    async def rename(self, name: str) -> None:
+        path = f"/profile/{quote(self.user.id, safe='')}/displayname"
+        await self.user.call("PUT", path, {"displayname": name})
+
+        async def renamed() -> bool:
+            return (await self.user.members(self.room))[self.user.id] == name
+
+        await until(f"{self.name} is {name}", renamed)
+
+    async def leave(self) -> None:
+        await self.user.leave(self.room)
+
+    async def join(self) -> None:
+        await self.user.join(self.room)
+
+    async def _id_of(self, name: str) -> str:
+        return next(user for user, known in (await self.user.members(self.room)).items() if known == name)
+
+    async def promote(self, name: str, *, to: int = 50) -> None:
+        levels = (await self.user.state(self.room))["m.room.power_levels", ""]["content"]
+        users = {**levels.get("users", {}), await self._id_of(name): to}
+        await self.user.set_state(self.room, "m.room.power_levels", {**levels, "users": users})
+
+    async def demote(self, name: str) -> None:
+        await self.promote(name, to=0)
+
+    async def kick(self, name: str) -> None:
+        await self.user.kick(self.room, await self._id_of(name), "weary")
+
     async def see(self, text: str) -> None:
         async def seen() -> bool:
             return any(text in line for line in await self.lines())
@@ -136,62 +198,17 @@ class MatrixSide:
         await until(f"{self.name} sees {text!r}", seen)
 
     async def lines(self) -> list[str]:
-        events = await self.user.history(self.room)
-        names = {event["event_id"]: event["content"].get("body", "") for event in events}
-        return [line for event in events if (line := _line_of_event(event, names))]
-
-
-def _line_of_event(event: dict[str, Any], names: dict[str, str]) -> str:
-    content, type_ = event["content"], event["type"]
-    relation = content.get("m.relates_to") or {}
-    target = names.get(relation.get("event_id", ""), "")
-    if type_ == "m.room.message" and not content:
-        return "removed"
-    if type_ == "m.reaction":
-        return f'reaction {relation.get("key")} to "{target}"' if content else ""
-    if type_ == "m.room.redaction":
-        return "removal"
-    if type_ == "m.room.topic":
-        return f"topic: {content.get('topic', '')}"
-    if type_ == "m.poll.start":
-        return f"poll: {content['m.poll']['question']['m.text'][0]['body']}"
-    if type_ != "m.room.message":
-        return ""
-    body, msgtype = content.get("body", ""), content.get("msgtype")
-    if relation.get("rel_type") == "m.replace":
-        return f'edit of "{target}": {content["m.new_content"]["body"]}'
-    if "m.in_reply_to" in relation:
-        answered = names.get(relation["m.in_reply_to"]["event_id"], "")
-        return f'reply to "{answered}": {body}'
-    if msgtype in {"m.image", "m.file"}:
-        return f"{msgtype[2:]} {content.get('filename', body)}"
-    if msgtype == "m.location":
-        return f"location {body}"
-    words = {"m.emote": "emote: ", "m.notice": "notice: "}.get(msgtype or "", "")
-    bold = "<strong>" in content.get("formatted_body", "")
-    return _LINK.sub("LINK", f"{words}{'bold: ' if bold else ''}{body}")
-
-
-_NS = {
-    "c": "jabber:client",
-    "correct": "urn:xmpp:message-correct:0",
-    "reactions": "urn:xmpp:reactions:0",
-    "reply": "urn:xmpp:reply:0",
-    "retract": "urn:xmpp:message-retract:1",
-    "moderate": "urn:xmpp:message-moderate:1",
-    "sid": "urn:xmpp:sid:0",
-    "fallback": "urn:xmpp:fallback:0",
-    "file": "urn:xmpp:file:metadata:0",
-}
+        return [line for line in matrix_lines(await self.user.history(self.room)) if line]
 
 
 class XmppSide:
     """A person with an XMPP client."""
 
-    def __init__(self, name: str, user: XmppUser, room: str) -> None:
+    def __init__(self, name: str, user: XmppUser, room: str, nick: str) -> None:
         self.name = name
         self.user = user
         self.room = room
+        self.nick = nick
         #: The ids under which own messages were sent, by text.
         self._sent: dict[str, str] = {}
 
@@ -208,8 +225,8 @@ class XmppSide:
 
         def found() -> str:
             for message in self.user.messages(self.room):
-                if text in (message.findtext("c:body", "", _NS)):
-                    one = message.find("sid:stanza-id", _NS)
+                if text in (message.findtext("c:body", "", XMPP_NAMES)):
+                    one = message.find("sid:stanza-id", XMPP_NAMES)
                     return one.get("id", "") if one is not None else ""
             return ""
 
@@ -247,6 +264,35 @@ class XmppSide:
     async def set_topic(self, text: str) -> None:
         self.user.set_subject(self.room, escape(text))
 
+    async def say_code(self, text: str) -> None:
+        self._send(f"```\n{text}\n```")
+
+    async def answer_in_thread(self, text: str, target: str) -> None:
+        self._send(text, f"<thread>{await self._find(target)}</thread>")
+
+    async def rename(self, name: str) -> None:
+        self.nick = name
+        self.user.raw(f"<presence to='{self.room}/{name}'/>")
+
+    async def leave(self) -> None:
+        self.user.leave(self.room, self.nick)
+
+    async def join(self) -> None:
+        await self.user.join(self.room, self.nick)
+
+    def _administer(self, item: str) -> None:
+        query = f"<query xmlns='http://jabber.org/protocol/muc#admin'><item {item}</query>"
+        self.user.raw(f"<iq to='{self.room}' type='set' id='a{secrets.token_hex(6)}'>{query}</iq>")
+
+    async def promote(self, name: str) -> None:
+        self._administer(f"nick='{name}' role='moderator'/>")
+
+    async def demote(self, name: str) -> None:
+        self._administer(f"nick='{name}' affiliation='none'/>")
+
+    async def kick(self, name: str) -> None:
+        self._administer(f"nick='{name}' role='none'><reason>weary</reason></item>")
+
     async def see(self, text: str) -> None:
         await self.user.until(text, lambda: any(text in line for line in self._lines()))
 
@@ -254,47 +300,7 @@ class XmppSide:
         return self._lines()
 
     def _lines(self) -> list[str]:
-        messages = [
-            e
-            for e in self.user.stanzas
-            if e.tag.endswith("message") and e.get("from", "").partition("/")[0] == self.room
-        ]
-        names: dict[str, str] = {}
-        for message in messages:
-            body, sid = message.findtext("c:body", "", _NS), message.find("sid:stanza-id", _NS)
-            names.setdefault(message.get("id", ""), body)
-            if sid is not None:
-                names.setdefault(sid.get("id", ""), body)
-        return [line for message in messages if (line := _line_of_stanza(message, names))]
-
-
-def _line_of_stanza(message: Element, names: dict[str, str]) -> str:
-    def named(path: str) -> str | None:
-        found = message.find(path, _NS)
-        return None if found is None else names.get(found.get("id", ""), "?")
-
-    if message.get("type") == "error":
-        return "error"
-    body = message.findtext("c:body", None, _NS)
-    if (target := named("reactions:reactions")) is not None:
-        keys = [one.text or "" for one in message.findall("reactions:reactions/reactions:reaction", _NS)]
-        return f'reactions to "{target}": {" ".join(keys) or "none"}'
-    if (target := named("retract:retract")) is not None:
-        return f'removal of "{target}"'
-    if (target := named("correct:replace")) is not None:
-        return f'edit of "{target}": {body}'
-    if body is None:
-        topic = message.findtext("c:subject", None, _NS)
-        return "" if topic is None else f"topic: {topic}"
-    text = _LINK.sub("LINK", _without_fallback(message, body))
-    if (name := message.findtext(".//file:name", None, _NS)) is not None:
-        return f"file {name}: {text}"
-    if (target := named("reply:reply")) is not None:
-        return f'reply to "{target}": {text}'
-    if text.startswith("/me "):
-        return f"emote: {text.removeprefix('/me ')}"
-    bold = re.fullmatch(r"\*([^*\n]+)\*", text)
-    return f"bold: {bold[1]}" if bold else text
+        return [line for line in xmpp_lines(self.user.stanzas, self.room) if line]
 
 
 class IrcSide:
@@ -304,6 +310,7 @@ class IrcSide:
         self.name = name
         self.user = user
         self.channel = channel
+        self._first_nick = user.nick
         #: Where in what arrived an own line was sent: a server does not send it back.
         self._own: list[tuple[int, str]] = []
 
@@ -320,6 +327,24 @@ class IrcSide:
     async def set_topic(self, text: str) -> None:
         self.user.send(f"TOPIC {self.channel} :{text}")
 
+    async def rename(self, name: str) -> None:
+        self.user.send(f"NICK {name}")
+
+    async def leave(self) -> None:
+        self.user.send(f"PART {self.channel}")
+
+    async def join(self) -> None:
+        await self.user.join(self.channel)
+
+    async def promote(self, name: str) -> None:
+        self.user.send(f"MODE {self.channel} +o {name}")
+
+    async def demote(self, name: str) -> None:
+        self.user.send(f"MODE {self.channel} -o {name}")
+
+    async def kick(self, name: str) -> None:
+        self.user.send(f"KICK {self.channel} {name} :weary")
+
     async def see(self, text: str) -> None:
         await self.user.until(text, lambda: any(text in line for line in self._lines()))
 
@@ -328,34 +353,10 @@ class IrcSide:
 
     def _lines(self) -> list[str]:
         found: list[str] = []
-        own = list(self._own)
+        own, shown = list(self._own), IrcLines(self._first_nick, self.channel)
         for number, line in enumerate(self.user.lines):
             while own and own[0][0] <= number:
                 found.append(own.pop(0)[1])
-            if shown := self._line(line):
-                found.append(shown)
+            if text := shown.line(line):
+                found.append(text)
         return [*found, *(text for _, text in own)]
-
-    def _line(self, line: str) -> str:
-        source, _, rest = line.partition(" ")
-        command, _, rest = rest.partition(" ")
-        target, _, text = rest.partition(" :")
-        if target != self.channel or command not in {"PRIVMSG", "NOTICE", "TOPIC"}:
-            return ""
-        if command == "TOPIC":
-            return "" if source.startswith(f":{self.user.nick}!") else f"topic: {text}"
-        text = re.sub(r"^<([^>]*)> ", "", _LINK.sub("LINK", text.replace("\x0f", "")))
-        if action := re.fullmatch(r"\x01ACTION (.*)\x01", text):
-            return f"emote: {action[1]}"
-        text = re.sub(r"\x02([^\x02]*)\x02?", r"bold: \1", text)
-        return f"notice: {text}" if command == "NOTICE" else text
-
-
-def _without_fallback(message: Element, body: str) -> str:
-    """A body without what it repeats for clients that do not know replies (XEP-0428)."""
-    for fallback in message.findall("fallback:fallback", _NS):
-        part = fallback.find("fallback:body", _NS)
-        if fallback.get("for") == _NS["reply"] and part is not None:
-            start, end = int(part.get("start", "0")), int(part.get("end", str(len(body))))
-            return body[:start] + body[end:]
-    return body
