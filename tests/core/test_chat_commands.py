@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
+from core.command_stage import command_stage
 from hansa import (
     Action,
     AdminChange,
@@ -20,11 +19,9 @@ from hansa import (
     Message,
     NativeId,
     NetworkCommand,
-    OpenedRoom,
     Placement,
-    Prepared,
     Reason,
-    Role,
+    Retraction,
     RoomMember,
     Span,
     SpanKind,
@@ -32,109 +29,14 @@ from hansa import (
     Submission,
     Verdict,
     ViewDelta,
-    hookimpl,
 )
 from hansa.admin.deliveries import DeliveryCommands
 from hansa.admin.rooms import RoomCommands
-from hansa.app import App
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.environment import Request
 from hansa.host.room_names import RoomNames
 from hansa.model.chat_commands import ChatCommand, CommandSettings, is_command, read_command
-from hansa.testing import ManualClock, run_hansa, until
-from hansa.testing.actor import Actor, Config, module
-
-OPERATOR = NativeId("right", "olga@y")
-ON = CommandSettings(enabled=True, operators=frozenset({OPERATOR}), linkable=("right:open-*",))
-
-
-class Deciding(Actor):
-    """A network that is the authority of its rooms, and takes everything."""
-
-    async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
-        del create
-        return OpenedRoom(native=NativeId(self.ctx.id, address), authority=True)
-
-    async def before_turn(self, link: Any, inbound: Any) -> None: ...
-
-    async def fetch_missing(self, link: Any, refs: Any) -> bool:
-        raise AssertionError
-
-    async def countersign(self, link: Any, draft: Any) -> Any:
-        raise AssertionError
-
-    async def begin_turn(self, link: Any, batch: Any) -> Deciding:
-        return self
-
-    async def prepare_event(self, inbound: Submission, verdict: Verdict) -> Prepared:
-        return Prepared(native_id=f"pdu of {inbound.origin}")
-
-    def final_writes(self) -> Sequence[Any]:
-        return ()
-
-    def on_committed(self) -> None: ...
-
-    def on_rolled_back(self) -> None: ...
-
-
-def _deciding(made: dict[str, Actor]) -> Any:
-    plugin = module(made)
-    plugin.__name__ += "_deciding"
-
-    def open_network(ctx: Any) -> Actor:
-        made[ctx.id] = Deciding(ctx)
-        return made[ctx.id]
-
-    plugin.open_network = hookimpl(open_network)
-    return plugin
-
-
-class Stage:
-    """Two linked rooms, ``home`` of the network ``left`` which decides, and ``away`` of ``right``."""
-
-    def __init__(self, app: App, made: dict[str, Actor], clock: ManualClock) -> None:
-        self.app, self.clock = app, clock
-        self.left, self.right = made["left"], made["right"]
-
-    @property
-    def view(self) -> Any:
-        return self.app.rooms.room_of(NativeId("left", "home")).view
-
-    def links(self) -> set[str]:
-        return set(self.app.rooms.room_of(NativeId("left", "home")).links)
-
-    async def ask(self, actor: Actor, person: str, text: str) -> str:
-        """The answer to a command."""
-        before = len(actor.told)
-        await actor.say("home" if actor is self.left else "away", person, text)
-        await until(lambda: len(actor.told) > before)
-        assert actor.told[-1][0] == person
-        return actor.told[-1][1]
-
-    def counted(self, result: str) -> int:
-        return self.app.counters.get(("chat_commands", (("result", result),)), 0)
-
-    async def make_owner(self, network: str, room: str, user: str) -> None:
-        row = self.view.person(NativeId(network, user))
-        actor = self.left if network == "left" else self.right
-        await actor.ctx.reconcile_view(room, ViewDelta(upserts=(replace(row, role=Role.OWNER),)))
-
-
-@asynccontextmanager
-async def _stage(settings: CommandSettings = ON, *, decides: bool = True) -> AsyncIterator[Stage]:
-    made: dict[str, Actor] = {}
-    clock = ManualClock()
-    plain = module(made)
-    left = _deciding(made) if decides else plain
-    networks = {"left": (left, Config()), "right": (plain, Config()), "third": (plain, Config())}
-    async with run_hansa(
-        networks, rooms=[["left:home", "right:away"]], commands=settings, clock=clock
-    ) as app:
-        stage = Stage(app, made, clock)
-        await stage.left.join("home", "ann@x", "Ann")
-        await stage.right.join("away", "bob@y", "Bob")
-        await stage.right.join("away", "olga@y", "Olga")
-        yield stage
+from hansa.testing import until
 
 
 def test_what_is_a_command() -> None:
@@ -166,7 +68,7 @@ def test_what_a_command_says() -> None:
 
 
 async def test_a_command_and_its_answer_stay_on_the_network_of_the_person() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         assert "!hansa who" in await stage.ask(stage.left, "ann@x", "!hansa help")
         assert "!hansa who" in await stage.ask(stage.right, "bob@y", "!hansa help")
         await stage.left.say("home", "ann@x", "after")
@@ -185,20 +87,20 @@ async def test_a_command_and_its_answer_stay_on_the_network_of_the_person() -> N
 
 
 async def test_without_the_setting_a_command_is_a_message() -> None:
-    async with _stage(CommandSettings()) as stage:
+    async with command_stage(CommandSettings()) as stage:
         await stage.left.say("home", "ann@x", "!hansa help")
         assert await stage.right.until("away", 1) == ["!hansa help"]
         assert stage.left.told == []
 
 
 async def test_who_and_status() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         assert await stage.ask(stage.left, "ann@x", "!hansa who") == "left (1): Ann\nright (2): Bob, Olga"
         assert await stage.ask(stage.right, "bob@y", "!hansa status") == "left: up\nright: up"
 
 
 async def test_mistakes_are_answered() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         assert "no command sing" in await stage.ask(stage.left, "ann@x", "!hansa sing")
         assert await stage.ask(stage.left, "ann@x", "!hansa link") == "Write !hansa link NETWORK:ADDRESS"
         assert "one line" in await stage.ask(stage.left, "ann@x", "!hansa who\nall")
@@ -206,7 +108,7 @@ async def test_mistakes_are_answered() -> None:
 
 
 async def test_an_operator_links_and_unlinks() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         assert "is linked to third:new" in await stage.ask(stage.right, "olga@y", "!hansa link third:new")
         assert "third:new" in stage.links()
         assert "not linked" in await stage.ask(stage.right, "olga@y", "!hansa unlink third:new")
@@ -217,7 +119,7 @@ async def test_an_operator_links_and_unlinks() -> None:
 
 
 async def test_an_owner_on_the_network_that_decides_links_what_may_be_linked() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         assert "Only an owner" in await stage.ask(stage.left, "ann@x", "!hansa link right:open-1")
         await stage.make_owner("left", "home", "ann@x")
         assert "is linked" in await stage.ask(stage.left, "ann@x", "!hansa link right:open-1")
@@ -226,7 +128,7 @@ async def test_an_owner_on_the_network_that_decides_links_what_may_be_linked() -
 
 
 async def test_a_rank_that_another_network_gives_does_not_count() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         await stage.make_owner("right", "away", "bob@y")
         assert "Only an operator" in await stage.ask(stage.right, "bob@y", "!hansa link right:open-1")
         assert "Only an operator" in await stage.ask(stage.right, "bob@y", "!hansa unlink left:home")
@@ -234,7 +136,7 @@ async def test_a_rank_that_another_network_gives_does_not_count() -> None:
 
 
 async def test_a_room_is_not_taken_from_another_one() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         await stage.app.link_room(["left:second", "right:open-2"], create=True)
         await stage.make_owner("left", "home", "ann@x")
         assert "linked to another room" in await stage.ask(stage.left, "ann@x", "!hansa link right:open-2")
@@ -243,7 +145,7 @@ async def test_a_room_is_not_taken_from_another_one() -> None:
 
 
 async def test_an_invite_is_the_persons_own() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         assert await stage.ask(stage.right, "bob@y", "!hansa invite left:zoe@x") == "left:zoe@x is invited."
         assert stage.view.membership(NativeId("left", "zoe@x")) is Membership.INVITE
         answer = await stage.ask(stage.left, "ann@x", "!hansa invite right:yan@y")
@@ -253,7 +155,7 @@ async def test_an_invite_is_the_persons_own() -> None:
 
 
 async def test_one_person_does_not_flood_the_bridge() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         for _ in range(5):
             await stage.ask(stage.right, "bob@y", "!hansa status")
         await stage.right.say("away", "bob@y", "!hansa status")
@@ -265,7 +167,7 @@ async def test_one_person_does_not_flood_the_bridge() -> None:
 
 
 async def test_history_is_not_carried_out() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         for ts, placement in (
             (stage.clock.now() - 300_001, Placement.LIVE),
             (stage.clock.now(), Placement.GAP),
@@ -288,7 +190,7 @@ async def test_history_is_not_carried_out() -> None:
 
 
 async def test_the_same_command_again_is_carried_out_once() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         for _ in range(2):
             await stage.left.say("home", "ann@x", "!hansa who", origin="same")
             await stage.right.say("away", "bob@y", "!hansa who", origin="same")
@@ -298,7 +200,7 @@ async def test_the_same_command_again_is_carried_out_once() -> None:
 
 
 async def test_commands_of_yesterday_are_forgotten() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         for number in range(60):
             stage.clock.advance(6.0)
             await stage.ask(stage.right, "bob@y", "!hansa status")
@@ -323,7 +225,7 @@ class _Denies:
 
 
 async def test_policies_judge_the_command_and_the_change() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         policy = _Denies(AdminChange)
         stage.app.decisions.replace([InstalledPolicy(name="no", policy=policy)])
         assert "the policy says no" in await stage.ask(stage.right, "olga@y", "!hansa link right:new")
@@ -342,7 +244,7 @@ async def test_policies_judge_the_command_and_the_change() -> None:
 
 
 async def test_a_direct_chat_with_the_bridge() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         answer = await stage.right.ctx.answer_command("bob@y", "help")
         assert answer is not None
         assert "!hansa status" in answer
@@ -351,12 +253,12 @@ async def test_a_direct_chat_with_the_bridge() -> None:
             await stage.right.ctx.answer_command("bob@y", "!hansa status") == "left: up\nright: up\nthird: up"
         )
         assert await stage.right.ctx.answer_command("bob@y", "who") == "Write this command in a room."
-    async with _stage(CommandSettings()) as stage:
+    async with command_stage(CommandSettings()) as stage:
         assert await stage.right.ctx.answer_command("bob@y", "help") is None
 
 
 async def test_in_a_room_without_an_authority_only_operators_change_links() -> None:
-    async with _stage(decides=False) as stage:
+    async with command_stage(decides=False) as stage:
         await stage.make_owner("left", "home", "ann@x")
         assert "Only an operator" in await stage.ask(stage.left, "ann@x", "!hansa link right:open-1")
         assert "is linked" in await stage.ask(stage.right, "olga@y", "!hansa link right:open-1")
@@ -365,7 +267,7 @@ async def test_in_a_room_without_an_authority_only_operators_change_links() -> N
 
 
 async def test_a_network_that_fails_to_answer_is_logged() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
 
         async def fail(*_: Any) -> None:
             raise RuntimeError("no")
@@ -376,7 +278,7 @@ async def test_a_network_that_fails_to_answer_is_logged() -> None:
 
 
 async def test_what_is_confined_is_refused_where_another_network_decides() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         inbound = Submission(
             origin=NativeId("right", "a secret"),
             room=NativeId("right", "away"),
@@ -391,7 +293,7 @@ async def test_what_is_confined_is_refused_where_another_network_decides() -> No
 
 
 async def test_an_operator_sees_that_a_command_is_confined() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         await stage.ask(stage.left, "ann@x", "!hansa who")
         (event,) = [
             event
@@ -408,7 +310,7 @@ async def test_an_operator_sees_that_a_command_is_confined() -> None:
 
 
 async def test_the_events_of_a_room_are_counted_without_confined_ones() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         room = stage.app.rooms.room_of(NativeId("left", "home"))
 
         async def count_events() -> int:
@@ -419,13 +321,16 @@ async def test_the_events_of_a_room_are_counted_without_confined_ones() -> None:
         before, head = await count_events(), room.head
         await stage.ask(stage.left, "ann@x", "!hansa who")
         assert (await count_events(), room.head > head) == (before, True)
+        (command,) = [event for event in room.tail if isinstance(event.content, Message)]
+        await stage.left.do("home", "ann@x", Retraction(target=command.id))
+        assert await count_events() == before
         await stage.app.rooms.reload(room)
         await stage.right.say("away", "bob@y", "hello")
         assert await count_events() == before + 1
 
 
 async def test_in_a_large_room_who_tells_numbers() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         rows = [
             RoomMember(user=NativeId("left", f"p{n}@x"), membership=Membership.JOIN, server="x")
             for n in range(2000)
@@ -435,7 +340,7 @@ async def test_in_a_large_room_who_tells_numbers() -> None:
 
 
 async def test_a_network_has_commands_of_its_own() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         asked: list[tuple[NativeId, Sequence[str]]] = []
 
         async def greet(person: NativeId, words: Sequence[str]) -> str:
@@ -457,7 +362,7 @@ async def test_a_network_has_commands_of_its_own() -> None:
 
 
 async def test_one_server_does_not_take_every_place_of_commands() -> None:
-    async with _stage() as stage:
+    async with command_stage() as stage:
         going_on, waiting = asyncio.Event(), list[NativeId]()
 
         async def wait(person: NativeId, words: Sequence[str]) -> str:

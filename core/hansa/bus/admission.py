@@ -20,6 +20,7 @@ from hansa.model.crossing import EventIn, EventOut
 from hansa.model.errors import Busy
 from hansa.model.events import (
     OTHER_NETWORKS,
+    Event,
     Link,
     NativeFacts,
     Refusal,
@@ -57,7 +58,9 @@ class NetworkLookup(Protocol):
         ...
 
     def is_command(self, sender: NativeId, content: Content) -> bool:
-        """True if a person writes a command to the bridge, and their network can answer it."""
+        """True if a person writes a command to the bridge, and their network can answer it. Raises ``Busy``
+        while that network is not running.
+        """
         ...
 
 
@@ -104,6 +107,11 @@ class PendingSubmission:
             return True
         return self.link.authority and self.inbound.native is not None and not self.inbound.local
 
+    def confine_as(self, target: Event) -> None:
+        """Confines what is said about a confined event: it would tell other networks of it."""
+        if target.is_confined and (OTHER_NETWORKS, "") not in self.withheld:
+            self.withheld.append((OTHER_NETWORKS, ""))
+
     @property
     def taken(self) -> bool:
         """True if the submission has an outcome, which is durable."""
@@ -137,7 +145,13 @@ class Admission:
         arrived, link = item.link, room.authority
         immutable = item.immutable
         inside = link is not None and link.native.network == arrived.native.network
-        if self._networks.is_command(item.inbound.sender, item.inbound.content):
+        try:
+            is_command = self._networks.is_command(item.inbound.sender, item.inbound.content)
+        except Busy as busy:  # its words would cross as those of a message
+            if not item.done.done():
+                item.done.set_exception(busy)
+            return
+        if is_command:
             item.consumed = not inside
             item.inbound = replace(item.inbound, confined=True)
         inbound = item.inbound

@@ -10,7 +10,7 @@ from hansa.bus.pipeline import Pipeline
 from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Rooms
 from hansa.model.crossing import EphemeralIn, EphemeralOut
-from hansa.model.ephemeral import EphemeralEvent
+from hansa.model.ephemeral import EphemeralEvent, Receipt
 from hansa.model.ref import NativeId
 
 #: With so many events of a room waiting for its turn, what nobody said is dropped first.
@@ -63,6 +63,7 @@ class EphemeralRelay:
                 other.id == link.id
                 or not other.direction.outward
                 or not isinstance(network, CarriesEphemeral)
+                or (isinstance(signal, Receipt) and signal.event.is_withheld_from(other))
             ):
                 continue
             out = EphemeralOut(link=other, sender=signal.user, kind=signal.kind, view=room.view)

@@ -28,7 +28,6 @@ class EventMaker:
         """The next event of a room's log, with the writes for its names. The draft has both afterwards."""
         inbound = item.inbound
         draft.head += 1
-        draft.confined += inbound.confined
         draft.received = max(self._clock.now(), draft.received)
         taken_back = bool(prepared.native_id) and prepared.native_id in prepared.redacted
         event = Event(
@@ -46,6 +45,7 @@ class EventMaker:
             generation=item.generation,
             payload=b"" if taken_back else inbound.payload,
         )
+        draft.confined += event.is_confined
         draft.events.append(event)
         draft.named[inbound.origin] = event
         draft.writes.append(schema.event_insert(event))

@@ -442,6 +442,8 @@ class Pipeline:
                 inbound = replace(inbound, content=content)
         if isinstance(content, Targeted):
             decided = item.link.authority or isinstance(inbound.native, Reflected)
+            if target is not None:
+                item.confine_as(target)
             refusal = await self._targets.check(room, inbound, target, decided=decided)
             if refusal is not None and decided:  # its own rules allow it
                 content = without_target(content)

@@ -104,11 +104,12 @@ class ChatCommands:
 
     def is_command(self, sender: NativeId, content: Content) -> bool:
         """See ``hansa.bus.admission.NetworkLookup.is_command``."""
-        return (
-            self._settings.enabled
-            and is_command(content, self._settings.prefix)
-            and isinstance(self._host.network(sender.network), AnswersCommands)
-        )
+        if not self._settings.enabled or not is_command(content, self._settings.prefix):
+            return False
+        network = self._host.network(sender.network)
+        if network is None:
+            raise Busy(f"{sender.network} is not running", after=1.0)
+        return isinstance(network, AnswersCommands)
 
     def on_committed(self, room: Room, events: Sequence[Event]) -> None:
         """Carries out the commands among events of the log."""
@@ -116,9 +117,11 @@ class ChatCommands:
             return
         for event in events:
             link = room.authority
-            if link is None or link.native.network != event.sender.network:
+            if link is None or link.native.network != event.sender.network or not event.is_confined:
                 continue
-            if self.is_command(event.sender, event.content) and isinstance(event.content, Message):
+            if not isinstance(self._host.network(event.sender.network), AnswersCommands):
+                continue
+            if isinstance(event.content, Message) and is_command(event.content, self._settings.prefix):
                 fresh = event.placement is Placement.LIVE and self._is_fresh(event.ts)
                 self._take(room, link, event.sender, event.content.text, fresh=fresh)
 

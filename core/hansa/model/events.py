@@ -75,7 +75,8 @@ class Submission:
     network alone. ``native_targets``: the ids of events in ``content`` are native ids of the network, in
     the place of which the room's turn puts the core's own; empty for an event that is not known.
     ``reflects`` is the ``Delivery.key`` of a draft that the network's room reflected late: see
-    ``LateAuthority.propose``. ``confined``: no other network gets the event, now or later.
+    ``LateAuthority.propose``. ``confined``: no other network gets the event, now or later,
+    nor what is said about it: an edit, a reaction, a retraction.
     """
 
     origin: NativeId
@@ -121,6 +122,11 @@ class Event:
     withheld_from: tuple[tuple[str, str], ...] = ()
     generation: int = 0
     payload: bytes = b""
+
+    @property
+    def is_confined(self) -> bool:
+        """True if no other network than that of its sender gets the event."""
+        return bool(self.withheld_from) and any(name == OTHER_NETWORKS for name, _ in self.withheld_from)
 
     def is_withheld_from(self, link: Link) -> bool:
         """True if the event may not pass a link, as it was decided when the event was committed."""
