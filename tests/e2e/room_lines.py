@@ -19,6 +19,7 @@ XMPP_NAMES = {
     "sid": "urn:xmpp:sid:0",
     "fallback": "urn:xmpp:fallback:0",
     "file": "urn:xmpp:file:metadata:0",
+    "reference": "urn:xmpp:reference:0",
     "user": "http://jabber.org/protocol/muc#user",
 }
 
@@ -107,6 +108,8 @@ def _line_of_event(event: dict[str, Any], names: dict[str, str]) -> str:
         return f"{msgtype[2:]} {content.get('filename', body)}"
     if msgtype == "m.location":
         return f"location {body}"
+    if (content.get("m.mentions") or {}).get("user_ids"):
+        body = f"mention of {len(content['m.mentions']['user_ids'])}: {body}"
     words = {"m.emote": "emote: ", "m.notice": "notice: "}.get(msgtype or "", "")
     html = content.get("formatted_body", "")
     style = "bold: " if "<strong>" in html else "code: " if "<code" in html else ""
@@ -189,6 +192,8 @@ def _line_of_stanza(message: Element, names: dict[str, str]) -> str:
         return f"file {name}: {text}"
     if (target := named("reply:reply")) is not None:
         return f'reply to "{target}": {text}'
+    if mentions := message.findall("reference:reference", XMPP_NAMES):
+        return f"mention of {len(mentions)}: {text}"
     if (thread := message.findtext("c:thread", None, XMPP_NAMES)) is not None:
         return f'in the thread of "{names.get(thread, thread)}": {text}'
     if text.startswith("/me "):

@@ -75,6 +75,14 @@ class MatrixSide:
         html = {"format": "org.matrix.custom.html", "formatted_body": f"<strong>{text}</strong>"}
         await self._send("m.room.message", {"msgtype": "m.text", "body": text, **html})
 
+    async def mention(self, name: str, text: str) -> None:
+        user = await self._id_of(name)
+        html = f"<a href='https://matrix.to/#/{quote(user)}'>{name}</a>: {text}"
+        formatted = {"format": "org.matrix.custom.html", "formatted_body": html}
+        mentions = {"m.mentions": {"user_ids": [user]}}
+        content = {"msgtype": "m.text", "body": f"{name}: {text}", **formatted, **mentions}
+        await self._send("m.room.message", content)
+
     async def reply(self, text: str, target: str) -> None:
         relation = {"m.in_reply_to": {"event_id": await self._find(target)}}
         await self._send("m.room.message", {"msgtype": "m.text", "body": text, "m.relates_to": relation})
@@ -240,6 +248,9 @@ class XmppSide:
 
     async def say_bold(self, text: str) -> None:
         self._send(f"*{text}*")
+
+    async def mention(self, name: str, text: str) -> None:
+        self._send(f"{name}: {text}")
 
     async def reply(self, text: str, target: str) -> None:
         id_ = await self._find(target)

@@ -45,6 +45,7 @@ MESSAGES = [
     Act("emote", "emote", lambda side, x: side.emote(f"waves {x}")),
     Act("bold", "say_bold", lambda side, x: side.say_bold(f"strong {x}")),
     Act("code", "say_code", lambda side, x: side.say_code(f"if {x}:\n    pass")),
+    Act("mention", "mention", lambda side, x: side.mention("Paris", f"come {x}")),
     Act("reply", "reply", lambda side, x: side.reply(f"yes {x}", f"question {x}")),
     Act("thread", "answer_in_thread", lambda side, x: side.answer_in_thread(f"aside {x}", f"question {x}")),
     Act("edit", "edit", lambda side, x: side.edit(f"hello {x}", f"hullo {x}")),

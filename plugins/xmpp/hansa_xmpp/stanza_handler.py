@@ -327,7 +327,7 @@ class StanzaHandler:
                     stanza = await self._judge_leave(stanza, room.muc)
                 commands = room.muc.handle_stanza(stanza)
             for command in commands:
-                if isinstance(command, GroupchatMessage) and command.about is None:
+                if isinstance(command, GroupchatMessage) and not command.names_events:
                     words.append(command)
                     continue
                 await self._submit_messages(native, words)

@@ -25,6 +25,7 @@ from hansa import (
 from hansa_xmpp.proto import errors
 from hansa_xmpp.proto.commands import GroupchatMessage
 from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.stanza import MAX_ID
 from hansa_xmpp.proto.targeted import Correction, ReactionSet, Reply, RetractionRequest
 
 
@@ -55,7 +56,10 @@ class Targets:
 
     async def resolve_message(self, native: str, said: GroupchatMessage) -> Resolved:
         """What a message means. Raises ``TargetRefused``."""
+        thread = await self._thread_of(native, said)
         content = said.content
+        if thread and isinstance(content, Message):
+            content = replace(content, thread=thread)
         match said.about:
             case Correction(id=chosen) if isinstance(content, Message):
                 target = await self._by_chosen_id(native, said.user, chosen)
@@ -64,7 +68,8 @@ class Targets:
                 found = await self.find_event(native, room_id)
                 if found is None or said.answer is None:
                     return Resolved((content,))
-                return Resolved((replace(said.answer, reply_to=found.id),), whole=said.answer != content)
+                answer = replace(said.answer, reply_to=found.id, thread=thread)
+                return Resolved((answer,), whole=said.answer != said.content)
             case ReactionSet() as wanted:
                 return Resolved(tuple(await self._reaction_changes(native, said.user, wanted)))
             case RetractionRequest() as request:
@@ -74,6 +79,18 @@ class Targets:
                 return Resolved((Retraction(target=target.id, reason=request.reason),))
             case _:
                 return Resolved(() if content is None else (content,))
+
+    async def _thread_of(self, native: str, said: GroupchatMessage) -> str:
+        """The first event of the thread of a message, if an event names it: a client that answers in a
+        thread of another network repeats the name. Empty for every other thread.
+        """
+        name = said.stanza.text_of("thread")
+        if not name or len(name) > MAX_ID:
+            return ""
+        first = await self._ctx.event_with_id(native, name)
+        if first is None or not isinstance(first.content, Message):
+            return ""
+        return first.content.thread or first.id
 
     async def find_event(self, native: str, room_id: str) -> Event | None:
         """The message to which an id of the room belongs, for one of a correction that which it corrects."""

@@ -93,6 +93,11 @@ class GroupchatMessage:
     about: Targeted | None = None
     answer: Message | None = None
 
+    @property
+    def names_events(self) -> bool:
+        """True if the message is about an earlier one, or says which thread it is in."""
+        return self.about is not None or bool(self.stanza.text_of("thread"))
+
 
 @dataclass(frozen=True, slots=True)
 class RoomChanges:

@@ -5,7 +5,8 @@ SPEC: XEP-0045 section 7.4 (messages), 7.8 (mediated invites), 8.1 (subjects); X
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
@@ -51,6 +52,9 @@ from hansa_xmpp.proto.styling import parse_styling, render_styling
 MAX_TEXT = 32_768
 
 _ME = "/me "
+_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+#: RFC 5646 section 2.1, as far as subtags are told from other text.
+_LANGUAGE_TAG = re.compile(r"(?=.{1,35}\Z)[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*", re.ASCII)
 _ENCRYPTED = (
     ("encrypted", "eu.siacs.conversations.axolotl"),
     ("encrypted", "urn:xmpp:omemo:2"),
@@ -107,6 +111,21 @@ def is_more_than_text(stanza: Stanza, content: Content) -> bool:
 
 def message_of(stanza: Stanza, body: str, network: str = "xmpp") -> Message:
     """The message with ``body``, which may be a part of the stanza's: an answer without the quote."""
+    made = _message_of(stanza, body, network)
+    language = _language_of(stanza)
+    return replace(made, language=language) if language else made
+
+
+def _language_of(stanza: Stanza) -> str:
+    """The language that a body itself says. That of the stanza is the default of a stream, which servers
+    write on everything.
+    """
+    body = stanza.child("body")
+    language = body.get(_LANG, "") if body is not None else ""
+    return language if _LANGUAGE_TAG.fullmatch(language) else ""
+
+
+def _message_of(stanza: Stanza, body: str, network: str) -> Message:
     files = parse_files(stanza, network)
     if files:
         body = "" if is_only_link(stanza, body) else body_without_fallback(stanza, body, NS_FILES).strip("\n")
@@ -127,16 +146,18 @@ def message_of(stanza: Stanza, body: str, network: str = "xmpp") -> Message:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The text of a message's ``body``. ``unstyled``: clients read no styling in it (XEP-0393 section 6)."""
+    """The text of a message's ``body``, with its language if that is known. ``unstyled``: clients read no
+    styling in it (XEP-0393 section 6).
+    """
 
     text: str
     unstyled: bool = False
+    language: str = ""
 
     def to_xml(self) -> str:
         """The element, and the one that says that it is not styled."""
-        return xml_element("body", "", xml_text(self.text)) + (
-            xml_element("unstyled", NS_STYLING) if self.unstyled else ""
-        )
+        body = xml_element("body", "", xml_text(self.text), **{"xml:lang": self.language})
+        return body + (xml_element("unstyled", NS_STYLING) if self.unstyled else "")
 
 
 def body_from_content(content: Content, *, own: bool = False) -> Body | None:
@@ -144,14 +165,15 @@ def body_from_content(content: Content, *, own: bool = False) -> Body | None:
     for an emote is moved away from the start by a space. ``own``: an XMPP user said it, as it stands.
     """
     match content:
-        case Message(text=text, style=style, spans=spans) if text:
+        case Message(text=text, style=style, spans=spans, language=language) if text:
             styled, unstyled = render_styling(Formatted(text=text, spans=spans))
             if len(styled.encode()) > MAX_TEXT:  # a mark that is cut off would style nothing
                 styled, unstyled = text, True
             unstyled = unstyled and not own
             if style is Style.EMOTE:
-                return Body(truncate_utf8(_ME + styled, MAX_TEXT), unstyled)
-            return Body(truncate_utf8(" " + styled if styled.startswith(_ME) else styled, MAX_TEXT), unstyled)
+                return Body(truncate_utf8(_ME + styled, MAX_TEXT), unstyled, language)
+            styled = " " + styled if styled.startswith(_ME) else styled
+            return Body(truncate_utf8(styled, MAX_TEXT), unstyled, language)
         case Custom(text=text) if text:
             return Body(truncate_utf8(" " + text if text.startswith(_ME) else text, MAX_TEXT))
         case Encrypted():
@@ -220,7 +242,7 @@ class ParsedMessage:
 #: Attributes that hold ids, addresses and names of the protocol.
 _NO_TEXTS = frozenset(
     {"id", "from", "to", "type", "by", "stamp", "node", "var", "sid", "rid", "kid", "iv", "ver", "hash"}
-    | {"{http://www.w3.org/XML/1998/namespace}lang"}
+    | {_LANG}
 )
 #: The values of ``show`` in a presence: RFC 6121 section 4.7.2.1.
 _SHOWS = frozenset({"away", "chat", "dnd", "xa"})

@@ -6,14 +6,28 @@ SPEC: XEP-0045 section 7.4; what a message says about an earlier one is in ``pro
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from hansa import Attachment, Content, Edit, Event, Message, NativeId, Style, Surroundings, fallback_text
+from hansa import (
+    Attachment,
+    Content,
+    Edit,
+    Event,
+    Message,
+    NativeId,
+    SpanKind,
+    Style,
+    Surroundings,
+    fallback_text,
+)
 
-from hansa_xmpp.proto import convert
+from hansa_xmpp.proto import convert, jid
 from hansa_xmpp.proto.convert import MAX_TEXT, Body
 from hansa_xmpp.proto.fallbacks import fallback_xml
 from hansa_xmpp.proto.files import NS_FILES, file_xml, oob_xml
+from hansa_xmpp.proto.mentions import references_xml
 from hansa_xmpp.proto.payload import is_whole, payload_xml
+from hansa_xmpp.proto.render import xml_element, xml_text
 from hansa_xmpp.proto.targeted import correction_xml, quote_for, reply_xml
 
 #: Returns a URL at which a file can be read, empty if there is none.
@@ -46,12 +60,32 @@ def message_xml(
     if payload:
         inner = content_xml(content, own=own, link_of=link_of)
         return None if inner is None else inner + payload_xml(payload) + replaced
+    quote = ""
     if isinstance(content, Message) and content.reply_to and target is not None:
         nick = nick_of(target.sender)
-        inner = answer_xml(content, link_of, quote_for(target, nick), target.id, f"{room}/{nick}")
+        quote = _quote_before(content, quote_for(target, nick))
+        inner = answer_xml(content, link_of, quote, target.id, f"{room}/{nick}")
     else:
         inner = content_xml(content, own=own, link_of=link_of)
-    return None if inner is None else inner + replaced
+    if inner is None:
+        return None
+    if not own and isinstance(content, Message):
+        inner += _relations_xml(content, len(quote), room, network)
+    return inner + replaced
+
+
+def _relations_xml(message: Message, before: int, room: str, network: str) -> str:
+    """Whom a message mentions, and the thread that it is in. Its body follows ``before`` characters."""
+    inner = xml_element("thread", "", xml_text(message.thread)) if message.thread else ""
+    if not message.mentions and not any(span.kind is SpanKind.MENTION for span in message.spans):
+        return inner
+    gateway = jid.domain_of(room)
+
+    def address_of(user: NativeId) -> str:
+        return user.id if user.network == network else jid.puppet(user, gateway)
+
+    body = convert.body_from_content(message)
+    return inner + references_xml(message, "" if body is None else body.text, before, address_of)
 
 
 def content_xml(content: Content, *, own: bool = False, link_of: LinkOf, quote: str = "") -> str | None:
@@ -62,15 +96,19 @@ def content_xml(content: Content, *, own: bool = False, link_of: LinkOf, quote: 
     files = content.attachments if isinstance(content, Message) else ()
     if files:
         return _files_xml(files, quote, body, link_of)
-    return None if body is None else Body(quote + body.text, body.unstyled).to_xml()
+    return None if body is None else replace(body, text=quote + body.text).to_xml()
 
 
 def answer_xml(content: Message, link_of: LinkOf, quote: str, target: str, author: str) -> str | None:
     """A message that answers the one with the id ``target``, of the address ``author``."""
-    if content.style is Style.EMOTE or len((quote + content.text).encode()) > MAX_TEXT // 2:
-        quote = ""
     inner = content_xml(content, link_of=link_of, quote=quote)
     return None if inner is None else inner + reply_xml(target, author, len(quote))
+
+
+def _quote_before(content: Message, quote: str) -> str:
+    """The quote with which an answer begins: none where it does not fit."""
+    long = len((quote + content.text).encode()) > MAX_TEXT // 2
+    return "" if content.style is Style.EMOTE or long else quote
 
 
 def _files_xml(files: tuple[Attachment, ...], quote: str, body: Body | None, link_of: LinkOf) -> str:

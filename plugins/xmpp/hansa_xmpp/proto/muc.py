@@ -33,6 +33,7 @@ from hansa import (
     JoinRule,
     Member,
     Membership,
+    Message,
     Name,
     NativeId,
     RemoteProtocolError,
@@ -62,6 +63,7 @@ from hansa_xmpp.proto.commands import (
     parse_history_request,
 )
 from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.mentions import with_mentions
 from hansa_xmpp.proto.nick import nick_for
 from hansa_xmpp.proto.occupants import Occupant, OccupantList
 from hansa_xmpp.proto.presence_xml import OccupantPresence, parse_occupant_presence, parse_status
@@ -206,7 +208,12 @@ class Muc:
         content = convert.content_of(stanza, self.network)
         if content is None:
             return [self._signal_of(stanza) or Ignored("no words")]
-        answer = convert.message_of(stanza, about.body, self.network) if isinstance(about, Reply) else None
+        if isinstance(content, Message):
+            content = with_mentions(content, stanza, self.network, self.room, self.roster)
+        answer = None
+        if isinstance(about, Reply):
+            answer = convert.message_of(stanza, about.body, self.network)
+            answer = with_mentions(answer, stanza, self.network, self.room, self.roster)
         return [GroupchatMessage(stanza, self.user(stanza), content, ids, about, answer)]
 
     def _signal_of(self, stanza: Stanza) -> ChatState | DisplayedMarker | None:
