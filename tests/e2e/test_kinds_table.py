@@ -28,9 +28,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "what-people-see.md"
 
 @dataclass(frozen=True)
 class Act:
-    """``do`` is how a side does it, with ``x``, which tells the sides apart. ``needs`` is the method of a side
-    that can. ``absent`` is the end of a line by which others learn that somebody did it who cannot speak before
-    or after it. ``on_guest``: it is done to a guest.
+    """One thing that people do. ``do`` does it, with a text that tells the sides apart, or with the nick of a
+    guest if it is done ``on_guest``. A side can do it if it has the method ``needs``. ``absent`` is the end of
+    the line that others see, for an act before or after which the person cannot speak.
     """
 
     name: str

@@ -32,8 +32,8 @@ _AFTER_NICK = re.compile(r"[:,](?=\s|$)")
 
 
 def with_mentions(message: Message, stanza: Stanza, network: str, room: str, roster: OccupantList) -> Message:
-    """A message with the occupants whom its stanza mentions, or whose nick its text begins with. People who
-    are not in the room are left out: a stranger's address is nobody to notify.
+    """Returns a message with its mentions: of the occupants that its stanza names, and of the one whose nick
+    begins its text. The addresses of people who are not in the room are left out.
     """
     body, spans, people = stanza.text_of("body") or "", list[Span](), dict[NativeId, None]()
     for user, span in _referenced(stanza, network, room, roster):

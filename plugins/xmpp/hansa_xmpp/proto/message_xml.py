@@ -75,7 +75,7 @@ def message_xml(
 
 
 def _relations_xml(message: Message, before: int, room: str, network: str) -> str:
-    """Whom a message mentions, and the thread that it is in. Its body follows ``before`` characters."""
+    """The mentions of a message, and its thread. Its body follows ``before`` characters."""
     inner = xml_element("thread", "", xml_text(message.thread)) if message.thread else ""
     if not message.mentions and not any(span.kind is SpanKind.MENTION for span in message.spans):
         return inner
