@@ -142,7 +142,7 @@ class XmppUser:
         client.ssl_context.load_verify_locations(self._prosody.ca.certificate)
         client.enable_direct_tls = False
         client.register_plugin("xep_0199")
-        for kind in ("message", "presence"):
+        for kind in ("message", "presence", "iq"):
             path = MatchXPath(f"{{jabber:client}}{kind}")
             client.register_handler(Callback(f"keep {kind}", path, self._keep))
         client.connect("127.0.0.1", self._prosody.c2s_port)
@@ -270,6 +270,17 @@ class XmppUser:
                 elif e.get("type") == "unavailable":
                     here.discard(nick)
         return here
+
+    async def ask(self, text: str) -> Element:
+        """Sends an IQ as it is; its answer, which may be an error."""
+        id_ = ET.fromstring(text).get("id", "")
+        self.raw(text)
+
+        def answer() -> Element | None:
+            return next((e for e in self.stanzas if e.tag.endswith("iq") and e.get("id") == id_), None)
+
+        found: Element = await self.until(f"an answer to {text[:200]}", answer)
+        return found
 
     async def ping(self, to: str) -> StanzaError | None:
         """XEP-0199; None when it was answered."""
