@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -68,6 +69,25 @@ async def test_a_rank_decides_who_may_do_what_to_others(by, content, allowed):
         result = await made["left"].do("a", by.id, content)
         assert (result.refusal is None) is allowed, result.refusal
         assert allowed or result.refusal.code is RefusalCode.FORBIDDEN
+
+
+async def test_of_two_owners_who_step_down_at_once_one_stays(monkeypatch):
+    made: dict[str, Actor] = {}
+    make = ViewRulesTurn.__init__
+    monkeypatch.setattr(ViewRulesTurn, "__init__", lambda self, view, _: make(self, view, {"left", "right"}))
+    async with run_hansa(networks(made)) as app:
+        view = await own_room(app, made)
+        act = made["left"].do
+        assert (await act("a", ANN.id, Standing(user=DAN, role=Role.OWNER))).refusal is None
+        outcomes = await asyncio.gather(
+            act("a", ANN.id, Standing(user=ANN, role=Role.MEMBER)),
+            made["right"].do("b", DAN.id, Standing(user=DAN, role=Role.MEMBER)),
+        )
+        assert [one.refusal.code for one in outcomes if one.refusal is not None] == [RefusalCode.CONFLICT]
+        assert [person.role for person in view.joined()].count(Role.OWNER) == 1
+        await act("a", ANN.id, out(ANN))  # everybody may leave
+        await made["right"].do("b", DAN.id, out(DAN))
+        assert view.membership(ANN) is not Membership.JOIN
 
 
 async def test_nobody_gives_a_rank_to_a_person_who_was_never_there():

@@ -9,7 +9,22 @@ from contextlib import asynccontextmanager
 from xml.etree.ElementTree import Element
 
 import pytest
-from hansa import JoinRule, Member, Membership, Message, Name, Retraction, Role, Standing
+from hansa import (
+    Action,
+    Crossing,
+    EventIn,
+    JoinRule,
+    Member,
+    Membership,
+    Message,
+    Name,
+    Reason,
+    Retraction,
+    Role,
+    Standing,
+    Verdict,
+)
+from hansa.bus.policy_dispatch import InstalledPolicy
 from xmpp.stanzas import NS, ROOM, iq
 from xmpp.xmpp_server import XmppServer, mx, xm, xmpp_server
 
@@ -195,6 +210,37 @@ async def test_of_several_changes_the_error_says_how_many_were_refused() -> None
         assert result_of(answer) == "not-allowed"
         assert (answer.findtext(".//{*}text") or "").startswith("1 of 2 changes were refused, first (Jule)")
         assert role(h, "eve") == (Role.VISITOR, False)
+
+
+async def test_one_query_does_not_take_the_last_owner() -> None:
+    async with owned() as h:
+        assert await change(h, JULIET, item(jid=ROMEO, affiliation="owner")) == "result"
+        both = (item(jid=ROMEO, affiliation="none"), item(jid=JULIET, affiliation="member"))
+        assert await change(h, JULIET, *both) == "conflict"
+        assert await change(h, JULIET, *reversed(both)) == "conflict"
+        banned = (item(jid=ROMEO, affiliation="outcast"), item(jid=JULIET, affiliation="member"))
+        assert await change(h, JULIET, *banned) == "conflict"
+        assert (role(h, "juliet"), role(h, "romeo")) == ((Role.OWNER, True), (Role.OWNER, True))
+        given = (item(jid=EVE, affiliation="owner"), item(jid=JULIET, affiliation="member"))
+        assert await change(h, JULIET, item(jid=ROMEO, affiliation="none"), *given) == "result"
+        assert (role(h, "juliet"), role(h, "eve")) == ((Role.MEMBER, True), (Role.OWNER, True))
+
+
+async def test_who_is_not_pardoned_gets_no_rank() -> None:
+    class KeepsBans:
+        async def check(self, crossing: Crossing) -> Verdict | None:
+            content = crossing.content if isinstance(crossing, EventIn) else None
+            if isinstance(content, Member) and content.membership is Membership.LEAVE:
+                return Verdict(Action.DENY, (Reason(code="NO", text="a ban stays"),))
+            return None
+
+    async with owned() as h:
+        assert await change(h, JULIET, item(jid=EVE, affiliation="outcast")) == "result"
+        h.app.decisions.replace([InstalledPolicy(name="keeps", policy=KeepsBans())])
+        wanted = (item(jid=EVE, affiliation="owner"), item(jid=ROMEO, affiliation="admin"))
+        assert await change(h, JULIET, *wanted) == "forbidden"
+        assert h.membership(xm("eve")) is Membership.BAN
+        assert (role(h, "eve"), role(h, "romeo")) == ((Role.MEMBER, True), (Role.MODERATOR, True))
 
 
 async def test_a_members_only_room_lets_in_who_is_made_a_member() -> None:

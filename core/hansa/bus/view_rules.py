@@ -32,7 +32,7 @@ class ViewRulesTurn:
     """A ``Turn`` without a native room. A ban holds; a user with a membership must be joined to speak; users
     of a network without memberships (no user of it ever joined) may speak as they are. Nobody removes a
     person of the same rank or a higher one, or gives a rank above their own; owners may remove
-    each other.
+    each other. The last owner in the room keeps the rank.
 
     ``hosted`` are the networks whose native room is ours. What the server of another native room did to the
     membership of its own people has happened.
@@ -98,9 +98,18 @@ class ViewRulesTurn:
         if content.role > own:
             return Refusal(code=RefusalCode.FORBIDDEN, text="you can give no rank above your own")
         happened = content.user.network == sender.network and sender.network not in self._hosted
-        if content.user == sender or happened:
+        if happened:
             return None
+        if content.user == sender:
+            return self._refuse_last_owner(content, sender)
         return self._refuse_above(content.user, sender)
+
+    def _refuse_last_owner(self, content: Standing, sender: NativeId) -> Refusal | None:
+        if self._rank_of(sender) is not Role.OWNER or content.role is Role.OWNER:
+            return None
+        if any(one.role is Role.OWNER and one.user != sender for one in self._view.joined()):
+            return None
+        return Refusal(code=RefusalCode.CONFLICT, text="you are the only owner of this room")
 
     def _refuse_above(self, user: NativeId, sender: NativeId) -> Refusal | None:
         own = self._rank_of(sender)

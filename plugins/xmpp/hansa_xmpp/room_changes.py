@@ -34,30 +34,53 @@ class RoomChangeRequests:
 
     async def submit(self, native: str, room: HostedRoom, changes: RoomChanges) -> None:
         """Submits in order. If one is refused, the others that are not stay as they are, and the error says
-        which it was; whose rank was to change is shown to the sender as they are.
+        which it was; whose rank was to change is shown to the sender as they are. After a refusal, later
+        changes of the same person are refused too: a ban that is not lifted leaves no rank behind.
         """
-        items = [
-            with_policy_texts(
-                self._ctx, make_submission(self._ctx, native, changes.user, content), changes.stanza
-            )
-            for content in changes.contents
-        ]
-        answers = await self._submit_items(items)
-        refused = [(c, why) for c, why in zip(changes.contents, answers, strict=True) if why is not None]
+        refused, answers = list[tuple[Content, _Refusal]](), len(changes.contents)
+        left = list(changes.contents)
+        while left:
+            now, left = _split_by_person(left)
+            items = [
+                with_policy_texts(
+                    self._ctx, make_submission(self._ctx, native, changes.user, content), changes.stanza
+                )
+                for content in now
+            ]
+            whys = await self._submit_items(items)
+            refused += [(c, why) for c, why in zip(now, whys, strict=True) if why is not None]
+            stopped = {_person_of(c): why for c, why in refused}
+            stopped.pop(None, None)
+            refused += [(c, stopped[user]) for c in left if (user := _person_of(c)) in stopped]
+            left = [c for c in left if _person_of(c) not in stopped]
         if not refused:
             self._service.send_stanzas(iq.result(changes.stanza).stanzas)
             return
         content, why = refused[0]
         view = self._service.view(native)
         condition, text = _by_rank(content, why, changes.user, view)
-        if len(answers) > 1:
+        if answers > 1:
             user = _person_of(content)
             about = f" ({view.name_of(user)})" if user is not None else ""
-            text = f"{len(refused)} of {len(answers)} changes were refused, first{about}: {text}"
+            text = f"{len(refused)} of {answers} changes were refused, first{about}: {text}"
         self._ctx.count("xmpp_refused", why=condition.name)
         self._service.send_stanzas(errors.error_reply(changes.stanza, condition, text))
         people = dict.fromkeys(user for c, _ in refused if (user := _person_of(c)) is not None)
         self._service.send_stanzas(room.muc.present(people, changes.stanza.sender.full))
+
+
+def _split_by_person(contents: Sequence[Content]) -> tuple[list[Content], list[Content]]:
+    """Contents of which no two concern the same person, and the rest, which waits for their answers. The
+    order of what a person is given and of what they do with it is kept.
+    """
+    people = set[NativeId]()
+    for at, content in enumerate(contents):
+        user = _person_of(content)
+        if user in people:
+            return list(contents[:at]), list(contents[at:])
+        if user is not None:
+            people.add(user)
+    return list(contents), []
 
 
 def _person_of(content: Content) -> NativeId | None:

@@ -78,6 +78,7 @@ def handle_admin_query(
         if stanza.type == "get":
             return [_list_people(stanza, items, muc, view, actor)]
         contents = [content for item in items for content in _changes(item, muc, view, actor)]
+        _require_owner_left(contents, view, actor)
     except _Refused as refused:
         return [SendStanzas(tuple(errors.error_reply(stanza, refused.condition, refused.text)))]
     return [RoomChanges(stanza, actor.user, tuple(contents))]
@@ -91,11 +92,8 @@ def _changes(item: Element, muc: Muc, view: RoomView, actor: RoomMember) -> Sequ
         raise _Refused(errors.BAD_REQUEST, "there is no such affiliation or role")
     target = _target_of(item, muc, view, by_jid=bool(affiliation))
     made = _by_affiliation(affiliation, target, view) if affiliation else _by_role(role, target)
-    if target.user == actor.user:
-        if any(isinstance(one, Member) for one in made):
-            raise _Refused(errors.CONFLICT, "you cannot remove yourself; leave the room instead")
-        if made and actor.role is Role.OWNER and not _has_other_owner(view, actor):
-            raise _Refused(errors.CONFLICT, "you are the only owner; make another person owner before")
+    if target.user == actor.user and any(isinstance(one, Member) for one in made):
+        raise _Refused(errors.CONFLICT, "you cannot remove yourself; leave the room instead")
     return made
 
 
@@ -165,8 +163,18 @@ def _user_at(address: str, muc: Muc) -> NativeId:
     return user
 
 
-def _has_other_owner(view: RoomView, actor: RoomMember) -> bool:
-    return any(p.role is Role.OWNER and p.user != actor.user for p in view.joined())
+def _require_owner_left(contents: Iterable[Content], view: RoomView, actor: RoomMember) -> None:
+    """An owner who steps down leaves another one in the room, after everything that the query asks for."""
+    ranks, gone = dict[NativeId, Role](), set[NativeId]()
+    for content in contents:
+        if isinstance(content, Standing):
+            ranks[content.user] = content.role
+        elif isinstance(content, Member):
+            gone.add(content.user)
+    if actor.role is not Role.OWNER or ranks.get(actor.user, Role.OWNER) is Role.OWNER:
+        return
+    if not any(ranks.get(p.user, p.role) is Role.OWNER and p.user not in gone for p in view.joined()):
+        raise _Refused(errors.CONFLICT, "you are the only owner; make another person owner before")
 
 
 def _list_people(
