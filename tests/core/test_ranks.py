@@ -6,7 +6,21 @@ import asyncio
 from typing import Any
 
 import pytest
-from hansa import JoinRule, Member, Membership, NativeId, RefusalCode, Role, Standing
+from core.ruling import Ruling, ruling
+from hansa import (
+    HistoryVisibility,
+    JoinRule,
+    Member,
+    Membership,
+    NativeId,
+    Prepared,
+    RefusalCode,
+    Role,
+    Standing,
+    Submission,
+    Verdict,
+    ViewDelta,
+)
 from hansa.app import App
 from hansa.bus.view_rules import ViewRulesTurn
 from hansa.setup import RoomSetup
@@ -126,3 +140,27 @@ async def test_an_owner_who_comes_later_is_one():
         await made["left"].do("a", ANN.id, out(ANN))
         await made["left"].join("a", ANN.id)
         assert view.person(ANN).role is Role.OWNER
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (Standing(user=DAN, role=Role.OWNER), Standing(user=DAN, role=Role.MEMBER)),
+        (Standing(user=DAN, role=Role.MEMBER, voice=False), Standing(user=DAN, role=Role.MEMBER)),
+        (JoinRule(rule="invite"), JoinRule(rule="public")),
+        (HistoryVisibility(visibility="joined"), HistoryVisibility(visibility="shared")),
+    ],
+)
+async def test_a_change_that_is_resolved_against_is_not_told_as_one(content, shown, monkeypatch):
+    async def overrule(self: Ruling, inbound: Submission, verdict: Verdict) -> Prepared:
+        delta = ViewDelta() if inbound.content == content else None
+        return Prepared(visible=verdict.allowed, view_delta=delta)
+
+    monkeypatch.setattr(Ruling, "prepare_event", overrule)
+    made: dict[str, Any] = {}
+    both = {"left": (ruling(made), Config()), "right": (module(made), Config())}
+    async with run_hansa(both, rooms=[("left:a", "right:b")]):
+        await made["right"].join("b", DAN.id)
+        await made["left"].stands(content)
+        told = await made["right"].until_shown("b", lambda all_: type(content) in map(type, all_))
+        assert [one for one in told if type(one) is type(content)] == [shown]

@@ -49,7 +49,7 @@ from hansa.model.errors import Busy, InternalError, LocalProtocolError
 from hansa.model.events import Delivery, Event, Link, Refusal, Submission, SubmitResult, refusal_by
 from hansa.model.history_visibility import position_of
 from hansa.model.verdict import ALLOW, Action
-from hansa.model.view import RoomView, ViewDelta, unread, view_delta_of
+from hansa.model.view import RoomView, ViewDelta, as_resolved, unread, view_delta_of
 from hansa.store.base import Conflict, Insert, TooLarge, Write
 from hansa.store.bounds import Whole
 from hansa.store.conflict_retry import again_on_conflict
@@ -494,6 +494,8 @@ class Pipeline:
             draft.logged += logged
             draft.writes += seen
         room.view.apply(change)
+        if prepared.view_delta is not None:
+            content = as_resolved(content, room.view)
         for native in prepared.redacted:
             await self._targets.blank_native(room, native, draft)
         if shown and target is not None and isinstance(content, Retraction):

@@ -209,6 +209,22 @@ def view_delta_of(content: Content, view: RoomView, server: str, sender: NativeI
             return ViewDelta()
 
 
+def as_resolved(content: Content, view: RoomView) -> Content:
+    """A change of a rank or of a rule, as it is in ``view`` after the event: an event that the network which
+    decides resolved against another one gives nobody a rank.
+    """
+    match content:
+        case Standing(user=user):
+            person = view.person(user)
+            return content if person is None else replace(content, role=person.role, voice=person.voice)
+        case JoinRule():
+            return replace(content, rule=view.facts.join_rule)
+        case HistoryVisibility():
+            return replace(content, visibility=view.facts.history_visibility)
+        case _:
+            return content
+
+
 def without_ranks(change: ViewDelta, view: RoomView) -> ViewDelta:
     """Returns what a network may correct in a room whose rules are another network's: who is there, and their
     names. Ranks, voice and the facts of the room stay as they are.
