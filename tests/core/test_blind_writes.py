@@ -472,6 +472,27 @@ REASONS = {
     ): "one: the component's connection",
     ("plugins/xmpp/hansa_xmpp/occupant_store.py", "remove", "Delete", "'occupant'"): "one: the component's"
     " connection",
+    **{
+        (
+            "plugins/xmpp/hansa_xmpp/foreign_store.py",
+            where,
+            kind,
+            collection,
+        ): "one: the component's connection"
+        for where, kind, collection in (
+            ("put_position", "Put", "'foreign_room'"),
+            ("put_puppet", "Put", "'foreign_puppet'"),
+            ("forget_room", "Delete", "'foreign_puppet'"),
+            ("forget_room", "Delete", "'foreign_room'"),
+        )
+    },
+    (
+        "plugins/xmpp/hansa_xmpp/foreign_store.py",
+        "put_reflected",
+        "Put",
+        "'reflected'",
+    ): "same: the room's id",
+    ("plugins/xmpp/hansa_xmpp/foreign_store.py", "_prune", "Delete", "'reflected'"): "gone: it is too old",
 }
 
 Found = tuple[str, str, str, str]

@@ -386,6 +386,9 @@ OTHERS: dict[str, Kept] = {
     "xmpp/absence": history("one of each member without a connection, for member_idle_days"),
     "xmpp/secret": ours("one"),
     "xmpp/uptime": ours("one"),
+    "xmpp/foreign_room": ours("one of each linked room of another service"),
+    "xmpp/foreign_puppet": history("one of each person who spoke in a linked room of another service"),
+    "xmpp/reflected": history("one of each message to a room of another service, for seven days"),
 }
 
 

@@ -24,6 +24,8 @@ from peers.require import require_prosody
 from peers.waiting import came, until
 
 HOST, GATEWAY = "x.example", "gw.x.example"
+#: Prosody's own rooms.
+MUC_SERVICE = "muc.x.example"
 _MUC = "http://jabber.org/protocol/muc"
 _ERRORS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 
@@ -38,6 +40,9 @@ storage = "internal"; authentication = "internal_plain"
 modules_enabled = {{ "disco", "roster", "saslauth", "tls", "ping", "posix" }}
 modules_disabled = {{ "s2s" }}
 VirtualHost "{host}"
+Component "{muc}" "muc"
+  modules_enabled = {{ "muc_mam" }}
+  muc_room_locking = false
 {components}
 """
 _COMPONENT = """
@@ -67,6 +72,7 @@ class Prosody:
                 c2s=self.c2s_port,
                 component=self.component_port,
                 host=HOST,
+                muc=MUC_SERVICE,
                 components="".join(
                     _COMPONENT.format(domain=domain, secret=self.secret) for domain in gateways or (GATEWAY,)
                 ),

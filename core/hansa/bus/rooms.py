@@ -177,11 +177,13 @@ class Rooms:
         direction: Direction = Direction.BOTH,
         view: ViewDelta | None = None,
         start: int | None = None,
+        yields: Link | None = None,
         beside: Callable[[Room], Sequence[Write]] | None = None,
     ) -> Link:
         """Make a link, and its room unless ``room`` names one. A known native room keeps its link, unless
         it is alone in its room and ``room`` names another: then it moves there. The link gets the events
-        after ``start``, by default later ones alone. ``beside`` gives what else its commit writes, from the
+        after ``start``, by default later ones alone. ``yields`` is the link that is the room's authority no
+        more: it gets events like any other. ``beside`` gives what else its commit writes, from the
         room as it is before.
         """
         known = self.link(native)
@@ -197,22 +199,28 @@ class Rooms:
         if target is None:
             made = "r" + base64.b32encode(self._random.bytes(10)).decode().lower()
             target = Room(made, RoomView(made))
-        if authority and target.authority is not None:
+        if yields is not None and (target.authority is None or target.authority.id != yields.id):
+            yields = None
+        if authority and target.authority is not None and yields is None:
             raise LocalProtocolError(f"room {target.id} has an authority already: {target.authority.id}")
         link = Link(room=target.id, native=native, direction=direction, hosted=hosted, authority=authority)
         change = view or ViewDelta()
         if known is not None:
             change = _moved_delta(self._rooms[known.room].view, change, decides=authority)
         held = target
+        plain = link
 
         async def turn() -> None:
-            nonlocal link
+            nonlocal link, plain
             link = replace(link, judged_from=held.head and held.head + 1)
             link_row = schema.link_insert(link) if known is None else schema.link_cas(known, link)
             # In the same commit: a link whose cursor is missing would skip what is committed before it is
             # made.
             begin = held.head if start is None else start
-            more = beside(held) if beside is not None else ()
+            more = list(beside(held)) if beside is not None else []
+            if yields is not None:
+                plain = replace(yields, authority=False, judged_from=held.head and held.head + 1)
+                more += [schema.link_cas(yields, plain), schema.cursor_put(plain, held.head)]
             await self._commit_rooms([(held, change)], link_row, schema.cursor_put(link, begin), *more)
 
         await self._commit_link(native, turn)
@@ -223,6 +231,9 @@ class Rooms:
         target.view.apply(change)
         target.links[link.id] = link
         self._index_link(link)
+        if yields is not None:
+            target.links[plain.id] = plain
+            self._index_link(plain)
         await self.settle(target)
         return link
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hansa.api.contracts import CannotOpenRoom, FollowsLinks, FoundsRooms, LinksRooms, RemovesRooms
+from hansa.api.contracts import (
+    CannotOpenRoom,
+    FollowsLinks,
+    FoundsRooms,
+    LateAuthority,
+    LinksRooms,
+    RemovesRooms,
+)
 from hansa.bus.room_removal import remove_room
 from hansa.bus.rooms import Room
 from hansa.host.link_members import LinkMembers
@@ -48,15 +56,19 @@ class RoomLinker:
         moves = known is not None and room not in {None, known.room}
         if moves:
             await self._host.stop_consuming(opened.native)
+        opened, yields = self._settle_authority(opened, room)
         link = await rooms.open_link(
             opened.native,
             room=room,
             hosted=opened.hosted,
             authority=opened.authority,
             view=opened.view_delta if opened.authority and opened.view_delta else None,
+            yields=yields,
             beside=partial(self.members.entering_writes, opened.native, opened),
         )
         await self._host.start_consumer(link)
+        if yields is not None and (plain := rooms.link(yields.native)) is not None:
+            await self._host.start_consumer(plain)
         if known is None or moves:
             holder = rooms.room_of(link.native)
             self.members.begin(link)
@@ -64,6 +76,21 @@ class RoomLinker:
                 holder, lambda network, own: network.on_link_added(own, link, holder.view)
             )
         return link
+
+    def _settle_authority(self, opened: OpenedRoom, room: str | None) -> tuple[OpenedRoom, Link | None]:
+        """One link of a room decides in it at most. A native room that decides by reflecting leaves that to
+        any other authority: it is opened as a plain link, or the link that it has becomes one.
+        """
+        target = self._host.rooms.get(room) if room is not None else None
+        before = target.authority if target is not None else None
+        if not opened.authority or before is None or before.native == opened.native:
+            return opened, None
+        if self._decides_late(opened.native.network):
+            return replace(opened, authority=False), None
+        return opened, before if self._decides_late(before.native.network) else None
+
+    def _decides_late(self, network: str) -> bool:
+        return isinstance(self._host.network(network), LateAuthority)
 
     async def _tell_networks(
         self, room: Room, tell: Callable[[FollowsLinks, Link], Awaitable[None]], *others: Link

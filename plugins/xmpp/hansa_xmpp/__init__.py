@@ -79,6 +79,29 @@ class Config(BaseModel):
         " share a room or a direct chat.",
     )
 
+    muc_listener: str = Field(
+        "hansa",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[a-z0-9._-]+$",
+        description="Localpart and nick of the occupant that listens in MUCs of other services. No hosted"
+        " room may have this name.",
+    )
+    muc_puppets: int = Field(
+        20,
+        ge=0,
+        le=1000,
+        description="People who have an occupant of their own in one MUC elsewhere; the listener speaks for"
+        " further ones, with their name before the text.",
+    )
+    muc_members: int = Field(
+        100,
+        ge=0,
+        le=10_000,
+        description="Occupants of a MUC elsewhere who are shown as members at once; further ones are shown"
+        " when they first speak.",
+    )
+
     @field_validator("component")
     @classmethod
     def _is_a_domain(cls, value: str) -> str:

@@ -18,6 +18,7 @@ from hansa import (
     Link,
     NativeFacts,
     NativeId,
+    NetworkCommand,
     NetworkContext,
     NetworkStatus,
     OpenedRoom,
@@ -27,7 +28,9 @@ from hansa import (
     Refusal,
     RefusalCode,
     RoomMatch,
+    RoomView,
     Submission,
+    Typing,
 )
 from slixmpp.jid import JID, InvalidJID
 
@@ -73,10 +76,11 @@ _MAX_SEARCH = 1023
 
 class XmppNetwork:
     """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts``, ``LinksRooms``,
-    ``NamesRooms``, ``KnowsPeople``, ``ShowsPresent``, ``OpensDirectChats``, ``AnswersCommands`` and
-    ``LooksUp``.
+    ``NamesRooms``, ``KnowsPeople``, ``ShowsPresent``, ``OpensDirectChats``, ``AnswersCommands``, ``LooksUp``,
+    ``FollowsLinks``, ``HasChatCommands`` and, for rooms elsewhere, ``LateAuthority``.
 
-    People are bare JIDs, rooms are bare JIDs of our component, an event's id is the room's stanza-id.
+    People are bare JIDs, or occupants of rooms elsewhere. Rooms are bare JIDs; in those of our component, an
+    event's id is the room's stanza-id.
     """
 
     features = _FEATURES
@@ -98,6 +102,7 @@ class XmppNetwork:
         """See ``Network.start``."""
         self._ctx.report_status(NetworkStatus.CONNECTING, f"{self._ctx.config.host}:{self._ctx.config.port}")
         await self._ingress.service.start()
+        await self._ingress.foreign.start()
         self._spawn_task(partial(self._transport.run, self._ingress), "component")
         self._spawn_task(self._ingress.leave_idle_members, "members who are away")
         self._spawn_task(self._ingress.service.link_ping.run, "pings of the link")
@@ -114,14 +119,45 @@ class XmppNetwork:
         """See ``Network.send``."""
         service, chats = self._ingress.service, self._ingress.chats
         connection = service.link_ping.connection
-        sent = await (service.deliver(delivery) if delivery.link.hosted else chats.deliver(delivery))
+        if self._ingress.foreign.is_foreign(delivery.link):
+            sent = await self._ingress.foreign.deliver(delivery)
+        else:
+            sent = await (service.deliver(delivery) if delivery.link.hosted else chats.deliver(delivery))
         service.link_ping.on_sent(delivery.link.native.id, delivery.event.seq, connection)
         return sent
+
+    async def propose(self, delivery: Delivery) -> str:
+        """See ``LateAuthority.propose``: a room elsewhere reflects it, or answers with an error."""
+        return await self._ingress.foreign.deliver(delivery)
+
+    def chat_commands(self) -> Mapping[str, NetworkCommand]:
+        """See ``HasChatCommands``: who was removed from a room elsewhere asks to be there again."""
+        text = "enter a room elsewhere again that removed you, when you next speak"
+        return {"return": NetworkCommand(usage="ROOM", help=text, run=self._ask_back)}
+
+    async def _ask_back(self, person: NativeId, words: Sequence[str]) -> str:
+        if len(words) != 1:
+            return "name the room, such as garden@muc.example.org"
+        return await self._ingress.foreign.ask_back(words[0].removeprefix("xmpp:"), person)
+
+    async def on_link_added(self, own: Link, added: Link, view: RoomView) -> None:
+        """See ``FollowsLinks``: the occupants of a room elsewhere become members."""
+        del view
+        if added.id == own.id and self._ingress.foreign.is_foreign(own):
+            await self._ingress.foreign.on_linked(own.native.id)
+
+    async def on_link_removed(self, own: Link, removed: Link, view: RoomView) -> None:
+        """See ``FollowsLinks``: a room elsewhere is left."""
+        del view
+        if removed.id == own.id and self._ingress.foreign.is_foreign(own):
+            await self._ingress.foreign.on_unlinked(own.native.id)
 
     async def show_ephemeral(self, link: Link, signal: EphemeralEvent) -> None:
         """See ``CarriesEphemeral.show_ephemeral``. A direct chat shows none."""
         if link.hosted:
             await self._ingress.signals.show_signal(link.native.id, signal)
+        elif isinstance(signal, Typing) and self._ingress.foreign.is_foreign(link):
+            self._ingress.foreign.show_typing(link.native.id, signal)
 
     async def show_presence(self, link: Link, presence: PersonPresence) -> None:
         """See ``CarriesPresence.show_presence``."""
@@ -166,7 +202,7 @@ class XmppNetwork:
 
     async def open_room(self, address: str, *, create: bool) -> OpenedRoom:
         """See ``LinksRooms.open_room``. ``address`` is ``lobby`` or ``lobby@component``: a MUC of this
-        component.
+        component; or the address of a MUC of another service, which is entered.
         """
         domain = self._ctx.config.component
         try:
@@ -180,8 +216,10 @@ class XmppNetwork:
             refusal = Refusal(code=RefusalCode.INVALID, text=f"{address!r} is not the address of a room")
             raise CannotOpenRoom(refusal)
         if room.domain != domain:
-            text = f"rooms of {room.domain} are not ours to host; ours are ROOM@{domain}"
-            raise CannotOpenRoom(Refusal(code=RefusalCode.UNSUPPORTED, text=text))
+            return await self._ingress.foreign.open_room(room.bare)
+        if room.local == self._ctx.config.muc_listener and self._ctx.get_link(room.bare) is None:
+            text = f"{room.bare} is the listener in rooms of other services (muc_listener)"
+            raise CannotOpenRoom(Refusal(code=RefusalCode.CONFLICT, text=text))
         if not create and self._ctx.get_link(room.bare) is None:
             raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text=f"there is no room {room.bare}"))
         return OpenedRoom(native=NativeId(self._ctx.id, room.bare), hosted=True)

@@ -36,6 +36,18 @@ SCHEMA = Schema(
         Collection(name="secret", key={"name": str}),
         Collection(name="uptime", key={"name": str}, fields={"ms": int}),
         Collection(name="absence", key={"room": str, "user": str}, fields={"at": int}, indexes=(("at",),)),
+        Collection(name="foreign_room", key={"room": str}, fields={"last": str, "at": int}),
+        Collection(
+            name="foreign_puppet",
+            key={"room": str, "network": str, "user": str},
+            fields={"nick": str, "occupant": str, "removed": int},
+        ),
+        Collection(
+            name="reflected",
+            key={"room": str, "message": str},
+            fields={"native": str, "at": int},
+            indexes=(("native",), ("at",)),
+        ),
     ],
 )
 

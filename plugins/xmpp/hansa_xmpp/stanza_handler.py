@@ -34,6 +34,7 @@ from hansa import (
 from hansa_xmpp.archive import Archive
 from hansa_xmpp.bridge_chat import BridgeChat
 from hansa_xmpp.direct_chats import DirectChats, chat_id, is_chat_id, is_puppet
+from hansa_xmpp.foreign_rooms import ForeignRooms
 from hansa_xmpp.proto import convert, errors, iq, jid
 from hansa_xmpp.proto.archive_query import is_archive_request
 from hansa_xmpp.proto.commands import (
@@ -111,6 +112,7 @@ class StanzaHandler:
         self._ctx = ctx
         self._told = LogLimit(ctx.log)
         self.service = MucService(ctx, transport, spawn, self.on_last_session_closed)
+        self.foreign = ForeignRooms(ctx, self.service, spawn)
         self.signals = Signals(ctx, self.service, self.service.targets)
         self._changes = RoomChangeRequests(ctx, self.service, self._submit_items)
         self.chats = DirectChats(ctx, transport, self.service)
@@ -124,6 +126,7 @@ class StanzaHandler:
     def on_state(self, up: bool, text: str) -> None:
         """See ``StanzaListener.on_state``."""
         self.service.on_link_state(up)
+        self.foreign.on_link_state(up)
         self._ctx.report_status(NetworkStatus.UP if up else NetworkStatus.DOWN, text)
 
     def on_oversized(self, excess: OversizedStanza) -> None:
@@ -146,6 +149,9 @@ class StanzaHandler:
             return
         stanza = self._parse_stanza(element)
         if stanza is None:
+            return
+        if self.foreign.is_from_room(stanza):
+            self.foreign.take_stanza(stanza, _stanza_bytes(element))
             return
         if stanza.kind == "iq" and stanza.type in {"result", "error"}:
             if not (self.service.pings.answered(stanza) or self.service.existence_queries.answered(stanza)):
