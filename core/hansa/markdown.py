@@ -38,6 +38,10 @@ _CONTINUED = {SpanKind.QUOTE, SpanKind.LIST_ITEM}
 #: What begins a block at the start of a line.
 _BLOCK_START = re.compile(r"^([^\S\n]*)(?:([#+=:-])|(\d{1,9})([.)]))", re.MULTILINE)
 _LIST_START = re.compile(r"(-|\d{1,9}\.) ")
+#: The addresses that are written as links. Others run programs, or depend on where they are read.
+_ADDRESS = re.compile(
+    r"(?:https?|ftp|mailto|magnet|matrix|xmpp|ircs?|tel|geo):[^\x00-\x20\x7f<>\s\\]+", re.IGNORECASE
+)
 _BACKTICKS = re.compile(r"`+")
 _PARSER = MarkdownIt("commonmark", {"html": False, "maxNesting": _MAX_NESTING}).enable("strikethrough")
 _PARSER.disable(["html_block", "html_inline", "reference", "image"])
@@ -192,8 +196,8 @@ def _render_span(node: tuple[Span, list[SpanNode]], before: str, after: str) -> 
             return "\n".join(f"> {line}" for line in _render(inner, "", "").split("\n"))
         case SpanKind.LIST_ITEM:
             return _list_item(_render(inner, "", ""), raw)
-        case SpanKind.LINK if "\n" not in raw and not re.search(r"[<>\s\\]", span.value):
-            return f"[{_render(inner, '[', ']')}](<{span.value}>)"
+        case SpanKind.LINK if "\n" not in raw and _ADDRESS.fullmatch(span.value):
+            return f"[{_render(inner, '[', ']')}](<{span.value.replace('&', '&amp;')}>)"
         case kind if kind in _MARKS and _may_be_marked(raw, before, after):
             mark = _MARKS[kind]
             return f"{mark}{_render(inner, '*', '*')}{mark}"

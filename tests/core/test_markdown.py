@@ -70,6 +70,31 @@ def test_a_link_that_runs_a_program_is_no_link():
     assert "here" in found.text
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "javascript:alert(1)",
+        "\x01javascript:alert(1)",
+        "java\tscript:alert(1)",
+        "&#106;avascript:alert(1)",
+        "data:text/html,x",
+        "vbscript:x",
+        "file:///etc/passwd",
+        "//other.example",
+        "https://x.example/>)",
+    ],
+)
+def test_only_an_address_that_is_safe_to_open_is_written_as_a_link(address: str):
+    written = render_markdown(made("here", ("here", K.LINK, address)))
+    assert "](" not in written
+    assert not [span for span in parse_markdown(written).spans if span.kind is K.LINK]
+
+
+def test_a_reference_in_an_address_is_not_read_as_a_character():
+    link = made("here", ("here", K.LINK, "https://x.example/?a=1&copy;=2"))
+    assert parse_markdown(render_markdown(link)).spans[0].value.count("&copy;") == 1
+
+
 def _words(text: str) -> list[str]:
     return text.split()
 
