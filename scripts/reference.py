@@ -199,6 +199,7 @@ VALUE_GROUPS = (
     ("Events and ids", ("model.events", "model.ref", "model.content", "model.ephemeral")),
     ("Rooms and people", ("model.view", "model.role")),
     ("What a network can carry", ("model.features", "model.fallback_text", "model.spans")),
+    ("Logins", ("api.logins",)),
     ("Verdicts, and the words of a crossing", ("model.verdict", "model.crossing", "model.crossing_parts")),
     ("The store", ("store.",)),
     ("Time, chance and HTTP", ("environment", "http.")),
@@ -311,6 +312,7 @@ def tables() -> Iterator[tuple[str, type[BaseModel], str]]:
     yield "[server]", settings.ServerConfig, ""
     yield "[store]", settings.StoreConfig, ""
     yield "[media]", settings.MediaConfig, ""
+    yield "[commands]", settings.CommandsConfig, ""
     yield "[networks.<id>]", settings.NetworkTable, "Further keys are those of the plugin, below."
     yield "[policies.<name>]", settings.PolicyTable, "Further keys are those of the plugin, below."
     further = "Further keys are those of the plugin."

@@ -48,6 +48,17 @@ from hansa.api.contracts import (
 )
 from hansa.api.history import EarlierEvent, EarlierPage, FetchesHistory
 from hansa.api.hookspecs import hookimpl
+from hansa.api.logins import (
+    AccountLogin,
+    AskFields,
+    LoginDone,
+    LoginFailed,
+    LoginField,
+    LoginFlow,
+    LoginStep,
+    LogsIn,
+    ProvesPeople,
+)
 from hansa.api.media import KeepsMedia, MediaService, MediaStream, MediaUnavailable
 from hansa.environment import (
     Admitted,
@@ -108,6 +119,7 @@ from hansa.model.crossing import (
     Join,
     KeysQuery,
     Knock,
+    Login,
     MediaTransfer,
     MediaUpload,
     PeerConnect,
@@ -208,6 +220,7 @@ __all__ = [
     "MAX_SPAN_DEPTH",
     "MAX_SPAN_VALUE",
     "SPAN_BLOCKS",
+    "AccountLogin",
     "Action",
     "AdminChange",
     "AdminCommand",
@@ -216,6 +229,7 @@ __all__ = [
     "AnswersCommands",
     "Append",
     "Argument",
+    "AskFields",
     "Attachment",
     "Authority",
     "Avatar",
@@ -298,6 +312,13 @@ __all__ = [
     "LocalProtocolError",
     "Location",
     "LogLimit",
+    "Login",
+    "LoginDone",
+    "LoginFailed",
+    "LoginField",
+    "LoginFlow",
+    "LoginStep",
+    "LogsIn",
     "LooksUp",
     "LooksUpRooms",
     "LruCache",
@@ -339,6 +360,7 @@ __all__ = [
     "PresenceState",
     "ProfileChange",
     "ProfileQuery",
+    "ProvesPeople",
     "Put",
     "Random",
     "Reaction",

@@ -46,6 +46,10 @@ from hansa.host.room_linker import RoomLinker
 from hansa.host.searches import Searches
 from hansa.host.supervisor import NetworkSupervisor
 from hansa.http.router import Router
+from hansa.logins.core_logins import CoreLogins
+from hansa.logins.form_endpoint import LoginFormEndpoint
+from hansa.logins.rows import LoginRows
+from hansa.logins.secret_box import SecretBox
 from hansa.media.bus_access import BusAccess
 from hansa.media.core_media import CoreMedia
 from hansa.media.environment import MediaEnvironment
@@ -145,7 +149,10 @@ class App:
         self._hosts: dict[str, str] = {}
         self.linker = RoomLinker(self)
         self.searches = Searches(self)
-        self.commands = ChatCommands(setup.commands, self, ChatActions(setup.commands, self))
+        box = SecretBox(setup.login_key, setup.seams.random) if setup.login_key else None
+        self.logins = CoreLogins(setup.commands, LoginRows(self.core, box), self, setup.media.public_url)
+        self._login_form = LoginFormEndpoint(self.logins, setup.seams.clock)
+        self.commands = ChatCommands(setup.commands, self, ChatActions(setup.commands, self), self.logins)
         self._observers = _Observers()
         self._durable = Observers()
         self.measures.append(self._durable.measures)
@@ -441,10 +448,14 @@ class App:
         return network
 
     def _new_router(self, host: str) -> Router:
-        """A router for the requests of a host; the one of no host also answers links to files."""
+        """A router for the requests of a host; the one of no host also answers links to files, and
+        forms of logins.
+        """
         router = Router()
         if not host:
             self.media.add_routes(router)
+            if self.setup.commands.logins:
+                self._login_form.add_routes(router)
         return router
 
     def on_network_crashed(self, network: str) -> None:

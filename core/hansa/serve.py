@@ -25,13 +25,14 @@ from hansa.config.private_files import exposed
 from hansa.config.reader import Config, ConfigErrors, NetworkConfig, PolicyConfig, load
 from hansa.config.restart import needing_restart
 from hansa.config.settings import CommandsConfig, TlsConfig
-from hansa.environment import Environment, SystemClock, SystemRandom
+from hansa.environment import Environment, Random, SystemClock, SystemRandom
 from hansa.file_descriptors import connections_within, raise_limit
 from hansa.host import loader
 from hansa.http.client import HttpClient
 from hansa.http.connection_limits import ConnectionLimiter, ConnectionLimits
 from hansa.http.listener import Certificate, Dispatcher, Listener, TlsContexts
 from hansa.http.request_bodies import MIB, BodyBudget, BodyLimits
+from hansa.logins.secret_box import read_or_make_key
 from hansa.logs import log_to
 from hansa.media.configured_limits import to_media_limits
 from hansa.model.chat_commands import CommandSettings
@@ -96,7 +97,15 @@ def _command_settings(config: CommandsConfig) -> CommandSettings:
         prefix=config.prefix,
         operators=frozenset(NativeId(*one.split(":", 1)) for one in config.operators),
         linkable=tuple(config.linkable),
+        logins=frozenset(config.logins),
     )
+
+
+def _read_login_key(folder: Path, config: CommandsConfig, random: Random) -> bytes:
+    """The key that encrypts secrets of logins; none where nobody can log in. Raises ConfigError, OSError."""
+    if not config.enabled or not config.logins:
+        return b""
+    return read_or_make_key(folder / config.login_key, random)
 
 
 def _to_certificate(folder: Path, tls: TlsConfig) -> Certificate:
@@ -159,6 +168,7 @@ class Process:
                 ),
                 media=to_media_limits(config),
                 commands=_command_settings(config.commands),
+                login_key=_read_login_key(folder, config.commands, seams.random),
                 listener=ProcessListener(on_status=self._say_status, on_store_lost=control.on_store_lost),
             )
         )

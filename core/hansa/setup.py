@@ -78,7 +78,9 @@ class ProcessListener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """A whole Hansa before it runs. ``rooms`` are kept as they say."""
+    """A whole Hansa before it runs. ``rooms`` are kept as they say. ``login_key``, of 32 bytes, encrypts the
+    secrets of logins; without one nobody logs in.
+    """
 
     store: Store
     http: Http
@@ -91,4 +93,5 @@ class Setup:
     retention: Retention = field(default_factory=Retention)
     media: MediaLimits = field(default_factory=MediaLimits)
     commands: CommandSettings = field(default_factory=CommandSettings)
+    login_key: bytes = field(default=b"", repr=False)
     listener: ProcessListener = field(default_factory=ProcessListener)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import pytest
 from hansa import (
+    AccountLogin,
     Action,
     AnswersCommands,
     Attachment,
@@ -31,6 +32,8 @@ from hansa import (
     KeepsMedia,
     KnowsPeople,
     LinksRooms,
+    Login,
+    LogsIn,
     LooksUp,
     LooksUpRooms,
     MediaService,
@@ -50,6 +53,7 @@ from hansa import (
     PluginContext,
     PresenceState,
     ProfileQuery,
+    ProvesPeople,
     Reason,
     RoomMatch,
     ShowsPresent,
@@ -85,6 +89,15 @@ POINTS = {
     "NetworkContext.find_people": ASKS,
     "NetworkContext.answer_command": ASKS,
     "AnswersCommands.answer_command": FREE + "it answers a person whose message the policies let in",
+    "NetworkContext.list_logins": ASKS,
+    "NetworkContext.end_login": FREE + "a login ends, and its person is told",
+    "NetworkContext.end_logins_of": FREE + "logins end",
+    "LogsIn.login_server": FREE + "a name",
+    "LogsIn.begin_login": FREE + "PeerConnect and Login were asked before",
+    "LogsIn.use_login": FREE + "Login was asked before, with the account",
+    "LogsIn.drop_login": FREE + "nothing comes or goes any more",
+    "ProvesPeople.is_proven_person": FREE + "whether a person may log in",
+    "ProvesPeople.has_private_chat": FREE + "whether a secret may be asked for",
     "NetworkContext.find_rooms": ASKS,
     "LooksUpRooms.find_rooms": FREE + "the core asks about each of them before it tells",
     "LooksUp.find_people": FREE + "the core asks about each of them before it tells",
@@ -174,6 +187,8 @@ def test_every_point_is_in_the_table():
             AnswersCommands,
             LooksUpRooms,
             FetchesHistory,
+            LogsIn,
+            ProvesPeople,
         )
         for name, _ in inspect.getmembers(kind)
         if not name.startswith("_") and (kind is not NetworkContext or name not in _OWN)
@@ -252,6 +267,16 @@ async def _find_people(_: App, made: dict[str, Actor]) -> bool:
     return bool(await made["left"].ctx.find_people("bob@y", limit=3))
 
 
+async def _list_logins(app: App, made: dict[str, Actor]) -> bool:
+    async def nothing(*_: Any) -> None: ...
+
+    for name in ("begin_login", "use_login", "drop_login"):
+        setattr(made["left"], name, nothing)
+    made["left"].login_server = "left.example"  # type: ignore[attr-defined]
+    await app.logins.rows.insert("left", AccountLogin(person=NativeId("right", "bob@y"), account="bob"))
+    return bool(await made["left"].ctx.list_logins())
+
+
 async def _find_rooms(_: App, made: dict[str, Actor]) -> bool:
     async def find_rooms(text: str, *, limit: int) -> list[RoomMatch]:
         return [RoomMatch(network="right", address=text)][:limit]
@@ -315,6 +340,7 @@ CHECKS: dict[str, tuple[Callable[[App, dict[str, Actor]], Awaitable[bool]], set[
     "NetworkContext.open_address": (_open_address, {DirectoryQuery}),
     "NetworkContext.find_people": (_find_people, {ProfileQuery}),
     "NetworkContext.find_rooms": (_find_rooms, {DirectoryQuery}),
+    "NetworkContext.list_logins": (_list_logins, {PeerConnect, Login}),
     "NetworkContext.answer_command": (_answer_command, {EventIn}),
     "NetworkContext.require_direct_chat": (_require_direct_chat, {Invite}),
     "NetworkContext.connect_direct_chat": (_connect_direct_chat, {Invite}),
@@ -338,8 +364,10 @@ async def with_dead_letter() -> AsyncIterator[tuple[App, dict[str, Actor]]]:
     made: dict[str, Actor] = {}
     plugin = module(made)
     networks = {name: (plugin, Config()) for name in ("left", "right")}
-    commands = CommandSettings(enabled=True)
-    async with run_hansa(networks, rooms=[("left:a", "right:b")], commands=commands) as app:
+    commands = CommandSettings(enabled=True, logins=frozenset({"left"}))
+    async with run_hansa(
+        networks, rooms=[("left:a", "right:b")], commands=commands, login_key=bytes(32)
+    ) as app:
 
         def refuse(_: object) -> None:
             raise DeliveryRejected("not now")

@@ -369,6 +369,12 @@ OTHERS: dict[str, Kept] = {
         who="everybody", flood="core/test_late_authority.py::test_drafts_are_forgotten_after_a_day"
     ),
     "core/told": history("one of each person, room and kind of content that a network rejects"),
+    **{
+        f"core/{name}": history(
+            "one of each person with an account of their own, as many as its network takes"
+        )
+        for name in ("login", "logged_in")
+    },
     "core/unshown": ours("one of each link at most"),
     "core/entering": ours("the people of an opened room or of a view, removed as they are submitted"),
     "core/membership_log": history("one of each change of a membership"),

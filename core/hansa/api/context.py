@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from hansa.api.contracts import NetworkStatus, PersonMatch, RoomMatch
+from hansa.api.logins import AccountLogin
 from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.model.content import Kind
@@ -221,6 +222,22 @@ class NetworkContext(PluginContext, Protocol):
         denies the text or the person goes on too fast: the network then does as it does without commands. A
         notice is never a command.
         """
+        ...
+
+    async def list_logins(self) -> list[AccountLogin]:
+        """The logins of people of other networks with accounts of this one, with their secrets: those that
+        the policies of now allow. For a network that ``LogsIn``, at its start.
+        """
+        ...
+
+    async def end_login(self, person: NativeId, reason: str) -> None:
+        """Ends the login of a person, whose account the server refuses now: row and secret are removed,
+        ``LogsIn.drop_login`` is called, and the person is told ``reason``, which names no secret.
+        """
+        ...
+
+    async def end_logins_of(self, user: str) -> None:
+        """Ends the logins that a person of this network has on others, for instance with their account."""
         ...
 
     async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:

@@ -52,7 +52,7 @@ class _RecentVerdict:
 
 
 #: Fields of a crossing whose strings are a user's words, and those that are looked at through other names.
-_NOT_KEPT = frozenset({"texts", "name", "address", "view", "content", "facts", "link"})
+_NOT_KEPT = frozenset({"texts", "name", "address", "account", "view", "content", "facts", "link"})
 _LISTED = 100
 _LONGEST = 300
 

@@ -66,6 +66,14 @@ SCHEMA = Schema(
         Collection(name="decision", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="stranger", key={"id": str}, fields={"ts": int}, indexes=(("ts",),)),
         Collection(name="generation", key={"name": str}),
+        #: Accounts that belong to a person of another network. The body is the encrypted secret.
+        Collection(
+            name="login",
+            key={"network": str, "account": str},
+            fields={"person_network": str, "person": str},
+        ),
+        #: The account that a person has on a network, in the body.
+        Collection(name="logged_in", key={"person_network": str, "person": str, "network": str}),
         Collection(
             name="ghost",
             key={"network": str, "native": str},

@@ -32,4 +32,5 @@ def _secret_paths(path: Path, config: Config) -> Iterator[Path]:
         for end in ("", "-wal", "-shm"):
             yield config.folder / f"{file}{end}"
     yield config.folder / config.media.folder
+    yield config.folder / config.commands.login_key
     yield config.folder / config.server.admin.removeprefix("unix:")

@@ -199,6 +199,15 @@ class CommandsConfig(_Strict):
         " operators link",
     )
 
+    logins: list[str] = Field(
+        default=[],
+        description="networks on which people of other networks may log in with accounts of their own",
+    )
+    login_key: Path = Field(
+        default=Path("logins.key"),
+        description="file with the key that encrypts the passwords of logins; made if it is missing",
+    )
+
     @field_validator("operators", "linkable")
     @classmethod
     def _check_names(cls, value: list[str]) -> list[str]:

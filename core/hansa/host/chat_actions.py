@@ -17,6 +17,7 @@ from hansa.host.room_linker import RoomLinker
 from hansa.host.room_names import RoomNames
 from hansa.host.searches import Searches, shorten
 from hansa.host.supervisor import NetworkSupervisor
+from hansa.logins.core_logins import CoreLogins
 from hansa.model.chat_commands import MAX_WORDS, CommandSettings
 from hansa.model.content import Member, Membership
 from hansa.model.crossing import AdminChange
@@ -39,6 +40,7 @@ class ActionHost(Protocol):
     decisions: PolicyEngine
     linker: RoomLinker
     searches: Searches
+    logins: CoreLogins
 
     @property
     def seams(self) -> Environment:
@@ -91,6 +93,16 @@ class ChatActions:
                 in_room=False,
             ),
         }
+        if settings.logins:
+            names = "|".join(sorted(settings.logins))
+            self._actions |= {
+                "login": _Action(
+                    f"login {names}", "speak there as your own account", self._login, (1, 1), in_room=False
+                ),
+                "logout": _Action(
+                    f"logout {names}", "forget that account", self._logout, (1, 1), in_room=False
+                ),
+            }
 
     async def run(self, call: CommandCall) -> str:
         """See ``CommandActions.run``."""
@@ -215,6 +227,14 @@ class ChatActions:
             raise CommandRefused(f"Write {self._settings.prefix} search rooms WORDS, or search people WORDS.")
         return "\n".join(lines) or f"No {kind} match {text}."
 
+    async def _login(self, call: CommandCall) -> str:
+        if call.room is not None:
+            _require_chat_with_bridge(call.room)
+        return await self._host.logins.begin(call.person, call.command.words[0], direct=call.room is None)
+
+    async def _logout(self, call: CommandCall) -> str:
+        return await self._host.logins.end(call.person, call.command.words[0])
+
     def _is_operator(self, person: NativeId) -> bool:
         return person in self._settings.operators
 
@@ -242,6 +262,16 @@ class ChatActions:
 def _room_of(call: CommandCall) -> Room:
     assert call.room is not None  # ``_Action.in_room``
     return call.room
+
+
+def _require_chat_with_bridge(room: Room) -> None:
+    """Raises ``CommandRefused`` unless the person and the bridge alone read the room: its answer has a link
+    by which one logs in.
+    """
+    present = sum(row.membership in {Membership.JOIN, Membership.INVITE} for row in room.view.people.values())
+    readable = room.view.facts.history_visibility == "world_readable"
+    if len(room.links) > 1 or present > 2 or readable:
+        raise CommandRefused("Write this to the bridge itself, in a chat with nobody else.")
 
 
 def _native_id_of(word: str) -> NativeId:

@@ -14,6 +14,7 @@ from hansa.bus.policy_engine import PolicyEngine
 from hansa.bus.rooms import Room
 from hansa.bus.schema import hashed_key
 from hansa.environment import Environment
+from hansa.logins.core_logins import CoreLogins
 from hansa.model.chat_commands import MAX_COMMAND, ChatCommand, CommandSettings, is_command, read_command
 from hansa.model.content import Content, Message
 from hansa.model.crossing import EventIn
@@ -92,10 +93,13 @@ class CommandHost(Protocol):
 class ChatCommands:
     """Takes commands from the pipeline, from the log and from direct chats."""
 
-    def __init__(self, settings: CommandSettings, host: CommandHost, actions: CommandActions) -> None:
+    def __init__(
+        self, settings: CommandSettings, host: CommandHost, actions: CommandActions, logins: CoreLogins
+    ) -> None:
         self._settings = settings
         self._host = host
         self._actions = actions
+        self._logins = logins
         clock = host.seams.clock
         self._of_person = TokenBuckets(clock, _PERSON_RATE, _PERSON_BURST)
         self._of_server = TokenBuckets(clock, _SERVER_RATE, _SERVER_BURST)
@@ -141,11 +145,20 @@ class ChatCommands:
         if not self._settings.enabled or not self._admit(person):
             return None
         try:
+            # Before a policy, a log or a command sees it: it may be a password.
+            if self._logins.is_answer(person, text):
+                return await self._answer_login(person, text)
             if not await self._is_allowed(person, text):
                 return None
             return await self._answer(CommandCall(person=person, command=ChatCommand(name="")), text)
         finally:
             self._leave(person)
+
+    async def _answer_login(self, person: NativeId, text: str) -> str:
+        try:
+            return await self._logins.answer(person, text)
+        except StoreFault:
+            return "The storage of this server fails. Begin the login again later."
 
     async def _is_allowed(self, person: NativeId, text: str) -> bool:
         """Asks the policies about a message in a direct chat, which has no room."""

@@ -17,6 +17,7 @@ from hansa.api.contracts import (
     PersonMatch,
     RoomMatch,
 )
+from hansa.api.logins import AccountLogin
 from hansa.api.media import MediaService
 from hansa.environment import Clock, Http, Random
 from hansa.media.network_media import NetworkMedia
@@ -277,6 +278,18 @@ class NetworkContextImpl(BaseContext):
     async def answer_command(self, user: str, text: str) -> str | None:
         """See ``hansa.NetworkContext.answer_command``."""
         return await self._app.commands.answer_direct(self._to_native_id(user), text)
+
+    async def list_logins(self) -> list[AccountLogin]:
+        """See ``hansa.NetworkContext.list_logins``."""
+        return await self._app.logins.list_logins(self.id)
+
+    async def end_login(self, person: NativeId, reason: str) -> None:
+        """See ``hansa.NetworkContext.end_login``."""
+        await self._app.logins.end_refused(self.id, person, reason)
+
+    async def end_logins_of(self, user: str) -> None:
+        """See ``hansa.NetworkContext.end_logins_of``."""
+        await self._app.logins.end_all(self._to_native_id(user))
 
     async def find_people(self, text: str, *, limit: int) -> list[PersonMatch]:
         """See ``hansa.NetworkContext.find_people``."""

@@ -23,6 +23,7 @@ from hansa.environment import Environment, Http
 from hansa.host.chat_commands import ChatCommands
 from hansa.host.searches import Searches
 from hansa.host.supervisor import NetworkSupervisor
+from hansa.logins.core_logins import CoreLogins
 from hansa.media.core_media import CoreMedia
 from hansa.model.events import Link
 from hansa.model.ref import NativeId
@@ -44,6 +45,7 @@ class PluginHost(Protocol):
     direct_chats: DirectChats
     history: HistoryReader
     commands: ChatCommands
+    logins: CoreLogins
     searches: Searches
     earlier: EarlierHistoryReader
     media: CoreMedia

@@ -14,13 +14,15 @@ MAX_COMMAND, MAX_WORDS = 500, 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSettings:
     """The ``[commands]`` table. ``operators`` may do everything; ``linkable`` are globs of the
-    ``NETWORK:ADDRESS`` that owners of a room may link to it.
+    ``NETWORK:ADDRESS`` that owners of a room may link to it; ``logins`` are the networks on which people may
+    log in.
     """
 
     enabled: bool = False
     prefix: str = "!hansa"
     operators: frozenset[NativeId] = field(default_factory=frozenset)
     linkable: tuple[str, ...] = ()
+    logins: frozenset[str] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

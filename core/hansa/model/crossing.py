@@ -335,6 +335,22 @@ class MediaUpload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A person of another network is about to speak on ``network`` as ``account``, an account of their own at
+    ``server``; it is empty while it is not known. ``again``: they logged in before, and the account is about
+    to be used after a start.
+    """
+
+    network: str
+    server: str
+    user: NativeId
+    user_server: str
+    account: str = ""
+    again: bool = False
+    allowed_actions: ClassVar[frozenset[Action]] = _GATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdminChange:
     """An operator changes something by ``command``. ``arguments`` are names and values, never a secret.
 
@@ -366,5 +382,6 @@ Crossing = (
     | EphemeralOut
     | MediaTransfer
     | MediaUpload
+    | Login
     | AdminChange
 )

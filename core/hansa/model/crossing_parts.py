@@ -59,6 +59,7 @@ ROLES: Final = {
     "name": TEXT,
     "type": TEXT,
     "address": TEXT,
+    "account": TEXT,
     # Ids, and what is looked at through the link, the view, the content and the facts.
     "network": OTHER,
     "room": OTHER,

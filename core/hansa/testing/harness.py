@@ -58,12 +58,13 @@ async def run_hansa(
     media: MediaLimits | None = None,
     blobs: Blobs | None = None,
     commands: CommandSettings | None = None,
+    login_key: bytes = b"",
     listener: ProcessListener | None = None,
 ) -> AsyncIterator[App]:
     """Start, and stop at the end. ``rooms`` are made before it begins, ``kept`` ones as a configuration has
     them. ``networks`` maps an id to a plugin module and its options. ``clock``,
     ``random`` and ``http`` replace those of the machine: ``ManualClock``, ``ScriptedHttp``. ``seams`` is a
-    clock and randomness in one.
+    clock and randomness in one. ``login_key``, of 32 bytes, lets people log in where ``commands`` allow it.
     """
     app = App(
         Setup(
@@ -77,6 +78,7 @@ async def run_hansa(
             media=media or MediaLimits(),
             blobs=blobs or MemoryBlobs(),
             commands=commands or CommandSettings(),
+            login_key=login_key,
             listener=listener or ProcessListener(),
         )
     )

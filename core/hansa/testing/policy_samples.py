@@ -18,6 +18,7 @@ from hansa.model.crossing import (
     Join,
     KeysQuery,
     Knock,
+    Login,
     MediaTransfer,
     MediaUpload,
     PeerConnect,
@@ -105,6 +106,10 @@ def samples() -> list[Crossing]:
         found += _user_crossings(user, home, servers)
     found.append(AdminChange(command="rooms close", arguments=(("room", "r1"),)))
     found.append(AdminChange(command=""))
+    for account in ("", "Annette"):
+        found.append(
+            Login(network="one", server="irc.example", user=ann, user_server="x.example", account=account)
+        )
     for kind in ("typing", "receipt", "presence"):
         for sender, shown in ((ann, view), (nobody, empty)):
             server = "x.example" if shown is view else ""

@@ -39,6 +39,12 @@ class Config(BaseModel):
     puppet_idle: float = Field(
         default=3600, gt=0, description="seconds without a word after which a puppet leaves"
     )
+    accounts: int = Field(
+        default=100,
+        ge=0,
+        le=1000,
+        description="people who may be logged in with accounts of their own, if [commands] logins allows it",
+    )
     decides: bool = Field(
         default=False,
         description="the channel decides what others may say in it; not beside a Matrix room",

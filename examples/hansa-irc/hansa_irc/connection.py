@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hansa import HansaError, PluginContext, RemoteProtocolError, TokenBucket
@@ -29,6 +30,18 @@ class ConnectionLost(HansaError):
     """The connection ended, or did not come about."""
 
 
+class AccountRefused(ConnectionLost):
+    """The server refuses the account of a connection, or its password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account for SASL PLAIN."""
+
+    name: str
+    password: str = field(repr=False)
+
+
 class Connection:
     """One connection. ``run`` connects, and reads until it ends. ``up`` is set while the server knows us.
 
@@ -43,9 +56,14 @@ class Connection:
         nick: str,
         on_line: Callable[[Line], Awaitable[None]],
         on_up: Callable[[], None],
+        *,
+        account: Account | None = None,
     ) -> None:
         self.nick = nick
         self.source = ""
+        #: The name of its account as the server writes it.
+        self.account_name = ""
+        self._account = account
         self.features = ServerFeatures()
         self.capabilities: frozenset[str] = frozenset()
         self.up = asyncio.Event()
@@ -79,7 +97,7 @@ class Connection:
         """Take leave."""
         writer = self._writer
         if writer is not None:
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(OSError, TimeoutError, ConnectionLost):
                 async with asyncio.timeout(1.0):
                     self._write(format_line("QUIT", reason))
                     await writer.drain()
@@ -125,17 +143,16 @@ class Connection:
         return reader
 
     async def _register(self, reader: asyncio.StreamReader) -> None:
-        config = self._config
-        account = config.sasl_account and (
-            config.sasl_account,
-            config.sasl_password.get_secret_value() if config.sasl_password else "",
-        )
+        config, account = self._config, self._account
+        if account is None and config.sasl_account:
+            password = config.sasl_password.get_secret_value() if config.sasl_password else ""
+            account = Account(name=config.sasl_account, password=password)
         registration = Registration(
             self.nick,
             config.user,
             config.real_name,
             password=config.password.get_secret_value() if config.password else "",
-            sasl=account or None,
+            sasl=(account.name, account.password) if account is not None else None,
         )
         for raw in registration.begin():
             self._write(raw)
@@ -146,9 +163,13 @@ class Connection:
                     self._write(format_line("PONG", line.params[-1] if line.params else ""))
                 for raw in registration.receive(line):
                     self._write(raw)
+                if registration.failure and registration.account_refused:
+                    raise AccountRefused(registration.failure)
                 if registration.failure:
                     raise ConnectionLost(registration.failure)
         self.nick = registration.nick
+        # A server without RPL_LOGGEDIN: accounts differ in more than the case of letters.
+        self.account_name = registration.account or (account.name.lower() if account is not None else "")
         self.capabilities = frozenset(registration.capabilities)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:

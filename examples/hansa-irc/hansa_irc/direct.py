@@ -59,9 +59,9 @@ class DirectChats:
         self._queue: asyncio.Queue[tuple[NativeId, Line]] = asyncio.Queue(_MAX_WAITING)
         self._told: LruCache[str, bool] = LruCache(_MAX_TOLD)
 
-    async def require(self, nick: str, connection: Connection) -> None:
-        """Raises CannotOpenRoom where nobody can write to a nick."""
-        if not self._config.puppets:
+    async def require(self, nick: str, other: NativeId, connection: Connection) -> None:
+        """Raises CannotOpenRoom where ``other`` cannot write to a nick."""
+        if not self._config.puppets and not self._puppets.has_account(other):
             raise _refusal(RefusalCode.FORBIDDEN, "this bridge has no direct chats with people of IRC")
         if not is_nick(nick):
             raise _refusal(RefusalCode.NOT_FOUND, f"{nick[:40]!r} cannot be a nick")

@@ -6,17 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 
 from hansa import (
     Backoff,
     CannotOpenRoom,
     Delivery,
     DeliveryRejected,
-    Features,
     JoinRule,
-    Kind,
-    Level,
     Link,
     Member,
     Message,
@@ -36,6 +32,7 @@ from hansa import (
     display_of,
 )
 
+from hansa_irc.accounts import SpeaksByAccounts
 from hansa_irc.acts import ChannelActs, reason_of
 from hansa_irc.away import AwayPeople
 from hansa_irc.channels import MAX_CHANNELS, Channels
@@ -44,6 +41,7 @@ from hansa_irc.config import Config
 from hansa_irc.connection import Connection, ConnectionLost
 from hansa_irc.direct import DirectChats, people_of_chat
 from hansa_irc.echoes import Echoes
+from hansa_irc.features import FEATURES
 from hansa_irc.formatting import plain_word, read_message
 from hansa_irc.inbound import Inbound
 from hansa_irc.lines import Line, format_line, join_lines, parse_line
@@ -61,36 +59,12 @@ _HOUSEKEEPING_S = 60
 _AWAY_S, _AWAY_MEMBERS = 120, 100
 #: Seconds after which people who were lost in a split have left.
 _SPLIT_S = 600
-_PARTLY = (Kind.MESSAGE, Kind.TOPIC, Kind.MEMBER, Kind.STANDING, Kind.JOIN_RULE)
-_WORDS = (
-    Kind.EDIT,
-    Kind.REACTION,
-    Kind.RETRACTION,
-    Kind.NAME,
-    Kind.UPGRADE,
-    Kind.LOCATION,
-    Kind.POLL_START,
-    Kind.POLL_VOTE,
-    Kind.POLL_END,
-    Kind.CALL,
-    Kind.ENCRYPTED,
-    Kind.CUSTOM,
-)
 
 
-class Irc:
+class Irc(SpeaksByAccounts):
     """Channels are rooms; nicks, folded as the server says, are people."""
 
-    features = Features(
-        levels=MappingProxyType(
-            {
-                **dict.fromkeys(_PARTLY, Level.PARTIAL),
-                **dict.fromkeys(_WORDS, Level.FALLBACK),
-            }
-        ),
-        max_text=4000,
-        formatting=True,
-    )
+    features = FEATURES
 
     def __init__(self, ctx: NetworkContext) -> None:
         self.ctx = ctx
@@ -117,6 +91,7 @@ class Irc:
     async def start(self) -> None:
         """See ``hansa.Network.start``."""
         self.ctx.report_status(NetworkStatus.CONNECTING, self.config.host)
+        await self.load_accounts()
         for link in self.ctx.list_links():
             chat = people_of_chat(link.native.id)
             if chat is None:
@@ -171,9 +146,8 @@ class Irc:
 
     async def require_direct_chat(self, user: str, other: NativeId) -> None:
         """See ``hansa.OpensDirectChats``: a nick that nobody has now does not exist."""
-        del other
         try:
-            await self.direct.require(user, self._require_connection())
+            await self.direct.require(user, other, self._require_connection())
         except (RetryLater, ConnectionLost) as error:
             raise self._cannot_open(
                 RefusalCode.UNREACHABLE, f"{self.config.host} cannot be reached"
@@ -369,6 +343,7 @@ class Irc:
         self._enter_again()
         self._up.set()
         self.ctx.report_status(NetworkStatus.UP)
+        self.ctx.spawn(partial(self.puppets.connect_accounts, self.channels.features), "accounts")
 
     async def _receive(self, line: Line) -> None:
         """A line of the bridge's connection."""
@@ -431,6 +406,8 @@ class Irc:
 
     async def _connect_kept(self) -> None:
         """People with direct chats can be written to at all times."""
+        if self._up.is_set():
+            await self.puppets.connect_accounts(self.channels.features)
         for link in self.ctx.list_links():
             chat = people_of_chat(link.native.id)
             if chat is not None and self._up.is_set() and self.puppets.find(chat[1]) is None:

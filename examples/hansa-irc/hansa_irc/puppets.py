@@ -11,7 +11,7 @@ from hansa import LruCache, NativeId, NetworkContext
 
 from hansa_irc.channels import Channel
 from hansa_irc.config import Config
-from hansa_irc.connection import Connection, ConnectionLost
+from hansa_irc.connection import Account, AccountRefused, Connection, ConnectionLost
 from hansa_irc.isupport import ServerFeatures, make_nick
 from hansa_irc.lines import Line, format_line
 
@@ -55,6 +55,8 @@ class Puppets:
         self._puppets: dict[NativeId, Puppet] = {}
         self._failed: LruCache[NativeId, float] = LruCache(_MAX_REMEMBERED)
         self._number = 0
+        #: The accounts of people who logged in. They have a puppet beside the number of ``config.puppets``.
+        self._accounts: dict[NativeId, Account] = {}
 
     async def speaker(
         self, person: NativeId, name: str, channel: Channel, features: ServerFeatures, admit: Admit
@@ -87,6 +89,37 @@ class Puppets:
         puppet.used = self._ctx.clock.monotonic()
         return puppet.connection
 
+    @property
+    def account_count(self) -> int:
+        """The number of people who are logged in."""
+        return len(self._accounts)
+
+    def has_account(self, person: NativeId) -> bool:
+        """True if a person is logged in with an account of their own."""
+        return person in self._accounts
+
+    async def take_account(self, person: NativeId, account: Account) -> None:
+        """The person speaks by this account from now on, and by no other connection."""
+        self._accounts[person] = account
+        self._failed.pop(person)
+        await self._close(person, "logs in")
+
+    async def drop_account(self, person: NativeId) -> None:
+        """The person has no account any more."""
+        if self._accounts.pop(person, None) is not None:
+            await self._close(person, "logged out")
+
+    async def connect_accounts(self, features: ServerFeatures) -> None:
+        """Connects those who are logged in and have no connection: they can be written to at all times."""
+        for person, account in list(self._accounts.items()):
+            if person not in self._puppets:
+                await self.get(person, account.name, features)
+
+    async def _close(self, person: NativeId, reason: str) -> None:
+        puppet = self._puppets.pop(person, None)
+        if puppet is not None:
+            await puppet.connection.close(reason)
+
     def on_quit(self, key: str) -> None:
         """The server said that a nick of our connections has left: its next holder is another person."""
         person = self.ours.get(key)
@@ -115,14 +148,14 @@ class Puppets:
         puppet.channels.discard(channel)
         with contextlib.suppress(ConnectionLost):
             await puppet.connection.tell(format_line("PART", channel, reason))
-        if not puppet.channels and person not in self.kept:
+        if not puppet.channels and not self._stays(person):
             await puppet.connection.close("left")
 
     async def close_idle(self) -> None:
         """Those who have said nothing for long leave; they come back when they speak."""
         now = self._ctx.clock.monotonic()
         for puppet in list(self._puppets.values()):
-            if now - puppet.used > self._config.puppet_idle and puppet.person not in self.kept:
+            if now - puppet.used > self._config.puppet_idle and not self._stays(puppet.person):
                 await puppet.connection.close("idle")
 
     async def close(self) -> None:
@@ -131,9 +164,13 @@ class Puppets:
 
     async def _open(self, person: NativeId, name: str, features: ServerFeatures) -> Puppet | None:
         now = self._ctx.clock.monotonic()
-        if len(self._puppets) >= self._config.puppets or now - (self._failed.get(person) or -1e9) < _FAILED_S:
+        account = self._accounts.get(person)
+        others = sum(one not in self._accounts for one in self._puppets)
+        if (account is None and others >= self._config.puppets) or now - (
+            self._failed.get(person) or -1e9
+        ) < _FAILED_S:
             return None
-        nick = make_nick(name, features.nick_length)
+        nick = make_nick(account.name if account is not None else name, features.nick_length)
 
         async def receive(line: Line) -> None:
             await self._receive(person, line)
@@ -143,7 +180,7 @@ class Puppets:
             if words := self.away.get(person):
                 connection.post(format_line("AWAY", words))
 
-        connection = Connection(self._ctx, self._config, nick, receive, on_up)
+        connection = Connection(self._ctx, self._config, nick, receive, on_up, account=account)
         puppet = self._puppets[person] = Puppet(person=person, connection=connection, used=now)
         self._number += 1
         self._ctx.spawn(self._run(puppet), f"puppet {self._number}")
@@ -155,13 +192,19 @@ class Puppets:
                 wait.cancel()
         if connection.up.is_set():
             return puppet
-        self._failed.put(person, now)
+        if self._accounts.get(person) is account:  # it was not replaced meanwhile
+            self._failed.put(person, now)
         await connection.close("too late")
         return None
+
+    def _stays(self, person: NativeId) -> bool:
+        return person in self.kept or person in self._accounts
 
     async def _run(self, puppet: Puppet) -> None:
         try:
             await puppet.connection.run()
+        except AccountRefused as error:
+            await self._ctx.end_login(puppet.person, str(error))
         except ConnectionLost as error:
             self._ctx.log.info("the connection of %s ended: %s", puppet.person, error)
         finally:

@@ -13,6 +13,8 @@ _WANTED = frozenset({"away-notify", "server-time", "message-tags", "multi-prefix
 #: Numeric replies that say that a nick cannot be had: in use, taken on another server, not possible.
 _NICK_REFUSED = frozenset({"433", "436", "437", "432"})
 _SASL_REFUSED = frozenset({"902", "904", "905", "906", "908"})
+#: Those that say that the account itself cannot be used: it is locked, its password is wrong.
+_ACCOUNT_REFUSED = frozenset({"902", "904"})
 #: Bytes of one ``AUTHENTICATE`` (IRCv3 SASL 3.1).
 _CHUNK = 400
 
@@ -30,6 +32,10 @@ class Registration:
         self._user, self._real_name = user, real_name
         self._password, self._sasl = password, sasl
         self._authenticated = False
+        #: The account as the server writes it (``RPL_LOGGEDIN``), once it has said so.
+        self.account = ""
+        #: True if the server refuses the account, not only the attempt.
+        self.account_refused = False
         self._offered: set[str] = set()
         #: What the server has granted.
         self.capabilities: set[str] = set()
@@ -52,6 +58,7 @@ class Registration:
         if line.command in _NICK_REFUSED:
             return self._next_nick()
         if line.command in _SASL_REFUSED:
+            self.account_refused |= line.command in _ACCOUNT_REFUSED
             return self._fail(
                 f"the server refuses the SASL account: {line.params[-1] if line.params else ''}"
             )
@@ -60,6 +67,8 @@ class Registration:
                 return self._receive_capabilities(line)
             case "AUTHENTICATE" if line.param(0) == "+" and self._sasl is not None:
                 return self._authenticate(*self._sasl)
+            case "900":
+                self.account = line.param(2)
             case "903":
                 self._authenticated = True
                 return [format_line("CAP", "END")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 from dataclasses import dataclass, field
 
 from hansa_irc.isupport import ServerFeatures
@@ -41,6 +42,9 @@ class IrcServer:
         self.accounts: dict[str, str] | None = None
         self.refuse: dict[str, str] = {}
         self.deaf = False
+        self.tls: ssl.SSLContext | None = None
+        #: The account of each connection that has one.
+        self.logged_in: dict[User, str] = {}
         self.flags: dict[str, str] = {}
         self.closed: set[str] = set()
         self._invited: set[tuple[str, str]] = set()
@@ -49,7 +53,7 @@ class IrcServer:
         self._open: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> IrcServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -151,7 +155,10 @@ class IrcServer:
                 self._write(user, format_line("AUTHENTICATE", "+"))
             case "AUTHENTICATE":
                 _, account, password = base64.b64decode(line.param(0)).decode().split("\0")
-                good = (self.accounts or {}).get(account) == password
+                good = (self.accounts or {}).get(account.lower()) == password
+                if good:
+                    self.logged_in[user] = account.lower()
+                    self._reply(user, "900", "*", account.lower(), f"You are now logged in as {account}")
                 self._reply(user, "903" if good else "904", "done" if good else "wrong password")
             case "NICK":
                 self._nick(user, line.param(0))

@@ -157,6 +157,14 @@ class MatrixNetwork:
         name = view.name_of(NativeId(self._ctx.id, user)) if view is not None else user
         await self._rooms.local_events.send_notice(link.native.id, f"{name}: {text}", [user])
 
+    def is_proven_person(self, user: str) -> bool:  # noqa: ARG002
+        """See ``hansa.ProvesPeople.is_proven_person``: the server of a user signs what they do."""
+        return True
+
+    def has_private_chat(self, user: str) -> bool:  # noqa: ARG002
+        """See ``hansa.ProvesPeople.has_private_chat``: a message stays in the history of every server."""
+        return False
+
     def server_of(self, user: str) -> str:
         """See ``hansa.KnowsServers.server_of``."""
         return ids.domain_of(user)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -74,10 +75,17 @@ _FEATURES = Features(
 _MAX_SEARCH = 1023
 
 
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+
+
 class XmppNetwork:
     """Implements ``Network``, ``HasFeatures``, ``KnowsServers``, ``MakesGhosts``, ``LinksRooms``,
     ``NamesRooms``, ``KnowsPeople``, ``ShowsPresent``, ``OpensDirectChats``, ``AnswersCommands``, ``LooksUp``,
-    ``FollowsLinks``, ``HasChatCommands`` and, for rooms elsewhere, ``LateAuthority``.
+    ``ProvesPeople``, ``FollowsLinks``, ``HasChatCommands`` and, for rooms elsewhere, ``LateAuthority``.
 
     People are bare JIDs, or occupants of rooms elsewhere. Rooms are bare JIDs; in those of our component, an
     event's id is the room's stanza-id.
@@ -186,6 +194,18 @@ class XmppNetwork:
     async def answer_command(self, link: Link, user: str, text: str) -> None:
         """See ``AnswersCommands.answer_command``: shown as ``tell_person`` shows a notice."""
         await self.tell_person(link, user, text)
+
+    def is_proven_person(self, user: str) -> bool:
+        """See ``hansa.ProvesPeople.is_proven_person``: an occupant of a room elsewhere is only a nick,
+        and all of them write to the bridge as the room.
+        """
+        return "/" not in user and self._ctx.get_link(user) is None
+
+    def has_private_chat(self, user: str) -> bool:  # noqa: ARG002
+        """See ``hansa.ProvesPeople.has_private_chat``: a component (XEP-0114) has no encryption, so the XMPP
+        server has to be on this machine.
+        """
+        return _is_this_machine(self._ctx.config.host)
 
     def server_of(self, user: str) -> str:
         """See ``KnowsServers.server_of``: the domain of a JID."""

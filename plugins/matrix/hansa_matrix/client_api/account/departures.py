@@ -29,6 +29,7 @@ class Departures:
 
     def _depart(self, user: str) -> None:
         self._ctx.spawn(partial(self._leave_rooms, user), f"{user} leaves")
+        self._ctx.spawn(partial(self._ctx.end_logins_of, user), f"{user} is logged out elsewhere")
         self._ctx.spawn(partial(self._backups.purge_user, user), f"{user} keeps no keys")
 
     async def _leave_rooms(self, user: str) -> None:
@@ -39,4 +40,5 @@ class Departures:
         """Finishes the deactivations that a stop cut off. Runs once, at the start."""
         async for account in self._accounts.deactivated_accounts():
             await self._accounts.finish_deactivation(account.user)
+            await self._ctx.end_logins_of(account.user)
             await self._entry.leave_all(account.user)

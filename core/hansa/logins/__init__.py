@@ -1,0 +1,1 @@
+"""Logins of people with accounts of their own on other networks."""
