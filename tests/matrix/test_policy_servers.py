@@ -9,7 +9,18 @@ from typing import Any
 
 import orjson
 import pytest
-from hansa import Action, Member, Membership, Message, NativeId, RefusalCode, SubmitResult, Verdict
+from hansa import (
+    Action,
+    Member,
+    Membership,
+    Message,
+    NativeId,
+    RefusalCode,
+    Role,
+    Standing,
+    SubmitResult,
+    Verdict,
+)
 from hansa import Submission as Submitted
 from hansa.testing import until
 from hansa_matrix.crypto import SigningKey, verify_signature
@@ -327,6 +338,46 @@ async def test_p5_the_room_does_not_wait_for_an_answer(tmp_path):
         assert shown(house) == ["signed"]
         hold.set()
         await until_shown(house, "asked about")
+
+
+async def test_of_two_changes_of_ranks_that_are_signed_at_once_none_takes_back_the_other(tmp_path):
+    async with server_with_peer(tmp_path) as house:
+        police = PolicyServerStub(house)
+        await police.named()
+        both, request = asyncio.Event(), house.peer.request
+
+        async def slow(one: Any) -> Any:
+            if one.target == "/_matrix/policy/v1/sign":
+                waiting.append(one)
+                if len(waiting) == len(users):
+                    both.set()
+                await both.wait()
+            return await request(one)
+
+        waiting, users = list[Any](), (f"@one:{THEIRS}", f"@two:{THEIRS}")
+        house.peer.request = slow  # type: ignore[method-assign]
+        changes = [
+            Submitted(
+                origin=NativeId("matrix", f"rank of {user}"),
+                room=NativeId("matrix", house.room.room_id),
+                sender=NativeId("matrix", house.matrix.bridge_user),
+                content=Standing(user=NativeId("matrix", user), role=Role.MODERATOR),
+                ts=0,
+            )
+            for user in users
+        ]
+        submit = house.app.contexts["matrix"].submit
+        outcomes = [one for (one,) in await asyncio.gather(*(submit([change]) for change in changes))]
+        room = house.matrix.get_room(house.room.room_id)
+        assert room is not None
+        key = ("m.room.power_levels", "")
+        levels = (await room.events_of(await room.state(), [key]))[key]
+        given = [user in levels.content["users"] for user in users]
+        assert [one.refusal is None for one in outcomes] == given
+        assert sorted(given) == [False, True]
+        assert {one.refusal.code for one in outcomes if one.refusal is not None} == {RefusalCode.CONFLICT}
+        (again,) = await submit([changes[given.index(False)]])
+        assert again.refusal is None
 
 
 async def refused(house: ServerWithPeer, text: str) -> tuple[PolicyServerStub, dict[str, Any]]:

@@ -44,7 +44,7 @@ from hansa import (
 
 from hansa_matrix.proto.auth_rules.reject import AuthRejection
 from hansa_matrix.proto.auth_rules.rules import check_auth_events
-from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY
+from hansa_matrix.proto.auth_rules.state_keys import CREATE_KEY, POWER_LEVELS, POWER_LEVELS_KEY
 from hansa_matrix.proto.event import Pdu
 from hansa_matrix.rooms.event_builder import EventBuilder
 from hansa_matrix.rooms.event_store import DECISION, Status, StoredEvent
@@ -182,6 +182,9 @@ class PduBatch:
             and (problem := await self._draft.no_redaction(pdu, before))
         ):  # ours, which had waited for another's signature
             return Refusal(code=RefusalCode.FORBIDDEN, text=problem)
+        if arrived.via_handshake and pdu.type == POWER_LEVELS and await self._is_outdated(pdu):
+            text = "the power levels changed while the room's policy server was asked: try again"
+            return Refusal(code=RefusalCode.CONFLICT, text=text)
         writes, view = await self._draft.append(
             pdu, status, before_group, before, why, passed=passed, since=since
         )
@@ -196,6 +199,13 @@ class PduBatch:
             shown=self._draft.stored[pdu.event_id].shown,
             view=view,
         )
+
+    async def _is_outdated(self, pdu: Pdu) -> bool:
+        """True if power levels are made of others than those of now, and would take back what came between:
+        an event cites those that it was made of.
+        """
+        current = (await self._draft.room.groups.load(self._draft.head.group)).get(POWER_LEVELS_KEY)
+        return current is not None and current not in pdu.auth_events
 
     async def _late_policy_signature(
         self, arrived: ReceivedPdu, verdict: Verdict, known: StoredEvent, done: list[Write]
