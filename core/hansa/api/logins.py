@@ -103,8 +103,8 @@ class ProvesPeople(Protocol):
     """
 
     def is_proven_person(self, user: str) -> bool:
-        """True if nobody else can ever act under this id: False for a name that the next person may take, such
-        as a nick.
+        """True if nobody else can ever act under this id. A name that the next person may take, as a nick,
+        proves nothing.
         """
         ...
 
