@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -133,13 +134,45 @@ class EventBuilder:
             if not isinstance(also, Refusal):
                 more += also[1]
                 further.append(also[0].event_id)
-        if isinstance(content, Retraction) and inbound.native is None:
+        if isinstance(content, Retraction | Edit) and inbound.native is None:
             for redaction in await self._outbound.further_redactions(content):
+                if await self._is_redacted(redaction[2]["redacts"]):
+                    continue
                 also = await self._build_and_append(sender, *redaction)
                 more += [] if isinstance(also, Refusal) else also[1]
         self._remember_txn(pdu, handle)
         both = ViewDelta(upserts=view.upserts + change.upserts, removed=change.removed, info=change.info)
-        return self._draft.to_prepared([*writes, *more], native_id=pdu.event_id, more_ids=further, view=both)
+        prepared = self._draft.to_prepared(
+            [*writes, *more], native_id=pdu.event_id, more_ids=further, view=both
+        )
+        # The message stands, without some of its files.
+        return replace(prepared, redacted=()) if isinstance(content, Edit) else prepared
+
+    async def redact_other_parts(self, prepared: Prepared) -> Prepared:
+        """The same, with the redactions of what is left of each message of several events that lost one. It
+        is one event for other networks, which have retracted it whole.
+        """
+        writes = list[Write]()
+        for native in prepared.redacted:
+            for sender, other in await self._outbound.other_parts(native):
+                if other in prepared.redacted or await self._is_redacted(other):
+                    continue
+                made = await self._build_and_append(sender, REDACTION, None, {"redacts": other})
+                if isinstance(made, Refusal):  # the ghost has left, or was banned
+                    self._draft.counted("matrix_redactions", status="part_stays")
+                else:
+                    writes += made[1]
+        more = self._draft.to_prepared(writes)
+        return replace(
+            prepared,
+            writes=[*prepared.writes, *more.writes],
+            redacted=(*prepared.redacted, *more.redacted),
+        )
+
+    async def _is_redacted(self, event_id: str) -> bool:
+        """True if another event redacted it, in this turn or before, and if it is not here."""
+        known = (await self._draft.load([event_id])).get(event_id)
+        return known is None or known.redacted
 
     async def _drafts_of(self, content: Content) -> list[EventDraft | None]:
         """The event that a content is, and one for each further file of a message. In a room with a policy

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 
 from hansa import (
+    Attachment,
     Content,
     Edit,
     Event,
@@ -52,6 +53,8 @@ class OutboundContent:
             native = await self._event_id(target)
             if not native:
                 content = self._in_words(content, target)
+        if isinstance(content, Edit) and target is not None and isinstance(target.content, Message):
+            content = replace(content, message=self._without_kept_files(content.message, target.content))
         names = MatrixNames(events={wanted: native} if native else {}, files=self._file_uris(content))
         message = content.message if isinstance(content, Edit) else content
         if isinstance(content, Member):
@@ -69,16 +72,27 @@ class OutboundContent:
 
     def parts_of(self, content: Content) -> list[Content]:
         """A content, or for a message with several files one message for each: an event of Matrix has one."""
-        files = content.attachments if isinstance(content, Message) else ()
-        shown = [file for file in files if file.source is not None and self._ids.uri_of(file.source)]
-        if not isinstance(content, Message) or len(shown) < 2:
+        if not isinstance(content, Message) or len(shown := self._events_of_files(content)) < 2:
             return [content]
-        first, *others = shown[:_MAX_FILES]
+        files, (first, *others) = content.attachments, shown
         named = [file for file in files if file is first or file not in others]
         return [
             replace(content, attachments=tuple(named)),
             *(Message(text="", thread=content.thread, attachments=(file,)) for file in others),
         ]
+
+    def _without_kept_files(self, edited: Message, before: Message) -> Message:
+        """An edited message without the files that have events of their own, which stay."""
+        kept = {file.source for file in self._events_of_files(before)[1:]}
+        first = self._events_of_files(edited)[:1]
+        files = [file for file in edited.attachments if file in first or file.source not in kept]
+        return replace(edited, attachments=tuple(files))
+
+    def _events_of_files(self, message: Message) -> list[Attachment]:
+        """The files of a message that have an event each, in the order of the events."""
+        files = message.attachments
+        shown = [file for file in files if file.source is not None and self._ids.uri_of(file.source)]
+        return shown[:_MAX_FILES]
 
     def _file_uris(self, content: Content) -> dict[NativeId | None, str]:
         uris = {source: self._ids.uri_of(source) for source in sources_of(content)}
@@ -88,16 +102,31 @@ class OutboundContent:
         """True if Matrix has an event of the core."""
         return bool(await self._event_id(await self._ctx.event_with_id(self._room_id, event_id)))
 
-    async def further_redactions(self, content: Retraction) -> list[EventDraft]:
-        """The redactions of a retracted message's further files, and of its edits, whose words would stay: as
-        many as the core lets there be.
+    async def other_parts(self, native: str) -> list[tuple[str, str]]:
+        """The ghost and the id of each other event that a message of another network is, by one of them."""
+        event = await self._ctx.event_by(native)
+        if event is None or event.sender.network == self._ctx.id:
+            return []
+        others = [one for one in await self._ctx.native_ids(event) if one != native]
+        ghost = await self._ctx.get_ghost_id(event.sender) if others else ""
+        return [(ghost, one) for one in others if is_valid_event_id(one)]
+
+    async def further_redactions(self, content: Retraction | Edit) -> list[EventDraft]:
+        """The redactions of a message's further files: of those that an edit leaves out, or of all that a
+        retraction takes back, with the edits, whose words would stay. These are as many as the core lets
+        there be.
         """
         target = await self._ctx.event_with_id(self._room_id, content.target)
         if target is None or not isinstance(target.content, Message):
             return []
         parts = (await self._ctx.native_ids(target))[1:] if target.sender.network != self._ctx.id else []
+        if isinstance(content, Edit):
+            kept = {file.source for file in self._events_of_files(content.message)[1:]}
+            files = self._events_of_files(target.content)
+            parts = [part for part, file in zip(parts, files[1:], strict=False) if file.source not in kept]
         natives = [native for native in parts if is_valid_event_id(native)]
-        natives += [await self._event_id(edit) async for edit in self._ctx.related(target, Kind.EDIT)]
+        if isinstance(content, Retraction):
+            natives += [await self._event_id(edit) async for edit in self._ctx.related(target, Kind.EDIT)]
         return [("m.room.redaction", None, {"redacts": native}) for native in natives if native]
 
     async def _event_id(self, event: Event | None) -> str:

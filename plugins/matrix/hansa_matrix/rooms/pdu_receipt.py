@@ -89,6 +89,8 @@ class PduBatch:
     ) -> Prepared | Missing | Countersign | Refusal:
         """See ``hansa.Turn.prepare_event``."""
         prepared = await self._prepare_native(inbound, verdict)
+        if isinstance(prepared, Prepared) and prepared.redacted:
+            prepared = await self._speech.redact_other_parts(prepared)
         await self._draft.room.groups.ahead()
         return prepared
 
