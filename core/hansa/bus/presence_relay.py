@@ -260,7 +260,13 @@ class PresenceRelay:
                 await self._show(other, room, presence)
 
     async def _show(self, other: Link, room: Room, presence: PersonPresence) -> None:
-        out = EphemeralOut(link=other, sender=presence.user, kind=presence.kind, view=room.view)
+        out = EphemeralOut(
+            link=other,
+            sender=presence.user,
+            kind=presence.kind,
+            view=room.view,
+            texts=(presence.text,) if presence.text else (),
+        )
         if not (await self._decisions.judge_and_store(out)).allowed:
             self._around.count("signals", result="denied")
             return

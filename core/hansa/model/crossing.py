@@ -290,12 +290,13 @@ class EphemeralIn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EphemeralOut:
-    """That is about to be told to the people of ``link``."""
+    """That is about to be told to the people of ``link``. ``texts`` are those of ``EphemeralIn``."""
 
     link: Link
     sender: NativeId
     kind: str
     view: RoomView
+    texts: tuple[str, ...] = ()
     allowed_actions: ClassVar[frozenset[Action]] = _GATE
 
 

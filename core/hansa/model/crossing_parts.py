@@ -117,8 +117,8 @@ def people_of(crossing: Crossing) -> tuple[NativeId, ...]:
 
 
 def texts_of(crossing: Crossing) -> tuple[str, ...]:
-    """Every string in it that a person may read, and what is read of those that hold markup. An outbound
-    crossing was judged by its texts where it came in.
+    """Every string in it that a person may read, and what is read of those that hold markup. An ``EventOut``
+    was judged by its texts where it came in.
     """
     match crossing:
         case EventIn():

@@ -120,6 +120,7 @@ def samples() -> list[Crossing]:
                 )
             )
             found.append(EphemeralOut(link=there, sender=sender, kind=kind, view=shown))
+            found.append(EphemeralOut(link=there, sender=sender, kind=kind, view=shown, texts=("$a b",)))
     return found
 
 
