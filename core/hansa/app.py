@@ -496,6 +496,8 @@ class App:
     async def on_delivery_failed(self, delivery: Delivery, error: str) -> None:
         """See ``hansa.host.supervisor.NetworkListener``."""
         self.count("dead_letters", network=delivery.link.native.network)
+        told = self._rejections.tell_sender(delivery.link, delivery.event, failed=True)
+        self.spawn(told, f"failure of {delivery.key}")
         await notify_observers(self._hook_implementations("delivery_failed"), self.log, delivery, error)
 
     def _hook_implementations(self, hook: str) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:

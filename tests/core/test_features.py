@@ -8,6 +8,7 @@ import pytest
 from core.vocabulary import ANN, SAMPLES
 from hansa import (
     Custom,
+    DeliveryRejected,
     Features,
     Kind,
     Level,
@@ -93,6 +94,26 @@ async def test_the_sender_of_what_is_rejected_is_told_once_for_each_kind(monkeyp
         await made["left"].say("a", "ann@x", "seen", origin="later-2")
         await made["right"].until("b", 1)
         assert made["left"].told == []
+
+
+async def test_the_sender_of_what_cannot_be_delivered_is_told_once_for_each_kind():
+    made: dict[str, Actor] = {}
+    networks = dict.fromkeys(("left", "right"), (module(made), Config()))
+    async with run_hansa(networks, rooms=(("left:a", "right:b"),)) as app:
+
+        def reject(_delivery):
+            raise DeliveryRejected("words of the other side")
+
+        made["right"].before_send = reject
+        for _ in range(2):
+            await made["left"].say("a", "ann@x", "unseen")
+        await made["left"].set_topic("a", "ann@x", "unseen")
+        await until(lambda: len(made["left"].told) == 2)
+        await until(lambda: app.counters["dead_letters", (("network", "right"),)] == 3)
+        assert made["left"].told == [
+            ("ann@x", f"right did not take this ({kind}). The people there do not see it.")
+            for kind in ("message", "topic")
+        ]
 
 
 def test_the_table_says_how_each_side_sees_the_other():

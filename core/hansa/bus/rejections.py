@@ -1,4 +1,6 @@
-"""The sender of an event that a network rejects is told so: once for each kind of content and room."""
+"""The sender of an event that a network rejects, or of which a delivery fails for good, is told so: once for
+each kind of content and room.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,17 @@ class RejectionNotices:
         self._network = network
         self._log = logging.getLogger("hansa.bus.rejections")
 
-    async def tell_sender(self, link: Link, event: Event) -> None:
-        """Tell who sent an event that ``link`` does not carry it. A failure is logged: it is a notice."""
+    async def tell_sender(self, link: Link, event: Event, *, failed: bool = False) -> None:
+        """Tell who sent an event that ``link`` does not carry it, or that its delivery ``failed``. A notice
+        that fails is logged. The reason is for operators: it is in the words of the other network.
+        """
         room, sender = self._rooms.get(link.room), event.sender
         own = room.link_of(sender.network) if room else None
         network = self._network(sender.network)
         if own is None or not isinstance(network, TellsPeople):
             return
-        name = hashed_key(link.id, event.content.kind.value, sender.network, sender.id)
+        why = "failed" if failed else "rejected"
+        name = hashed_key(why, link.id, event.content.kind.value, sender.network, sender.id)
         try:
             await self._store.commit([Insert("told", (link.room, name), b"")])
         except Conflict:
@@ -38,7 +43,8 @@ class RejectionNotices:
             self._log.warning("%s is not told of a rejection: %s", sender, fault)
             return
         kind = event.content.kind.value.replace("-", " ")
-        text = f"{link.native.network} cannot show this ({kind}). The people there do not see it."
+        verb = "did not take" if failed else "cannot show"
+        text = f"{link.native.network} {verb} this ({kind}). The people there do not see it."
         try:
             await network.tell_person(own, sender.id, text)
         except Exception:  # noqa: BLE001  # a network's fault, and nothing is lost

@@ -44,6 +44,7 @@ from hansa_matrix.rooms.local_server import LocalServer
 from hansa_matrix.rooms.membership.direct_chats import DirectChatRooms
 from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
+from hansa_matrix.rooms.membership.notice_rooms import NoticeRooms
 from hansa_matrix.rooms.membership.open_rooms import RoomOpener
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
@@ -141,6 +142,7 @@ def _build_rooms(own: LocalServer, federation: Federation, events: EventStore, u
         linker=linker,
         joiner=joiner,
         direct_chats=DirectChatRooms(own, creator, joiner, local_events),
+        notices=NoticeRooms(own, creator, linker, local_events),
         opener=RoomOpener(own, creator, joiner, local_events),
         remote_membership=remote,
         resident_joins=JoinByResident(own, remote, gaps),

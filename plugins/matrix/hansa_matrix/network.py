@@ -152,10 +152,10 @@ class MatrixNetwork:
         await self._rooms.local_events.send_notice(link.native.id, text)
 
     async def tell_person(self, link: Link, user: str, text: str) -> None:
-        """See ``hansa.TellsPeople.tell_person``: a notice in the room that mentions the person."""
-        view = self._ctx.get_view(link.native.id)
-        name = view.name_of(NativeId(self._ctx.id, user)) if view is not None else user
-        await self._rooms.local_events.send_notice(link.native.id, f"{name}: {text}", [user])
+        """See ``hansa.TellsPeople.tell_person``: in a chat of the bridge user with the person, or else in the
+        room (``rooms/membership/notice_rooms.py``).
+        """
+        await self._rooms.notices.tell(link.native.id, user, text)
 
     def is_proven_person(self, user: str) -> bool:  # noqa: ARG002
         """See ``hansa.ProvesPeople.is_proven_person``: the server of a user signs what they do."""

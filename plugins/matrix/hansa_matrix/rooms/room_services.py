@@ -21,6 +21,7 @@ from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.membership.direct_chats import DirectChatRooms
 from hansa_matrix.rooms.membership.join_by_resident import JoinByResident
 from hansa_matrix.rooms.membership.join_rooms import RoomJoiner
+from hansa_matrix.rooms.membership.notice_rooms import NoticeRooms
 from hansa_matrix.rooms.membership.open_rooms import RoomOpener
 from hansa_matrix.rooms.membership.pending_invites import PendingInvites
 from hansa_matrix.rooms.membership.remote_membership import RemoteMembership
@@ -56,6 +57,7 @@ class RoomServices:
     linker: RoomLinker
     joiner: RoomJoiner
     direct_chats: DirectChatRooms
+    notices: NoticeRooms
     opener: RoomOpener
     remote_membership: RemoteMembership
     resident_joins: JoinByResident
