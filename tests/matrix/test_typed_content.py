@@ -40,6 +40,7 @@ _ACCESS = {"get", "items", "keys", "values", "pop", "setdefault"}
 
 EXCEPTIONS = {
     "rooms/content_in_room.py content_of_pdu": "handed to `changed_users`",
+    "rooms/local_events.py change_power_levels": "handed to its callers, which read by `level_table` and `level_of`",
     "server_api/invite.py _require_reachable": "compared with true",
     "conversion/from_matrix.py content_from_pdu": "handed to `content_from_event`",
     "conversion/from_matrix.py plain_message": "handed to `_plain_message`, which reads by `string_field`",

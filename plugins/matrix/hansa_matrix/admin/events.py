@@ -15,7 +15,7 @@ from hansa import (
 
 from hansa_matrix.proto import ids
 from hansa_matrix.proto.auth_rules.levels import level_table
-from hansa_matrix.proto.auth_rules.state_keys import CREATE, POWER_LEVELS, POWER_LEVELS_KEY
+from hansa_matrix.proto.auth_rules.state_keys import CREATE, POWER_LEVELS
 from hansa_matrix.rooms.local_events import LocalEvents
 from hansa_matrix.rooms.redactions import REDACTION
 
@@ -51,10 +51,15 @@ class EventCommands:
         return {"event": await self._events.send_state(str(arguments["room"]), type_, key, content)}
 
     async def _set_power_level(self, arguments: Mapping[str, Any]) -> dict[str, str]:
-        room, user = self._events.require_room(str(arguments["room"])), str(arguments["user"])
+        room, user = str(arguments["room"]), str(arguments["user"])
         if not ids.is_valid_user_id(user):
             raise LocalProtocolError(f"{user!r} is not a user ID")
-        present = (await room.events_of(await room.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
-        content = dict(present.content) if present is not None else {}
-        content["users"] = {**level_table(content, "users"), user: int(arguments["level"])}
-        return {"event": await self._events.send_state(room.room_id, POWER_LEVELS, "", content)}
+        level = int(arguments["level"])
+
+        def set_level(present: Mapping[str, Any] | None) -> dict[str, Any]:
+            content = dict(present or {})
+            return content | {"users": {**level_table(content, "users"), user: level}}
+
+        outcome = await self._events.change_power_levels(self._events.user, room, set_level)
+        assert outcome is not None
+        return {"event": await self._events.require_sent(POWER_LEVELS, outcome)}

@@ -44,7 +44,7 @@ from hansa_matrix.proto.pdu import hash_and_sign, reference_to
 from hansa_matrix.proto.servers.policy_server import is_exempt
 from hansa_matrix.rooms.event_store import Status
 from hansa_matrix.rooms.inbound.policy_server import PolicyServerClient
-from hansa_matrix.rooms.native_events import ClientEvent, JoinThenSend, refusal_of
+from hansa_matrix.rooms.native_events import ClientEvent, DerivedState, JoinThenSend, refusal_of
 from hansa_matrix.rooms.outbound_content import OutboundContent
 from hansa_matrix.rooms.redactions import REDACTION
 from hansa_matrix.rooms.room_draft import RoomDraft
@@ -90,6 +90,10 @@ class EventBuilder:
             draft: EventDraft | None = inbound.native.draft
         elif isinstance(inbound.native, tuple):
             draft = inbound.native
+        elif isinstance(inbound.native, DerivedState):
+            draft = inbound.native.draft
+            if await self._is_outdated(inbound.native):
+                return Refusal(code=RefusalCode.CONFLICT, text=f"the room's {draft[0]} changed meanwhile")
         else:
             if isinstance(content, Retraction) and not await self._outbound.is_known(content.target):
                 return self._draft.to_prepared([])  # nobody on Matrix has seen it
@@ -182,6 +186,11 @@ class EventBuilder:
         if len(parts) > 1 and await self._needs_policy_server("m.room.message", None):
             parts = [content]
         return [await self._outbound.draft_of(part) for part in parts]
+
+    async def _is_outdated(self, derived: DerivedState) -> bool:
+        type_, state_key, _ = derived.draft
+        state = await self._draft.room.groups.load(self._draft.head.group)
+        return state.get((type_, state_key or ""), "") != derived.made_of
 
     async def _change_of_state(self, content: Content) -> EventDraft | Refusal | None:
         """The draft of a change of state, on the state before it; None for other content."""

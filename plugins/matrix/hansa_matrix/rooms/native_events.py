@@ -70,6 +70,16 @@ class ClientEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class DerivedState:
+    """A state event that is made of the one that it follows, whose id ``made_of`` is; empty where there was
+    none. At its turn it is refused with ``CONFLICT`` if another stands there, which it would take back.
+    """
+
+    draft: EventDraft
+    made_of: str
+
+
+@dataclass(frozen=True, slots=True)
 class JoinThenSend:
     """An event of a user who must join first, where a policy server has to see both."""
 

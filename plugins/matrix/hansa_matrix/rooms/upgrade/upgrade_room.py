@@ -17,7 +17,6 @@ from hansa import (
     Busy,
     CannotOpenRoom,
     Conflict,
-    Custom,
     LocalProtocolError,
     Membership,
     NativeId,
@@ -204,12 +203,12 @@ class RoomUpgrades:
         """Let nobody speak in the old room, or invite into it, who is not set over others; as far as who
         replaces it may say so.
         """
-        present = (await old.events_of(await old.state(), [POWER_LEVELS_KEY])).get(POWER_LEVELS_KEY)
-        content = closed_power_levels(present.content, old.version) if present is not None else None
-        if content is None:
-            return
-        draft = (POWER_LEVELS, "", content)
-        refusal = await self._administration.send(user, old.room_id, Custom(type=POWER_LEVELS), draft)
+
+        def close(present: Mapping[str, Any] | None) -> dict[str, Any] | None:
+            return closed_power_levels(present, old.version) if present is not None else None
+
+        outcome = await self._administration.change_power_levels(user, old.room_id, close)
+        refusal = outcome.refusal if outcome is not None else None
         if refusal is not None:
             self._ctx.count("matrix_upgrades_left_open")
             self._ctx.log.info("%s stays open: %s", old.room_id, refusal.text)
