@@ -77,7 +77,6 @@ EXCEPTIONS = {
     "proto/push_rules.py _event_property": "a path through any JSON, each step checked",
     "proto/redact.py _redact_content": "keys are left out",
     "proto/stripped_state.py stripped_state": "strings are kept, all else is left out",
-    "admin/events.py _set_power_level": "set here",
     "rooms/annotations.py _annotation_key": "an annotation, each step checked",
     "rooms/create_room.py _create_event": "made here",
     "rooms/redactions.py target_of": "the one reader of `redacts`, its type checked",
