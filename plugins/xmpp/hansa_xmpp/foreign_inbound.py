@@ -27,6 +27,7 @@ from hansa import (
     truncate_utf8,
 )
 
+from hansa_xmpp.foreign_echoes import ForeignEchoes
 from hansa_xmpp.foreign_session import ForeignSession
 from hansa_xmpp.foreign_store import ForeignStore, ReadPosition
 from hansa_xmpp.proto import convert
@@ -39,7 +40,7 @@ from hansa_xmpp.proto.foreign_room import (
     stanza_id_of,
 )
 from hansa_xmpp.proto.signal_xml import parse_chat_state
-from hansa_xmpp.proto.stanza import MAX_ID, NS_DELAY, Stanza
+from hansa_xmpp.proto.stanza import MAX_ID, Stanza
 from hansa_xmpp.proto.targeted import (
     Correction,
     ReactionSet,
@@ -75,6 +76,7 @@ class ForeignInbound:
         self._ctx = ctx
         self.store = store
         self.targets = targets
+        self.echoes = ForeignEchoes()
         #: Who waits for the reflection of a message, by room and id of the message.
         self.waiting: dict[tuple[str, str], asyncio.Future[str]] = {}
 
@@ -178,6 +180,9 @@ class ForeignInbound:
             return
         if said is None or (isinstance(said.content, Topic) and self._is_known_subject(session, item, said)):
             return
+        if isinstance(said.content, Message) and self._is_echo(item, said.content):
+            self._ctx.count("xmpp_ignored", why="echo")
+            return
         await self._show_sender(session, item.sender)
         try:
             said = await self._with_event_ids(room, said)
@@ -189,6 +194,13 @@ class ForeignInbound:
             await self._submit_all(session, said, item, (said.content,))  # it is words all the same
             return
         await self._submit_all(session, said, item, resolved.contents)
+
+    def _is_echo(self, item: HeardMessage, content: Message) -> bool:
+        """True if another gateway says again what we said a moment ago."""
+        if item.at is not None or not content.text:
+            return False
+        now, text = self._ctx.clock.monotonic(), item.stanza.text_of("body") or ""
+        return self.echoes.is_echo_of_sent(item.stanza.sender.bare, item.sender.nick, text, now)
 
     def _parse(self, stanza: Stanza, sender: ForeignOccupant) -> GroupchatMessage | None:
         body = stanza.text_of("body") or ""
@@ -209,11 +221,10 @@ class ForeignInbound:
 
     @staticmethod
     def _is_known_subject(session: ForeignSession, item: HeardMessage, said: GroupchatMessage) -> bool:
-        """True for the subject that every occupant gets on entering."""
+        """True for a subject that the room has already. What was missed is taken in any case."""
         assert isinstance(said.content, Topic)
         before, session.subject = session.subject, said.content.text
-        delayed = item.stanza.child("delay", NS_DELAY) is not None
-        return before is None or before == said.content.text or (delayed and item.at is None)
+        return item.at is None and before == said.content.text
 
     async def _with_event_ids(self, room: str, said: GroupchatMessage) -> GroupchatMessage:
         """With the core's id of the message that it is about, in the place of the room's."""

@@ -44,7 +44,8 @@ class ForeignPuppets:
         for kept in await self._store.puppets(session.room):
             if kept.removed:
                 self.removed.add((session.room, kept.person))
-            session.state.own.nicks.add(kept.nick)
+            if kept.nick:
+                session.state.own.former_nicks.add(kept.nick)
             if kept.occupant:
                 session.state.own.occupant_ids.add(kept.occupant)
 
@@ -62,6 +63,7 @@ class ForeignPuppets:
             return await self._enter(session, person)
         except EntryRefused as refused:
             self._refused.put(key, self._ctx.clock.monotonic())
+            session.drop_occupancy(person)
             self._ctx.count("xmpp_foreign_puppets_refused", why=refused.condition)
             self._ctx.log.info("%s is not let into %s: %s", person, session.room, refused)
             return session.listener
@@ -81,7 +83,7 @@ class ForeignPuppets:
             try:
                 presence = await enter_room(session.room, occupancy, nick, self._say, NO_HISTORY)
             except EntryRefused as refused:
-                session.state.own.nicks.discard(nick)
+                session.state.disown(nick)
                 if refused.condition != "conflict" or number + 1 == _MAX_NICKS:
                     raise
                 taken.add(nick)

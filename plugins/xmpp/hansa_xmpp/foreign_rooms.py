@@ -178,6 +178,7 @@ class ForeignRooms:
             session.position = ReadPosition(at=self._ctx.clock.now())
             await self._store.put_position(session.room, session.position)
         session.overflowed = False
+        session.state.own.former_nicks &= set(session.state.occupants)
         session.set_ready()
         if self._ctx.get_link(session.room) is None:
             return
@@ -264,7 +265,10 @@ class ForeignRooms:
                 work = partial(self._on_puppet_removed, session, occupancy.person, presence)
                 self._spawn(work, f"removal of {occupancy.person} in {session.room}")
         if occupancy is session.listener:
-            for item in session.state.apply_presence(presence):
+            happenings = session.state.apply_presence(presence)
+            if not presence.available:
+                session.on_departed(presence.nick)
+            for item in happenings:
                 if session.ready.is_set():
                     self._enqueue(session, item, _HAPPENING)
 
@@ -276,9 +280,18 @@ class ForeignRooms:
                 session.archived.append(result)
             else:
                 self._ctx.count("xmpp_ignored", why="unasked")
+        elif self._is_first_subject(session, stanza):
+            session.subject = stanza.text_of("subject")
         elif stanza.type == "groupchat" and self._ctx.get_link(session.room) is not None:
             sender = self._sender_of(session, stanza)
             self._enqueue(session, HeardMessage(stanza, sender, _stamp_of(stanza)), size)
+
+    @staticmethod
+    def _is_first_subject(session: ForeignSession, stanza: Stanza) -> bool:
+        """True for the subject with which an entry ends. If it changed meanwhile, the archive has it."""
+        if session.ready.is_set() or stanza.text_of("subject") is None or stanza.text_of("body"):
+            return False
+        return session.subject is None or session.state.traits.archive
 
     @staticmethod
     def _sender_of(session: ForeignSession, stanza: Stanza) -> ForeignOccupant:

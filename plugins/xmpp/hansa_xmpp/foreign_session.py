@@ -27,7 +27,8 @@ from hansa_xmpp.proto.stanza import NS_DISCO_INFO, NS_MUC, NS_PING, Stanza
 ENTER_TIMEOUT_S, SELF_PING_EVERY_S = 30.0, 120.0
 #: Nicks that are tried, and pages of an archive that are read after an absence.
 _MAX_NICKS, _MAX_PAGES = 8, 200
-_BACKOFF = Backoff(first=2.0, most=300.0)
+#: Seconds between two entries that fail.
+BACKOFF = Backoff(first=2.0, most=300.0)
 #: Errors to a self-ping that say that the occupant is still there (XEP-0410 section 3.2).
 _STILL_THERE = frozenset({"service-unavailable", "feature-not-implemented", "item-not-found"})
 #: Nothing says whether it is there: the other server does not answer.
@@ -118,6 +119,18 @@ class ForeignSession:
         if occupancy.person is not None:
             self.puppets[occupancy.person] = occupancy
 
+    def drop_occupancy(self, person: NativeId) -> None:
+        """A person's occupant was not let in."""
+        occupancy = self.puppets.pop(person, None)
+        if occupancy is not None:
+            self.addresses.pop(occupancy.address, None)
+
+    def on_departed(self, nick: str) -> None:
+        """An occupant has left: unless it is inside, the nick no longer counts as our own."""
+        if not any(one.nick == nick and (one.inside or one.entering) for one in self.addresses.values()):
+            self.state.own.nicks.discard(nick)
+            self.state.own.former_nicks.discard(nick)
+
     def set_ready(self) -> None:
         """The listener is inside, and what was missed is read."""
         self.ready.set()
@@ -192,7 +205,7 @@ class SessionKeeper:
                 session.set_reason(str(refused))
                 self._ctx.count("xmpp_foreign_entries_failed", why=refused.condition)
                 self._ctx.log.warning("%s cannot be entered: %s", session.room, refused)
-                await self._wait_lost(_BACKOFF.delay(failures, self._ctx.random.uniform()))
+                await self._wait_lost(BACKOFF.delay(failures, self._ctx.random.uniform()))
                 continue
             failures = 0
             await on_entered(session)

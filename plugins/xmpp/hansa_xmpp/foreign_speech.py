@@ -11,21 +11,27 @@ from typing import Any
 from urllib.parse import unquote
 
 from hansa import (
+    Avatar,
     Content,
     Delivery,
     DeliveryRejected,
     Edit,
     Event,
+    HistoryVisibility,
+    JoinRule,
     Member,
     Membership,
     Message,
+    Name,
     NativeId,
     NetworkContext,
     Reaction,
     Retraction,
     RetryLater,
+    Standing,
     Style,
     Topic,
+    Upgrade,
     display_of,
     fallback_text,
 )
@@ -45,6 +51,8 @@ from hansa_xmpp.service import get_delivered_part
 #: Seconds that the room has to reflect a message, and attempts at one.
 REFLECT_TIMEOUT_S, _MAX_ATTEMPTS = 20.0, 3
 _DRAFT = "draft-"
+#: Changes of a room elsewhere that only its own people make.
+_DECIDED_THERE = Name | JoinRule | HistoryVisibility | Avatar | Standing | Upgrade
 #: Characters of the name before the text of who has no puppet.
 _MAX_NAME = 64
 
@@ -83,7 +91,16 @@ class ForeignSpeech:
         if shown is None:
             return ""
         if isinstance(shown, Retraction) and target is not None and target.sender.network == self._ctx.id:
-            return await self._moderate(session, shown, target)
+            return await self._moderate(session, delivery, shown, target)
+        if isinstance(shown, _DECIDED_THERE):
+            if delivery.link.authority:
+                raise DeliveryRejected(
+                    f"only the people of {session.room} may change this, in the room itself"
+                )
+            return ""
+        if isinstance(shown, Message) and self._is_echo(session, person, shown):
+            self._ctx.count("xmpp_ignored", why="echo")
+            return ""
         speaker = await self._puppets.speaker(session, person)
         if not session.ready.is_set():
             raise RetryLater(f"{session.room}: {session.reason}")
@@ -95,6 +112,15 @@ class ForeignSpeech:
             "message", speaker.address, [session.room], inner, type_="groupchat", id_=message
         )
         return await self._say_and_wait(session, delivery, stanza, message)
+
+    def _is_echo(self, session: ForeignSession, person: NativeId, message: Message) -> bool:
+        """True if another gateway brings back what an occupant said. Any other message is noted."""
+        now, echoes = self._ctx.clock.monotonic(), self._heard.echoes
+        name = name_of(self._ctx.get_view(session.room), person) or display_of(person)
+        if not message.text or echoes.is_echo_of_heard(session.room, name, message.text, now):
+            return bool(message.text)
+        echoes.note_sent(session.room, name, message.text, now)
+        return False
 
     async def _say_and_wait(
         self, session: ForeignSession, delivery: Delivery, stanza: OutboundStanza, message: str
@@ -191,13 +217,13 @@ class ForeignSpeech:
     async def _change_member(self, session: ForeignSession, delivery: Delivery, content: Member) -> str:
         if content.user.network == self._ctx.id:
             if content.user != delivery.event.sender:
-                await self._remove(session, content)
+                await self._remove(session, delivery, content)
             return ""
         if content.membership in {Membership.LEAVE, Membership.BAN}:
             self._puppets.leave(session, content.user, content.reason)
         return ""
 
-    async def _remove(self, session: ForeignSession, content: Member) -> None:
+    async def _remove(self, session: ForeignSession, delivery: Delivery, content: Member) -> None:
         """Removes an occupant: XEP-0045 section 8.2, for a ban section 9.1."""
         occupant = session.state.find_user(content.user.id)
         reason = xml_element("reason", "", xml_text(content.reason)) if content.reason else ""
@@ -211,10 +237,12 @@ class ForeignSpeech:
         try:
             await self._queries.ask(session.listener.address, session.room, query, type_="set")
         except QueryFailed as failed:
-            text = f"{session.room} did not remove {content.user.id}: {failed}"
-            raise DeliveryRejected(text) from None
+            who = name_of(self._ctx.get_view(session.room), content.user) or content.user.id
+            await self._tell_refused(session, delivery, f"{session.room} did not remove {who}: {failed}")
 
-    async def _moderate(self, session: ForeignSession, content: Retraction, target: Event) -> str:
+    async def _moderate(
+        self, session: ForeignSession, delivery: Delivery, content: Retraction, target: Event
+    ) -> str:
         """Retracts the message of an occupant, as a moderator: XEP-0425 section 3."""
         named = await self._room_id(session.room, target)
         if not named:
@@ -226,9 +254,19 @@ class ForeignSpeech:
         try:
             await self._queries.ask(session.listener.address, session.room, query, type_="set")
         except QueryFailed as failed:
-            text = f"{session.room} did not retract the message: {failed}"
-            raise DeliveryRejected(text) from None
+            await self._tell_refused(
+                session, delivery, f"{session.room} did not retract the message: {failed}"
+            )
         return ""
+
+    async def _tell_refused(self, session: ForeignSession, delivery: Delivery, text: str) -> None:
+        """The room refuses what a moderator elsewhere did: people there are told. Where the room decides, it
+        does not happen.
+        """
+        self._ctx.count("xmpp_foreign_acts_refused")
+        if delivery.link.authority:
+            raise DeliveryRejected(text)
+        await self._heard.tell(session, session.room, "", Message(text=text, style=Style.NOTICE))
 
 
 def message_id_of(delivery: Delivery) -> str:

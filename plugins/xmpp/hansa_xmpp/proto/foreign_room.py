@@ -178,9 +178,13 @@ class Happening:
 
 @dataclass(slots=True)
 class OwnOccupants:
-    """The occupants that are ours: their nicks now, and the occupant ids that they ever had."""
+    """The occupants that are ours. ``nicks`` are those with which one is inside or enters, ``former_nicks``
+    those from before a restart: they count where the room has no occupant ids. ``occupant_ids`` are all that
+    they ever had.
+    """
 
     nicks: set[str] = field(default_factory=set)
+    former_nicks: set[str] = field(default_factory=set)
     occupant_ids: set[str] = field(default_factory=set)
 
 
@@ -219,8 +223,15 @@ class ForeignRoom:
 
     def _make(self, nick: str, occupant_id: str, person: str) -> ForeignOccupant:
         own = addresses.domain_of(person) == self._domain or occupant_id in self.own.occupant_ids
-        ours = own or (nick in self.own.nicks and not occupant_id)
+        ours = own or (not occupant_id and nick in self.own.nicks | self.own.former_nicks)
         return ForeignOccupant(nick, occupant_user(self.room, nick, occupant_id, person), occupant_id, ours)
+
+    def disown(self, nick: str) -> None:
+        """A nick does not count as our own: the room gave it to another occupant."""
+        self.own.nicks.discard(nick)
+        occupant = self.occupants.get(nick)
+        if occupant is not None:
+            occupant.ours = False
 
     def apply_presence(self, presence: MucPresence) -> list[Happening]:
         """What a presence says that happened to people who are not ours."""
