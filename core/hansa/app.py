@@ -125,7 +125,7 @@ class App:
         self.presence = PresenceRelay(self.rooms, self.decisions, self.pipeline, self)
         self.direct_chats = DirectChats(self.rooms, self._judged, self.pipeline, self)
         self.history = HistoryReader(self.core, self.rejudging)
-        self.earlier = EarlierHistoryReader(self.network, self.server_of, self.history.log, self.rejudging)
+        self.earlier = EarlierHistoryReader(self, self.history.log, self.rejudging)
         self.runners: dict[str, NetworkSupervisor] = {}
         self.contexts: dict[str, NetworkContextImpl] = {}
         self.consumers: dict[str, Consumer] = {}

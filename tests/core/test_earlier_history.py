@@ -18,6 +18,7 @@ from hansa import (
     Membership,
     Message,
     NativeId,
+    Reaction,
     Reason,
     RoomMember,
     Verdict,
@@ -27,6 +28,7 @@ from hansa import (
 from hansa.bus import earlier_history
 from hansa.bus.earlier_history import decode_place, encode_place
 from hansa.bus.policy_dispatch import InstalledPolicy
+from hansa.model.chat_commands import CommandSettings
 from hansa.testing import run_hansa, until
 from hansa.testing.actor import Actor, Config, module
 from hypothesis import given
@@ -75,6 +77,24 @@ async def test_an_edit_by_another_or_of_what_is_gone_is_not_shown() -> None:
         ctx = await has_past(made, past)
         found = await ctx.read_earlier_for("b", BOB, limit=10)
         assert [event.ts for event in found.events] == [1, 4]
+
+
+async def test_commands_to_the_bridge_are_left_out() -> None:
+    made: dict[str, Any] = {}
+    past = Past(
+        said(1),
+        said(2, content=Message(text="!hansa link right:secret")),
+        said(3, content=Edit(target="$2", message=Message(text="the secret")), target_sender=OLD),
+        said(4, content=Reaction(target="$2", key="secret")),
+        said(
+            5, content=Edit(target="$1", message=Message(text="!hansa link right:secret")), target_sender=OLD
+        ),
+        said(6),
+    )
+    async with town(made, past, commands=CommandSettings(enabled=True)):
+        ctx = await has_past(made, past)
+        found = await ctx.read_earlier_for("b", BOB, limit=10)
+        assert [event.ts for event in found.events] == [1, 6]
 
 
 def town(made: dict[str, Any], past: Any, **more: Any) -> Any:

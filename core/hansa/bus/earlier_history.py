@@ -9,15 +9,17 @@ import asyncio
 import logging
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Protocol
 
 from hansa.api.contracts import Network
 from hansa.api.history import EarlierEvent, EarlierPage, FetchesHistory
 from hansa.bus.membership_reader import MembershipLog
 from hansa.bus.rejudging import PolicyRecheck
 from hansa.bus.rooms import Room
-from hansa.model.content import Content, Edit, Membership, Message, Reaction
+from hansa.model.content import Content, Edit, Membership, Message, Reaction, Targeted
+from hansa.model.errors import Busy
 from hansa.model.events import EarlierHistory, Event, Link
 from hansa.model.ref import NativeId
 from hansa.pacing.fair_slots import FairSlots, SlotShares
@@ -36,18 +38,29 @@ _UNJUDGED = -1
 _log = logging.getLogger("hansa.bus")
 
 
-class EarlierHistoryReader:
-    """Reads it for persons, judged by the history visibility of then and the policies of now."""
+class EarlierHistoryHost(Protocol):
+    """The parts of the running application that reading uses."""
 
-    def __init__(
-        self,
-        network: Callable[[str], Network | None],
-        server_of: Callable[[str, str], str],
-        log: MembershipLog,
-        rejudging: PolicyRecheck,
-    ) -> None:
-        self._network = network
-        self._server_of = server_of
+    def network(self, network: str) -> Network | None:
+        """The open network of an id."""
+        ...
+
+    def server_of(self, network: str, user: str) -> str:
+        """The server of a user, by the network's own rule."""
+        ...
+
+    def is_command(self, sender: NativeId, content: Content) -> bool:
+        """See ``hansa.bus.admission.NetworkLookup.is_command``."""
+        ...
+
+
+class EarlierHistoryReader:
+    """Reads it for persons, judged by the history visibility of then and the policies of now. Commands to the
+    bridge are left out, as they are confined in the log.
+    """
+
+    def __init__(self, around: EarlierHistoryHost, log: MembershipLog, rejudging: PolicyRecheck) -> None:
+        self._around = around
         self._log = log
         self._rejudging = rejudging
         self._slots = FairSlots(_SLOTS)
@@ -69,8 +82,11 @@ class EarlierHistoryReader:
             return None
         memberships = await self._log.memberships(room, user)
         was_here = memberships.has_later(0, Membership.JOIN.value)
-        events = list[Event]()
+        events, commands = list[Event](), set[str]()
         for earlier in page.events[-limit:]:
+            if self._is_about_command(earlier, commands):
+                commands.add(earlier.native)
+                continue
             public = earlier.visibility == "world_readable"
             if not public and not (was_here and earlier.visibility == "shared"):
                 continue
@@ -83,13 +99,24 @@ class EarlierHistoryReader:
             events=tuple(events), before=None if page.before is None else encode_place(page.before)
         )
 
+    def _is_about_command(self, earlier: EarlierEvent, commands: Collection[str]) -> bool:
+        """True for a command, and for what concerns one of ``commands``."""
+        content = earlier.content
+        said = content.message if isinstance(content, Edit) else content
+        if isinstance(content, Targeted) and content.target in commands:
+            return True
+        try:
+            return self._around.is_command(earlier.sender, said)
+        except Busy:  # nothing says so while the network is started again
+            return isinstance(said, Message)
+
     def _source(self, room: Room, link: Link) -> tuple[Link, FetchesHistory] | None:
         """The network that has what was said before: the room's authority, or else the first of the others
         that can tell. The reader's own is never asked.
         """
         links = sorted(room.links.values(), key=lambda one: (not one.authority, one.id))
         for source in links:
-            network = self._network(source.native.network)
+            network = self._around.network(source.native.network)
             own = source.native.network == link.native.network
             if isinstance(network, FetchesHistory) and not own and source.direction.inward:
                 return source, network
@@ -109,7 +136,7 @@ class EarlierHistoryReader:
             async with asyncio.timeout(_FETCH_TIMEOUT_S):
                 if not ask_others:
                     return await network.fetch_before(source, place, limit=limit, ask_others=False)
-                server = f"{user.network} {self._server_of(user.network, user.id)}"
+                server = f"{user.network} {self._around.server_of(user.network, user.id)}"
                 async with self._slots.hold_slot(("server", server), ("room", source.room)):
                     return await network.fetch_before(source, place, limit=limit, ask_others=True)
         except Exception:  # noqa: BLE001  # a faulty network must not hide the log
