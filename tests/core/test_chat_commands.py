@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from core.command_stage import command_stage
 from hansa import (
     Action,
@@ -35,7 +36,7 @@ from hansa.admin.rooms import RoomCommands
 from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.environment import Request
 from hansa.host.room_names import RoomNames
-from hansa.model.chat_commands import ChatCommand, CommandSettings, is_command, read_command
+from hansa.model.chat_commands import ChatCommand, CommandSettings, is_command, is_linkable, read_command
 from hansa.testing import until
 
 
@@ -65,6 +66,21 @@ def test_what_a_command_says() -> None:
     assert read_command("!hansa " + "x" * 493, "!hansa") is not None
     for text in ("!hansa " + "x" * 494, "!hansa a\nb", "!hansa a\x00b", "!hansa" + " x" * 22):
         assert read_command(text, "!hansa") is None
+
+
+@pytest.mark.parametrize(
+    ("glob", "covered", "others"),
+    [
+        ("xmpp:open-*", ["xmpp:open-", "xmpp:open-tea"], ["xmpp:open-tea@evil.example", "irc:open-"]),
+        ("xmpp:*@gw.example", ["xmpp:tea@gw.example"], ["xmpp:tea@evil@gw.example", "xmpp:tea"]),
+        ("matrix:#open-*:a.example", ["matrix:#open-tea:a.example"], ["matrix:#open-tea:b:a.example"]),
+        ("irc:#open-?", ["irc:#open-a"], ["irc:#open-@", "irc:#open-:"]),
+    ],
+)
+def test_a_wildcard_of_linkable_stands_for_no_other_server(
+    glob: str, covered: list[str], others: list[str]
+) -> None:
+    assert [spec for spec in (*covered, *others) if is_linkable(spec, [glob])] == covered
 
 
 async def test_a_command_and_its_answer_stay_on_the_network_of_the_person() -> None:

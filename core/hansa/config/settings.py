@@ -195,8 +195,8 @@ class CommandsConfig(_Strict):
     )
     linkable: list[str] = Field(
         default=[],
-        description="globs of the NETWORK:ADDRESS that an owner of a room may link to it; empty: only"
-        " operators link",
+        description="globs of the NETWORK:ADDRESS that an owner of a room may link to it; a wildcard stands"
+        " for neither : nor @; empty: only operators link",
     )
 
     logins: list[str] = Field(

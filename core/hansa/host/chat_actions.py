@@ -18,11 +18,10 @@ from hansa.host.room_names import RoomNames
 from hansa.host.searches import Searches, shorten
 from hansa.host.supervisor import NetworkSupervisor
 from hansa.logins.core_logins import CoreLogins
-from hansa.model.chat_commands import MAX_WORDS, CommandSettings
+from hansa.model.chat_commands import MAX_WORDS, CommandSettings, is_linkable
 from hansa.model.content import Member, Membership
 from hansa.model.crossing import AdminChange
 from hansa.model.events import Submission
-from hansa.model.globs import Glob
 from hansa.model.ref import NativeId
 from hansa.model.role import Role
 
@@ -75,7 +74,6 @@ class ChatActions:
         self._settings = settings
         self._host = host
         self._names = RoomNames(host)
-        self._linkable = [Glob(text) for text in settings.linkable]
         self._actions = {
             "help": _Action("help", "this list", self._help, in_room=False),
             "status": _Action("status", "which networks work", self._status, in_room=False),
@@ -192,7 +190,7 @@ class ChatActions:
         room, spec = _room_of(call), call.command.words[0]
         if not self._is_operator(call.person):
             self._require_owner(call)
-            if not any(glob.matches(spec) for glob in self._linkable):
+            if not is_linkable(spec, self._settings.linkable):
                 raise CommandRefused(f"{spec} may be linked by an operator of this server alone.")
         await self._require_allowed(call, "rooms link", links=str([spec]), room=room.id)
         await self._host.linker.link_room([spec], room.id, create=True, move=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hansa.model.content import Content, Message, Style
+from hansa.model.globs import Glob
 from hansa.model.ref import NativeId
 
 #: Characters and words of a command.
@@ -31,6 +33,16 @@ class ChatCommand:
 
     name: str
     words: tuple[str, ...] = ()
+
+
+def is_linkable(spec: str, globs: Iterable[str]) -> bool:
+    """True if one of the globs covers a ``NETWORK:ADDRESS``. A wildcard stands for neither ``:`` nor ``@``:
+    the glob of names on one server does not cover those on another.
+    """
+    return any(
+        all(spec.count(mark) == glob.count(mark) for mark in ":@") and Glob(glob).matches(spec)
+        for glob in globs
+    )
 
 
 def is_command(content: Content, prefix: str) -> bool:
