@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
+from peers.ca import PrivateCA
 from peers.process import Process, free_port
 from peers.require import require_irc_services
 from peers.waiting import until
@@ -15,7 +16,7 @@ _SERVER = """<config format="xml">
 <admin name="a" nick="a" email="a@s.example">
 <bind address="127.0.0.1" port="{port}" type="clients">
 <bind address="127.0.0.1" port="{links}" type="servers">
-<connect name="main" allow="*" timeout="20" resolvehostnames="no" localmax="100" globalmax="100">
+{tls}<connect name="main" allow="*" timeout="20" resolvehostnames="no" localmax="100" globalmax="100">
 <module name="cap">
 <module name="sasl">
 <module name="services_account">
@@ -26,6 +27,10 @@ _SERVER = """<config format="xml">
 <uline server="services.s.example" silent="yes">
 <dns server="127.0.0.1" timeout="1">
 <pid file="{folder}/inspircd.pid">
+"""
+_TLS = """<module name="ssl_gnutls">
+<sslprofile name="people" provider="gnutls" certfile="{chain}" keyfile="{key}">
+<bind address="127.0.0.1" port="{port}" type="clients" sslprofile="people">
 """
 _SERVICES = """
 loadmodule "modules/protocol/inspircd";
@@ -51,20 +56,23 @@ saslserv {{ nick = "SaslServ"; user = "SaslServ"; host = "services.s.example"; r
 
 
 class IrcServices:
-    """One server with its services. ``port`` is for clients, without TLS."""
+    """One server with its services. ``port`` is for clients, without TLS, and ``tls_port`` with it, where a
+    ``ca`` gives it a certificate.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ca: PrivateCA | None = None) -> None:
         folder.mkdir(parents=True)
         (folder / "data").mkdir()
         self._folder = folder
-        self.port, self._links = free_port(), free_port()
+        self.port, self.tls_port, self._links = free_port(), free_port(), free_port()
+        self.ca = ca
         self._processes: list[Process] = []
 
     async def start(self) -> Self:
         server, services = require_irc_services()
         folder = self._folder
         conf, atheme = folder / "inspircd.conf", folder / "atheme.conf"
-        conf.write_text(_SERVER.format(port=self.port, links=self._links, folder=folder))
+        conf.write_text(_SERVER.format(port=self.port, links=self._links, folder=folder, tls=self._tls()))
         atheme.write_text(_SERVICES.format(links=self._links))
         self._processes.append(
             Process([server, "--nofork", "--runasroot", f"--config={conf}", "--nolog"], folder)
@@ -76,6 +84,12 @@ class IrcServices:
             )
         )
         return self
+
+    def _tls(self) -> str:
+        if self.ca is None:
+            return ""
+        chain, key = self.ca.issue("irc-services", "127.0.0.1")
+        return _TLS.format(port=self.tls_port, chain=chain, key=key)
 
     async def stop(self) -> None:
         for process in reversed(self._processes):

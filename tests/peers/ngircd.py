@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from peers.ca import PrivateCA
+from peers.irc_services import IrcServices
 from peers.process import Process, free_port
 from peers.require import require_ngircd
 from peers.waiting import until
@@ -99,7 +100,7 @@ class Ngircd:
 class IrcUser:
     """One person. Every line that arrives is kept in ``lines``, also over several connections."""
 
-    def __init__(self, server: Ngircd, nick: str) -> None:
+    def __init__(self, server: Ngircd | IrcServices, nick: str) -> None:
         self.nick = nick
         self.lines: list[str] = []
         self._server = server
@@ -108,12 +109,15 @@ class IrcUser:
         self._reading: asyncio.Task[None] | None = None
 
     async def connect(self) -> Self:
+        assert self._server.ca is not None
         context = ssl.create_default_context(cafile=str(self._server.ca.certificate))
         reader, self._writer = await asyncio.open_connection("127.0.0.1", self._server.tls_port, ssl=context)
         start = len(self.lines)
         self._reading = asyncio.get_running_loop().create_task(self._read(reader))
         self.send(f"NICK {self.nick}", f"USER {self.nick} 0 * :{self.nick}")
-        await self.until("the welcome", lambda: any(" 376 " in one for one in self.lines[start:]))
+        await self.until(
+            "the welcome", lambda: any(" 376 " in one or " 422 " in one for one in self.lines[start:])
+        )
         return self
 
     async def close(self) -> None:

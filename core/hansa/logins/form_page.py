@@ -60,6 +60,6 @@ def _render_field(one: LoginField, *, first: bool) -> str:
     name, label = escape(one.name), escape(printable(one.label, 100))
     return (
         f'<p><label for="{name}">{label}</label><br>'
-        f'<input id="{name}" name="{name}" type="{kind}" required maxlength="500" autocapitalize="none" '
-        f'spellcheck="false"{focus}></p>'
+        f'<input id="{name}" name="{name}" type="{kind}" required maxlength="500" autocomplete="off" '
+        f'autocapitalize="none" spellcheck="false"{focus}></p>'
     )

@@ -113,6 +113,8 @@ class Connection:
         Raises ConnectionLost: then it is not known which lines it got.
         """
         async with self._sending:
+            if not self.up.is_set():  # nothing is answered during the registration
+                raise ConnectionLost("there is no connection yet")
             self._errors.clear()
             for line in lines:
                 await self._take_budget()

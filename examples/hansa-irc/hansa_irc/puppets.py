@@ -64,9 +64,9 @@ class Puppets:
         """The connection of a person, in the channel; None where the bridge must speak for them. ``admit``
         invites a nick that the channel does not let in.
         """
-        await self.get(person, name, features)
+        connection = await self.get(person, name, features)
         puppet, key = self._puppets.get(person), features.fold(channel.name)
-        if puppet is None:
+        if connection is None or puppet is None:
             return None
         if key in puppet.channels:
             return puppet.connection
@@ -83,7 +83,11 @@ class Puppets:
 
     async def get(self, person: NativeId, name: str, features: ServerFeatures) -> Connection | None:
         """The connection of a person, None where they can have none now."""
-        puppet = self._puppets.get(person) or await self._open(person, name, features)
+        puppet = self._puppets.get(person)
+        if puppet is None:
+            puppet = await self._open(person, name, features)
+        elif not await _is_up(puppet.connection):  # another message, or a login, has opened it just now
+            return None
         if puppet is None:
             return None
         puppet.used = self._ctx.clock.monotonic()
@@ -184,13 +188,7 @@ class Puppets:
         puppet = self._puppets[person] = Puppet(person=person, connection=connection, used=now)
         self._number += 1
         self._ctx.spawn(self._run(puppet), f"puppet {self._number}")
-        waits = [asyncio.ensure_future(event.wait()) for event in (connection.up, connection.ended)]
-        try:
-            await asyncio.wait(waits, timeout=_OPEN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if connection.up.is_set():
+        if await _is_up(connection):
             return puppet
         if self._accounts.get(person) is account:  # it was not replaced meanwhile
             self._failed.put(person, now)
@@ -221,3 +219,16 @@ class Puppets:
             self._on_private(person, line)
         if line.command == "KICK" and own(line.param(1)) == own(puppet.connection.nick):
             puppet.channels.discard(own(line.param(0)))
+
+
+async def _is_up(connection: Connection) -> bool:
+    """Waits until the server knows a connection; False if it does not come to that in time."""
+    if connection.up.is_set():
+        return True
+    waits = [asyncio.ensure_future(event.wait()) for event in (connection.up, connection.ended)]
+    try:
+        await asyncio.wait(waits, timeout=_OPEN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return connection.up.is_set()

@@ -42,6 +42,9 @@ class IrcServer:
         self.accounts: dict[str, str] | None = None
         self.refuse: dict[str, str] = {}
         self.deaf = False
+        #: While this is set, no registration ends: those connections are in ``held``.
+        self.holding = False
+        self.held: list[User] = []
         self.tls: ssl.SSLContext | None = None
         #: The account of each connection that has one.
         self.logged_in: dict[User, str] = {}
@@ -194,9 +197,21 @@ class IrcServer:
         user.ended |= ended
         if user.ended and user.nick and user.registering:
             user.registering = False
-            self._reply(user, "001", "welcome")
-            self._reply(user, "005", "CASEMAPPING=rfc1459", "NICKLEN=20", "PREFIX=(ov)@+", "are supported")
-            self._reply(user, "422", "no message of the day")
+            if self.holding:
+                self.held.append(user)
+                return
+            self._welcome(user)
+
+    def release(self) -> None:
+        """Welcomes the connections that were held."""
+        self.holding = False
+        for user in self.held:
+            self._welcome(user)
+
+    def _welcome(self, user: User) -> None:
+        self._reply(user, "001", "welcome")
+        self._reply(user, "005", "CASEMAPPING=rfc1459", "NICKLEN=20", "PREFIX=(ov)@+", "are supported")
+        self._reply(user, "422", "no message of the day")
 
     def _nick(self, user: User, nick: str) -> None:
         if self.users.get(_FOLD(nick), user) is not user:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import asynccontextmanager
 
 import hansa_irc
+import pytest
 from certificate import make_certificate
 from hansa import NativeId
 from hansa.store.memory import MemoryStore
 from hansa.testing import Actor, CommandSettings, run_hansa, until
 from hansa.testing.actor import Config, module
-from hansa_irc.connection import Account
+from hansa_irc.connection import Account, ConnectionLost
 from irc_server import IrcServer
 
 ROOM = "#room"
@@ -115,6 +117,21 @@ async def test_a_person_speaks_by_their_own_account(tmp_path):
         assert await one.speaks("after") == "zoe_b: after"
         answer = await one.other.ctx.answer_command(ZOE.id, "irc nick")
         assert answer == "You are zoe_b on IRC."
+
+
+async def test_two_messages_wait_for_the_one_connection_of_their_sender(tmp_path):
+    async with stage(tmp_path, puppets=5) as one:
+        irc = one.app.network("irc")
+        one.server.holding = True
+        both = [asyncio.ensure_future(irc.puppets.get(ZOE, "Zoe", irc.channels.features)) for _ in "ab"]
+        await until(lambda: one.server.held)
+        with pytest.raises(ConnectionLost):  # the answer would not be read during the registration
+            await asyncio.wait_for(irc.puppets.find(ZOE).tell(b"JOIN #room\r\n"), 5)
+        assert not any(wait.done() for wait in both)
+        one.server.release()
+        first, second = await asyncio.gather(*both)
+        assert first is second
+        assert first.up.is_set()
 
 
 async def test_a_private_message_to_the_account_reaches_the_person_who_says_nothing(tmp_path):
