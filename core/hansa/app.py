@@ -227,6 +227,10 @@ class App:
             except asyncio.QueueFull:
                 self.count("observer_events_dropped")
 
+    def on_shown_in_part(self, room: Room, link: Link, event: Event) -> None:
+        """See ``hansa.bus.late_authority.ProposalHost``."""
+        self.spawn(self._rejections.tell_of_part(link, event), f"rest of {event.id} in {room.id}")
+
     async def drafted_deliveries(self, room: Room, link: Link, event: Event, key: str) -> Sequence[Delivery]:
         """See ``hansa.bus.late_authority.ProposalHost``."""
         runner = self.runners[link.native.network]

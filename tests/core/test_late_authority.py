@@ -271,6 +271,20 @@ async def test_a_long_text_is_proposed_in_parts_and_each_is_known():
             assert named is not None and named.id == outcome.event.id
 
 
+@pytest.mark.parametrize("answer", [DeliveryRejected("too much"), RetryLater("not now")])
+async def test_who_sent_a_text_whose_rest_is_refused_is_told(answer):
+    async with running() as (app, late, right):
+        late.answer = lambda _: answer if len(late.proposed) == 2 else f"there-{len(late.proposed)}"
+        outcome = await right.say("b", ZOE, "word " * 500)
+        assert outcome.event is not None, "the room shows its beginning"
+        assert await logged(app) == [(ZOE, "word " * 500)]
+        await until(lambda: right.told)
+        text = "late shows only the beginning of your message: it did not take the rest."
+        assert right.told == [(ZOE, text)]
+        await right.say("b", ZOE, "short")
+        assert len(right.told) == 1
+
+
 class Censor:
     async def check(self, crossing: Any) -> Verdict | None:
         if isinstance(crossing, EventIn) and any("classified" in text for text in texts_of(crossing)):

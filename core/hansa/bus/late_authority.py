@@ -66,6 +66,10 @@ class ProposalHost(Protocol):
         """
         ...
 
+    def on_shown_in_part(self, room: Room, link: Link, event: Event) -> None:
+        """The room of a link has taken the first parts of an event, and not the others."""
+        ...
+
 
 class LateTurn(ViewRulesTurn):
     """A ``Turn`` of a room that a late authority decides: what stands there is taken, and the rest is judged
@@ -294,6 +298,8 @@ class LateProposals:
             text = error.reason or "the room refused it"
             refusal, keep = Refusal(code=RefusalCode.FORBIDDEN, text=text), False
         except RetryLater as error:
+            if draft.natives:
+                self._around.on_shown_in_part(room, link, event)
             if draft.natives or _needs_no_consent(item):
                 return None
             await self._store.commit([Delete("draft", (room.id, draft.key))])
@@ -305,6 +311,8 @@ class LateProposals:
             return None
         if draft.natives:  # a part of it is shown there
             self._log.warning("%s is shown in part by %s: %s", draft.key, link.id, refusal.text)
+            self._count("draft_in_part")
+            self._around.on_shown_in_part(room, link, event)
             return None
         return await self._refuse(room, draft, refusal, keep=keep)
 

@@ -69,6 +69,10 @@ class BusHost(NetworkLookup, Protocol):
         """Run a task of the core's own."""
         ...
 
+    def on_shown_in_part(self, room: Room, link: Link, event: Event) -> None:
+        """The room of a link has taken the first parts of an event, and not the others."""
+        ...
+
     def on_committed(self, room: Room, events: Sequence[Event]) -> None:
         """Events were committed."""
         ...

@@ -45,7 +45,21 @@ class RejectionNotices:
         kind = event.content.kind.value.replace("-", " ")
         verb = "did not take" if failed else "cannot show"
         text = f"{link.native.network} {verb} this ({kind}). The people there do not see it."
+        await self._tell(network, own, sender.id, text)
+
+    async def tell_of_part(self, link: Link, event: Event) -> None:
+        """Tell who sent a long text that the room of ``link`` shows only its beginning."""
+        room, sender = self._rooms.get(link.room), event.sender
+        own = room.link_of(sender.network) if room else None
+        network = self._network(sender.network)
+        if own is not None and isinstance(network, TellsPeople):
+            text = (
+                f"{link.native.network} shows only the beginning of your message: it did not take the rest."
+            )
+            await self._tell(network, own, sender.id, text)
+
+    async def _tell(self, network: TellsPeople, own: Link, user: str, text: str) -> None:
         try:
-            await network.tell_person(own, sender.id, text)
+            await network.tell_person(own, user, text)
         except Exception:  # noqa: BLE001  # a network's fault, and nothing is lost
-            self._log.exception("%s could not be told of a rejection", sender)
+            self._log.exception("%s could not be told of a rejection", user)
