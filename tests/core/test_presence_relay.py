@@ -14,7 +14,9 @@ from hansa import (
     NativeId,
     PersonPresence,
     PresenceState,
+    RoomView,
     Verdict,
+    ViewDelta,
     texts_of,
 )
 from hansa.bus import presence_relay
@@ -236,3 +238,33 @@ async def test_a_text_is_of_one_line_and_bounded(said: str, shown: str):
         await made["left"].join("a0", "ann@x")
         await made["left"].set_presence("ann@x", AWAY, said)
         await until(lambda: texts(made["right"], "b0") == [shown])
+
+
+async def test_the_rooms_of_a_person_are_looked_for_once_and_follow_what_happens(monkeypatch):
+    made: dict[str, Actor] = {}
+    async with town(made, rooms=2) as app:
+        ann, left = NativeId("left", "ann@x"), made["left"]
+        rooms = {name: app.rooms.room_of(NativeId("left", name)) for name in ("a0", "a1")}
+        await left.join("a0", "ann@x")
+        assert app.rooms.joined_by(ann) == [rooms["a0"]]
+        looked = list[str]()
+        membership = RoomView.membership
+
+        def counted(view: RoomView, user: NativeId) -> Any:
+            looked.append(view.room)
+            return membership(view, user)
+
+        monkeypatch.setattr(RoomView, "membership", counted)
+        assert app.rooms.joined_by(ann) == [rooms["a0"]]
+        assert looked == []
+        monkeypatch.undo()
+        await left.join("a1", "ann@x")
+        assert {room.id for room in app.rooms.joined_by(ann)} == {room.id for room in rooms.values()}
+        await left.leave("a0", "ann@x")
+        assert app.rooms.joined_by(ann) == [rooms["a1"]]
+        await app.rooms.reload(rooms["a1"])
+        assert app.rooms.joined_by(ann) == [rooms["a1"]]
+        await left.join("a0", "ann@x")
+        gone = ViewDelta(removed=(ann,))
+        await app.pipeline.correct(rooms["a1"].id, gone)
+        assert app.rooms.joined_by(ann) == [rooms["a0"]]

@@ -232,10 +232,11 @@ class PresenceRelay:
     def _expand(self, presence: PersonPresence) -> None:
         """Puts a presence into every room of a person."""
         self._shown.put((_EVERYWHERE, presence.user), (self._clock.monotonic(), presence))
-        for link in self._rooms.links(presence.user.network):
-            room = self._rooms.get(link.room)
-            if link.direction.inward and room is not None and _is_joined(room, presence.user):
-                self._put(link, room, presence, judged=False)
+        network = presence.user.network
+        for room in self._rooms.joined_by(presence.user):
+            for link in list(room.links.values()):
+                if link.native.network == network and link.direction.inward:
+                    self._put(link, room, presence, judged=False)
 
     async def _show_waiting(self, key: _Key, waiting: _Waiting) -> None:
         presence = waiting.presence

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hansa.bus import schema
+from hansa.bus.joined_rooms import JoinedRooms
 from hansa.bus.large_changes import LargeChanges
 from hansa.bus.membership_log import membership_writes, since_position, visibility_writes
 from hansa.environment import Clock, Random
@@ -74,6 +75,7 @@ class Rooms:
         self._random = random
         self._changes = LargeChanges(store, clock, random)
         self._rooms: dict[str, Room] = {}
+        self._joined = JoinedRooms()
         #: Links by network, and there by the native room.
         self._native: dict[str, dict[NativeId, Link]] = {}
 
@@ -125,6 +127,8 @@ class Rooms:
         view = RoomView(room.id, facts)
         view.load(schema.person_of(r) for r in await self._read_members(room.id))
         view.suspect_as(room.view)
+        view.report_joined(self._joined.on_joined)
+        self._joined.clear()
         room.view = view
         room.tail.clear()
         room.stale = False
@@ -142,6 +146,16 @@ class Rooms:
     def get(self, room: str) -> Room | None:
         """A room by its id."""
         return self._rooms.get(room)
+
+    def joined_by(self, user: NativeId) -> list[Room]:
+        """The rooms in which a person is joined."""
+        found = self._joined.find(user, (room.view for room in self._rooms.values()))
+        return [self._rooms[name] for name in found if name in self._rooms]
+
+    def _make_room(self, name: str) -> Room:
+        room = Room(name, RoomView(name))
+        room.view.report_joined(self._joined.on_joined)
+        return room
 
     def link(self, native: NativeId) -> Link | None:
         """The link of a native room."""
@@ -198,7 +212,7 @@ class Rooms:
             raise LocalProtocolError(f"there is no room {room}")
         if target is None:
             made = "r" + base64.b32encode(self._random.bytes(10)).decode().lower()
-            target = Room(made, RoomView(made))
+            target = self._make_room(made)
         if yields is not None and (target.authority is None or target.authority.id != yields.id):
             yields = None
         if authority and target.authority is not None and yields is None:
@@ -244,7 +258,7 @@ class Rooms:
             raise LocalProtocolError(f"{native} has no link, or {by} has one already")
         room = self._rooms[before.room]
         made = "r" + base64.b32encode(self._random.bytes(10)).decode().lower()
-        alone = Room(made, RoomView(made))
+        alone = self._make_room(made)
         natives = tuple(p for p in room.view.people.values() if p.user.network == native.network)
         present = {person.user for person in view.upserts}
         change = replace(view, removed=tuple(user for user in room.view.people if user not in present))
@@ -295,6 +309,7 @@ class Rooms:
     def forget(self, room: Room) -> None:
         """Take a room that was removed from the store out of memory."""
         self._rooms.pop(room.id, None)
+        self._joined.clear()
 
     async def commit_change(self, room: Room, change: ViewDelta, *beside: Write) -> None:
         """Store and apply a change that belongs to no event, and what is ``beside`` it. Raises ``Conflict``

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -89,6 +89,7 @@ class RoomView:
     _joined: dict[tuple[str, str], int] = field(default_factory=dict)
     _servers: frozenset[str] | None = field(default=None, compare=False, repr=False)
     _suspected: dict[str, frozenset[str]] = field(default_factory=dict)
+    _on_joined: Callable[[str, NativeId, bool], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def people(self) -> Mapping[NativeId, RoomMember]:
@@ -160,9 +161,15 @@ class RoomView:
         """Fill an empty view from the store."""
         self.apply(ViewDelta(upserts=tuple(people)))
 
+    def report_joined(self, on_joined: Callable[[str, NativeId, bool], None]) -> None:
+        """Call this from now on with the room, a person, and True if they are joined or False if not."""
+        self._on_joined = on_joined
+
     def _count_joined(self, person: RoomMember | None, by: int) -> None:
         if person is None or person.membership is not Membership.JOIN:
             return
+        if self._on_joined is not None:
+            self._on_joined(self.room, person.user, by > 0)
         key = (person.user.network, person.server)
         left = self._joined.get(key, 0) + by
         if key not in self._joined or left <= 0:
