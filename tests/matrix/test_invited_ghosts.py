@@ -12,10 +12,12 @@ from hansa.testing import Actor, until
 from hansa.testing.actor import Config, module
 from hansa_matrix.local.ghosts import escape_localpart
 from hansa_matrix.proto.hashing import event_id
+from hansa_matrix.proto.pdu import pdu_from_raw
 from hansa_matrix.rooms.membership.direct_chats import INVITES
 from hansa_matrix.rooms.membership.remote_membership import JOINS
-from matrix.server_with_peer import OURS, V2, server_with_peer
+from matrix.server_with_peer import OURS, THEIRS, V2, server_with_peer
 from matrix.test_invites import foreign_room
+from matrix.test_joining import Resident
 from matrix.two_servers import at
 
 
@@ -103,3 +105,38 @@ async def test_a_server_that_lets_ghosts_wait_holds_up_its_own_invites_alone(tmp
         await until(lambda: len(begun) == INVITES.in_all)
         assert sorted(begun) == ["!a", "!d", "!e"]
         assert INVITES.in_all < JOINS.in_all
+
+
+async def test_a_ghost_that_entered_a_room_of_many_by_a_false_invite_leaves_it_with_words(tmp_path):
+    """The stripped state of an invite does not say how many people there are."""
+    async with server_with_peer(tmp_path, "11", beside={"chat": chat_network()}) as house:
+        there = Resident(house, "11", rules={"join_rule": "public"})
+        forger, room = house.forger, there.room
+        inviter, room.user = room.user, f"@other:{THEIRS}"
+        raw = forger.finish(room, forger.draft(room, "m.room.member", {"membership": "join"}, room.user))
+        room.user = inviter
+        room.keep(pdu_from_raw(raw, room.version))
+        there.events.append(raw)
+        ghost = f"@_chat_{escape_localpart('ann@x')}:{OURS}"
+        invite = forger.finish(
+            room, forger.draft(room, "m.room.member", {"membership": "invite", "is_direct": True}, ghost)
+        )
+        house.peer.answer = there
+        body = {"room_version": "11", "event": invite, "invite_room_state": [open_by("invite")]}
+        name = event_id(invite, room.version)
+        status, answer = await house.ask("PUT", f"{V2}/invite/{at(room.room_id, name)}", body)
+        assert status == 200, answer
+
+        async def left() -> Any:
+            known = house.matrix.network.get(room.room_id)
+            if known is None:
+                return None
+            state = await known.state()
+            found = await known.events_of(state, [("m.room.member", ghost)])
+            member = found.get(("m.room.member", ghost))
+            return member if member is not None and member.content["membership"] == "leave" else None
+
+        async with asyncio.timeout(10):
+            while (member := await left()) is None:
+                await asyncio.sleep(0.01)
+        assert "only a chat of two opens by an invite" in member.content["reason"]
