@@ -96,7 +96,7 @@ class Webhook:
 
 def body_of(observation: Observation) -> bytes:
     """The JSON object of an event. ``key`` is in it, so that the signature covers it. A message's text is
-    in it as Markdown too.
+    in it as Markdown too. ``confined`` is true for what no other network gets.
     """
     event, said = observation.event, observation.event.content
     formatted = Formatted(text=said.text, spans=said.spans) if isinstance(said, Message) else None
@@ -110,6 +110,7 @@ def body_of(observation: Observation) -> bytes:
             "sender": str(event.sender),
             "ts": event.ts,
             "received": event.received,
+            "confined": event.is_confined,
             "kind": said.kind.value,
             "content": plain(dataclasses.asdict(said)),
             **({"markdown": render_markdown(formatted)} if formatted else {}),

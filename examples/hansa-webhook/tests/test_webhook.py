@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hansa_webhook
@@ -177,6 +178,12 @@ async def test_the_status_decides_whether_it_comes_again(status, headers, raised
     body = json.loads(made.body)
     assert body["content"]["text"] == "hello *all*"
     assert body["markdown"] == "**hello** \\*all\\*"
+    assert body["confined"] is False
+
+
+def test_what_no_other_network_gets_is_marked():
+    event = replace(SAID.event, withheld_from=(("*", ""),))
+    assert json.loads(hansa_webhook.body_of(replace(SAID, event=event)))["confined"] is True
 
 
 @pytest.mark.parametrize("url", ["ftp://a/", "https://user:pw@a/", "https://", "a"])
