@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from socket import socket
 from typing import Any, Protocol
 
 from hansa.model.fast_dataclass import quick
@@ -158,6 +159,13 @@ class Http(Protocol):
 
     async def srv(self, name: str) -> Sequence[SrvRecord]:
         """SRV records of a name; empty if there are none. Raises ``HttpError`` if DNS failed."""
+        ...
+
+    async def connect(self, host: str, port: int) -> socket:
+        """A connected TCP socket, without TLS, for a protocol that is not HTTP. The addresses of ``host`` are
+        tried as RFC 8305 says, those that the operator did not allow are left out. Raises ``HttpError`` after
+        10 seconds at most.
+        """
         ...
 
 

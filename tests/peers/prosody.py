@@ -35,15 +35,24 @@ pidfile = "{folder}/prosody.pid"; data_path = "{folder}/data"; certificates = "{
 log = {{ {{ levels = {{ min = "info" }}, to = "file", filename = "{folder}/prosody.log" }} }}
 interfaces = {{ "127.0.0.1" }}; component_interfaces = {{ "127.0.0.1" }}; use_ipv6 = false
 c2s_ports = {{ {c2s} }}; component_ports = {{ {component} }}
-s2s_ports = {{}}; s2s_direct_tls_ports = {{}}; http_ports = {{}}; https_ports = {{}}
+{s2s}
+http_ports = {{}}; https_ports = {{}}
 storage = "internal"; authentication = "internal_plain"
-modules_enabled = {{ "disco", "roster", "saslauth", "tls", "ping", "posix" }}
-modules_disabled = {{ "s2s" }}
+modules_enabled = {{ "disco", "roster", "saslauth", "tls", "ping", "posix", "dialback" }}
 VirtualHost "{host}"
 Component "{muc}" "muc"
   modules_enabled = {{ "muc_mam" }}
   muc_room_locking = false
 {components}
+"""
+_NO_S2S = 's2s_ports = {}; s2s_direct_tls_ports = {}; modules_disabled = { "s2s" }'
+_S2S = """
+s2s_ports = {{ {port} }}; s2s_direct_tls_ports = {{ {direct} }}
+s2s_secure_auth = {secure}; ssl = {{ cafile = "{ca}" }}
+unbound = {{
+  resolvconf = false; hoststxt = false; forward = {{ "127.0.0.1@{dns}" }};
+  options = {{ ["do-not-query-localhost:"] = "no" }}
+}}
 """
 _COMPONENT = """
 Component "{domain}"
@@ -52,11 +61,16 @@ Component "{domain}"
 
 
 class Prosody:
-    """One server. Its components have the ``secret``; ``stop`` and ``start`` keep ports and accounts."""
+    """One server. Its components have the ``secret``; ``stop`` and ``start`` keep ports and accounts. With a
+    name server's port (``dns``) it speaks to other servers; ``secure``: only to those with valid certificates.
+    """
 
-    def __init__(self, folder: Path, ca: PrivateCA, *gateways: str) -> None:
+    def __init__(
+        self, folder: Path, ca: PrivateCA, *gateways: str, dns: int = 0, secure: bool = True
+    ) -> None:
         self.folder = folder
         self.c2s_port, self.component_port = free_port(), free_port()
+        self.s2s_port, self.s2s_tls_port = free_port(), free_port()
         self.secret = secrets.token_hex(8)
         self.ca = ca
         (folder / "certs").mkdir(parents=True)
@@ -73,6 +87,15 @@ class Prosody:
                 component=self.component_port,
                 host=HOST,
                 muc=MUC_SERVICE,
+                s2s=_S2S.format(
+                    port=self.s2s_port,
+                    direct=self.s2s_tls_port,
+                    secure=str(secure).lower(),
+                    ca=ca.certificate,
+                    dns=dns,
+                )
+                if dns
+                else _NO_S2S,
                 components="".join(
                     _COMPONENT.format(domain=domain, secret=self.secret) for domain in gateways or (GATEWAY,)
                 ),

@@ -166,7 +166,7 @@ class _ConfigReader:
         fields = module.Config.model_fields
         placed = {
             k: str(self.folder / v)
-            if k in fields and fields[k].annotation is Path and isinstance(v, str)
+            if k in fields and fields[k].annotation in (Path, Path | None) and isinstance(v, str)
             else v
             for k, v in data.items()
         }

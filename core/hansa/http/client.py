@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiodns
+import aiohappyeyeballs
 import aiohttp
 from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
 from aiohttp.resolver import AsyncResolver
@@ -28,6 +29,8 @@ _LEAST_SPEED, _GRACE = 1024, 10.0
 _BUFFER = 64 * 1024
 #: Seconds for a connection and its handshake.
 _CONNECT_TIMEOUT_S = 10.0
+#: Seconds after which the next address of a name is tried too: RFC 8305 section 5.
+_NEXT_ADDRESS_S = 0.25
 #: Seconds that a connection is kept for the next request, and to how many destinations at a time.
 _KEPT_FOR, _KEPT = 30, 256
 #: Seconds for an answer of a name server, and how often it is asked.
@@ -304,6 +307,35 @@ class HttpClient:
                 return []
             raise HttpError(f"SRV {name}: {error.args[-1]}") from error
         return [SrvRecord(r.priority, r.weight, r.port, r.host) for r in found[:_MAX_RECORDS]]
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """See ``Http.connect``."""
+        self._open_session()
+        assert self._names is not None
+        where = f"{host}:{port}"
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                if not await self._may_speak():
+                    raise _Silenced
+                found = await self._names.resolve(host, port)
+                infos = [
+                    (one["family"], socket.SOCK_STREAM, one["proto"], "", _socket_address(one))
+                    for one in found
+                ]
+                return await aiohappyeyeballs.start_connection(
+                    infos, happy_eyeballs_delay=_NEXT_ADDRESS_S, socket_factory=self._guarded_socket
+                )
+        except TimeoutError:
+            text = f"no connection to {where} within {_CONNECT_TIMEOUT_S:g} s"
+            raise self._http_error(where, text, Failure.TIMED_OUT) from None
+        except (OSError, aiohttp.ClientError) as error:
+            kind = Failure.GUARDED if isinstance(error, _Guarded) else Failure.UNREACHABLE
+            raise self._http_error(where, f"{where}: {error}", kind) from error
+
+
+def _socket_address(found: ResolveResult) -> tuple[str, int] | tuple[str, int, int, int]:
+    host, port = found["host"], found["port"]
+    return (host, port) if found["family"] == socket.AF_INET else (host, port, 0, 0)
 
 
 def _failure_kind(error: BaseException) -> Failure:

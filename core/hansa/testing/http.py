@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from socket import socket
 
 from hansa.environment import HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
 
@@ -25,6 +26,10 @@ class BufferedHttp:
                 yield answer.body[at : at + 1000]
 
         yield HttpStream(status=answer.status, headers=answer.headers, chunks=chunks())
+
+    async def connect(self, host: str, port: int) -> socket:
+        """See ``Http.connect``: nothing can be reached."""
+        raise HttpError(f"{host}:{port} is not reachable in a test")
 
 
 class ScriptedHttp(BufferedHttp):

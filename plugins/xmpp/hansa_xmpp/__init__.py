@@ -1,18 +1,23 @@
-"""XMPP for Hansa: a component (XEP-0114) of an XMPP server, which hosts multi-user chats (XEP-0045)."""
+"""XMPP for Hansa: a component (XEP-0114) of an XMPP server, or a server of its own, which hosts multi-user
+chats (XEP-0045).
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from hansa import NetworkContext, hookimpl
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 if TYPE_CHECKING:
     from hansa_xmpp.network import XmppNetwork
 
 api = 1
 
+_PLACE = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):[0-9]{1,5}")
+_ROUTE = re.compile(r"(tls:)?(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):[0-9]{1,5}")
 _DOMAIN = re.compile(r"[^\s@/\"'<>&]{1,1023}")
 
 
@@ -26,7 +31,32 @@ class Config(BaseModel):
     )
     host: str = Field("127.0.0.1", description="Where the XMPP server listens for components.")
     port: int = Field(5347, ge=1, le=65535, description="The port it listens on.")
-    secret: SecretStr = Field(description="The secret shared with the XMPP server for this component.")
+    secret: SecretStr | None = Field(
+        None, description="The secret shared with the XMPP server for this component; without `listen` only."
+    )
+    listen: tuple[str, ...] = Field(
+        (),
+        description="Addresses (`0.0.0.0:5269`) for other XMPP servers: this server is one of its own then,"
+        " and the component of none.",
+    )
+    listen_tls: tuple[str, ...] = Field(
+        (), description="The same for connections that begin with TLS (XEP-0368), such as `0.0.0.0:5270`."
+    )
+    certificate: Path | None = Field(
+        None, description="Certificate chain (PEM) of the domain, with `listen`. Read again when it changes."
+    )
+    key: Path | None = Field(None, description="Its private key (PEM).")
+    ca_file: Path | None = Field(
+        None, description="Certificate authorities (PEM) that are trusted besides the system's."
+    )
+    routes: dict[str, str] = Field(
+        default_factory=dict,
+        description="Servers of domains, instead of their DNS records: `HOST:PORT`, or `tls:HOST:PORT`.",
+    )
+    unverified: frozenset[str] = Field(
+        frozenset(),
+        description="Domains whose servers have no valid certificate: they prove themselves by dialback.",
+    )
     history: int = Field(
         50,
         ge=0,
@@ -109,11 +139,48 @@ class Config(BaseModel):
             raise ValueError("must be a domain such as bridge.example.org")
         return value.lower()
 
+    @field_validator("routes")
+    @classmethod
+    def _are_routes(cls, value: dict[str, str]) -> dict[str, str]:
+        for route in value.values():
+            if not _ROUTE.fullmatch(route):
+                raise ValueError(f"{route!r} is not HOST:PORT or tls:HOST:PORT")
+        return {domain.lower(): route for domain, route in value.items()}
+
+    @field_validator("listen", "listen_tls")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for place in value:
+            if not _PLACE.fullmatch(place):
+                raise ValueError(f"{place!r} is not ADDRESS:PORT")
+        return value
+
+    @model_validator(mode="after")
+    def _has_one_way(self) -> Self:
+        native = bool(self.listen or self.listen_tls)
+        if native == (self.secret is not None):
+            raise ValueError(
+                "give `secret` for a component of an XMPP server, or `listen` for a server of its own"
+            )
+        if native and (self.certificate is None or self.key is None):
+            raise ValueError("`listen` needs `certificate` and `key`")
+        return self
+
+    @property
+    def is_server(self) -> bool:
+        """True for a server of its own, False for a component of one."""
+        return self.secret is None
+
 
 @hookimpl
 def open_network(ctx: NetworkContext) -> XmppNetwork:
     """Make the network of one table; slixmpp is imported here and not before."""
-    from hansa_xmpp.component import ComponentConnection  # noqa: PLC0415  # only where it is enabled
-    from hansa_xmpp.network import XmppNetwork  # noqa: PLC0415  # likewise
+    from hansa_xmpp.network import XmppNetwork  # noqa: PLC0415  # only where it is enabled
+
+    if ctx.config.is_server:
+        from hansa_xmpp.s2s.connections import ServerConnections  # noqa: PLC0415  # likewise
+
+        return XmppNetwork(ctx, ServerConnections(ctx))
+    from hansa_xmpp.component import ComponentConnection  # noqa: PLC0415  # likewise
 
     return XmppNetwork(ctx, ComponentConnection(ctx.config, ctx.clock, ctx.random))

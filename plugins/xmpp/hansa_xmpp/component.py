@@ -65,7 +65,7 @@ class Options(Protocol):
         ...
 
     @property
-    def secret(self) -> SecretStr:
+    def secret(self) -> SecretStr | None:
         """Shared with the server."""
         ...
 
@@ -79,7 +79,7 @@ class _Stream(ComponentXMPP):
     """One connection."""
 
     def __init__(self, options: Options, listener: StanzaListener) -> None:
-        secret = options.secret.get_secret_value()
+        secret = options.secret.get_secret_value() if options.secret is not None else ""
         super().__init__(options.component, secret, options.host, options.port)  # type: ignore[no-untyped-call]
         # The link has no TLS; a context would hold every authority of the system until garbage is collected.
         del self.ssl_context

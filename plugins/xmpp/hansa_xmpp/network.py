@@ -108,10 +108,12 @@ class XmppNetwork:
 
     async def start(self) -> None:
         """See ``Network.start``."""
-        self._ctx.report_status(NetworkStatus.CONNECTING, f"{self._ctx.config.host}:{self._ctx.config.port}")
+        config = self._ctx.config
+        where = ", ".join(config.listen + config.listen_tls) or f"{config.host}:{config.port}"
+        self._ctx.report_status(NetworkStatus.CONNECTING, where)
         await self._ingress.service.start()
         await self._ingress.foreign.start()
-        self._spawn_task(partial(self._transport.run, self._ingress), "component")
+        self._spawn_task(partial(self._transport.run, self._ingress), "connections")
         self._spawn_task(self._ingress.leave_idle_members, "members who are away")
         self._spawn_task(self._ingress.service.link_ping.run, "pings of the link")
 

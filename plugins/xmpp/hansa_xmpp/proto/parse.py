@@ -75,6 +75,10 @@ class BoundedParser:
         if self.unfinished > self._bounds.token:
             raise RemoteProtocolError("one tag is too large", code="policy-violation")
 
+    def set_bounds(self, bounds: StanzaLimits) -> None:
+        """Other bounds, from now on."""
+        self._bounds = bounds
+
     @property
     def unfinished(self) -> int:
         """Bytes since the last tag or text that has ended."""

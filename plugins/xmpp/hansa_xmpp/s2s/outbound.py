@@ -1,0 +1,355 @@
+"""Stanzas to other domains: one queue and one stream for each, and what has been confirmed.
+
+A stanza that was written is kept until the other server has answered a ping that was sent behind it
+(XEP-0199). It is written again when the stream breaks, and answered with an error when no other stream can be
+had (RFC 6120 section 10.4). A repeated stanza has its ids, by which clients leave it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from hansa import LogLimit, NetworkContext
+
+from hansa_xmpp.proto.parse import BoundedParser, StanzaLimits
+from hansa_xmpp.proto.render import xml_element
+from hansa_xmpp.proto.stanza import NS_PING, NS_STANZAS, local_name
+from hansa_xmpp.proto.stream_xml import ERROR, NS_SERVER, NS_STREAMS, stream_condition
+from hansa_xmpp.s2s.connect import Connector, Unreachable
+from hansa_xmpp.s2s.stream import StreamClosed, XmlStream
+
+PING_PREFIX = "s2s-"
+#: Stanzas and bytes that one domain may keep waiting, and all together.
+MAX_STANZAS, MAX_BYTES, MAX_TOTAL = 20_000, 8 * 1024 * 1024, 64 * 1024 * 1024
+#: Bytes that wait, of all domains, at which senders wait.
+_HIGH_WATER = MAX_TOTAL // 4
+#: Bytes in flight after which a ping is sent without a request, and bytes of one write.
+_UNCONFIRMED, _WRITTEN = 512 * 1024, 128 * 1024
+#: Seconds for the answer to a ping; without traffic until a stream is closed; after which a domain that could
+#: not be reached is tried again, first and at most.
+PING_S, IDLE_S, RETRY_S, MAX_RETRY_S = 8.0, 300.0, 5.0, 300.0
+#: Times that a stream is opened for the same stanzas.
+_TRIES = 2
+
+#: What is told of a stanza that came back, as an element.
+OnBounce = Callable[[Element], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    number: int
+    text: str
+
+
+class Destination:
+    """One domain. Its task runs while there is something to send, or a stream is open."""
+
+    def __init__(self, domain: str, own: str, bounce: OnBounce, account: Callable[[int], None]) -> None:
+        self.domain = domain
+        self._own = own
+        self._bounce = bounce
+        self._account = account
+        self.queue: deque[_Waiting] = deque()
+        self.unconfirmed: deque[_Waiting] = deque()
+        self.bytes = 0
+        self._last = self.confirmed = self._pinged = 0
+        self._pinged_at = 0.0
+        self._in_flight = 0
+        self.wake = asyncio.Event()
+        self._fences: list[tuple[int, asyncio.Future[None]]] = []
+        self._wants_ping = False
+        #: When it may be tried again, and how often it failed.
+        self.closed_until, self.failures = 0.0, 0
+        self.last_used = 0.0
+
+    def put(self, text: str) -> None:
+        """One more stanza."""
+        self._last += 1
+        self.queue.append(_Waiting(self._last, text))
+        self._add_bytes(len(text))
+        self.wake.set()
+
+    def _add_bytes(self, count: int) -> None:
+        self.bytes += count
+        self._account(count)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if everything is confirmed."""
+        return not self.queue and not self.unconfirmed
+
+    def fence(self) -> asyncio.Future[None]:
+        """Done once everything put so far is confirmed, or has come back."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.is_idle:
+            done.set_result(None)
+            return done
+        self._fences.append((self._last, done))
+        self._wants_ping = True
+        self.wake.set()
+        return done
+
+    def confirm(self, number: int) -> None:
+        """The other server has everything up to this number."""
+        if not self.confirmed < number <= self._pinged:
+            return
+        self._settle(number)
+
+    def _settle(self, number: int) -> None:
+        self.confirmed = number
+        while self.unconfirmed and self.unconfirmed[0].number <= number:
+            gone = self.unconfirmed.popleft()
+            self._add_bytes(-len(gone.text))
+            self._in_flight -= len(gone.text)
+        left = []
+        for wanted, done in self._fences:
+            if wanted <= number:
+                if not done.done():
+                    done.set_result(None)
+            else:
+                left.append((wanted, done))
+        self._fences = left
+        self._wants_ping = self._wants_ping or bool(left)
+        self.wake.set()
+
+    def requeue(self) -> None:
+        """The stream broke: what is not confirmed goes first over the next one."""
+        self.queue.extendleft(reversed(self.unconfirmed))
+        self.unconfirmed.clear()
+        self._in_flight = 0
+        self._pinged = self.confirmed
+        self._wants_ping = bool(self._fences)
+
+    def bounce(self, condition: str, text: str) -> int:
+        """Everything comes back to who sent it, as errors; returns how many stanzas."""
+        lost = [*self.unconfirmed, *self.queue]
+        self.unconfirmed.clear()
+        self.queue.clear()
+        self._add_bytes(-self.bytes)
+        self._in_flight = 0
+        self._settle(self._last)
+        for one in lost:
+            element = error_for(one.text, condition, text)
+            if element is not None:
+                self._bounce(element)
+        return len(lost)
+
+    async def carry(self, stream: XmlStream) -> None:
+        """Sends over an open stream until it ends or has been idle. Raises ``StreamClosed``."""
+        loop = asyncio.get_running_loop()
+        reading = loop.create_task(_read_until_closed(stream), name=f"xmpp from {self.domain}")
+        try:
+            while True:
+                self.wake.clear()
+                await self._write_some(stream)
+                if self.queue and self._in_flight < MAX_BYTES:
+                    continue
+                pending = self.confirmed < self._pinged
+                limit = self._pinged_at + PING_S - loop.time() if pending else IDLE_S
+                waking = loop.create_task(self.wake.wait())
+                try:
+                    await asyncio.wait(
+                        {waking, reading}, timeout=max(0.0, limit), return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    waking.cancel()
+                if reading.done():
+                    raise StreamClosed(reading.result())
+                if self.confirmed < self._pinged and loop.time() >= self._pinged_at + PING_S:
+                    raise StreamClosed(f"{self.domain} has not answered for {PING_S:g} s")
+                if not self.wake.is_set() and not pending:
+                    if self.is_idle:
+                        return
+                    self._wants_ping = True
+        finally:
+            reading.cancel()
+
+    async def _write_some(self, stream: XmlStream) -> None:
+        parts, size = list[str](), 0
+        while self.queue and size < _WRITTEN and self._in_flight < MAX_BYTES:
+            one = self.queue.popleft()
+            self.unconfirmed.append(one)
+            parts.append(one.text)
+            size += len(one.text)
+            self._in_flight += len(one.text)
+        asked = self._wants_ping and not self.queue
+        if self.unconfirmed and self._pinged <= self.confirmed and (asked or self._in_flight > _UNCONFIRMED):
+            self._pinged, self._wants_ping = self.unconfirmed[-1].number, False
+            self._pinged_at = asyncio.get_running_loop().time()
+            ping = xml_element("ping", NS_PING)
+            name = f"{PING_PREFIX}{self._pinged}"
+            attributes = {"from": self._own, "to": self.domain, "type": "get", "id": name}
+            parts.append(xml_element("iq", "", ping, **attributes))
+        if parts:
+            stream.write("".join(parts))
+            await stream.drain()
+
+
+async def _read_until_closed(stream: XmlStream) -> str:
+    """Nothing but its end and errors come over a stream that we opened."""
+    try:
+        while True:
+            element = await stream.read_element()
+            if element.tag == ERROR:
+                return f"the other server says {stream_condition(element)}"
+    except Exception as error:  # noqa: BLE001  # whatever came, the stream is no use any more
+        return str(error)
+
+
+def error_for(text: str, condition: str, why: str) -> Element | None:
+    """The error with which a stanza comes back; None for one that has no answer: an error or a result."""
+    parser = BoundedParser(StanzaLimits(stanza=4 * 1024 * 1024, token=1024 * 1024, elements=100_000), _drop)
+    parser.feed(f"<stream:stream xmlns='{NS_SERVER}' xmlns:stream='{NS_STREAMS}'>{text}".encode())
+    sent = next((element for kind, element in parser.read_events() if kind == "end"), None)
+    if sent is None or sent.get("type") in {"error", "result"}:
+        return None
+    answer = Element(sent.tag, {"type": "error", "from": sent.get("to", ""), "to": sent.get("from", "")})
+    if sent.get("id"):
+        answer.set("id", sent.get("id", ""))
+    error = Element(f"{{{NS_SERVER}}}error", {"type": "cancel" if condition.endswith("found") else "wait"})
+    error.append(Element(f"{{{NS_STANZAS}}}{condition}"))
+    said = Element(f"{{{NS_STANZAS}}}text")
+    said.text = why
+    error.append(said)
+    answer.append(error)
+    return answer
+
+
+def _drop(_: object) -> None:
+    return None
+
+
+class OutboundStreams:
+    """All domains that something is sent to."""
+
+    def __init__(self, ctx: NetworkContext, own: str, connector: Connector, bounce: OnBounce) -> None:
+        self._ctx = ctx
+        self._own = own
+        self._connector = connector
+        self._bounce = bounce
+        self._destinations: dict[str, Destination] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        #: Bytes that no other server has confirmed, and whether they are few enough to go on.
+        self._bytes = 0
+        self._told = LogLimit(ctx.log)
+        self.drained = asyncio.Event()
+        self.drained.set()
+
+    def _account(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes > _HIGH_WATER:
+            self.drained.clear()
+        else:
+            self.drained.set()
+
+    def send(self, domain: str, text: str) -> None:
+        """Sends a stanza, at some time. It comes back as an error where that cannot be."""
+        one = self._destinations.get(domain)
+        if one is None:
+            one = self._destinations[domain] = Destination(domain, self._own, self._bounce, self._account)
+        now = self._ctx.clock.monotonic()
+        one.last_used = now
+        full = len(one.queue) >= MAX_STANZAS or one.bytes >= MAX_BYTES or self._bytes >= MAX_TOTAL
+        if full or now < one.closed_until:
+            condition = "resource-constraint" if full else "remote-server-timeout"
+            why = "too much waits for this server" if full else "this server could not be reached just now"
+            self._ctx.count("xmpp_s2s_bounced", why="full" if full else "unreachable")
+            element = error_for(text, condition, why)
+            if element is not None:
+                asyncio.get_running_loop().call_soon(self._bounce, element)
+            return
+        one.put(text)
+        if domain not in self._running:
+            task = self._ctx.spawn(self._run(one), f"xmpp to {domain}")
+            self._running[domain] = task
+            task.add_done_callback(lambda _: self._ended(domain))
+
+    def _ended(self, domain: str) -> None:
+        self._running.pop(domain, None)
+        now = self._ctx.clock.monotonic()
+        for name, one in list(self._destinations.items()):
+            if name not in self._running and one.is_idle and one.closed_until <= now:
+                del self._destinations[name]
+
+    def confirm(self, element: Element) -> bool:
+        """Takes the answer to one of our pings; False for anything else."""
+        name = element.get("id", "")
+        if local_name(element.tag) != "iq" or not name.startswith(PING_PREFIX):
+            return False
+        if element.get("type") not in {"result", "error"} or element.get("to") != self._own:
+            return False
+        one = self._destinations.get(element.get("from", ""))
+        number = name.removeprefix(PING_PREFIX)
+        if one is not None and number.isascii() and number.isdigit() and len(number) < 16:
+            one.confirm(int(number))
+        return True
+
+    async def confirm_all(self, within: float) -> None:
+        """Waits until everything sent so far is confirmed or has come back. After ``within`` seconds, what is
+        not confirmed comes back: its server is as good as away.
+        """
+        fences = {domain: one.fence() for domain, one in self._destinations.items() if not one.is_idle}
+        if not fences:
+            return
+        await asyncio.wait(fences.values(), timeout=within)
+        for domain, fence in fences.items():
+            one = self._destinations.get(domain)
+            if not fence.done() and one is not None:
+                self._give_up(one, "remote-server-timeout", f"{domain} does not answer")
+                task = self._running.get(domain)
+                if task is not None:
+                    task.cancel()
+
+    def _give_up(self, one: Destination, condition: str, why: str) -> None:
+        one.failures += 1
+        delay = min(MAX_RETRY_S, RETRY_S * 2 ** (one.failures - 1))
+        one.closed_until = self._ctx.clock.monotonic() + delay
+        count = one.bounce(condition, why)
+        self._ctx.count("xmpp_s2s_failed", why=condition)
+        self._ctx.log.info("%s: %s; %d stanzas come back", one.domain, why, count)
+
+    async def _run(self, one: Destination) -> None:
+        tries = 0
+        while not one.is_idle or tries == 0:
+            tries += 1
+            try:
+                stream, how = await self._connector.open(one.domain)
+            except Unreachable as error:
+                if tries >= _TRIES or error.condition != "remote-server-timeout":
+                    self._give_up(one, error.condition, str(error))
+                    return
+                continue
+            except Exception as error:  # noqa: BLE001  # one domain's fault must not stop the network
+                self._told.exception(error, "no stream to %s", one.domain)
+                self._give_up(one, "remote-server-timeout", "internal error")
+                return
+            one.failures = 0
+            self._ctx.count("xmpp_s2s_opened", direction="out", how=how)
+            confirmed = one.confirmed
+            try:
+                await one.carry(stream)
+                stream.close()
+                return
+            except StreamClosed as error:
+                self._ctx.log.info("the stream to %s ended: %s", one.domain, error)
+                stream.abort()
+                one.requeue()
+                if one.confirmed > confirmed:  # it worked for a while
+                    tries = 0
+                if tries >= _TRIES and not one.is_idle:
+                    self._give_up(one, "remote-server-timeout", str(error))
+                    return
+            except BaseException:
+                stream.abort()
+                one.requeue()
+                raise
+
+    async def flush(self, within: float) -> None:
+        """Waits until what was put is confirmed, for ``within`` seconds at most."""
+        fences = [one.fence() for one in self._destinations.values() if not one.is_idle]
+        if fences:
+            await asyncio.wait(fences, timeout=within)
