@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from peers.ca import PrivateCA
 from peers.dns import NameServer
 from peers.hansa import Hansa
 from peers.process import free_port
-from peers.prosody import HOST, Prosody, XmppUser
+from peers.prosody import HOST, Prosody, StanzaError, XmppUser
 from peers.require import require_prosody
 from peers.synapse import MatrixUser
+from peers.tcp_cutter import TcpCutter
 
 pytestmark = pytest.mark.e2e
 DOMAIN = "hansa.example"
@@ -62,7 +64,7 @@ async def native(ca: PrivateCA, tmp_path: Path) -> AsyncIterator[Callable[..., A
         ports = free_port(), free_port()
         services = {f"_xmpp-server._tcp.{DOMAIN}": ports[0]}
         if direct:
-            services = {f"_xmpps-server._tcp.{DOMAIN}": ports[1]}
+            services[f"_xmpps-server._tcp.{DOMAIN}"] = ports[1]
         server = await NameServer(services).start()
         prosody = Prosody(tmp_path / "prosody", ca, dns=server.port, secure=secure)
         certificate = ca.issue(f"xmpp-{ports[0]}", *(names or (DOMAIN,)))
@@ -105,6 +107,15 @@ async def talk(server: Hansa, native: Native, alice: MatrixUser) -> tuple[XmppUs
     return juliet, romeo
 
 
+async def counted(server: Hansa, name: str) -> set[tuple[str, str]]:
+    """The labels under which something was counted."""
+    found = set()
+    for line in (await server.metrics()).splitlines():
+        if match := re.match(rf'hansa_{name}_total\{{direction="(\w+)",how="(\w+)"', line):
+            found.add((match[1], match[2]))
+    return found
+
+
 @pytest.mark.parametrize("direct", [False, True], ids=["STARTTLS", "direct TLS"])
 async def test_people_of_another_server_are_in_a_room_without_an_xmpp_server_here(
     direct: bool,
@@ -116,7 +127,56 @@ async def test_people_of_another_server_are_in_a_room_without_an_xmpp_server_her
     route = f"tls:127.0.0.1:{peer.prosody.s2s_tls_port}" if direct else ""
     server = await hansa(peer.config(route=route))
     await wait_linked(server)
-    alice = await matrix_user("alice")
-    juliet, romeo = await talk(server, peer, alice)
-    for user in (juliet, romeo):
+    for user in await talk(server, peer, await matrix_user("alice")):
         await user.close()
+    opened = await counted(server, "xmpp_s2s_opened")
+    assert opened == {("in", "certificate"), ("out", "certificate")}
+
+
+async def test_servers_without_valid_certificates_prove_themselves_by_dialback(
+    native: Callable[..., Awaitable[Native]], hansa: Any, matrix_user: Callable[[str], Awaitable[MatrixUser]]
+) -> None:
+    peer = await native("other.example", secure=False)
+    server = await hansa(peer.config(f'unverified = ["{HOST}"]'))
+    await wait_linked(server)
+    for user in await talk(server, peer, await matrix_user("alice")):
+        await user.close()
+    assert await counted(server, "xmpp_s2s_opened") == {("in", "dialback"), ("out", "dialback")}
+
+
+async def test_a_certificate_of_another_name_is_refused_by_both_sides(
+    native: Callable[..., Awaitable[Native]], hansa: Any
+) -> None:
+    peer = await native("other.example")
+    server = await hansa(peer.config())
+    await wait_linked(server)
+    juliet = await peer.prosody.user("juliet")
+    with pytest.raises(StanzaError):
+        await juliet.join(MUC, "Juliet")
+    await juliet.close()
+    assert await counted(server, "xmpp_s2s_opened") == set()
+
+
+async def test_a_stream_that_is_cut_in_a_burst_loses_nothing(
+    native: Callable[..., Awaitable[Native]], hansa: Any, local_user: Callable[..., Awaitable[MatrixUser]]
+) -> None:
+    peer = await native()
+    way = await TcpCutter().lay(peer.prosody.s2s_port)
+    server = await hansa(peer.config(route=f"127.0.0.1:{way.port}"))
+    await wait_linked(server)
+    hugo = await local_user(server, "hugo")
+    room = await hugo.join(f"#lobby:{server.name}")
+    juliet = await peer.prosody.user("juliet")
+    await juliet.join(MUC, "Juliet")
+    said = [f"line {number}" for number in range(200)]
+    for number, text in enumerate(said):
+        await hugo.say(room, text)
+        if number in {40, 90, 150}:
+            await way.cut()
+            await way.mend()
+    await juliet.until("the last line", lambda: said[-1] in juliet.bodies(MUC))
+    ids = [e.find("{urn:xmpp:sid:0}stanza-id").get("id") for e in juliet.messages(MUC)]
+    texts = dict(zip(ids, juliet.bodies(MUC), strict=True))
+    assert list(texts.values()) == said
+    await juliet.close()
+    await way.cut()

@@ -96,6 +96,15 @@ class Hansa:
         (self.folder / name).write_text(f"ed25519 a_{secrets.token_hex(2)} {seed}\n")
         (self.folder / name).chmod(0o600)
 
+    async def metrics(self) -> str:
+        """Its counters and gauges, in Prometheus's format."""
+        socket = aiohttp.UnixConnector(path=str(self.folder / "hansa.sock"))
+        async with (
+            aiohttp.ClientSession(connector=socket) as http,
+            http.get("http://localhost/metrics") as answer,
+        ):
+            return await answer.text()
+
     @property
     def url(self) -> str:
         """Where its clients speak to."""

@@ -95,7 +95,8 @@ class ServerConnections:
             assert task is not None
             self._open.add(task)
             task.add_done_callback(self._open.discard)
-            await self._inbound.serve(reader, writer, listener, direct=direct)
+            with contextlib.suppress(asyncio.CancelledError):  # at the stop, which the peer has been told
+                await self._inbound.serve(reader, writer, listener, direct=direct)
 
         return accept
 
