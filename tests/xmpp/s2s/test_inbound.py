@@ -144,7 +144,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     streams = InboundStreams(ctx, settings, connector, outbound)
 
     def serve(*, direct: bool) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
-        return lambda reader, writer: streams.serve(reader, writer, made, direct=direct)  # type: ignore[arg-type]
+        return lambda reader, writer: streams.serve_connection(reader, writer, made, direct=direct)  # type: ignore[arg-type]
 
     servers = [await asyncio.start_server(serve(direct=direct), "127.0.0.1", 0) for direct in (False, True)]
     made.port, made.direct_port = (server.sockets[0].getsockname()[1] for server in servers)

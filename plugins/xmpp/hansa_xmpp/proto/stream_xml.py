@@ -12,10 +12,10 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from xml.etree.ElementTree import Element
 
-from hansa import RemoteProtocolError
+from hansa import RemoteProtocolError, SrvRecord
 from slixmpp.jid import JID, InvalidJID
 
 from hansa_xmpp.proto.render import xml_element, xml_text
@@ -243,21 +243,8 @@ def parse_route(text: str) -> Target:
     return Target(host.removeprefix("[").removesuffix("]"), int(port), direct)
 
 
-class Record(Protocol):
-    """An SRV record, as ``hansa.SrvRecord``."""
-
-    @property
-    def priority(self) -> int: ...
-    @property
-    def weight(self) -> int: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def target(self) -> str: ...
-
-
 def order_targets(
-    domain: str, direct: Sequence[Record], plain: Sequence[Record], chance: Callable[[], float]
+    domain: str, direct: Sequence[SrvRecord], plain: Sequence[SrvRecord], chance: Callable[[], float]
 ) -> list[Target]:
     """Returns where to connect, in order: all records by priority, and by weighted chance within one (RFC
     2782), as if they were of one service (XEP-0368 section 2); without any, the domain itself. Empty if the
@@ -271,13 +258,13 @@ def order_targets(
     for priority in sorted({one.priority for one, _ in usable}):
         left = [(one, tls) for one, tls in usable if one.priority == priority]
         while left:
-            pick = _weighted([one.weight for one, _ in left], chance())
+            pick = _pick_weighted([one.weight for one, _ in left], chance())
             record, tls = left.pop(pick)
             found.append(Target(record.target, record.port, tls))
     return found
 
 
-def _weighted(weights: Iterable[int], chance: float) -> int:
+def _pick_weighted(weights: Iterable[int], chance: float) -> int:
     listed = list(weights)
     pick, passed = chance * sum(listed), 0
     for number, weight in enumerate(listed):

@@ -21,25 +21,25 @@ class Certificates:
 
     def server_context(self, *, verify: bool = True) -> ssl.SSLContext:
         """For connections that come in. A certificate that a peer shows must be valid if ``verify``."""
-        return self._context(server=True, verify=verify)
+        return self._find_context(server=True, verify=verify)
 
     def client_context(self, *, verify: bool = True) -> ssl.SSLContext:
         """For connections that go out. The peer's certificate is one of the name that is asked for if
         ``verify``.
         """
-        return self._context(server=False, verify=verify)
+        return self._find_context(server=False, verify=verify)
 
-    def _context(self, *, server: bool, verify: bool) -> ssl.SSLContext:
+    def _find_context(self, *, server: bool, verify: bool) -> ssl.SSLContext:
         files = [self.chain, self.key, *([self.ca_file] if self.ca_file is not None else [])]
         seen = tuple(file.stat().st_mtime_ns for file in files)
         if seen != self._seen:
             self._made.clear()
             self._seen = seen
         if (server, verify) not in self._made:
-            self._made[server, verify] = self._make(server=server, verify=verify)
+            self._made[server, verify] = self._make_context(server=server, verify=verify)
         return self._made[server, verify]
 
-    def _make(self, *, server: bool, verify: bool) -> ssl.SSLContext:
+    def _make_context(self, *, server: bool, verify: bool) -> ssl.SSLContext:
         # The purpose says whose certificates are verified: those of servers, which are also clients here.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

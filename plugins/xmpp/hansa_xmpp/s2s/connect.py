@@ -43,11 +43,11 @@ class Connector:
         self._ctx = ctx
         self._settings = settings
 
-    async def open(self, domain: str) -> tuple[XmlStream, str]:
+    async def open_stream(self, domain: str) -> tuple[XmlStream, str]:
         """A stream over which stanzas of our domain go to ``domain``, and how we proved ourselves. Raises
         ``Unreachable``.
         """
-        return await self._first(domain, self._authenticate)
+        return await self._try_targets(domain, self._authenticate)
 
     async def verify_key(self, domain: str, stream_id: str, key: str) -> bool:
         """True if the server of ``domain`` says that it made the dialback key for a stream to us. Raises
@@ -66,11 +66,11 @@ class Connector:
                 if (answer.sender, answer.to, answer.id) == (remote, self._settings.domain, stream_id):
                     return answer.type == "valid"
 
-        stream, valid = await self._first(domain, ask)
+        stream, valid = await self._try_targets(domain, ask)
         stream.close()
         return valid
 
-    async def _first(
+    async def _try_targets(
         self,
         domain: str,
         use: _Use[_Found],
@@ -80,10 +80,10 @@ class Connector:
         if not allowed.allowed:
             raise Unreachable("the policies of this server do not allow it", "not-allowed")
         failed = Unreachable(f"{domain} has no XMPP server", "remote-server-not-found")
-        for target in (await self._targets(domain))[:_MAX_TARGETS]:
+        for target in (await self._find_targets(domain))[:_MAX_TARGETS]:
             try:
                 async with asyncio.timeout(OPEN_S):
-                    return await self._use(domain, target, use)
+                    return await self._use_target(domain, target, use)
             except TimeoutError:
                 failed = Unreachable(f"{target.host}:{target.port} did not answer within {OPEN_S:g} s")
             except (HttpError, OSError) as error:
@@ -92,7 +92,7 @@ class Connector:
                 failed = Unreachable(f"{target.host}:{target.port}: {error}")
         raise failed
 
-    async def _targets(self, domain: str) -> list[Target]:
+    async def _find_targets(self, domain: str) -> list[Target]:
         route = self._settings.routes.get(domain)
         if route is not None:
             return [route]
@@ -105,7 +105,7 @@ class Connector:
             raise Unreachable(f"the records of {domain}: {error.detail}") from None
         return stream_xml.order_targets(domain, direct, plain, self._ctx.random.uniform)
 
-    async def _use(
+    async def _use_target(
         self,
         domain: str,
         target: Target,
@@ -114,11 +114,11 @@ class Connector:
         certificates, verify = self._settings.certificates, domain not in self._settings.unverified
         connected = await self._ctx.http.connect(target.host, target.port)
         reader, writer = await asyncio.open_connection(sock=connected)
-        stream = XmlStream(reader, writer, _ignore)
+        stream = XmlStream(reader, writer, _ignore_excess)
         try:
             if target.direct:
                 await stream.start_tls(certificates.client_context(verify=verify), domain)
-            name, features = await self._begin(stream, domain)
+            name, features = await self._begin_stream(stream, domain)
             if not target.direct:
                 if not features.starttls:
                     raise StreamClosed("the other server offers no TLS")
@@ -127,14 +127,14 @@ class Connector:
                 if element.tag != stream_xml.PROCEED:
                     raise StreamClosed("the other server refuses TLS")
                 await stream.start_tls(certificates.client_context(verify=verify), domain)
-                name, features = await self._begin(stream, domain)
+                name, features = await self._begin_stream(stream, domain)
             found = await use(stream, name, features, domain)
         except BaseException:
             stream.abort()
             raise
         return stream, found
 
-    async def _begin(self, stream: XmlStream, domain: str) -> tuple[str, StreamFeatures]:
+    async def _begin_stream(self, stream: XmlStream, domain: str) -> tuple[str, StreamFeatures]:
         stream.write(stream_xml.header_xml(self._settings.domain, domain))
         header = stream_xml.parse_header(await stream.read_header())
         element = await stream.read_element()
@@ -151,8 +151,8 @@ class Connector:
             stream.write(stream_xml.external_xml(local))
             element = await stream.read_element()
             if element.tag == stream_xml.SUCCESS:
-                stream.restart()
-                await self._begin(stream, remote)
+                stream.restart_stream()
+                await self._begin_stream(stream, remote)
                 return "certificate"
             _raise_on_error(element)
         elif not features.dialback:
@@ -177,5 +177,5 @@ def _raise_on_error(element: Element) -> None:
         raise StreamClosed(f"the other server says {stream_xml.stream_condition(element)}")
 
 
-def _ignore(excess: OversizedStanza) -> None:
+def _ignore_excess(excess: OversizedStanza) -> None:
     """Nothing that is too large is due before stanzas go."""

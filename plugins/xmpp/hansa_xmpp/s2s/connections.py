@@ -26,7 +26,7 @@ from hansa_xmpp.transport import NotConnected, StanzaListener
 _CONFIRM_S, _FLUSH_S = 15.0, 3.0
 
 
-class Options(Protocol):
+class ServerOptions(Protocol):
     """The part of the configuration that native streams need."""
 
     component: str
@@ -43,7 +43,7 @@ class ServerConnections:
     """Implements ``hansa_xmpp.transport.Transport``."""
 
     def __init__(self, ctx: NetworkContext) -> None:
-        options: Options = ctx.config
+        options: ServerOptions = ctx.config
         assert options.certificate is not None
         assert options.key is not None
         self._ctx = ctx
@@ -57,7 +57,7 @@ class ServerConnections:
             unverified=options.unverified,
         )
         connector = Connector(ctx, settings)
-        self._outbound = OutboundStreams(ctx, self._own, connector, self._take)
+        self._outbound = OutboundStreams(ctx, self._own, connector, self._take_element)
         self._inbound = InboundStreams(ctx, settings, connector, self._outbound)
         self._listener: StanzaListener | None = None
         self._open = set[asyncio.Task[None]]()
@@ -96,13 +96,13 @@ class ServerConnections:
             self._open.add(task)
             task.add_done_callback(self._open.discard)
             with contextlib.suppress(asyncio.CancelledError):  # at the stop, which the peer has been told
-                await self._inbound.serve(reader, writer, listener, direct=direct)
+                await self._inbound.serve_connection(reader, writer, listener, direct=direct)
 
         return accept
 
     async def stop(self) -> None:
         """See ``Transport.stop``."""
-        await self._outbound.flush(_FLUSH_S)
+        await self._outbound.flush_queues(_FLUSH_S)
 
     def send(self, stanzas: Iterable[OutboundStanza]) -> None:
         """See ``Transport.send``."""
@@ -114,11 +114,11 @@ class ServerConnections:
             for to, text in zip(stanza.to, stanza.texts(), strict=True):
                 domain = domain_of(to)
                 if domain == self._own:
-                    self._return(text)
+                    self._loop_back(text)
                 else:
                     self._outbound.send(domain, text)
 
-    def _return(self, text: str) -> None:
+    def _loop_back(self, text: str) -> None:
         """A stanza to our own domain comes back once everything sent before it is confirmed, as it does from
         a server that this is a component of: see ``link_ping.py``.
         """
@@ -132,9 +132,9 @@ class ServerConnections:
     async def _return_confirmed(self, elements: list[Element]) -> None:
         await self._outbound.confirm_all(_CONFIRM_S)
         for element in elements:
-            self._take(element)
+            self._take_element(element)
 
-    def _take(self, element: Element) -> None:
+    def _take_element(self, element: Element) -> None:
         if self._listener is not None:
             self._listener.on_stanza(element)
 

@@ -50,7 +50,7 @@ class InboundStreams:
         self._count = 0
         self.told = LogLimit(ctx.log)
 
-    async def serve(
+    async def serve_connection(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
@@ -79,7 +79,7 @@ class InboundStreams:
                 self._domains += Counter()
 
     def note_proven(self, address: str) -> None:
-        """A connection from an address is no stranger's any more."""
+        """Frees the place that a connection from an address had among strangers."""
         self._strangers[address] -= 1
         self._strangers += Counter()
 
@@ -131,7 +131,7 @@ class _Peer:
     async def run(self, *, direct: bool) -> None:
         """Serves the connection until it ends."""
         try:
-            await self._negotiate(direct=direct)
+            await self._negotiate_stream(direct=direct)
         except StreamClosed as closed:
             if not self.proven:
                 self._shared.count("xmpp_s2s_refused", why="closed")
@@ -140,7 +140,7 @@ class _Peer:
         except TimeoutError:
             self.stream.close("connection-timeout")
         except RemoteProtocolError as error:
-            self._refuse(error.code or "bad-format", error.reason)
+            self._refuse_stream(error.code or "bad-format", error.reason)
         except asyncio.CancelledError:
             self.stream.close("system-shutdown")
             raise
@@ -148,26 +148,26 @@ class _Peer:
             for task in self._pending:
                 task.cancel()
 
-    def _refuse(self, condition: str, text: str) -> None:
+    def _refuse_stream(self, condition: str, text: str) -> None:
         who = ", ".join(sorted(self.proven)) or self.stream.address
         self._shared.count("xmpp_s2s_refused", why=condition)
         self._shared.told.info(who, "the stream of %s ends: %s", who, text)
         self.stream.close(condition, text)
 
-    async def _negotiate(self, *, direct: bool) -> None:
+    async def _negotiate_stream(self, *, direct: bool) -> None:
         claimed, certificates = "", self._shared.settings.certificates
         if direct:
             await self.stream.start_tls(certificates.server_context())
         else:
-            claimed = await self._begin(StreamFeatures(starttls=True))
-            element = await self._next()
+            claimed = await self._begin_stream(StreamFeatures(starttls=True))
+            element = await self._next_element()
             if element.tag != stream_xml.STARTTLS:
                 raise RemoteProtocolError("TLS is required", code="policy-violation")
             context = certificates.server_context(verify=claimed not in self._shared.settings.unverified)
             await self.stream.start_tls(context, proceed=f"<proceed xmlns='{stream_xml.NS_TLS}'/>")
-        claimed = await self._begin(None)
+        claimed = await self._begin_stream(None)
         while True:
-            element = await self._next()
+            element = await self._next_element()
             if element.tag == stream_xml.AUTH:
                 claimed = await self._authenticate(element, claimed)
             elif element.tag == stream_xml.RESULT:
@@ -181,13 +181,13 @@ class _Peer:
             else:
                 raise RemoteProtocolError("no stanza", code="unsupported-stanza-type")
 
-    async def _next(self) -> Element:
+    async def _next_element(self) -> Element:
         loop = asyncio.get_running_loop()
         until = loop.time() + _IDLE_S if self.proven else self._until
         async with asyncio.timeout_at(until):
             return await self.stream.read_element()
 
-    async def _begin(self, features: StreamFeatures | None) -> str:
+    async def _begin_stream(self, features: StreamFeatures | None) -> str:
         """Answers the header of a stream; returns the domain that it claims to be of."""
         async with asyncio.timeout_at(self._until):
             root = await self.stream.read_header()
@@ -208,14 +208,14 @@ class _Peer:
 
     async def _authenticate(self, element: Element, claimed: str) -> str:
         domain = stream_xml.external_domain(element, claimed)
-        if not domain or not self._is_certified(domain) or not await self._accept(domain):
+        if not domain or not self._is_certified(domain) or not await self._accept_domain(domain):
             self._shared.count("xmpp_s2s_refused", why="certificate")
             self.stream.write(f"<failure xmlns='{stream_xml.NS_SASL}'><not-authorized/></failure>")
             return claimed
         self._shared.count("xmpp_s2s_opened", direction="in", how="certificate")
         self.stream.write(f"<success xmlns='{stream_xml.NS_SASL}'/>")
-        self.stream.restart(StanzaLimits())
-        return await self._begin(None)
+        self.stream.restart_stream(StanzaLimits())
+        return await self._begin_stream(None)
 
     async def _take_result(self, asked: DialbackElement) -> None:
         if asked.type:
@@ -223,38 +223,38 @@ class _Peer:
         if asked.to != self._own:
             self._answer_result(asked, "error", "item-not-found")
         elif self._is_certified(asked.sender):
-            await self._prove(asked, "certificate")
+            await self._prove_domain(asked, "certificate")
         elif asked.sender not in self._shared.settings.unverified:
             self._shared.count("xmpp_s2s_refused", why="certificate")
             self._answer_result(asked, "error", "policy-violation")
         elif len(self._pending) >= _MAX_PENDING or len(self.proven) >= _MAX_PAIRS:
             self._answer_result(asked, "error", "resource-constraint")
         else:
-            task = asyncio.get_running_loop().create_task(self._verify(asked))
+            task = asyncio.get_running_loop().create_task(self._verify_key(asked))
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 
-    async def _verify(self, asked: DialbackElement) -> None:
+    async def _verify_key(self, asked: DialbackElement) -> None:
         try:
             valid = await self._shared.connector.verify_key(asked.sender, self._id, asked.key)
         except Unreachable as error:
             self._answer_result(asked, "error", error.condition)
             return
         if valid:
-            await self._prove(asked, "dialback")
+            await self._prove_domain(asked, "dialback")
         else:
             self._shared.count("xmpp_s2s_refused", why="dialback")
             self._answer_result(asked, "invalid")
 
-    async def _prove(self, asked: DialbackElement, how: str) -> None:
-        if await self._accept(asked.sender):
+    async def _prove_domain(self, asked: DialbackElement, how: str) -> None:
+        if await self._accept_domain(asked.sender):
             self._shared.count("xmpp_s2s_opened", direction="in", how=how)
-            self.stream.widen(StanzaLimits())
+            self.stream.widen_limits(StanzaLimits())
             self._answer_result(asked, "valid")
         else:
             self._answer_result(asked, "error", "policy-violation")
 
-    async def _accept(self, domain: str) -> bool:
+    async def _accept_domain(self, domain: str) -> bool:
         """Lets a domain speak over this stream, if the policies do and it has not too many."""
         if domain in self.proven:
             return True
@@ -294,7 +294,7 @@ class _Peer:
                 if not await self._shared.is_allowed(domain):
                     raise RemoteProtocolError("a policy denies this", code="policy-violation")
             self._judged = self._shared.policy_generation
-        if not self._shared.outbound.confirm(element):
+        if not self._shared.outbound.take_confirmation(element):
             self._listener.on_stanza(element)
 
     def _on_oversized(self, excess: OversizedStanza) -> None:

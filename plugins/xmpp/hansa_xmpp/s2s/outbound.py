@@ -35,6 +35,9 @@ PING_S, IDLE_S, RETRY_S, MAX_RETRY_S = 8.0, 300.0, 5.0, 300.0
 #: Times that a stream is opened for the same stanzas.
 _TRIES = 2
 
+#: Our own stanzas are read again to answer them.
+_OWN_LIMITS = StanzaLimits(stanza=4 * 1024 * 1024, token=1024 * 1024, elements=100_000)
+
 #: What is told of a stanza that came back, as an element.
 OnBounce = Callable[[Element], None]
 
@@ -52,7 +55,7 @@ class Destination:
         self.domain = domain
         self._own = own
         self._bounce = bounce
-        self._account = account
+        self._add_waiting = account
         self.queue: deque[_Waiting] = deque()
         self.unconfirmed: deque[_Waiting] = deque()
         self.bytes = 0
@@ -66,7 +69,7 @@ class Destination:
         self.closed_until, self.failures = 0.0, 0
         self.last_used = 0.0
 
-    def put(self, text: str) -> None:
+    def add_stanza(self, text: str) -> None:
         """One more stanza."""
         self._last += 1
         self.queue.append(_Waiting(self._last, text))
@@ -75,14 +78,14 @@ class Destination:
 
     def _add_bytes(self, count: int) -> None:
         self.bytes += count
-        self._account(count)
+        self._add_waiting(count)
 
     @property
     def is_idle(self) -> bool:
         """True if everything is confirmed."""
         return not self.queue and not self.unconfirmed
 
-    def fence(self) -> asyncio.Future[None]:
+    def request_fence(self) -> asyncio.Future[None]:
         """Done once everything put so far is confirmed, or has come back."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.is_idle:
@@ -93,13 +96,13 @@ class Destination:
         self.wake.set()
         return done
 
-    def confirm(self, number: int) -> None:
+    def confirm_upto(self, number: int) -> None:
         """The other server has everything up to this number."""
         if not self.confirmed < number <= self._pinged:
             return
-        self._settle(number)
+        self._settle_upto(number)
 
-    def _settle(self, number: int) -> None:
+    def _settle_upto(self, number: int) -> None:
         self.confirmed = number
         while self.unconfirmed and self.unconfirmed[0].number <= number:
             gone = self.unconfirmed.popleft()
@@ -116,7 +119,7 @@ class Destination:
         self._wants_ping = self._wants_ping or bool(left)
         self.wake.set()
 
-    def requeue(self) -> None:
+    def requeue_unconfirmed(self) -> None:
         """The stream broke: what is not confirmed goes first over the next one."""
         self.queue.extendleft(reversed(self.unconfirmed))
         self.unconfirmed.clear()
@@ -124,21 +127,21 @@ class Destination:
         self._pinged = self.confirmed
         self._wants_ping = bool(self._fences)
 
-    def bounce(self, condition: str, text: str) -> int:
+    def bounce_all(self, condition: str, text: str) -> int:
         """Everything comes back to who sent it, as errors; returns how many stanzas."""
         lost = [*self.unconfirmed, *self.queue]
         self.unconfirmed.clear()
         self.queue.clear()
         self._add_bytes(-self.bytes)
         self._in_flight = 0
-        self._settle(self._last)
+        self._settle_upto(self._last)
         for one in lost:
             element = error_for(one.text, condition, text)
             if element is not None:
                 self._bounce(element)
         return len(lost)
 
-    async def carry(self, stream: XmlStream) -> None:
+    async def carry_stanzas(self, stream: XmlStream) -> None:
         """Sends over an open stream until it ends or has been idle. Raises ``StreamClosed``."""
         loop = asyncio.get_running_loop()
         reading = loop.create_task(_read_until_closed(stream), name=f"xmpp from {self.domain}")
@@ -196,13 +199,15 @@ async def _read_until_closed(stream: XmlStream) -> str:
             element = await stream.read_element()
             if element.tag == ERROR:
                 return f"the other server says {stream_condition(element)}"
-    except Exception as error:  # noqa: BLE001  # whatever came, the stream is no use any more
+    except Exception as error:  # noqa: BLE001  # whatever came, nothing more goes over the stream
         return str(error)
 
 
 def error_for(text: str, condition: str, why: str) -> Element | None:
     """The error with which a stanza comes back; None for one that has no answer: an error or a result."""
-    parser = BoundedParser(StanzaLimits(stanza=4 * 1024 * 1024, token=1024 * 1024, elements=100_000), _drop)
+    parser = BoundedParser(
+        StanzaLimits(stanza=4 * 1024 * 1024, token=1024 * 1024, elements=100_000), _drop_excess
+    )
     parser.feed(f"<stream:stream xmlns='{NS_SERVER}' xmlns:stream='{NS_STREAMS}'>{text}".encode())
     sent = next((element for kind, element in parser.read_events() if kind == "end"), None)
     if sent is None or sent.get("type") in {"error", "result"}:
@@ -219,7 +224,7 @@ def error_for(text: str, condition: str, why: str) -> Element | None:
     return answer
 
 
-def _drop(_: object) -> None:
+def _drop_excess(_: object) -> None:
     return None
 
 
@@ -239,7 +244,7 @@ class OutboundStreams:
         self.drained = asyncio.Event()
         self.drained.set()
 
-    def _account(self, count: int) -> None:
+    def _add_waiting(self, count: int) -> None:
         self._bytes += count
         if self._bytes > _HIGH_WATER:
             self.drained.clear()
@@ -250,7 +255,7 @@ class OutboundStreams:
         """Sends a stanza, at some time. It comes back as an error where that cannot be."""
         one = self._destinations.get(domain)
         if one is None:
-            one = self._destinations[domain] = Destination(domain, self._own, self._bounce, self._account)
+            one = self._destinations[domain] = Destination(domain, self._own, self._bounce, self._add_waiting)
         now = self._ctx.clock.monotonic()
         one.last_used = now
         full = len(one.queue) >= MAX_STANZAS or one.bytes >= MAX_BYTES or self._bytes >= MAX_TOTAL
@@ -262,20 +267,20 @@ class OutboundStreams:
             if element is not None:
                 asyncio.get_running_loop().call_soon(self._bounce, element)
             return
-        one.put(text)
+        one.add_stanza(text)
         if domain not in self._running:
             task = self._ctx.spawn(self._run(one), f"xmpp to {domain}")
             self._running[domain] = task
-            task.add_done_callback(lambda _: self._ended(domain))
+            task.add_done_callback(lambda _: self._forget_idle(domain))
 
-    def _ended(self, domain: str) -> None:
+    def _forget_idle(self, domain: str) -> None:
         self._running.pop(domain, None)
         now = self._ctx.clock.monotonic()
         for name, one in list(self._destinations.items()):
             if name not in self._running and one.is_idle and one.closed_until <= now:
                 del self._destinations[name]
 
-    def confirm(self, element: Element) -> bool:
+    def take_confirmation(self, element: Element) -> bool:
         """Takes the answer to one of our pings; False for anything else."""
         name = element.get("id", "")
         if local_name(element.tag) != "iq" or not name.startswith(PING_PREFIX):
@@ -285,20 +290,21 @@ class OutboundStreams:
         one = self._destinations.get(element.get("from", ""))
         number = name.removeprefix(PING_PREFIX)
         if one is not None and number.isascii() and number.isdigit() and len(number) < 16:
-            one.confirm(int(number))
+            one.confirm_upto(int(number))
         return True
 
     async def confirm_all(self, within: float) -> None:
         """Waits until everything sent so far is confirmed or has come back. After ``within`` seconds, what is
         not confirmed comes back: its server is as good as away.
         """
-        fences = {domain: one.fence() for domain, one in self._destinations.items() if not one.is_idle}
+        busy = {domain: one for domain, one in self._destinations.items() if not one.is_idle}
+        fences = {domain: one.request_fence() for domain, one in busy.items()}
         if not fences:
             return
         await asyncio.wait(fences.values(), timeout=within)
         for domain, fence in fences.items():
-            one = self._destinations.get(domain)
-            if not fence.done() and one is not None:
+            if not fence.done():
+                one = busy[domain]
                 self._give_up(one, "remote-server-timeout", f"{domain} does not answer")
                 task = self._running.get(domain)
                 if task is not None:
@@ -308,7 +314,7 @@ class OutboundStreams:
         one.failures += 1
         delay = min(MAX_RETRY_S, RETRY_S * 2 ** (one.failures - 1))
         one.closed_until = self._ctx.clock.monotonic() + delay
-        count = one.bounce(condition, why)
+        count = one.bounce_all(condition, why)
         self._ctx.count("xmpp_s2s_failed", why=condition)
         self._ctx.log.info("%s: %s; %d stanzas come back", one.domain, why, count)
 
@@ -317,7 +323,7 @@ class OutboundStreams:
         while not one.is_idle or tries == 0:
             tries += 1
             try:
-                stream, how = await self._connector.open(one.domain)
+                stream, how = await self._connector.open_stream(one.domain)
             except Unreachable as error:
                 if tries >= _TRIES or error.condition != "remote-server-timeout":
                     self._give_up(one, error.condition, str(error))
@@ -331,13 +337,13 @@ class OutboundStreams:
             self._ctx.count("xmpp_s2s_opened", direction="out", how=how)
             confirmed = one.confirmed
             try:
-                await one.carry(stream)
+                await one.carry_stanzas(stream)
                 stream.close()
                 return
             except StreamClosed as error:
                 self._ctx.log.info("the stream to %s ended: %s", one.domain, error)
                 stream.abort()
-                one.requeue()
+                one.requeue_unconfirmed()
                 if one.confirmed > confirmed:  # it worked for a while
                     tries = 0
                 if tries >= _TRIES and not one.is_idle:
@@ -345,11 +351,11 @@ class OutboundStreams:
                     return
             except BaseException:
                 stream.abort()
-                one.requeue()
+                one.requeue_unconfirmed()
                 raise
 
-    async def flush(self, within: float) -> None:
+    async def flush_queues(self, within: float) -> None:
         """Waits until what was put is confirmed, for ``within`` seconds at most."""
-        fences = [one.fence() for one in self._destinations.values() if not one.is_idle]
+        fences = [one.request_fence() for one in self._destinations.values() if not one.is_idle]
         if fences:
             await asyncio.wait(fences, timeout=within)

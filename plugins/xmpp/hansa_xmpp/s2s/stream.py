@@ -59,7 +59,7 @@ class XmlStream:
         peer = self._writer.get_extra_info("peername")
         return str(peer[0]) if peer else ""
 
-    def restart(self, limits: StanzaLimits = STRANGER_LIMITS) -> None:
+    def restart_stream(self, limits: StanzaLimits = STRANGER_LIMITS) -> None:
         """A new stream on the same connection. Raises RemoteProtocolError if the peer went on before it was
         told that it may: what it sent then is of nobody.
         """
@@ -69,7 +69,7 @@ class XmlStream:
         self._parser = BoundedParser(limits, self._on_oversized)
         self._open = False
 
-    def widen(self, limits: StanzaLimits) -> None:
+    def widen_limits(self, limits: StanzaLimits) -> None:
         """The peer has proven who it is."""
         self._parser.set_bounds(limits)
 
@@ -135,7 +135,7 @@ class XmlStream:
             raise StreamClosed(f"TLS: {error}") from None
 
     async def _refuse_early_bytes(self) -> None:
-        self.restart()
+        self.restart_stream()
         # Bytes that were read already would count as if they had come over TLS.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0):
