@@ -1,1 +1,1 @@
-"""Streams to and from other XMPP servers, without a server beside this one: docs/xmpp.md, ADR 33."""
+"""Streams to and from other XMPP servers, without a server beside this one: docs/xmpp.md, ADR 34."""
