@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from core.test_room_linker import Follower, networks
-from hansa import Member, Membership, NativeId
+from hansa import Crossing, EventIn, Member, Membership, NativeId, Verdict
+from hansa.bus.policy_dispatch import InstalledPolicy
 from hansa.host.link_members import LinkMembers
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import run_hansa, until
@@ -108,3 +110,30 @@ def _is_empty(app: Any) -> Any:
         return not await app.core.scan("entering")
 
     return check
+
+
+async def test_people_whose_entry_is_under_way_leave_with_their_link():
+    made: dict[str, Follower] = {}
+    held, going_on = asyncio.Event(), asyncio.Event()
+
+    class Holds:
+        async def check(self, crossing: Crossing) -> Verdict | None:
+            content = crossing.content if isinstance(crossing, EventIn) else None
+            if isinstance(content, Member) and content.membership is Membership.JOIN:
+                held.set()
+                await going_on.wait()
+            return None
+
+    async with run_hansa(networks(made)) as app:
+        app.decisions.replace([InstalledPolicy(name="holds", policy=Holds())])
+        made["right"].there["b"] = PEOPLE
+        room = await app.link_room(["left:a"])
+        await app.link_room(["right:b"], room)
+        await held.wait()
+        unlinking = asyncio.ensure_future(app.linker.unlink_room(app.rooms.link(NativeId("right", "b"))))
+        await asyncio.wait({unlinking}, timeout=0.3)
+        going_on.set()
+        await unlinking
+        await made["left"].say("a", "ann@x", "after")  # what was submitted before it has an outcome
+        assert not list(app.rooms.get(room).view.joined())
+        assert not await app.core.scan("entering")

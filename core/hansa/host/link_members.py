@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Members that are submitted at a time, and those of one row.
 _BATCH = 50
+#: Seconds that those who are submitted have, once their link ends.
+_END_TIMEOUT_S = 30.0
 
 
 class LinkMembers:
@@ -40,6 +42,8 @@ class LinkMembers:
         self.running: dict[str, asyncio.Task[None]] = {}
         #: Links that got rows while those before were submitted.
         self._again: set[str] = set()
+        #: Links that bring in nobody else.
+        self._ending: set[str] = set()
         self._log = logging.getLogger("hansa.rooms")
 
     def entering_writes(self, native: NativeId, opened: OpenedRoom, room: Room) -> list[Put]:
@@ -88,12 +92,21 @@ class LinkMembers:
                 await self._remove_rows(name)
 
     async def forget(self, link: Link) -> None:
-        """Bring in nobody else of a link: it ends."""
+        """Bring in nobody else of a link: it ends. Those who are submitted already are waited for: they would
+        come in after the others have left.
+        """
         task = self.running.get(link.id)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-        await self._remove_rows(link.id)
+        self._ending.add(link.id)
+        try:
+            if task is not None:
+                _, late = await asyncio.wait({task}, timeout=_END_TIMEOUT_S)
+                task.cancel()
+                await asyncio.wait({task})
+                if late:
+                    self._log.warning("members of %s may come in after it ended", link.id)
+            await self._remove_rows(link.id)
+        finally:
+            self._ending.discard(link.id)
 
     async def _remove_rows(self, link_id: str) -> None:
         async for page in pages(self._host.core, "entering", equal=(link_id,)):
@@ -101,7 +114,7 @@ class LinkMembers:
 
     async def _bring_in(self, native: NativeId) -> None:
         link_id = str(native)
-        while self._host.rooms.link(native) is not None:
+        while self._host.rooms.link(native) is not None and link_id not in self._ending:
             self._again.discard(link_id)
             rows = await first_page(self._host.core, "entering", equal=(link_id,), size=1)
             if rows:
@@ -131,7 +144,7 @@ class LinkMembers:
             )
             batch.append(self._submission(link, content, f"link {name}-{number}"))
         if batch:
-            await self._submit_batch(batch)
+            await self._submit_batch(batch, str(native))
 
     async def submit_leaves(self, room: Room, people: Sequence[RoomMember], reason: str) -> None:
         """Says of each that they left, through a link of their own network. Refusals are logged."""
@@ -161,11 +174,14 @@ class LinkMembers:
             ts=self._host.seams.clock.now(),
         )
 
-    async def _submit_batch(self, batch: Sequence[Submission]) -> None:
+    async def _submit_batch(self, batch: Sequence[Submission], link_id: str = "") -> None:
+        """Submits until there is an outcome, or until the link of ``link_id`` ends."""
         while True:
             try:
                 results = await self._host.pipeline.submit(batch[0].sender.network, batch)
             except Busy as busy:
+                if link_id in self._ending:
+                    return
                 await asyncio.sleep(busy.after)
                 continue
             except LocalProtocolError as error:  # the link went meanwhile
