@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hansa.model.chat_commands import CommandSettings
     from hansa.setup import ObserverSetup, PolicySetup
+    from hansa.store.memory import MemoryStore
     from hansa.testing.actor import Actor
     from hansa.testing.asking import judged, requested
     from hansa.testing.clock import ManualClock
@@ -30,6 +31,7 @@ __all__ = [
     "CommandSettings",
     "LateAuthoritySuite",
     "ManualClock",
+    "MemoryStore",
     "NetworkSuite",
     "ObserverSetup",
     "PolicySetup",
@@ -51,6 +53,7 @@ _HOMES = {
     "CommandSettings": "model.chat_commands",
     "LateAuthoritySuite": "testing.late_authority_suite",
     "ManualClock": "testing.clock",
+    "MemoryStore": "store.memory",
     "NetworkSuite": "testing.network_suite",
     "ObserverSetup": "setup",
     "PolicySetup": "setup",

@@ -10,8 +10,7 @@ import hansa_irc
 import pytest
 from certificate import make_certificate
 from hansa import NativeId
-from hansa.store.memory import MemoryStore
-from hansa.testing import Actor, CommandSettings, run_hansa, until
+from hansa.testing import Actor, CommandSettings, MemoryStore, run_hansa, until
 from hansa.testing.actor import Config, module
 from hansa_irc.connection import Account, ConnectionLost
 from irc_server import IrcServer
