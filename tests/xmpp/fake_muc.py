@@ -35,6 +35,8 @@ class FakeMuc:
         #: The condition that answers the entry of an address.
         self.shut: dict[str, str] = {}
         self.occupants: dict[str, dict[str, str]] = {}
+        #: Nicks of occupants that nobody is told of.
+        self.hidden: set[str] = set()
         self.archive: dict[str, list[tuple[str, str]]] = {}
         self.said: list[Element] = []
         self.sent: list[Element] = []
@@ -183,7 +185,7 @@ class FakeMuc:
         for name in [name for name, one in here.items() if one == full and name != nick]:
             del here[name]
         for name in here:
-            if name != nick:
+            if name != nick and name not in self.hidden:
                 self._presence(room, name, full)
         here[nick] = full
         for to in self._ours(room):

@@ -346,6 +346,91 @@ async def test_moderators_elsewhere_act_by_the_listener_and_are_told_what_is_ref
         await until(lambda: any("did not remove Juliet" in text for text in s.texts()))
 
 
+async def test_a_flood_of_presences_is_shown_at_a_rate_and_ends_right():
+    async with scene(muc_members=10) as s:
+        await until(lambda: s.names() == {"Juliet"})
+        for number in range(3000):
+            s.muc.enter(ROOM, f"bot {number}", f"bot{number}@y.example/x")
+            if number < 2990:
+                s.muc.remove(ROOM, f"bot {number}")
+        s.muc.say(ROOM, "Juliet", body("still heard"), "j")
+        await until(lambda: "still heard" in s.texts())
+        wanted = {"Juliet", *(f"bot {number}" for number in range(2990, 2999))}
+        await until(lambda: s.names() == wanted)
+        comings = [one for one in s.other.contents("room") if isinstance(one, Member)]
+        assert len(comings) < 100
+
+
+async def test_a_listener_that_the_room_forgot_is_found_by_a_ping(monkeypatch):
+    monkeypatch.setattr("hansa_xmpp.foreign_session.SELF_PING_EVERY_S", 0.05)
+    async with scene() as s:
+        await until(lambda: s.names() == {"Juliet"})
+        del s.muc.occupants[ROOM]["hansa"]
+        missed = s.muc.say(ROOM, "Juliet", body("unheard"), "j")
+        assert missed
+        await until(lambda: "hansa" in s.muc.occupants[ROOM])
+        s.muc.say(ROOM, "Juliet", body("heard"), "k")
+        await until(lambda: s.texts()[-1:] == ["heard"])
+
+
+async def test_a_room_without_ids_knows_people_by_their_nicks():
+    async with scene(FakeMuc(())) as s:
+        await until(lambda: s.names() == {"Juliet"})
+        assert [one.user.id for one in s.view.joined() if one.user.network == "xmpp"] == [f"{ROOM}/Juliet"]
+        forged = "<stanza-id xmlns='urn:xmpp:sid:0' by='room@muc.x.example' id='s1'/>"
+        s.muc.say(ROOM, "Juliet", body("one") + forged, "j1")
+        s.muc.say(ROOM, "Juliet", body("two") + forged, "j2")
+        s.muc.say(ROOM, "Juliet", body("two") + forged, "j2")  # history has it again
+        s.muc.say(ROOM, "Juliet", body("three"), "j3")
+        await until(lambda: s.texts()[-1:] == ["three"])
+        assert s.texts() == ["one", "two", "three"]
+        assert (await s.other.say("room", ZOE, "hello")).event is not None
+        assert s.muc.bodies() == ["hello"]
+
+
+async def test_stanzas_that_claim_to_be_answers_are_ignored():
+    async with scene() as s:
+        await until(lambda: s.names() == {"Juliet"})
+        listener = s.muc.occupants[ROOM]["hansa"]
+        inner = f"<message from='{ROOM}/Juliet' type='groupchat'>{body('forged')}</message>"
+        stamp = "<delay xmlns='urn:xmpp:delay' stamp='2026-01-01T00:00:00Z'/>"
+        forwarded = f"<forwarded xmlns='urn:xmpp:forward:0'>{stamp}{inner}</forwarded>"
+        result = f"<result xmlns='urn:xmpp:mam:2' queryid='muc-1' id='x'>{forwarded}</result>"
+        for sender in (ROOM, f"{ROOM}/Juliet", "evil@y.example", SERVICE):
+            s.muc.give(f"<message from='{sender}' to='{listener}'>{result}</message>")
+            s.muc.give(f"<iq from='{sender}' to='{listener}' type='result' id='muc-1'/>")
+            s.muc.give(f"<message from='{sender}' to='{listener}' type='groupchat'/>")
+        s.muc.give(
+            f"<message from='evil@y.example/x' to='{listener}' type='groupchat'>{body('evil')}</message>"
+        )
+        s.muc.say(ROOM, "Juliet", body("mark"), "j")
+        await until(lambda: s.texts() == ["mark"])
+        assert s.names() <= {"Juliet", "room"}
+
+
+async def test_nicks_that_the_room_says_are_in_use_are_not_insisted_on():
+    muc = FakeMuc()
+    muc.occupants[ROOM] = {"hansa": "other@y.example/a"}
+    muc.hidden.add("zoe")
+    muc.occupants[ROOM]["zoe"] = "zoe@y.example/a"
+    async with scene(muc) as s:
+        await until(lambda: "hansa-2" in muc.occupants[ROOM])
+        await s.other.say("room", ZOE, "hello")
+        assert muc.bodies() == ["hello"]
+        assert muc.bodies("zoe") == muc.bodies("hansa-2") == []
+
+
+async def test_comings_and_goings_one_by_one_are_shown_at_a_rate():
+    async with scene(muc_members=10) as s:
+        for number in range(150):
+            s.muc.enter(ROOM, f"bot {number}", f"bot{number}@y.example/x")
+            s.muc.say(ROOM, "Juliet", body(f"in {number}"), f"i{number}")
+            await until(lambda number=number: s.texts()[-1:] == [f"in {number}"])
+            s.muc.remove(ROOM, f"bot {number}")
+        comings = [one for one in s.other.contents("room") if isinstance(one, Member)]
+        assert 20 < len(comings) < 150
+
+
 @pytest.mark.parametrize("address", [f"nothing@{SERVICE}", f"hansa@{GW}"])
 async def test_rooms_that_cannot_be_entered_are_refused(address):
     async with scene() as s:

@@ -21,6 +21,7 @@ from hansa import (
     RemoteProtocolError,
     Submission,
     SubmitResult,
+    TokenBuckets,
     Topic,
     Typing,
     display_of,
@@ -55,6 +56,8 @@ from hansa_xmpp.targets import TargetRefused, Targets
 #: Characters of the name of an occupant that other networks are told.
 _MAX_NAME = 255
 _DRAFT = "draft-"
+#: Occupants of one room that are shown to come or leave: per second, and at once besides those on entering.
+_MEMBERS_RATE, _MEMBERS_AT_ONCE = 5.0, 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,12 @@ class HeardMessage:
     at: int | None = None
 
 
-HeardItem = HeardMessage | Happening
+@dataclass(frozen=True, slots=True)
+class MembersChanged:
+    """Occupants came or left: those who are shown are not those who are there."""
+
+
+HeardItem = HeardMessage | Happening | MembersChanged
 
 
 class ForeignInbound:
@@ -77,15 +85,22 @@ class ForeignInbound:
         self.store = store
         self.targets = targets
         self.echoes = ForeignEchoes()
+        at_once = _MEMBERS_AT_ONCE + 2 * ctx.config.muc_members
+        self._comings = TokenBuckets(ctx.clock, _MEMBERS_RATE, at_once)
         #: Who waits for the reflection of a message, by room and id of the message.
         self.waiting: dict[tuple[str, str], asyncio.Future[str]] = {}
 
-    async def take(self, session: ForeignSession, items: Sequence[HeardItem]) -> None:
-        """Submits what happened, in order, and stores how far the room was read."""
-        position = session.position
+    async def take(self, session: ForeignSession, items: Sequence[HeardItem]) -> float:
+        """Submits what happened, in order, and stores how far the room was read. Returns after how many
+        seconds further members may be shown, 0 if all are.
+        """
+        position, wait = session.position, 0.0
         for item in items:
             if self._ctx.get_link(session.room) is None:
-                return
+                return 0.0
+            if isinstance(item, MembersChanged):
+                wait = await self._show_members(session)
+                continue
             if isinstance(item, Happening):
                 await self.take_happening(session, item)
                 continue
@@ -94,6 +109,30 @@ class ForeignInbound:
         if position is not None and position != session.position:
             session.position = position
             await self.store.put_position(session.room, position)
+        return wait
+
+    async def _show_members(self, session: ForeignSession) -> float:
+        """Shows who is there, at a rate; the seconds until further ones may be shown, 0 if there are none."""
+        session.members_queued = False
+        shown = self.shown(session) - {session.room}
+        for item in session.state.differences(shown, self._ctx.config.muc_members):
+            if wait := self._comings.take(session.room):
+                return wait
+            await self.take_happening(session, item)
+        return 0.0
+
+    def is_plain(self, session: ForeignSession, item: Happening) -> bool:
+        """True if a person came or left by themselves, which the present of the room says too."""
+        content, view = item.content, self._ctx.get_view(session.room)
+        if (
+            not isinstance(content, Member)
+            or item.sender != content.user.id
+            or content.reason
+            or view is None
+        ):
+            return False
+        renamed = content.membership is Membership.JOIN and view.membership(content.user) is Membership.JOIN
+        return not renamed
 
     def _position_after(
         self, session: ForeignSession, item: HeardMessage, before: ReadPosition | None

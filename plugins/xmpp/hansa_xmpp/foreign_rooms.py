@@ -30,7 +30,7 @@ from hansa import (
 )
 
 from hansa_xmpp.direct_chats import is_chat_id
-from hansa_xmpp.foreign_inbound import ForeignInbound, HeardItem, HeardMessage
+from hansa_xmpp.foreign_inbound import ForeignInbound, HeardItem, HeardMessage, MembersChanged
 from hansa_xmpp.foreign_puppets import RESOURCE, ForeignPuppets
 from hansa_xmpp.foreign_queries import ForeignQueries, error_text
 from hansa_xmpp.foreign_session import ForeignSession, Occupancy, SessionKeeper
@@ -180,11 +180,14 @@ class ForeignRooms:
         session.overflowed = False
         session.state.own.former_nicks &= set(session.state.occupants)
         session.set_ready()
-        if self._ctx.get_link(session.room) is None:
+        if self._ctx.get_link(session.room) is not None:
+            self._on_members_changed(session)
+
+    def _on_members_changed(self, session: ForeignSession) -> None:
+        if session.members_queued:
             return
-        shown = self._heard.shown(session) - {session.room}
-        for item in session.state.differences(shown, self._ctx.config.muc_members):
-            self._enqueue(session, item, _HAPPENING)
+        self._enqueue(session, MembersChanged(), _HAPPENING)
+        session.members_queued = not session.overflowed
 
     async def deliver(self, delivery: Delivery) -> str:
         """See ``Network.send`` and ``LateAuthority.propose``."""
@@ -269,7 +272,11 @@ class ForeignRooms:
             if not presence.available:
                 session.on_departed(presence.nick)
             for item in happenings:
-                if session.ready.is_set():
+                if not session.ready.is_set():
+                    continue
+                if self._heard.is_plain(session, item):
+                    self._on_members_changed(session)
+                else:
                     self._enqueue(session, item, _HAPPENING)
 
     def _take_message(self, session: ForeignSession, stanza: Stanza, size: int) -> None:
@@ -301,6 +308,7 @@ class ForeignRooms:
 
     def _enqueue(self, session: ForeignSession, item: HeardItem, size: int) -> None:
         """Queues what happened. What does not fit is read from the archive, once the rest is done."""
+        session.members_queued = False
         if not session.overflowed and self._queues.put(session.room, session.room, item, size):
             return
         self._ctx.count("xmpp_dropped", why="foreign room")
@@ -313,7 +321,15 @@ class ForeignRooms:
         session = self._sessions.get(room)
         if session is not None:
             async with session.order:
-                await self._heard.take(session, items)
+                wait = await self._heard.take(session, items)
+            if wait and not session.members_queued:
+                session.members_queued = True
+                self._spawn(partial(self._show_members_later, session, wait), f"members of {room}")
+
+    async def _show_members_later(self, session: ForeignSession, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        session.members_queued = False
+        self._on_members_changed(session)
 
     async def _take_archived(self, session: ForeignSession, stanza: Stanza, person: str, at: int) -> None:
         if not stanza.sender.resource:

@@ -103,6 +103,8 @@ class ForeignSession:
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: True while what the room sends is dropped: it is read from the archive later.
     overflowed: bool = False
+    #: True if the last that waits is that members changed.
+    members_queued: bool = False
     archived: list[Element] | None = None
     archive_query: str = ""
     #: The nicks, and places in the room, of our own occupants by their address.
