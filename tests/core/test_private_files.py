@@ -179,3 +179,14 @@ async def test_check_warns_of_files_that_others_may_read(tmp_path):
     assert said.splitlines()[-1].startswith("hansa.toml is good")
     code, said = await command("check", "--json", cwd=folder)
     assert len(json.loads(said)["warnings"]) == 4
+
+
+async def test_a_key_of_logins_that_others_may_read_is_told(tmp_path):
+    await command("init", "house", "--name", f"localhost:{free_port()}", cwd=tmp_path)
+    folder = tmp_path / "house"
+    (folder / "logins.key").write_text("x")
+    (folder / "logins.key").chmod(0o644)
+    code, said = await command("check", "--json", cwd=folder)
+    (warning,) = json.loads(said)["warnings"]
+    assert code == 0
+    assert "logins.key is open to others (mode 0644): chmod 600 it" in warning

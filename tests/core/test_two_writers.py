@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from hansa import LocalProtocolError, NativeId
+from hansa import AccountLogin, LocalProtocolError, NativeId
 from hansa.bus.rooms import Rooms
 from hansa.bus.schema import SCHEMA
 from hansa.environment import SystemClock, SystemRandom
+from hansa.logins.rows import LoginRows
+from hansa.logins.secret_box import SecretBox
 from hansa.model.content import Membership
 from hansa.model.view import RoomInfo, RoomMember, ViewDelta
 from hansa.store.base import Conflict, Put, ScopedStore
@@ -105,3 +107,19 @@ async def test_a_race_that_is_never_won_ends(store):
     with pytest.raises(Conflict):
         await again_on_conflict(turn, collections={"other"})
     assert len(tried) == TRIES + 1
+
+
+async def test_an_account_and_a_person_are_logged_in_once(store):
+    first, second = (LoginRows(store, SecretBox(bytes(32), SystemRandom())) for _ in "ab")
+    ann, ben = NativeId("left", "ann"), NativeId("left", "ben")
+    await first.insert("irc", AccountLogin(person=ann, account="annette", secret="x"))
+    for login in (
+        AccountLogin(person=ben, account="annette", secret="y"),
+        AccountLogin(person=ann, account="other", secret="y"),
+    ):
+        with pytest.raises(Conflict):
+            await second.insert("irc", login)
+    assert [(one.person, one.secret) for one in await second.list_logins("irc")] == [(ann, "x")]
+    gone = await asyncio.gather(first.remove("irc", ann), second.remove("irc", ann))
+    assert sorted(gone, key=str) == [None, "annette"]
+    await second.insert("irc", AccountLogin(person=ben, account="annette", secret="y"))
