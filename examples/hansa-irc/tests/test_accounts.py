@@ -170,12 +170,16 @@ async def test_a_password_that_is_changed_on_irc_ends_the_login(tmp_path):
         assert await one.app.logins.rows.list_logins("irc") == []
 
 
-async def test_a_server_without_accounts_for_a_while_ends_no_login(tmp_path):
+@pytest.mark.parametrize("fault", ["no SASL", "906", "908"])
+async def test_a_server_without_accounts_for_a_while_ends_no_login(tmp_path, fault):
     async with stage(tmp_path, puppets=5) as one:
         await one.log_in()
         await one.connected()
         one.server.logged_in.clear()
-        one.server.accounts = None
+        if fault == "no SASL":
+            one.server.accounts = None
+        else:
+            one.server.refuse["AUTHENTICATE"] = fault
         one.server.cut()
         await until(lambda: one.app.runners["irc"].state == "up" and "hansa" in one.server.users)
         # The bridge says it: there is no connection that has her name without her account.
