@@ -350,7 +350,11 @@ async def _run_process(path: Path, config: Config, say: Printer) -> int:
     loop = asyncio.get_running_loop()
     ended, ready, awaited = asyncio.Event(), asyncio.Event(), asyncio.Event()
     control = ProcessControl(say=say, end=ended.set, on_store_lost=partial(_end, say=say))
-    process = Process(path, config, control)
+    try:
+        process = Process(path, config, control)
+    except (HansaError, OSError) as error:  # the key of logins
+        say(f"cannot start: {error}")
+        return 1
 
     async def reload() -> None:
         try:

@@ -190,3 +190,19 @@ async def test_a_key_of_logins_that_others_may_read_is_told(tmp_path):
     (warning,) = json.loads(said)["warnings"]
     assert code == 0
     assert "logins.key is open to others (mode 0644): chmod 600 it" in warning
+
+
+@pytest.mark.timeout(60)
+async def test_a_file_that_is_no_key_of_logins_is_told_at_the_start(tmp_path):
+    await command("init", "house", "--name", f"localhost:{free_port()}", cwd=tmp_path)
+    folder = tmp_path / "house"
+    config = folder / "hansa.toml"
+    config.write_text(f'{config.read_text()}\n[commands]\nenabled = true\nlogins = ["matrix"]\n')
+    (folder / "logins.key").write_text("short\n")
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hansa", "run", cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    said = (await child.communicate())[0].decode()
+    assert child.returncode == 1
+    assert "cannot start: " in said
+    assert "logins.key is not a key of 32 bytes in base64" in said
