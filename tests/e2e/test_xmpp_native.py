@@ -116,21 +116,24 @@ async def counted(server: Hansa, name: str) -> set[tuple[str, str]]:
     return found
 
 
+@pytest.mark.parametrize("certificates", [False, True], ids=["dialback", "certificates"])
 @pytest.mark.parametrize("direct", [False, True], ids=["STARTTLS", "direct TLS"])
 async def test_people_of_another_server_are_in_a_room_without_an_xmpp_server_here(
     direct: bool,
+    certificates: bool,
     native: Callable[..., Awaitable[Native]],
     hansa: Any,
     matrix_user: Callable[[str], Awaitable[MatrixUser]],
 ) -> None:
     peer = await native(direct=direct)
     route = f"tls:127.0.0.1:{peer.prosody.s2s_tls_port}" if direct else ""
-    server = await hansa(peer.config(route=route))
+    more = f"client_certificates = {str(certificates).lower()}"
+    server = await hansa(peer.config(more, route=route))
     await wait_linked(server)
     for user in await talk(server, peer, await matrix_user("alice")):
         await user.close()
     opened = await counted(server, "xmpp_s2s_opened")
-    assert opened == {("in", "certificate"), ("out", "certificate")}
+    assert opened == {("in", "certificate" if certificates else "dialback"), ("out", "certificate")}
 
 
 async def test_servers_without_valid_certificates_prove_themselves_by_dialback(

@@ -52,8 +52,9 @@ class PrivateCA:
         )
         self.certificate.write_bytes(self._cert.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, label: str, *names: str) -> tuple[Path, Path]:
-        """``(chain, key)`` as PEM files for DNS names and addresses."""
+    def issue(self, label: str, *names: str, client: bool = True) -> tuple[Path, Path]:
+        """``(chain, key)`` as PEM files for DNS names and addresses, of servers and, if ``client``, clients."""
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if client else [])]
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         issuer = self._cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -68,7 +69,7 @@ class PrivateCA:
             .add_extension(x509.SubjectAlternativeName([_general(n) for n in names]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                x509.ExtendedKeyUsage(usages),
                 critical=False,
             )
             .add_extension(

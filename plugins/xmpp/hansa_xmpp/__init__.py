@@ -49,6 +49,11 @@ class Config(BaseModel):
     ca_file: Path | None = Field(
         None, description="Certificate authorities (PEM) that are trusted besides the system's."
     )
+    client_certificates: bool = Field(
+        False,
+        description="Request the certificates of servers that connect, and accept them as proof (SASL"
+        " EXTERNAL). A server whose certificate is for servers only then cannot connect.",
+    )
     routes: dict[str, str] = Field(
         default_factory=dict,
         description="Servers of domains, instead of their DNS records: `HOST:PORT`, or `tls:HOST:PORT`.",

@@ -58,6 +58,8 @@ class House:
     believed: set[str] = field(default_factory=set)
     asked: list[tuple[str, str]] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
+    #: Set once the servers of the slow domains answer.
+    slow: asyncio.Event = field(default_factory=asyncio.Event)
 
     def on_stanza(self, element: Element) -> None:
         self.got.append(element)
@@ -110,8 +112,16 @@ class Peer:
                     self.seen += data.decode()
         return self.seen
 
-    async def tls(self, house: House, *names: str, trusted: bool = True) -> None:
+    async def tls(
+        self,
+        house: House,
+        *names: str,
+        trusted: bool = True,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         context = ssl.create_default_context(cafile=str(house.ca.certificate))
+        if certificate is not None:
+            context.load_cert_chain(*certificate)
         if names:
             ca = house.ca if trusted else PrivateCA(house.ca.folder / "stranger")
             context.load_cert_chain(*ca.issue("-".join(names).replace("*", "all"), *names))
@@ -120,7 +130,13 @@ class Peer:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+def client_certificates() -> bool:
+    """Servers that connect are asked for their certificates; tests of the opposite override it."""
+    return True
+
+
+@pytest.fixture
+async def house(tmp_path: Path, client_certificates: bool) -> AsyncIterator[House]:
     ca = PrivateCA(tmp_path / "ca")
     made = House(ca)
     ctx: Any = made
@@ -130,11 +146,14 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         certificates=Certificates(chain, key, ca.certificate),
         secret=SECRET,
         unverified=frozenset({OTHER}),
+        client_certificates=client_certificates,
     )
 
     class Believer(Connector):
         async def verify_key(self, domain: str, stream_id: str, key: str) -> bool:
             made.asked.append((domain, key))
+            if domain.startswith("slow"):
+                await made.slow.wait()
             if domain == "away.example":
                 raise Unreachable("away")
             return domain in made.believed
@@ -163,14 +182,20 @@ async def connect(house: House, *, direct: bool = False) -> Peer:
     return house.peers[-1]
 
 
-async def encrypted(house: House, *names: str, sender: str = PEER, trusted: bool = True) -> Peer:
+async def encrypted(
+    house: House,
+    *names: str,
+    sender: str = PEER,
+    trusted: bool = True,
+    certificate: tuple[Path, Path] | None = None,
+) -> Peer:
     """A stranger with TLS, and the features that it is offered."""
     peer = await connect(house)
     peer.send(HEADER.format(sender, OWN))
     await peer.until("</stream:features>")
     peer.send(STARTTLS)
     await peer.until("<proceed")
-    await peer.tls(house, *names, trusted=trusted)
+    await peer.tls(house, *names, trusted=trusted, certificate=certificate)
     peer.send(HEADER.format(sender, OWN))
     await peer.until("</stream:features>")
     return peer
@@ -255,10 +280,45 @@ async def test_a_certificate_of_others_proves_nothing(names: list[str], house: H
     peer.send(stream_xml.external_xml(PEER))
     assert "not-authorized" in await peer.until("</failure>")
     peer.send(stream_xml.result_xml(PEER, OWN, key="k"))
-    assert "policy-violation" in await peer.until("</db:result>")
+    await peer.until("type='invalid'")
     peer.send(MESSAGE.format(PEER))
     assert "<invalid-from " in await peer.end()
-    assert (house.got, house.asked) == ([], [])
+    assert (house.got, house.asked) == ([], [(PEER, "k")])
+
+
+@pytest.mark.parametrize("client_certificates", [False])
+@pytest.mark.parametrize("direct", [False, True])
+async def test_a_certificate_that_is_for_servers_alone_ends_no_connection(direct: bool, house: House) -> None:
+    house.believed.add(PEER)
+    certificate = house.ca.issue("servers-alone", PEER, client=False)
+    if direct:
+        peer = await connect(house, direct=True)
+        await peer.tls(house, certificate=certificate)
+        peer.send(HEADER.format(PEER, OWN))
+        await peer.until("</stream:features>")
+    else:
+        peer = await encrypted(house, certificate=certificate)
+    assert "EXTERNAL" not in peer.seen
+    peer.send(stream_xml.result_xml(PEER, OWN, key="right"))
+    await peer.until("type='valid'")
+    peer.send(MESSAGE.format(PEER))
+    await received(house, 1)
+    assert house.asked == [(PEER, "right")]
+
+
+async def test_an_address_has_a_share_of_the_keys_that_are_confirmed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbound, "_OF_ADDRESS_VERIFIED", 2)
+    peer = await encrypted(house)
+    for number in range(3):
+        peer.send(stream_xml.result_xml(f"slow{number}.example", OWN, key="k"))
+    assert "slow2.example" in await peer.until("resource-constraint")
+    assert house.counts["xmpp_s2s_refused verifications"] == 1
+    house.slow.set()
+    await peer.until("slow1.example' type='invalid'")
+    peer.send(stream_xml.result_xml(PEER, OWN, key="k"))
+    await peer.until(f"{PEER}' type='invalid'")
 
 
 async def test_nobody_is_another_domain_than_that_of_the_certificate(house: House) -> None:

@@ -37,6 +37,7 @@ class ServerOptions(Protocol):
     ca_file: Path | None
     routes: dict[str, str]
     unverified: frozenset[str]
+    client_certificates: bool
 
 
 class ServerConnections:
@@ -55,6 +56,7 @@ class ServerConnections:
             secret=ctx.random.bytes(32),
             routes={domain: parse_route(route) for domain, route in options.routes.items()},
             unverified=options.unverified,
+            client_certificates=options.client_certificates,
         )
         connector = Connector(ctx, settings)
         self._outbound = OutboundStreams(ctx, self._own, connector, self._take_element)

@@ -1,7 +1,8 @@
 """Streams that other servers open to us: who they are, and their stanzas.
 
-A server proves a domain by its certificate (SASL EXTERNAL, or dialback over a certificate that is valid), or,
-for domains that the operator named, by a dialback key that the domain's own server confirms.
+A server proves a domain by a dialback key that the domain's own server confirms, over TLS with a valid
+certificate unless the operator named the domain, or by its own certificate where servers are asked for one.
+OpenSSL ends the connection of a server that is asked and whose certificate is for servers alone.
 
 SPEC: RFC 6120 section 4.7 (headers), section 5.4, section 6.4, section 8.1.2 (addresses); XEP-0220 section 2.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from xml.etree.ElementTree import Element
 
 from hansa import LogLimit, NetworkContext, PeerConnect, RemoteProtocolError
@@ -29,6 +31,8 @@ _STRANGERS, _OF_ADDRESS, _OF_DOMAIN, _ALL = 200, 20, 8, 2000
 _PROOF_S, _IDLE_S = 30.0, 900.0
 #: Domains that one stream may prove, and keys that are being confirmed for it.
 _MAX_PAIRS, _MAX_PENDING = 20, 4
+#: Keys that are being confirmed, all and for one address.
+_VERIFICATIONS, _OF_ADDRESS_VERIFIED = 64, 8
 
 
 class InboundStreams:
@@ -47,6 +51,7 @@ class InboundStreams:
         self.outbound = outbound
         self._strangers = Counter[str]()
         self._domains = Counter[str]()
+        self._verifying = Counter[str]()
         self._count = 0
         self.told = LogLimit(ctx.log)
 
@@ -89,6 +94,18 @@ class InboundStreams:
             return False
         self._domains[domain] += 1
         return True
+
+    def take_verification(self, address: str) -> bool:
+        """True if one more key of a peer at this address may be confirmed now: it costs a connection."""
+        if self._verifying.total() >= _VERIFICATIONS or self._verifying[address] >= _OF_ADDRESS_VERIFIED:
+            return False
+        self._verifying[address] += 1
+        return True
+
+    def end_verification(self, address: str) -> None:
+        """The key is confirmed, or will not be."""
+        self._verifying[address] -= 1
+        self._verifying += Counter()
 
     def count(self, name: str, **labels: str) -> None:
         """Adds one to a counter."""
@@ -157,13 +174,13 @@ class _Peer:
     async def _negotiate_stream(self, *, direct: bool) -> None:
         claimed, certificates = "", self._shared.settings.certificates
         if direct:
-            await self.stream.start_tls(certificates.server_context())
+            await self.stream.start_tls(certificates.server_context(verify=self._is_asked("")))
         else:
             claimed = await self._begin_stream(StreamFeatures(starttls=True))
             element = await self._next_element()
             if element.tag != stream_xml.STARTTLS:
                 raise RemoteProtocolError("TLS is required", code="policy-violation")
-            context = certificates.server_context(verify=claimed not in self._shared.settings.unverified)
+            context = certificates.server_context(verify=self._is_asked(claimed))
             await self.stream.start_tls(context, proceed=f"<proceed xmlns='{stream_xml.NS_TLS}'/>")
         claimed = await self._begin_stream(None)
         while True:
@@ -180,6 +197,11 @@ class _Peer:
                 raise StreamClosed("the other server ends the stream")
             else:
                 raise RemoteProtocolError("no stanza", code="unsupported-stanza-type")
+
+    def _is_asked(self, claimed: str) -> bool:
+        """True if the peer, which claims to be of that domain, is asked for its certificate."""
+        settings = self._shared.settings
+        return settings.client_certificates and claimed not in settings.unverified
 
     async def _next_element(self) -> Element:
         loop = asyncio.get_running_loop()
@@ -224,15 +246,21 @@ class _Peer:
             self._answer_result(asked, "error", "item-not-found")
         elif self._is_certified(asked.sender):
             await self._prove_domain(asked, "certificate")
-        elif asked.sender not in self._shared.settings.unverified:
-            self._shared.count("xmpp_s2s_refused", why="certificate")
-            self._answer_result(asked, "error", "policy-violation")
-        elif len(self._pending) >= _MAX_PENDING or len(self.proven) >= _MAX_PAIRS:
+        elif (
+            len(self._pending) >= _MAX_PENDING
+            or len(self.proven) >= _MAX_PAIRS
+            or not self._shared.take_verification(self.stream.address)
+        ):
+            self._shared.count("xmpp_s2s_refused", why="verifications")
             self._answer_result(asked, "error", "resource-constraint")
         else:
             task = asyncio.get_running_loop().create_task(self._verify_key(asked))
             self._pending.add(task)
-            task.add_done_callback(self._pending.discard)
+            task.add_done_callback(partial(self._end_verification, self.stream.address))
+
+    def _end_verification(self, address: str, task: asyncio.Task[None]) -> None:
+        self._pending.discard(task)
+        self._shared.end_verification(address)
 
     async def _verify_key(self, asked: DialbackElement) -> None:
         try:

@@ -12,7 +12,8 @@ from hansa_xmpp.s2s.certificates import Certificates
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """``domain`` is ours. ``routes`` are servers whose address is configured; ``unverified`` are domains that
-    may prove themselves by dialback alone. ``secret`` makes the dialback keys.
+    may prove themselves without a valid certificate. ``secret`` makes the dialback keys.
+    ``client_certificates``: servers that connect are asked for theirs.
     """
 
     domain: str
@@ -20,6 +21,7 @@ class ServerSettings:
     secret: bytes
     routes: Mapping[str, Target] = field(default_factory=dict)
     unverified: frozenset[str] = frozenset()
+    client_certificates: bool = False
 
     def key_for(self, receiving: str, originating: str, stream_id: str) -> str:
         """The dialback key by which ``originating``, ours, proves itself."""
