@@ -191,15 +191,27 @@ async def test_a_restart_of_the_server_loses_nothing(scene, prosody):
     assert juliet.bodies(ROOM).count("two") == 1
 
 
-async def test_a_puppet_that_is_kicked_is_told_and_does_not_come_back_until_asked(scene):
+async def _kick(moderator, nick: str) -> None:
+    item = f"<item nick='{nick}' role='none'><reason>enough</reason></item>"
+    query = f"<query xmlns='http://jabber.org/protocol/muc#admin'>{item}</query>"
+    moderator.raw(f"<iq to='{ROOM}' type='set' id='k'>{query}</iq>")
+
+
+async def test_a_puppet_that_is_kicked_is_told_and_does_not_come_back_until_asked(scene, xmpp_user):
     _, juliet, alice, room = await scene()
+    nurse = await xmpp_user("nurse")
+    await nurse.join(ROOM, "Nurse")
+    await wait_matrix_member(alice, room, "Nurse")
+    await _kick(juliet, "Nurse")
+
+    async def gone():
+        return "Nurse" not in (await alice.members(room)).values()
+
+    await until("the nurse is gone on Matrix too", gone)
     await alice.say(room, "one")
     await juliet.until("one", lambda: "one" in juliet.bodies(ROOM))
     nick = juliet.messages(ROOM)[-1].get("from").partition("/")[2]
-    item = f"<item nick='{nick}' role='none'><reason>enough</reason></item>"
-    juliet.raw(
-        f"<iq to='{ROOM}' type='set' id='k'><query xmlns='http://jabber.org/protocol/muc#admin'>{item}</query></iq>"
-    )
+    await _kick(juliet, nick)
     await _event(alice, room, "the notice", lambda e: "enough" in e["content"].get("body", ""))
     await alice.say(room, "two")
     await juliet.until(

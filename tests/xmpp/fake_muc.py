@@ -172,7 +172,7 @@ class FakeMuc:
     def _take_presence(self, e: Element) -> None:
         room, _, nick = e.get("to", "").partition("/")
         full, here = e.get("from", ""), self.occupants.setdefault(room, {})
-        if e.get("type") == "unavailable":
+        if e.get("type") in {"unavailable", "error"}:
             for name in [name for name, one in here.items() if one == full]:
                 self.remove(room, name)
             return

@@ -18,9 +18,11 @@ from hansa import (
     NativeId,
     Reaction,
     Retraction,
+    StoreFault,
     Style,
     Topic,
 )
+from hansa.store.faults import FaultKind
 from hansa.store.memory import MemoryDisk, MemoryStore
 from hansa.testing import LateAuthoritySuite, run_hansa, until
 from hansa.testing.actor import Actor, module
@@ -429,6 +431,66 @@ async def test_comings_and_goings_one_by_one_are_shown_at_a_rate():
             s.muc.remove(ROOM, f"bot {number}")
         comings = [one for one in s.other.contents("room") if isinstance(one, Member)]
         assert 20 < len(comings) < 150
+
+
+async def test_a_database_that_fails_loses_no_message(monkeypatch):
+    async with scene() as s:
+        s.muc.say(ROOM, "Juliet", body("before"), "j")
+        await until(lambda: s.texts() == ["before"])
+        real, failed = s.app.contexts["xmpp"].submit, []
+
+        async def submit(items, **more):
+            if not failed:
+                failed.append(items)
+                raise StoreFault(FaultKind.FULL, "of a test")
+            return await real(items, **more)
+
+        monkeypatch.setattr(s.app.contexts["xmpp"], "submit", submit)
+        for text in ("one", "two"):
+            s.muc.say(ROOM, "Juliet", body(text), text)
+        await until(lambda: s.texts() == ["before", "one", "two"])
+        assert failed
+
+
+async def test_a_message_that_cannot_be_taken_ends_nothing(monkeypatch, caplog):
+    async with scene() as s:
+        await until(lambda: s.names() == {"Juliet"})
+        real = s.app.contexts["xmpp"].submit
+
+        async def submit(items, **more):
+            if any(getattr(one.content, "text", "") == "odd" for one in items):
+                raise ValueError("odd")
+            return await real(items, **more)
+
+        monkeypatch.setattr(s.app.contexts["xmpp"], "submit", submit)
+        for text in ("odd", "even"):
+            s.muc.say(ROOM, "Juliet", body(text), text)
+        await until(lambda: s.texts() == ["even"])
+        assert s.counted("xmpp_dropped") == 1
+    assert "was not taken" in caplog.text
+
+
+async def test_everybody_leaves_a_room_that_is_unlinked_and_it_can_be_linked_again():
+    async with scene() as s:
+        await s.other.say("room", ZOE, "hello")
+        assert len(s.muc.occupants[ROOM]) == 3
+        link = s.app.rooms.link(NativeId("xmpp", ROOM))
+        await s.app.linker.unlink_room(link)
+        await until(lambda: set(s.muc.occupants[ROOM]) == {"Juliet"})
+        s.muc.say(ROOM, "Juliet", body("unlinked"), "u")
+        await s.app.link_room([f"xmpp:{ROOM}"], s.app.rooms.link(NativeId("other", "room")).room)
+        await until(lambda: s.names() == {"Juliet"})
+        s.muc.say(ROOM, "Juliet", body("linked"), "l")
+        await until(lambda: s.texts() == ["linked"])
+
+
+async def test_a_room_without_an_archive_is_asked_for_its_history_since_the_last_message():
+    async with scene(FakeMuc(("urn:xmpp:sid:0",))) as s:
+        s.muc.say(ROOM, "Juliet", body("before"), "j")
+        await until(lambda: s.texts() == ["before"])
+        s.muc.down()
+        s.muc.up()
+        await until(lambda: any(e.find("{*}x/{*}history[@since]") is not None for e in s.muc.sent))
 
 
 @pytest.mark.parametrize("address", [f"nothing@{SERVICE}", f"hansa@{GW}"])

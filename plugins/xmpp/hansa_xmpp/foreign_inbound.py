@@ -19,6 +19,7 @@ from hansa import (
     NetworkContext,
     Placement,
     RemoteProtocolError,
+    StoreFault,
     Submission,
     SubmitResult,
     TokenBuckets,
@@ -58,6 +59,8 @@ _MAX_NAME = 255
 _DRAFT = "draft-"
 #: Occupants of one room that are shown to come or leave: per second, and at once besides those on entering.
 _MEMBERS_RATE, _MEMBERS_AT_ONCE = 5.0, 50.0
+#: Chat states of one room: per second, and at once.
+_SIGNAL_RATE, _SIGNALS_AT_ONCE = 20.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class ForeignInbound:
         self.store = store
         self.targets = targets
         self.echoes = ForeignEchoes()
+        self._signals = TokenBuckets(ctx.clock, _SIGNAL_RATE, _SIGNALS_AT_ONCE)
         at_once = _MEMBERS_AT_ONCE + 2 * ctx.config.muc_members
         self._comings = TokenBuckets(ctx.clock, _MEMBERS_RATE, at_once)
         #: Who waits for the reflection of a message, by room and id of the message.
@@ -101,10 +105,17 @@ class ForeignInbound:
             if isinstance(item, MembersChanged):
                 wait = await self._show_members(session)
                 continue
-            if isinstance(item, Happening):
-                await self.take_happening(session, item)
+            try:
+                if isinstance(item, Happening):
+                    await self.take_happening(session, item)
+                    continue
+                await self._take_message(session, item)
+            except StoreFault:
+                raise
+            except Exception:  # a message of another service must not end the network
+                self._ctx.count("xmpp_dropped", why="fault")
+                self._ctx.log.exception("something that %s said was not taken", session.room)
                 continue
-            await self._take_message(session, item)
             position = self._position_after(session, item, position)
         if position is not None and position != session.position:
             session.position = position
@@ -162,7 +173,11 @@ class ForeignInbound:
             content = replace(content, name=truncate_utf8(content.name, _MAX_NAME))
         if item.sender != content.user.id:
             await self._show_sender(session, ForeignOccupant(item.name, item.sender))
-        await self._submit(self._submission(session, item.sender, content))
+        outcome = await self._submit(self._submission(session, item.sender, content))
+        if item.sender != content.user.id and outcome is not None and outcome.refused is not None:
+            # Who removed them has no rank here, and they are gone all the same.
+            left = replace(content, membership=Membership.LEAVE)
+            await self._submit(self._submission(session, content.user.id, left))
 
     async def is_refused(self, session: ForeignSession, item: Happening) -> bool:
         """Submits what an occupant did to a person of another network; True if it is refused."""
@@ -209,7 +224,8 @@ class ForeignInbound:
         if len(stanza.id.encode(errors="surrogatepass")) > MAX_ID:
             stanza = replace(stanza, id="")
         state = parse_chat_state(stanza)
-        if item.at is None and state in {"composing", "paused"}:
+        may_signal = item.at is None and state in {"composing", "paused"}
+        if may_signal and not self._signals.take(room):
             user = NativeId(self._ctx.id, item.sender.user)
             await self._ctx.send_ephemeral(room, Typing(user=user, typing=state == "composing"))
         try:

@@ -25,6 +25,7 @@ from hansa import (
     Refusal,
     RefusalCode,
     RetryLater,
+    StoreFault,
     Style,
     Typing,
 )
@@ -123,8 +124,12 @@ class ForeignRooms:
             work = partial(keeper.run, self._up, self._on_entered)
             task = self._ctx.spawn(work, f"room {room}")
             self._keepers[room] = task
-            task.add_done_callback(lambda _: self._keepers.pop(room, None))
+            task.add_done_callback(partial(self._on_keeper_ended, room))
         return session
+
+    def _on_keeper_ended(self, room: str, task: asyncio.Task[None]) -> None:
+        if self._keepers.get(room) is task:
+            del self._keepers[room]
 
     async def open_room(self, room: str) -> OpenedRoom:
         """Enters a room. Raises ``CannotOpenRoom``."""
@@ -320,8 +325,13 @@ class ForeignRooms:
     async def _run_queue(self, room: str, items: Sequence[HeardItem]) -> None:
         session = self._sessions.get(room)
         if session is not None:
-            async with session.order:
-                wait = await self._heard.take(session, items)
+            try:
+                async with session.order:
+                    wait = await self._heard.take(session, items)
+            except StoreFault as fault:  # what was not stored is read again
+                self._told.warning(f"{room} store", "%s is read again: %s", room, fault)
+                session.on_listener_out("the database fails")
+                return
             if wait and not session.members_queued:
                 session.members_queued = True
                 self._spawn(partial(self._show_members_later, session, wait), f"members of {room}")
