@@ -11,9 +11,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from xml.etree.ElementTree import Element
 
-from hansa import LogLimit, NetworkContext
+from hansa import Backoff, LogLimit, NetworkContext
 
 from hansa_xmpp.proto.parse import BoundedParser, StanzaLimits
 from hansa_xmpp.proto.render import xml_element
@@ -32,8 +33,9 @@ _UNCONFIRMED, _WRITTEN = 512 * 1024, 128 * 1024
 #: Seconds for the answer to a ping; without traffic until a stream is closed; after which a domain that could
 #: not be reached is tried again, first and at most.
 PING_S, IDLE_S, RETRY_S, MAX_RETRY_S = 8.0, 300.0, 5.0, 300.0
-#: Times that a stream is opened for the same stanzas.
-_TRIES = 2
+#: Seconds in which no stream works until stanzas come back: less than the fence waits. Between two streams.
+GIVE_UP_S = 12.0
+_AGAIN = Backoff(first=0.2, most=2.0)
 
 #: Our own stanzas are read again to answer them.
 _OWN_LIMITS = StanzaLimits(stanza=4 * 1024 * 1024, token=1024 * 1024, elements=100_000)
@@ -269,12 +271,20 @@ class OutboundStreams:
             return
         one.add_stanza(text)
         if domain not in self._running:
-            task = self._ctx.spawn(self._run(one), f"xmpp to {domain}")
-            self._running[domain] = task
-            task.add_done_callback(lambda _: self._forget_idle(domain))
+            self._start(one)
 
-    def _forget_idle(self, domain: str) -> None:
-        self._running.pop(domain, None)
+    def _start(self, one: Destination) -> None:
+        task = self._ctx.spawn(self._run(one), f"xmpp to {one.domain}")
+        self._running[one.domain] = task
+        task.add_done_callback(partial(self._on_ended, one))
+
+    def _on_ended(self, one: Destination, task: asyncio.Task[None]) -> None:
+        self._running.pop(one.domain, None)
+        if not one.is_idle and not task.cancelled() and task.exception() is None:
+            self._start(one)  # a stanza came after its last look
+        self._forget_idle()
+
+    def _forget_idle(self) -> None:
         now = self._ctx.clock.monotonic()
         for name, one in list(self._destinations.items()):
             if name not in self._running and one.is_idle and one.closed_until <= now:
@@ -319,13 +329,19 @@ class OutboundStreams:
         self._ctx.log.info("%s: %s; %d stanzas come back", one.domain, why, count)
 
     async def _run(self, one: Destination) -> None:
-        tries = 0
-        while not one.is_idle or tries == 0:
-            tries += 1
+        failures, failing_since = 0, self._ctx.clock.monotonic()
+        while not one.is_idle:
+            if failures:
+                self._ctx.count("xmpp_s2s_retried")
+                await asyncio.sleep(_AGAIN.delay(failures, self._ctx.random.uniform()))
+            else:
+                failing_since = self._ctx.clock.monotonic()
             try:
                 stream, how = await self._connector.open_stream(one.domain)
             except Unreachable as error:
-                if tries >= _TRIES or error.condition != "remote-server-timeout":
+                failures += 1
+                late = self._ctx.clock.monotonic() - failing_since >= GIVE_UP_S
+                if late or error.condition != "remote-server-timeout":
                     self._give_up(one, error.condition, str(error))
                     return
                 continue
@@ -344,9 +360,11 @@ class OutboundStreams:
                 self._ctx.log.info("the stream to %s ended: %s", one.domain, error)
                 stream.abort()
                 one.requeue_unconfirmed()
-                if one.confirmed > confirmed:  # it worked for a while
-                    tries = 0
-                if tries >= _TRIES and not one.is_idle:
+                now = self._ctx.clock.monotonic()
+                if one.confirmed > confirmed or not failures:  # it worked for a while
+                    failing_since = now
+                failures = 1 if one.confirmed > confirmed else failures + 1
+                if now - failing_since >= GIVE_UP_S and not one.is_idle:
                     self._give_up(one, "remote-server-timeout", str(error))
                     return
             except BaseException:
