@@ -191,6 +191,23 @@ async def test_what_a_cut_took_is_sent_again_under_the_same_ids(ca):
         assert not a.errors()
 
 
+async def test_two_servers_fall_silent_once_everything_is_confirmed(ca):
+    cable = TcpCutter()
+    async with two_sides(ca, cable) as (a, b):
+        a.say(f"y@{B}", "m")
+        b.say(f"x@{A}", "n")
+        for side in (a, b, a, b):
+            side.got.clear()
+            side.barrier()
+            await until(lambda side=side: side.is_fenced, SOON)
+        carried = cable.carried
+        for side in (a, b, a, b):
+            side.got.clear()
+            side.barrier()
+            await until(lambda side=side: side.is_fenced, SOON)
+        assert cable.carried == carried
+
+
 class _Hole(TcpCutter):
     """A cable that swallows what goes to the target while it is a hole."""
 

@@ -52,6 +52,12 @@ class OutboundStanza:
         return (f"{self.head}{xml_attribute(to)}{self.tail}" for to in self.to)
 
     @property
+    def is_iq_answer(self) -> bool:
+        """True for a ``result`` or ``error`` of an IQ, which is asked for again if it is lost."""
+        head = self.head
+        return head.startswith("<iq ") and (" type='result'" in head or " type='error'" in head)
+
+    @property
     def size(self) -> int:
         """Bytes of the stanza without a receiver."""
         return len(self.head.encode()) + len(self.tail.encode())

@@ -113,12 +113,13 @@ class ServerConnections:
         for stanza in stanzas:
             if domain_of(stanza.sender) != self._own:
                 raise LocalProtocolError(f"{stanza.sender} is not of {self._own}")
+            is_kept = not stanza.is_iq_answer
             for to, text in zip(stanza.to, stanza.texts(), strict=True):
                 domain = domain_of(to)
                 if domain == self._own:
                     self._loop_back(text)
                 else:
-                    self._outbound.send(domain, text)
+                    self._outbound.send(domain, text, is_kept=is_kept)
 
     def _loop_back(self, text: str) -> None:
         """A stanza to our own domain comes back once everything sent before it is confirmed, as it does from

@@ -48,6 +48,7 @@ OnBounce = Callable[[Element], None]
 class _Waiting:
     number: int
     text: str
+    is_kept: bool
 
 
 class Destination:
@@ -71,10 +72,10 @@ class Destination:
         self.closed_until, self.failures = 0.0, 0
         self.last_used = 0.0
 
-    def add_stanza(self, text: str) -> None:
-        """One more stanza."""
+    def add_stanza(self, text: str, *, is_kept: bool = True) -> None:
+        """One more stanza. One that is not ``is_kept`` is done once it is written."""
         self._last += 1
-        self.queue.append(_Waiting(self._last, text))
+        self.queue.append(_Waiting(self._last, text, is_kept))
         self._add_bytes(len(text))
         self.wake.set()
 
@@ -177,10 +178,15 @@ class Destination:
         parts, size = list[str](), 0
         while self.queue and size < _WRITTEN and self._in_flight < MAX_BYTES:
             one = self.queue.popleft()
-            self.unconfirmed.append(one)
             parts.append(one.text)
             size += len(one.text)
-            self._in_flight += len(one.text)
+            if one.is_kept:
+                self.unconfirmed.append(one)
+                self._in_flight += len(one.text)
+            else:
+                self._add_bytes(-len(one.text))
+        if self.is_idle and self.confirmed < self._last:
+            self._settle_upto(self._last)
         asked = self._wants_ping and not self.queue
         if self.unconfirmed and self._pinged <= self.confirmed and (asked or self._in_flight > _UNCONFIRMED):
             self._pinged, self._wants_ping = self.unconfirmed[-1].number, False
@@ -253,8 +259,10 @@ class OutboundStreams:
         else:
             self.drained.set()
 
-    def send(self, domain: str, text: str) -> None:
-        """Sends a stanza, at some time. It comes back as an error where that cannot be."""
+    def send(self, domain: str, text: str, *, is_kept: bool = True) -> None:
+        """Sends a stanza, at some time. It comes back as an error where that cannot be. One that is not
+        ``is_kept`` waits for no confirmation: were answers to pings confirmed, each would lead to a ping.
+        """
         one = self._destinations.get(domain)
         if one is None:
             one = self._destinations[domain] = Destination(domain, self._own, self._bounce, self._add_waiting)
@@ -269,7 +277,7 @@ class OutboundStreams:
             if element is not None:
                 asyncio.get_running_loop().call_soon(self._bounce, element)
             return
-        one.add_stanza(text)
+        one.add_stanza(text, is_kept=is_kept)
         if domain not in self._running:
             self._start(one)
 
