@@ -493,6 +493,29 @@ async def test_a_room_without_an_archive_is_asked_for_its_history_since_the_last
         await until(lambda: any(e.find("{*}x/{*}history[@since]") is not None for e in s.muc.sent))
 
 
+async def test_nobody_speaks_for_a_person_whom_the_room_banned():
+    disk, muc = MemoryDisk(), FakeMuc()
+    async with scene(muc, disk) as s:
+        await s.other.say("room", ZOE, "hello")
+        nick = next(n for n, full in muc.occupants[ROOM].items() if full == muc.said[0].get("from"))
+        muc.shut[muc.occupants[ROOM][nick]] = "forbidden"
+        muc.remove(ROOM, nick, codes=(301,), reason="spam")  # the core bans nobody for this
+        await until(lambda: s.counted("xmpp_foreign_puppets_removed") == 1)
+        await s.other.say("room", ZOE, "evading")
+        command = s.app.runners["xmpp"].network.chat_commands()["return"]
+        assert "again" in await command.run(NativeId("other", ZOE), [ROOM])
+        await s.other.say("room", ZOE, "again")
+        assert muc.bodies() == ["hello"]
+    async with scene(muc, disk) as s:
+        muc.say(ROOM, "Juliet", body("mark"), "mark")
+        await until(lambda: s.texts()[-1:] == ["mark"])
+        outcome = await s.other.say("room", ZOE, "after a restart", origin="later")
+        assert outcome.event is None
+        outcome = await s.other.say("room", "ann@elsewhere", "ann may", origin="ann")
+        assert outcome.refusal is None
+        assert muc.bodies() == ["hello", "ann may"]
+
+
 @pytest.mark.parametrize("address", [f"nothing@{SERVICE}", f"hansa@{GW}"])
 async def test_rooms_that_cannot_be_entered_are_refused(address):
     async with scene() as s:

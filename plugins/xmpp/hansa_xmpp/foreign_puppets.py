@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from hansa import LruCache, NativeId, NetworkContext, RoomView
+from hansa import DeliveryRejected, LruCache, NativeId, NetworkContext, RoomView
 
 from hansa_xmpp.foreign_session import NO_HISTORY, EntryRefused, ForeignSession, Occupancy, enter_room
 from hansa_xmpp.foreign_store import ForeignStore, StoredPuppet
@@ -37,6 +37,8 @@ class ForeignPuppets:
         self._say = say
         #: People who were removed and have not asked to come back, by room.
         self.removed: set[tuple[str, NativeId]] = set()
+        #: Those of them that the room banned: nobody speaks for them.
+        self.banned: set[tuple[str, NativeId]] = set()
         self._refused: LruCache[tuple[str, NativeId], float] = LruCache(_MAX_REFUSED)
 
     async def load(self, session: ForeignSession) -> None:
@@ -44,13 +46,19 @@ class ForeignPuppets:
         for kept in await self._store.puppets(session.room):
             if kept.removed:
                 self.removed.add((session.room, kept.person))
+            if kept.banned:
+                self.banned.add((session.room, kept.person))
             if kept.nick:
                 session.state.own.former_nicks.add(kept.nick)
             if kept.occupant:
                 session.state.own.occupant_ids.add(kept.occupant)
 
     async def speaker(self, session: ForeignSession, person: NativeId) -> Occupancy:
-        """The occupant that speaks for a person: their own, or the listener."""
+        """The occupant that speaks for a person: their own, or the listener. Raises ``DeliveryRejected`` for
+        a person that the room banned.
+        """
+        if (session.room, person) in self.banned:
+            raise DeliveryRejected(f"{session.room} has banned this person")
         occupancy = session.puppets.get(person)
         if occupancy is not None and occupancy.inside:
             return occupancy
@@ -63,6 +71,9 @@ class ForeignPuppets:
             return await self._enter(session, person)
         except EntryRefused as refused:
             self._refused.put(key, self._ctx.clock.monotonic())
+            if refused.condition == "forbidden":  # XEP-0045 section 7.2.7
+                await self.on_removed(session, person, banned=True)
+                raise DeliveryRejected(f"{session.room} has banned this person: {refused}") from None
             session.drop_occupancy(person)
             self._ctx.count("xmpp_foreign_puppets_refused", why=refused.condition)
             self._ctx.log.info("%s is not let into %s: %s", person, session.room, refused)
@@ -115,11 +126,15 @@ class ForeignPuppets:
         to = [f"{session.room}/{listener.nick}"]
         self._say([render.stanza("presence", listener.address, to, type_="unavailable")])
 
-    async def on_removed(self, session: ForeignSession, person: NativeId) -> None:
-        """The room removed the puppet of a person: the listener speaks for them until they ask."""
+    async def on_removed(self, session: ForeignSession, person: NativeId, *, banned: bool = False) -> None:
+        """The room removed the puppet of a person: the listener speaks for them until they ask, or nobody if
+        they are banned.
+        """
+        if banned:
+            self.banned.add((session.room, person))
         self.removed.add((session.room, person))
         occupancy = session.puppets[person]
-        stored = StoredPuppet(person=person, nick=occupancy.nick, removed=True)
+        stored = StoredPuppet(person=person, nick=occupancy.nick, removed=True, banned=banned)
         await self._store.put_puppet(session.room, stored)
 
     async def ask_back(self, room: str, person: NativeId) -> bool:
@@ -128,6 +143,7 @@ class ForeignPuppets:
         if (room, person) not in self.removed:
             return False
         self.removed.discard((room, person))
+        self.banned.discard((room, person))
         await self._store.put_puppet(room, StoredPuppet(person=person, nick=""))
         return True
 

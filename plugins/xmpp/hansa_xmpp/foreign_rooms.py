@@ -353,7 +353,7 @@ class ForeignRooms:
     ) -> None:
         """The room removed a puppet: the other networks judge a removal by who did it, and are told."""
         self._ctx.count("xmpp_foreign_puppets_removed")
-        await self._puppets.on_removed(session, person)
+        await self._puppets.on_removed(session, person, banned=BANNED in presence.codes)
         actor = session.state.occupants.get(presence.actor)
         by = actor.user if actor is not None and not actor.ours else session.room
         banned = BANNED in presence.codes

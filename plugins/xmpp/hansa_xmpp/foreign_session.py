@@ -175,7 +175,7 @@ class ForeignSession:
         elif occupancy.inside or occupancy.entering is not None:
             occupancy.inside = False
             text = presence.reason or "the room removed the occupant"
-            occupancy.on_refused("forbidden", text)
+            occupancy.on_refused("not-allowed", text)
 
 
 class SessionKeeper:

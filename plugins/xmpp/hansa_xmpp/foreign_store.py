@@ -9,6 +9,8 @@ from hansa import Delete, NativeId, NetworkContext, Put, Value, first_page, scan
 #: Days for which a reflected message can be corrected, and reflections between two looks for older ones.
 _KEPT_DAYS, _PRUNED_EVERY, _PRUNED = 7, 200, 500
 _DAY_MS = 86_400_000
+#: The ``removed`` of a puppet that is banned.
+_BANNED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +23,15 @@ class ReadPosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPuppet:
-    """A puppet of a person. ``removed``: the room removed it, and the person has not asked for it since."""
+    """A puppet of a person. ``removed``: the room removed it, and the person has not asked for it since.
+    ``banned``: for good.
+    """
 
     person: NativeId
     nick: str
     occupant: str = ""
     removed: bool = False
+    banned: bool = False
 
 
 class ForeignStore:
@@ -56,6 +61,7 @@ class ForeignStore:
                 nick=str(row.fields["nick"] or ""),
                 occupant=str(row.fields["occupant"] or ""),
                 removed=bool(row.fields["removed"]),
+                banned=row.fields["removed"] == _BANNED,
             )
             async for row in scan_all(self._ctx.store, "foreign_puppet", equal=(room,))
         ]
@@ -66,7 +72,7 @@ class ForeignStore:
         fields: dict[str, Value] = {
             "nick": puppet.nick,
             "occupant": puppet.occupant,
-            "removed": int(puppet.removed),
+            "removed": _BANNED if puppet.banned else int(puppet.removed),
         }
         await self._ctx.store.commit([Put("foreign_puppet", key, b"", fields)])
 
