@@ -114,7 +114,17 @@ WAYS: dict[str, tuple[str, str]] = {
     "chat state": (message(f"<composing xmlns='http://jabber.org/protocol/chatstates'>{WORD}</composing>"), ""),
     "private message": (
         message(f"<body>{WORD}</body>", "chat", f"{ROOM}/Romeo"),
-        "cancel feature-not-implemented",
+        "modify policy-violation",
+    ),
+    "private message to another network": (
+        message(f"<body>{WORD}</body>", "chat", f"{ROOM}/Alice"),
+        "modify policy-violation",
+    ),
+    "direct invite": (
+        message(
+            f"<x xmlns='jabber:x:conference' jid='{ROOM}' reason='{WORD}'/>", "normal", f"bob%m.example@{GW}"
+        ),
+        "auth forbidden",
     ),
     "message to the service": (message(f"<body>{WORD}</body>", "normal", GW), "cancel service-unavailable"),
     "nick": (join(JULIET, WORD, inner=""), "modify policy-violation"),

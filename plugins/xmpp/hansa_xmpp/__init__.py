@@ -114,6 +114,12 @@ class Config(BaseModel):
         " share a room or a direct chat.",
     )
 
+    private_messages: bool = Field(
+        True,
+        description="Carry private messages between occupants of a hosted room; one to a person of another"
+        " network is a message of a direct chat. Else they are answered with an error.",
+    )
+
     muc_listener: str = Field(
         "hansa",
         min_length=1,

@@ -97,15 +97,15 @@ class DirectChats:
         if stanza.type == "error":
             await self._report_undelivered(stanza)
             return
-        refused = await self._refused(stanza)
+        refused = await self.submit_message(stanza)
         if refused is not None:
             if len(stanza.id.encode()) > MAX_ID:
                 stanza = replace(stanza, id="")
             self._ctx.count("xmpp_refused", why=refused[0].name)
             self._service.send_stanzas(errors.error_reply(stanza, *refused))
 
-    async def _refused(self, stanza: Stanza) -> tuple[Condition, str] | None:
-        """Submits a message; why it is refused."""
+    async def submit_message(self, stanza: Stanza) -> tuple[Condition, str] | None:
+        """Submits a message of a user to a puppet; returns why it is refused."""
         if stanza.type not in {"chat", "normal", ""}:
             return errors.BAD_REQUEST, "this is the address of a person, not of a room"
         ids = convert.parse_ids(stanza)

@@ -1,5 +1,5 @@
-"""What XMPP people change in a room by an IQ: kicks, bans, ranks, the configuration. The room's authority, or
-the core where there is none, decides by the rank of who asks.
+"""What XMPP people change in a room by an IQ or a form: kicks, bans, ranks, voice, the configuration. The
+room's authority, or the core where there is none, decides by the rank of who asks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _Refusal = tuple[Condition, str]
 
 
 class RoomChangeRequests:
-    """Submits the changes of one IQ together, and answers it. ``submit_items`` returns for each submission
-    why it was refused.
+    """Submits the changes of one stanza together, and answers it. ``submit_items`` returns for each
+    submission why it was refused.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class RoomChangeRequests:
             refused += [(c, stopped[user]) for c in left if (user := _person_of(c)) in stopped]
             left = [c for c in left if _person_of(c) not in stopped]
         if not refused:
-            self._service.send_stanzas(iq.result(changes.stanza).stanzas)
+            if changes.stanza.kind == "iq":
+                self._service.send_stanzas(iq.result(changes.stanza).stanzas)
             return
         content, why = refused[0]
         view = self._service.view(native)

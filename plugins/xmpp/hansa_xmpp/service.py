@@ -111,6 +111,7 @@ class MucService:
                 self._ctx.id,
                 self._occupant_id(native),
                 max_sessions=config.max_occupants,
+                private_messages=config.private_messages,
                 link_of=lambda file, event_id: self._ctx.media.link(file, native, event_id),
             )
             gate: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

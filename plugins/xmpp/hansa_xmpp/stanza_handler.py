@@ -43,20 +43,25 @@ from hansa_xmpp.proto.commands import (
     DisplayedMarker,
     GroupchatMessage,
     Ignored,
+    InviteDecline,
     JoinRequest,
     NickChange,
     PresenceUpdate,
+    PrivateMessage,
     RoomChanges,
     SendStanzas,
+    VoiceRequest,
 )
 from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.parse import OversizedStanza
 from hansa_xmpp.proto.payload import MAX_PAYLOAD, payload_of
 from hansa_xmpp.proto.presence_xml import without_status
+from hansa_xmpp.proto.room_requests import parse_direct_invite
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
 from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.room_changes import RoomChangeRequests
+from hansa_xmpp.room_requests import RoomRequests
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.signals import Signals
 from hansa_xmpp.submissions import make_submission, with_policy_texts
@@ -116,6 +121,7 @@ class StanzaHandler:
         self.signals = Signals(ctx, self.service, self.service.targets)
         self._changes = RoomChangeRequests(ctx, self.service, self._submit_items)
         self.chats = DirectChats(ctx, transport, self.service)
+        self._requests = RoomRequests(ctx, self.service, self.chats, self._submit_items)
         self.subscriptions = Subscriptions(ctx, self.service)
         self._archive = Archive(ctx, self.service, transport)
         self._bridge = BridgeChat(ctx)
@@ -305,6 +311,8 @@ class StanzaHandler:
             if isinstance(item, _StanzaTask) and is_chat_id(native):
                 if item.stanza.kind == "presence":
                     await self.subscriptions.handle_stanza(native, item.stanza)
+                elif (invite := parse_direct_invite(item.stanza)) is not None:
+                    await self._requests.invite_directly(item.stanza, invite)
                 else:
                     await self.chats.handle_stanza(item.stanza)
                 continue
@@ -341,6 +349,8 @@ class StanzaHandler:
                     await self._submit_targeted(native, room, command)
                 elif isinstance(command, RoomChanges):
                     await self._changes.submit(native, room, command)
+                elif isinstance(command, InviteDecline | VoiceRequest | PrivateMessage):
+                    await self._requests.handle(native, room, command)
                 elif isinstance(command, ChatState | DisplayedMarker):
                     await self._submit_signal(native, room, command)
                 elif isinstance(command, PresenceUpdate):

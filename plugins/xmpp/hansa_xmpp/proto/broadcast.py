@@ -235,6 +235,23 @@ class Broadcast:
         inner = xml_element("x", NS_MUC_USER, xml_element("invite", "", reason, **{"from": sender}))
         return render.stanza("message", self.room, [content.user.id], inner)
 
+    def decline(self, content: Member, inviter: NativeId) -> OutboundStanza:
+        """The decline of an invite (XEP-0045 section 7.8.2), for the one of our own network who sent it."""
+        reason = xml_element("reason", "", render.xml_text(content.reason)) if content.reason else ""
+        user = content.user
+        sender = user.id if user.network == self._network else jid.puppet(user, jid.domain_of(self.room))
+        inner = xml_element("x", NS_MUC_USER, xml_element("decline", "", reason, **{"from": sender}))
+        return render.stanza("message", self.room, [inviter.id], inner)
+
+    def room_message(self, inner: str, to: Iterable[str]) -> OutboundStanza:
+        """A message of the room itself to some connections."""
+        return render.stanza("message", self.room, to, inner)
+
+    def private_message(self, who: Occupant, inner: str, to: Iterable[str], id_: str) -> OutboundStanza:
+        """A message of an occupant to another one (XEP-0045 section 7.5)."""
+        inner += xml_element("x", NS_MUC_USER) + self._occupant_id_element(who.user)
+        return render.stanza("message", f"{self.room}/{who.nick}", to, inner, type_="chat", id_=id_)
+
     def config_changed(self, to: Iterable[str]) -> OutboundStanza:
         """The room's name changed: clients ask for it again (XEP-0045 section 10.2)."""
         return render.stanza(

@@ -109,6 +109,32 @@ class RoomChanges:
 
 
 @dataclass(frozen=True, slots=True)
+class InviteDecline:
+    """``user``, who is not in the room, does not accept their invite."""
+
+    stanza: Stanza
+    user: NativeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceRequest:
+    """``user``, who may not speak, asks the moderators for voice."""
+
+    stanza: Stanza
+    user: NativeId
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateMessage:
+    """``user`` writes to ``target`` alone; both are occupants."""
+
+    stanza: Stanza
+    user: NativeId
+    target: NativeId
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A connection is out. ``last``: it was the person's last one here. ``lost``: it was found dead, and
     nobody left.
@@ -160,6 +186,9 @@ Command = (
     | PresenceUpdate
     | GroupchatMessage
     | RoomChanges
+    | InviteDecline
+    | VoiceRequest
+    | PrivateMessage
     | ChatState
     | DisplayedMarker
     | SessionClosed

@@ -60,7 +60,7 @@ def handle_owner_query(
     if stanza.type == "get":
         if len(query):
             return _refuse(stanza, errors.BAD_REQUEST, "the form is asked for by an empty query")
-        return [_result(stanza, xml_element("query", NS_MUC_OWNER, _form(view)))]
+        return [_result(stanza, xml_element("query", NS_MUC_OWNER, _form(muc, view)))]
     form = query.find(f"{{{NS_DATA_FORM}}}x")
     if len(query) == 1 and query.find(f"{{{NS_MUC_OWNER}}}destroy") is not None:
         return _refuse(stanza, errors.NOT_IMPLEMENTED, "only the operator of this server removes a room")
@@ -73,7 +73,7 @@ def handle_owner_query(
     sent = form.findall(_FIELD)
     if len(sent) > MAX_FIELDS:
         return _refuse(stanza, errors.POLICY_VIOLATION, f"the form has over {MAX_FIELDS} fields")
-    fields, contents = {field.var: field for field in _fields(view)}, list[Content]()
+    fields, contents = {field.var: field for field in _fields(muc, view)}, list[Content]()
     for one in sent:
         var = one.get("var", "")
         if var == "FORM_TYPE":
@@ -97,7 +97,7 @@ def handle_owner_query(
     return [RoomChanges(stanza, actor.user, tuple(contents))]
 
 
-def _fields(view: RoomView) -> list[_Field]:
+def _fields(muc: Muc, view: RoomView) -> list[_Field]:
     facts = view.facts
     public = facts.join_rule == "public"
     return [
@@ -114,7 +114,12 @@ def _fields(view: RoomView) -> list[_Field]:
         _Field("muc#roomconfig_passwordprotectedroom", "boolean", "Needs a password (fixed)", "0"),
         _Field("muc#roomconfig_enablelogging", "boolean", "Keeps its history (fixed)", "1"),
         _Field("muc#roomconfig_whois", "list-single", "Addresses are shown to (fixed)", "anyone"),
-        _Field("muc#roomconfig_allowpm", "list-single", "Private messages are allowed to (fixed)", "none"),
+        _Field(
+            "muc#roomconfig_allowpm",
+            "list-single",
+            "Private messages are allowed to (fixed)",
+            "participants" if muc.private_messages else "none",
+        ),
     ]
 
 
@@ -122,10 +127,10 @@ def _boolean(value: bool) -> str:  # a value, not a flag
     return "1" if value else "0"
 
 
-def _form(view: RoomView) -> str:
+def _form(muc: Muc, view: RoomView) -> str:
     inner = xml_element("title", "", "Configuration of the room")
     inner += xml_element("field", "", xml_element("value", "", FORM_TYPE), var="FORM_TYPE", type="hidden")
-    inner += "".join(field.to_xml() for field in _fields(view))
+    inner += "".join(field.to_xml() for field in _fields(muc, view))
     return xml_element("x", NS_DATA_FORM, inner, type="form")
 
 

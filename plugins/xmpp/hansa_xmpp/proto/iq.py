@@ -36,9 +36,11 @@ from hansa_xmpp.proto.stanza import (
     NS_MUC,
     NS_MUC_ADMIN,
     NS_MUC_OWNER,
+    NS_MUC_REQUEST,
     NS_OCCUPANT_ID,
     NS_PING,
     NS_REACTIONS,
+    NS_REGISTER,
     NS_REPLY,
     NS_RETRACT,
     NS_SID,
@@ -65,6 +67,7 @@ _ROOM_FEATURES = (
     NS_MARKERS,
     NS_MODERATE,
     NS_MODERATE_0,
+    NS_MUC_REQUEST,
     NS_OCCUPANT_ID,
     NS_PING,
     NS_REACTIONS,
@@ -131,6 +134,9 @@ def to_room(
         return handle_admin_query(stanza, asked, muc, view)
     if asked.tag in _MODERATING and stanza.type == "set":
         return _handle_moderation(stanza, asked, muc)
+    if asked.tag == f"{{{NS_REGISTER}}}query":  # XEP-0045 section 7.10
+        text = "nicks are not registered: everybody has the nick with which they enter"
+        return _refuse_iq(stanza, errors.UNAVAILABLE, text)
     return _refuse_iq(stanza, errors.UNAVAILABLE)
 
 

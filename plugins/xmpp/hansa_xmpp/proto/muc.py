@@ -31,6 +31,7 @@ from hansa import (
     EphemeralEvent,
     Event,
     JoinRule,
+    LruCache,
     Member,
     Membership,
     Message,
@@ -45,7 +46,7 @@ from hansa import (
     Topic,
 )
 
-from hansa_xmpp.proto import broadcast, convert, errors, jid, signal_xml
+from hansa_xmpp.proto import broadcast, convert, errors, signal_xml
 from hansa_xmpp.proto.broadcast import Broadcast, EventLinkOf, LeaveReason, no_link
 from hansa_xmpp.proto.commands import (
     ChatState,
@@ -58,6 +59,7 @@ from hansa_xmpp.proto.commands import (
     NickChange,
     NickForced,
     PresenceUpdate,
+    PrivateMessage,
     SendStanzas,
     SessionClosed,
     parse_history_request,
@@ -68,11 +70,12 @@ from hansa_xmpp.proto.nick import nick_for
 from hansa_xmpp.proto.occupants import Occupant, OccupantList
 from hansa_xmpp.proto.presence_xml import OccupantPresence, parse_occupant_presence, parse_status
 from hansa_xmpp.proto.render import OutboundStanza
+from hansa_xmpp.proto.room_requests import approval_form, handle_room_request
 from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza
 from hansa_xmpp.proto.targeted import ReactionSet, Reply, RetractionRequest, parse_targeted
 
-#: People who are looked at in one go.
-_STEP = 200
+#: People who are looked at in one go, and invites whose senders are remembered.
+_STEP, _MAX_INVITES = 200, 1000
 
 
 class Muc:
@@ -85,9 +88,11 @@ class Muc:
         occupant_id: Callable[[NativeId], str],
         *,
         max_sessions: int,
+        private_messages: bool = True,
         link_of: EventLinkOf = no_link,
     ) -> None:
         self.room = room
+        self.private_messages = private_messages
         self.roster = OccupantList()
         self.network = network
         self._max_sessions = max_sessions
@@ -95,6 +100,8 @@ class Muc:
         #: The topic and the name that all who are here were shown; None where that is not known.
         self._topic: str | None = None
         self._name: str | None = None
+        #: By invited person, who invited them.
+        self._inviters: LruCache[NativeId, NativeId] = LruCache(_MAX_INVITES)
 
     def present(self, people: Iterable[NativeId], to: str) -> list[OutboundStanza]:
         """Shows some occupants as they are to one connection that is here."""
@@ -180,16 +187,10 @@ class Muc:
             occupant.presences = {full: one.without_texts for full, one in occupant.presences.items()}
 
     def _handle_message(self, stanza: Stanza) -> list[Command]:
+        if stanza.type != "groupchat":
+            return handle_room_request(stanza, self.room, self.network, self.roster)
         if self.roster.by_session(stanza.sender.full) is None:
             return _refuse_stanza(stanza, errors.NOT_ACCEPTABLE, "you are not in this room")
-        if stanza.type in {"", "normal"} and (invite := convert.parse_invite(stanza)) is not None:
-            invited = jid.person(invite.user, jid.domain_of(self.room)) or NativeId(self.network, invite.user)
-            member = Member(user=invited, membership=Membership.INVITE, reason=invite.reason)
-            return [GroupchatMessage(stanza, self.user(stanza), member)]
-        if stanza.type != "groupchat":
-            return _refuse_stanza(
-                stanza, errors.NOT_IMPLEMENTED, "only messages to the whole room are carried"
-            )
         if stanza.to.resource:
             return _refuse_stanza(stanza, errors.BAD_REQUEST, "a groupchat message goes to the room")
         for name in ("body", "subject"):
@@ -325,6 +326,19 @@ class Muc:
         """A command to the bridge, for who sent it."""
         here = self.roster.by_session(said.stanza.sender.full)
         return [self._say.echo_body(said.stanza, here.nick)] if here is not None else []
+
+    def voice_request(self, asking: NativeId, full: str) -> list[OutboundStanza]:
+        """Asks the moderators of our own network to give an occupant voice; nothing if none is here."""
+        occupant = self.roster.by_user(asking)
+        to = [full for one in self.roster if one.role >= Role.MODERATOR for full in one.sessions]
+        return [self._say.room_message(approval_form(occupant, full), to)] if occupant and to else []
+
+    def private_message(self, message: PrivateMessage, inner: str) -> list[OutboundStanza]:
+        """A message of one occupant for another of our own network."""
+        sender, target = self.roster.by_user(message.user), self.roster.by_user(message.target)
+        if sender is None or target is None:
+            return []
+        return [self._say.private_message(sender, inner, tuple(target.sessions), message.stanza.id)]
 
     def reply_error(
         self, request: JoinRequest | NickChange | GroupchatMessage, condition: Condition, text: str
@@ -514,6 +528,10 @@ class Muc:
     def _broadcast_member(self, event: Event, content: Member, view: RoomView) -> list[Command]:
         person, occupant = view.person(content.user), self.roster.by_user(content.user)
         joined = content.membership is Membership.JOIN
+        if content.membership is Membership.INVITE:
+            self._inviters.put(content.user, event.sender)
+        elif content.former_membership is Membership.INVITE and event.sender == content.user and not joined:
+            return [SendStanzas(tuple(self._decline_stanzas(content)))]
         if content.user.network != self.network:
             if joined:
                 role = person.role if person else Role.MEMBER
@@ -536,6 +554,12 @@ class Muc:
         sessions = tuple(occupant.sessions)
         said = self._remove_occupant(occupant, self._leave_reason(event, content))
         return [SendStanzas(tuple(said)), *(SessionClosed(content.user, full, False) for full in sessions)]
+
+    def _decline_stanzas(self, content: Member) -> list[OutboundStanza]:
+        inviter = self._inviters.get(content.user)
+        if inviter is None or inviter.network != self.network:
+            return []
+        return [self._say.decline(content, inviter)]
 
     def _leave_reason(self, event: Event, content: Member) -> LeaveReason:
         actor = self.roster.by_user(event.sender)
