@@ -69,6 +69,7 @@ from hansa_xmpp.subscriptions import Subscriptions
 from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import Transport
 from hansa_xmpp.user_queues import KeyedQueues, TaskSpawner
+from hansa_xmpp.vcards import VCards, is_vcard_request
 
 _LEAVE_TRIES = 20
 #: Seconds between two looks for members who are away for too long.
@@ -124,6 +125,7 @@ class StanzaHandler:
         self._requests = RoomRequests(ctx, self.service, self.chats, self._submit_items)
         self.subscriptions = Subscriptions(ctx, self.service)
         self._archive = Archive(ctx, self.service, transport)
+        self._vcards = VCards(ctx, self.service)
         self._bridge = BridgeChat(ctx)
         self._lanes: KeyedQueues[_StanzaTask | _LeaveTask | _Question] = KeyedQueues(
             self._run_lane, spawn, most=config.queue, most_bytes=config.queue_bytes
@@ -163,8 +165,8 @@ class StanzaHandler:
             if not (self.service.pings.answered(stanza) or self.service.existence_queries.answered(stanza)):
                 self._ctx.count("xmpp_ignored", why="unasked")
             return
-        of_archive = is_archive_request(stanza) and not stanza.to.resource
-        if of_archive or (self._ctx.has_policies and stanza.kind == "iq" and stanza.type == "get"):
+        waits = (is_archive_request(stanza) and not stanza.to.resource) or is_vcard_request(stanza)
+        if waits or (self._ctx.has_policies and stanza.kind == "iq" and stanza.type == "get"):
             self._queue_question(stanza, element)
             return
         if not stanza.to.local:
@@ -229,6 +231,8 @@ class StanzaHandler:
             )
         elif not stanza.to.local:
             self._to_service(stanza)
+        elif is_vcard_request(stanza):
+            await self._vcards.answer(stanza, self.service.room(stanza.to.bare))
         elif (room := self.service.room(stanza.to.bare)) is None:
             self.service.send_stanzas(
                 errors.error_reply(_truncate_id(stanza), errors.NOT_FOUND, "there is no such room")

@@ -44,12 +44,14 @@ from hansa_xmpp.proto.stanza import (
     NS_REPLY,
     NS_RETRACT,
     NS_SID,
+    NS_VCARD,
     Stanza,
 )
 from hansa_xmpp.proto.targeted import MAX_REACTIONS, parse_moderation
 
 _SELF_PING = "http://jabber.org/protocol/muc#self-ping-optimization"
 _STABLE_ID = "http://jabber.org/protocol/muc#stable_id"
+_SERVICE_FEATURES = (NS_DISCO_INFO, NS_DISCO_ITEMS, NS_MUC, NS_PING, NS_VCARD)
 _ROOM_FEATURES = (
     NS_DISCO_INFO,
     NS_MUC,
@@ -75,6 +77,7 @@ _ROOM_FEATURES = (
     NS_RETRACT,
     f"{NS_RETRACT}#tombstone",
     NS_SID,
+    NS_VCARD,
 )
 _MODERATING = frozenset({f"{{{NS_MODERATE}}}moderate", f"{{{NS_FASTEN}}}apply-to"})
 
@@ -106,7 +109,9 @@ def to_service(stanza: Stanza, rooms: Iterable[tuple[str, str]]) -> list[SendSta
     if isinstance(asked, list):
         return asked
     if asked.tag == f"{{{NS_DISCO_INFO}}}query" and not asked.get("node"):
-        return [result(stanza, _disco_info("Hansa", (NS_DISCO_INFO, NS_DISCO_ITEMS, NS_MUC, NS_PING)))]
+        return [
+            result(stanza, _disco_info("Hansa", (NS_DISCO_INFO, NS_DISCO_ITEMS, NS_MUC, NS_PING, NS_VCARD)))
+        ]
     if asked.tag == f"{{{NS_DISCO_ITEMS}}}query" and not asked.get("node"):
         items = "".join(xml_element("item", jid=address, name=name) for address, name in rooms)
         return [result(stanza, xml_element("query", NS_DISCO_ITEMS, items))]
