@@ -19,7 +19,7 @@ from hansa import ALLOW, Action, Verdict
 from hansa.environment import SystemClock, SystemRandom
 from hansa_xmpp.proto import stream_xml
 from hansa_xmpp.proto.parse import OversizedStanza
-from hansa_xmpp.s2s import inbound
+from hansa_xmpp.s2s import inbound, stream
 from hansa_xmpp.s2s.certificates import Certificates
 from hansa_xmpp.s2s.connect import Connector, Unreachable
 from hansa_xmpp.s2s.inbound import InboundStreams
@@ -53,6 +53,7 @@ class House:
     generation: int = 1
     counts: Counter[str] = field(default_factory=Counter)
     got: list[Element] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     oversized: list[OversizedStanza] = field(default_factory=list)
     #: The domains whose servers confirm every dialback key, and those that were asked.
     believed: set[str] = field(default_factory=set)
@@ -62,6 +63,8 @@ class House:
     slow: asyncio.Event = field(default_factory=asyncio.Event)
 
     def on_stanza(self, element: Element) -> None:
+        if element.get("id") == "broken":
+            raise RuntimeError("a fault of ours")
         self.got.append(element)
 
     def on_oversized(self, excess: OversizedStanza) -> None:
@@ -75,6 +78,7 @@ class House:
         return self.generation
 
     async def check(self, crossing: Any) -> Verdict:
+        await asyncio.sleep(0)  # policies take their turns on the loop
         return Verdict(action=Action.DENY) if crossing.server in self.denied else ALLOW
 
 
@@ -143,7 +147,7 @@ async def house(tmp_path: Path, client_certificates: bool) -> AsyncIterator[Hous
     chain, key = ca.issue("own", OWN)
     settings = ServerSettings(
         domain=OWN,
-        certificates=Certificates(chain, key, ca.certificate),
+        certificates=Certificates(chain, key, ca.certificate, made.faults.append),
         secret=SECRET,
         unverified=frozenset({OTHER}),
         client_certificates=client_certificates,
@@ -156,6 +160,8 @@ async def house(tmp_path: Path, client_certificates: bool) -> AsyncIterator[Hous
                 await made.slow.wait()
             if domain == "away.example":
                 raise Unreachable("away")
+            if domain == "broken.example":
+                raise RuntimeError("a fault of ours")
             return domain in made.believed
 
     connector = Believer(ctx, settings)
@@ -444,6 +450,81 @@ async def test_who_proves_nothing_in_time_is_sent_away(house: House, monkeypatch
     peer = await connect(house)
     peer.send(HEADER.format(PEER, OWN))
     assert "<connection-timeout " in await peer.end()
+
+
+async def test_who_does_not_read_is_read_no_further(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_WRITE_S", 0.3)
+    peer = await encrypted(house)
+    asked = stream_xml.verify_xml(PEER, OWN, "s1", key="k").encode() * 1000
+    with contextlib.suppress(OSError):
+        async with asyncio.timeout(SOON):
+            while house.counts["xmpp_s2s_refused closed"] == 0:
+                peer.writer.write(asked)
+                await asyncio.wait({asyncio.ensure_future(peer.writer.drain())}, timeout=0.05)
+    assert house.counts["xmpp_s2s_refused closed"] == 1
+
+
+async def test_a_second_domain_on_a_stream_spares_the_first_no_policy(house: House) -> None:
+    peer = await proven(house, PEER)
+    house.denied.add(PEER)
+    house.generation += 1
+    house.believed.add(OTHER)
+    peer.send(stream_xml.result_xml(OTHER, OWN, key="right"))
+    await peer.until("type='valid'")
+    peer.send(MESSAGE.format(PEER))
+    assert "<policy-violation " in await peer.end()
+    assert house.got == []
+
+
+async def test_two_keys_of_a_domain_on_a_stream_take_one_place(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbound, "_OF_DOMAIN", 1)
+    house.believed.add("slow.example")
+    peer = await encrypted(house)
+    for key in ("one", "two"):
+        peer.send(stream_xml.result_xml("slow.example", OWN, key=key))
+    async with asyncio.timeout(SOON):
+        while len(house.asked) < 2:
+            await asyncio.sleep(0)
+    house.slow.set()
+    async with asyncio.timeout(SOON):
+        while peer.seen.count("type='valid'") < 2:
+            await peer.until("db:result")
+            assert "type='error'" not in peer.seen
+            peer.seen = peer.seen.replace("db:result", "answer")
+
+
+async def test_a_fault_here_ends_one_key_or_one_stream(house: House) -> None:
+    peer = await proven(house, PEER)
+    peer.send(stream_xml.result_xml("broken.example", OWN, key="k"))
+    await peer.until("<internal-server-error")
+    peer.seen = ""
+    peer.send(MESSAGE.format(PEER).replace("<message", "<message id='broken'"))
+    assert "<internal-server-error " in await peer.end()
+    peer = await proven(house, PEER)
+    peer.send(MESSAGE.format(PEER))
+    await received(house, 1)
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_certificate_that_cannot_be_read_leaves_the_one_from_before(
+    is_gone: bool, house: House
+) -> None:
+    await proven(house, PEER)
+    chain, _ = house.ca.issue("own", OWN)
+    if is_gone:
+        chain.unlink()
+    else:
+        chain.write_text("half a certif")
+    for _ in range(2):
+        await proven(house, PEER)
+    assert len(house.faults) == 1
+    assert str(chain) in house.faults[0]
+    chain.unlink(missing_ok=True)
+    house.ca.issue("own", OWN)
+    await proven(house, PEER)
+    assert len(house.faults) == 1
 
 
 def test_authzid_is_base64() -> None:

@@ -52,7 +52,7 @@ class ServerConnections:
         self._own = options.component
         settings = ServerSettings(
             domain=self._own,
-            certificates=Certificates(options.certificate, options.key, options.ca_file),
+            certificates=Certificates(options.certificate, options.key, options.ca_file, ctx.log.error),
             secret=ctx.random.bytes(32),
             routes={domain: parse_route(route) for domain, route in options.routes.items()},
             unverified=options.unverified,

@@ -161,6 +161,10 @@ class _Peer:
         except asyncio.CancelledError:
             self.stream.close("system-shutdown")
             raise
+        except Exception as error:  # noqa: BLE001  # a fault here ends one stream, and is told once
+            self._shared.count("xmpp_s2s_refused", why="internal-server-error")
+            self._shared.told.exception(error, "the stream of %s", self.stream.address)
+            self.stream.close("internal-server-error")
         finally:
             for task in self._pending:
                 task.cancel()
@@ -207,6 +211,7 @@ class _Peer:
         loop = asyncio.get_running_loop()
         until = loop.time() + _IDLE_S if self.proven else self._until
         async with asyncio.timeout_at(until):
+            await self.stream.drain()  # who does not read its answers is read no further
             return await self.stream.read_element()
 
     async def _begin_stream(self, features: StreamFeatures | None) -> str:
@@ -268,6 +273,10 @@ class _Peer:
         except Unreachable as error:
             self._answer_result(asked, "error", error.condition)
             return
+        except Exception as error:  # noqa: BLE001  # other domains of the stream go on
+            self._shared.told.exception(error, "the key of %s", asked.sender)
+            self._answer_result(asked, "error", "internal-server-error")
+            return
         if valid:
             await self._prove_domain(asked, "dialback")
         else:
@@ -288,12 +297,15 @@ class _Peer:
             return True
         if domain == self._own or len(self.proven) >= _MAX_PAIRS:
             return False
-        if not await self._shared.is_allowed(domain) or not self._shared.take_place(domain):
+        if not await self._shared.is_allowed(domain):
+            return False
+        if domain in self.proven:  # by another key, meanwhile
+            return True
+        if not self._shared.take_place(domain):
             return False
         if not self.proven:
             self._shared.note_proven(self.stream.address)
         self.proven.add(domain)
-        self._judged = self._shared.policy_generation
         return True
 
     def _answer_result(self, asked: DialbackElement, type_: str, condition: str = "") -> None:
@@ -317,11 +329,12 @@ class _Peer:
     async def _take_stanza(self, element: Element) -> None:
         if not self._is_addressed(element):
             raise RemoteProtocolError("a stanza of addresses that are not proven", code="invalid-from")
-        if self._judged != self._shared.policy_generation:
-            for domain in self.proven:
+        generation = self._shared.policy_generation
+        if self._judged != generation:
+            for domain in tuple(self.proven):  # a key may be confirmed meanwhile
                 if not await self._shared.is_allowed(domain):
                     raise RemoteProtocolError("a policy denies this", code="policy-violation")
-            self._judged = self._shared.policy_generation
+            self._judged = generation
         if not self._shared.outbound.take_confirmation(element):
             self._listener.on_stanza(element)
 

@@ -114,6 +114,7 @@ class XmlStream:
             async with asyncio.timeout(_WRITE_S):
                 await self._writer.drain()
         except TimeoutError:
+            self.abort()  # what waits would never go out
             raise StreamClosed("the other server does not read") from None
         except OSError as error:
             raise StreamClosed(str(error)) from None
