@@ -300,3 +300,52 @@ async def test_acts_of_matrix_people_are_seen_by_xmpp_people(scene: Scene) -> No
     await scene.alice.ban(scene.room, scene.ghosts["Paris"])
     codes, actor, _ = await removal(scene.paris, "Paris")
     assert ("301" in codes, actor) == (True, who)
+
+
+async def test_voice_that_is_asked_for_is_given_by_an_owner(scene: Scene) -> None:
+    def form(*fields: tuple[str, str]) -> str:
+        named = [
+            ("FORM_TYPE", "http://jabber.org/protocol/muc#request"),
+            ("muc#role", "participant"),
+            *fields,
+        ]
+        inner = "".join(f"<field var='{var}'><value>{value}</value></field>" for var, value in named)
+        return f"<message to='{MUC}' id='v'><x xmlns='jabber:x:data' type='submit'>{inner}</x></message>"
+
+    def asked() -> list[tuple[tuple[str, str], ...]]:
+        forms = [e.find("{jabber:x:data}x") for e in scene.juliet.stanzas if e.get("from") == MUC]
+        return [
+            tuple((str(f.get("var")), f.findtext("{*}value") or "") for f in x.findall("{*}field"))
+            for x in forms
+            if x is not None
+        ]
+
+    assert await ask(scene.juliet, change(nick="Paris", role="visitor")) == "result"
+    await standing(scene.romeo, "Paris", "none", "visitor")
+    scene.paris.raw(form())
+    values = dict((await scene.juliet.until("Paris asks for voice", asked))[0])
+    granted = {**values, "muc#request_allow": "true"}
+    names = ("muc#jid", "muc#roomnick", "muc#request_allow")
+    scene.juliet.raw(form(*((name, granted[name]) for name in names)))
+    await standing(scene.romeo, "Paris", "none", "participant")
+    assert await scene.paris.verdict(scene.paris.say(MUC, "thank you"), MUC) is None
+
+
+async def test_a_private_message_is_for_one_occupant_and_nobody_of_matrix(scene: Scene) -> None:
+    scene.juliet.raw(f"<message to='{MUC}/Romeo' type='chat' id='p'><body>psst</body></message>")
+
+    def private() -> list[str]:
+        bodies = [e.findtext("{*}body") for e in scene.romeo.stanzas if e.get("from") == f"{MUC}/Juliet"]
+        return [body for body in bodies if body == "psst"]
+
+    await scene.romeo.until("the private message", private)
+    assert await scene.juliet.verdict(scene.juliet.say(MUC, "the last"), MUC) is None
+    await scene.paris.until("the last message", lambda: "the last" in scene.paris.bodies(MUC))
+    assert "psst" not in scene.paris.bodies(MUC, nick="Juliet")
+
+
+async def test_people_of_matrix_have_vcards_in_the_room(scene: Scene) -> None:
+    nick = next(nick for nick in scene.romeo.occupants(MUC) if nick.lower().startswith("alice"))
+    card = await answer_to(scene.romeo, "<vCard xmlns='vcard-temp'/>", kind="get", to=f"{MUC}/{nick}")
+    assert result_of(card) == "result"
+    assert (card.findtext(".//{vcard-temp}FN") or "").lower().startswith("alice")
