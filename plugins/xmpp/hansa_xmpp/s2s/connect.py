@@ -114,7 +114,7 @@ class Connector:
         certificates, verify = self._settings.certificates, domain not in self._settings.unverified
         connected = await self._ctx.http.connect(target.host, target.port)
         reader, writer = await asyncio.open_connection(sock=connected)
-        stream = XmlStream(reader, writer, _ignore_excess)
+        stream = XmlStream(reader, writer, _refuse_excess)
         try:
             if target.direct:
                 await stream.start_tls(certificates.client_context(verify=verify), domain)
@@ -177,5 +177,6 @@ def _raise_on_error(element: Element) -> None:
         raise StreamClosed(f"the other server says {stream_xml.stream_condition(element)}")
 
 
-def _ignore_excess(excess: OversizedStanza) -> None:
-    """Nothing that is too large is due before stanzas go."""
+def _refuse_excess(excess: OversizedStanza) -> None:
+    """Nothing that is too large is due over a stream that we opened: its sender is not waited for."""
+    raise RemoteProtocolError(excess.reason, code="policy-violation")

@@ -54,15 +54,25 @@ class _Waiting:
 class Destination:
     """One domain. Its task runs while there is something to send, or a stream is open."""
 
-    def __init__(self, domain: str, own: str, bounce: OnBounce, account: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        domain: str,
+        own: str,
+        bounce: OnBounce,
+        account: Callable[[int], None],
+        new_name: Callable[[], str],
+    ) -> None:
         self.domain = domain
         self._own = own
+        self._new_name = new_name
         self._bounce = bounce
         self._add_waiting = account
         self.queue: deque[_Waiting] = deque()
         self.unconfirmed: deque[_Waiting] = deque()
         self.bytes = 0
         self._last = self.confirmed = self._pinged = 0
+        #: The id of the ping that is not answered, if there is one.
+        self._ping_name = ""
         self._pinged_at = 0.0
         self._in_flight = 0
         self.wake = asyncio.Event()
@@ -99,11 +109,13 @@ class Destination:
         self.wake.set()
         return done
 
-    def confirm_upto(self, number: int) -> None:
-        """The other server has everything up to this number."""
-        if not self.confirmed < number <= self._pinged:
-            return
-        self._settle_upto(number)
+    def confirm_ping(self, name: str) -> None:
+        """The other server has everything that went before this ping. An answer to a ping of an earlier
+        stream says nothing about what goes over this one.
+        """
+        if name == self._ping_name and self.confirmed < self._pinged:
+            self.failures = 0
+            self._settle_upto(self._pinged)
 
     def _settle_upto(self, number: int) -> None:
         self.confirmed = number
@@ -127,7 +139,7 @@ class Destination:
         self.queue.extendleft(reversed(self.unconfirmed))
         self.unconfirmed.clear()
         self._in_flight = 0
-        self._pinged = self.confirmed
+        self._pinged, self._ping_name = self.confirmed, ""
         self._wants_ping = bool(self._fences)
 
     def bounce_all(self, condition: str, text: str) -> int:
@@ -192,8 +204,8 @@ class Destination:
             self._pinged, self._wants_ping = self.unconfirmed[-1].number, False
             self._pinged_at = asyncio.get_running_loop().time()
             ping = xml_element("ping", NS_PING)
-            name = f"{PING_PREFIX}{self._pinged}"
-            attributes = {"from": self._own, "to": self.domain, "type": "get", "id": name}
+            self._ping_name = PING_PREFIX + self._new_name()
+            attributes = {"from": self._own, "to": self.domain, "type": "get", "id": self._ping_name}
             parts.append(xml_element("iq", "", ping, **attributes))
         if parts:
             stream.write("".join(parts))
@@ -213,9 +225,7 @@ async def _read_until_closed(stream: XmlStream) -> str:
 
 def error_for(text: str, condition: str, why: str) -> Element | None:
     """The error with which a stanza comes back; None for one that has no answer: an error or a result."""
-    parser = BoundedParser(
-        StanzaLimits(stanza=4 * 1024 * 1024, token=1024 * 1024, elements=100_000), _drop_excess
-    )
+    parser = BoundedParser(_OWN_LIMITS, _drop_excess)
     parser.feed(f"<stream:stream xmlns='{NS_SERVER}' xmlns:stream='{NS_STREAMS}'>{text}".encode())
     sent = next((element for kind, element in parser.read_events() if kind == "end"), None)
     if sent is None or sent.get("type") in {"error", "result"}:
@@ -265,7 +275,9 @@ class OutboundStreams:
         """
         one = self._destinations.get(domain)
         if one is None:
-            one = self._destinations[domain] = Destination(domain, self._own, self._bounce, self._add_waiting)
+            one = self._destinations[domain] = Destination(
+                domain, self._own, self._bounce, self._add_waiting, self._new_name
+            )
         now = self._ctx.clock.monotonic()
         one.last_used = now
         full = len(one.queue) >= MAX_STANZAS or one.bytes >= MAX_BYTES or self._bytes >= MAX_TOTAL
@@ -298,6 +310,9 @@ class OutboundStreams:
             if name not in self._running and one.is_idle and one.closed_until <= now:
                 del self._destinations[name]
 
+    def _new_name(self) -> str:
+        return self._ctx.random.bytes(9).hex()
+
     def take_confirmation(self, element: Element) -> bool:
         """Takes the answer to one of our pings; False for anything else."""
         name = element.get("id", "")
@@ -306,9 +321,8 @@ class OutboundStreams:
         if element.get("type") not in {"result", "error"} or element.get("to") != self._own:
             return False
         one = self._destinations.get(element.get("from", ""))
-        number = name.removeprefix(PING_PREFIX)
-        if one is not None and number.isascii() and number.isdigit() and len(number) < 16:
-            one.confirm_upto(int(number))
+        if one is not None:
+            one.confirm_ping(name)
         return True
 
     async def confirm_all(self, within: float) -> None:
@@ -357,7 +371,6 @@ class OutboundStreams:
                 self._told.exception(error, "no stream to %s", one.domain)
                 self._give_up(one, "remote-server-timeout", "internal error")
                 return
-            one.failures = 0
             self._ctx.count("xmpp_s2s_opened", direction="out", how=how)
             confirmed = one.confirmed
             try:
@@ -375,6 +388,11 @@ class OutboundStreams:
                 if now - failing_since >= GIVE_UP_S and not one.is_idle:
                     self._give_up(one, "remote-server-timeout", str(error))
                     return
+            except Exception as error:  # noqa: BLE001  # as above
+                self._told.exception(error, "the stream to %s", one.domain)
+                stream.abort()
+                self._give_up(one, "remote-server-timeout", "internal error")
+                return
             except BaseException:
                 stream.abort()
                 one.requeue_unconfirmed()
