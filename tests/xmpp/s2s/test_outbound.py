@@ -333,3 +333,27 @@ async def test_what_is_too_much_comes_back(house: House, monkeypatch: pytest.Mon
     house.say("a", "b", "c")
     await until(lambda: house.conditions() == ["resource-constraint"], SOON)
     assert house.back[0].get("id") == "c"
+
+
+async def test_the_streams_of_all_domains_have_a_bound(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbound, "MAX_STREAMS", 1)
+    ended = asyncio.Event()
+
+    async def script(server: Server) -> None:
+        await server.prove()
+        house.answer(await server.next_ping())
+        try:
+            await server.until("never")
+        except EOFError:
+            ended.set()
+
+    house.scripts = [script]
+    house.say("a")
+    other = MESSAGE.replace(PEER, "other.example").format("b")
+    house.streams.send("other.example", other)
+    await until(lambda: house.conditions() == ["resource-constraint"], SOON)
+    await house.streams.confirm_all(SOON)
+    house.streams.send("other.example", other)
+    async with asyncio.timeout(SOON):
+        await ended.wait()
+    assert house.conditions().count("resource-constraint") == 1

@@ -26,6 +26,8 @@ from hansa_xmpp.s2s.stream import StreamClosed, XmlStream
 PING_PREFIX = "s2s-"
 #: Stanzas and bytes that one domain may keep waiting, and all together.
 MAX_STANZAS, MAX_BYTES, MAX_TOTAL = 20_000, 8 * 1024 * 1024, 64 * 1024 * 1024
+#: Domains that have a stream at one time. The one that was idle longest makes place for another.
+MAX_STREAMS = 1_000
 #: Bytes that wait, of all domains, at which senders wait.
 _HIGH_WATER = MAX_TOTAL // 4
 #: Bytes in flight after which a ping is sent without a request, and bytes of one write.
@@ -81,6 +83,7 @@ class Destination:
         #: When it may be tried again, and how often it failed.
         self.closed_until, self.failures = 0.0, 0
         self.last_used = 0.0
+        self._is_unwanted = False
 
     def add_stanza(self, text: str, *, is_kept: bool = True) -> None:
         """One more stanza. One that is not ``is_kept`` is done once it is written."""
@@ -97,6 +100,11 @@ class Destination:
     def is_idle(self) -> bool:
         """True if everything is confirmed."""
         return not self.queue and not self.unconfirmed
+
+    def end_idle_stream(self) -> None:
+        """Closes the stream, unless a stanza comes first."""
+        self._is_unwanted = True
+        self.wake.set()
 
     def request_fence(self) -> asyncio.Future[None]:
         """Done once everything put so far is confirmed, or has come back."""
@@ -163,6 +171,9 @@ class Destination:
         try:
             while True:
                 self.wake.clear()
+                unwanted, self._is_unwanted = self._is_unwanted, False
+                if unwanted and self.is_idle:
+                    return
                 await self._write_some(stream)
                 if self.queue and self._in_flight < MAX_BYTES:
                     continue
@@ -281,6 +292,8 @@ class OutboundStreams:
         now = self._ctx.clock.monotonic()
         one.last_used = now
         full = len(one.queue) >= MAX_STANZAS or one.bytes >= MAX_BYTES or self._bytes >= MAX_TOTAL
+        if now >= one.closed_until and domain not in self._running and len(self._running) >= MAX_STREAMS:
+            full = full or not self._end_idlest()
         if full or now < one.closed_until:
             condition = "resource-constraint" if full else "remote-server-timeout"
             why = "too much waits for this server" if full else "this server could not be reached just now"
@@ -292,6 +305,13 @@ class OutboundStreams:
         one.add_stanza(text, is_kept=is_kept)
         if domain not in self._running:
             self._start(one)
+
+    def _end_idlest(self) -> bool:
+        """Makes place for one more stream, soon. False if every domain has stanzas that wait."""
+        idle = [self._destinations[name] for name in self._running if self._destinations[name].is_idle]
+        if idle:
+            min(idle, key=lambda one: one.last_used).end_idle_stream()
+        return bool(idle)
 
     def _start(self, one: Destination) -> None:
         task = self._ctx.spawn(self._run(one), f"xmpp to {one.domain}")
