@@ -100,7 +100,7 @@ class House:
         return ALLOW
 
     def spawn(self, work: Any, _name: str) -> asyncio.Task[None]:
-        self.tasks.append(asyncio.ensure_future(work))
+        self.tasks.append(asyncio.ensure_future(work()))
         return self.tasks[-1]
 
     def say(self, *names: str) -> None:

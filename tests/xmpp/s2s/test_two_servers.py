@@ -100,7 +100,7 @@ def make_side(
 
     def spawn(work: Any, name: str) -> asyncio.Task[Any]:
         del name
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(work())
         tasks.add(task)
         return task
 

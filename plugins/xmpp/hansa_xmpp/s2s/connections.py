@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from xml.etree.ElementTree import Element
@@ -128,7 +129,7 @@ class ServerConnections:
         parser = BoundedParser(StanzaLimits(), lambda _: None)
         parser.feed(f"<stream:stream xmlns='{NS_SERVER}' xmlns:stream='{NS_STREAMS}'>{text}".encode())
         elements = [element for kind, element in parser.read_events() if kind == "end"]
-        task = self._ctx.spawn(self._return_confirmed(elements), "confirm what was sent")
+        task = self._ctx.spawn(partial(self._return_confirmed, elements), "confirm what was sent")
         self._open.add(task)
         task.add_done_callback(self._open.discard)
 

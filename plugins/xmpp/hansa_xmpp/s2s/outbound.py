@@ -314,7 +314,7 @@ class OutboundStreams:
         return bool(idle)
 
     def _start(self, one: Destination) -> None:
-        task = self._ctx.spawn(self._run(one), f"xmpp to {one.domain}")
+        task = self._ctx.spawn(partial(self._run, one), f"xmpp to {one.domain}")
         self._running[one.domain] = task
         task.add_done_callback(partial(self._on_ended, one))
 
