@@ -171,9 +171,7 @@ MESSAGES = [
         _NOT_IN,
     ),
     Case("message: to the room as if to an occupant", _message(_BODY, to=f"{DEN}/Romeo"), _BAD_REQUEST),
-    Case(
-        "message: private", _message(_BODY, to=f"{DEN}/Romeo", kind="chat"), "cancel feature-not-implemented"
-    ),
+    Case("message: private", _message(_BODY, to=f"{DEN}/Romeo", kind="chat"), "chat"),
     Case(
         "message: private, from outside",
         _message(_BODY, sender=_STRANGER, to=f"{DEN}/Romeo", kind="chat"),
@@ -293,7 +291,7 @@ REAL = [
     Case(
         "real server: private message",
         _by_juliet("message", f"{MUC}/friend", _BODY, "chat"),
-        "cancel feature-not-implemented",
+        "auth forbidden",
     ),
     Case(
         "real server: a subject of 40,000 bytes",
