@@ -45,6 +45,7 @@ from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.proto.stanza import MAX_ID, Stanza
 from hansa_xmpp.room_history import IN_WORDS
 from hansa_xmpp.service import HostedRoom, MucService
+from hansa_xmpp.submissions import find_person
 from hansa_xmpp.transport import Transport
 
 #: Bytes of a page, and events that are looked at for it.
@@ -312,7 +313,7 @@ class Archive:
         occupant = reader.room.muc.roster.by_nick(nick) if bare == reader.native else None
         if occupant is not None:
             return occupant.user
-        return jid.person(bare, self._ctx.config.component) or await self._ctx.home_of(bare)
+        return await find_person(self._ctx, bare)
 
     async def _messages_of(self, reader: _ArchiveReader, event: Event) -> list[ArchivedMessage]:
         """The messages that showed an event: more than one where its text is too long for one, none for what
@@ -360,7 +361,5 @@ class Archive:
         return []
 
     def _archived(self, event: Event, stanza: OutboundStanza) -> ArchivedMessage:
-        sender = event.sender
-        own = sender.network == self._ctx.id
-        address = sender.id if own else jid.puppet(sender, self._ctx.config.component)
+        address = jid.address_of(event.sender, self._ctx.id, self._ctx.config.component)
         return ArchivedMessage(event.id, event.received, stanza, address)

@@ -37,7 +37,7 @@ from hansa import (
 
 from hansa_xmpp.proto import convert, errors, jid, render
 from hansa_xmpp.proto.commands import GroupchatMessage
-from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.errors import StanzaRefusal
 from hansa_xmpp.proto.message_xml import message_xml, shown_id
 from hansa_xmpp.proto.render import xml_element
 from hansa_xmpp.proto.stanza import MAX_ID, NS_SID, Stanza
@@ -51,7 +51,7 @@ from hansa_xmpp.proto.targeted import (
     retraction_xml,
 )
 from hansa_xmpp.service import MucService, get_delivered_part
-from hansa_xmpp.submissions import make_submission, with_policy_texts
+from hansa_xmpp.submissions import find_person, make_submission, with_policy_texts
 from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import NotConnected, Transport
 
@@ -61,7 +61,6 @@ _USER_RATE, _MAX_OF_USER, _DOMAIN_RATE, _MAX_OF_DOMAIN = 1 / 30, 10.0, 1.0, 100.
 MAX_UNANSWERED, MAX_UNANSWERED_OF_DOMAIN = 20, 1000
 #: Notices in one chat that a message was not delivered.
 _NOTICE_RATE, _MAX_NOTICES = 1 / 60, 3.0
-_FAULT = (errors.RESOURCE_CONSTRAINT, "the storage of this server fails")
 #: Who is in a chat.
 _IN = frozenset({Membership.JOIN, Membership.INVITE})
 
@@ -99,12 +98,9 @@ class DirectChats:
             return
         refused = await self.submit_message(stanza)
         if refused is not None:
-            if len(stanza.id.encode()) > MAX_ID:
-                stanza = replace(stanza, id="")
-            self._ctx.count("xmpp_refused", why=refused[0].name)
-            self._service.send_stanzas(errors.error_reply(stanza, *refused))
+            self._service.refuse_stanza(stanza, *refused)
 
-    async def submit_message(self, stanza: Stanza) -> tuple[Condition, str] | None:
+    async def submit_message(self, stanza: Stanza) -> StanzaRefusal | None:
         """Submits a message of a user to a puppet; returns why it is refused."""
         if stanza.type not in {"chat", "normal", ""}:
             return errors.BAD_REQUEST, "this is the address of a person, not of a room"
@@ -141,7 +137,7 @@ class DirectChats:
         except Busy as busy:
             return errors.RESOURCE_CONSTRAINT, busy.reason
         except StoreFault:
-            return _FAULT
+            return errors.STORE_FAULT
         except LocalProtocolError:
             self._ctx.log.exception("not submitted")
             return errors.INTERNAL, ""
@@ -158,7 +154,7 @@ class DirectChats:
 
     async def _open(self, chat: str, user: NativeId, puppet: str) -> None:
         """Opens the chat if there is none. Raises ``CannotOpenRoom``."""
-        other = jid.person(puppet, self._ctx.config.component) or await self._ctx.home_of(puppet)
+        other = await find_person(self._ctx, puppet)
         if other.network == self._ctx.id:
             raise CannotOpenRoom(Refusal(code=RefusalCode.NOT_FOUND, text="nobody has this address"))
         if not self._is_open(chat, user, other):
@@ -273,4 +269,4 @@ class DirectChats:
         )
 
     def _puppet_of(self, user: NativeId) -> str:
-        return user.id if user.network == self._ctx.id else jid.puppet(user, self._ctx.config.component)
+        return jid.address_of(user, self._ctx.id, self._ctx.config.component)

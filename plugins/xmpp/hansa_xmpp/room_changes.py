@@ -4,40 +4,36 @@ room's authority, or the core where there is none, decides by the rank of who as
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
-from hansa import Content, Member, NativeId, NetworkContext, Role, RoomView, Standing, Submission
+from hansa import Content, Member, NativeId, NetworkContext, Role, RoomView, Standing
 
 from hansa_xmpp.proto import errors, iq
 from hansa_xmpp.proto.commands import RoomChanges
-from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.errors import StanzaRefusal
 from hansa_xmpp.service import HostedRoom, MucService
-from hansa_xmpp.submissions import make_submission, with_policy_texts
-
-_Refusal = tuple[Condition, str]
+from hansa_xmpp.submissions import ItemSubmitter, make_submission, with_policy_texts
 
 
 class RoomChangeRequests:
-    """Submits the changes of one stanza together, and answers it. ``submit_items`` returns for each
-    submission why it was refused.
-    """
+    """Submits the changes of one stanza together, and answers it."""
 
     def __init__(
         self,
         ctx: NetworkContext,
         service: MucService,
-        submit_items: Callable[[Sequence[Submission]], Awaitable[list[_Refusal | None]]],
+        submitter: ItemSubmitter,
     ) -> None:
         self._ctx = ctx
         self._service = service
-        self._submit_items = submit_items
+        self._submitter = submitter
 
     async def submit(self, native: str, room: HostedRoom, changes: RoomChanges) -> None:
         """Submits in order. If one is refused, the others that are not stay as they are, and the error says
         which it was; whose rank was to change is shown to the sender as they are. After a refusal, later
         changes of the same person are refused too: a ban that is not lifted leaves no rank behind.
         """
-        refused, answers = list[tuple[Content, _Refusal]](), len(changes.contents)
+        refused, answers = list[tuple[Content, StanzaRefusal]](), len(changes.contents)
         left = list(changes.contents)
         while left:
             now, left = _split_by_person(left)
@@ -47,7 +43,7 @@ class RoomChangeRequests:
                 )
                 for content in now
             ]
-            whys = await self._submit_items(items)
+            whys = await self._submitter.submit_items(items)
             refused += [(c, why) for c, why in zip(now, whys, strict=True) if why is not None]
             stopped = {_person_of(c): why for c, why in refused}
             stopped.pop(None, None)
@@ -88,7 +84,7 @@ def _person_of(content: Content) -> NativeId | None:
     return content.user if isinstance(content, Member | Standing) else None
 
 
-def _by_rank(content: Content, why: _Refusal, actor: NativeId, view: RoomView) -> _Refusal:
+def _by_rank(content: Content, why: StanzaRefusal, actor: NativeId, view: RoomView) -> StanzaRefusal:
     """XEP-0045 section 8.2: a moderator who acts on a person of no lower rank gets ``not-allowed``."""
     condition, text = why
     user, own = _person_of(content), view.person(actor)

@@ -6,7 +6,6 @@ SPEC: XEP-0045 sections 7.5, 7.8.2, 7.13 and 8.6; XEP-0249 section 2.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from hansa import (
@@ -16,7 +15,6 @@ from hansa import (
     NativeId,
     NetworkContext,
     StoreFault,
-    Submission,
     ToDevice,
     TokenBuckets,
 )
@@ -25,38 +23,34 @@ from slixmpp.jid import JID
 from hansa_xmpp.direct_chats import DirectChats
 from hansa_xmpp.proto import convert, errors, jid
 from hansa_xmpp.proto.commands import InviteDecline, PrivateMessage, VoiceRequest
-from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.errors import Condition, StanzaRefusal
 from hansa_xmpp.proto.payload import MAX_PAYLOAD, children_xml, kept_children
 from hansa_xmpp.proto.room_requests import DirectInvite
 from hansa_xmpp.proto.stanza import MAX_ID, Stanza
 from hansa_xmpp.service import HostedRoom, MucService
-from hansa_xmpp.submissions import make_submission, with_policy_texts
+from hansa_xmpp.submissions import ItemSubmitter, find_person, make_submission, with_policy_texts
 
-_Refusal = tuple[Condition, str]
 #: Requests for voice of one person in one room, and of all in one room: per second, and at once.
 _VOICE_RATE, _MAX_VOICE, _ROOM_VOICE_RATE, _MAX_ROOM_VOICE = 1 / 60, 2.0, 0.5, 10.0
 #: Private messages of one person to people of XMPP: per second, and at once.
 _PRIVATE_RATE, _MAX_PRIVATE = 2.0, 30.0
-_FAULT = (errors.RESOURCE_CONSTRAINT, "the storage of this server fails")
 _NO_MODERATOR = Condition("wait", "recipient-unavailable")
 
 
 class RoomRequests:
-    """Handles the requests of one component's people. ``submit_items`` returns for each submission why it was
-    refused.
-    """
+    """Handles the requests of one component's people."""
 
     def __init__(
         self,
         ctx: NetworkContext,
         service: MucService,
         chats: DirectChats,
-        submit_items: Callable[[Sequence[Submission]], Awaitable[list[_Refusal | None]]],
+        submitter: ItemSubmitter,
     ) -> None:
         self._ctx = ctx
         self._service = service
         self._chats = chats
-        self._submit_items = submit_items
+        self._submitter = submitter
         self._voice = TokenBuckets(ctx.clock, _VOICE_RATE, _MAX_VOICE)
         self._voice_of_room = TokenBuckets(ctx.clock, _ROOM_VOICE_RATE, _MAX_ROOM_VOICE)
         self._private = TokenBuckets(ctx.clock, _PRIVATE_RATE, _MAX_PRIVATE)
@@ -74,7 +68,7 @@ class RoomRequests:
                 case PrivateMessage():
                     refused = await self._send_private(room, request)
         except StoreFault:
-            refused = _FAULT
+            refused = errors.STORE_FAULT
         self._answer(request.stanza, refused)
 
     async def invite_directly(self, stanza: Stanza, invite: DirectInvite) -> None:
@@ -82,36 +76,35 @@ class RoomRequests:
         try:
             refused = await self._invite_person(stanza, invite)
         except StoreFault:
-            refused = _FAULT
+            refused = errors.STORE_FAULT
         self._answer(stanza, refused)
 
-    async def _invite_person(self, stanza: Stanza, invite: DirectInvite) -> _Refusal | None:
+    async def _invite_person(self, stanza: Stanza, invite: DirectInvite) -> StanzaRefusal | None:
         if len(stanza.id.encode()) > MAX_ID:
             return errors.BAD_REQUEST, f"the id has over {MAX_ID} bytes"
         if self._service.room(invite.room) is None:
             return errors.NOT_ACCEPTABLE, "people of other networks are invited to rooms of this service only"
         puppet = stanza.to.bare
-        other = jid.person(puppet, self._ctx.config.component) or await self._ctx.home_of(puppet)
+        other = await find_person(self._ctx, puppet)
         if other.network == self._ctx.id:
             return errors.NOT_FOUND, "nobody has this address"
         sender = NativeId(self._ctx.id, stanza.sender.bare)
         content = Member(user=other, membership=Membership.INVITE, reason=invite.reason)
         return await self._submit(invite.room, sender, content, stanza)
 
-    async def _decline_invite(self, native: str, decline: InviteDecline) -> _Refusal | None:
+    async def _decline_invite(self, native: str, decline: InviteDecline) -> StanzaRefusal | None:
         if self._service.view(native).membership(decline.user) is not Membership.INVITE:
             return errors.NOT_ACCEPTABLE, "you are not invited to this room"
         content = Member(user=decline.user, membership=Membership.LEAVE, reason=decline.reason)
         return await self._submit(native, decline.user, content, decline.stanza)
 
-    async def _submit(self, native: str, user: NativeId, content: Content, stanza: Stanza) -> _Refusal | None:
+    async def _submit(
+        self, native: str, user: NativeId, content: Content, stanza: Stanza
+    ) -> StanzaRefusal | None:
         asked = with_policy_texts(self._ctx, make_submission(self._ctx, native, user, content), stanza)
-        (refused,) = await self._submit_items([asked])
-        if refused is not None and refused[0] is errors.POLICY_VIOLATION:
-            return errors.FORBIDDEN, refused[1]  # of persons, not of words
-        return refused
+        return await self._submitter.submit_one(asked, policy=errors.FORBIDDEN)  # of persons, not of words
 
-    def _request_voice(self, room: HostedRoom, request: VoiceRequest) -> _Refusal | None:
+    def _request_voice(self, room: HostedRoom, request: VoiceRequest) -> StanzaRefusal | None:
         if self._voice.take(f"{room.muc.room} {request.user}") or self._voice_of_room.take(room.muc.room):
             return errors.RESOURCE_CONSTRAINT, "the moderators were asked already; wait for their answer"
         asked = room.muc.voice_request(request.user, request.stanza.sender.full)
@@ -120,7 +113,7 @@ class RoomRequests:
         self._service.send_stanzas(asked)
         return None
 
-    async def _send_private(self, room: HostedRoom, message: PrivateMessage) -> _Refusal | None:
+    async def _send_private(self, room: HostedRoom, message: PrivateMessage) -> StanzaRefusal | None:
         if not self._ctx.config.private_messages:
             return errors.NOT_ALLOWED, "private messages are turned off on this service"
         if message.target.network != self._ctx.id:
@@ -149,10 +142,6 @@ class RoomRequests:
         self._service.send_stanzas(room.muc.private_message(message, inner))
         return None
 
-    def _answer(self, stanza: Stanza, refused: _Refusal | None) -> None:
-        if refused is None:
-            return
-        if len(stanza.id.encode()) > MAX_ID:
-            stanza = replace(stanza, id="")
-        self._ctx.count("xmpp_refused", why=refused[0].name)
-        self._service.send_stanzas(errors.error_reply(stanza, *refused))
+    def _answer(self, stanza: Stanza, refused: StanzaRefusal | None) -> None:
+        if refused is not None:
+            self._service.refuse_stanza(stanza, *refused)

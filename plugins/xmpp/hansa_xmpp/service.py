@@ -21,6 +21,7 @@ from hansa_xmpp.absences import Absences
 from hansa_xmpp.link_ping import LinkPing
 from hansa_xmpp.occupant_store import OccupantStore, SelfPing, StoredSession
 from hansa_xmpp.presences import OccupantPresences
+from hansa_xmpp.proto import errors
 from hansa_xmpp.proto.commands import (
     Command,
     JoinGrant,
@@ -29,8 +30,10 @@ from hansa_xmpp.proto.commands import (
     SendStanzas,
     SessionClosed,
 )
+from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.render import OutboundStanza, batches
+from hansa_xmpp.proto.stanza import Stanza, truncate_id
 from hansa_xmpp.room_history import RoomHistory
 from hansa_xmpp.targets import Targets
 from hansa_xmpp.transport import NotConnected, Transport
@@ -142,6 +145,11 @@ class MucService:
         """Send answers and presences; nothing where the link is down, nobody would get them."""
         with contextlib.suppress(NotConnected):
             self._transport.send(stanzas)
+
+    def refuse_stanza(self, stanza: Stanza, condition: Condition, text: str, *, why: str = "") -> None:
+        """Answers a stanza with an error, and counts it: as ``why``, or by the condition."""
+        self._ctx.count("xmpp_refused", why=why or condition.name)
+        self.send_stanzas(errors.error_reply(truncate_id(stanza), condition, text))
 
     def on_link_state(self, up: bool) -> None:
         """The link came up or went down."""

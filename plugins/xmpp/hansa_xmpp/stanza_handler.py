@@ -28,7 +28,6 @@ from hansa import (
     RemoteProtocolError,
     StoreFault,
     Submission,
-    SubmitResult,
 )
 
 from hansa_xmpp.archive import Archive
@@ -52,19 +51,19 @@ from hansa_xmpp.proto.commands import (
     SendStanzas,
     VoiceRequest,
 )
-from hansa_xmpp.proto.errors import Condition
+from hansa_xmpp.proto.errors import StanzaRefusal
 from hansa_xmpp.proto.muc import Muc
 from hansa_xmpp.proto.parse import OversizedStanza
-from hansa_xmpp.proto.payload import MAX_PAYLOAD, payload_of
+from hansa_xmpp.proto.payload import payload_of
 from hansa_xmpp.proto.presence_xml import without_status
 from hansa_xmpp.proto.room_requests import parse_direct_invite
-from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza
+from hansa_xmpp.proto.stanza import MAX_ID, NS_MUC, Stanza, parse_stanza, truncate_id
 from hansa_xmpp.proto.targeted import ReactionSet
 from hansa_xmpp.room_changes import RoomChangeRequests
 from hansa_xmpp.room_requests import RoomRequests
 from hansa_xmpp.service import HostedRoom, MucService
 from hansa_xmpp.signals import Signals
-from hansa_xmpp.submissions import make_submission, with_policy_texts
+from hansa_xmpp.submissions import ItemSubmitter, make_submission, with_policy_texts
 from hansa_xmpp.subscriptions import Subscriptions
 from hansa_xmpp.targets import TargetRefused
 from hansa_xmpp.transport import Transport
@@ -78,9 +77,6 @@ _IDLE_INTERVAL_S = 3600.0
 _LEAVE_AGAIN = 5.0
 #: Characters of a domain by which those whose stanzas are dropped are told apart in the log.
 _SOURCE = 255
-#: The error for a stanza that may be sent again later, while the database fails.
-_TOO_LARGE = (errors.POLICY_VIOLATION, "what this message carries besides its text is too large")
-_FAULT = (errors.RESOURCE_CONSTRAINT, "the storage of this server fails")
 #: The memory of a stanza with its addresses, of an element and of an attribute, besides their text (bytes).
 _STANZA, _ELEMENT, _ATTRIBUTE = 1024, 320, 150
 
@@ -120,9 +116,10 @@ class StanzaHandler:
         self.service = MucService(ctx, transport, spawn, self.on_last_session_closed)
         self.foreign = ForeignRooms(ctx, self.service, spawn)
         self.signals = Signals(ctx, self.service, self.service.targets)
-        self._changes = RoomChangeRequests(ctx, self.service, self._submit_items)
+        self._submitter = ItemSubmitter(ctx)
+        self._changes = RoomChangeRequests(ctx, self.service, self._submitter)
         self.chats = DirectChats(ctx, transport, self.service)
-        self._requests = RoomRequests(ctx, self.service, self.chats, self._submit_items)
+        self._requests = RoomRequests(ctx, self.service, self.chats, self._submitter)
         self.subscriptions = Subscriptions(ctx, self.service)
         self._archive = Archive(ctx, self.service, transport)
         self._vcards = VCards(ctx, self.service)
@@ -143,7 +140,7 @@ class StanzaHandler:
         stanza = self._parse_stanza(excess.element)
         if stanza is not None:
             self.service.send_stanzas(
-                errors.error_reply(_truncate_id(stanza), errors.POLICY_VIOLATION, excess.reason)
+                errors.error_reply(truncate_id(stanza), errors.POLICY_VIOLATION, excess.reason)
             )
 
     def on_unknown(self, element: Element) -> None:
@@ -179,7 +176,7 @@ class StanzaHandler:
         room = self.service.room(native)
         if room is None:
             self.service.send_stanzas(
-                errors.error_reply(_truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
+                errors.error_reply(truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
             )
         elif stanza.kind == "iq" and stanza.type != "set":
             self._handle_iq(stanza, room)
@@ -199,9 +196,8 @@ class StanzaHandler:
             self._refuse_full(stanza)
 
     def _refuse_full(self, stanza: Stanza) -> None:
-        self._ctx.count("xmpp_refused", why="queue")
         text = "too much waits; try again later"
-        self.service.send_stanzas(errors.error_reply(_truncate_id(stanza), errors.RESOURCE_CONSTRAINT, text))
+        self.service.refuse_stanza(stanza, errors.RESOURCE_CONSTRAINT, text, why="queue")
 
     def _queue_question(self, stanza: Stanza, element: Element) -> None:
         """Queues a query of any user, which policies are asked about first."""
@@ -225,17 +221,14 @@ class StanzaHandler:
             if stanza.to.bare in {link.native.id, self._ctx.config.component}:
                 await self._ctx.get_judged_view(link.native.id)
         if not verdict.allowed:
-            self._ctx.count("xmpp_refused", why=errors.FORBIDDEN.name)
-            self.service.send_stanzas(
-                errors.error_reply(_truncate_id(stanza), errors.FORBIDDEN, verdict.text)
-            )
+            self.service.refuse_stanza(stanza, errors.FORBIDDEN, verdict.text)
         elif not stanza.to.local:
             self._to_service(stanza)
         elif is_vcard_request(stanza):
             await self._vcards.answer(stanza, self.service.room(stanza.to.bare))
         elif (room := self.service.room(stanza.to.bare)) is None:
             self.service.send_stanzas(
-                errors.error_reply(_truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
+                errors.error_reply(truncate_id(stanza), errors.NOT_FOUND, "there is no such room")
             )
         elif is_archive_request(stanza) and not stanza.to.resource:
             await self._archive.answer(stanza, room)
@@ -274,7 +267,7 @@ class StanzaHandler:
                 return None
         self._ctx.count("xmpp_refused", why=errors.JID_MALFORMED.name)
         # Nobody has the address that it was sent to, so the service speaks for it.
-        stanza = _truncate_id(
+        stanza = truncate_id(
             parse_stanza(Element(element.tag, {**element.attrib, "to": component}), component)
         )
         self.service.send_stanzas(
@@ -310,7 +303,7 @@ class StanzaHandler:
         words: list[GroupchatMessage] = []
         for item in items:
             if isinstance(item, _StanzaTask) and not item.stanza.to.local:
-                self.service.send_stanzas(await self._bridge.answer(_truncate_id(item.stanza)))
+                self.service.send_stanzas(await self._bridge.answer(truncate_id(item.stanza)))
                 continue
             if isinstance(item, _StanzaTask) and is_chat_id(native):
                 if item.stanza.kind == "presence":
@@ -324,7 +317,9 @@ class StanzaHandler:
                 try:
                     await self._answer_iq(item.stanza)
                 except StoreFault:
-                    self.service.send_stanzas(errors.error_reply(_truncate_id(item.stanza), *_FAULT))
+                    self.service.send_stanzas(
+                        errors.error_reply(truncate_id(item.stanza), *errors.STORE_FAULT)
+                    )
                 continue
             room = self.service.room(native)
             if room is None:
@@ -381,7 +376,7 @@ class StanzaHandler:
             asked = with_policy_texts(
                 self._ctx, make_submission(self._ctx, native, enter.user, content), enter.stanza
             )
-            refused = await self._policy_refusal(asked, policy=errors.FORBIDDEN)
+            refused = await self._submitter.submit_one(asked, policy=errors.FORBIDDEN)
         else:
             refused = await self._join_refusal(native, enter)
         if refused is not None:
@@ -395,7 +390,7 @@ class StanzaHandler:
                 await self.service.complete_join(native, enter)
             except StoreFault:
                 self._ctx.count("xmpp_refused", why=errors.RESOURCE_CONSTRAINT.name)
-                self.service.send_stanzas(room.muc.reply_error(enter, *_FAULT))
+                self.service.send_stanzas(room.muc.reply_error(enter, *errors.STORE_FAULT))
                 room.muc.roster.release(enter.user)
                 if not joined:
                     self.on_last_session_closed(native, enter.user)
@@ -404,7 +399,7 @@ class StanzaHandler:
             if not joined:
                 await self._submit_leave(native, enter.user)
 
-    async def _join_refusal(self, native: str, enter: JoinRequest) -> tuple[Condition, str] | None:
+    async def _join_refusal(self, native: str, enter: JoinRequest) -> StanzaRefusal | None:
         """Returns the error for a denied join. An occupant who enters on one more connection does not join a
         second time, and may have been denied since.
         """
@@ -434,7 +429,7 @@ class StanzaHandler:
         asked = with_policy_texts(
             self._ctx, make_submission(self._ctx, native, rename.user, content), rename.stanza
         )
-        refused = await self._policy_refusal(asked)
+        refused = await self._submitter.submit_one(asked)
         if refused is None:
             with suppress(StoreFault):  # it is only a restart that has them under the nick of before
                 await self.service.rename(native, rename.user, rename.nick)
@@ -454,7 +449,7 @@ class StanzaHandler:
             inbound = make_submission(self._ctx, native, say.user, say.content, say.ids)
             items.append(self._with_stanza(inbound, say))
         commands = list[Submission]()
-        answers = await self._submit_items(items, commands)
+        answers = await self._submitter.submit_items(items, commands)
         room = self.service.room(native)
         for say, item in zip(said, items, strict=True):
             if room is not None and item in commands:  # nobody else sees it, and its sender waits for it
@@ -482,7 +477,7 @@ class StanzaHandler:
             self._answer(said, (refused.condition, refused.text))
             return
         except StoreFault:
-            self._answer(said, _FAULT)
+            self._answer(said, errors.STORE_FAULT)
             return
         items, last = list[Submission](), len(resolved.contents)
         for number, content in enumerate(resolved.contents, 1):
@@ -492,7 +487,7 @@ class StanzaHandler:
         if not items and isinstance(said.about, ReactionSet):  # all is as it was, and its sender waits for it
             self.service.send_stanzas(room.muc.echo_reactions(said, said.about))
             return
-        answers = await self._submit_items(items)
+        answers = await self._submitter.submit_items(items)
         self._answer(said, next(filter(None, answers), None))
 
     async def _submit_signal(
@@ -516,7 +511,7 @@ class StanzaHandler:
         except StoreFault:
             return without_status(stanza)
 
-    def _answer(self, said: GroupchatMessage, refused: tuple[Condition, str] | None) -> None:
+    def _answer(self, said: GroupchatMessage, refused: StanzaRefusal | None) -> None:
         if refused is not None:
             self._ctx.count("xmpp_refused", why=refused[0].name)
             self.service.send_stanzas(errors.error_reply(said.stanza, *refused))
@@ -564,49 +559,6 @@ class StanzaHandler:
             payload = payload_of(said.stanza, whole=whole, edits=edits)
             inbound = replace(inbound, chosen_ids=ids, payload=payload)
         return with_policy_texts(self._ctx, inbound, said.stanza)
-
-    async def _policy_refusal(
-        self, inbound: Submission, *, policy: Condition = errors.POLICY_VIOLATION
-    ) -> tuple[Condition, str] | None:
-        """``policy`` is the condition of what a policy denies."""
-        (refused,) = await self._submit_items([inbound])
-        if refused is not None and refused[0] is errors.POLICY_VIOLATION:
-            return policy, refused[1]
-        return refused
-
-    async def _submit_items(
-        self, items: Sequence[Submission], commands: list[Submission] | None = None
-    ) -> list[tuple[Condition, str] | None]:
-        """Submit; for each what it is refused with, None where it happened. What was a command to the bridge
-        is added to ``commands``.
-        """
-        if any(len(item.payload) > MAX_PAYLOAD for item in items):
-            small = [item for item in items if len(item.payload) <= MAX_PAYLOAD]
-            fitting = iter(await self._submit_items(small, commands))
-            return [_TOO_LARGE if len(item.payload) > MAX_PAYLOAD else next(fitting) for item in items]
-        if not items:
-            return []
-        try:
-            outcomes = await self._ctx.submit(items)
-        except Busy as busy:
-            return [(errors.RESOURCE_CONSTRAINT, busy.reason)] * len(items)
-        except StoreFault:
-            return [_FAULT] * len(items)
-        except LocalProtocolError:
-            self._ctx.log.exception("not submitted")
-            return [(errors.INTERNAL, "")] * len(items)
-        if commands is not None:
-            commands += [item for item, outcome in zip(items, outcomes, strict=True) if outcome.command]
-        return [_refusal_condition(outcome) for outcome in outcomes]
-
-
-def _refusal_condition(outcome: SubmitResult) -> tuple[Condition, str] | None:
-    refusal = outcome.refused
-    return None if refusal is None else (errors.BY_REFUSAL[refusal.code], refusal.text)
-
-
-def _truncate_id(stanza: Stanza) -> Stanza:
-    return stanza if len(stanza.id.encode()) <= MAX_ID else replace(stanza, id="")
 
 
 def _stanza_bytes(element: Element) -> int:

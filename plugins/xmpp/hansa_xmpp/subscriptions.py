@@ -27,6 +27,7 @@ from hansa_xmpp.proto.presence_xml import OccupantPresence, puppet_presence
 from hansa_xmpp.proto.render import stanza as make_stanza
 from hansa_xmpp.proto.stanza import Stanza
 from hansa_xmpp.service import MucService
+from hansa_xmpp.submissions import find_person
 
 #: Requests and probes of one user and of all users of one domain: per second, and at once.
 _USER_RATE, _MAX_OF_USER, _DOMAIN_RATE, _MAX_OF_DOMAIN = 0.2, 50.0, 5.0, 500.0
@@ -76,7 +77,7 @@ class Subscriptions:
     async def _answer(self, chat: str, asked: Stanza) -> None:
         user, puppet = NativeId(self._ctx.id, asked.sender.bare), asked.to.bare
         try:
-            other = jid.person(puppet, self._ctx.config.component) or await self._ctx.home_of(puppet)
+            other = await find_person(self._ctx, puppet)
             if asked.type == "subscribe":
                 is_let_in = other.network != self._ctx.id and await self._may_subscribe(chat, user, other)
                 self._send(puppet, user.id, "subscribed" if is_let_in else "unsubscribed")

@@ -25,6 +25,7 @@ from hansa_xmpp.proto.errors import Condition
 from hansa_xmpp.proto.render import xml_element, xml_text
 from hansa_xmpp.proto.stanza import MAX_ID, NS_VCARD, Stanza
 from hansa_xmpp.service import HostedRoom, MucService
+from hansa_xmpp.submissions import find_person
 
 #: The largest picture of a vCard (bytes), and the media types that clients show.
 MAX_PHOTO = 96 * 1024
@@ -61,8 +62,7 @@ class VCards:
         try:
             card = await self._make_card(stanza, room)
         except _CardRefused as refused:
-            self._ctx.count("xmpp_refused", why=refused.condition.name)
-            self._service.send_stanzas(errors.error_reply(stanza, refused.condition, str(refused)))
+            self._service.refuse_stanza(stanza, refused.condition, str(refused))
             return
         self._service.send_stanzas(iq.result(stanza, xml_element("vCard", NS_VCARD, card)).stanzas)
 
@@ -76,7 +76,7 @@ class VCards:
             raise _CardRefused(errors.NOT_FOUND, "nobody that you chat with has this address")
         if room is None:
             puppet = stanza.to.bare
-            user = jid.person(puppet, self._ctx.config.component) or await self._ctx.home_of(puppet)
+            user = await find_person(self._ctx, puppet)
             return await self._person_card(view, user, asker)
         if not stanza.to.resource:
             return await self._room_card(view, asker)

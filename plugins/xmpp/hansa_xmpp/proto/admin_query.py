@@ -236,4 +236,4 @@ def _at_most(people: Iterable[RoomMember], most: int) -> list[RoomMember]:
 
 
 def _address_of(user: NativeId, muc: Muc) -> str:
-    return user.id if user.network == muc.network else jid.puppet(user, jid.domain_of(muc.room))
+    return jid.address_of(user, muc.network, jid.domain_of(muc.room))

@@ -238,8 +238,7 @@ class Broadcast:
     def decline(self, content: Member, inviter: NativeId) -> OutboundStanza:
         """The decline of an invite (XEP-0045 section 7.8.2), for the one of our own network who sent it."""
         reason = xml_element("reason", "", render.xml_text(content.reason)) if content.reason else ""
-        user = content.user
-        sender = user.id if user.network == self._network else jid.puppet(user, jid.domain_of(self.room))
+        sender = jid.address_of(content.user, self._network, jid.domain_of(self.room))
         inner = xml_element("x", NS_MUC_USER, xml_element("decline", "", reason, **{"from": sender}))
         return render.stanza("message", self.room, [inviter.id], inner)
 

@@ -32,6 +32,11 @@ RESOURCE_CONSTRAINT = Condition("wait", "resource-constraint")
 ROOM_FULL = Condition("wait", "service-unavailable")
 UNAVAILABLE = Condition("cancel", "service-unavailable")
 
+#: A condition, and the reason in words.
+StanzaRefusal = tuple[Condition, str]
+#: While the database fails: the stanza may be sent again later.
+STORE_FAULT: StanzaRefusal = (RESOURCE_CONSTRAINT, "the storage of this server fails")
+
 BY_REFUSAL = {
     RefusalCode.FORBIDDEN: FORBIDDEN,
     RefusalCode.BANNED: FORBIDDEN,

@@ -88,6 +88,11 @@ def puppet(user: NativeId, gateway: str) -> str:
     return f"{local}@{gateway}"
 
 
+def address_of(user: NativeId, network: str, gateway: str) -> str:
+    """The bare JID of a person: their own if they are of ``network``, else that of their puppet."""
+    return user.id if user.network == network else puppet(user, gateway)
+
+
 def person(jid: str, gateway: str) -> NativeId | None:
     """The person behind a puppet's bare JID; None for a hash and for what ``puppet`` never writes."""
     local, at, domain = jid.rpartition("@")

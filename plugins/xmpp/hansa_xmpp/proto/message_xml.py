@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from hansa import (
     Attachment,
@@ -79,11 +80,7 @@ def _relations_xml(message: Message, before: int, room: str, network: str) -> st
     inner = xml_element("thread", "", xml_text(message.thread)) if message.thread else ""
     if not message.mentions and not any(span.kind is SpanKind.MENTION for span in message.spans):
         return inner
-    gateway = jid.domain_of(room)
-
-    def address_of(user: NativeId) -> str:
-        return user.id if user.network == network else jid.puppet(user, gateway)
-
+    address_of = partial(jid.address_of, network=network, gateway=jid.domain_of(room))
     body = convert.body_from_content(message)
     return inner + references_xml(message, "" if body is None else body.text, before, address_of)
 

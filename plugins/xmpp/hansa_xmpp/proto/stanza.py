@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
 from hansa import RemoteProtocolError
@@ -88,6 +88,11 @@ class Stanza:
         prefix = f"{{{NS_STANZAS}}}"
         names = [local_name(c.tag) for c in (error if error is not None else ()) if c.tag.startswith(prefix)]
         return next((name for name in names if name != "text"), "")
+
+
+def truncate_id(stanza: Stanza) -> Stanza:
+    """The stanza without its id if that is over ``MAX_ID`` bytes, so that an answer does not repeat it."""
+    return stanza if len(stanza.id.encode()) <= MAX_ID else replace(stanza, id="")
 
 
 def parse_stanza(element: Element, domain: str) -> Stanza:
