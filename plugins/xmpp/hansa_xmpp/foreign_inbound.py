@@ -56,7 +56,8 @@ from hansa_xmpp.targets import TargetRefused, Targets
 
 #: Characters of the name of an occupant that other networks are told.
 _MAX_NAME = 255
-_DRAFT = "draft-"
+#: The beginning of the key of a draft, which the core gives: see ``hansa.LateAuthority``.
+DRAFT = "draft-"
 #: Occupants of one room that are shown to come or leave: per second, and at once besides those on entering.
 _MEMBERS_RATE, _MEMBERS_AT_ONCE = 5.0, 50.0
 #: Chat states of one room: per second, and at once.
@@ -360,7 +361,7 @@ class ForeignInbound:
             future.set_result(native)
             return
         link = self._ctx.get_link(room)
-        if link is not None and link.authority and stanza.id.startswith(_DRAFT):
+        if link is not None and link.authority and stanza.id.startswith(DRAFT):
             late = self._submission(session, room, Message(text=stanza.text_of("body") or ""), item.at)
             origin = NativeId(self._ctx.id, native)
             await self._submit(replace(late, origin=origin, reflects=stanza.id))

@@ -32,11 +32,10 @@ from hansa import (
     Style,
     Topic,
     Upgrade,
-    display_of,
     fallback_text,
 )
 
-from hansa_xmpp.foreign_inbound import ForeignInbound
+from hansa_xmpp.foreign_inbound import DRAFT, ForeignInbound
 from hansa_xmpp.foreign_puppets import ForeignPuppets, name_of
 from hansa_xmpp.foreign_queries import ForeignQueries, QueryFailed
 from hansa_xmpp.foreign_session import ForeignSession, Occupancy
@@ -50,7 +49,6 @@ from hansa_xmpp.service import get_delivered_part
 
 #: Seconds that the room has to reflect a message, and attempts at one.
 REFLECT_TIMEOUT_S, _MAX_ATTEMPTS = 20.0, 3
-_DRAFT = "draft-"
 #: Changes of a room elsewhere that only its own people make.
 _DECIDED_THERE = Name | JoinRule | HistoryVisibility | Avatar | Standing | Upgrade
 #: Characters of the name before the text of who has no puppet.
@@ -116,7 +114,7 @@ class ForeignSpeech:
     def _is_echo(self, session: ForeignSession, person: NativeId, message: Message) -> bool:
         """True if another gateway brings back what an occupant said. Any other message is noted."""
         now, echoes = self._ctx.clock.monotonic(), self._heard.echoes
-        name = name_of(self._ctx.get_view(session.room), person) or display_of(person)
+        name = self._heard.name_of(session, person)
         if not message.text or echoes.is_echo_of_heard(session.room, name, message.text, now):
             return bool(message.text)
         echoes.note_sent(session.room, name, message.text, now)
@@ -153,8 +151,7 @@ class ForeignSpeech:
         """The children of the message, None where there is nothing to show."""
         event = get_delivered_part(delivery)
         relayed = speaker.person is None
-        called = name_of(self._ctx.get_view(session.room), event.sender)
-        name = _prefix_name(called or display_of(event.sender))
+        name = _prefix_name(self._heard.name_of(session, event.sender))
         named = await self._room_id(session.room, target) if target is not None else ""
         if isinstance(content, Topic):
             return render.xml_element("subject", "", xml_text(content.text)) if content.text else "<subject/>"
@@ -196,7 +193,7 @@ class ForeignSpeech:
         occupant = session.state.find_user(user.id) if user.network == self._ctx.id else None
         if occupant is not None:
             return occupant.nick
-        return name_of(self._ctx.get_view(session.room), user) or display_of(user)
+        return self._heard.name_of(session, user)
 
     async def _room_id(self, room: str, event: Event) -> str:
         """The id that a room gave to the message of an event, empty if it gave none."""
@@ -271,7 +268,7 @@ class ForeignSpeech:
 
 def message_id_of(delivery: Delivery) -> str:
     """The id of the message that shows a delivery: the same for the same key."""
-    if delivery.key.startswith(_DRAFT):
+    if delivery.key.startswith(DRAFT):
         return delivery.key
     digest = hashlib.sha256(delivery.key.encode(errors="surrogatepass")).hexdigest()[:32]
     return f"h-{digest}"
