@@ -72,7 +72,6 @@ from hansa.environment import (
     Random,
     Request,
     Response,
-    SrvRecord,
 )
 from hansa.http.router import Admit, BodyTooLarge, Router
 from hansa.model.commands import Argument, Command, Commands
@@ -179,6 +178,7 @@ from hansa.model.spans import (
     plain_text,
     span_tree,
 )
+from hansa.model.srv import SrvRecord, order_srv
 from hansa.model.verdict import ALLOW, Action, Reason, Verdict, decision_fields, strictest
 from hansa.model.view import RoomInfo, RoomMember, RoomView, ViewDelta, display_of
 from hansa.pacing.backoff import Backoff
@@ -433,6 +433,7 @@ __all__ = [
     "hookimpl",
     "length_of_marks",
     "mark_span",
+    "order_srv",
     "outer_first",
     "pages",
     "peers_of",

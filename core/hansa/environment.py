@@ -12,6 +12,7 @@ from socket import socket
 from typing import Any, Protocol
 
 from hansa.model.fast_dataclass import quick
+from hansa.model.srv import SrvRecord
 
 
 class Clock(Protocol):
@@ -134,16 +135,6 @@ class HttpError(OSError):
 
     def __str__(self) -> str:
         return self.kind.value
-
-
-@dataclass(frozen=True, slots=True)
-class SrvRecord:
-    """One SRV record (RFC 2782). ``target`` without the trailing dot; ``"."`` means no service."""
-
-    priority: int
-    weight: int
-    port: int
-    target: str
 
 
 class Http(Protocol):

@@ -18,9 +18,10 @@ from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
 from aiohttp.resolver import AsyncResolver
 from yarl import URL
 
-from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
+from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, HttpStream
 from hansa.http.client_slots import Cause, SlotLimits, Slots
 from hansa.model.addresses import Network, address_allowed, parse
+from hansa.model.srv import SrvRecord
 from hansa.pacing.log_limit import LogLimit
 
 #: A body has to come at ``_LEAST_SPEED`` (bytes a second) once ``_GRACE`` seconds were waited for it.

@@ -16,12 +16,12 @@ from hansa.environment import (
     HttpRequest,
     HttpResponse,
     Random,
-    SrvRecord,
     SystemClock,
     SystemRandom,
 )
 from hansa.media.quotas import MediaLimits
 from hansa.model.chat_commands import CommandSettings
+from hansa.model.srv import SrvRecord
 from hansa.setup import NetworkSetup, ObserverSetup, PolicySetup, ProcessListener, RoomSetup, Setup
 from hansa.store.base import Store
 from hansa.store.blobs import Blobs, MemoryBlobs

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from socket import socket
 
-from hansa.environment import HttpError, HttpRequest, HttpResponse, HttpStream, SrvRecord
+from hansa.environment import HttpError, HttpRequest, HttpResponse, HttpStream
+from hansa.model.srv import SrvRecord
 
 
 class BufferedHttp:

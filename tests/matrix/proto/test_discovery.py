@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from hansa import SrvRecord, order_srv
 from hansa.model.errors import RemoteProtocolError
 from hansa_matrix.proto.servers.discovery import (
     MAX_WELL_KNOWN,
@@ -15,8 +16,6 @@ from hansa_matrix.proto.servers.discovery import (
     FetchWellKnown,
     LookUpSrv,
     ResolvedServer,
-    Srv,
-    order_srv,
     parse_well_known,
 )
 from hypothesis import given
@@ -32,7 +31,7 @@ def answered(discovery: Discovery, command: Command, step: dict[str, Any]) -> Co
         body = step["answer"]
         return discovery.on_well_known(None if body is None else body.encode())
     assert command == LookUpSrv(step["srv"])
-    return discovery.on_srv([Srv(*record) for record in step["answer"]])
+    return discovery.on_srv([SrvRecord(*record) for record in step["answer"]])
 
 
 @each(V["cases"])
@@ -58,7 +57,7 @@ def test_names_to_which_nothing_is_connected(case: str) -> None:
 @each(V["weights"])
 def test_weights(case: dict[str, Any]) -> None:
     chances = iter(case["chances"])
-    ordered = order_srv([Srv(*record) for record in case["records"]], lambda: next(chances))
+    ordered = order_srv([SrvRecord(*record) for record in case["records"]], lambda: next(chances))
     assert [record.target for record in ordered] == case["order"]
 
 
@@ -71,13 +70,13 @@ def test_a_well_known_of_the_most_bytes_is_read() -> None:
 
 def test_heavy_records_come_first_more_often() -> None:
     random = Random(1)
-    records = [Srv(1, 1, 1, "light"), Srv(1, 9, 2, "heavy")]
+    records = [SrvRecord(1, 1, 1, "light"), SrvRecord(1, 9, 2, "heavy")]
     firsts = [order_srv(records, random.random)[0].target for _ in range(1000)]
     assert 850 < firsts.count("heavy") < 950
 
 
 srv_records = st.builds(
-    Srv,
+    SrvRecord,
     st.integers(0, 3),
     st.integers(0, 65535),
     st.integers(-1, 70000),
@@ -86,14 +85,14 @@ srv_records = st.builds(
 
 
 @given(st.lists(srv_records, max_size=8), st.integers(0, 2**32))
-def test_every_record_is_tried_once(records: list[Srv], seed: int) -> None:
+def test_every_record_is_tried_once(records: list[SrvRecord], seed: int) -> None:
     ordered = order_srv(records, Random(seed).random)
     assert sorted(ordered, key=repr) == sorted(records, key=repr)
     assert [r.priority for r in ordered] == sorted(r.priority for r in records)
 
 
 @given(st.binary(max_size=60) | st.none(), st.lists(st.lists(srv_records, max_size=3), max_size=2))
-def test_whatever_is_answered_there_is_a_route(body: bytes | None, looked_up: list[list[Srv]]) -> None:
+def test_whatever_is_answered_there_is_a_route(body: bytes | None, looked_up: list[list[SrvRecord]]) -> None:
     discovery = Discovery("a.example", lambda: 0.5)
     command = discovery.first_command()
     answers = iter(looked_up)

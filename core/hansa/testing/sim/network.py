@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse, SrvRecord
+from hansa.environment import Failure, HttpError, HttpRequest, HttpResponse
+from hansa.model.srv import SrvRecord
 from hansa.testing.http import BufferedHttp
 from hansa.testing.sim.seeded import SeededRandom
 from hansa.testing.sim.trace import Trace

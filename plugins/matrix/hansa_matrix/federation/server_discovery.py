@@ -6,13 +6,24 @@ next way of finding the server count, unless there was one until lately.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import orjson
-from hansa import Backoff, Clock, Failure, Http, HttpError, HttpRequest, HttpResponse, LruCache, Random
+from hansa import (
+    Backoff,
+    Clock,
+    Failure,
+    Http,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    LruCache,
+    Random,
+    SrvRecord,
+)
 
 from hansa_matrix.proto.servers.discovery import (
     MAX_WELL_KNOWN,
@@ -20,7 +31,6 @@ from hansa_matrix.proto.servers.discovery import (
     FetchWellKnown,
     LookUpSrv,
     ResolvedServer,
-    Srv,
     parse_well_known,
 )
 
@@ -169,9 +179,8 @@ class ServerDiscovery:
                     given = _MIN_TTL_S
         return max(_MIN_TTL_S, min(given, _MAX_TTL_S))
 
-    async def _srv_records(self, command: LookUpSrv) -> list[Srv]:
+    async def _srv_records(self, command: LookUpSrv) -> Sequence[SrvRecord]:
         try:
-            found = await self._http.srv(command.name)
+            return await self._http.srv(command.name)
         except HttpError:
             return []
-        return [Srv(r.priority, r.weight, r.port, r.target) for r in found]

@@ -10,12 +10,12 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from hansa import RemoteProtocolError, SrvRecord
+from hansa import RemoteProtocolError, SrvRecord, order_srv
 from slixmpp.jid import JID, InvalidJID
 
 from hansa_xmpp.proto.render import xml_element, xml_text
@@ -243,6 +243,13 @@ def parse_route(text: str) -> Target:
     return Target(host.removeprefix("[").removesuffix("]"), int(port), direct)
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    priority: int
+    weight: int
+    target: Target
+
+
 def order_targets(
     domain: str, direct: Sequence[SrvRecord], plain: Sequence[SrvRecord], chance: Callable[[], float]
 ) -> list[Target]:
@@ -253,22 +260,6 @@ def order_targets(
     listed = [(one, True) for one in direct] + [(one, False) for one in plain]
     if not listed:
         return [Target(domain, _PORT)]
-    found = list[Target]()
     usable = [(one, tls) for one, tls in listed if one.target not in {"", "."}]
-    for priority in sorted({one.priority for one, _ in usable}):
-        left = [(one, tls) for one, tls in usable if one.priority == priority]
-        while left:
-            pick = _pick_weighted([one.weight for one, _ in left], chance())
-            record, tls = left.pop(pick)
-            found.append(Target(record.target, record.port, tls))
-    return found
-
-
-def _pick_weighted(weights: Iterable[int], chance: float) -> int:
-    listed = list(weights)
-    pick, passed = chance * sum(listed), 0
-    for number, weight in enumerate(listed):
-        passed += weight
-        if passed >= pick:
-            return number
-    return len(listed) - 1
+    targets = [_Listed(one.priority, one.weight, Target(one.target, one.port, tls)) for one, tls in usable]
+    return [one.target for one in order_srv(targets, chance)]

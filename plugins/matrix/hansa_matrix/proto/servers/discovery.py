@@ -10,22 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hansa.model.errors import RemoteProtocolError
+from hansa.model.srv import SrvRecord, order_srv
 
 from hansa_matrix.proto.canonical_json import CLIENT_DEPTH, check_depth, loads_lenient
 from hansa_matrix.proto.ids import parse_server_name
 
 MAX_WELL_KNOWN = 50 * 1024
 _PORT = 8448
-
-
-@dataclass(frozen=True, slots=True)
-class Srv:
-    """One SRV record (RFC 2782)."""
-
-    priority: int
-    weight: int
-    port: int
-    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +73,7 @@ class Discovery:
         self._services = ["_matrix-fed._tcp", "_matrix._tcp"]
         return self._next_command()
 
-    def on_srv(self, records: Sequence[Srv]) -> Command:
+    def on_srv(self, records: Sequence[SrvRecord]) -> Command:
         """The answer to ``LookUpSrv``."""
         usable = [r for r in records if r.target not in {".", ""} and 0 < r.port < 65536]
         if not usable:
@@ -116,19 +107,3 @@ def parse_well_known(body: bytes | None) -> str | None:
     except RemoteProtocolError:
         return None
     return str(name) if parsed.is_reachable else None
-
-
-def order_srv(records: Sequence[Srv], chance: Callable[[], float]) -> list[Srv]:
-    """By priority, and by weighted chance within one (RFC 2782)."""
-    ordered: list[Srv] = []
-    for priority in sorted({r.priority for r in records}):
-        left = sorted((r for r in records if r.priority == priority), key=lambda r: r.weight)
-        while left:
-            pick, passed = chance() * sum(r.weight for r in left), 0.0
-            for record in left:
-                passed += record.weight
-                if passed >= pick:
-                    break
-            ordered.append(record)
-            left.remove(record)
-    return ordered
