@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Self
 from hansa import NetworkContext, hookimpl
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from hansa_xmpp.places import parse_place, parse_route
+
 if TYPE_CHECKING:
     from hansa_xmpp.network import XmppNetwork
 
 api = 1
 
-_PLACE = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):[0-9]{1,5}")
-_ROUTE = re.compile(r"(tls:)?(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):[0-9]{1,5}")
 _DOMAIN = re.compile(r"[^\s@/\"'<>&]{1,1023}")
 
 
@@ -154,16 +154,14 @@ class Config(BaseModel):
     @classmethod
     def _are_routes(cls, value: dict[str, str]) -> dict[str, str]:
         for route in value.values():
-            if not _ROUTE.fullmatch(route):
-                raise ValueError(f"{route!r} is not HOST:PORT or tls:HOST:PORT")
+            parse_route(route)
         return {domain.lower(): route for domain, route in value.items()}
 
     @field_validator("listen", "listen_tls")
     @classmethod
     def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for place in value:
-            if not _PLACE.fullmatch(place):
-                raise ValueError(f"{place!r} is not ADDRESS:PORT")
+            parse_place(place)
         return value
 
     @model_validator(mode="after")

@@ -19,8 +19,9 @@ from hansa import ALLOW
 from hansa.environment import SystemClock, SystemRandom
 from hansa.http.client import HttpClient
 from hansa.testing import until
+from hansa_xmpp.places import Target
 from hansa_xmpp.proto import stream_xml
-from hansa_xmpp.s2s import outbound
+from hansa_xmpp.s2s import destination, outbound
 from hansa_xmpp.s2s.certificates import Certificates
 from hansa_xmpp.s2s.connect import Connector
 from hansa_xmpp.s2s.outbound import OutboundStreams
@@ -138,7 +139,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         domain=OWN,
         certificates=Certificates(*ca.issue("own", OWN), ca.certificate),
         secret=b"secret",
-        routes={PEER: stream_xml.Target("127.0.0.1", port, direct=True)},
+        routes={PEER: Target("127.0.0.1", port, direct=True)},
     )
     made.streams = OutboundStreams(ctx, OWN, Connector(ctx, settings), made.back.append)
     yield made
@@ -223,7 +224,7 @@ async def test_an_answer_to_a_ping_of_an_earlier_stream_confirms_nothing(house: 
 async def test_a_server_that_takes_everything_and_answers_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbound, "PING_S", 0.1)
+    monkeypatch.setattr(destination, "PING_S", 0.1)
     monkeypatch.setattr(outbound, "GIVE_UP_S", 0.3)
     house.scripts = [hold]
     house.say("a", "b")
@@ -247,7 +248,7 @@ class StillClock(SystemClock):
 async def test_a_server_that_never_confirms_is_tried_less_and_less(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbound, "PING_S", 0.05)
+    monkeypatch.setattr(destination, "PING_S", 0.05)
     monkeypatch.setattr(outbound, "GIVE_UP_S", 0.0)
     house.clock = clock = StillClock()
     house.scripts = [hold]
@@ -319,7 +320,7 @@ async def test_a_fault_here_gives_the_stanzas_back(house: House, monkeypatch: py
     def break_down(*_: object, **__: object) -> str:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(outbound, "xml_element", break_down)
+    monkeypatch.setattr(destination, "xml_element", break_down)
     house.scripts = [hold]
     house.say("a")
     await house.streams.confirm_all(SOON)

@@ -8,8 +8,9 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 from hansa import RemoteProtocolError, SrvRecord
+from hansa_xmpp.places import Target, parse_route
 from hansa_xmpp.proto import stream_xml
-from hansa_xmpp.proto.stream_xml import StreamFeatures, Target
+from hansa_xmpp.proto.stream_xml import StreamFeatures
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,13 +164,13 @@ def test_a_common_name_and_an_address_are_no_domain() -> None:
     ],
 )
 def test_a_route(text: str, target: Target) -> None:
-    assert stream_xml.parse_route(text) == target
+    assert parse_route(text) == target
 
 
 @pytest.mark.parametrize("text", ["", "x", "x:", ":1", "x:0", "x:65536", "x:1x", "x:٣"])
 def test_what_is_not_a_route(text: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
-        stream_xml.parse_route(text)
+        parse_route(text)
 
 
 def records(*found: tuple[int, int, int, str]) -> Sequence[SrvRecord]:

@@ -18,7 +18,7 @@ from hansa.http.client import HttpClient
 from hansa.testing import until
 from hansa_xmpp import Config
 from hansa_xmpp.proto.render import stanza
-from hansa_xmpp.s2s import outbound
+from hansa_xmpp.s2s import destination, outbound
 from hansa_xmpp.s2s.connections import ServerConnections
 from peers.ca import PrivateCA
 from peers.process import free_port
@@ -220,7 +220,7 @@ class _Hole(TcpCutter):
 
 
 async def test_what_a_black_hole_took_is_sent_again(ca, monkeypatch):
-    monkeypatch.setattr(outbound, "PING_S", 0.5)
+    monkeypatch.setattr(destination, "PING_S", 0.5)
     cable = _Hole()
     async with two_sides(ca, cable) as (a, b):
         a.say(f"y@{B}", "before")

@@ -18,6 +18,8 @@ from xml.etree.ElementTree import Element
 from hansa import RemoteProtocolError, SrvRecord, order_srv
 from slixmpp.jid import JID, InvalidJID
 
+from hansa_xmpp.places import Target
+from hansa_xmpp.proto.parse import BoundedParser, StanzaLimits
 from hansa_xmpp.proto.render import xml_element, xml_text
 from hansa_xmpp.proto.stanza import KINDS
 
@@ -39,6 +41,13 @@ STANZAS = frozenset(f"{{{NS_SERVER}}}{kind}" for kind in KINDS)
 _MAX_ID, _MAX_KEY = 256, 512
 #: The ports of a domain without records: RFC 6120 section 3.2.2.
 _PORT = 5269
+
+
+def parse_own(text: str, limits: StanzaLimits) -> list[Element]:
+    """Stanzas that were made here, as elements; those over the limits are left out."""
+    parser = BoundedParser(limits, lambda _: None)
+    parser.feed(f"<stream:stream xmlns='{NS_SERVER}' xmlns:stream='{NS_STREAMS}'>{text}".encode())
+    return [element for kind, element in parser.read_events() if kind == "end"]
 
 
 def domain_of_text(text: str) -> str:
@@ -223,24 +232,6 @@ def certificate_covers(certificate: Mapping[str, Any], domain: str) -> bool:
     names = [value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
     parent = wanted.partition(".")[2]
     return wanted in names or ("." in parent and f"*.{parent}" in names)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a domain's server listens. ``direct``: TLS begins with the connection."""
-
-    host: str
-    port: int
-    direct: bool = False
-
-
-def parse_route(text: str) -> Target:
-    """``HOST:PORT``, or ``tls:HOST:PORT`` for direct TLS. Raises ValueError."""
-    where, direct = text.removeprefix("tls:"), text.startswith("tls:")
-    host, colon, port = where.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r} is not HOST:PORT or tls:HOST:PORT")
-    return Target(host.removeprefix("[").removesuffix("]"), int(port), direct)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from xml.etree.ElementTree import Element
 
 from hansa import HttpError, NetworkContext, PeerConnect, RemoteProtocolError
 
+from hansa_xmpp.places import Target
 from hansa_xmpp.proto import stream_xml
 from hansa_xmpp.proto.parse import OversizedStanza
-from hansa_xmpp.proto.stream_xml import StreamFeatures, Target
+from hansa_xmpp.proto.stream_xml import StreamFeatures
 from hansa_xmpp.s2s.settings import ServerSettings
 from hansa_xmpp.s2s.stream import StreamClosed, XmlStream
 

@@ -12,10 +12,11 @@ from xml.etree.ElementTree import Element
 
 from hansa import LocalProtocolError, NetworkContext
 
+from hansa_xmpp.places import parse_place, parse_route
 from hansa_xmpp.proto.jid import domain_of
-from hansa_xmpp.proto.parse import BoundedParser, StanzaLimits
+from hansa_xmpp.proto.parse import StanzaLimits
 from hansa_xmpp.proto.render import OutboundStanza
-from hansa_xmpp.proto.stream_xml import NS_SERVER, NS_STREAMS, parse_route
+from hansa_xmpp.proto.stream_xml import parse_own
 from hansa_xmpp.s2s.certificates import Certificates
 from hansa_xmpp.s2s.connect import Connector
 from hansa_xmpp.s2s.inbound import InboundStreams
@@ -71,13 +72,9 @@ class ServerConnections:
             places = [(place, False) for place in self._options.listen]
             places += [(place, True) for place in self._options.listen_tls]
             for place, direct in places:
-                host, _, port = place.rpartition(":")
-                server = await asyncio.start_server(
-                    self._accept_with(listener, direct=direct),
-                    host.removeprefix("[").removesuffix("]"),
-                    int(port),
-                    limit=64 * 1024,
-                )
+                host, port = parse_place(place)
+                accept = self._accept_with(listener, direct=direct)
+                server = await asyncio.start_server(accept, host, port, limit=64 * 1024)
                 stack.push_async_callback(server.wait_closed)
                 stack.callback(server.close)
             self._listener = listener
@@ -126,9 +123,7 @@ class ServerConnections:
         """A stanza to our own domain comes back once everything sent before it is confirmed, as it does from
         a server that this is a component of: see ``link_ping.py``.
         """
-        parser = BoundedParser(StanzaLimits(), lambda _: None)
-        parser.feed(f"<stream:stream xmlns='{NS_SERVER}' xmlns:stream='{NS_STREAMS}'>{text}".encode())
-        elements = [element for kind, element in parser.read_events() if kind == "end"]
+        elements = parse_own(text, StanzaLimits())
         task = self._ctx.spawn(partial(self._return_confirmed, elements), "confirm what was sent")
         self._open.add(task)
         task.add_done_callback(self._open.discard)

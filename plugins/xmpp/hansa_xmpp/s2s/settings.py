@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hansa_xmpp.proto.stream_xml import Target, dialback_key
+from hansa_xmpp.places import Target
+from hansa_xmpp.proto.stream_xml import dialback_key
 from hansa_xmpp.s2s.certificates import Certificates
 
 
