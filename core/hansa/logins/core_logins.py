@@ -22,7 +22,6 @@ from hansa.logins.flows import (
 )
 from hansa.logins.rows import LoginRows
 from hansa.model.chat_commands import CommandSettings
-from hansa.model.content import Membership
 from hansa.model.crossing import Login, PeerConnect
 from hansa.model.events import Link
 from hansa.model.printable import printable
@@ -309,9 +308,9 @@ class CoreLogins:
         """Tells a person in the smallest of their rooms."""
         network = self._host.network(person.network)
         links = list[tuple[int, Link]]()
-        for room in self._host.rooms:
+        for room in self._host.rooms.joined_by(person):
             link = room.link_of(person.network)
-            if link is not None and room.view.membership(person) is Membership.JOIN:
+            if link is not None:
                 links.append((sum(room.view.joined_servers.values()), link))
         if not links or not isinstance(network, TellsPeople):
             self._host.count("logins", network="", result="untold")
