@@ -14,6 +14,7 @@ from hansa_xmpp import Config
 from hansa_xmpp.network import XmppNetwork
 from hansa_xmpp.proto.render import OutboundStanza, xml_attribute, xml_text
 from hansa_xmpp.transport import NotConnected, StanzaListener
+from xmpp.scripted_transport import ScriptedTransport
 from xmpp.stanzas import GW, element, local_name
 
 SERVICE = "muc.x.example"
@@ -21,7 +22,7 @@ ROOM = f"room@{SERVICE}"
 _FEATURES = ("urn:xmpp:sid:0", "urn:xmpp:occupant-id:0", "urn:xmpp:mam:2")
 
 
-class FakeMuc:
+class FakeMuc(ScriptedTransport):
     """Rooms of one service. ``occupants`` are full JIDs by room and nick; those of the component get stanzas.
     ``refuses`` is the condition of the error that answers a message; ``deaf`` keeps what is said and
     reflects it in ``catch_up``.
@@ -29,8 +30,8 @@ class FakeMuc:
 
     def __init__(self, features: Iterable[str] = _FEATURES) -> None:
         self.features = tuple(features)
-        self.listener: StanzaListener | None = None
-        self.is_up = self.deaf = False
+        super().__init__()
+        self.deaf = False
         self.refuses = ""
         #: The condition that answers the entry of an address.
         self.shut: dict[str, str] = {}
@@ -50,25 +51,9 @@ class FakeMuc:
         self.up()
         await asyncio.Event().wait()
 
-    def up(self) -> None:
-        assert self.listener is not None
-        self.is_up = True
-        self.listener.on_state(True, "")
-
-    def down(self) -> None:
-        assert self.listener is not None
-        self.is_up = False
-        self.listener.on_state(False, "cut")
-
-    async def stop(self) -> None:
-        self.is_up = False
-
     def end_connection(self, reason: str) -> None:
         del reason
         self.down()
-
-    async def wait_drained(self) -> None:
-        await asyncio.sleep(0)
 
     def send(self, stanzas: Iterable[OutboundStanza]) -> None:
         if not self.is_up:

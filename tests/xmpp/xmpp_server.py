@@ -47,24 +47,24 @@ from hansa_xmpp.proto.jid import domain_of
 from hansa_xmpp.proto.render import OutboundStanza
 from hansa_xmpp.transport import NotConnected, StanzaListener
 from peers.waiting import came
+from xmpp.scripted_transport import ScriptedTransport
 from xmpp.stanzas import GW, ROOM, element, groupchat, join, line, local_name
 
 SOON = 5.0
 
 
-class ScriptedLink:
+class ScriptedLink(ScriptedTransport):
     """A link whose other end is the test. ``online`` are the full JIDs that answer pings; those in ``silent``
     never answer, everybody else's server says that they are not there.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.sent: list[Element] = []
         self.online: set[str] = set()
         self.silent: set[str] = set()
         #: Bare JIDs of which their server says that there is nobody; of all others it says nothing.
         self.absent: set[str] = set()
-        self.listener: StanzaListener | None = None
-        self.is_up = False
         #: Pings of the component to itself, and whether they come back.
         self.link_pings, self.is_echoing = 0, True
         #: True for a link that loses every stanza but pings of the component to itself.
@@ -78,17 +78,11 @@ class ScriptedLink:
         self._tell()
         await asyncio.Event().wait()
 
-    async def stop(self) -> None:
-        self.is_up = False
-
     def end_connection(self, reason: str) -> None:
         assert self.listener is not None
         self.is_up = False
         self.ended.append(reason)
         self.listener.on_state(False, reason)
-
-    async def wait_drained(self) -> None:
-        await asyncio.sleep(0)
 
     def send(self, stanzas: Iterable[OutboundStanza]) -> None:
         if not self.is_up:
@@ -136,16 +130,6 @@ class ScriptedLink:
         assert self.listener is not None
         if self.is_up:
             self.listener.on_stanza(e)
-
-    def up(self) -> None:
-        assert self.listener is not None
-        self.is_up = True
-        self.listener.on_state(True, "")
-
-    def down(self) -> None:
-        assert self.listener is not None
-        self.is_up = False
-        self.listener.on_state(False, "cut")
 
     def lines(self, to: str = "") -> list[str]:
         return [line(e) for e in self.sent if e.get("to", "").startswith(to) and not _is_ping(e)]

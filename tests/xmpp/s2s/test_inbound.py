@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import logging
 import ssl
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +14,6 @@ from xml.etree.ElementTree import Element
 
 import pytest
 from hansa import ALLOW, Action, Verdict
-from hansa.environment import SystemClock, SystemRandom
 from hansa_xmpp.proto import stream_xml
 from hansa_xmpp.proto.parse import OversizedStanza
 from hansa_xmpp.s2s import inbound, stream
@@ -26,6 +23,7 @@ from hansa_xmpp.s2s.inbound import InboundStreams
 from hansa_xmpp.s2s.outbound import OutboundStreams
 from hansa_xmpp.s2s.settings import ServerSettings
 from peers.ca import PrivateCA
+from xmpp.s2s.context import StreamContext
 
 OWN, PEER, OTHER = "own.example", "peer.example", "other.example"
 SECRET = b"secret"
@@ -39,19 +37,14 @@ SOON = 10.0
 
 
 @dataclass
-class House:
+class House(StreamContext):
     """The listeners of a server, with what its network got, and the part of a context that they use."""
 
     ca: PrivateCA
-    id: str = "xmpp"
-    log: logging.Logger = field(default_factory=lambda: logging.getLogger("test"))
-    clock: SystemClock = field(default_factory=SystemClock)
-    random: SystemRandom = field(default_factory=SystemRandom)
     port: int = 0
     direct_port: int = 0
     denied: set[str] = field(default_factory=set)
     generation: int = 1
-    counts: Counter[str] = field(default_factory=Counter)
     got: list[Element] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     oversized: list[OversizedStanza] = field(default_factory=list)
@@ -69,9 +62,6 @@ class House:
 
     def on_oversized(self, excess: OversizedStanza) -> None:
         self.oversized.append(excess)
-
-    def count(self, name: str, **labels: str) -> None:
-        self.counts[" ".join([name, *labels.values()])] += 1
 
     @property
     def policy_generation(self) -> int:

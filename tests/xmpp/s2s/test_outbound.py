@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import ssl
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +14,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 from hansa import ALLOW
-from hansa.environment import SystemClock, SystemRandom
+from hansa.environment import SystemClock
 from hansa.http.client import HttpClient
 from hansa.testing import until
 from hansa_xmpp.places import Target
@@ -27,6 +25,7 @@ from hansa_xmpp.s2s.connect import Connector
 from hansa_xmpp.s2s.outbound import OutboundStreams
 from hansa_xmpp.s2s.settings import ServerSettings
 from peers.ca import PrivateCA
+from xmpp.s2s.context import StreamContext
 
 OWN, PEER = "own.example", "peer.example"
 MESSAGE = "<message from='x@own.example' to='y@peer.example' id='{}'><body>hello</body></message>"
@@ -76,15 +75,10 @@ Script = Callable[[Server], Awaitable[None]]
 
 
 @dataclass
-class House:
+class House(StreamContext):
     """The streams that we open, and the part of a context that they use."""
 
     http: HttpClient
-    id: str = "xmpp"
-    log: logging.Logger = field(default_factory=lambda: logging.getLogger("test"))
-    clock: SystemClock = field(default_factory=SystemClock)
-    random: SystemRandom = field(default_factory=SystemRandom)
-    counts: Counter[str] = field(default_factory=Counter)
     back: list[Element] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     #: What the server does on each connection; the last goes on.
@@ -93,9 +87,6 @@ class House:
     issued_to: str = PEER
     policy_generation: int = 1
     streams: OutboundStreams = field(init=False)
-
-    def count(self, name: str, **labels: str) -> None:
-        self.counts[" ".join([name, *labels.values()])] += 1
 
     async def check(self, _crossing: Any) -> Any:
         return ALLOW
